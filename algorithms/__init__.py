@@ -1,0 +1,1 @@
+"""One file per alignment algorithm: its loss, its hyper-parameters, its recipes, its citation."""

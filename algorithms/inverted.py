@@ -1,0 +1,39 @@
+"""Inversion of both images of a pair, shared by InPO and SmPO."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bench import Noised, PairBatch, invert
+from bench.inversion import Landing, Renoise
+from bench.policy import Policy
+
+
+def invert_pair(
+    batch: PairBatch, policy: Policy, *, steps: int, landing: Landing, renoise: Renoise, eta: float
+) -> Noised:
+    """Invert winner and loser with the current policy, conditioned on the caption, to the same time.
+
+    The targets are the predictions that lead from each inverted latent back to its clean one; the noise of ``eta`` is drawn
+    independently for the two images.
+    """
+    process = policy.process
+    t = process.timesteps(batch.draws.uniform("timestep")).to(batch.winner.device)
+    clean = torch.cat([batch.winner, batch.loser])
+    condition = {name: torch.cat([value, value]) for name, value in batch.condition.items()}
+
+    def predict(latents: Tensor, timesteps: Tensor, rows: Tensor) -> Tensor:
+        return policy.predict(latents, timesteps, {name: value[rows] for name, value in condition.items()})
+
+    def noise(step: int) -> Tensor:
+        sides = [batch.draws.normal(f"inversion {side} {step}", batch.winner.shape[1:]) for side in ("winner", "loser")]
+        return torch.cat(sides)
+
+    inverted = invert(
+        predict, process, clean, torch.cat([t, t]), steps=steps, landing=landing, renoise=renoise, eta=eta, noise=noise
+    )
+    target = process.target(clean, inverted.noise, inverted.timesteps)
+    winner, loser = inverted.latents.chunk(2)
+    target_winner, target_loser = target.chunk(2)
+    return Noised(winner, loser, target_winner, target_loser, inverted.timesteps.chunk(2)[0])

@@ -1,0 +1,37 @@
+"""Supervised fine-tuning on the preferred images: the baseline that every preference objective has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from bench import Algorithm, AlgorithmInfo, PairBatch, Recipe, StepOutput, sample_errors
+from bench.policy import Policy
+
+
+class SFT(Algorithm):
+    """The denoising loss on winners; the losers are not looked at."""
+
+    info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
+        title="SFT",
+        paper="Ho et al. 2020, arXiv 2006.11239, eq. 14, on the preferred images",
+        formula="Mw",
+        status="matches the paper's formula",
+    )
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "tiny": Recipe(
+            source="ours, chosen on training prompts of the tiny world",
+            training={"steps": 120, "batch": 32, "learning_rate": 1e-4, "warmup": 10},
+        ),
+        "sd15": Recipe(
+            source="DiffusionDPO at 5233e759, --train_method sft, with the settings of its DPO launcher",
+            training={"steps": 2000, "batch": 2048, "micro_batch": 4, "learning_rate": 2.048e-5, "warmup": 500,
+                      "caption_dropout": 0.2},
+        ),
+    }  # fmt: skip
+
+    def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
+        t = policy.process.timesteps(batch.draws.uniform("timestep")).to(batch.winner.device)
+        noise = batch.draws.normal("noise", batch.winner.shape[1:]).to(batch.winner)
+        prediction = policy.predict(policy.process.add_noise(batch.winner, noise, t), t, batch.condition)
+        return StepOutput(sample_errors(prediction, policy.process.target(batch.winner, noise, t)), t)

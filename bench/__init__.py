@@ -1,0 +1,49 @@
+"""bench: the referee for diffusion preference alignment.
+
+The public names: what an algorithm, a metric or a model of your own needs.
+"""
+
+from bench.algorithm import (
+    Algorithm,
+    AlgorithmInfo,
+    Condition,
+    Need,
+    Noised,
+    PairBatch,
+    PairErrors,
+    PairwiseAlgorithm,
+    Recipe,
+    StepOutput,
+    TrainingSettings,
+    noised_forward,
+    pair_logs,
+    sample_errors,
+)
+from bench.errors import UserError, require
+from bench.inversion import Inversion, invert
+from bench.metric import Metric, MetricInfo
+from bench.process import Process
+
+__all__ = [
+    "Algorithm",
+    "AlgorithmInfo",
+    "Condition",
+    "Inversion",
+    "Metric",
+    "MetricInfo",
+    "Need",
+    "Noised",
+    "PairBatch",
+    "PairErrors",
+    "PairwiseAlgorithm",
+    "Process",
+    "Recipe",
+    "StepOutput",
+    "TrainingSettings",
+    "UserError",
+    "invert",
+    "noised_forward",
+    "pair_logs",
+    "require",
+    "sample_errors",
+]

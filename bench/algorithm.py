@@ -1,0 +1,236 @@
+"""What an alignment algorithm is, and what the harness hands it."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from bench.process import Process
+from bench.randomness import Draws
+
+if TYPE_CHECKING:
+    from bench.data.preferences import PreferenceData
+    from bench.policy import Policy
+    from bench.prepare import PrepareContext
+
+Condition = Mapping[str, Tensor]
+"""What the network is conditioned on: named tensors, each with a leading batch axis."""
+
+
+class Need(enum.StrEnum):
+    """What an algorithm cannot do without."""
+
+    PAIRS = "preference pairs"
+    REFERENCE = "a frozen reference model"
+    REWARD = "a reward model"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PairBatch:
+    """Some preference pairs, as latents.
+
+    Attributes:
+        winner: clean latents of the preferred images, float32, (B, C, H, W).
+        loser: clean latents of the others, same shape.
+        condition: the captions' embeddings, shared by the two images of a pair.
+        preference: P(winner preferred), float32, (B,); 1 for a hard label.
+        index: row numbers of the pairs in the data.
+        draws: the random draws of this step for these pairs.
+    """
+
+    winner: Tensor
+    loser: Tensor
+    condition: Condition
+    preference: Tensor
+    index: tuple[int, ...]
+    draws: Draws
+
+
+class PairErrors(NamedTuple):
+    """Denoising errors of policy and reference, each (B,), float32.
+
+    An error is the mean over all non-batch elements of (prediction - target)^2.
+    """
+
+    policy_winner: Tensor
+    policy_loser: Tensor
+    reference_winner: Tensor
+    reference_loser: Tensor
+
+    @property
+    def margin(self) -> Tensor:
+        """How much more the policy improved on the winner than on the loser, against the reference; (B,).
+
+        Positive is good; minus the Delta of the papers.  Exactly 0 for identical weights.
+        """
+        return (self.policy_loser - self.reference_loser) - (self.policy_winner - self.reference_winner)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What one step of an algorithm returns, un-reduced.
+
+    Attributes:
+        losses: one loss a pair, (B,), with gradient.
+        timesteps: the training times, (B,), for diagnostics by time.
+        logs: detached diagnostics, (B,) each; averaged over the global batch, in all and by bucket of t.
+    """
+
+    losses: Tensor
+    timesteps: Tensor
+    logs: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+class TrainingSettings(BaseModel):
+    """How a run trains, whatever the algorithm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(default=100, gt=0, description="optimizer steps")
+    batch: int = Field(default=32, gt=0, description="pairs in one optimizer step, over all processes")
+    micro_batch: int = Field(default=32, gt=0, description="pairs in one forward pass of one process")
+    learning_rate: float = Field(default=1e-4, gt=0, description="peak learning rate, after warm-up constant")
+    warmup: int = Field(default=10, ge=0, description="optimizer steps of linear warm-up")
+    weight_decay: float = Field(default=1e-2, ge=0, description="AdamW weight decay")
+    clip_norm: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    caption_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of pairs trained with an empty caption")
+    weights: Literal["full", "lora"] = Field(default="full", description="train all weights, or low-rank adapters")
+    lora_rank: int = Field(default=16, gt=0, description="rank of the adapters")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of the network")
+    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
+    checkpoint_seconds: float = Field(default=60.0, ge=0, description="seconds between checkpoints; 0 saves every step")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recipe:
+    """Settings for one model, with where they come from; ``algorithm`` holds fields of the algorithm, ``training`` of the run."""
+
+    source: str
+    algorithm: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AlgorithmInfo:
+    """What `bench list` shows of an algorithm.
+
+    Attributes:
+        title: the name in tables.
+        paper: citation with arXiv number.
+        formula: the loss in one line.
+        status: how it relates to the published method, in words: matches released code, matches the paper, reconstructed.
+    """
+
+    title: str
+    paper: str
+    formula: str
+    status: str
+
+
+class Algorithm(BaseModel, abc.ABC):
+    """An alignment algorithm: its fields are its hyper-parameters.
+
+    A subclass is registered under the entry-point group ``bench.algorithms``.  Unknown and out-of-range values are refused by
+    name.  The harness calls `prepare` once, then `step` for every micro-batch, and reduces, checks, accumulates, clips and
+    steps itself.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    info: ClassVar[AlgorithmInfo]
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS})
+    recipes: ClassVar[Mapping[str, Recipe]] = {}
+    initial_loss: ClassVar[float | None] = None
+    """The loss at step 0, where policy and reference are the same, if it is known; the harness asserts it."""
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Names of the metrics whose scores this algorithm trains on; tables mark them."""
+        return ()
+
+    def prepare(self, data: PreferenceData, context: PrepareContext) -> PreferenceData:
+        """Turn the data into what this algorithm trains on, for example with soft labels; the default changes nothing."""
+        return data
+
+    @abc.abstractmethod
+    def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
+        """Losses of one micro-batch, un-reduced."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Noised:
+    """A pair at a training time: latents and targets (B, ...), times (B,); nothing here carries a gradient."""
+
+    winner: Tensor
+    loser: Tensor
+    target_winner: Tensor
+    target_loser: Tensor
+    timesteps: Tensor
+
+
+class PairwiseAlgorithm(Algorithm):
+    """An objective on the denoising errors of winner and loser: a normal one only writes `loss`."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE})
+
+    @abc.abstractmethod
+    def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
+        """The objective: errors and P(winner preferred) in, one loss a pair out, (B,)."""
+
+    def noised(self, batch: PairBatch, policy: Policy) -> Noised:
+        """Put both images of a pair at the same time with the same noise (the forward process)."""
+        t = policy.process.timesteps(batch.draws.uniform("timestep")).to(batch.winner.device)
+        noise = batch.draws.normal("noise", batch.winner.shape[1:]).to(batch.winner)
+        return noised_forward(policy.process, batch, noise, noise, t)
+
+    def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
+        noised = self.noised(batch, policy)
+        latents = torch.cat([noised.winner, noised.loser])
+        target = torch.cat([noised.target_winner, noised.target_loser])
+        t = torch.cat([noised.timesteps, noised.timesteps])
+        condition = {name: torch.cat([value, value]) for name, value in batch.condition.items()}
+        policy_winner, policy_loser = sample_errors(policy.predict(latents, t, condition), target).chunk(2)
+        reference_winner, reference_loser = sample_errors(policy.reference(latents, t, condition), target).chunk(2)
+        errors = PairErrors(policy_winner, policy_loser, reference_winner, reference_loser)
+        return StepOutput(self.loss(errors, batch.preference), noised.timesteps, pair_logs(errors))
+
+
+def noised_forward(process: Process, batch: PairBatch, winner: Tensor, loser: Tensor, t: Tensor) -> Noised:
+    """Noise the two images of each pair with the given noise at times ``t``."""
+    return Noised(
+        process.add_noise(batch.winner, winner, t),
+        process.add_noise(batch.loser, loser, t),
+        process.target(batch.winner, winner, t),
+        process.target(batch.loser, loser, t),
+        t,
+    )
+
+
+def sample_errors(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean over all non-batch elements of (prediction - target)^2, in at least float32 for policy and reference alike; (B,).
+
+    Casting before the square matters: in half precision, identical networks would not give a margin of 0.
+    """
+    dtype = torch.promote_types(prediction.dtype, torch.float32)
+    return (prediction.to(dtype) - target.to(dtype)).square().flatten(1).mean(1)
+
+
+def pair_logs(errors: PairErrors) -> dict[str, Tensor]:
+    """The diagnostics that every pairwise objective logs, detached, (B,) each.
+
+    ``accuracy`` counts a margin of exactly 0 as wrong, as the released codes do.
+    """
+    margin = errors.margin.detach()
+    return {
+        "margin": margin,
+        "accuracy": (margin > 0).float(),
+        "winner_gap": (errors.policy_winner - errors.reference_winner).detach(),
+        "loser_gap": (errors.policy_loser - errors.reference_loser).detach(),
+    }

@@ -1,0 +1,1 @@
+"""Preference data: reading, checking, and caching what the network sees of it."""

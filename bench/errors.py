@@ -1,0 +1,25 @@
+"""Two tiers of errors: what the user can mend is one sentence; everything else keeps its traceback."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+class UserError(Exception):
+    """Something the user can mend: printed as one sentence that says what to do, without traceback, exit code 2."""
+
+
+def require(module: str, purpose: str, *, extra: str) -> Any:
+    """Import an optional module.
+
+    Raises:
+        UserError: the module is not installed; the sentence holds the pip line.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise
+        line = f"pip install 'diffusion-alignment-bench[{extra}]'"
+        raise UserError(f"{purpose} needs the package {module!r}, which is not installed: {line}") from error

@@ -1,0 +1,203 @@
+"""One experiment: judge the base, train, judge the result; whatever is already there is not done again."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from bench import registry
+from bench.algorithm import Algorithm, Need, TrainingSettings
+from bench.data.cache import EncodedData
+from bench.data.preferences import PreferenceData, read_preferences
+from bench.errors import UserError
+from bench.evaluation import evaluate
+from bench.files import write_json
+from bench.metric import Metric
+from bench.models.card import ModelCard
+from bench.models.family import ModelFamily
+from bench.prepare import PrepareContext
+from bench.prompts import read_prompts
+from bench.protocol import GenerationSettings, Protocol, prompts_digest
+from bench.runs import BASE, RunFolder, base_folder
+from bench.training import train
+
+CACHE = ".cache"
+
+
+class Experiment:
+    """A model with its data, prompts and scorers, on which algorithms are compared.
+
+    Args:
+        model: name of a registered model.
+        runs: folder of all runs.
+        data: preference data; None is the model's default.
+        prompts: evaluation prompts; None is the model's default.
+        generation: changes to how images are made, by field.
+    """
+
+    def __init__(
+        self, model: str, runs: Path, *, data: str | None, prompts: str | None, generation: Mapping[str, Any]
+    ) -> None:
+        self.name, self.runs = model, runs
+        self.card: ModelCard = registry.models.get(model)
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self._data_source = data or self.card.data
+        prompt_source = prompts or self.card.prompts
+        if prompt_source is None:
+            raise UserError(f"model {model!r} has no default evaluation prompts; give --prompts FILE")
+        self.prompts = read_prompts(Path(prompt_source))
+        settings = {**self.card.generation.model_dump(), **generation}
+        self.protocol = Protocol(
+            model=model,
+            base_weights=self.load_model().digest,
+            prompts=prompts_digest(self.prompts),
+            prompt_count=len(self.prompts),
+            generation=GenerationSettings.model_validate(settings),
+        )
+
+    @functools.cached_property
+    def data(self) -> PreferenceData:
+        """The preference pairs, read once."""
+        if self._data_source is None:
+            raise UserError(f"model {self.name!r} has no default preference data; give --data FILE")
+        return read_preferences(self._data_source)
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """The scorers that the model is judged by, loaded once."""
+        return {name: self._load_metric(name) for name in self.card.metrics}
+
+    def load_model(self) -> ModelFamily:
+        """A fresh copy of the base model."""
+        return self.card.family.load(self.card.source, device=self.accelerator.device)
+
+    def judge_base(self) -> None:
+        """Evaluate the base model; a process that comes second waits for the first."""
+        run = base_folder(self.runs, self.name)
+        with run.locked(wait=True):
+            run.begin({"model": self.name, "algorithm": BASE, "title": self.card.title, "resolved": {}})
+            write_environment(run)
+            model = self.load_model()
+            evaluate(run, self.card.title, lambda: model.network, model, self.protocol, self.prompts, self.metrics)
+            run.finish()
+
+    def run(
+        self,
+        name: str,
+        algorithm: Algorithm,
+        settings: TrainingSettings,
+        *,
+        label: str,
+        seed: int,
+        typed: Sequence[str],
+    ) -> RunFolder:
+        """Train one algorithm with one seed and judge the result; continues what an earlier call began.
+
+        Args:
+            name: the algorithm's registered name.
+            label: name of this configuration, part of the path.
+            typed: the command line, for the record.
+        """
+        self._refuse_unfit(name, algorithm)
+        run = RunFolder(self.runs / self.name / name / label / f"seed-{seed}")
+        main = self.accelerator.is_main_process
+        with run.locked() if main else contextlib.nullcontext():
+            if main:
+                self._begin(run, name, algorithm, settings, label, seed, typed)
+            self.accelerator.wait_for_everyone()
+            if not run.done:
+                self._train(run, algorithm, settings, seed)
+            if main:
+                model = self.load_model()
+                title = f"{algorithm.info.title}, seed {seed}"
+                evaluate(
+                    run, title, lambda: model.load_trained(run.weights), model, self.protocol, self.prompts, self.metrics
+                )
+        return run
+
+    def _begin(
+        self,
+        run: RunFolder,
+        name: str,
+        algorithm: Algorithm,
+        settings: TrainingSettings,
+        label: str,
+        seed: int,
+        typed: Sequence[str],
+    ) -> None:
+        resolved = {
+            "algorithm": algorithm.model_dump(mode="json"),
+            "training": settings.model_dump(mode="json"),
+            "init": self.protocol.base_weights,
+            "data": {"digest": self.data.digest, "pairs": len(self.data)},
+        }
+        run.begin(
+            {
+                "model": self.name,
+                "algorithm": name,
+                "title": algorithm.info.title,
+                "name": label,
+                "seed": seed,
+                "typed": list(typed),
+                "resolved": resolved,
+                "data": dataclasses.asdict(self.data.report),
+                "trained_on": list(algorithm.trained_on),
+            }
+        )
+        write_environment(run)
+
+    def _train(self, run: RunFolder, algorithm: Algorithm, settings: TrainingSettings, seed: int) -> None:
+        model = self.load_model()
+        cache = self.runs / CACHE / f"{self.data.digest}-{self.protocol.base_weights}-{model.resolution}"
+        context = PrepareContext(self._load_metric, cache)
+        with self.accelerator.main_process_first():
+            encoded = EncodedData(self.data, model, cache)
+            data = algorithm.prepare(self.data, context)
+        if self.accelerator.is_main_process and context.notes:
+            write_json(run.folder / "prepared.json", context.notes)
+        train(run, algorithm, settings, model, data, encoded, seed, self.accelerator)
+
+    def _refuse_unfit(self, name: str, algorithm: Algorithm) -> None:
+        for metric in algorithm.trained_on:
+            registry.metrics.point(metric)
+        if Need.REWARD in algorithm.needs and not algorithm.trained_on:
+            raise UserError(f"{name} needs {Need.REWARD}, but names none")
+
+    def _load_metric(self, name: str) -> Metric:
+        return registry.metrics.get(name).load(self.card.metrics.get(name), device=self.accelerator.device)
+
+
+def write_environment(run: RunFolder) -> None:
+    """Write what the run was made with: packages, Python, device, git commit."""
+    packages = {item.metadata["Name"]: item.version for item in distributions()}
+    write_json(
+        run.folder / "environment.json",
+        {
+            "python": sys.version,
+            "platform": platform.platform(),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+            "threads": torch.get_num_threads(),
+            "git": _git_commit(),
+            "packages": dict(sorted(packages.items())),
+        },
+    )
+
+
+def _git_commit() -> str | None:
+    """The commit of the working folder, None outside a repository."""
+    try:
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,99 @@
+"""Writing that leaves either the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from bench.errors import UserError
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextlib.contextmanager
+def space_checked(target: Path) -> Iterator[None]:
+    """Turn a full disk, quota or file-size limit while writing ``target`` into a `UserError`; what was written before stays."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if _error_number(error) not in FULL:
+            raise
+        raise UserError(
+            f"the disk is full: {target} could not be written; free some space and give the same command again, "
+            "everything before it is kept"
+        ) from error
+
+
+def _error_number(error: OSError | SafetensorError) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    # safetensors writes with Rust, whose errors carry the number in their text only
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found[1]) if found else None
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside ``path`` with ``write(beside)`` and rename it into place."""
+    beside = path.with_name(f".{path.name}.partial")
+    with space_checked(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(beside)
+        with beside.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(beside, path)
+
+
+def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a folder beside ``path`` with ``write(beside)`` and rename it into place; an old one goes last."""
+    beside = path.with_name(f".{path.name}.partial")
+    with space_checked(path):
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        write(beside)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(beside, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file in one piece."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def append_lines(path: Path, lines: list[str]) -> None:
+    """Append whole lines and force them to disk."""
+    with space_checked(path), path.open("a", encoding="utf-8") as stream:
+        stream.write("".join(line + "\n" for line in lines))
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Records of a JSON-lines file; a last line that a crash cut short is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def keep_lines(path: Path, records: list[dict[str, Any]]) -> None:
+    """Rewrite a JSON-lines file with these records only."""
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))

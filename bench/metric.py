@@ -1,0 +1,91 @@
+"""What an image scorer is."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bench.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MetricInfo:
+    """What a reader must know to read a score.
+
+    Attributes:
+        title: the name in tables.
+        raw_range: where raw scores lie, for example ``-1 to 1``.
+        unit: of the raw score, for example ``cosine``.
+        display_factor: what people multiply by in papers; tables show ``raw * display_factor``.
+        published: typical values of published checkpoints, in words.
+        source: paper and code.
+        higher_is_better: the direction.
+    """
+
+    title: str
+    raw_range: str
+    unit: str
+    source: str
+    published: str = ""
+    display_factor: float = 1.0
+    higher_is_better: bool = True
+
+
+class Metric(abc.ABC):
+    """Scores images against their prompts.
+
+    A subclass is registered under the entry-point group ``bench.metrics``.
+    """
+
+    info: ClassVar[MetricInfo]
+
+    @classmethod
+    @abc.abstractmethod
+    def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
+        """Load the scorer.
+
+        Args:
+            checkpoint: a local path or a hub id; None is the published default.
+            device: where it computes; always in float32.
+
+        Raises:
+            UserError: the checkpoint is missing, or has another layout (missing and unexpected keys are listed).
+        """
+
+    @abc.abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What decides a score besides image and prompt: version, weights digest, preprocessing; JSON values only."""
+
+    @abc.abstractmethod
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        """Raw scores of images for the prompts of the same position; float32 on the CPU, shape (N,).
+
+        A score depends neither on the other images of the call nor on their order.
+        """
+
+
+def checked_scores(name: str, scores: Tensor, count: int) -> list[float]:
+    """The scores of one call as floats.
+
+    Raises:
+        UserError: too few, too many or non-finite scores: such a scorer is broken, and no number enters a record.
+    """
+    if scores.shape != (count,):
+        raise UserError(f"metric {name!r} returned scores of shape {tuple(scores.shape)} for {count} images; fix the metric")
+    bad = [index for index, score in enumerate(scores.tolist()) if not torch.isfinite(torch.tensor(score))]
+    if bad:
+        raise UserError(f"metric {name!r} returned a score that is not finite for image {bad[0]} of {count}; fix the metric")
+    values: list[float] = scores.double().tolist()
+    return values
+
+
+def pieces(count: int, size: int) -> Iterator[slice]:
+    """Slices that cut ``count`` items into batches of at most ``size``."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))

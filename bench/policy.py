@@ -1,0 +1,93 @@
+"""The model being trained, its frozen reference, and what they cost."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.algorithm import TrainingSettings
+from bench.ledger import Ledger
+from bench.models.family import ModelFamily
+from bench.process import Process
+
+
+class Policy:
+    """A trainable denoiser with its reference.
+
+    With full fine-tuning the reference is a frozen copy; with adapters it is the same network with adapters switched off,
+    which needs no second copy.  An algorithm cannot tell which.
+
+    Attributes:
+        network: the trainable network.
+        ledger: counts every forward and backward.
+    """
+
+    def __init__(self, model: ModelFamily, settings: TrainingSettings, ledger: Ledger) -> None:
+        self.model, self.ledger = model, ledger
+        self._autocast = settings.precision == "bf16"
+        self.network: nn.Module
+        if settings.weights == "lora":
+            self.network = add_adapters(model, settings.lora_rank)
+            self._reference: nn.Module | None = None
+        else:
+            self._reference = model.network
+            self.network = copy.deepcopy(model.network).requires_grad_(True)
+        if settings.gradient_checkpointing:
+            self.network.train()  # diffusers recomputes only in training mode; none of our networks has dropout
+            self.network.enable_gradient_checkpointing()  # type: ignore[operator]
+
+    @property
+    def process(self) -> Process:
+        """The forward process."""
+        return self.model.process
+
+    def parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """The trainable parameters with their names, in a fixed order."""
+        return [(name, parameter) for name, parameter in self.network.named_parameters() if parameter.requires_grad]
+
+    def predict(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """The policy's raw prediction, with gradient where gradients are on; shape of ``latents``."""
+        self.ledger.policy_forwards += len(latents)
+        if torch.is_grad_enabled():
+            self.ledger.policy_backwards += len(latents)
+        return self._run(self.network, latents, timesteps, condition)
+
+    @torch.no_grad()
+    def reference(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """The reference's raw prediction, without gradient; shape of ``latents``."""
+        self.ledger.reference_forwards += len(latents)
+        if self._reference is not None:
+            return self._run(self._reference, latents, timesteps, condition)
+        with adapters_off(self.network):
+            return self._run(self.network, latents, timesteps, condition)
+
+    def _run(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        with torch.autocast(latents.device.type, dtype=torch.bfloat16, enabled=self._autocast):
+            return self.model.predict(network, latents, timesteps, condition)
+
+
+def add_adapters(model: ModelFamily, rank: int) -> nn.Module:
+    """Add trainable low-rank adapters to the model's network, in place; their effect is exactly 0 at first."""
+    from peft import LoraConfig
+
+    network: Any = model.network
+    torch.manual_seed(0)  # the adapters' first factor is random; the second is 0
+    network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(model.lora_targets)))
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    return network  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def adapters_off(network: Any) -> Iterator[None]:
+    """Switch the adapters of ``network`` off for the duration of the block."""
+    network.disable_adapters()
+    try:
+        yield
+    finally:
+        network.enable_adapters()

@@ -1,0 +1,179 @@
+"""The run folder: everything a report needs, nothing else.
+
+    runs/<model>/base/                                   the model as it is, judged once per protocol
+    runs/<model>/<algorithm>/<name>/seed-<n>/            one training run
+        config.json        what was typed and what it resolved to
+        environment.json   packages, device, git
+        prepared.json      what the algorithm's `prepare` did, if anything
+        train.jsonl        one line a step
+        checkpoints/       the newest state, safetensors
+        weights/           the trained network, loads in diffusers
+        ledger.json        what it cost
+        evaluations/<protocol signature>/
+            protocol.json  metrics.json  prompts.json  images/  scores.jsonl  DONE
+        DONE
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+from bench.files import read_json, read_lines, write_json
+
+SCHEMA = 1
+BASE = "base"
+
+
+class Evaluation:
+    """Images and scores of one set of weights under one protocol."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.images = folder / "images"
+        self.scores = folder / "scores.jsonl"
+
+    @property
+    def done(self) -> bool:
+        """Whether every image has every score."""
+        return (self.folder / "DONE").exists()
+
+    def protocol(self) -> dict[str, Any]:
+        """The protocol as JSON values."""
+        protocol: dict[str, Any] = read_json(self.folder / "protocol.json")
+        return protocol
+
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """By metric: ``signature``, ``identity``, and the fields of `bench.metric.MetricInfo` under ``info``."""
+        metrics: dict[str, dict[str, Any]] = read_json(self.folder / "metrics.json")
+        return metrics
+
+    def prompts(self) -> list[str]:
+        """The evaluation prompts in their order."""
+        prompts: list[str] = read_json(self.folder / "prompts.json")
+        return prompts
+
+    def image(self, prompt_index: int, image_index: int) -> Path:
+        """Where the image of a prompt is."""
+        return self.images / f"{prompt_index:05d}-{image_index:02d}.png"
+
+    def score_records(self) -> list[dict[str, Any]]:
+        """Lines of ``scores.jsonl``: ``prompt_index``, ``image_index``, ``metric``, ``score`` (raw), ``signature``."""
+        return read_lines(self.scores)
+
+
+class RunFolder:
+    """One training run, or the base model, on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoints = folder / "checkpoints"
+        self.weights = folder / "weights"
+        self.train_log = folder / "train.jsonl"
+
+    @property
+    def done(self) -> bool:
+        """Whether training has finished (always, for the base model)."""
+        return (self.folder / "DONE").exists()
+
+    def config(self) -> dict[str, Any]:
+        """The run's configuration.
+
+        Raises:
+            UserError: another version of the record format wrote it.
+        """
+        config: dict[str, Any] = read_json(self.folder / "config.json")
+        if config.get("schema") != SCHEMA:
+            raise UserError(
+                f"{self.folder} was written with record schema {config.get('schema')}, this version reads {SCHEMA}; "
+                "use the version that wrote it, or another --runs folder"
+            )
+        return config
+
+    def ledger(self) -> dict[str, Any]:
+        """What the run cost: the fields of `bench.ledger.Ledger`; empty for the base model."""
+        path = self.folder / "ledger.json"
+        ledger: dict[str, Any] = read_json(path) if path.exists() else {}
+        return ledger
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Lines of ``train.jsonl``."""
+        return read_lines(self.train_log)
+
+    def evaluation(self, signature: str) -> Evaluation:
+        """The evaluation under one protocol, whether it exists yet or not."""
+        return Evaluation(self.folder / "evaluations" / signature)
+
+    def evaluations(self) -> list[Evaluation]:
+        """All evaluations that exist, in order of their signatures."""
+        return [Evaluation(path.parent) for path in sorted(self.folder.glob("evaluations/*/protocol.json"))]
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Write the configuration of a new run, or check that an old one has the same.
+
+        Raises:
+            UserError: the folder holds a run with another configuration.
+        """
+        if not (self.folder / "config.json").exists():
+            write_json(self.folder / "config.json", {"schema": SCHEMA, **config})
+            return
+        old = self.config()["resolved"]
+        if old != config["resolved"]:
+            fields = ", ".join(differing(old, config["resolved"]))
+            raise UserError(f"{self.folder} holds a run that differs in {fields}; give another --name, or delete the folder")
+
+    def finish(self) -> None:
+        """Mark training as finished."""
+        (self.folder / "DONE").touch()
+
+    @contextlib.contextmanager
+    def locked(self, *, wait: bool = False) -> Iterator[None]:
+        """Hold the run for this process; the lock ends with the process, however it ends.
+
+        Args:
+            wait: wait for another process instead of refusing.
+
+        Raises:
+            UserError: another process works on this run.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                stream.seek(0)
+                owner = stream.read().strip() or "unknown"
+                raise UserError(
+                    f"process {owner} already works on {self.folder}; wait for it, or give another --name or --runs"
+                ) from None
+            stream.seek(0)
+            stream.truncate()
+            stream.write(str(os.getpid()))
+            stream.flush()
+            yield
+
+
+def base_folder(runs: Path, model: str) -> RunFolder:
+    """Where the base model's evaluations are."""
+    return RunFolder(runs / model / BASE)
+
+
+def find_runs(runs: Path) -> list[RunFolder]:
+    """Every training run and base model under a folder, in order of path."""
+    return [RunFolder(path.parent) for path in sorted(runs.glob("**/config.json"))]
+
+
+def differing(one: Any, other: Any, path: str = "") -> list[str]:
+    """Dotted names of the fields in which two JSON values differ, with both values."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [
+            line
+            for key in sorted({*one, *other})
+            for line in differing(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if one == other else [f"{path} ({one!r} and {other!r})"]

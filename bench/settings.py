@@ -1,0 +1,70 @@
+"""From what was typed to typed settings: recipes, overrides, and refusals by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from bench.algorithm import Algorithm, Recipe, TrainingSettings
+from bench.errors import UserError
+from bench.protocol import digest
+from bench.registry import nearest
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def parse_overrides(typed: Sequence[str]) -> dict[str, str]:
+    """``["beta=2000", "steps=50"]`` as a dict.
+
+    Raises:
+        UserError: an item is no ``field=value``, or a field comes twice.
+    """
+    overrides: dict[str, str] = {}
+    for item in typed:
+        field, equals, value = item.partition("=")
+        if not equals or not field or not value:
+            raise UserError(f"--set {item!r} is not of the form field=value, for example --set beta=2000")
+        if field in overrides:
+            raise UserError(f"--set {field} is given twice; give it once")
+        overrides[field] = value
+    return overrides
+
+
+def resolve(
+    name: str, algorithm: type[Algorithm], model: str, overrides: Mapping[str, str]
+) -> tuple[Algorithm, TrainingSettings]:
+    """The algorithm's recipe for a model, with overrides; without a recipe, the fields' defaults.
+
+    Raises:
+        UserError: an unknown field (with the nearest names) or a value that is not allowed.
+    """
+    recipe = algorithm.recipes.get(model, Recipe(source="defaults"))
+    fields, training = set(algorithm.model_fields), set(TrainingSettings.model_fields)
+    for field in overrides:
+        if field not in fields | training:
+            known = sorted(fields | training)
+            raise UserError(f"{name} has no field {field!r}: {nearest(field, known)}there are {', '.join(known)}")
+    mine = {**recipe.algorithm, **{key: value for key, value in overrides.items() if key in fields}}
+    runs = {**recipe.training, **{key: value for key, value in overrides.items() if key not in fields}}
+    return build(algorithm, mine, name), build(TrainingSettings, runs, name)
+
+
+def build(kind: type[S], values: Mapping[str, Any], name: str) -> S:
+    """Validate values into ``kind``.
+
+    Raises:
+        UserError: one sentence about the first value that is not allowed.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise UserError(f"{name}: {field}={first['input']!r} is not allowed: {first['msg'].lower()}") from error
+
+
+def run_name(overrides: Mapping[str, str]) -> str:
+    """``recipe`` for a recipe as it is, else a short hash of what was changed."""
+    return f"set-{digest(dict(overrides))[:8]}" if overrides else "recipe"

@@ -1,0 +1,33 @@
+"""The tiny world: a text-to-image model with its data, voters and scorers, small enough for a laptop, and all real.
+
+`TINY` is the registered model; ``python -m bench.tiny.build`` makes every asset again from nothing.
+"""
+
+from pathlib import Path
+
+from bench.models.card import ModelCard
+from bench.models.stable_diffusion import StableDiffusion
+from bench.protocol import GenerationSettings
+
+ASSETS = Path(__file__).parent / "assets"
+
+GENERATION = GenerationSettings(
+    scheduler="DDIMScheduler", steps=20, guidance_scale=3.0, height=64, width=64, images_per_prompt=1
+)
+
+TINY = ModelCard(
+    title="Tiny",
+    family=StableDiffusion,
+    source=str(ASSETS / "model"),
+    generation=GENERATION,
+    data=str(ASSETS / "preferences.parquet"),
+    prompts=str(ASSETS / "prompts.txt"),
+    metrics={
+        "pickscore": str(ASSETS / "scorers" / "pickscore"),
+        "hpsv2": str(ASSETS / "scorers" / "hpsv2"),
+        "imagereward": str(ASSETS / "scorers" / "imagereward"),
+        "aesthetic": str(ASSETS / "scorers" / "aesthetic"),
+        "gold": str(ASSETS / "checker"),
+    },
+    note="64x64 pictures of 50 objects, offline, on two CPU cores; OpenMoji glyphs, CC BY-SA 4.0",
+)

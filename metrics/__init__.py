@@ -1,0 +1,1 @@
+"""Image scorers: one file per metric, each a `bench.metric.Metric`."""

@@ -1,0 +1,102 @@
+"""LAION's aesthetic predictor, version 2 ("sac+logos+ava1"): a linear head on the image embedding of CLIP ViT-L/14.
+
+Schuhmann et al., LAION-5B, 2022, arXiv:2210.08402; code
+https://github.com/christophschuhmann/improved-aesthetic-predictor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from bench.metric import Metric, MetricInfo, pieces
+from metrics.checkpoints import build, digest, fill, find_weights, read_json, read_tensors
+from metrics.cosine import CLIP_WEIGHTS
+from metrics.head import LinearHead
+from metrics.inference import BATCH, exact_inference
+from metrics.preprocessing import P1, Preprocessing
+
+
+class Aesthetic(Metric):
+    """The head's value on the embedding of length 1; the prompt is not looked at.
+
+    A checkpoint is the head's ``.pth`` file, a folder that holds one, or a hub id.  A folder ``clip`` beside the head
+    holds the image tower with its projection in the layout of transformers; without it, that of OpenAI's ViT-L/14.
+
+    Args:
+        tower: a `transformers.CLIPVisionModelWithProjection`.
+        head: a `LinearHead`.
+        preprocessing: pictures to pixels.
+        device: where it computes.
+        weights: digest of the weights files, for the record.
+    """
+
+    info: ClassVar[MetricInfo] = MetricInfo(
+        title="Aesthetic",
+        raw_range="-13 to 23",
+        unit="rating from 1 to 10",
+        published="real pictures 4.5 to 7, SD1.5 5.2 to 5.8, SDXL 5.9 to 6.4",
+        source="arXiv:2210.08402, https://github.com/christophschuhmann/improved-aesthetic-predictor",
+    )
+    version: ClassVar[str] = "v2 sac+logos+ava1"
+    published: ClassVar[str] = "trl-lib/ddpo-aesthetic-predictor"
+    published_clip: ClassVar[str] = "openai/clip-vit-large-patch14"
+
+    def __init__(
+        self, tower: Any, head: LinearHead, preprocessing: Preprocessing, *, device: torch.device, weights: str
+    ) -> None:
+        self.tower = tower.eval().requires_grad_(False).to(device)
+        self.head = head.eval().requires_grad_(False).to(device)
+        self.preprocessing, self.device, self.weights = preprocessing, device, weights
+
+    @classmethod
+    def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
+        """See `Metric.load`."""
+        path = find_weights(checkpoint or cls.published, ("*.pth",), ("clip/*",))
+        beside = path.parent / "clip"
+        tower, tower_path = load_tower(str(beside) if beside.is_dir() else cls.published_clip)
+        head = LinearHead(tower.config.projection_dim)
+        fill(head, read_tensors(path), path)
+        preprocessing = P1(tower.config.image_size)
+        return cls(tower, head, preprocessing, device=device, weights=digest(path, tower_path))
+
+    def identity(self) -> dict[str, Any]:
+        """See `Metric`."""
+        return {"version": self.version, "weights": self.weights, "preprocessing": self.preprocessing.identity()}
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        """See `Metric`."""
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} images for {len(prompts)} prompts")
+        scores = torch.empty(len(images))
+        with exact_inference(self.device):
+            for piece in pieces(len(images), BATCH):
+                pixels = self.preprocessing.batch(images[piece]).to(self.device)
+                embeddings = normalize(self.tower(pixel_values=pixels).image_embeds, dim=-1)
+                scores[piece] = self.head(embeddings)[:, 0].cpu()
+        return scores
+
+
+def load_tower(checkpoint: str) -> tuple[Any, Path]:
+    """The image tower of a CLIP checkpoint in the layout of transformers, and its weights file.
+
+    The checkpoint may hold the whole CLIP or the image tower alone.
+
+    Raises:
+        UserError: something is missing or has another layout.
+    """
+    path = find_weights(checkpoint, CLIP_WEIGHTS, ("config.json",))
+    settings = read_json(path.parent / "config.json")
+    # In the configuration of a whole CLIP, the projection's width is that of both towers and stands beside theirs.
+    shared = {name: settings[name] for name in ("projection_dim",) if name in settings}
+    vision = settings.get("vision_config", settings) | shared
+    tower = build(lambda: CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(vision)), path)
+    fill(tower, read_tensors(path), path, ignored=("text_model.", "text_projection.", "logit_scale"))
+    return tower, path

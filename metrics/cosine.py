@@ -1,0 +1,137 @@
+"""Scores that are the cosine between a picture's and a prompt's embedding, made by one CLIP model of transformers."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from bench.errors import UserError, require
+from bench.metric import Metric, pieces
+from metrics.checkpoints import build, fill, find_weights, load_tokenizer, read_json, read_tensors
+from metrics.inference import BATCH, exact_inference
+from metrics.preprocessing import Preprocessing
+
+Tokenize = Callable[[Sequence[str]], Tensor]
+"""Prompts to token ids, int64 of shape (N, length)."""
+
+CLIP_FILES = ("config.json", "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json")
+CLIP_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+class CosineMetric(Metric):
+    """Base of the CLIP scorers.
+
+    Args:
+        model: a `transformers.CLIPModel`.
+        tokenize: prompts to token ids.
+        preprocessing: pictures to pixels.
+        device: where it computes.
+        weights: digest of the weights file, for the record.
+    """
+
+    version: ClassVar[str]
+
+    def __init__(
+        self, model: Any, tokenize: Tokenize, preprocessing: Preprocessing, *, device: torch.device, weights: str
+    ) -> None:
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.tokenize, self.preprocessing, self.device, self.weights = tokenize, preprocessing, device, weights
+
+    def identity(self) -> dict[str, Any]:
+        """See `Metric`."""
+        return {"version": self.version, "weights": self.weights, "preprocessing": self.preprocessing.identity()}
+
+    @property
+    def scale(self) -> float:
+        """What the cosine is multiplied by."""
+        return 1.0
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        """See `Metric`; every distinct prompt is encoded once."""
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} images for {len(prompts)} prompts")
+        distinct = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        rows = torch.tensor([distinct[prompt] for prompt in prompts], device=self.device)
+        scores = torch.empty(len(images))
+        with exact_inference(self.device):
+            texts = [self.text_embeddings(list(distinct)[piece]) for piece in pieces(len(distinct), BATCH)]
+            for piece in pieces(len(images), BATCH):
+                pictures = self.image_embeddings(images[piece])
+                scores[piece] = (self.scale * (pictures * torch.cat(texts)[rows[piece]]).sum(-1)).cpu()
+        return scores
+
+    def text_embeddings(self, prompts: Sequence[str]) -> Tensor:
+        """Embeddings of length 1, float32 of shape (N, D)."""
+        ids = self.tokenize(prompts).to(self.device)
+        return normalize(self.model.get_text_features(input_ids=ids).pooler_output, dim=-1)
+
+    def image_embeddings(self, images: Sequence[Image.Image]) -> Tensor:
+        """Embeddings of length 1, float32 of shape (N, D)."""
+        pixels = self.preprocessing.batch(images).to(self.device)
+        return normalize(self.model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
+
+
+def padded_ids(tokenizer: Any, length: int) -> Tokenize:
+    """Token ids of always ``length`` columns, so that no prompt's arithmetic depends on the longest one beside it."""
+
+    def tokenize(prompts: Sequence[str]) -> Tensor:
+        ids: Tensor = tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).input_ids
+        return ids
+
+    return tokenize
+
+
+def clean(prompt: str) -> str:
+    """A prompt as OpenAI's clip and open_clip clean it.
+
+    Broken encodings are mended, HTML entities resolved (twice), white space collapsed, letters made lower case.
+    """
+    ftfy = require("ftfy", "cleaning prompts as CLIP does", extra="metrics")
+    mended = html.unescape(html.unescape(ftfy.fix_text(prompt)))
+    return " ".join(mended.split()).lower()
+
+
+def cleaned_ids(tokenizer: Any, length: int) -> Tokenize:
+    """Token ids of cleaned prompts."""
+    ids = padded_ids(tokenizer, length)
+
+    def tokenize(prompts: Sequence[str]) -> Tensor:
+        return ids([clean(prompt) for prompt in prompts])
+
+    return tokenize
+
+
+def load_clip(checkpoint: str, tokenizer_id: str) -> tuple[Any, Any, Path]:
+    """A CLIP model in the layout of transformers, its tokenizer, and its weights file.
+
+    Args:
+        checkpoint: a folder or a hub id.
+        tokenizer_id: hub id of the tokenizer, where the checkpoint has none of its own.
+
+    Raises:
+        UserError: something is missing or has another layout.
+    """
+    path = find_weights(checkpoint, CLIP_WEIGHTS, CLIP_FILES)
+    settings = read_json(path.parent / "config.json")
+    model = build(lambda: CLIPModel(CLIPConfig.from_dict(settings)), path)
+    fill(model, read_tensors(path), path)
+    text = model.config.text_config
+    tokenizer = load_tokenizer(CLIPTokenizer, path.parent, tokenizer_id, vocabulary=text.vocab_size)
+    # 2 is the mark of old configurations, for which transformers pools at the highest id; any other id that is not the
+    # tokenizer's own would pool at the first token of every prompt, silently.
+    if text.eos_token_id not in (2, tokenizer.eos_token_id):
+        raise UserError(
+            f"configuration beside {path} has eos_token_id {text.eos_token_id}, its tokenizer "
+            f"{tokenizer.eos_token_id}; make them equal"
+        )
+    return model, tokenizer, path

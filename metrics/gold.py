@@ -1,0 +1,65 @@
+"""Gold: the tiny world's true expected utility, which no real benchmark can have.
+
+It shows over-optimisation (a proxy rises, gold falls), and it is never trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bench import Metric, MetricInfo, UserError
+from bench.protocol import digest
+from bench.tiny.checker import Checker, to_unit_pixels
+from bench.tiny.voters import VOTERS, expected_utility, properties
+from bench.tiny.world import parse_caption
+
+
+class Gold(Metric):
+    """Mean utility over the voter population of what the world's checker measures; only for the tiny world."""
+
+    info: ClassVar[MetricInfo] = MetricInfo(
+        title="gold",
+        raw_range="about -1 to 6",
+        unit="mean utility of the voter population",
+        source="the tiny world of this package: bench.tiny.voters",
+    )
+
+    def __init__(self, checker: Checker, weights: str) -> None:
+        self._checker, self._weights = checker, weights
+
+    @classmethod
+    def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
+        if checkpoint is None:
+            raise UserError("metric 'gold' knows the truth of the tiny world only: use --model tiny, or leave it out")
+        file = Path(checkpoint) / "checker.safetensors"
+        if not file.is_file():
+            raise UserError(
+                f"{file} does not exist; install the package again, or rebuild it: python -m bench.tiny.build"
+            )
+        return cls(Checker.load(checkpoint), digest(file.read_bytes().hex()))
+
+    def identity(self) -> dict[str, Any]:
+        voters = [[voter.name, voter.share] for voter in VOTERS]
+        return {"version": 1, "weights": self._weights, "voters": digest([voters, list(map(str, VOTERS))])}
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        """Raw scores, float32, (N,).
+
+        Raises:
+            UserError: a prompt is not of the tiny world.
+        """
+        measured = self._checker.measure(to_unit_pixels(list(images)))
+        rows = []
+        for index, prompt in enumerate(prompts):
+            request = parse_caption(prompt)
+            if request is None:
+                raise UserError(f"metric 'gold' cannot judge {prompt!r}: it is no caption of the tiny world")
+            rows.append(properties(request, measured, index))
+        return torch.from_numpy(expected_utility(np.stack(rows))).float()

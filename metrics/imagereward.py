@@ -1,0 +1,193 @@
+"""ImageReward: BLIP with cross-attention and a reward head, trained on rankings by experts.
+
+Xu et al., ImageReward: Learning and Evaluating Human Preferences for Text-to-Image Generation, 2023, arXiv:2304.05977;
+code https://github.com/THUDM/ImageReward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
+
+from bench.metric import Metric, MetricInfo, pieces
+from metrics.checkpoints import Source, build, digest, fill, find_weights, load_tokenizer, read_json, read_tensors
+from metrics.head import LinearHead
+from metrics.inference import BATCH, exact_inference
+from metrics.preprocessing import P1, Preprocessing
+
+BERT_BASE: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 512,
+    "vocab_size": 30524,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+}
+VIT_L_16: dict[str, Any] = {"image_size": 224, "patch_size": 16, "embed_dim": 1024, "depth": 24, "num_heads": 16}
+
+NO_TOKENS: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "sep_token_id": None, "pad_token_id": 0}
+"""Of the configuration's special tokens, only the padding matters to the network."""
+
+MEAN, STD = 0.16717362830052426, 1.0333394966054072
+"""Of the raw reward over the authors' validation data; part of the definition of the score."""
+
+PROMPT_LENGTH = 35
+
+_VISION_NAMES = {
+    "vision.embeddings.class_embedding": "blip.visual_encoder.cls_token",
+    "vision.embeddings.position_embedding": "blip.visual_encoder.pos_embed",
+    "vision.embeddings.patch_embedding.": "blip.visual_encoder.patch_embed.proj.",
+    "vision.encoder.layers.": "blip.visual_encoder.blocks.",
+    "vision.post_layernorm.": "blip.visual_encoder.norm.",
+    ".layer_norm1.": ".norm1.",
+    ".layer_norm2.": ".norm2.",
+    ".self_attn.qkv.": ".attn.qkv.",
+    ".self_attn.projection.": ".attn.proj.",
+}
+
+TokenizeMasked = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+"""Prompts to token ids and attention mask, both int64 of shape (N, `PROMPT_LENGTH`)."""
+
+
+class RewardNetwork(nn.Module):
+    """Image tower, text tower that looks at the picture, head.
+
+    Args:
+        vision: architecture of the image tower, in the terms of timm (see `VIT_L_16`).
+        text: architecture of the text tower, as in ``med_config.json`` (see `BERT_BASE`).
+    """
+
+    def __init__(self, vision: dict[str, Any], text: dict[str, Any]) -> None:
+        super().__init__()
+        self.vision: Any = BlipVisionModel(
+            BlipVisionConfig(
+                hidden_size=vision["embed_dim"],
+                intermediate_size=4 * vision["embed_dim"],
+                num_hidden_layers=vision["depth"],
+                num_attention_heads=vision["num_heads"],
+                image_size=vision["image_size"],
+                patch_size=vision["patch_size"],
+                layer_norm_eps=1e-6,
+            )
+        )
+        # is_decoder makes the layers attend to the picture; the text itself is read in both directions, see forward.
+        known = {name: text[name] for name in BERT_BASE}
+        self.text: Any = BlipTextModel(
+            BlipTextConfig(**known, **NO_TOKENS, encoder_hidden_size=vision["embed_dim"], is_decoder=True),
+            add_pooling_layer=False,
+        )
+        self.mlp = LinearHead(text["hidden_size"])
+
+    def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Rewards, before normalisation, of pixels (N, 3, S, S) with token ids and mask (N, L); shape (N,)."""
+        # Not the pooler_output, to which transformers applies the final norm a second time.
+        seen = self.vision(pixel_values=pixels).last_hidden_state
+        read = self.text(input_ids=ids, attention_mask=mask, encoder_hidden_states=seen, is_decoder=False)
+        rewards: Tensor = self.mlp(read.last_hidden_state[:, 0])[:, 0]
+        return rewards
+
+
+class ImageReward(Metric):
+    """The head's reward, normalised to mean 0 and deviation 1 over the authors' validation data.
+
+    A checkpoint is a weights file, a folder that holds ``ImageReward.pt``, or a hub id.  Beside the file may lie
+    ``med_config.json`` and ``vision_config.json`` (without them, BERT-base and ViT-L/16) and ``vocab.txt`` (without it,
+    that of bert-base-uncased).
+
+    Args:
+        network: the network.
+        tokenize: prompts to token ids and mask.
+        preprocessing: pictures to pixels.
+        device: where it computes.
+        weights: digest of the weights file, for the record.
+    """
+
+    info: ClassVar[MetricInfo] = MetricInfo(
+        title="ImageReward",
+        raw_range="about -3 to 3",
+        unit="standard deviations of the reward",
+        published="SD1.5 -0.1 to 0.2, SDXL 0.5 to 1.3",
+        source="arXiv:2304.05977, https://github.com/THUDM/ImageReward",
+    )
+    version: ClassVar[str] = "v1.0"
+    published: ClassVar[str] = "THUDM/ImageReward"
+    published_tokenizer: ClassVar[str] = "bert-base-uncased"
+
+    def __init__(
+        self,
+        network: RewardNetwork,
+        tokenize: TokenizeMasked,
+        preprocessing: Preprocessing,
+        *,
+        device: torch.device,
+        weights: str,
+    ) -> None:
+        self.network = network.eval().requires_grad_(False).to(device)
+        self.tokenize, self.preprocessing, self.device, self.weights = tokenize, preprocessing, device, weights
+
+    @classmethod
+    def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
+        """See `Metric.load`."""
+        beside = ("med_config.json", "vision_config.json", "vocab.txt", "tokenizer_config.json")
+        path = find_weights(checkpoint or cls.published, ("ImageReward.pt",), beside)
+        text = BERT_BASE | read_json(path.parent / "med_config.json", BERT_BASE)
+        vision = VIT_L_16 | read_json(path.parent / "vision_config.json", VIT_L_16)
+        network = build(lambda: RewardNetwork(vision, text), path)
+        # BLIP's own projections, which the reward does not use, are in the published file.
+        fill(network, read_tensors(path), path, blip_source, ignored=("blip.vision_proj.", "blip.text_proj."))
+        # The network also knows the two tokens that masked_ids adds.
+        tokenizer = load_tokenizer(
+            BertTokenizer, path.parent, cls.published_tokenizer, vocabulary=text["vocab_size"] - 2
+        )
+        return cls(network, masked_ids(tokenizer), P1(vision["image_size"]), device=device, weights=digest(path))
+
+    def identity(self) -> dict[str, Any]:
+        """See `Metric`."""
+        return {"version": self.version, "weights": self.weights, "preprocessing": self.preprocessing.identity()}
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        """See `Metric`."""
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} images for {len(prompts)} prompts")
+        scores = torch.empty(len(images))
+        with exact_inference(self.device):
+            for piece in pieces(len(images), BATCH):
+                pixels = self.preprocessing.batch(images[piece]).to(self.device)
+                ids, mask = self.tokenize(prompts[piece])
+                rewards = self.network(pixels, ids.to(self.device), mask.to(self.device))
+                scores[piece] = ((rewards - MEAN) / STD).cpu()
+        return scores
+
+
+def blip_source(name: str) -> Source:
+    """Where the published file keeps the parameter that `RewardNetwork` calls ``name``."""
+    if name.startswith("text."):
+        name = f"blip.text_encoder.{name.removeprefix('text.')}"
+    elif name.startswith("vision."):
+        for part, official in _VISION_NAMES.items():
+            name = name.replace(part, official)
+    return name, lambda tensor: tensor
+
+
+def masked_ids(tokenizer: Any) -> TokenizeMasked:
+    """Token ids and mask, cut and padded to `PROMPT_LENGTH`.
+
+    BLIP's two extra tokens are known to the tokenizer, as in the authors' code, but never inserted: the first stays
+    ``[CLS]``.
+    """
+    tokenizer.add_special_tokens({"bos_token": "[DEC]", "additional_special_tokens": ["[ENC]"]})
+
+    def tokenize(prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        read = tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=PROMPT_LENGTH, return_tensors="pt"
+        )
+        return read.input_ids, read.attention_mask
+
+    return tokenize

@@ -1,0 +1,29 @@
+"""A report as one self-contained HTML page."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from reports.grids import footnotes, grids, settings_lines
+from reports.plots import training_plot, win_rate_plot
+from reports.table import Report
+
+
+def page(report: Report) -> str:
+    """The page: tables, plots and pictures; it asks nothing of the network."""
+    environment = Environment(
+        loader=PackageLoader("reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        report=report,
+        grids=grids(report),
+        settings=settings_lines(report),
+        footnotes=footnotes(report),
+        win_rates=Markup(win_rate_plot(report)),  # noqa: S704  matplotlib escapes what it writes
+        training=Markup(training_plot(report)),  # noqa: S704
+    )

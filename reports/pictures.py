@@ -1,0 +1,93 @@
+"""The same prompts and noise under every model, as small pictures that travel inside a report."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from reports.records import Records, RunRecord
+
+PROMPTS = 24
+"""Prompts that are compared in pictures."""
+
+LARGEST_SIDE = 256
+"""Pixels; larger images are reduced."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Picture:
+    """An image as a data URI, with its displayed score."""
+
+    uri: str
+    score: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ComparedPrompt:
+    """One prompt and its first image under every model.
+
+    Attributes:
+        index: position among the evaluation prompts.
+        prompt: the prompt.
+        pictures: in the order of the report's rows, first training seed; None where the image is not on disk.
+    """
+
+    index: int
+    prompt: str
+    pictures: tuple[Picture | None, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Comparison:
+    """Pictures side by side.
+
+    Attributes:
+        metric: title of the metric whose scores the pictures carry.
+        prompts: chosen evenly from the evaluation prompts.
+    """
+
+    metric: str
+    prompts: tuple[ComparedPrompt, ...]
+
+
+def compare(records: Records) -> Comparison:
+    """Pictures of evenly chosen prompts, scored by ``gold`` or else by the first metric."""
+    metric = next((metric for metric in records.metrics if metric.name == "gold"), records.metrics[0])
+    count = len(records.prompts)
+    chosen = np.unique(np.linspace(0, count - 1, min(PROMPTS, count)).round().astype(int)).tolist()
+
+    def picture(row: RunRecord, index: int) -> Picture | None:
+        path = row.evaluation.image(index, 0)
+        if not path.exists():
+            return None
+        scores = row.scores.get(metric.name)
+        return Picture(_data_uri(path), None if scores is None else float(scores[0, index, 0] * metric.display_factor))
+
+    rows = (records.base, *records.rows)
+    prompts = [ComparedPrompt(i, records.prompts[i], tuple(picture(row, i) for row in rows)) for i in chosen]
+    return Comparison(metric.title, tuple(prompts))
+
+
+def open_picture(picture: Picture) -> Image.Image:
+    """The pixels of a picture."""
+    with Image.open(io.BytesIO(base64.b64decode(picture.uri.partition(",")[2]))) as image:
+        return image.convert("RGB")
+
+
+def _data_uri(path: Path) -> str:
+    stream = io.BytesIO()
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    if max(image.size) <= LARGEST_SIDE:
+        kind = "png"
+        image.save(stream, format="PNG", optimize=True)
+    else:
+        kind = "webp"
+        image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+        image.save(stream, format="WEBP", quality=85)
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"

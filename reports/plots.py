@@ -1,0 +1,186 @@
+"""Plots of a report: inline SVG that follows the page's colours, and a sheet of pictures."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
+
+from bench.errors import UserError
+from bench.files import replace_file
+from reports.pictures import open_picture
+from reports.table import Report
+
+_INK = "#010203"
+"""Stands for the page's text colour while drawing; the SVG then says ``currentColor``."""
+
+_STYLE: Any = {
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "grid.alpha": 0.12,
+    "grid.color": _INK,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "text.color": _INK,
+    "text.parse_math": False,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+}
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
+_DASHES = ("-", "--", ":", "-.")
+_CURVES = {
+    "loss": "loss",
+    "margin": "margin",
+    "accuracy": "implicit accuracy",
+    "winner_gap": "winner: policy minus reference error",
+    "loser_gap": "loser: policy minus reference error",
+}
+
+
+def win_rate_plot(report: Report) -> str:
+    """Win rates against the base with their intervals, a panel for each metric, as SVG."""
+    with mpl.rc_context(_STYLE):
+        return _svg(_draw_win_rates(report))
+
+
+def training_plot(report: Report) -> str:
+    """Training curves of every row, averaged over seeds with the range between them, as SVG; empty without any curve."""
+    with mpl.rc_context(_STYLE):
+        figure = _draw_training(report)
+        return _svg(figure) if figure else ""
+
+
+def _draw_win_rates(report: Report) -> Figure:
+    metrics = sorted(report.metrics, key=lambda metric: metric.name != "gold")
+    rows = [row for row in report.rows if row.cost is not None]
+    columns = min(3, len(metrics))
+    lines = -(-len(metrics) // columns)
+    figure, panels = _figure(columns, lines, height=0.75 + 0.27 * len(rows), share=True)
+    for panel, metric in zip(panels, metrics, strict=False):
+        panel.axvline(50, color=_INK, alpha=0.5, linewidth=1)
+        for place, row in enumerate(rows):
+            score = row.scores.get(metric.name)
+            if score is None or score.win_rate is None:
+                continue
+            rate = score.win_rate
+            colour, _ = _style(place)
+            panel.plot(
+                [100 * rate.low, 100 * rate.high], [place, place], color=colour, linewidth=2.2, solid_capstyle="round"
+            )
+            panel.plot(
+                100 * rate.mean,
+                place,
+                "o",
+                color=colour,
+                markersize=6,
+                fillstyle="none" if score.trained_on else "full",
+            )
+        names = [f"{row.label}{_dagger(row.scores.get(metric.name))}" for row in rows]
+        panel.set_yticks(range(len(rows)), names)
+        panel.set_ylim(len(rows) - 0.5, -0.5)
+        panel.set_title(metric.title, fontsize=10, loc="left", fontweight="bold")
+        panel.grid(axis="x")
+    return figure
+
+
+def _draw_training(report: Report) -> Figure | None:
+    rows = [row for row in report.rows if row.cost is not None]
+    quantities = [name for name in _CURVES if any(name in row.curves for row in rows)]
+    if not quantities:
+        return None
+    columns = min(3, len(quantities))
+    figure, panels = _figure(columns, -(-len(quantities) // columns), height=2.3, share=False)
+    for panel, quantity in zip(panels, quantities, strict=False):
+        for place, row in enumerate(rows):
+            curve = row.curves.get(quantity)
+            if curve is None:
+                continue
+            colour, dash = _style(place)
+            panel.plot(curve.pairs, curve.mean, color=colour, linestyle=dash, linewidth=1.5, label=row.label)
+            panel.fill_between(curve.pairs, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+        panel.set_title(_CURVES[quantity], fontsize=10, loc="left", fontweight="bold")
+        panel.set_xlabel("pairs seen")
+        panel.grid()
+    keys = {label: line for panel in panels for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        keys.values(), keys.keys(), loc="outside lower center", ncols=min(5, len(keys)), frameon=False, labelcolor=_INK
+    )
+    return figure
+
+
+def comparison_sheet(report: Report, path: Path) -> None:
+    """Write a PNG grid of pictures: a row for each prompt, a column for each model.
+
+    Args:
+        report: holds the pictures.
+        path: the PNG file.
+
+    Raises:
+        UserError: an image of the runs is missing.
+    """
+    names, prompts = [row.label for row in report.rows], report.comparison.prompts
+    images: list[Image.Image] = []
+    for name, pictures in zip(names, zip(*(prompt.pictures for prompt in prompts), strict=True), strict=True):
+        if None in pictures:
+            raise UserError(f"images of {name} are missing; copy the images of its run folder too")
+        images += [open_picture(picture) for picture in pictures if picture is not None]
+    with mpl.rc_context({"font.size": 8, "text.parse_math": False}):
+        layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+        figure = Figure(figsize=(len(names) + 2.2, len(prompts) + 0.4), dpi=128, layout=layout)
+        axes = np.asarray(figure.subplots(len(prompts), len(names), squeeze=False))
+        for column, name in enumerate(names):
+            axes[0, column].set_title(name)
+            for line, prompt in enumerate(prompts):
+                _show(axes[line, column], images[column * len(prompts) + line])
+                if column == 0:
+                    axes[line, 0].set_ylabel(
+                        prompt.prompt, rotation=0, horizontalalignment="right", verticalalignment="center", wrap=True
+                    )
+        replace_file(path, lambda beside: figure.savefig(beside, format="png", metadata={"Software": None}))
+
+
+def _show(axes: Axes, image: Image.Image) -> None:
+    axes.imshow(image, interpolation="lanczos")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _figure(columns: int, lines: int, *, height: float, share: bool) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(3.6 * columns + 0.4, height * lines + 0.5), layout="constrained")
+    panels = np.asarray(figure.subplots(lines, columns, squeeze=False, sharex=share, sharey=share)).ravel()
+    return figure, panels.tolist()
+
+
+def _style(place: int) -> tuple[str, str]:
+    return _COLOURS[place % len(_COLOURS)], _DASHES[place // len(_COLOURS) % len(_DASHES)]
+
+
+def _dagger(score: Any) -> str:
+    return " †" if score is not None and score.trained_on else ""
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as an ``svg`` element, the same text for the same figure."""
+    for empty in [axes for axes in figure.axes if not axes.has_data()]:
+        empty.remove()
+    stream = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
+    text = stream.getvalue()
+    inline = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text[text.index("<svg") :])
+    return inline.replace("xlink:href", "href").replace(_INK, "currentColor")

@@ -1,0 +1,152 @@
+"""A report as terminal tables, Markdown, CSV, LaTeX and JSON."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from reports.grids import Cell, Grid, Verdict, footnotes, grids, settings_lines
+from reports.records import MetricRecord
+from reports.statistics import Interval
+from reports.table import Cost, Report, Row
+
+_TERMINAL = {Verdict.BETTER: "bold green", Verdict.WORSE: "italic red", Verdict.OPEN: ""}
+_MARKDOWN = {Verdict.BETTER: "**{}**", Verdict.WORSE: "*{}*", Verdict.OPEN: "{}"}
+_LATEX = {Verdict.BETTER: r"\textbf{{{}}}", Verdict.WORSE: r"\textit{{{}}}", Verdict.OPEN: "{}"}
+_LATEX_SPECIALS = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "†": r"\textsuperscript{\dag}",
+        "±": r"$\pm$",
+        "↓": r"$\downarrow$",
+    }
+)
+_MARKDOWN_SPECIALS = str.maketrans({character: f"\\{character}" for character in "\\`*_<>|"})
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the tables to a terminal."""
+    for grid in grids(report):
+        table = Table(
+            "", title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
+        for column in grid.columns:
+            table.add_column(escape(column), justify="right")
+        for label, cells in grid.rows:
+            table.add_row(escape(label), *map(_terminal_cell, cells))
+        console.print(table)
+    for line in (*settings_lines(report), *footnotes(report)):
+        console.print(line, style="dim", markup=False, highlight=False)
+
+
+def markdown(report: Report) -> str:
+    """The tables in GitHub's Markdown."""
+    parts = []
+    for grid in grids(report):
+        lines = [[""] + [_markdown(column) for column in grid.columns], [":--"] + ["--:"] * len(grid.columns)]
+        lines += [[_markdown(label), *map(_markdown_cell, cells)] for label, cells in grid.rows]
+        parts.append(f"**{grid.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+    parts.append("\n".join(f"- {_markdown(line)}" for line in (*settings_lines(report), *footnotes(report))))
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(report: Report) -> str:
+    """The tables for a paper; needs the package ``booktabs``."""
+    notes = "\n\n".join(_latex(line) for line in (*settings_lines(report), *footnotes(report)))
+    tables = "\n\n".join(_latex_table(grid) for grid in grids(report))
+    return f"% needs \\usepackage{{booktabs}}\n{tables}\n\n{{\\footnotesize\n{notes}\n\n}}\n"
+
+
+def as_json(report: Report) -> str:
+    """The whole report, pictures and curves included."""
+    return json.dumps(dataclasses.asdict(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_csv(report: Report) -> str:
+    """One line for each row and metric, in displayed units; every line carries its signatures."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    lines = [_csv_line(report, row, metric) for row in report.rows for metric in report.metrics]
+    writer.writerow(lines[0])
+    writer.writerows(line.values() for line in lines)
+    return stream.getvalue()
+
+
+def _terminal_cell(cell: Cell) -> str:
+    style = _TERMINAL[cell.verdict]
+    text = escape(f"{cell.value}\n{cell.detail}" if cell.detail else cell.value)
+    return f"[{style}]{text}[/]" if style else text
+
+
+def _markdown_cell(cell: Cell) -> str:
+    value = _MARKDOWN[cell.verdict].format(_markdown(cell.value))
+    return f"{value} {_markdown(cell.detail)}" if cell.detail else value
+
+
+def _markdown(text: str) -> str:
+    return text.translate(_MARKDOWN_SPECIALS)
+
+
+def _latex_table(grid: Grid) -> str:
+    head = " & ".join(["", *map(_latex, grid.columns)])
+    lines = [" & ".join([_latex(label), *map(_latex_cell, cells)]) for label, cells in grid.rows]
+    rows = "\n".join(f"{line} \\\\" for line in lines)
+    return (
+        f"\\begin{{table}}\n\\centering\n\\caption{{{_latex(grid.title)}}}\n\\begin{{tabular}}{{l{'r' * len(grid.columns)}}}\n"
+        f"\\toprule\n{head} \\\\\n\\midrule\n{rows}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}"
+    )
+
+
+def _latex_cell(cell: Cell) -> str:
+    value = _LATEX[cell.verdict].format(_latex(cell.value))
+    return f"{value} {{\\scriptsize {_latex(cell.detail)}}}" if cell.detail else value
+
+
+def _latex(text: str) -> str:
+    return text.translate(_LATEX_SPECIALS)
+
+
+def _csv_line(report: Report, row: Row, metric: MetricRecord) -> dict[str, Any]:
+    score, cost = row.scores.get(metric.name), row.cost
+    return {
+        "model": report.model,
+        "algorithm": row.algorithm,
+        "name": row.name,
+        "label": row.label,
+        "metric": metric.name,
+        "mean": None if score is None else score.mean,
+        **_interval_columns("difference", None if score is None else score.difference),
+        **_interval_columns("win_rate", None if score is None else score.win_rate),
+        "trained_on": None if score is None else score.trained_on,
+        "prompts": report.prompts,
+        "images_per_prompt": report.images_per_prompt,
+        "seeds": len(row.seeds),
+        **{field.name: None if cost is None else getattr(cost, field.name) for field in dataclasses.fields(Cost)},
+        "metric_signature": metric.signature,
+        "protocol_signature": report.signature,
+        "protocol": report.settings,
+    }
+
+
+def _interval_columns(name: str, interval: Interval | None) -> dict[str, float | None]:
+    ends = (None, None, None) if interval is None else (interval.mean, interval.low, interval.high)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))

@@ -1,0 +1,70 @@
+"""Make and write reports: what the command line calls."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.errors import UserError
+from bench.files import replace_file
+from reports.page import page
+from reports.records import collect
+from reports.render import as_csv, as_json, latex, markdown, print_report
+from reports.table import Report, build_report
+
+FORMATS: Mapping[str, Callable[[Report], str]] = {
+    "markdown": markdown,
+    "csv": as_csv,
+    "latex": latex,
+    "json": as_json,
+    "html": page,
+}
+"""Formats that are text; the terminal's tables are `show_report`."""
+
+PLAIN_WIDTH = 160
+"""Columns of the tables where the output is no terminal."""
+
+
+def make_report(runs: Path, protocol: str | None = None) -> Report:
+    """Compare everything under a folder that was judged under one protocol.
+
+    Args:
+        runs: the runs folder.
+        protocol: signature of the protocol; needed only where runs were judged under several.
+
+    Raises:
+        UserError: nothing to report, or records that cannot share a table.
+    """
+    return build_report(collect(runs, protocol))
+
+
+def show_report(report: Report) -> None:
+    """Print the tables."""
+    console = Console()
+    print_report(report, console if console.is_terminal else Console(width=PLAIN_WIDTH))
+
+
+def write_report(report: Report, format_name: str, path: Path | None) -> None:
+    """Write a report as text.
+
+    Args:
+        report: what to write.
+        format_name: a name in `FORMATS`.
+        path: the file; None is standard output.
+
+    Raises:
+        UserError: no such format, or the file cannot be written.
+    """
+    if format_name not in FORMATS:
+        raise UserError(f"unknown format {format_name!r}; choose one of {', '.join(FORMATS)}")
+    text = FORMATS[format_name](report)
+    if path is None:
+        sys.stdout.write(text)
+        return
+    try:
+        replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); give another --output") from error

@@ -1,0 +1,175 @@
+"""The one value from which every format of a report is rendered."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.errors import UserError
+from bench.runs import BASE
+from reports.curves import Curve, training_curves
+from reports.pictures import Comparison, compare
+from reports.records import MetricRecord, Records, RunRecord
+from reports.statistics import Interval, mean_interval, win_rate
+
+SCHEMA = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Score:
+    """One metric of one row, in displayed units (raw score times the metric's display factor).
+
+    Attributes:
+        mean: over seeds, prompts and images.
+        difference: to the base on the same prompts and noise; None for the base itself.
+        win_rate: share of images better than the base's, ties half; None for the base itself.
+        trained_on: whether the row's training used this metric.
+    """
+
+    mean: float
+    difference: Interval | None
+    win_rate: Interval | None
+    trained_on: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cost:
+    """Cost of one training run, as the mean over its seeds; memory is the largest."""
+
+    pairs: float
+    policy_forwards: float
+    reference_forwards: float
+    seconds: float
+    peak_memory_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """The base model, or the runs of one name over their training seeds.
+
+    Attributes:
+        algorithm: registered name, or ``base``.
+        name: of the run; empty for the base.
+        label: what tables call it.
+        seeds: training seeds.
+        scores: by name of the metric; a metric that not every seed has is absent.
+        cost: None for the base.
+        curves: training curves by quantity.
+    """
+
+    algorithm: str
+    name: str
+    label: str
+    seeds: tuple[int, ...]
+    scores: Mapping[str, Score]
+    cost: Cost | None
+    curves: Mapping[str, Curve]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """Everything a table, page or file of a report shows.
+
+    Attributes:
+        schema: version of this format.
+        model: name of the base model.
+        signature: of the protocol.
+        settings: the protocol in one line.
+        protocol: the protocol in full.
+        prompts: number of evaluation prompts.
+        images_per_prompt: images made for each.
+        metrics: in the order of the columns.
+        rows: the base first.
+        comparison: pictures side by side.
+        notes: what is not in the rows, and why.
+    """
+
+    schema: int
+    model: str
+    signature: str
+    settings: str
+    protocol: Mapping[str, Any]
+    prompts: int
+    images_per_prompt: int
+    metrics: tuple[MetricRecord, ...]
+    rows: tuple[Row, ...]
+    comparison: Comparison
+    notes: tuple[str, ...]
+
+
+def build_report(records: Records) -> Report:
+    """Compare every row with the base.
+
+    Raises:
+        UserError: the protocol has a single prompt, over which no interval exists.
+    """
+    if len(records.prompts) < 2:
+        raise UserError("the protocol has a single prompt; an interval needs at least two: evaluate on more prompts")
+    return Report(
+        schema=SCHEMA,
+        model=records.protocol["model"],
+        signature=records.signature,
+        settings=settings_line(records.protocol),
+        protocol=records.protocol,
+        prompts=len(records.prompts),
+        images_per_prompt=records.protocol["generation"]["images_per_prompt"],
+        metrics=records.metrics,
+        rows=tuple(_row(row, records) for row in (records.base, *records.rows)),
+        comparison=compare(records),
+        notes=records.notes,
+    )
+
+
+def settings_line(protocol: Mapping[str, Any]) -> str:
+    """The settings that a reader of a score must know, in one line."""
+    made = protocol["generation"]
+    images = made["images_per_prompt"]
+    parts = [
+        f"{protocol['model']} (weights {protocol['base_weights']})",
+        f"{protocol['prompt_count']} prompts (digest {protocol['prompts']}) x {images} image{'s' if images > 1 else ''}",
+        f"{made['scheduler']}, {made['steps']} steps, guidance {made['guidance_scale']:g}",
+        f"{made['width']}x{made['height']}",
+        f"noise seed {made['seed']}",
+        made["precision"],
+    ]
+    if made["negative_prompt"]:
+        parts.append(f"negative prompt {made['negative_prompt']!r}")
+    return ", ".join(parts)
+
+
+def _row(row: RunRecord, records: Records) -> Row:
+    return Row(
+        algorithm=row.algorithm,
+        name=row.name,
+        label=row.title if row.name in ("", "default") else f"{row.title} ({row.name})",
+        seeds=row.seeds,
+        scores={m.name: _score(row, records.base, m) for m in records.metrics if m.name in row.scores},
+        cost=None if row.algorithm == BASE else _cost(row.ledgers),
+        curves=training_curves(row.steps),
+    )
+
+
+def _score(row: RunRecord, base: RunRecord, metric: MetricRecord) -> Score:
+    scores, factor = row.scores[metric.name], metric.display_factor
+    comparable = row.algorithm != BASE and metric.name in base.scores
+    reference = base.scores[metric.name][0] if comparable else scores[0]
+    return Score(
+        mean=float(scores.mean()) * factor,
+        difference=mean_interval((scores - reference) * factor) if comparable else None,
+        win_rate=win_rate(scores, reference, higher_is_better=metric.higher_is_better) if comparable else None,
+        trained_on=metric.name in row.trained_on,
+    )
+
+
+def _cost(ledgers: Sequence[Mapping[str, Any]]) -> Cost:
+    def mean(field: str) -> float:
+        return sum(float(ledger[field]) for ledger in ledgers) / len(ledgers)
+
+    return Cost(
+        pairs=mean("pairs"),
+        policy_forwards=mean("policy_forwards"),
+        reference_forwards=mean("reference_forwards"),
+        seconds=mean("seconds"),
+        peak_memory_bytes=max(int(ledger["peak_memory_bytes"]) for ledger in ledgers),
+    )

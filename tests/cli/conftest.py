@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from bench.tiny import ASSETS
+
+PAIRS = 48
+PROMPTS = 40  # more than one chunk of the evaluation
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandLine:
+    """The real command line in a subprocess, in a folder of its own, with little data and few prompts."""
+
+    folder: Path
+    data: Path
+    prompts: Path
+
+    def arguments(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "bench", *words]
+
+    def train_words(self, *words: str, runs: str = "runs", algo: str = "dpo") -> list[str]:
+        settings = ("steps=6", "batch=4", "micro_batch=4", "checkpoint_seconds=0", "warmup=0")
+        sets = [word for setting in settings for word in ("--set", setting)]
+        return self.arguments(
+            "run", "--algo", algo, "--model", "tiny", "--data", str(self.data), "--prompts", str(self.prompts),
+            "--sampling-steps", "4", "--runs", str(self.folder / runs), *sets, *words,
+        )  # fmt: skip
+
+    def run(self, words: list[str], preexec: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words, cwd=self.folder, env=offline(), capture_output=True, text=True, check=False, preexec_fn=preexec
+        )
+
+    def start(self, words: list[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            words, cwd=self.folder, env=offline(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+
+def offline() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("data")
+    table = pq.read_table(ASSETS / "preferences.parquet").slice(0, PAIRS)
+    pq.write_table(table, folder / "pairs.parquet")
+    lines = (ASSETS / "prompts.txt").read_text().splitlines()[:PROMPTS]
+    (folder / "prompts.txt").write_text("\n".join(lines) + "\n")
+    return folder / "pairs.parquet", folder / "prompts.txt"
+
+
+@pytest.fixture
+def command(tmp_path: Path, small_data: tuple[Path, Path]) -> CommandLine:
+    return CommandLine(tmp_path, *small_data)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]) -> Path:
+    line = CommandLine(tmp_path_factory.mktemp("whole"), *small_data)
+    done = line.run(line.train_words())
+    assert done.returncode == 0, done.stderr
+    return line.folder / "runs"

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.cli.conftest import CommandLine
+
+
+def refusal(command: CommandLine, words: list[str]) -> str:
+    done = command.run(words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_unknown_algorithm_names_the_nearest(command: CommandLine) -> None:
+    text = refusal(command, command.train_words(algo="smpoo"))
+    assert "unknown algorithm 'smpoo'" in text
+    assert "did you mean 'smpo'" in text
+
+
+def test_unknown_model_names_what_there_is(command: CommandLine) -> None:
+    text = refusal(command, command.arguments("run", "--algo", "dpo", "--model", "tinny"))
+    assert "unknown model 'tinny'" in text
+    assert "'tiny'" in text
+
+
+def test_unknown_field_names_the_nearest(command: CommandLine) -> None:
+    text = refusal(command, command.train_words("--set", "betta=3"))
+    assert "dpo has no field 'betta'" in text
+    assert "'beta'" in text
+
+
+@pytest.mark.parametrize(
+    ("setting", "part"),
+    [
+        ("beta=-1", "beta='-1' is not allowed: input should be greater than 0"),
+        ("learning_rate=fast", "learning_rate='fast' is not allowed"),
+        ("beta", "not of the form field=value"),
+    ],
+)
+def test_value_out_of_range_is_refused_by_name(command: CommandLine, setting: str, part: str) -> None:
+    assert part in refusal(command, command.train_words("--set", setting))
+
+
+def test_seeds_that_are_no_numbers(command: CommandLine) -> None:
+    assert "--seeds 'a,b' is not a list of whole numbers" in refusal(command, command.train_words("--seeds", "a,b"))
+
+
+def test_missing_data_file(command: CommandLine) -> None:
+    assert "'nowhere.parquet' does not exist" in refusal(command, command.train_words("--data", "nowhere.parquet"))
+
+
+def test_data_without_a_needed_column(command: CommandLine) -> None:
+    table = pq.read_table(command.data).rename_columns(
+        ["text" if name == "caption" else name for name in pq.read_schema(command.data).names]
+    )
+    pq.write_table(table, command.folder / "other.parquet")
+    text = refusal(command, command.train_words("--data", str(command.folder / "other.parquet")))
+    assert "column 'caption' is missing" in text
+
+
+def test_labels_out_of_range(command: CommandLine) -> None:
+    table = pq.read_table(command.data)
+    table = table.set_column(table.schema.get_field_index("label_0"), "label_0", pa.array([2.0] * len(table)))
+    pq.write_table(table, command.folder / "other.parquet")
+    text = refusal(command, command.train_words("--data", str(command.folder / "other.parquet")))
+    assert "label_0 is 2.0 in row 0" in text
+
+
+def test_empty_data(command: CommandLine) -> None:
+    pq.write_table(pq.read_table(command.data).slice(0, 0), command.folder / "other.parquet")
+    text = refusal(command, command.train_words("--data", str(command.folder / "other.parquet")))
+    assert "no preference pair is left of 0 rows" in text
+
+
+def test_a_run_folder_of_another_version(command: CommandLine) -> None:
+    assert command.run(command.train_words()).returncode == 0
+    (config,) = command.folder.glob("runs/tiny/dpo/*/seed-0/config.json")
+    record = json.loads(config.read_text())
+    config.write_text(json.dumps({**record, "schema": 999}))
+    text = refusal(command, command.train_words())
+    assert "was written with record schema 999" in text
+    assert json.loads(config.read_text())["schema"] == 999
+
+
+def test_the_same_name_with_other_settings_is_refused(command: CommandLine) -> None:
+    assert command.run(command.train_words("--name", "mine")).returncode == 0
+    text = refusal(command, command.train_words("--name", "mine", "--set", "beta=77"))
+    assert "algorithm.beta" in text
+    assert "77.0" in text
+
+
+def test_a_full_disk_while_saving_keeps_what_was_there(command: CommandLine) -> None:
+    def two_megabytes() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, 2 << 20))
+
+    done = command.run(command.train_words(), preexec=two_megabytes)
+    assert done.returncode == 2, done.stderr
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    base = list(command.folder.glob("runs/tiny/base/evaluations/*/DONE"))
+    assert len(base) == 1
+    continued = command.run(command.train_words())
+    assert continued.returncode == 0, continued.stderr
+
+
+def test_report_of_an_empty_folder(command: CommandLine) -> None:
+    (command.folder / "empty").mkdir()
+    refusal(command, command.arguments("report", "--runs", str(command.folder / "empty")))
+
+
+def test_report_refuses_two_protocols_and_names_the_field(command: CommandLine, tmp_path: Path) -> None:
+    assert command.run(command.train_words()).returncode == 0
+    assert command.run(command.train_words("--guidance-scale", "2")).returncode == 0
+    text = refusal(command, command.arguments("report", "--runs", str(tmp_path / "runs")))
+    assert "guidance_scale" in text
+    assert "--protocol" in text

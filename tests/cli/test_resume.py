@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from tests.cli.conftest import CommandLine
+
+
+def lines(pattern: str, count: int) -> Callable[[Path], bool]:
+    def reached(runs: Path) -> bool:
+        return any(len(path.read_text().splitlines()) >= count for path in runs.glob(pattern))
+
+    return reached
+
+
+def files(pattern: str, count: int) -> Callable[[Path], bool]:
+    return lambda runs: len(list(runs.glob(pattern))) >= count
+
+
+MOMENTS = {
+    "base images": files("tiny/base/evaluations/*/images/*.png", 5),
+    "base scores": lines("tiny/base/evaluations/*/scores.jsonl", 33),
+    "second step": lines("tiny/dpo/*/seed-0/train.jsonl", 2),
+    "while saving": files("tiny/dpo/*/seed-0/checkpoints/.step-*", 1),
+    "own images": files("tiny/dpo/*/seed-0/evaluations/*/images/*.png", 33),
+    "own scores": lines("tiny/dpo/*/seed-0/evaluations/*/scores.jsonl", 50),
+}
+
+
+def results(runs: Path) -> tuple[dict[str, bytes], list[dict[str, object]], list[list[str]]]:
+    (weights,) = runs.glob("tiny/dpo/*/seed-0/weights/*.safetensors")
+    tensors = {name: value.tobytes() for name, value in load_file(weights).items()}
+    scores = [
+        json.loads(line)
+        for path in sorted(runs.glob("tiny/**/scores.jsonl"))
+        for line in sorted(path.read_text().splitlines())
+    ]
+    (log,) = runs.glob("tiny/dpo/*/seed-0/train.jsonl")
+    steps = [
+        [str(record[name]) for name in ("step", "loss", "margin", "gradient_norm", "pairs")]
+        for record in map(json.loads, log.read_text().splitlines())
+    ]
+    return tensors, scores, steps
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_continued_equals_uninterrupted_bit_for_bit(
+    moment: str, command: CommandLine, uninterrupted: Path
+) -> None:
+    runs = command.folder / "runs"
+    process = command.start(command.train_words())
+    try:
+        while not MOMENTS[moment](runs):
+            assert process.poll() is None, f"the run ended before the moment {moment!r} came"
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    continued = command.run(command.train_words())
+    assert continued.returncode == 0, continued.stderr
+    tensors, scores, steps = results(runs)
+    expected_tensors, expected_scores, expected_steps = results(uninterrupted)
+    assert steps == expected_steps
+    assert scores == expected_scores
+    assert tensors == expected_tensors
+
+
+def test_a_finished_run_is_recognised(command: CommandLine, uninterrupted: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*.json*")}
+    again = command.run(command.train_words("--runs", str(uninterrupted)))
+    assert again.returncode == 0, again.stderr
+    changed = [path for path, stamp in before.items() if path.stat().st_mtime_ns != stamp]
+    assert [path.name for path in changed] == ["environment.json"] * len(changed)
+
+
+def test_a_second_process_on_the_same_run_says_so_and_exits(command: CommandLine) -> None:
+    long = command.train_words("--set", "caption_dropout=0.5")
+    long[long.index("steps=6")] = "steps=100000"
+    first = command.start(long)
+    try:
+        while not list(command.folder.glob("runs/tiny/dpo/*/seed-0/train.jsonl")):
+            assert first.poll() is None
+            time.sleep(0.05)
+        second = command.run(long)
+        assert second.returncode == 2
+        assert f"process {first.pid} already works on" in second.stderr
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()

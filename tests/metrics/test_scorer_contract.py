@@ -1,0 +1,129 @@
+"""What every scorer promises: `bench.metric.Metric`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from filled import GOLDEN, picture
+
+from bench.errors import UserError
+from bench.metric import Metric, checked_scores
+from metrics import aesthetic, cosine, imagereward
+from metrics.cosine import clean
+from metrics.hpsv2 import HPSv2, HPSv20
+from metrics.pickscore import PickScore
+
+SCORERS = ("hpsv2", "pickscore", "imagereward", "clip", "aesthetic")
+# 1e-5 of a cosine's range; PickScore's is a hundred times wider.
+TOLERANCE = {"pickscore": 1e-4}
+
+
+@pytest.fixture(params=SCORERS)
+def named(request: pytest.FixtureRequest) -> tuple[str, Any]:
+    return request.param, request.getfixturevalue(request.param)
+
+
+def some_pairs(count: int) -> tuple[list[Any], list[str]]:
+    names = ["sq224", "odd549x400", "port300x500", "gray640x384", "tiny97x131"]
+    images = [picture(names[place % len(names)]) for place in range(count)]
+    return images, [GOLDEN["prompts"][place % 4] for place in range(count)]
+
+
+def test_scores_depend_on_neither_batch_nor_order(named: tuple[str, Metric], monkeypatch: pytest.MonkeyPatch) -> None:
+    name, scorer = named
+    images, prompts = some_pairs(10)
+    whole = scorer.score(images, prompts)
+    single = torch.cat([scorer.score([image], [prompt]) for image, prompt in zip(images, prompts, strict=True)])
+    order = [3, 1, 4, 9, 5, 2, 6, 8, 7, 0]
+    shuffled = scorer.score([images[place] for place in order], [prompts[place] for place in order])
+    for module in (cosine, imagereward, aesthetic):
+        monkeypatch.setattr(module, "BATCH", 3)
+    pieces = scorer.score(images, prompts)
+    for other in (single, pieces):
+        torch.testing.assert_close(other, whole, rtol=0, atol=TOLERANCE.get(name, 1e-5))
+    torch.testing.assert_close(shuffled, whole[order], rtol=0, atol=TOLERANCE.get(name, 1e-5))
+
+
+def test_scores_are_plain_float32_on_the_cpu(named: tuple[str, Metric]) -> None:
+    scores = named[1].score(*some_pairs(2))
+    assert scores.dtype == torch.float32
+    assert scores.device.type == "cpu"
+    assert not scores.requires_grad
+    assert not scores.is_inference()
+    assert named[1].score([], []).shape == (0,)
+
+
+def test_as_many_prompts_as_images(named: tuple[str, Metric]) -> None:
+    with pytest.raises(ValueError, match="2 images for 1 prompts"):
+        named[1].score(some_pairs(2)[0], ["one"])
+
+
+def test_autocast_and_tf32_of_the_caller_change_nothing(named: tuple[str, Metric]) -> None:
+    images, prompts = some_pairs(2)
+    expected = named[1].score(images, prompts)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(named[1].score(images, prompts), expected)
+    assert torch.backends.cuda.matmul.fp32_precision == "none"
+
+
+def test_identity_is_json_and_names_weights_and_preprocessing(named: tuple[str, Metric]) -> None:
+    identity = json.loads(json.dumps(named[1].identity()))
+    assert identity["weights"].startswith("sha256:")
+    assert len(identity["weights"]) == len("sha256:") + 16
+    assert identity["preprocessing"]["size"] == 224
+    assert identity["version"]
+
+
+def test_nan_weights_end_in_an_error(named: tuple[str, Any]) -> None:
+    name, scorer = named
+    network = getattr(scorer, {"imagereward": "network", "aesthetic": "head"}.get(name, "model"))
+    parameter = next(value for key, value in network.named_parameters() if value.ndim == 2)
+    kept = parameter.detach().clone()
+    try:
+        parameter.fill_(torch.nan)
+        scores = scorer.score(*some_pairs(2))
+    finally:
+        parameter.copy_(kept)
+    with pytest.raises(UserError, match="not finite"):
+        checked_scores(name, scores, 2)
+
+
+def test_each_distinct_prompt_is_encoded_once(pickscore: PickScore, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    tokenize = pickscore.tokenize
+
+    def spy(prompts: Any) -> torch.Tensor:
+        seen.extend(prompts)
+        return tokenize(prompts)
+
+    monkeypatch.setattr(pickscore, "tokenize", spy)
+    images, prompts = some_pairs(8)
+    pickscore.score(images, prompts)
+    assert sorted(seen) == sorted(set(prompts))
+
+
+def test_pickscore_is_scaled(pickscore: PickScore) -> None:
+    assert pickscore.scale == pytest.approx(100, abs=1e-4)
+
+
+def test_the_two_versions_of_hpsv2_are_told_apart() -> None:
+    assert (HPSv2.version, HPSv20.version) == ("v2.1", "v2.0")
+    assert HPSv2.info.title != HPSv20.info.title
+    assert not set(HPSv2.files) & set(HPSv20.files)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "cleaned"),
+    [
+        ("  Two\tDogs \n\n and   one bird  ", "two dogs and one bird"),
+        ("it\u2019s \u201csmart\u201d", 'it\'s "smart"'),
+        ("Mona Lisa &amp;amp; cats &lt;lora&gt;", "mona lisa & cats <lora>"),
+        ("\uff21\uff22 \ufb01sh", "ab fish"),
+        ("", ""),
+    ],
+)
+def test_prompts_are_cleaned_as_clip_cleans_them(prompt: str, cleaned: str) -> None:
+    assert clean(prompt) == cleaned

@@ -1,0 +1,186 @@
+"""Every format is read back by somebody else's reader."""
+
+from __future__ import annotations
+
+import dataclasses
+import html.parser
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from lab import Lab
+from rich.console import Console
+
+from reports.page import page
+from reports.render import as_csv, as_json, latex, markdown, print_report
+from reports.report import FORMATS, make_report, show_report, write_report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+VOID = {"meta", "img", "link", "br", "hr", "input", "col", "wbr"}
+
+
+class Page(html.parser.HTMLParser):
+    """Tags and attributes of a page; checks that what is opened is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_csv_reads_back(full_lab: Lab) -> None:
+    report = make_report(full_lab.runs)
+    table = pd.read_csv(io.StringIO(as_csv(report)))
+    assert len(table) == 4 * 3
+    assert set(table["protocol_signature"]) == {full_lab.protocol.signature}
+    line = table.set_index(["label", "metric"]).loc[("Diffusion-DPO", "pickscore")]
+    score = report.rows[1].scores["pickscore"]
+    assert score.difference is not None
+    assert score.win_rate is not None
+    assert (line["mean"], line["difference_low"]) == pytest.approx((score.mean, score.difference.low), rel=1e-12)
+    assert (line["win_rate"], line["win_rate_high"]) == pytest.approx(
+        (score.win_rate.mean, score.win_rate.high), rel=1e-12
+    )
+    assert (line["seeds"], line["prompts"], line["pairs"]) == (3, 12, 960)
+    base = table[table["label"] == "base"]
+    assert base["difference"].isna().all()
+    assert base["mean"].notna().all()
+
+
+def test_json_reads_back(full_lab: Lab) -> None:
+    report = make_report(full_lab.runs)
+    value = json.loads(as_json(report))
+    assert value == json.loads(json.dumps(dataclasses.asdict(report)))
+    assert value["rows"][3]["scores"]["pickscore"]["trained_on"] is True
+    assert value["protocol"]["generation"]["steps"] == 20
+
+
+def test_markdown_tables_are_rectangular_and_escaped(full_lab: Lab) -> None:
+    full_lab.run("odd", title="A|B_c*", shift=0.1)
+    text = markdown(make_report(full_lab.runs))
+    assert "Distance\\_%" in text
+    assert "A\\|B\\_c\\*" in text
+    for block in text.split("\n\n"):
+        lines = block.splitlines()
+        if lines[0].startswith("|"):
+            assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    assert re.search(r"^\| SmPO \| 1 \|.*†", text, re.MULTILINE)
+    assert f"- protocol {full_lab.protocol.signature}" in text
+
+
+def test_latex_escapes(full_lab: Lab) -> None:
+    full_lab.run("odd", title=r"50% & #1_a{b}~^$\x", shift=0.1)
+    text = latex(make_report(full_lab.runs))
+    assert r"50\% \& \#1\_a\{b\}\textasciitilde{}\textasciicircum{}\$\textbackslash{}x" in text
+    assert r"Distance\_\% $\downarrow$" in text
+    assert text.isascii()
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule") == 3
+    for body in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        for line in body[1].splitlines():
+            if line.endswith(r"\\"):
+                assert len(re.findall(r"(?<!\\)&", line)) == len(body[0]) - 1
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
+def test_latex_compiles(full_lab: Lab, tmp_path: Path) -> None:
+    full_lab.run("odd", title=r"50% & #1_a{b}~^$\x <|>", shift=0.1)
+    body = latex(make_report(full_lab.runs))
+    source = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
+    (tmp_path / "table.tex").write_text(source)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "table.pdf").stat().st_size > 1000
+
+
+def test_terminal(full_lab: Lab) -> None:
+    full_lab.run("odd", title="[red]odd[/]", shift=0.1)
+    stream = io.StringIO()
+    print_report(make_report(full_lab.runs), Console(file=stream, width=160))
+    text = stream.getvalue()
+    assert "[red]odd[/]" in text
+    assert re.search(r"SmPO .*\d†", text)
+    assert f"protocol {full_lab.protocol.signature}: tiny" in text
+
+
+def test_terminal_output_in_a_pipe_is_not_cut(full_lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    show_report(make_report(full_lab.runs))
+    text = capsys.readouterr().out
+    assert "Win rate against the base, %" in text
+    assert "…" not in text
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_every_format_to_a_file_and_to_the_output(full_lab: Lab, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    report = make_report(full_lab.runs)
+    path = full_lab.runs / "new" / f"report.{name}"
+    write_report(report, name, path)
+    write_report(report, name, None)
+    assert path.read_text(encoding="utf-8") == capsys.readouterr().out == FORMATS[name](report)
+    assert str(full_lab.runs) not in path.read_text(encoding="utf-8")
+
+
+def test_page_is_self_contained_and_accessible(full_lab: Lab) -> None:
+    full_lab.run("odd", title="<b>&odd $x$", shift=0.1)
+    text = page(make_report(full_lab.runs))
+    parsed = Page(text)
+    assert parsed.open == []
+    assert {"script", "link", "iframe", "b"}.isdisjoint(tag for tag, _ in parsed.tags)
+    for tag, attributes in parsed.tags:
+        for name in ("src", "href", "srcset", "data", "poster"):
+            assert (attributes.get(name) or "#").startswith(("data:image/", "#")), (tag, name)
+        if tag == "img":
+            assert attributes["alt"]
+        if tag == "th":
+            assert attributes["scope"] in ("row", "col")
+    assert not re.search(r"url\((?!#)|@import", text)
+    images = [attributes for tag, attributes in parsed.tags if tag == "img"]
+    assert len(images) == 12 * 5
+    assert re.fullmatch(r"SFT: Gold 0\.\d+", str(images[3]["title"]))
+    assert [tag for tag, _ in parsed.tags].count("svg") == 2
+
+
+def test_page_without_images_says_so(full_lab: Lab) -> None:
+    for images in full_lab.runs.glob("**/images"):
+        shutil.rmtree(images)
+    text = page(make_report(full_lab.runs))
+    assert "<img" not in text
+    assert "not on disk" in text
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium executable on this machine")
+def test_page_opens_in_a_browser(full_lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    # A line of script that only a page that was parsed to its end runs: it reports what the browser made of the page.
+    probe = (
+        "<script>addEventListener('load', () => { const images = [...document.images];"
+        "document.title = [images.length, images.every(i => i.complete && i.naturalWidth === 64), "
+        "[...document.querySelectorAll('svg')].every(s => s.getBoundingClientRect().width > 300), "
+        "document.documentElement.scrollWidth <= innerWidth].join(' '); })</script>"
+    )
+    text = page(make_report(full_lab.runs)).replace('loading="lazy"', "")
+    path.write_text(text + probe, encoding="utf-8")
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run(
+        [*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert "<title>48 true true true</title>" in done.stdout

@@ -1,0 +1,186 @@
+"""What cannot share a table is refused with one sentence that says what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from lab import PROMPTS, Lab
+
+from bench.errors import UserError
+from bench.files import keep_lines, write_json
+from bench.protocol import Protocol, prompts_digest
+from reports.report import make_report, write_report
+
+
+def refusal(runs: Path, protocol: str | None = None) -> str:
+    """The sentence with which a report is refused."""
+    with pytest.raises(UserError) as caught:
+        make_report(runs, protocol)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def with_steps(lab: Lab, steps: int) -> Protocol:
+    """The laboratory's protocol with another number of sampling steps."""
+    made = lab.protocol.generation.model_copy(update={"steps": steps})
+    return lab.protocol.model_copy(update={"generation": made})
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_nothing_found(tmp_path: Path, exists: bool) -> None:
+    runs = tmp_path / "runs"
+    if exists:
+        runs.mkdir()
+    assert f"{runs} holds no runs" in refusal(runs)
+
+
+def test_nothing_finished(lab: Lab) -> None:
+    run = lab.train()
+    lab.judge(run, shift=0.2, done=False)
+    assert "no evaluation under" in refusal(lab.runs)
+    assert "dpo/default seed 0" in refusal(lab.runs)
+
+
+def test_no_base(lab: Lab) -> None:
+    lab.run()
+    sentence = refusal(lab.runs)
+    assert f"no finished evaluation of the base model under protocol {lab.protocol.signature}" in sentence
+    assert "tiny/base" in sentence
+
+
+def test_two_protocols_name_the_field_and_the_option(lab: Lab) -> None:
+    base = lab.base()
+    lab.run()
+    one = lab.protocol
+    lab.protocol = other = with_steps(lab, 50)
+    lab.judge(base, shift=0.0)
+    sentence = refusal(lab.runs)
+    assert "generation.steps (" in sentence
+    assert "20" in sentence
+    assert "50" in sentence
+    assert "guidance" not in sentence
+    assert f"--protocol {one.signature}" in sentence
+    assert f"--protocol {other.signature}" in sentence
+
+    assert [row.label for row in make_report(lab.runs, one.signature).rows] == ["base", "Diffusion-DPO"]
+    report = make_report(lab.runs, other.signature)
+    assert [row.label for row in report.rows] == ["base"]
+    assert report.notes == ("not finished: dpo/default seed 0 (evaluation under this protocol not begun)",)
+
+
+def test_unknown_protocol(lab: Lab) -> None:
+    lab.base()
+    sentence = refusal(lab.runs, "feedbeefcafe")
+    assert "under protocol feedbeefcafe" in sentence
+    assert f"--protocol {lab.protocol.signature}" in sentence
+
+
+def test_another_version_of_a_metric(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo")
+    lab.identities["pickscore"] = {"version": 2}
+    lab.run("smpo", title="SmPO")
+    sentence = refusal(lab.runs)
+    assert "'pickscore'" in sentence
+    assert "version (1 and 2)" in sentence
+    assert "smpo/default seed 0" in sentence
+
+
+def test_seeds_of_one_name_with_other_settings(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo", 0)
+    lab.run("dpo", 1, beta=500.0)
+    assert "differ in algorithm.beta (1000.0 and 500.0)" in refusal(lab.runs)
+
+
+def test_one_run_in_two_folders(lab: Lab) -> None:
+    lab.base()
+    run = lab.run("dpo", 0)
+    shutil.copytree(run.folder, lab.runs / "copy")
+    sentence = refusal(lab.runs)
+    assert "both hold dpo/default seed 0" in sentence
+    assert str(lab.runs / "copy") in sentence
+
+
+def test_a_score_is_missing(lab: Lab) -> None:
+    lab.base()
+    evaluation = lab.run().evaluation(lab.protocol.signature)
+    records = evaluation.score_records()
+    records.remove(next(record for record in records if record["metric"] == "gold"))
+    keep_lines(evaluation.scores, records)
+    assert f"lacks 1 of {2 * len(PROMPTS)} 'gold' scores" in refusal(lab.runs)
+
+
+def test_a_single_prompt(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.PROMPTS", PROMPTS[:1])
+    lab.protocol = lab.protocol.model_copy(update={"prompts": prompts_digest(PROMPTS[:1]), "prompt_count": 1})
+    lab.base()
+    assert "single prompt" in refusal(lab.runs)
+
+
+def test_records_of_another_version(lab: Lab) -> None:
+    run = lab.base()
+    write_json(run.folder / "config.json", {**run.config(), "schema": 99})
+    assert "record schema 99" in refusal(lab.runs)
+
+
+def test_unfinished_runs_are_listed(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo", 0)
+    halfway = lab.train("dpo", 1, steps=30)
+    lines = halfway.steps()[:7]
+    keep_lines(halfway.train_log, lines)
+    (halfway.folder / "DONE").unlink()
+    unjudged = lab.train("smpo", 0, title="SmPO")
+    lab.judge(unjudged, shift=0.3, done=False)
+    report = make_report(lab.runs)
+    assert report.notes == (
+        "not finished: dpo/default seed 1 (training: step 7 of 30), smpo/default seed 0 (evaluation)",
+    )
+    assert [(row.algorithm, row.seeds) for row in report.rows] == [("base", ()), ("dpo", (0,))]
+
+
+def test_other_models_are_named(lab: Lab) -> None:
+    lab.base()
+    tiny = lab.protocol
+    lab.protocol = tiny.model_copy(update={"model": "sdxl"})
+    lab.base(model="sdxl")
+    assert "model ('sdxl' and 'tiny')" in refusal(lab.runs)
+    assert make_report(lab.runs, tiny.signature).notes == ("not in this table: runs of sdxl",)
+
+
+def test_a_metric_that_some_seeds_lack_is_noted(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo", 0)
+    del lab.identities["gold"]
+    lab.run("dpo", 1)
+    report = make_report(lab.runs)
+    assert report.notes == ("no Gold score: dpo/default seed 1",)
+    assert sorted(report.rows[1].scores) == ["distance", "pickscore"]
+
+
+def test_unknown_format(full_lab: Lab) -> None:
+    with pytest.raises(UserError, match="markdown, csv, latex, json, html"):
+        write_report(make_report(full_lab.runs), "pdf", None)
+
+
+def test_unwritable_output(full_lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="give another --output"):
+        write_report(make_report(full_lab.runs), "csv", tmp_path / "file" / "table.csv")
+
+
+def test_stale_scores_do_not_count(lab: Lab) -> None:
+    """Scores that an older version of a metric left behind are no scores of the new one."""
+    lab.base()
+    run = lab.run("dpo", 0)
+    before = make_report(lab.runs).rows[1].scores["gold"]
+    with run.evaluation(lab.protocol.signature).scores.open("a") as stream:
+        stale = {"prompt_index": 0, "image_index": 0, "metric": "gold", "score": 1e6, "signature": "old"}
+        stream.write(json.dumps(stale) + "\n")
+    assert dataclasses.asdict(make_report(lab.runs).rows[1].scores["gold"]) == dataclasses.asdict(before)

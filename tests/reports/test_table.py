@@ -1,0 +1,224 @@
+"""From run folders to the one value that every format shows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from lab import PROMPTS, Lab
+from PIL import Image
+
+from bench.errors import UserError
+from bench.files import keep_lines
+from reports.grids import Verdict, footnotes, grids, settings_lines
+from reports.pictures import open_picture
+from reports.plots import comparison_sheet, training_plot, win_rate_plot
+from reports.report import make_report
+from reports.table import Report
+
+HALVES = np.repeat([[0.25, 0.25], [0.75, 0.75]], len(PROMPTS) // 2, axis=0)
+"""Scores (prompts, images): 0.25 for the first six prompts, 0.75 for the others."""
+
+
+def known_report(lab: Lab) -> Report:
+    """A base of HALVES and two seeds that add 0.5 to the first six prompts and 0 to the others."""
+    lab.identities = {"gold": {"version": 1}, "pickscore": {"version": 1}, "distance": {"version": 1}}
+    better = HALVES + 0.5 * (HALVES < 0.5)
+    base = lab.base()
+    shutil.rmtree(base.evaluation(lab.protocol.signature).folder)
+    lab.judge(base, shift=0, scores=dict.fromkeys(lab.identities, HALVES))
+    for seed in (0, 1):
+        lab.judge(lab.train(seed=seed), shift=0, scores=dict.fromkeys(lab.identities, better))
+    return make_report(lab.runs)
+
+
+def test_means_differences_and_win_rates_by_hand(lab: Lab) -> None:
+    scores = known_report(lab).rows[1].scores
+    # Base mean 0.5, run mean 0.75.  Differences over 12 prompts: six of 0.5, six of 0; both seeds alike, so no seeds' part.
+    # Squared deviations 12 * 0.0625 = 0.75; variance 0.75 / 11; of the mean / 12; t(11, 97.5 %) = 2.200985.
+    half = 2.200985160082949 * (0.75 / 11 / 12) ** 0.5
+    gold = scores["gold"]
+    assert gold.difference is not None
+    assert gold.win_rate is not None
+    assert gold.mean == pytest.approx(0.75, rel=1e-12)
+    assert (gold.difference.mean, gold.difference.low) == pytest.approx((0.25, 0.25 - half), rel=1e-9)
+    # Six wins and six ties: 3/4; indicators deviate by 1/4 from it, which is the same spread as above.
+    assert (gold.win_rate.mean, gold.win_rate.low, gold.win_rate.high) == pytest.approx(
+        (0.75, 0.75 - half, 0.75 + half)
+    )
+
+
+def test_display_factor_scales_scores_and_not_win_rates(lab: Lab) -> None:
+    scores = known_report(lab).rows[1].scores
+    gold, pickscore = scores["gold"], scores["pickscore"]
+    assert pickscore.difference is not None
+    assert gold.difference is not None
+    assert pickscore.mean == pytest.approx(100 * gold.mean)
+    assert pickscore.difference.high == pytest.approx(100 * gold.difference.high)
+    assert pickscore.win_rate == gold.win_rate
+
+
+def test_lower_is_better(lab: Lab) -> None:
+    report = known_report(lab)
+    distance = report.rows[1].scores["distance"]
+    assert distance.win_rate is not None
+    assert distance.win_rate.mean == pytest.approx(0.25)
+    _, scores, _ = grids(report)
+    verdicts = dict(zip(scores.columns, (cell.verdict for cell in scores.rows[1][1]), strict=True))
+    assert verdicts == {"PickScore (tiny)": Verdict.BETTER, "Distance_% ↓": Verdict.WORSE, "Gold": Verdict.BETTER}
+
+
+def test_gold_comes_last_among_scores_and_first_among_win_rates(full_lab: Lab) -> None:
+    wins, scores, _ = grids(make_report(full_lab.runs))
+    assert wins.columns == ("seeds", "Gold", "PickScore (tiny)", "Distance_% ↓")
+    assert scores.columns == ("PickScore (tiny)", "Distance_% ↓", "Gold")
+
+
+def test_rows_aggregate_seeds_and_cost(full_lab: Lab) -> None:
+    report = make_report(full_lab.runs)
+    assert [(row.label, row.seeds) for row in report.rows] == [
+        ("base", ()),
+        ("Diffusion-DPO", (0, 1, 2)),
+        ("SFT", (0, 1)),
+        ("SmPO", (0,)),
+    ]
+    cost = report.rows[1].cost
+    assert cost is not None
+    assert (cost.pairs, cost.policy_forwards, cost.reference_forwards) == (960, 1920, 1920)
+    assert (cost.seconds, cost.peak_memory_bytes) == (11.0, 10**9 + 2)  # mean of 10 11 12, and the largest
+    assert report.rows[0].cost is None
+
+
+def test_a_named_run_has_a_row_of_its_own(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo")
+    lab.run("dpo", name="strong", beta=5000.0)
+    assert [row.label for row in make_report(lab.runs).rows] == ["base", "Diffusion-DPO", "Diffusion-DPO (strong)"]
+
+
+def test_the_metric_trained_on_is_marked(full_lab: Lab) -> None:
+    report = make_report(full_lab.runs)
+    marked = [(row.label, name) for row in report.rows for name, score in row.scores.items() if score.trained_on]
+    assert marked == [("SmPO", "pickscore")]
+    wins, scores, _ = grids(report)
+    daggers = [
+        (label, cell.value)
+        for grid in (wins, scores)
+        for label, cells in grid.rows
+        for cell in cells
+        if "†" in cell.value
+    ]
+    assert [label for label, _ in daggers] == ["SmPO", "SmPO"]
+    assert any(line.startswith("† trained on this metric") for line in footnotes(report))
+
+
+def test_no_dagger_footnote_without_a_dagger(lab: Lab) -> None:
+    assert not any("†" in line for line in footnotes(known_report(lab)))
+
+
+def test_few_seeds_are_said(full_lab: Lab) -> None:
+    lines = footnotes(make_report(full_lab.runs))
+    assert any(line.startswith("one training seed: SmPO;") for line in lines)
+    assert any(line.startswith("two training seeds: SFT;") for line in lines)
+    assert not any("Diffusion-DPO" in line for line in lines)
+
+
+def test_the_settings_travel_with_the_table(full_lab: Lab) -> None:
+    protocol, metrics = settings_lines(make_report(full_lab.runs))
+    assert protocol.startswith(f"protocol {full_lab.protocol.signature}: tiny (weights abc), 12 prompts")
+    assert "DDIMScheduler, 20 steps, guidance 3, 64x64, noise seed 0, fp32" in protocol
+    assert f"Gold {full_lab.protocol.metric_signature('gold', {'version': 1})}" in metrics
+
+
+def test_a_negative_prompt_is_stated(lab: Lab) -> None:
+    made = lab.protocol.generation.model_copy(update={"negative_prompt": "blurry"})
+    lab.protocol = lab.protocol.model_copy(update={"generation": made})
+    lab.base()
+    assert make_report(lab.runs).settings.endswith("negative prompt 'blurry'")
+
+
+def test_curves_average_seeds(full_lab: Lab) -> None:
+    curve = make_report(full_lab.runs).rows[1].curves["margin"]
+    # margin = 0.001 step + 0.01 seed after step 0; 30 steps are 30 points.
+    assert len(curve.pairs) == 30
+    assert (curve.pairs[0], curve.pairs[-1]) == (32, 960)
+    assert (curve.low[-1], curve.mean[-1], curve.high[-1]) == pytest.approx((0.029, 0.039, 0.049))
+
+
+def test_long_logs_are_averaged_over_windows(lab: Lab) -> None:
+    lab.base()
+    lab.run(steps=120)
+    curve = make_report(lab.runs).rows[1].curves["margin"]
+    assert len(curve.pairs) == 60
+    assert (curve.pairs[1], curve.mean[1]) == pytest.approx((32 * 4, 0.0025))  # steps 2 and 3
+
+
+def test_a_quantity_that_is_not_logged_has_no_curve(full_lab: Lab) -> None:
+    assert sorted(make_report(full_lab.runs).rows[2].curves) == ["loser_gap", "loss", "winner_gap"]
+
+
+def test_pictures_are_those_of_the_runs(full_lab: Lab) -> None:
+    report = make_report(full_lab.runs)
+    compared = report.comparison.prompts[3]
+    assert (compared.index, compared.prompt, len(report.comparison.prompts)) == (3, PROMPTS[3], 12)
+    picture = compared.pictures[1]
+    assert picture is not None
+    evaluation = full_lab.runs / "tiny/dpo/default/seed-0/evaluations" / full_lab.protocol.signature
+    with Image.open(evaluation / "images/00003-00.png") as stored:
+        assert open_picture(picture).tobytes() == stored.tobytes()
+    lines = [json.loads(line) for line in (evaluation / "scores.jsonl").read_text().splitlines()]
+    mine = [
+        line["score"] for line in lines if (line["metric"], line["prompt_index"], line["image_index"]) == ("gold", 3, 0)
+    ]
+    assert mine == [picture.score]
+
+
+def test_large_images_are_reduced(lab: Lab) -> None:
+    run = lab.base()
+    Image.new("RGB", (1024, 512), "red").save(run.evaluation(lab.protocol.signature).image(0, 0))
+    picture = make_report(lab.runs).comparison.prompts[0].pictures[0]
+    assert picture is not None
+    assert open_picture(picture).size == (256, 128)
+
+
+def test_runs_copied_without_their_images_still_make_a_table(full_lab: Lab, lab: Lab) -> None:
+    for images in full_lab.runs.glob("**/images"):
+        shutil.rmtree(images)
+    report = make_report(lab.runs)
+    assert {picture for prompt in report.comparison.prompts for picture in prompt.pictures} == {None}
+    with pytest.raises(UserError, match="images of base are missing"):
+        comparison_sheet(report, lab.runs / "sheet.png")
+    assert not (lab.runs / "sheet.png").exists()
+
+
+def test_a_sheet_of_pictures(full_lab: Lab) -> None:
+    path = full_lab.runs / "sheet.png"
+    comparison_sheet(make_report(full_lab.runs), path)
+    with Image.open(path) as sheet:
+        colours = set(map(tuple, np.asarray(sheet.convert("RGB")).reshape(-1, 3).tolist()))
+    assert (80, 120, 175) in colours  # the base's first prompt, as the laboratory painted it
+    assert (80 + 110 + 20, 120, 255 - 210) in colours  # the last prompt of SmPO (shift 0.5)
+
+
+def test_plots_are_deterministic_and_take_the_page_colour(full_lab: Lab) -> None:
+    report = make_report(full_lab.runs)
+    for plot in (win_rate_plot, training_plot):
+        assert plot(report) == plot(report)
+        assert "currentColor" in plot(report)
+        assert "http" not in plot(report)
+    assert "implicit accuracy" in training_plot(report)
+
+
+def test_runs_without_logs_have_no_training_plot(full_lab: Lab) -> None:
+    for log in full_lab.runs.glob("**/train.jsonl"):
+        keep_lines(log, [])
+    assert not training_plot(make_report(full_lab.runs))
+
+
+def test_base_alone_is_a_report(lab: Lab) -> None:
+    lab.base()
+    wins, scores, cost = grids(make_report(lab.runs))
+    assert (wins.rows, cost.rows) == ((), ())
+    assert [label for label, _ in scores.rows] == ["base"]
