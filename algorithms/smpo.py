@@ -19,7 +19,7 @@ from torch.nn import functional
 from algorithms.inverted import invert_pair
 from bench import AlgorithmInfo, Need, Noised, PairBatch, PairErrors, PairwiseAlgorithm, Recipe, UserError
 from bench.data.preferences import PreferenceData
-from bench.inversion import Landing
+from bench.inversion import Landing, Renoise
 from bench.policy import Policy
 from bench.prepare import PrepareContext
 
@@ -82,7 +82,7 @@ class SmPO(PairwiseAlgorithm):
         return data.with_preference(np.asarray(expit(normalised[:, 0] - normalised[:, 1])))
 
     def noised(self, batch: PairBatch, policy: Policy) -> Noised:
-        renoise = "same" if self.inversion == "official" else "next"
+        renoise: Renoise = "same" if self.inversion == "official" else "next"
         return invert_pair(
             batch, policy, steps=self.inversion_steps, landing=self.inversion, renoise=renoise, eta=0.0
         )

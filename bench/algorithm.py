@@ -91,7 +91,7 @@ class StepOutput:
 class TrainingSettings(BaseModel):
     """How a run trains, whatever the algorithm."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(default=100, gt=0, description="optimizer steps")
     batch: int = Field(default=32, gt=0, description="pairs in one optimizer step, over all processes")
@@ -142,7 +142,7 @@ class Algorithm(BaseModel, abc.ABC):
     steps itself.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     info: ClassVar[AlgorithmInfo]
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -55,7 +54,7 @@ def evaluate(
     evaluation = run.evaluation(protocol.signature)
     settings = protocol.generation
     items = [(p, i) for p in range(len(prompts)) for i in range(settings.images_per_prompt)]
-    described = {
+    described: dict[str, dict[str, Any]] = {
         name: {
             "signature": protocol.metric_signature(name, metric.identity()),
             "identity": metric.identity(),
@@ -124,7 +123,7 @@ def _save_image(
     beside = path.with_suffix(".partial")
     with space_checked(path):
         Image.fromarray(picture).save(beside, format="png", pnginfo=facts)
-        os.replace(beside, path)
+        beside.replace(path)
 
 
 def _score(

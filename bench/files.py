@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 
 from bench.errors import UserError
 
-
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -50,7 +49,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         write(beside)
         with beside.open("rb") as stream:
             os.fsync(stream.fileno())
-        os.replace(beside, path)
+        beside.replace(path)
 
 
 def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
@@ -62,7 +61,7 @@ def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
         write(beside)
         if path.exists():
             shutil.rmtree(path)
-        os.replace(beside, path)
+        beside.replace(path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,7 +8,6 @@ import sys
 
 import torch
 
-
 COUNTS = ("policy_forwards", "policy_backwards", "reference_forwards", "flops")
 """The fields that every process counts for itself."""
 

@@ -50,7 +50,7 @@ def overview(title: str, entries: Registry[Any]) -> Table:
     return table
 
 
-def summary(entry: type[Algorithm] | type[Metric] | ModelCard) -> str:
+def summary(entry: type[Algorithm | Metric] | ModelCard) -> str:
     """What an entry is, in one line."""
     if isinstance(entry, ModelCard):
         return f"{entry.title}: {entry.note}"

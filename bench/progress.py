@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -27,7 +28,7 @@ class Progress:
         self._figures = ""
         self._started = self._printed = time.monotonic()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         self._started = self._printed = time.monotonic()
         if self._console.is_terminal:
             self._bar = RichProgress(
@@ -64,4 +65,5 @@ class Progress:
         rate = self._rate()
         left = f"{(self._total - self._done) / rate:.0f} s left" if rate else "time left unknown"
         line = f"{self._title}: {self._done}/{self._total}  {rate:.1f}/s  {left}  {self._figures}"
-        print(line.rstrip(), file=sys.stderr, flush=True)
+        sys.stderr.write(line.rstrip() + "\n")
+        sys.stderr.flush()

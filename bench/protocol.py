@@ -19,7 +19,7 @@ def digest(value: Any) -> str:
 class GenerationSettings(BaseModel):
     """How images are made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     scheduler: str = Field(default="DDIMScheduler", description="name of a diffusers scheduler")
     steps: int = Field(default=50, gt=0, description="sampling steps")

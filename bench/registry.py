@@ -6,7 +6,7 @@ import difflib
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from bench.errors import UserError
 
@@ -71,14 +71,14 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T:
         """The entry called ``name``; whatever its import raises is passed on as it is."""
-        entry: Any = self.point(name).load()
+        entry: T = self.point(name).load()
         return entry
 
     def problem(self, name: str) -> BaseException | None:
         """Why the entry cannot be used, or None.  For listings, which show a broken plug-in instead of failing with it."""
         try:
             self.get(name)
-        except Exception as error:  # a plug-in may raise anything; the listing shows it as it is
+        except Exception as error:  # noqa: BLE001 (a plug-in may raise anything; the listing shows it as it is)
             return error
         return None
 

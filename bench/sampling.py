@@ -45,7 +45,7 @@ def sample(
         negative: embeddings of the negative prompt, leading axis B; not used when guidance is 1.
     """
     scheduler = build_scheduler(settings, model.scheduler_config)
-    latents = noise * scheduler.init_noise_sigma
+    latents: Tensor = noise * scheduler.init_noise_sigma
     guided = settings.guidance_scale > 1
     both = {name: torch.cat([negative[name], value]) for name, value in condition.items()} if guided else condition
     for t in scheduler.timesteps:

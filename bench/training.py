@@ -30,7 +30,7 @@ from bench.runs import RunFolder
 TIME_BUCKETS = 10
 
 
-class Diverged(UserError):
+class DivergedError(UserError):
     """Training met a loss or gradient that is not finite, or a start that is not what it must be."""
 
 
@@ -51,7 +51,7 @@ def train(
     was never stopped.
 
     Raises:
-        Diverged: a loss or a gradient is not finite (raised before the step, so that the weights stay good), or the first
+        DivergedError: a loss or a gradient is not finite (raised before the step, so that the weights stay good), or the first
             loss is not what identical policy and reference must give.
     """
     ledger = Ledger()
@@ -97,7 +97,7 @@ def train(
                 _check_start(algorithm, record)
             norm = torch.nn.utils.clip_grad_norm_(tensors, settings.clip_norm).item()
             if not math.isfinite(norm):
-                raise Diverged(f"the gradient is not finite at step {step}; lower the learning rate or raise beta")
+                raise DivergedError(f"the gradient is not finite at step {step}; lower the learning rate or raise beta")
 
             # The step.
             rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup))
@@ -160,7 +160,7 @@ def _check_losses(output: StepOutput, batch: PairBatch, step: int) -> None:
     bad = (~torch.isfinite(output.losses)).nonzero().flatten().tolist()
     if bad:
         pair, t = batch.index[bad[0]], output.timesteps[bad[0]].item()
-        raise Diverged(
+        raise DivergedError(
             f"the loss is {output.losses[bad[0]].item()} at step {step} (pair {pair}, t = {t}); the last checkpoint is good: "
             "lower the learning rate or raise beta"
         )
@@ -169,13 +169,13 @@ def _check_losses(output: StepOutput, batch: PairBatch, step: int) -> None:
 def _check_start(algorithm: Algorithm, record: dict[str, float]) -> None:
     margin = record.get("margin")
     if margin:
-        raise Diverged(
+        raise DivergedError(
             f"at step 0 policy and reference are the same, but the margin is {margin}; "
             "the reference does not see what the policy sees"
         )
     expected = algorithm.initial_loss
     if expected is not None and not math.isclose(record["loss"], expected, rel_tol=1e-5):
-        raise Diverged(f"the loss at step 0 is {record['loss']}, but identical policy and reference must give {expected}")
+        raise DivergedError(f"the loss at step 0 is {record['loss']}, but identical policy and reference must give {expected}")
 
 
 def _sum_over_processes(tensors: Sequence[torch.nn.Parameter], accelerator: Accelerator) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import statistics
 
 from reports.records import MetricRecord
 from reports.statistics import Interval
@@ -147,7 +148,7 @@ def _verdict(interval: Interval, null: float, *, higher_is_better: bool) -> Verd
 
 
 def _decimals(report: Report, metric: MetricRecord) -> int:
-    """As many as show two digits of the narrowest interval of a metric."""
+    """As many as show two digits of a metric's usual interval."""
     changes = [row.scores[metric.name].difference for row in report.rows if metric.name in row.scores]
     halves = [change.high - change.mean for change in changes if change is not None and change.high > change.mean]
-    return min(6, max(0, 1 - math.floor(math.log10(min(halves))))) if halves else 3
+    return min(6, max(0, 1 - math.floor(math.log10(statistics.median(halves))))) if halves else 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from PIL import Image
 
 from bench.errors import UserError
 from bench.files import replace_file
@@ -121,43 +120,37 @@ def _draw_training(report: Report) -> Figure | None:
     return figure
 
 
-def comparison_sheet(report: Report, path: Path) -> None:
+def comparison_sheet(report: Report, path: Path, *, prompts: int = 8) -> None:
     """Write a PNG grid of pictures: a row for each prompt, a column for each model.
 
     Args:
         report: holds the pictures.
         path: the PNG file.
+        prompts: how many of the report's prompts, chosen evenly.
 
     Raises:
         UserError: an image of the runs is missing.
     """
-    names, prompts = [row.label for row in report.rows], report.comparison.prompts
-    images: list[Image.Image] = []
-    for name, pictures in zip(names, zip(*(prompt.pictures for prompt in prompts), strict=True), strict=True):
-        if None in pictures:
-            raise UserError(f"images of {name} are missing; copy the images of its run folder too")
-        images += [open_picture(picture) for picture in pictures if picture is not None]
+    names, compared = [row.label for row in report.rows], report.comparison.prompts
+    chosen = np.unique(np.linspace(0, len(compared) - 1, min(prompts, len(compared))).round().astype(int)).tolist()
+    side, left, top, gap = 1.0, 1.6, 0.35, 0.05  # inches
+    width, height = left + len(names) * (side + gap), top + len(chosen) * (side + gap)
     with mpl.rc_context({"font.size": 8, "text.parse_math": False}):
-        layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-        figure = Figure(figsize=(len(names) + 2.2, len(prompts) + 0.4), dpi=128, layout=layout)
-        axes = np.asarray(figure.subplots(len(prompts), len(names), squeeze=False))
-        for column, name in enumerate(names):
-            axes[0, column].set_title(name)
-            for line, prompt in enumerate(prompts):
-                _show(axes[line, column], images[column * len(prompts) + line])
-                if column == 0:
-                    axes[line, 0].set_ylabel(
-                        prompt.prompt, rotation=0, horizontalalignment="right", verticalalignment="center", wrap=True
-                    )
+        figure = Figure(figsize=(width, height), dpi=128)
+        for line, index in enumerate(chosen):
+            bottom = height - top - (line + 1) * (side + gap) + gap
+            caption = textwrap.fill(compared[index].prompt, 24, max_lines=6, placeholder=" ...")
+            figure.text((left - 0.1) / width, (bottom + side / 2) / height, caption, ha="right", va="center")
+            for column, (name, picture) in enumerate(zip(names, compared[index].pictures, strict=True)):
+                if picture is None:
+                    raise UserError(f"images of {name} are missing; copy the images of its run folder too")
+                place = ((left + column * (side + gap)) / width, bottom / height, side / width, side / height)
+                axes = figure.add_axes(place)
+                axes.imshow(open_picture(picture), interpolation="lanczos")
+                axes.set_axis_off()
+                if line == 0:
+                    axes.set_title(textwrap.fill(name, 16), fontsize=8)
         replace_file(path, lambda beside: figure.savefig(beside, format="png", metadata={"Software": None}))
-
-
-def _show(axes: Axes, image: Image.Image) -> None:
-    axes.imshow(image, interpolation="lanczos")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _figure(columns: int, lines: int, *, height: float, share: bool) -> tuple[Figure, Sequence[Axes]]:

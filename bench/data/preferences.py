@@ -82,11 +82,17 @@ def read_preferences(source: str | Path) -> PreferenceData:
             rows undecodable.
     """
     table = _read_table(Path(source))
-    labels = np.asarray(table["label_0"].to_numpy(zero_copy_only=False), dtype=np.float64)
+    try:
+        labels = np.asarray(table["label_0"].to_numpy(zero_copy_only=False), dtype=np.float64)
+    except (ValueError, TypeError):
+        raise UserError(f"{source}: label_0 holds no numbers; labels must be 0, 0.5 (a tie) or 1") from None
     wrong = np.flatnonzero(~np.isin(labels, LABELS))
     if len(wrong):
         raise UserError(f"{source}: label_0 is {labels[wrong[0]]} in row {wrong[0]}; labels must be 0, 0.5 (a tie) or 1")
     captions, images = table["caption"], (table["jpg_0"], table["jpg_1"])
+    if captions.null_count:
+        missing = captions.is_null().index(True).as_py()
+        raise UserError(f"{source}: caption is missing in row {missing}; every pair needs its caption")
     kept, encoded, undecodable = [], [], []
     for row in np.flatnonzero(labels != 0.5):
         pair = (_bytes(images[0][row]), _bytes(images[1][row]))

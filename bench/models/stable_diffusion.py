@@ -26,7 +26,8 @@ class StableDiffusion(ModelFamily):
 
     def __init__(self, pipeline: Any, digest: str) -> None:
         self.network: nn.Module = pipeline.unet.eval().requires_grad_(False)
-        self._vae = pipeline.vae.eval().requires_grad_(False)
+        self._latent_side: int = pipeline.unet.config.sample_size
+        self._vae: Any = pipeline.vae.eval().requires_grad_(False)
         self._text_encoder = pipeline.text_encoder.eval().requires_grad_(False)
         self._tokenizer = pipeline.tokenizer
         self.scheduler_config: Mapping[str, Any] = dict(pipeline.scheduler.config)
@@ -42,18 +43,18 @@ class StableDiffusion(ModelFamily):
         check_pipeline_class(folder, "StableDiffusionPipeline")
         logging.disable_progress_bar()
         pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, torch_dtype=torch.float32, safety_checker=None, local_files_only=True, use_safetensors=True
+            folder, safety_checker=None, local_files_only=True, use_safetensors=True
         )
-        return cls(pipeline.to(device), weights_digest(folder / "unet"))
+        return cls(pipeline.to(device, torch.float32), weights_digest(folder / "unet"))
 
     @property
     def resolution(self) -> int:
-        side: int = self.network.config.sample_size * self._scale  # type: ignore[union-attr, operator]
-        return side
+        return self._latent_side * self._scale
 
     @property
     def _scale(self) -> int:
-        return 2 ** (len(self._vae.config.block_out_channels) - 1)
+        halvings: int = len(self._vae.config.block_out_channels) - 1
+        return 1 << halvings
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         return (self._vae.config.latent_channels, height // self._scale, width // self._scale)
@@ -61,7 +62,8 @@ class StableDiffusion(ModelFamily):
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         latents: Tensor = self._vae.encode(pixels.to(self._vae.device)).latent_dist.mean
-        return latents * self._vae.config.scaling_factor
+        factor: float = self._vae.config.scaling_factor
+        return latents * factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:

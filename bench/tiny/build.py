@@ -33,7 +33,7 @@ SCENES = 40_000
 HELD_OUT = 1024
 SCORERS = ("pickscore", "hpsv2", "imagereward", "aesthetic")
 SCENE_VOTES = 6000
-MODEL_VOTES = 600
+MODEL_VOTES = 300
 ALIKE = 0.7
 GRID = 8
 
@@ -45,7 +45,7 @@ def build(out: Path, work: Path) -> dict[str, Any]:
 
     if not (work / "vae").exists():
         vae = train_autoencoder(pool, work)
-        replace_folder(work / "vae", lambda beside: vae.save_pretrained(beside))
+        replace_folder(work / "vae", vae.save_pretrained)
     vae = AutoencoderKL.from_pretrained(work / "vae")
     quality["autoencoder"] = {"mean squared error on [-1, 1]": reconstruction_error(vae, held)}
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -48,7 +47,7 @@ def fit(
     ``loss`` must depend on the step alone, not on a stream of random numbers: then a resumed fit equals one that never
     stopped.  The state is saved about once a minute under ``work`` and taken up again by the next call.
     """
-    parameters = [parameter for parameter in modules.parameters() if parameter.requires_grad]
+    parameters: list[Tensor] = [parameter for parameter in modules.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     average = [parameter.detach().clone() for parameter in parameters]
     path, start = work / f"{name}.pt", 0
@@ -90,7 +89,7 @@ def _save(path: Path, state: dict[str, object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".tmp")
     torch.save(state, beside)
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def draws(step: int, count: int, size: int, *, seed: int = 0) -> Tensor:
@@ -98,6 +97,6 @@ def draws(step: int, count: int, size: int, *, seed: int = 0) -> Tensor:
     return torch.randint(count, (size,), generator=torch.Generator().manual_seed(seed * 1_000_003 + step))
 
 
-def in_batches(items: Tensor, size: int) -> Iterable[Tensor]:
+def in_batches(items: Tensor, size: int) -> tuple[Tensor, ...]:
     """Split along the first axis into pieces of at most ``size``."""
-    return items.split(size)
+    return torch.split(items, size)

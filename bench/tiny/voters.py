@@ -59,18 +59,18 @@ def properties(request: Request, measured: Measured, index: int) -> NDArray[np.f
 def utilities(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Utility of pictures for every voter type: properties (N, 7) to (N, voters)."""
     weights = np.asarray([[getattr(voter, name) for name in PROPERTIES] for voter in VOTERS])
-    return values @ weights.T
+    return np.asarray(values @ weights.T)
 
 
 def expected_utility(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The population's mean utility: properties (N, 7) to (N,).  This is what the metric ``gold`` reports."""
-    return utilities(values) @ np.asarray([voter.share for voter in VOTERS])
+    return np.asarray(utilities(values) @ np.asarray([voter.share for voter in VOTERS]))
 
 
 def population_preference(values_0: NDArray[np.float64], values_1: NDArray[np.float64]) -> NDArray[np.float64]:
     """P(a random voter prefers picture 0 to picture 1): two (N, 7) to (N,)."""
     chance = 1 / (1 + np.exp(utilities(values_1) - utilities(values_0)))
-    return chance @ np.asarray([voter.share for voter in VOTERS])
+    return np.asarray(chance @ np.asarray([voter.share for voter in VOTERS]))
 
 
 def extra_is_right(request: Request, measured: Measured, index: int) -> bool:

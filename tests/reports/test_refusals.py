@@ -28,7 +28,8 @@ def refusal(runs: Path, protocol: str | None = None) -> str:
 def with_steps(lab: Lab, steps: int) -> Protocol:
     """The laboratory's protocol with another number of sampling steps."""
     made = lab.protocol.generation.model_copy(update={"steps": steps})
-    return lab.protocol.model_copy(update={"generation": made})
+    protocol: Protocol = lab.protocol.model_copy(update={"generation": made})
+    return protocol
 
 
 @pytest.mark.parametrize("exists", [True, False])

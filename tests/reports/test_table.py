@@ -195,7 +195,7 @@ def test_runs_copied_without_their_images_still_make_a_table(full_lab: Lab, lab:
 
 def test_a_sheet_of_pictures(full_lab: Lab) -> None:
     path = full_lab.runs / "sheet.png"
-    comparison_sheet(make_report(full_lab.runs), path)
+    comparison_sheet(make_report(full_lab.runs), path, prompts=3)
     with Image.open(path) as sheet:
         colours = set(map(tuple, np.asarray(sheet.convert("RGB")).reshape(-1, 3).tolist()))
     assert (80, 120, 175) in colours  # the base's first prompt, as the laboratory painted it
@@ -222,3 +222,19 @@ def test_base_alone_is_a_report(lab: Lab) -> None:
     wins, scores, cost = grids(make_report(lab.runs))
     assert (wins.rows, cost.rows) == ((), ())
     assert [label for label, _ in scores.rows] == ["base"]
+
+
+def test_decimals_follow_the_usual_interval(lab: Lab) -> None:
+    """A row whose difference is the same everywhere up to rounding does not set the decimals of the others."""
+    base = lab.base()
+    lab.run("dpo")
+    records = base.evaluation(lab.protocol.signature).score_records()
+    shifted = lab.train("sft", title="SFT")
+    table = np.zeros((len(PROMPTS), 2))
+    for record in records:
+        if record["metric"] == "gold":
+            table[record["prompt_index"], record["image_index"]] = record["score"] + 0.1
+    lab.judge(shifted, shift=0, scores=dict.fromkeys(lab.identities, table))
+    lab.run("smpo", title="SmPO", shift=0.5)
+    gold = [cells[-1].value for _, cells in grids(make_report(lab.runs))[1].rows]
+    assert all(len(value.partition(".")[2]) in (3, 4) for value in gold)

@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from bench.tiny import ASSETS, TINY, world
-from bench.tiny.checker import Checker, to_unit_pixels
 from bench.data.preferences import read_preferences
 from bench.prompts import read_prompts
+from bench.tiny import ASSETS, TINY, world
+from bench.tiny.checker import Checker, to_unit_pixels
 
 
 def combination(caption: str) -> tuple[str, str]:

@@ -52,12 +52,13 @@ def train_autoencoder(pool: Pool, work: Path) -> Any:
         across, down = (
             nn.functional.l1_loss(a, b) for a, b in zip(edges(decoded), edges(pixels), strict=True)
         )
-        return (
+        total: Tensor = (
             4 * nn.functional.mse_loss(decoded, pixels)
             + nn.functional.l1_loss(decoded, pixels)
             + 0.5 * (across + down)
             + KL_WEIGHT * posterior.kl().mean()
         )
+        return total
 
     fit("autoencoder", nn.ModuleDict({"vae": vae}), loss, SETTINGS, work)
     latents = encode(vae, pool, range(1024))

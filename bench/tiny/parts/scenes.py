@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -50,5 +49,5 @@ def draw_pool(count: int, seed: int, work: Path) -> Pool:
     work.mkdir(parents=True, exist_ok=True)
     np.save(path.with_suffix(".tmp.npy"), pictures)
     path.with_suffix(".json").write_text(digest)
-    os.replace(path.with_suffix(".tmp.npy"), path.with_suffix(".npy"))
+    path.with_suffix(".tmp.npy").replace(path.with_suffix(".npy"))
     return Pool(requests, scenes, torch.from_numpy(pictures))

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bench import Metric, MetricInfo, UserError
+from bench.evaluation import evaluate, evaluation_noise
+from bench.models.stable_diffusion import StableDiffusion
+from bench.protocol import GenerationSettings, Protocol, prompts_digest
+from bench.runs import Evaluation, RunFolder
+
+SETTINGS = GenerationSettings(steps=2, guidance_scale=3.0, height=16, width=16, images_per_prompt=2)
+
+
+class Brightness(Metric):
+    """A real scorer of one line."""
+
+    info: ClassVar[MetricInfo] = MetricInfo(title="Brightness", raw_range="0 to 255", unit="level", source="here")
+
+    @classmethod
+    def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
+        return cls()
+
+    def identity(self) -> dict[str, Any]:
+        return {"version": 1}
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        return torch.tensor([float(np.asarray(image).mean()) for image in images])
+
+
+class Broken(Brightness):
+    answer: Tensor
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        return self.answer[: len(images)]
+
+
+def judge(folder: Path, model: StableDiffusion, prompts: list[str], metric: Metric) -> Evaluation:
+    protocol = Protocol(
+        model="micro",
+        base_weights=model.digest,
+        prompts=prompts_digest(prompts),
+        prompt_count=len(prompts),
+        generation=SETTINGS.model_copy(update={"height": model.resolution, "width": model.resolution}),
+    )
+    run = RunFolder(folder)
+    return evaluate(run, "micro", lambda: model.network, model, protocol, prompts, {"brightness": metric})
+
+
+@pytest.fixture(scope="session")
+def model(micro_model: Path) -> StableDiffusion:
+    return StableDiffusion.load(str(micro_model), device=torch.device("cpu"))
+
+
+def test_an_image_does_not_depend_on_the_other_prompts(model: StableDiffusion, tmp_path: Path) -> None:
+    alone = judge(tmp_path / "alone", model, ["a bee on a red background"], Brightness())
+    among = judge(tmp_path / "among", model, ["a cat", "a bee on a red background", "a dog"], Brightness())
+    for index in (0, 1):
+        one, other = (np.asarray(Image.open(path)).astype(int) for path in (alone.image(0, index), among.image(1, index)))
+        assert np.abs(one - other).max() <= 1  # the last bit of a float may fall on either side of a level
+    assert not np.array_equal(np.asarray(Image.open(alone.image(0, 0))), np.asarray(Image.open(alone.image(0, 1))))
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"prompt": "b"}, {"image_index": 1}])
+def test_noise_follows_prompt_index_and_seed_alone(change: dict[str, Any]) -> None:
+    address = {"seed": 0, "prompt": "a", "image_index": 0}
+
+    def noise(seed: int, prompt: str, image_index: int) -> Tensor:
+        settings = SETTINGS.model_copy(update={"seed": seed, "steps": 7})
+        return evaluation_noise(settings, prompt, image_index, (4, 2, 2))
+
+    assert torch.equal(noise(**address), noise(**address))
+    assert not torch.equal(noise(**address), noise(**{**address, **change}))
+
+
+def test_images_carry_prompt_seed_and_signature(model: StableDiffusion, tmp_path: Path) -> None:
+    evaluation = judge(tmp_path, model, ["a bee – élan"], Brightness())
+    with Image.open(evaluation.image(0, 1)) as image:
+        facts = dict(image.info)
+    assert facts["prompt"] == "a bee – élan"
+    assert (facts["seed"], facts["image_index"]) == ("0", "1")
+    assert facts["signature"] == evaluation.folder.name
+
+
+def test_scores_that_were_cut_short_are_made_again(model: StableDiffusion, tmp_path: Path) -> None:
+    prompts = [f"prompt {number}" for number in range(20)]
+    evaluation = judge(tmp_path, model, prompts, Brightness())
+    whole = evaluation.scores.read_text()
+    (evaluation.folder / "DONE").unlink()
+    evaluation.scores.write_text(whole[: len(whole) // 2])
+    judge(tmp_path, model, prompts, Brightness())
+    assert sorted(evaluation.scores.read_text().splitlines()) == sorted(whole.splitlines())
+    assert len(whole.splitlines()) == 40
+
+
+def test_a_metric_with_another_identity_is_scored_again(model: StableDiffusion, tmp_path: Path) -> None:
+    class Newer(Brightness):
+        def identity(self) -> dict[str, Any]:
+            return {"version": 2}
+
+    first = judge(tmp_path, model, ["a", "b"], Brightness()).score_records()
+    second = judge(tmp_path, model, ["a", "b"], Newer()).score_records()
+    assert len(first) == len(second) == 4
+    assert {record["signature"] for record in first}.isdisjoint(record["signature"] for record in second)
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (torch.tensor([1.0, float("nan"), 2.0, 3.0]), "not finite for image 1 of 4"),
+        (torch.tensor([1.0, 2.0]), "shape \\(2,\\) for 4 images"),
+        (torch.full((4,), 2.5), "gives all 4 images of micro the score 2.5"),
+    ],
+)
+def test_no_wrong_score_enters_a_record(
+    model: StableDiffusion, tmp_path: Path, answer: Tensor, complaint: str
+) -> None:
+    metric = Broken()
+    metric.answer = answer
+    with pytest.raises(UserError, match=complaint):
+        judge(tmp_path, model, ["a", "b"], metric)
+    (folder,) = (tmp_path / "evaluations").iterdir()
+    assert not (folder / "DONE").exists()
+    assert len(list((folder / "images").glob("*.png"))) == 4
+
+
+def test_metrics_json_describes_every_metric(model: StableDiffusion, tmp_path: Path) -> None:
+    evaluation = judge(tmp_path, model, ["a", "b"], Brightness())
+    (described,) = json.loads((evaluation.folder / "metrics.json").read_text()).values()
+    assert described["info"] == dataclasses.asdict(Brightness.info)
+    assert described["identity"] == {"version": 1}

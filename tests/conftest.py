@@ -1,0 +1,27 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# Helpers that several rooms use, in no package.
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
+from workshop import Workshop
+
+# Run on their own, where the plug-ins are installed: tox run -e plugin.
+collect_ignore = ["plugins", "plugin_package", "broken_plugin"]
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """A micro model, pairs and everything to train on them."""
+    return Workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="session")
+def micro_model(workshop: Workshop) -> Path:
+    """The folder of a `StableDiffusionPipeline` with random weights, as small as it can be."""
+    return workshop.model_folder

@@ -1,0 +1,149 @@
+"""A micro diffusion model and a few preference pairs, made in code, on which the real harness trains within a second."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import Accelerator
+from PIL import Image
+
+from bench.algorithm import Algorithm, PairBatch, TrainingSettings
+from bench.data.cache import EncodedData
+from bench.data.preferences import PreferenceData, read_preferences
+from bench.ledger import Ledger
+from bench.models.stable_diffusion import StableDiffusion
+from bench.policy import Policy
+from bench.runs import RunFolder
+from bench.tiny.parts.tokenizer import write_clip_tokenizer
+from bench.training import make_batch, train
+
+CPU = torch.device("cpu")
+PAIRS = 40
+SIDE = 8
+SD_SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "epsilon",
+}
+SD_SCHEDULER: dict[str, Any] = {**SD_SCHEDULE, "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
+
+
+def write_micro_model(folder: Path) -> None:
+    """Save a `StableDiffusionPipeline` of random weights: pictures of 8x8 pixels, latents of 4x4x4."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    write_clip_tokenizer(folder / "tokenizer-files")
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer-files")
+    torch.manual_seed(0)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            max_position_embeddings=tokenizer.model_max_length, bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        sample_size=SIDE, latent_channels=4, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=SIDE // 2, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16, attention_head_dim=(2, 2), norm_num_groups=4,
+    )  # fmt: skip
+    StableDiffusionPipeline(
+        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet,
+        scheduler=DDIMScheduler(**SD_SCHEDULER), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder, safe_serialization=True)  # fmt: skip
+
+
+
+def png(seed: int) -> bytes:
+    """An encoded picture of random pixels."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="png")
+    return stream.getvalue()
+
+
+def preference_columns(count: int) -> dict[str, list[Any]]:
+    """Pick-a-Pic's columns for ``count`` pairs without ties."""
+    colours = ("red", "blue", "green")
+    return {
+        "caption": [f"a bee on a {colours[row % 3]} background" for row in range(count)],
+        "jpg_0": [png(2 * row) for row in range(count)],
+        "jpg_1": [png(2 * row + 1) for row in range(count)],
+        "label_0": [float(row % 3 != 1) for row in range(count)],
+    }
+
+
+def write_parquet(path: Path, columns: dict[str, list[Any]]) -> Path:
+    """Write columns as a Parquet file."""
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+class Workshop:
+    """The micro model, its data and their cache in one folder, made when first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @functools.cached_property
+    def model_folder(self) -> Path:
+        """The saved pipeline."""
+        folder = self.folder / "model"
+        if not folder.exists():
+            write_micro_model(folder)
+        return folder
+
+    @functools.cached_property
+    def data_file(self) -> Path:
+        """The preference pairs on disk."""
+        path = self.folder / "pairs.parquet"
+        return path if path.exists() else write_parquet(path, preference_columns(PAIRS))
+
+    @functools.cached_property
+    def data(self) -> PreferenceData:
+        """The preference pairs."""
+        return read_preferences(self.data_file)
+
+    @functools.cached_property
+    def encoded(self) -> EncodedData:
+        """What the network sees of the pairs."""
+        return EncodedData(self.data, self.model(), self.folder / "cache")
+
+    def model(self) -> StableDiffusion:
+        """A fresh copy of the micro model."""
+        return StableDiffusion.load(str(self.model_folder), device=CPU)
+
+    def policy(self, **settings: Any) -> Policy:
+        """A fresh policy on the micro model."""
+        return Policy(self.model(), TrainingSettings(**settings), Ledger())
+
+    def batch(self, rows: Sequence[int], *, seed: int = 0, step: int = 0, data: PreferenceData | None = None) -> PairBatch:
+        """Some pairs as the harness hands them to an algorithm."""
+        return make_batch(data or self.data, self.encoded, rows, 0.1, seed, step, CPU)
+
+    def train(
+        self, folder: Path, algorithm: Algorithm, *, data: PreferenceData | None = None, seed: int = 0, **settings: Any
+    ) -> RunFolder:
+        """Train as `bench run` does, or go on with what is in ``folder``."""
+        run = RunFolder(folder / "micro" / "algorithm" / "name" / "seed-0")
+        run.folder.mkdir(parents=True, exist_ok=True)
+        chosen = TrainingSettings(**{"steps": 2, "batch": 8, "micro_batch": 8, "warmup": 0, **settings})
+        accelerator = Accelerator(cpu=True)
+        train(run, algorithm, chosen, self.model(), data or self.data, self.encoded, seed, accelerator)
+        return run
