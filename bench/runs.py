@@ -164,8 +164,9 @@ def base_folder(runs: Path, model: str) -> RunFolder:
 
 
 def find_runs(runs: Path) -> list[RunFolder]:
-    """Every training run and base model under a folder, in order of path."""
-    return [RunFolder(path.parent) for path in sorted(runs.glob("**/config.json"))]
+    """Every training run and base model under a folder, in order of path; runs do not lie inside one another."""
+    found = [path.parent for path in sorted(runs.glob("**/config.json"))]
+    return [RunFolder(folder) for folder in found if not set(found) & set(folder.parents)]
 
 
 def differing(one: Any, other: Any, path: str = "") -> list[str]:

@@ -7,20 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.runs import BASE, RunFolder, differing, find_runs
+from bench.runs import BASE, RunFolder, differing
 
 
 def run_label(run: RunFolder) -> str:
     """A run in words, for example ``dpo/default seed 0``."""
     config = run.config()
     return BASE if is_base(run) else f"{config['algorithm']}/{config['name']} seed {config['seed']}"
-
-
-def runs_under(runs: Path) -> list[RunFolder]:
-    """Runs that do not lie inside another run: trained weights hold a ``config.json`` too."""
-    found = find_runs(runs)
-    folders = {run.folder for run in found}
-    return [run for run in found if folders.isdisjoint(run.folder.parents)]
 
 
 def is_base(run: RunFolder) -> bool:

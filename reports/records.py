@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bench.errors import UserError
-from bench.runs import BASE, Evaluation, RunFolder
-from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, is_base, run_label, runs_under
+from bench.runs import BASE, Evaluation, RunFolder, find_runs
+from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, is_base, run_label
 from reports.statistics import Array
 
 
@@ -92,7 +92,7 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
         UserError: nothing to report, or records that cannot share a table: another protocol, another version of a metric,
             seeds of one run with other settings.
     """
-    found = runs_under(runs)
+    found = find_runs(runs)
     if not found:
         raise UserError(
             f"{runs} holds no runs; make one with `bench run`, or point --runs at the folder that holds them"

@@ -77,14 +77,14 @@ class TestWorkedErrors:
 
 class TestWorkedDPO:
     @pytest.mark.parametrize("kind", [DPO, InPO])
-    def test_beta_20(self, kind: type[DPO] | type[InPO]) -> None:
+    def test_beta_20(self, kind: type[DPO | InPO]) -> None:
         losses = kind(beta=20).loss(errors(), double([1.0, 1.0]))
         assert argument(losses) == pytest.approx([1.85, 2.75], abs=1e-9)
         assert losses.tolist() == pytest.approx([0.146035411055, 0.0619675890032], abs=1e-9)
         assert losses.mean().item() == pytest.approx(0.10400150002885432, abs=1e-9)
 
     @pytest.mark.parametrize("kind", [DPO, InPO])
-    def test_beta_2000(self, kind: type[DPO] | type[InPO]) -> None:
+    def test_beta_2000(self, kind: type[DPO | InPO]) -> None:
         losses = kind(beta=2000).loss(errors(), double([1.0, 1.0]))
         assert losses.tolist() == pytest.approx([4.52398178761e-81, 3.70695638783e-120], rel=1e-9, abs=0)
         assert losses.mean().item() == pytest.approx(2.261990893802976e-81, rel=1e-9, abs=0)
@@ -177,7 +177,7 @@ class TestSmoothedLabels:
 
     @pytest.mark.parametrize(
         ("points", "weight", "precision"),
-        [(0.1, 0.030, 5e-4), (0.5, 0.150, 5e-4), (1, 0.300, 5e-4), (2, 0.600, 5e-4), (3.33, 0.997, 5e-4),
+        [(0.1, 0.030, 5e-4), (0.5, 0.150, 5e-4), (1, 0.300, 5e-4), (2, 0.600, 5e-4), (10 / 3, 0.997, 5e-4),
          (100 * (HIGH - LOW), 4.62, 5e-3)],
     )  # fmt: skip
     def test_the_weight_grows_with_the_difference_as_published(

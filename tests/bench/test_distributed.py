@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from workshop import Workshop
+
+from bench.runs import RunFolder
+
+HERE = Path(__file__).parent
+ALONE = [sys.executable]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def train(launcher: list[str], workshop: Workshop, folder: Path, **settings: Any) -> RunFolder:
+    _ = len(workshop.encoded.latents([0]))  # made once, before the processes ask for it
+    command = [*launcher, str(HERE / "processes.py"), str(workshop.folder), str(folder), json.dumps(settings)]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent / "helpers"), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return RunFolder(folder / "micro" / "algorithm" / "name" / "seed-0")
+
+
+def weights(run: RunFolder) -> dict[str, Tensor]:
+    (file,) = run.weights.glob("*.safetensors")
+    return load_file(file)
+
+
+@pytest.mark.parametrize("batch", [8, 5], ids=["even", "odd"])
+def test_two_processes_give_the_weights_of_one(workshop: Workshop, tmp_path: Path, batch: int) -> None:
+    """To a twentieth of what the four steps moved: float32 sums in another order, and AdamW divides by their size."""
+    settings = {"steps": 4, "batch": batch, "micro_batch": 3, "learning_rate": 1e-4}
+    one = train(ALONE, workshop, tmp_path / "one", **settings)
+    two = train(TWO, workshop, tmp_path / "two", **settings)
+    base = dict(workshop.model().network.named_parameters())
+    alone, together = weights(one), weights(two)
+    moved = torch.cat([(value - base[name]).flatten() for name, value in alone.items()])
+    apart = torch.cat([(value - together[name]).flatten() for name, value in alone.items()])
+    assert moved.norm() > 0
+    assert apart.norm() < 0.05 * moved.norm()
+
+    for lonely, joint in zip(one.steps(), two.steps(), strict=True):
+        assert joint["loss"] == pytest.approx(lonely["loss"], rel=1e-3)
+        assert joint["gradient_norm"] == pytest.approx(lonely["gradient_norm"], rel=1e-2)
+    assert two.steps()[0]["gradient_norm"] == pytest.approx(one.steps()[0]["gradient_norm"], rel=1e-4)
+
+    counts = ("pairs", "policy_forwards", "policy_backwards", "reference_forwards", "flops")
+    assert {name: one.ledger()[name] for name in counts} == {name: two.ledger()[name] for name in counts}
+
+
+def test_two_processes_go_on_where_one_stopped(workshop: Workshop, tmp_path: Path) -> None:
+    settings = {"batch": 8, "learning_rate": 1e-4}
+    straight = train(ALONE, workshop, tmp_path / "straight", steps=3, **settings)
+    train(ALONE, workshop, tmp_path / "changed", steps=1, **settings)
+    changed = train(TWO, workshop, tmp_path / "changed", steps=3, **settings)
+    assert [line["step"] for line in changed.steps()] == [0, 1, 2]
+    for one, other in zip(straight.steps(), changed.steps(), strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-3)
+    assert changed.ledger()["pairs"] == 24
+    assert changed.ledger()["policy_forwards"] == straight.ledger()["policy_forwards"]
+
+
+def test_a_batch_smaller_than_the_number_of_processes_trains_too(workshop: Workshop, tmp_path: Path) -> None:
+    one = train(ALONE, workshop, tmp_path / "one", steps=1, batch=1)
+    two = train(TWO, workshop, tmp_path / "two", steps=1, batch=1)
+    assert two.steps()[0]["gradient_norm"] == pytest.approx(one.steps()[0]["gradient_norm"], rel=1e-4)
