@@ -48,9 +48,9 @@ class SmPO(PairwiseAlgorithm):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE, Need.REWARD})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours, chosen on training prompts of the tiny world",
-            algorithm={"beta": 1000.0, "inversion_steps": 5},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-4, "warmup": 10},
+            source="ours: beta as published, learning rate lowered until the margin grew on training prompts of the tiny world",
+            algorithm={"beta": 2000.0, "inversion_steps": 5},
+            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
         ),
         "sd15": Recipe(
             source="released launcher at 8922d54f: 1e-8 x 1024 (scale_lr); it starts from an SFT checkpoint",
@@ -61,11 +61,15 @@ class SmPO(PairwiseAlgorithm):
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)
 
-    beta: float = Field(default=2000.0, gt=0, description="strength of the pull towards the reference (mean errors, factor 1/2)")
+    beta: float = Field(
+        default=2000.0, gt=0, description="strength of the pull towards the reference (mean errors, factor 1/2)"
+    )
     gamma: float = Field(default=10.0, gt=0, description="scale of the smoothed label")
     reward: str = Field(default="pickscore", description="metric whose scores smooth the labels")
     inversion_steps: int = Field(default=10, ge=2, le=500, description="steps of the inversion grid over all times")
-    inversion: Landing = Field(default="snap", description="where an inversion ends: snap, exact, or official (released code)")
+    inversion: Landing = Field(
+        default="snap", description="where an inversion ends: snap, exact, or official (released code)"
+    )
 
     @property
     def trained_on(self) -> tuple[str, ...]:
@@ -76,16 +80,16 @@ class SmPO(PairwiseAlgorithm):
         scores = context.scores(self.reward, data)
         low, high = float(scores.min()), float(scores.max())
         if high <= low:
-            raise UserError(f"metric {self.reward!r} gives every image of {data.report.source} the same score; use another reward")
+            raise UserError(
+                f"metric {self.reward!r} gives every image of {data.report.source} the same score; use another reward"
+            )
         context.notes["reward_range"] = [low, high]
         normalised = (scores - low) / (high - low)
         return data.with_preference(np.asarray(expit(normalised[:, 0] - normalised[:, 1])))
 
     def noised(self, batch: PairBatch, policy: Policy) -> Noised:
         renoise: Renoise = "same" if self.inversion == "official" else "next"
-        return invert_pair(
-            batch, policy, steps=self.inversion_steps, landing=self.inversion, renoise=renoise, eta=0.0
-        )
+        return invert_pair(batch, policy, steps=self.inversion_steps, landing=self.inversion, renoise=renoise, eta=0.0)
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
         return smpo_loss(errors, preference, beta=self.beta, gamma=self.gamma)

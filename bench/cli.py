@@ -66,7 +66,9 @@ def run(
 @app.command("list")
 def list_(
     kind: Annotated[str | None, typer.Argument(help="algorithms, metrics or models; default: all.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also citations, formulas, ranges and fields.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also citations, formulas, ranges and fields.")
+    ] = False,
 ) -> None:
     """Show algorithms, metrics and models: what they are and who brings them."""
     from bench.listing import show
@@ -78,10 +80,13 @@ def list_(
 def report(
     runs: Runs = Path("runs"),
     format_: Annotated[
-        str | None, typer.Option("--format", help="markdown, csv, latex, json or html, instead of the terminal's tables.")
+        str | None,
+        typer.Option("--format", help="markdown, csv, latex, json or html, instead of the terminal's tables."),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="File for --format; default: standard output.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="Signature of the protocol to show, when there are several.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Signature of the protocol to show, when there are several.")
+    ] = None,
 ) -> None:
     """Compare every run under a folder with the base model: tables with intervals and cost, curves and pictures."""
     from reports.report import make_report, show_report, write_report

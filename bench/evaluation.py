@@ -137,7 +137,9 @@ def _score(
 ) -> None:
     chunks = [items[piece] for piece in pieces(len(items), CHUNK)]
     records = evaluation.score_records()
-    mine = {_item(record): record for record in records if record["metric"] == name and record["signature"] == signature}
+    mine = {
+        _item(record): record for record in records if record["metric"] == name and record["signature"] == signature
+    }
     whole = [chunk for chunk in chunks if all(item in mine for item in chunk)]
     kept = [record for record in records if record["metric"] != name]
     kept += [mine[item] for chunk in whole for item in chunk]
@@ -154,14 +156,18 @@ def _score(
             append_lines(
                 evaluation.scores,
                 [
-                    json.dumps({"prompt_index": p, "image_index": i, "metric": name, "score": score, "signature": signature})
+                    json.dumps(
+                        {"prompt_index": p, "image_index": i, "metric": name, "score": score, "signature": signature}
+                    )
                     for (p, i), score in zip(chunk, scores, strict=True)
                 ],
             )
             values += scores
             progress.advance(len(chunk))
     if len(values) > 1 and len(set(values)) == 1:
-        raise UserError(f"metric {name!r} gives all {len(values)} images of {title} the score {values[0]}; the metric is broken")
+        raise UserError(
+            f"metric {name!r} gives all {len(values)} images of {title} the score {values[0]}; the metric is broken"
+        )
 
 
 def _item(record: dict[str, Any]) -> Item:

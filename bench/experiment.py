@@ -122,7 +122,13 @@ class Experiment:
                 model = self.load_model()
                 title = f"{algorithm.info.title}, seed {seed}"
                 evaluate(
-                    run, title, lambda: model.load_trained(run.weights), model, self.protocol, self.prompts, self.metrics
+                    run,
+                    title,
+                    lambda: model.load_trained(run.weights),
+                    model,
+                    self.protocol,
+                    self.prompts,
+                    self.metrics,
                 )
         return run
 

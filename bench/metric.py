@@ -77,10 +77,14 @@ def checked_scores(name: str, scores: Tensor, count: int) -> list[float]:
         UserError: too few, too many or non-finite scores: such a scorer is broken, and no number enters a record.
     """
     if scores.shape != (count,):
-        raise UserError(f"metric {name!r} returned scores of shape {tuple(scores.shape)} for {count} images; fix the metric")
+        raise UserError(
+            f"metric {name!r} returned scores of shape {tuple(scores.shape)} for {count} images; fix the metric"
+        )
     bad = [index for index, score in enumerate(scores.tolist()) if not torch.isfinite(torch.tensor(score))]
     if bad:
-        raise UserError(f"metric {name!r} returned a score that is not finite for image {bad[0]} of {count}; fix the metric")
+        raise UserError(
+            f"metric {name!r} returned a score that is not finite for image {bad[0]} of {count}; fix the metric"
+        )
     values: list[float] = scores.double().tolist()
     return values
 

@@ -170,7 +170,9 @@ def build_process(config: Mapping[str, Any]) -> Process:
     for kind in (EpsilonProcess, VelocityProcess):
         if kind.prediction_type == prediction:
             return kind(abar.sqrt(), (1 - abar).sqrt())
-    raise UserError(f"the scheduler's prediction_type {prediction!r} is not supported: use epsilon, v_prediction or flow")
+    raise UserError(
+        f"the scheduler's prediction_type {prediction!r} is not supported: use epsilon, v_prediction or flow"
+    )
 
 
 def _betas(config: Mapping[str, Any], steps: int) -> Tensor:

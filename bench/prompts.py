@@ -18,7 +18,11 @@ def read_prompts(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
         prompts = json.loads(text) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"prompts {str(path)!r} cannot be read ({error}); give a text file, one prompt a line") from error
+        raise UserError(
+            f"prompts {str(path)!r} cannot be read ({error}); give a text file, one prompt a line"
+        ) from error
     if not isinstance(prompts, list) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise UserError(f"prompts {str(path)!r} hold no list of prompts; give a text file, one prompt a line, or a JSON list")
+        raise UserError(
+            f"prompts {str(path)!r} hold no list of prompts; give a text file, one prompt a line, or a JSON list"
+        )
     return prompts

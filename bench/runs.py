@@ -1,17 +1,17 @@
 """The run folder: everything a report needs, nothing else.
 
-    runs/<model>/base/                                   the model as it is, judged once per protocol
-    runs/<model>/<algorithm>/<name>/seed-<n>/            one training run
-        config.json        what was typed and what it resolved to
-        environment.json   packages, device, git
-        prepared.json      what the algorithm's `prepare` did, if anything
-        train.jsonl        one line a step
-        checkpoints/       the newest state, safetensors
-        weights/           the trained network, loads in diffusers
-        ledger.json        what it cost
-        evaluations/<protocol signature>/
-            protocol.json  metrics.json  prompts.json  images/  scores.jsonl  DONE
-        DONE
+runs/<model>/base/                                   the model as it is, judged once per protocol
+runs/<model>/<algorithm>/<name>/seed-<n>/            one training run
+    config.json        what was typed and what it resolved to
+    environment.json   packages, device, git
+    prepared.json      what the algorithm's `prepare` did, if anything
+    train.jsonl        one line a step
+    checkpoints/       the newest state, safetensors
+    weights/           the trained network, loads in diffusers
+    ledger.json        what it cost
+    evaluations/<protocol signature>/
+        protocol.json  metrics.json  prompts.json  images/  scores.jsonl  DONE
+    DONE
 """
 
 from __future__ import annotations
@@ -125,7 +125,9 @@ class RunFolder:
         old = self.config()["resolved"]
         if old != config["resolved"]:
             fields = ", ".join(differing(old, config["resolved"]))
-            raise UserError(f"{self.folder} holds a run that differs in {fields}; give another --name, or delete the folder")
+            raise UserError(
+                f"{self.folder} holds a run that differs in {fields}; give another --name, or delete the folder"
+            )
 
     def finish(self) -> None:
         """Mark training as finished."""

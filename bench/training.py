@@ -156,7 +156,9 @@ def make_batch(
 
 def _check_losses(output: StepOutput, batch: PairBatch, step: int) -> None:
     if output.losses.shape != (len(batch.index),):
-        raise ValueError(f"an algorithm must return one loss a pair, not a tensor of shape {tuple(output.losses.shape)}")
+        raise ValueError(
+            f"an algorithm must return one loss a pair, not a tensor of shape {tuple(output.losses.shape)}"
+        )
     bad = (~torch.isfinite(output.losses)).nonzero().flatten().tolist()
     if bad:
         pair, t = batch.index[bad[0]], output.timesteps[bad[0]].item()
@@ -175,7 +177,9 @@ def _check_start(algorithm: Algorithm, record: dict[str, float]) -> None:
         )
     expected = algorithm.initial_loss
     if expected is not None and not math.isclose(record["loss"], expected, rel_tol=1e-5):
-        raise DivergedError(f"the loss at step 0 is {record['loss']}, but identical policy and reference must give {expected}")
+        raise DivergedError(
+            f"the loss at step 0 is {record['loss']}, but identical policy and reference must give {expected}"
+        )
 
 
 def _sum_over_processes(tensors: Sequence[torch.nn.Parameter], accelerator: Accelerator) -> None:

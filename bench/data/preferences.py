@@ -88,7 +88,9 @@ def read_preferences(source: str | Path) -> PreferenceData:
         raise UserError(f"{source}: label_0 holds no numbers; labels must be 0, 0.5 (a tie) or 1") from None
     wrong = np.flatnonzero(~np.isin(labels, LABELS))
     if len(wrong):
-        raise UserError(f"{source}: label_0 is {labels[wrong[0]]} in row {wrong[0]}; labels must be 0, 0.5 (a tie) or 1")
+        raise UserError(
+            f"{source}: label_0 is {labels[wrong[0]]} in row {wrong[0]}; labels must be 0, 0.5 (a tie) or 1"
+        )
     captions, images = table["caption"], (table["jpg_0"], table["jpg_1"])
     if captions.null_count:
         missing = captions.is_null().index(True).as_py()
@@ -132,7 +134,9 @@ def _read_table(source: Path) -> pa.Table:
                 raise UserError(f"{source}: column {column!r} is missing; {hint}it has {', '.join(names) or 'none'}")
         return pq.read_table(source, columns=list(REQUIRED))
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{source} cannot be read as Parquet ({str(error).splitlines()[0]}); give preference pairs") from error
+        raise UserError(
+            f"{source} cannot be read as Parquet ({str(error).splitlines()[0]}); give preference pairs"
+        ) from error
 
 
 def _bytes(value: pa.Scalar) -> bytes:

@@ -63,7 +63,9 @@ class ModelFamily(abc.ABC):
         """What the denoiser is conditioned on; each value has a leading axis of ``len(prompts)``."""
 
     @abc.abstractmethod
-    def predict(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+    def predict(
+        self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]
+    ) -> Tensor:
         """The raw prediction of ``network``: latents (B, ...), int64 times (B,), condition, to (B, ...)."""
 
     @abc.abstractmethod

@@ -37,15 +37,19 @@ class StableDiffusion(ModelFamily):
     @classmethod
     def load(cls, source: str, *, device: torch.device) -> Self:
         from diffusers import StableDiffusionPipeline
-        from diffusers.utils import logging
+        from diffusers.utils import logging as diffusers_logging
+        from transformers.utils import logging as transformers_logging
 
         folder = fetch(source)
         check_pipeline_class(folder, "StableDiffusionPipeline")
-        logging.disable_progress_bar()
+        diffusers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
         pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, safety_checker=None, local_files_only=True, use_safetensors=True
+            folder, dtype=torch.float32, safety_checker=None, local_files_only=True, use_safetensors=True
         )
-        return cls(pipeline.to(device, torch.float32), weights_digest(folder / "unet"))
+        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            part.to(device)
+        return cls(pipeline, weights_digest(folder / "unet"))
 
     @property
     def resolution(self) -> int:
@@ -80,7 +84,9 @@ class StableDiffusion(ModelFamily):
         )["input_ids"]  # fmt: skip
         return {"prompt_embeds": self._text_encoder(ids.to(self._text_encoder.device)).last_hidden_state.float()}
 
-    def predict(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+    def predict(
+        self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]
+    ) -> Tensor:
         prediction: Tensor = network(latents, timesteps, condition["prompt_embeds"]).sample
         return prediction
 

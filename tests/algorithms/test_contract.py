@@ -110,7 +110,9 @@ class TestStep:
         assert output.losses.requires_grad
         assert output.losses.dtype == torch.float32
         assert output.timesteps.shape == (5,)
-        assert {name: (log.shape, log.requires_grad) for name, log in output.logs.items()} == dict.fromkeys(output.logs, ((5,), False))
+        assert {name: (log.shape, log.requires_grad) for name, log in output.logs.items()} == dict.fromkeys(
+            output.logs, ((5,), False)
+        )
 
     def test_a_pair_has_the_same_loss_in_any_batch(
         self, algorithm: Algorithm, workshop: Workshop, data: PreferenceData

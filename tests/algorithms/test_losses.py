@@ -222,7 +222,10 @@ class TestProperties:
         policy = random_errors(5, dtype)
         same = PairErrors(policy[0], policy[1], policy[0], policy[1])
         assert same.margin.tolist() == [0] * 5
-        assert loss(same, torch.full((5,), 0.9, dtype=dtype)).tolist() == [torch.tensor(math.log(2), dtype=dtype).item()] * 5
+        assert (
+            loss(same, torch.full((5,), 0.9, dtype=dtype)).tolist()
+            == [torch.tensor(math.log(2), dtype=dtype).item()] * 5
+        )
 
     def test_less_error_on_the_winner_and_more_on_the_loser_lowers_the_loss(self, loss: Loss) -> None:
         made = random_errors(6)
@@ -276,12 +279,16 @@ class TestProperties:
             assert torch.equal(loss(single, p[row : row + 1])[0], loss(made, p)[row])
 
     def test_the_label_of_a_hard_objective_is_who_wins_and_nothing_else(self) -> None:
-        assert torch.equal(DPO().loss(random_errors(4), double([0.6] * 4)), DPO().loss(random_errors(4), double([1.0] * 4)))
+        assert torch.equal(
+            DPO().loss(random_errors(4), double([0.6] * 4)), DPO().loss(random_errors(4), double([1.0] * 4))
+        )
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
     @pytest.mark.parametrize("size", [1e-30, 1.0, 1e4])
     @pytest.mark.parametrize("sign", [1, -1])
-    def test_losses_and_gradients_stay_finite_far_out(self, loss: Loss, dtype: torch.dtype, size: float, sign: int) -> None:
+    def test_losses_and_gradients_stay_finite_far_out(
+        self, loss: Loss, dtype: torch.dtype, size: float, sign: int
+    ) -> None:
         zero = torch.zeros(3, dtype=dtype)
         policy = torch.full((3,), size, dtype=dtype, requires_grad=True)
         made = PairErrors(zero, policy, zero, zero) if sign > 0 else PairErrors(policy, zero, zero, zero)

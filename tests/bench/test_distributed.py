@@ -25,7 +25,12 @@ def train(launcher: list[str], workshop: Workshop, folder: Path, **settings: Any
     command = [*launcher, str(HERE / "processes.py"), str(workshop.folder), str(folder), json.dumps(settings)]
     done = subprocess.run(
         command,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent / "helpers"), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(HERE.parent / "helpers"),
+            "OMP_NUM_THREADS": "1",
+            "ACCELERATE_USE_CPU": "1",
+        },
         capture_output=True,
         text=True,
         check=False,

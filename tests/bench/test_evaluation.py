@@ -65,7 +65,9 @@ def test_an_image_does_not_depend_on_the_other_prompts(model: StableDiffusion, t
     alone = judge(tmp_path / "alone", model, ["a bee on a red background"], Brightness())
     among = judge(tmp_path / "among", model, ["a cat", "a bee on a red background", "a dog"], Brightness())
     for index in (0, 1):
-        one, other = (np.asarray(Image.open(path)).astype(int) for path in (alone.image(0, index), among.image(1, index)))
+        one, other = (
+            np.asarray(Image.open(path)).astype(int) for path in (alone.image(0, index), among.image(1, index))
+        )
         assert np.abs(one - other).max() <= 1  # the last bit of a float may fall on either side of a level
     assert not np.array_equal(np.asarray(Image.open(alone.image(0, 0))), np.asarray(Image.open(alone.image(0, 1))))
 
@@ -121,9 +123,7 @@ def test_a_metric_with_another_identity_is_scored_again(model: StableDiffusion, 
         (torch.full((4,), 2.5), "gives all 4 images of micro the score 2.5"),
     ],
 )
-def test_no_wrong_score_enters_a_record(
-    model: StableDiffusion, tmp_path: Path, answer: Tensor, complaint: str
-) -> None:
+def test_no_wrong_score_enters_a_record(model: StableDiffusion, tmp_path: Path, answer: Tensor, complaint: str) -> None:
     metric = Broken()
     metric.answer = answer
     with pytest.raises(UserError, match=complaint):

@@ -289,7 +289,9 @@ class TestRoundTrip:
 
         assert isinstance(PROCESS, EpsilonProcess)
         one = invert(predict, velocity, X0, torch.tensor([350]), steps=10, renoise="next")
-        other = invert(lambda x, t, rows: self.network(x, t), PROCESS, X0, torch.tensor([350]), steps=10, renoise="next")
+        other = invert(
+            lambda x, t, rows: self.network(x, t), PROCESS, X0, torch.tensor([350]), steps=10, renoise="next"
+        )
         torch.testing.assert_close(one.latents, other.latents, rtol=0, atol=1e-12)
 
     def test_a_flow_with_one_velocity_everywhere_is_inverted_exactly(self) -> None:

@@ -66,7 +66,9 @@ def test_labels_may_be_whole_numbers(file: Path, columns: Columns) -> None:
 
 
 @pytest.mark.parametrize("column", ["caption", "jpg_0", "jpg_1", "label_0"])
-def test_a_missing_column_is_refused_by_name_with_the_columns_there_are(file: Path, columns: Columns, column: str) -> None:
+def test_a_missing_column_is_refused_by_name_with_the_columns_there_are(
+    file: Path, columns: Columns, column: str
+) -> None:
     del columns[column]
     with pytest.raises(UserError, match=f"column '{column}' is missing; .*it has {', '.join(columns)}"):
         read_preferences(write_parquet(file, columns))

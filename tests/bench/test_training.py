@@ -39,7 +39,9 @@ class Watched(DPO):
                 policy.parameters()[0][1].add_(0.01)
         output = super().step(batch, policy)
         if now and self.poison == "loss":
-            return dataclasses.replace(output, losses=output.losses * torch.tensor([math.nan, *[1.0] * (len(batch.index) - 1)]))
+            return dataclasses.replace(
+                output, losses=output.losses * torch.tensor([math.nan, *[1.0] * (len(batch.index) - 1)])
+            )
         if now and self.poison == "gradient":  # 0 with an infinite slope
             return dataclasses.replace(output, losses=output.losses + (output.losses * 0).sqrt())
         if now and self.poison == "shape":
@@ -89,7 +91,8 @@ class TestAccumulation:
         assert torch.cat([value.flatten() for value in moved]).quantile(0.99) < 0.01 * 1e-4
         assert whole.steps()[0]["loss"] == pytest.approx(cut.steps()[0]["loss"], rel=1e-5)
         assert whole.steps()[0]["gradient_norm"] == pytest.approx(cut.steps()[0]["gradient_norm"], rel=1e-4)
-        assert whole.steps()[0]["by_timestep"]["loss"] == pytest.approx(cut.steps()[0]["by_timestep"]["loss"], rel=1e-4)
+        buckets = [[value or 0 for value in run.steps()[0]["by_timestep"]["loss"]] for run in (whole, cut)]
+        assert buckets[0] == pytest.approx(buckets[1], rel=1e-4)
 
     def test_the_update_is_that_of_the_mean_loss_over_the_batch(self, workshop: Workshop, tmp_path: Path) -> None:
         run = workshop.train(tmp_path, SFT(), steps=1, batch=8, micro_batch=3, clip_norm=1e9)
@@ -148,7 +151,9 @@ class TestStop:
     def test_a_policy_that_moved_later_on_does_not(self, workshop: Workshop, tmp_path: Path) -> None:
         assert workshop.train(tmp_path, Watched(poison="reference", at=1), steps=2).done
 
-    def test_a_loss_at_step_0_that_is_not_the_stated_one_stops_training(self, workshop: Workshop, tmp_path: Path) -> None:
+    def test_a_loss_at_step_0_that_is_not_the_stated_one_stops_training(
+        self, workshop: Workshop, tmp_path: Path
+    ) -> None:
         class Wrong(DPO):
             initial_loss: ClassVar[float | None] = 1.0
 
@@ -171,12 +176,14 @@ class TestResume:
         resumed = workshop.train(tmp_path / "resumed", DPO(), steps=4, weights=weights, warmup=3)
         assert_same(state(resumed), state(straight))
         (file,) = straight.weights.glob("*.safetensors")
-        assert (resumed.weights / file.name).read_bytes() == file.read_bytes()
+        assert_same(load_file(resumed.weights / file.name), load_file(file))
         timeless = [[{**line, "seconds": 0} for line in run.steps()] for run in (straight, resumed)]
         assert timeless[0] == timeless[1]
         assert [line["step"] for line in resumed.steps()] == [0, 1, 2, 3]
 
-    def test_after_an_interruption_it_goes_on_from_the_newest_checkpoint(self, workshop: Workshop, tmp_path: Path) -> None:
+    def test_after_an_interruption_it_goes_on_from_the_newest_checkpoint(
+        self, workshop: Workshop, tmp_path: Path
+    ) -> None:
         straight = workshop.train(tmp_path / "straight", DPO(), steps=4)
 
         class Interrupted(DPO):
@@ -192,7 +199,9 @@ class TestResume:
         assert resumed.ledger()["pairs"] == 32
         assert resumed.ledger()["policy_forwards"] == straight.ledger()["policy_forwards"]
 
-    def test_steps_that_were_logged_after_the_checkpoint_are_logged_once(self, workshop: Workshop, tmp_path: Path) -> None:
+    def test_steps_that_were_logged_after_the_checkpoint_are_logged_once(
+        self, workshop: Workshop, tmp_path: Path
+    ) -> None:
         run = workshop.train(tmp_path, DPO(), steps=2)
         with run.train_log.open("a") as stream:
             stream.write(json.dumps({"step": 2, "loss": 5.0}) + '\n{"step": 3, "lo')
@@ -276,9 +285,19 @@ class TestRecord:
         self, workshop: Workshop, tmp_path: Path
     ) -> None:
         dpo = workshop.train(tmp_path / "dpo", DPO(), steps=2, batch=6, micro_batch=4).ledger()
-        assert (dpo["pairs"], dpo["policy_forwards"], dpo["policy_backwards"], dpo["reference_forwards"]) == (12, 24, 24, 24)
+        assert (dpo["pairs"], dpo["policy_forwards"], dpo["policy_backwards"], dpo["reference_forwards"]) == (
+            12,
+            24,
+            24,
+            24,
+        )
         sft = workshop.train(tmp_path / "sft", SFT(), steps=2, batch=6, micro_batch=4).ledger()
-        assert (sft["pairs"], sft["policy_forwards"], sft["policy_backwards"], sft["reference_forwards"]) == (12, 12, 12, 0)
+        assert (sft["pairs"], sft["policy_forwards"], sft["policy_backwards"], sft["reference_forwards"]) == (
+            12,
+            12,
+            12,
+            0,
+        )
         assert dpo["seconds"] > 0
         assert dpo["peak_memory_bytes"] > 10_000_000
 

@@ -69,7 +69,6 @@ def write_micro_model(folder: Path) -> None:
     ).save_pretrained(folder, safe_serialization=True)  # fmt: skip
 
 
-
 def png(seed: int) -> bytes:
     """An encoded picture of random pixels."""
     pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
@@ -133,7 +132,9 @@ class Workshop:
         """A fresh policy on the micro model."""
         return Policy(self.model(), TrainingSettings(**settings), Ledger())
 
-    def batch(self, rows: Sequence[int], *, seed: int = 0, step: int = 0, data: PreferenceData | None = None) -> PairBatch:
+    def batch(
+        self, rows: Sequence[int], *, seed: int = 0, step: int = 0, data: PreferenceData | None = None
+    ) -> PairBatch:
         """Some pairs as the harness hands them to an algorithm."""
         return make_batch(data or self.data, self.encoded, rows, 0.1, seed, step, CPU)
 

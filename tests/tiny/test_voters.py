@@ -24,7 +24,15 @@ def test_voters_are_opposed_on_some_property() -> None:
 def test_properties_worked_by_hand() -> None:
     values = properties(Request("bee", "blue"), measured_exactly([SCENE]), 0)
     assert dict(zip(PROPERTIES, values, strict=True)) == pytest.approx(
-        {"right_object": 1, "right_colour": 0, "named_extra": 1, "large": 0.5, "centred": 1, "vivid": 0.8, "textured": 0}
+        {
+            "right_object": 1,
+            "right_colour": 0,
+            "named_extra": 1,
+            "large": 0.5,
+            "centred": 1,
+            "vivid": 0.8,
+            "textured": 0,
+        }
     )
 
 

@@ -49,9 +49,7 @@ def train_autoencoder(pool: Pool, work: Path) -> Any:
         posterior = vae.encode(pixels).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step))
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()
-        across, down = (
-            nn.functional.l1_loss(a, b) for a, b in zip(edges(decoded), edges(pixels), strict=True)
-        )
+        across, down = (nn.functional.l1_loss(a, b) for a, b in zip(edges(decoded), edges(pixels), strict=True))
         total: Tensor = (
             4 * nn.functional.mse_loss(decoded, pixels)
             + nn.functional.l1_loss(decoded, pixels)

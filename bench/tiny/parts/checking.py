@@ -60,7 +60,9 @@ def checker_quality(checker: Checker, vae: Any, pool: Pool) -> dict[str, float]:
     figures: dict[str, float] = {}
     with torch.no_grad():
         drawn = pool.pixels(torch.arange(len(pool)))
-        decoded = torch.cat([vae.decode(vae.encode(part).latent_dist.mean).sample.clamp(-1, 1) for part in drawn.split(128)])
+        decoded = torch.cat(
+            [vae.decode(vae.encode(part).latent_dist.mean).sample.clamp(-1, 1) for part in drawn.split(128)]
+        )
         for kind, pixels in (("drawn", drawn), ("decoded", decoded)):
             answers = checker(pixels)
             for name in _CLASSES:

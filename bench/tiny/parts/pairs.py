@@ -38,7 +38,9 @@ def combinations() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     every = [(name, colour) for name in world.OBJECTS for colour in world.COLOURS]
     order = np.random.default_rng(41).permutation(len(every))
     chosen = set(order[:EVALUATION_COMBINATIONS].tolist())
-    return [each for i, each in enumerate(every) if i not in chosen], [each for i, each in enumerate(every) if i in chosen]
+    return [each for i, each in enumerate(every) if i not in chosen], [
+        each for i, each in enumerate(every) if i in chosen
+    ]
 
 
 def draw_requests(allowed: Sequence[tuple[str, str]], count: int, seed: int) -> list[world.Request]:

@@ -1,0 +1,3 @@
+"""Needs a package that nobody has."""
+
+import flux_capacitor  # noqa: F401

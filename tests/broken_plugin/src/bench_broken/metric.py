@@ -1,0 +1,3 @@
+"""Refuses to be imported."""
+
+raise RuntimeError("crooked needs CUDA 99")

@@ -1,0 +1,1 @@
+"""A third-party plug-in: one algorithm, one metric, one model."""

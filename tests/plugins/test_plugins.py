@@ -1,0 +1,135 @@
+"""Third-party parts, installed from `tests/plugin_package` and `tests/broken_plugin`: run by ``tox run -e plugin``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from workshop import preference_columns, write_parquet
+
+PROMPTS = ["a bee on a red background", "a cat on a blue background"]
+
+
+def bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "300", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    write_parquet(folder / "pairs.parquet", preference_columns(6))
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
+    brief = ["--set", "steps=2", "--set", "batch=3", "--set", "micro_batch=3", "--sampling-steps", "2"]
+    return bench(folder, "run", "--data", "pairs.parquet", "--prompts", "prompts.txt", *brief, *arguments)
+
+
+def line(text: str, name: str) -> str:
+    (found,) = [each for each in text.splitlines() if each.split()[:1] == [name]]
+    return found
+
+
+def test_the_plugins_are_installed_as_distributions() -> None:
+    assert version("bench-hinge") == "0.3.1"
+    assert version("bench-broken") == "0.0.9"
+
+
+@pytest.mark.parametrize("file", ["hinge.py", "brightness.py"])
+def test_a_part_takes_thirty_lines_at_most(file: str) -> None:
+    source = Path(__file__).parent.parent / "plugin_package" / "src" / "bench_hinge" / file
+    assert len(source.read_text().splitlines()) <= 30
+
+
+class TestList:
+    @pytest.fixture(scope="class")
+    def listing(self, tmp_path_factory: pytest.TempPathFactory) -> str:
+        done = bench(tmp_path_factory.mktemp("list"), "list")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def test_the_parts_of_a_plugin_are_listed_with_their_origin(self, listing: str) -> None:
+        assert "bench-hinge 0.3.1" in line(listing, "hinge")
+        assert "preference pairs" in line(listing, "hinge")
+        assert "bench-hinge 0.3.1" in line(listing, "brightness")
+        assert "bench-hinge 0.3.1" in line(listing, "tiny-bright")
+
+    def test_a_broken_plugin_is_listed_with_its_true_exception(self, listing: str) -> None:
+        assert "broken: ModuleNotFoundError: No module named 'flux_capacitor'" in line(listing, "broken")
+        assert "bench-broken 0.0.9" in line(listing, "broken")
+        assert "broken: RuntimeError: crooked needs CUDA 99" in line(listing, "crooked")
+
+    def test_a_broken_plugin_leaves_our_own_parts_alone(self, listing: str) -> None:
+        for name in ("sft", "dpo", "smpo", "inpo", "pickscore", "gold", "tiny"):
+            assert "diffusion-alignment-bench" in line(listing, name)
+            assert "broken" not in line(listing, name)
+
+
+class TestRun:
+    def test_an_algorithm_a_metric_and_a_model_of_a_plugin_run_through_the_command_line(self, tmp_path: Path) -> None:
+        done = run(tmp_path, "--algo", "hinge", "--model", "tiny-bright", "--set", "beta=500")
+        assert done.returncode == 0, done.stderr
+        (log,) = tmp_path.glob("runs/tiny-bright/hinge/*/seed-0/train.jsonl")
+        steps = [json.loads(each) for each in log.read_text().splitlines()]
+        assert [step["step"] for step in steps] == [0, 1]
+        assert steps[0]["loss"] == 1.0
+        (scores,) = log.parent.glob("evaluations/*/scores.jsonl")
+        records = [json.loads(each) for each in scores.read_text().splitlines()]
+        assert {record["metric"] for record in records} == {"brightness"}
+        assert len(records) == len(PROMPTS)
+        assert all(0 <= record["score"] <= 255 for record in records)
+        report = bench(tmp_path, "report", "--format", "markdown")
+        assert report.returncode == 0, report.stderr
+        assert "Hinge" in report.stdout
+        assert "brightness" in report.stdout
+
+    def test_an_algorithm_of_a_plugin_runs_on_the_tiny_model(self, tmp_path: Path) -> None:
+        done = run(tmp_path, "--algo", "hinge", "--model", "tiny")
+        assert done.returncode == 0, done.stderr
+        (config,) = tmp_path.glob("runs/tiny/hinge/*/seed-0/config.json")
+        assert json.loads(config.read_text())["resolved"]["algorithm"] == {"beta": 1000.0}
+
+    def test_a_metric_of_a_plugin_is_a_reward_for_our_own_algorithm(self, tmp_path: Path) -> None:
+        done = run(tmp_path, "--algo", "smpo", "--model", "tiny-bright", "--set", "reward=brightness")
+        assert done.returncode == 0, done.stderr
+        (prepared,) = tmp_path.glob("runs/tiny-bright/smpo/*/seed-0/prepared.json")
+        low, high = json.loads(prepared.read_text())["reward_range"]
+        assert 0 <= low < high <= 255
+
+
+class TestRefusal:
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (["--algo", "hinged", "--model", "tiny"], "unknown algorithm 'hinged': did you mean 'hinge'"),
+            (["--algo", "hinge", "--model", "tiny-brite"], "unknown model 'tiny-brite': did you mean 'tiny-bright'"),
+            (["--algo", "hinge", "--model", "tiny", "--set", "betta=1"], "hinge has no field 'betta': did you mean 'beta'"),
+            (["--algo", "hinge", "--model", "tiny", "--set", "beta=-1"], "hinge: beta='-1' is not allowed"),
+            (["--algo", "smpo", "--model", "tiny", "--set", "reward=bright"], "unknown metric 'bright': did you mean 'brightness'"),
+        ],
+    )  # fmt: skip
+    def test_a_name_that_is_unknown_answers_with_the_nearest(
+        self, tmp_path: Path, arguments: list[str], sentence: str
+    ) -> None:
+        done = run(tmp_path, *arguments)
+        assert done.returncode == 2
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_asking_for_a_broken_algorithm_raises_its_true_exception(self, tmp_path: Path) -> None:
+        done = run(tmp_path, "--algo", "broken", "--model", "tiny")
+        assert done.returncode == 1
+        assert "ModuleNotFoundError: No module named 'flux_capacitor'" in done.stderr
+
+    def test_asking_for_a_broken_metric_raises_its_true_exception(self, tmp_path: Path) -> None:
+        done = run(tmp_path, "--algo", "smpo", "--model", "tiny-bright", "--set", "reward=crooked")
+        assert done.returncode == 1
+        assert "RuntimeError: crooked needs CUDA 99" in done.stderr
