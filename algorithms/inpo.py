@@ -32,8 +32,8 @@ class InPO(PairwiseAlgorithm):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
             source="ours: beta as published, learning rate lowered until the margin grew on training prompts of the tiny world",
-            algorithm={"beta": 2000.0},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            algorithm={"beta": 2000.0, "inversion_steps": 5},
+            training={"steps": 60, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
         ),
         "sd15": Recipe(
             source="released launcher at a9cfc4de: 1e-8 x 1024 (scale_lr); it starts from an SFT checkpoint",

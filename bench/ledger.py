@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-COUNTS = ("policy_forwards", "policy_backwards", "reference_forwards", "flops")
+COUNTS = ("policy_forwards", "policy_backwards", "reference_forwards")
 """The fields that every process counts for itself."""
 
 
@@ -16,7 +16,7 @@ COUNTS = ("policy_forwards", "policy_backwards", "reference_forwards", "flops")
 class Ledger:
     """Counts of one run; forwards and backwards are counted per image, summed over processes.
 
-    ``peak_memory_bytes`` is the largest so far of the process's resident set on a CPU, of allocated device memory on CUDA.
+    ``flops`` counts a backward as two forwards; ``peak_memory_bytes`` is the largest so far of the process's resident set on a CPU, of allocated device memory on CUDA.
     """
 
     pairs: int = 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench.algorithm import TrainingSettings
 from bench.ledger import Ledger
@@ -65,6 +66,16 @@ class Policy:
             return self._run(self._reference, latents, timesteps, condition)
         with adapters_off(self.network):
             return self._run(self.network, latents, timesteps, condition)
+
+    def forward_flops(self) -> int:
+        """Floating-point operations of one forward of one image at the model's resolution."""
+        side = self.model.resolution
+        condition = self.model.encode_text([""])
+        device = next(self.network.parameters()).device
+        latents = torch.zeros(1, *self.model.latent_shape(side, side), device=device)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self.model.predict(self.network, latents, torch.zeros(1, dtype=torch.int64, device=device), condition)
+        return counter.get_total_flops()
 
     def _run(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         with torch.autocast(latents.device.type, dtype=torch.bfloat16, enabled=self._autocast):

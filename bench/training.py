@@ -53,7 +53,10 @@ def train(
     Raises:
         DivergedError: a loss or a gradient is not finite (raised before the step, so that the weights stay good), or the first
             loss is not what identical policy and reference must give.
+        UserError: there are more processes than pairs in a batch.
     """
+    if settings.batch < accelerator.num_processes:
+        raise UserError(f"batch={settings.batch} is too small for {accelerator.num_processes} processes; start fewer")
     ledger = Ledger()
     policy = Policy(model, settings, ledger)
     parameters = policy.parameters()
@@ -120,6 +123,8 @@ def train(
 
     total = _over_processes(ledger, accelerator)
     if accelerator.is_main_process:
+        forwards = total.policy_forwards + 2 * total.policy_backwards + total.reference_forwards
+        total.flops = forwards * policy.forward_flops()
         replace_folder(run.weights, lambda beside: model.save_trained(policy.network, beside))
         write_json(run.folder / "ledger.json", dataclasses.asdict(total))
         run.finish()

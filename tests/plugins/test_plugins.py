@@ -49,13 +49,14 @@ def test_a_part_takes_thirty_lines_at_most(file: str) -> None:
     assert len(source.read_text().splitlines()) <= 30
 
 
-class TestList:
-    @pytest.fixture(scope="class")
-    def listing(self, tmp_path_factory: pytest.TempPathFactory) -> str:
-        done = bench(tmp_path_factory.mktemp("list"), "list")
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+@pytest.fixture(scope="module")
+def listing(tmp_path_factory: pytest.TempPathFactory) -> str:
+    done = bench(tmp_path_factory.mktemp("list"), "list")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
+
+class TestList:
     def test_the_parts_of_a_plugin_are_listed_with_their_origin(self, listing: str) -> None:
         assert "bench-hinge 0.3.1" in line(listing, "hinge")
         assert "preference pairs" in line(listing, "hinge")

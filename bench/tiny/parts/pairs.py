@@ -29,7 +29,7 @@ from bench.tiny.voters import extra_is_right, population_preference, properties
 PAIRS = 2000
 EVALUATION_COMBINATIONS = 100
 EVALUATION_PROMPTS = 200
-JPEG_QUALITY = 95
+JPEG_QUALITY = 90
 BATCH = 64
 
 

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import CommandLine, offline
+
+GUARD = """
+import os, socket
+
+def refuse(self, address):
+    with open(os.environ["REFUSED"], "a") as log:
+        print(address, file=log)
+    raise OSError(f"no connection to {address} in this test")
+
+socket.socket.connect = socket.socket.connect_ex = refuse
+socket.getaddrinfo = lambda host, *rest, **more: refuse(None, host)
+"""
+
+
+@pytest.fixture
+def guarded(command: CommandLine) -> dict[str, str]:
+    (command.folder / "guard").mkdir()
+    (command.folder / "guard" / "sitecustomize.py").write_text(GUARD)
+    path = os.pathsep.join(filter(None, [str(command.folder / "guard"), os.environ.get("PYTHONPATH")]))
+    environment = {name: value for name, value in offline().items() if name != "HF_HUB_OFFLINE"}
+    return {**environment, "PYTHONPATH": path, "REFUSED": str(command.folder / "refused.log")}
+
+
+def run(command: CommandLine, words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, cwd=command.folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_guard_refuses_a_connection(command: CommandLine, guarded: dict[str, str]) -> None:
+    code = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')"
+    words = [command.arguments()[0], "-c", code]
+    assert "no connection to" in run(command, words, guarded).stderr
+    assert (command.folder / "refused.log").exists()
+
+
+def test_the_main_job_runs_to_its_table_and_page_without_any_connection(
+    command: CommandLine, guarded: dict[str, str]
+) -> None:
+    trained = run(command, command.train_words(algo="smpo,sft"), guarded)
+    assert trained.returncode == 0, trained.stderr
+    assert "s left" in trained.stderr  # plain progress lines, since this is no terminal
+    runs = str(command.folder / "runs")
+    shown = run(command, command.arguments("report", "--runs", runs), guarded)
+    assert shown.returncode == 0, shown.stderr
+    for word in ("SmPO", "SFT", "PickScore", "HPSv2", "ImageReward", "gold"):
+        assert word in shown.stdout, shown.stdout
+    page = command.folder / "report.html"
+    made = run(command, command.arguments("report", "--runs", runs, "--format", "html", "--output", str(page)), guarded)
+    assert made.returncode == 0, made.stderr
+    assert sources(page), "the page shows no picture"
+    assert all(source.startswith("data:") for source in sources(page))
+    assert not (command.folder / "refused.log").exists()
+
+
+def sources(page: Path) -> list[str]:
+    found: list[str] = []
+
+    class Images(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            found.extend(value or "" for name, value in attrs if name == "src" or (tag == "link" and name == "href"))
+
+    Images().feed(page.read_text())
+    return found
+
+
+@pytest.mark.parametrize("kind", ["algorithms", "metrics", "models"])
+def test_list_shows_every_entry_with_its_details(command: CommandLine, kind: str) -> None:
+    done = command.run(command.arguments("list", kind, "--verbose"))
+    assert done.returncode == 0, done.stderr
+    expected = {
+        "algorithms": ["dpo", "arXiv 2311.12908", "beta", "recipe tiny"],
+        "metrics": ["imagereward", "hpsv2", "raw score", "published"],
+        "models": ["tiny", "OpenMoji", "guidance_scale 3.0"],
+    }
+    for word in expected[kind]:
+        assert word in done.stdout
+    assert "broken" not in done.stdout
+
+
+def test_list_of_an_unknown_kind(command: CommandLine) -> None:
+    done = command.run(command.arguments("list", "metric"))
+    assert done.returncode == 2
+    assert "did you mean 'metrics'" in done.stderr
