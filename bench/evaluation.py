@@ -143,8 +143,7 @@ def _score(
     whole = [chunk for chunk in chunks if all(item in mine for item in chunk)]
     kept = [record for record in records if record["metric"] != name]
     kept += [mine[item] for chunk in whole for item in chunk]
-    if kept != records:
-        keep_lines(evaluation.scores, kept)
+    keep_lines(evaluation.scores, kept)  # without a last line that a crash cut short
     done = sum(map(len, whole))
     values = [mine[item]["score"] for chunk in whole for item in chunk]
     with Progress(f"{name} of {title}", total=len(items), done=done) as progress:

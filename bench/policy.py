@@ -75,7 +75,8 @@ class Policy:
         latents = torch.zeros(1, *self.model.latent_shape(side, side), device=device)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             self.model.predict(self.network, latents, torch.zeros(1, dtype=torch.int64, device=device), condition)
-        return counter.get_total_flops()
+        flops: int = counter.get_total_flops()
+        return flops
 
     def _run(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         with torch.autocast(latents.device.type, dtype=torch.bfloat16, enabled=self._autocast):

@@ -90,7 +90,7 @@ def train(
                 batch = make_batch(data, encoded, mine[piece], settings.caption_dropout, seed, step, accelerator.device)
                 output = algorithm.step(batch, policy)
                 _check_losses(output, batch, step)
-                (output.losses.sum() / settings.batch).backward()  # type: ignore[no-untyped-call]
+                (output.losses.sum() / settings.batch).backward()
                 outputs.append(output)
             _sum_over_processes(tensors, accelerator)
 

@@ -104,6 +104,15 @@ def test_scores_that_were_cut_short_are_made_again(model: StableDiffusion, tmp_p
     assert len(whole.splitlines()) == 40
 
 
+def test_a_torn_line_behind_whole_chunks_does_not_spoil_the_next_one(model: StableDiffusion, tmp_path: Path) -> None:
+    prompts = [f"prompt {number}" for number in range(20)]
+    evaluation = judge(tmp_path, model, prompts, Brightness())
+    whole = evaluation.scores.read_text().splitlines()
+    (evaluation.folder / "DONE").unlink()
+    evaluation.scores.write_text("\n".join(whole[:32]) + "\n" + whole[32][:20])
+    assert judge(tmp_path, model, prompts, Brightness()).scores.read_text().splitlines() == whole
+
+
 def test_a_metric_with_another_identity_is_scored_again(model: StableDiffusion, tmp_path: Path) -> None:
     class Newer(Brightness):
         def identity(self) -> dict[str, Any]:
