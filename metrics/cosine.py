@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from ftfy import fix_text
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from bench.errors import UserError, require
+from bench.errors import UserError
 from bench.metric import Metric, pieces
 from metrics.checkpoints import build, fill, find_weights, load_tokenizer, read_json, read_tensors
 from metrics.inference import BATCH, exact_inference
@@ -96,8 +97,7 @@ def clean(prompt: str) -> str:
 
     Broken encodings are mended, HTML entities resolved (twice), white space collapsed, letters made lower case.
     """
-    ftfy = require("ftfy", "cleaning prompts as CLIP does", extra="metrics")
-    mended = html.unescape(html.unescape(ftfy.fix_text(prompt)))
+    mended = html.unescape(html.unescape(fix_text(prompt)))
     return " ".join(mended.split()).lower()
 
 
