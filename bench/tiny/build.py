@@ -84,10 +84,13 @@ def build(out: Path, work: Path) -> dict[str, Any]:
 
 
 def save_half(pipeline: StableDiffusionPipeline, folder: Path) -> None:
-    """Save a pipeline as float16 safetensors."""
+    """Save a pipeline as float16 safetensors, without the paths of this machine that diffusers notes down."""
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.half()
     pipeline.save_pretrained(folder, safe_serialization=True)
+    for config in folder.rglob("*.json"):
+        lines = config.read_text(encoding="utf-8").splitlines(keepends=True)
+        config.write_text("".join(line for line in lines if '"_name_or_path"' not in line), encoding="utf-8")
 
 
 def scorer_votes(name: str, model: StableDiffusion, checker: Checker, vae: Any, pool: Pool, work: Path) -> Votes:
