@@ -13,7 +13,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.dpo import dpo_loss
+from algorithms.dpo import dpo_loss, like_dpo
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -45,6 +45,7 @@ class BCR(PairwiseAlgorithm):
             algorithm={"beta": 2000.0, "penalty": 1000.0, "delta": 6e-4},
             training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
         ),
+        **like_dpo(beta=5000.0, penalty=2500.0, delta=6e-4),
     }
     initial_loss: ClassVar[float | None] = math.log(2)
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.dpo import dpo_loss
+from algorithms.dpo import dpo_loss, like_dpo
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -42,6 +42,7 @@ class DPOWithSFT(PairwiseAlgorithm):
             algorithm={"beta": 2000.0, "sft_weight": 500.0},
             training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
         ),
+        **like_dpo(beta=5000.0, sft_weight=1250.0),
     }
 
     beta: float = Field(

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from algorithms.dpo import like_dpo
 from algorithms.wrapping import PairwiseWrapper
 from bench import (
     AlgorithmInfo,
@@ -67,7 +68,8 @@ class DRO(PairwiseWrapper, PairwiseAlgorithm):
             source="ours: as dpo's tiny recipe; lambda as published; the data has one source, so h is 1",
             algorithm={"objective": "dpo", "temperature": 1.0},
             training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
-        )
+        ),
+        **like_dpo(objective="dpo", objective_fields={"beta": 5000.0}, temperature=1.0),
     }
 
     temperature: float = Field(default=1.0, gt=0, description="lambda: large is the mean, small the worst case")

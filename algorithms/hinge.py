@@ -12,6 +12,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from algorithms.dpo import like_dpo
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -40,6 +41,7 @@ class Hinge(PairwiseAlgorithm):
             algorithm={"beta": 2000.0},
             training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
         ),
+        **like_dpo(beta=5000.0),
     }
     initial_loss: ClassVar[float | None] = 1.0
 

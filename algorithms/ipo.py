@@ -12,6 +12,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from algorithms.dpo import like_dpo
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -41,6 +42,7 @@ class IPO(PairwiseAlgorithm):
             algorithm={"tau": 500.0},
             training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
         ),
+        **like_dpo(tau=1250.0),
     }
 
     tau: float = Field(

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from algorithms.dpo import like_dpo
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -45,6 +46,7 @@ class RobustDPO(PairwiseAlgorithm):
             algorithm={"beta": 2000.0, "flip_probability": 0.1},
             training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
         ),
+        **like_dpo(beta=5000.0, flip_probability=0.1),
     }
     initial_loss: ClassVar[float | None] = math.log(2)
 

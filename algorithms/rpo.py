@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from algorithms.dpo import like_dpo
 from bench import AlgorithmInfo, Need, NoisedPairAlgorithm, PairBatch, PairErrors, Recipe, StepOutput, pair_logs
 from bench.data.preferences import PreferenceData
 from bench.policy import Policy
@@ -63,7 +64,8 @@ class RPO(NoisedPairAlgorithm):
             source="ours: as dpo's tiny recipe; tau is a guess",
             algorithm={"beta": 2000.0, "temperature": 0.05},
             training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
-        )
+        ),
+        **like_dpo(beta=5000.0, temperature=0.05),
     }
 
     beta: float = Field(default=2000.0, gt=0, description="strength of the pull towards the reference (factor 1/2)")

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from algorithms.dpo import DPO
 from algorithms.wrapping import PairwiseWrapper
 from bench import AlgorithmInfo, Need, Noised, PairBatch, PairErrors, PairPredictions, PairwiseAlgorithm, Recipe
 from bench.policy import Policy
@@ -56,6 +57,11 @@ class SDPO(PairwiseWrapper, PairwiseAlgorithm):
             algorithm={"objective": "dpo", "objective_fields": {"beta": 5000.0}, "mu": 0.9},
             training={"steps": 2000, "batch": 2048, "micro_batch": 4, "learning_rate": 2.048e-5, "warmup": 500,
                       "caption_dropout": 0.2},
+        ),
+        "sdxl": Recipe(
+            source="mu from released code at 84fb241 for SDXL; the rest as Diffusion-DPO's SDXL launcher at 5233e759",
+            algorithm={"objective": "dpo", "objective_fields": {"beta": 5000.0}, "mu": 0.6},
+            training=DPO.recipes["sdxl"].training,
         ),
     }  # fmt: skip
 

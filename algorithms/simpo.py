@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from algorithms.dpo import like_dpo
 from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 
@@ -42,6 +43,7 @@ class SimPO(ReferenceFreeAlgorithm):
             algorithm={"beta": 100.0, "gamma": 0.5},
             training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
         ),
+        **like_dpo(beta=100.0, gamma=0.5),
     }
 
     beta: float = Field(default=100.0, gt=0, description="scale of the difference of the errors (mean errors)")

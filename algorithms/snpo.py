@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from algorithms.dpo import DPO
 from bench import AlgorithmInfo, Need, PairBatch, PairErrors, PairwiseAlgorithm, Recipe, StepOutput
 from bench.policy import Policy
 
@@ -60,6 +61,11 @@ class SNPO(PairwiseAlgorithm):
             algorithm={"beta": 2000.0, "mixture": 0.9},
             training={"steps": 3000, "batch": 512, "micro_batch": 4, "learning_rate": 2.048e-8, "warmup": 0,
                       "caption_dropout": 0.0},
+        ),
+        "sdxl": Recipe(
+            source="as summarised: beta 5000, 2.048e-8, 625 steps of 2048; the rest as dpo's, but for captions. As for sd15, check the rate",
+            algorithm={"beta": 5000.0, "mixture": 0.9},
+            training={**DPO.recipes["sdxl"].training, "steps": 625, "learning_rate": 2.048e-8, "caption_dropout": 0.0},
         ),
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)
