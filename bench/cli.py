@@ -47,6 +47,13 @@ def run(
     ] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Guidance of the evaluation images.")] = None,
     sampling_steps: Annotated[int | None, typer.Option(help="Sampling steps of the evaluation images.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights that training starts from and that are its reference: a finished run, or a folder as for bench eval "
+            "--weights; default: the base model's."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of this configuration; default: recipe, or a hash.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -58,12 +65,15 @@ def run(
     from bench.data.sources import parse_columns
     from bench.experiment import Experiment
     from bench.models.find import find_model
-    from bench.settings import parse_budget, parse_overrides, resolve, run_name, split_names
+    from bench.settings import parse_budget, parse_overrides, resolve, run_name, split_names, without_recipe
 
     overrides = parse_overrides(sets or []) | (parse_budget(budget) if budget else {})
     names = list(registry.algorithms) if algo == "all" else split_names(algo)
     recipe = find_model(model).recipe
     plans = [(each, *resolve(each, registry.algorithms.get(each), recipe, overrides)) for each in names]
+    for each, _, settings in plans:
+        if note := without_recipe(each, registry.algorithms.get(each), recipe, settings):
+            Console(stderr=True).print(f"note: {note}", highlight=False, soft_wrap=True)
     numbers = _numbers(seeds)
     generation = {"guidance_scale": guidance_scale, "steps": sampling_steps}
     experiment = Experiment(
@@ -72,12 +82,13 @@ def run(
         data=data,
         prompts=prompts,
         columns=parse_columns(columns),
+        init=init,
         metrics=None if metrics is None else split_names(metrics),
         generation={field: value for field, value in generation.items() if value is not None},
     )
-    label = name or run_name(overrides)
-    for each, algorithm, _ in plans:
-        experiment.refuse_unfit(each, algorithm)
+    label = name or run_name(overrides if init is None else {**overrides, "init": experiment.init.record.digest})
+    for each, algorithm, settings in plans:
+        experiment.refuse_unfit(each, algorithm, settings)
     if experiment.accelerator.is_main_process:
         experiment.judge_base()
     experiment.accelerator.wait_for_everyone()

@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
 from bench import registry
-from bench.algorithm import Algorithm, Need, TrainingSettings
+from bench.algorithm import Algorithm, Need, Recipe, TrainingSettings
 from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData, read_preferences
 from bench.errors import UserError
@@ -36,7 +36,7 @@ from bench.sampling import compares
 from bench.settings import build
 from bench.slots import Slots, own_slots
 from bench.training import train
-from bench.weights import Weights, base_weights, run_weights
+from bench.weights import Weights, base_weights, find_run, is_run, released_weights, run_weights
 
 
 class Experiment:
@@ -47,6 +47,7 @@ class Experiment:
         runs: folder of all runs.
         data: preference data; None is the model's default.
         columns: names of the data's columns by their names here.
+        init: a finished run, or a folder of released weights, that training starts from; None is the base model.
         prompts: evaluation prompts; None is the model's default.
         metrics: registered names of the metrics that judge; None is those of the model.
         generation: changes to how images are made, by field.
@@ -62,9 +63,10 @@ class Experiment:
         generation: Mapping[str, Any],
         metrics: Sequence[str] | None = None,
         columns: Mapping[str, str] | None = None,
+        init: str | None = None,
     ) -> None:
         found = find_model(model)
-        self.name, self.card, self.runs = found.name, found.card, runs
+        self.name, self.card, self.recipe, self.runs = found.name, found.card, found.recipe, runs
         patience = InitProcessGroupKwargs(
             timeout=dt.timedelta(days=7)
         )  # while the main process judges, all others wait
@@ -72,7 +74,7 @@ class Experiment:
         self._judges = list(self.card.metrics) if metrics is None else metrics
         for judge in self._judges:
             registry.metrics.point(judge)
-        self._data_source, self._columns = data or self.card.data, columns
+        self._data_source, self._columns, self._init = data or self.card.data, columns, init
         prompt_source = prompts or self.card.prompts
         if prompt_source is None:
             raise UserError(f"model {model!r} has no default evaluation prompts; give --prompts FILE")
@@ -110,6 +112,33 @@ class Experiment:
     def base(self) -> Weights:
         """The base model's weights."""
         return base_weights(self.runs, self.name, self.card.title, self.protocol.base_weights)
+
+    @functools.cached_property
+    def init(self) -> Weights:
+        """The weights that training starts from.
+
+        Raises:
+            UserError: no such weights, or negative ones.
+        """
+        if self._init is None:
+            return self.base
+        weights = self.find_weights(self._init)
+        if weights.offsets is not None:
+            raise UserError(
+                f"--init {self._init} trained negative weights, which make no images alone; give another run"
+            )
+        return weights
+
+    def find_weights(self, typed: str) -> Weights:
+        """A finished run, the base model's run, or a folder of released weights.
+
+        Raises:
+            UserError: there are no such weights, or they do not fit the model.
+        """
+        folder = Path(typed)
+        if folder.is_dir() and not is_run(folder) and not is_run(self.runs / folder):
+            return released_weights(self.runs, self.name, folder, None, self.load_model().network)
+        return find_run(self.runs, self.name, self.base, typed)
 
     def judge_base(self) -> None:
         """Evaluate the base model; a process that comes second waits for the first."""
@@ -185,7 +214,7 @@ class Experiment:
         resolved = {
             "algorithm": algorithm.model_dump(mode="json"),
             "training": settings.model_dump(mode="json"),
-            "init": self.protocol.base_weights,
+            "init": self.init.record.digest,
             "data": {"digest": self.data.digest, "labels": self.data.labels_digest, "pairs": len(self.data)},
             "rewards": {metric: self._load_metric(metric).identity() for metric in algorithm.trained_on},
         }
@@ -199,15 +228,25 @@ class Experiment:
                 "name": label,
                 "seed": seed,
                 "typed": list(typed),
+                "base_weights": self.protocol.base_weights,
+                "init": self.init.record.source,
+                "recipe": recipe.source if (recipe := self._recipe(name)) else None,
                 "resolved": resolved,
                 "data": dataclasses.asdict(self.data.report),
-                "trained_on": list(dict.fromkeys([*algorithm.trained_on, *self.data.judges])),
+                "trained_on": list(
+                    dict.fromkeys([*algorithm.trained_on, *self.data.judges, *self.init.record.trained_on])
+                ),
             }
         )
         write_environment(run)
 
+    def _recipe(self, name: str) -> Recipe | None:
+        return registry.algorithms.get(name).recipes.get(self.recipe)
+
     def _train(self, run: RunFolder, algorithm: Algorithm, settings: TrainingSettings, seed: int) -> None:
         model = self.load_model()
+        if self.init.folder is not None:
+            model.start_from(self.init.folder)
         context = PrepareContext(self._load_metric, model, self.card.generation, self._cache(self.data, model))
         with self.accelerator.main_process_first():
             data = algorithm.prepare(self.data, context)
@@ -220,8 +259,13 @@ class Experiment:
     def _cache(self, data: PreferenceData, model: ModelFamily) -> Path:
         return self.runs / CACHE / f"{data.digest}-{model.encoders_digest}-{model.resolution}"
 
-    def refuse_unfit(self, name: str, algorithm: Algorithm) -> None:
+    def refuse_unfit(self, name: str, algorithm: Algorithm, settings: TrainingSettings) -> None:
         """Raise a `UserError` that says why the algorithm cannot run here, if it cannot."""
+        if settings.weights == "lora" and self.init.folder is not None:
+            raise UserError(
+                f"{name} would train adapters of {self.init.record.title}, which say nothing without it; "
+                "leave --init out, or train all weights: --set weights=full"
+            )
         for metric in algorithm.trained_on:
             registry.metrics.point(metric)
         for metric in algorithm.embedded_by:

@@ -11,7 +11,7 @@ from bench.experiment import Experiment
 from bench.guidance import ALPHA, BETA
 from bench.runs import Evaluation
 from bench.slots import Slots
-from bench.weights import Weights, find_run, is_run, released_weights
+from bench.weights import Weights, find_run, released_weights
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,10 +82,7 @@ def find_negative(experiment: Experiment, request: Request) -> Weights | None:
     """The weights for the negative slot, if any."""
     if request.negative is None:
         return None
-    folder = Path(request.negative)
-    if folder.is_dir() and not is_run(folder) and not is_run(experiment.runs / folder):
-        return _released(experiment, folder, None)
-    return find_run(experiment.runs, experiment.name, experiment.base, request.negative)
+    return experiment.find_weights(request.negative)
 
 
 def _released(experiment: Experiment, folder: Path, name: str | None) -> Weights:

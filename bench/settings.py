@@ -68,6 +68,17 @@ def resolve(
     return build(algorithm, mine, name), build(TrainingSettings, runs, name)
 
 
+def without_recipe(name: str, algorithm: type[Algorithm], model: str, settings: TrainingSettings) -> str | None:
+    """A sentence for who runs an algorithm on a model that it has no recipe for; None where it has one."""
+    if model in algorithm.recipes:
+        return None
+    have = ", ".join(algorithm.recipes) or "no model"
+    return (
+        f"{name} has no recipe for {model} (it has for {have}): fields that --set does not give have their defaults, "
+        f"here {settings.steps} steps of {settings.batch} pairs at a learning rate of {settings.learning_rate:g}"
+    )
+
+
 def build(kind: type[S], values: Mapping[str, Any], name: str) -> S:
     """Validate values into ``kind``.
 

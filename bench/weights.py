@@ -124,7 +124,7 @@ def find_run(runs: Path, model: str, base: Weights, typed: str) -> Weights:
         raise UserError(
             f"{folder} has not finished training (step {len(run.steps())} of {total}); give its `bench run` command again"
         )
-    if config["resolved"]["init"] != base.record.digest:
+    if config.get("base_weights", config["resolved"]["init"]) != base.record.digest:
         raise UserError(
             f"{folder} was trained from weights {config['resolved']['init']}, but {model!r} has {base.record.digest}; "
             "train it again"

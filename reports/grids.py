@@ -77,6 +77,7 @@ def footnotes(report: Report) -> tuple[str, ...]:
     seedless = [row.label for row in report.rows[1:] if not row.seeds]
     if seedless:
         lines.append(f"no training seed of ours: {', '.join(seedless)}; the interval covers prompts alone.")
+    lines += [f"{row.label} started from {row.init}, not from the base model." for row in report.rows if row.init]
     return (*lines, *_guidance_notes(report), *report.notes)
 
 

@@ -48,6 +48,7 @@ class RunRecord:
         ledgers: cost by seed; empty beside another row of the same run, and for what was not trained here.
         steps: lines of the training log by seed; empty where the cost is.
         evaluation: of the first seed; holds the images.
+        init: the weights that training started from, when they are not the base model's.
     """
 
     algorithm: str
@@ -60,6 +61,7 @@ class RunRecord:
     ledgers: tuple[Mapping[str, Any], ...]
     steps: tuple[Sequence[Mapping[str, Any]], ...]
     evaluation: Evaluation
+    init: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -197,6 +199,7 @@ def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord], 
         ledgers=tuple(run.ledger() for run in trained),
         steps=tuple(run.steps() for run in trained),
         evaluation=first.evaluation,
+        init=None if config.get("init", BASE) == BASE else config["init"],
     )
 
 

@@ -56,6 +56,7 @@ class Row:
         scores: by name of the metric; a metric that not every seed has is absent.
         cost: None for what was not trained here, and where another row of the same runs has it.
         curves: training curves by quantity.
+        init: the weights that training started from, when they are not the base model's.
     """
 
     algorithm: str
@@ -66,6 +67,7 @@ class Row:
     scores: Mapping[str, Score]
     cost: Cost | None
     curves: Mapping[str, Curve]
+    init: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ def _row(row: RunRecord, records: Records) -> Row:
         scores={m.name: _score(row, records.base, m) for m in records.metrics if m.name in row.scores},
         cost=_cost(row.ledgers) if row.ledgers else None,
         curves=training_curves(row.steps),
+        init=row.init,
     )
 
 

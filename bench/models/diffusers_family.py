@@ -159,6 +159,13 @@ class DiffusersFamily(ModelFamily):
             return network
         return with_adapters(self.network, folder, self.network_name)
 
+    def start_from(self, folder: Path) -> None:
+        network: Any = self.load_trained(folder)
+        if getattr(network, "peft_config", None):
+            network.fuse_lora()
+            network.unload_lora()
+        self.network = network
+
 
 def tokenizer_name(encoder: str) -> str:
     """The tokenizer that belongs to a text encoder: ``text_encoder_2`` has ``tokenizer_2``."""

@@ -139,3 +139,7 @@ class ModelFamily(abc.ABC):
     @abc.abstractmethod
     def load_trained(self, folder: Path) -> nn.Module:
         """Read what `save_trained` wrote, for sampling."""
+
+    @abc.abstractmethod
+    def start_from(self, folder: Path) -> None:
+        """Make what `save_trained` wrote the model's own denoiser, adapters merged into it, so that training starts there."""

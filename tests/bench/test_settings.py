@@ -9,7 +9,7 @@ from algorithms.npo import NPO
 from algorithms.smpo import SmPO
 from bench.algorithm import TrainingSettings
 from bench.errors import UserError
-from bench.settings import parse_budget, parse_overrides, resolve, run_name
+from bench.settings import parse_budget, parse_overrides, resolve, run_name, without_recipe
 
 
 def test_fields_and_values_are_told_apart_at_the_first_equals_sign() -> None:
@@ -29,6 +29,15 @@ def test_a_field_given_twice_is_refused() -> None:
 
 def test_without_a_recipe_the_defaults_hold() -> None:
     assert resolve("dpo", DPO, "nothing-like-it", {}) == (DPO(beta=2000.0), TrainingSettings())
+
+
+def test_defaults_are_said_where_there_is_no_recipe() -> None:
+    settings = TrainingSettings(steps=7, batch=16, learning_rate=1e-4)
+    assert without_recipe("dpo", DPO, "tiny", settings) is None
+    note = without_recipe("dpo", DPO, "nothing-like-it", settings)
+    assert note is not None
+    assert note.startswith("dpo has no recipe for nothing-like-it (it has for tiny, sd15, sdxl)")
+    assert "7 steps of 16 pairs at a learning rate of 0.0001" in note
 
 
 def test_the_recipe_of_the_model_holds_where_nothing_is_overridden() -> None:

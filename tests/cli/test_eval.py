@@ -123,6 +123,39 @@ def test_negative_guidance_of_a_run_a_sweep_and_released_weights_share_a_table(l
         assert label in shown.stdout
 
 
+def test_training_starts_from_another_run_which_is_its_reference(line: CommandLine) -> None:
+    words = ("run", "--algo", "dpo", "--data", str(line.data), *SHORT, *common(line), "--name", "second", "--init")
+    done = line.run(line.arguments(*words, DPO))
+    assert done.returncode == 0, done.stderr
+    first, second = (line.folder / "runs" / run for run in (DPO, "tiny/dpo/second/seed-0"))
+    configs = [json.loads((run / "config.json").read_text()) for run in (first, second)]
+    assert [config["init"] for config in configs] == ["base", DPO]
+    assert configs[0]["resolved"]["init"] == configs[0]["base_weights"] == configs[1]["base_weights"]
+    assert configs[1]["resolved"]["init"] != configs[0]["resolved"]["init"]
+    steps = [json.loads(text) for text in (second / "train.jsonl").read_text().splitlines()]
+    assert steps[0]["margin"] == 0  # the reference starts there too
+    assert pictures(own(line, "tiny/dpo/second/seed-0")) != pictures(own(line, DPO))
+
+    other = line.run(line.arguments(*words, "tiny/base"))
+    assert (other.returncode, "differs in init" in other.stderr) == (2, True)
+    shown = line.run(line.arguments("report", "--runs", str(line.folder / "runs"), "--format", "markdown"))
+    assert f"Diffusion-DPO (second) started from {DPO}, not from the base model." in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--init", NPO), "trained negative weights"),
+        (("--init", DPO, "--set", "weights=lora"), "dpo would train adapters of Diffusion-DPO (mine)"),
+        (("--init", "tiny/dpo/none/seed-0"), "there is no run 'tiny/dpo/none/seed-0'"),
+    ],
+)
+def test_what_training_cannot_start_from_is_refused(line: CommandLine, words: tuple[str, ...], reason: str) -> None:
+    done = line.run(line.arguments("run", "--algo", "dpo", "--data", str(line.data), *common(line), *words))
+    assert done.returncode == 2
+    assert reason in done.stderr
+
+
 def test_an_evaluation_that_was_cut_short_is_continued(line: CommandLine) -> None:
     words = ("--run", DPO, "--guidance-scale", "4")
     (whole,) = evaluate(line, *words)

@@ -66,6 +66,21 @@ def test_an_export_predicts_here_and_in_diffusers_what_the_trained_network_did(
     torch.testing.assert_close(predict(again, getattr(pipeline, name)), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("weights", ["full", "lora"])
+def test_training_can_start_from_an_export_with_its_adapters_merged(
+    pipeline_folder: Callable[..., Path], tmp_path: Path, weights: str
+) -> None:
+    model = load(pipeline_folder("sd15"))
+    network = trained(model, weights)
+    expected = predict(model, network)
+    model.save_trained(network, tmp_path)
+    again = load(pipeline_folder("sd15"))
+    names = [name for name, _ in again.network.named_parameters()]
+    again.start_from(tmp_path)
+    assert [name for name, _ in again.network.named_parameters()] == names
+    torch.testing.assert_close(predict(again, again.network), expected, rtol=0, atol=1e-6)
+
+
 def test_adapters_of_another_network_are_refused(pipeline_folder: Callable[..., Path], tmp_path: Path) -> None:
     flux = load(pipeline_folder("flux"))
     flux.save_trained(trained(flux, "lora"), tmp_path)
