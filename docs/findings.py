@@ -1,0 +1,160 @@
+"""The tables and the picture of docs/findings.md, from the runs that its commands make.
+
+    python docs/findings.py runs
+
+prints the tables and writes docs/findings.png.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.errors import UserError
+from reports.records import Records, RunRecord, collect
+from reports.statistics import Array, Interval, mean_interval, win_indicator
+from reports.table import build_report
+
+ALONG = {
+    "dpo": {50: "steps-50", 100: "recipe", 200: "steps-200"},
+    "sft": {40: "steps-40", 80: "recipe", 160: "steps-160", 320: "steps-320"},
+    "smpo": {15: "steps-15", 30: "recipe", 60: "steps-60"},
+}
+"""By algorithm and training steps, the name of the run; more steps continue exactly what fewer have done."""
+
+FLIPPED = {0: "recipe", 10: "flipped-10", 20: "flipped-20", 40: "flipped-40"}
+"""By percentage of flipped votes, the name of the run."""
+
+BUDGET = {"dpo": "recipe", "sft": "forwards-25600", "inpo": "forwards-25600", "smpo": "forwards-25600"}
+"""By algorithm, the name of the run that costs 25,600 forwards, which is what dpo's recipe costs."""
+
+COLOURS = {"dpo": "#0072b2", "sft": "#d55e00", "smpo": "#009e73", "rdpo": "#cc79a7"}
+
+
+class Findings:
+    """Win rates of every row of some records, in per cent."""
+
+    def __init__(self, records: Records) -> None:
+        self.records = records
+        self.rows = {(row.algorithm, row.name): row for row in records.rows}
+        self.costs = {(row.algorithm, row.name): row.cost for row in build_report(records).rows}
+
+    def row(self, algorithm: str, name: str) -> RunRecord:
+        """The runs of one name."""
+        if (algorithm, name) not in self.rows:
+            raise UserError(f"there are no finished runs {algorithm}/{name}; docs/findings.md has the commands")
+        return self.rows[algorithm, name]
+
+    def wins(self, row: RunRecord, metric: str) -> Array:
+        """1 where an image is better than the base's, (seeds, prompts, images)."""
+        return win_indicator(row.scores[metric], self.records.base.scores[metric][0])
+
+    def gold(self, algorithm: str, name: str) -> Interval:
+        """Win rate of the true utility."""
+        return _percent(mean_interval(self.wins(self.row(algorithm, name), "gold")))
+
+    def proxies(self, algorithm: str, name: str) -> Interval:
+        """Win rate averaged over the reward models that the algorithm did not train on."""
+        row = self.row(algorithm, name)
+        names = [each.name for each in self.records.metrics if each.name != "gold" and each.name not in row.trained_on]
+        return _percent(mean_interval(sum(self.wins(row, each) for each in names) / len(names)))
+
+    def forwards(self, algorithm: str, name: str) -> str:
+        """Network forwards of one run; a backward counts as two."""
+        ledgers = self.row(algorithm, name).ledgers
+        each = [one["policy_forwards"] + 2 * one["policy_backwards"] + one["reference_forwards"] for one in ledgers]
+        return f"{sum(each) / len(each):,.0f}"
+
+    def steps(self, algorithm: str, name: str) -> str:
+        """Optimizer steps of one run."""
+        counts = sorted({len(steps) for steps in self.row(algorithm, name).steps})
+        return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+
+
+def along(found: Findings) -> str:
+    """Gold and proxies by training steps."""
+    rows = [
+        [f"`{algorithm}`", f"{steps}", _cell(found.gold(algorithm, name)), _cell(found.proxies(algorithm, name))]
+        for algorithm, names in ALONG.items()
+        for steps, name in names.items()
+    ]
+    return _table(["", "steps", "gold", "proxies"], rows)
+
+
+def flipped(found: Findings) -> str:
+    """Gold by share of flipped votes."""
+    rows = [
+        [f"`{algorithm}`", *(_cell(found.gold(algorithm, name)) for name in FLIPPED.values())]
+        for algorithm in ("dpo", "rdpo", "sft")
+    ]
+    return _table(["", *(f"{share} %" for share in FLIPPED)], rows)
+
+
+def budget(found: Findings) -> str:
+    """Gold and proxies at one cost."""
+    rows = [
+        [f"`{algorithm}`", found.steps(algorithm, name), found.forwards(algorithm, name),
+         _cell(found.gold(algorithm, name)), _cell(found.proxies(algorithm, name))]
+        for algorithm, name in BUDGET.items()
+    ]  # fmt: skip
+    return _table(["", "steps", "forwards", "gold", "proxies"], rows)
+
+
+def draw(found: Findings, path: Path) -> None:
+    """Gold along training, beside gold by share of flipped votes."""
+    figure = Figure(figsize=(9, 3.6), dpi=144, layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for algorithm, names in ALONG.items():
+        gold = [found.gold(algorithm, name) for name in names.values()]
+        _line(left, list(names), gold, algorithm, "-")
+        left.plot(list(names), [found.proxies(algorithm, name).mean for name in names.values()],
+                  linestyle=":", marker=".", color=COLOURS[algorithm])  # fmt: skip
+    left.set_xscale("log")
+    left.set_xticks([15, 30, 60, 100, 200, 320], ["15", "30", "60", "100", "200", "320"], minor=False)
+    left.minorticks_off()
+    left.set_xlabel("training steps")
+    left.set_ylabel("win rate against the base, %")
+    left.set_title("gold (solid) and proxies (dotted) along training", fontsize=10)
+    for place, algorithm in enumerate(("dpo", "rdpo", "sft")):
+        gold = [found.gold(algorithm, name) for name in FLIPPED.values()]
+        _line(right, [share + place - 1 for share in FLIPPED], gold, algorithm, "-")
+    right.set_xlabel("votes flipped, %")
+    right.set_title("gold as votes get noisier", fontsize=10)
+    for axes in (left, right):
+        axes.axhline(50, color="black", linewidth=0.8, alpha=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _line(axes: Axes, places: Sequence[float], intervals: Sequence[Interval], label: str, style: str) -> None:
+    means = [each.mean for each in intervals]
+    spread = [[each.mean - each.low for each in intervals], [each.high - each.mean for each in intervals]]
+    axes.errorbar(places, means, spread, color=COLOURS[label], linestyle=style, marker="o", capsize=2, label=label)
+
+
+def _percent(share: Interval) -> Interval:
+    return Interval(100 * share.mean, 100 * max(0.0, share.low), 100 * min(1.0, share.high), share.level)
+
+
+def _cell(rate: Interval) -> str:
+    return f"{rate.mean:.1f} [{rate.low:.1f}, {rate.high:.1f}]"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, [":--", *["--:"] * (len(columns) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def main() -> None:
+    found = Findings(collect(Path(sys.argv[1] if len(sys.argv) > 1 else "runs")))
+    sys.stdout.write("\n".join((along(found), flipped(found), budget(found))))
+    draw(found, Path(__file__).with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
