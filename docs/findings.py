@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,8 +22,7 @@ from reports.table import build_report
 
 ALONG = {
     "dpo": {50: "steps-50", 100: "recipe", 200: "steps-200"},
-    "sft": {40: "steps-40", 80: "recipe", 160: "steps-160", 320: "steps-320"},
-    "smpo": {15: "steps-15", 30: "recipe", 60: "steps-60"},
+    "sft": {40: "steps-40", 80: "recipe", 160: "steps-160"},
 }
 """By algorithm and training steps, the name of the run; more steps continue exactly what fewer have done."""
 
@@ -32,6 +32,7 @@ FLIPPED = {0: "recipe", 10: "flipped-10", 20: "flipped-20", 40: "flipped-40"}
 BUDGET = {"dpo": "recipe", "sft": "forwards-25600", "inpo": "forwards-25600", "smpo": "forwards-25600"}
 """By algorithm, the name of the run that costs 25,600 forwards, which is what dpo's recipe costs."""
 
+COLUMNS = ("gold", "gold, mean difference", "proxies")
 COLOURS = {"dpo": "#0072b2", "sft": "#d55e00", "smpo": "#009e73", "rdpo": "#cc79a7"}
 
 
@@ -57,11 +58,17 @@ class Findings:
         """Win rate of the true utility."""
         return _percent(mean_interval(self.wins(self.row(algorithm, name), "gold")))
 
+    def utility(self, algorithm: str, name: str) -> str:
+        """Mean difference of the true utility to the base, with its interval."""
+        scores, base = self.row(algorithm, name).scores["gold"], self.records.base.scores["gold"][0]
+        change = mean_interval(scores - base)
+        return f"{change.mean:+.3f} ± {change.high - change.mean:.3f}"
+
     def proxies(self, algorithm: str, name: str) -> Interval:
         """Win rate averaged over the reward models that the algorithm did not train on."""
         row = self.row(algorithm, name)
         names = [each.name for each in self.records.metrics if each.name != "gold" and each.name not in row.trained_on]
-        return _percent(mean_interval(sum(self.wins(row, each) for each in names) / len(names)))
+        return _percent(mean_interval(np.mean([self.wins(row, each) for each in names], axis=0)))
 
     def forwards(self, algorithm: str, name: str) -> str:
         """Network forwards of one run; a backward counts as two."""
@@ -78,30 +85,35 @@ class Findings:
 def along(found: Findings) -> str:
     """Gold and proxies by training steps."""
     rows = [
-        [f"`{algorithm}`", f"{steps}", _cell(found.gold(algorithm, name)), _cell(found.proxies(algorithm, name))]
+        [f"`{algorithm}`", f"{steps}", *_columns(found, algorithm, name)]
         for algorithm, names in ALONG.items()
         for steps, name in names.items()
     ]
-    return _table(["", "steps", "gold", "proxies"], rows)
+    return _table(["", "steps", *COLUMNS], rows)
 
 
 def flipped(found: Findings) -> str:
-    """Gold by share of flipped votes."""
+    """Gold and proxies by share of flipped votes."""
     rows = [
-        [f"`{algorithm}`", *(_cell(found.gold(algorithm, name)) for name in FLIPPED.values())]
-        for algorithm in ("dpo", "rdpo", "sft")
+        [f"`{algorithm}`", f"{share} %", *_columns(found, algorithm, name)]
+        for algorithm in ("dpo", "sft")
+        for share, name in FLIPPED.items()
     ]
-    return _table(["", *(f"{share} %" for share in FLIPPED)], rows)
+    return _table(["", "votes flipped", *COLUMNS], rows)
 
 
 def budget(found: Findings) -> str:
     """Gold and proxies at one cost."""
     rows = [
-        [f"`{algorithm}`", found.steps(algorithm, name), found.forwards(algorithm, name),
-         _cell(found.gold(algorithm, name)), _cell(found.proxies(algorithm, name))]
+        [
+            f"`{algorithm}`",
+            found.steps(algorithm, name),
+            found.forwards(algorithm, name),
+            *_columns(found, algorithm, name),
+        ]
         for algorithm, name in BUDGET.items()
-    ]  # fmt: skip
-    return _table(["", "steps", "forwards", "gold", "proxies"], rows)
+    ]
+    return _table(["", "steps", "forwards", *COLUMNS], rows)
 
 
 def draw(found: Findings, path: Path) -> None:
@@ -119,7 +131,7 @@ def draw(found: Findings, path: Path) -> None:
     left.set_xlabel("training steps")
     left.set_ylabel("win rate against the base, %")
     left.set_title("gold (solid) and proxies (dotted) along training", fontsize=10)
-    for place, algorithm in enumerate(("dpo", "rdpo", "sft")):
+    for place, algorithm in enumerate(("dpo", "sft")):
         gold = [found.gold(algorithm, name) for name in FLIPPED.values()]
         _line(right, [share + place - 1 for share in FLIPPED], gold, algorithm, "-")
     right.set_xlabel("votes flipped, %")
@@ -135,6 +147,11 @@ def _line(axes: Axes, places: Sequence[float], intervals: Sequence[Interval], la
     means = [each.mean for each in intervals]
     spread = [[each.mean - each.low for each in intervals], [each.high - each.mean for each in intervals]]
     axes.errorbar(places, means, spread, color=COLOURS[label], linestyle=style, marker="o", capsize=2, label=label)
+
+
+def _columns(found: Findings, algorithm: str, name: str) -> tuple[str, str, str]:
+    gold, proxies = found.gold(algorithm, name), found.proxies(algorithm, name)
+    return _cell(gold), found.utility(algorithm, name), _cell(proxies)
 
 
 def _percent(share: Interval) -> Interval:
