@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench.metric import pieces
+from metrics.onednn import OneDNNLinear, mkl_is_slow
 from metrics.preprocessing import Preprocessing
 
 BATCH = 32
@@ -23,15 +24,17 @@ def exact_inference(device: torch.device) -> Iterator[None]:
     """No gradients, no autocast and no TF32 within, whatever the caller has set; as it was afterwards.
 
     On CUDA, convolutions use TF32 unless told otherwise, which keeps ten bits of the
-    mantissa.
+    mantissa; on a CPU with AMX, products use bf16 where the caller allows it.
     """
     cudnn: Any = torch.backends.cudnn
-    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv)
+    mkldnn: Any = torch.backends.mkldnn
+    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv, mkldnn.matmul, mkldnn.conv)
     before = [setting.fp32_precision for setting in settings]
     try:
         for setting in settings:
             setting.fp32_precision = "ieee"
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        linear = OneDNNLinear() if device.type == "cpu" and mkl_is_slow() else contextlib.nullcontext()
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False), linear:
             yield
     finally:
         for setting, precision in zip(settings, before, strict=True):
