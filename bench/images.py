@@ -40,6 +40,9 @@ DAMAGE = (
 )
 """What Pillow raises on bytes that are not, or not wholly, a picture."""
 
+# For good, since pictures are opened in threads, where filters cannot be set for a while only.
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
 
 class UnreadableImageError(Exception):
     """A file that holds no whole picture; the text says why."""
@@ -82,14 +85,12 @@ def open_image(path: Path) -> Image.Image:
         UnreadableImageError: empty, no picture, cut off, damaged or too large.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UnreadableImageError(
-                        f"{image.width} x {image.height} pixels, more than the {MAX_PIXELS} that are decoded"
-                    )
-                return image.copy()
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableImageError(
+                    f"{image.width} x {image.height} pixels, more than the {MAX_PIXELS} that are decoded"
+                )
+            return image.copy()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImageError(f"more than the {MAX_PIXELS} pixels that are decoded") from error
     except UnidentifiedImageError as error:

@@ -15,6 +15,7 @@ from bench.errors import UserError
 from bench.files import append_lines, keep_lines, read_lines
 from bench.images import CHUNK, UnreadableImageError, open_image
 from bench.metric import Metric, checked_scores, pieces
+from bench.prefetch import prefetched
 from bench.progress import Progress
 
 
@@ -41,7 +42,7 @@ class Picture:
 def score_pictures(
     records: Path, title: str, name: str, metric: Metric, signature: str, pictures: Sequence[Picture]
 ) -> list[float]:
-    """Score images in chunks, from where an earlier call stopped.
+    """Score images in chunks, from where an earlier call stopped; the next chunk is decoded while the metric works on one.
 
     Args:
         records: JSON-lines file; a line holds a picture's key, ``metric``, ``score`` (raw) and ``signature``.  Lines of other
@@ -64,33 +65,29 @@ def score_pictures(
         for record in written
         if record["metric"] == name and record["signature"] == signature
     }
-    done = [chunk for chunk in chunks if all(picture.place in known for picture in chunk)]
+    missing = [chunk for chunk in chunks if not all(picture.place in known for picture in chunk)]
+    left = {picture.place for chunk in missing for picture in chunk}
     kept = [record for record in written if record["metric"] != name]
-    kept += [known[picture.place] for chunk in done for picture in chunk]
+    kept += [known[picture.place] for picture in pictures if picture.place not in left]
     keep_lines(records, kept)  # without a last line that a crash cut short
-    values: list[float] = []
-    with Progress(f"{name} of {title}", total=len(pictures), done=sum(map(len, done))) as progress:
-        for chunk in chunks:
-            if chunk in done:
-                values += [known[picture.place]["score"] for picture in chunk]
-            else:
-                values += _score_chunk(records, name, metric, signature, chunk)
-                progress.advance(len(chunk))
-    return values
+    with Progress(f"{name} of {title}", total=len(pictures), done=len(pictures) - len(left)) as progress:
+        for chunk, images in prefetched(_opened, missing):
+            scores = checked_scores(name, metric.score(images, [picture.prompt for picture in chunk]), len(chunk))
+            lines = [
+                {**picture.key, "metric": name, "score": score, "signature": signature}
+                for picture, score in zip(chunk, scores, strict=True)
+            ]
+            append_lines(records, [json.dumps(line, ensure_ascii=False) for line in lines])
+            known |= {picture.place: line for picture, line in zip(chunk, lines, strict=True)}
+            progress.advance(len(chunk))
+    return [known[picture.place]["score"] for picture in pictures]
 
 
-def _score_chunk(records: Path, name: str, metric: Metric, signature: str, chunk: Sequence[Picture]) -> list[float]:
-    images = [_opened(picture.path) for picture in chunk]
-    scores = checked_scores(name, metric.score(images, [picture.prompt for picture in chunk]), len(chunk))
-    lines = [
-        {**picture.key, "metric": name, "score": score, "signature": signature}
-        for picture, score in zip(chunk, scores, strict=True)
-    ]
-    append_lines(records, [json.dumps(line, ensure_ascii=False) for line in lines])
-    return scores
+def _opened(chunk: Sequence[Picture]) -> list[Image.Image]:
+    return [_open(picture.path) for picture in chunk]
 
 
-def _opened(path: Path) -> Image.Image:
+def _open(path: Path) -> Image.Image:
     try:
         return open_image(path)
     except UnreadableImageError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -12,10 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from bench.metric import pieces
+from bench.prefetch import prefetched
+from metrics.onednn import OneDNNLinear, mkl_is_slow
 from metrics.preprocessing import Preprocessing
 
-BATCH = 32
-"""Pictures that go through a tower at once."""
+BATCH = 8
+"""Pictures that go through a tower at once: a quarter of `bench.images.CHUNK`, so that most are prepared while the tower works."""
 
 
 @contextlib.contextmanager
@@ -23,15 +24,17 @@ def exact_inference(device: torch.device) -> Iterator[None]:
     """No gradients, no autocast and no TF32 within, whatever the caller has set; as it was afterwards.
 
     On CUDA, convolutions use TF32 unless told otherwise, which keeps ten bits of the
-    mantissa.
+    mantissa; on a CPU with AMX, products use bf16 where the caller allows it.
     """
     cudnn: Any = torch.backends.cudnn
-    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv)
+    mkldnn: Any = torch.backends.mkldnn
+    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv, mkldnn.matmul, mkldnn.conv)
     before = [setting.fp32_precision for setting in settings]
     try:
         for setting in settings:
             setting.fp32_precision = "ieee"
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        linear = OneDNNLinear() if device.type == "cpu" and mkl_is_slow() else contextlib.nullcontext()
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False), linear:
             yield
     finally:
         for setting, precision in zip(settings, before, strict=True):
@@ -45,10 +48,6 @@ def prepared(
 
     The next batch is prepared in a thread while the caller works on one.
     """
-    slices = list(pieces(len(images), BATCH))
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        coming = [thread.submit(preprocessing.batch, images[piece]) for piece in slices[:1]]
-        for place, piece in enumerate(slices):
-            pixels = coming.pop().result()
-            coming = [thread.submit(preprocessing.batch, images[piece]) for piece in slices[place + 1 : place + 2]]
-            yield piece, pixels.to(device)
+    batches = prefetched(lambda piece: preprocessing.batch(images[piece]), pieces(len(images), BATCH))
+    for piece, pixels in batches:
+        yield piece, pixels.to(device)

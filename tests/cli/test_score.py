@@ -37,12 +37,20 @@ def test_damaged_images_are_named_and_counted_and_the_rest_is_scored(command: Co
     assert whole.returncode == 0, whole.stderr
     (pictures / "1.png").write_bytes((pictures / "1.png").read_bytes()[:3000])
     Image.new("1", (9000, 9000)).save(pictures / "5.png")
+    Image.new("1", (10000, 10000)).save(pictures / "9.png")
     (pictures / "17.png").write_text("a text")
     (pictures / "30.png").write_bytes(b"")
     done = command.run(words(command, pictures, *metrics, "--output", "out.csv"))
     assert done.returncode == 0, done.stderr
-    assert "4 images cannot be read" in done.stdout
-    for part in ("1.png: cannot be decoded", "5.png: 9000 x 9000", "17.png: no picture", "30.png: an empty file"):
+    assert "5 images cannot be read" in done.stdout
+    assert "DecompressionBombWarning" not in done.stderr
+    for part in (
+        "1.png: cannot be decoded",
+        "5.png: 9000 x 9000",
+        "9.png: more than",
+        "17.png: no picture",
+        "30.png: an empty file",
+    ):
         assert part in done.stdout
     before = pq.read_table(command.folder / "whole.parquet").to_pylist()
     after = pyarrow.csv.read_csv(command.folder / "out.csv").to_pylist()
@@ -50,7 +58,7 @@ def test_damaged_images_are_named_and_counted_and_the_rest_is_scored(command: Co
     for one, other in zip(before, after, strict=True):
         assert (one["file"], one["metric"], one["prompt"]) == (other["file"], other["metric"], other["prompt"])
         assert one["metric_signature"] == other["metric_signature"]
-        if other["file"] in ("1.png", "5.png", "17.png", "30.png"):
+        if other["file"] in ("1.png", "5.png", "9.png", "17.png", "30.png"):
             assert other["score"] is None
             assert other["problem"]
         else:
