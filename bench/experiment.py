@@ -25,6 +25,7 @@ from bench.errors import UserError
 from bench.evaluation import evaluate
 from bench.files import write_json
 from bench.guidance import ALPHA, BETA
+from bench.layout import refuse_launcher
 from bench.metric import EmbeddingMetric, Metric
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
@@ -63,6 +64,7 @@ class Experiment:
         metrics: Sequence[str] | None = None,
         columns: Mapping[str, str] | None = None,
     ) -> None:
+        refuse_launcher()
         found = find_model(model)
         self.name, self.card, self.runs = found.name, found.card, runs
         patience = InitProcessGroupKwargs(
