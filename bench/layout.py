@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import abc
 import copy
+import datetime as dt
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import patch_environment
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -209,16 +211,24 @@ def choose_layout(accelerator: Accelerator) -> Layout:
     return Replicated(accelerator)
 
 
-def refuse_launcher() -> None:
-    """Raise a `UserError` when ``accelerate launch`` was told to use an engine that is not supported."""
+def connect() -> Accelerator:
+    """The processes that ``accelerate launch`` started, or this one alone.
+
+    Raises:
+        UserError: it was told to use an engine that is not supported.
+    """
     if _launched_with("DEEPSPEED"):
         raise UserError(
             "DeepSpeed is not supported; start with accelerate launch --use_fsdp, which splits the weights too"
         )
+    # While the main process prepares the data, all others wait.
+    patience = InitProcessGroupKwargs(timeout=dt.timedelta(days=7))
+    # Weights are split here: accelerate's own FSDP takes no CPUs and one network alone.
+    with patch_environment(ACCELERATE_USE_FSDP="false"):
+        return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
 
 
 def _launched_with(engine: str) -> bool:
-    """Read from the launcher's variable, since accelerate itself knows of no FSDP on CPUs."""
     return os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true"
 
 
