@@ -48,7 +48,18 @@ class TrainingState:
         for name, parameter in self.parameters:
             yield f"weights/{name}", self.layout.whole(parameter.detach())
             for key, value in self.optimizer.state[parameter].items():
-                yield f"optimizer/{key}/{name}", self.layout.whole(value.detach())
+                if isinstance(value, Tensor):
+                    yield f"optimizer/{key}/{name}", self.layout.whole(value.detach())
+                else:
+                    yield f"number/{key}/{name}", torch.tensor(value)
+
+    def restored(self, kind: str, key: str, value: Tensor, parameter: nn.Parameter) -> Tensor | float:
+        """A value of the optimizer's state of one parameter as the optimizer keeps it."""
+        if kind == "number":
+            return value.item()
+        if key == "step" and not self.optimizer.param_groups[0].get("fused"):
+            return value  # AdamW counts on the CPU
+        return self.layout.part(value, parameter)
 
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], ledger: Ledger) -> None:
@@ -80,9 +91,7 @@ def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger) -> int:
                 state.memory.setdefault(remembered, {})[name] = state.layout.part(value, by_name[name])
             else:
                 key, _, name = rest.partition("/")
-                parameter = by_name[name]
-                # AdamW's number of steps stays on the CPU
-                state.optimizer.state[parameter][key] = value if key == "step" else state.layout.part(value, parameter)
+                state.optimizer.state[by_name[name]][key] = state.restored(kind, key, value, by_name[name])
     for field, value in json.loads(metadata["ledger"]).items():
         setattr(ledger, field, value)
     return int(metadata["step"])

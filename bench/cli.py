@@ -76,8 +76,8 @@ def run(
         generation={field: value for field, value in generation.items() if value is not None},
     )
     label = name or run_name(overrides)
-    for each, algorithm, _ in plans:
-        experiment.refuse_unfit(each, algorithm)
+    for each, algorithm, settings in plans:
+        experiment.refuse_unfit(each, algorithm, settings)
     experiment.judge_base()
     for each, algorithm, settings in plans:
         for seed in numbers:

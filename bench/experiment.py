@@ -23,10 +23,11 @@ from bench.errors import UserError
 from bench.evaluation import evaluate
 from bench.files import write_json
 from bench.guidance import ALPHA, BETA
-from bench.layout import connect
+from bench.layout import choose_layout, connect
 from bench.metric import EmbeddingMetric, Metric
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
+from bench.optimizers import OPTIMIZERS
 from bench.prepare import PrepareContext
 from bench.processes import Processes
 from bench.prompts import read_prompts
@@ -224,8 +225,10 @@ class Experiment:
     def _cache(self, data: PreferenceData, model: ModelFamily) -> Path:
         return self.runs / CACHE / f"{data.digest}-{model.encoders_digest}-{model.resolution}"
 
-    def refuse_unfit(self, name: str, algorithm: Algorithm) -> None:
-        """Raise a `UserError` that says why the algorithm cannot run here, if it cannot."""
+    def refuse_unfit(self, name: str, algorithm: Algorithm, settings: TrainingSettings) -> None:
+        """Raise a `UserError` that says why the algorithm cannot run here with these settings, if it cannot."""
+        OPTIMIZERS[settings.optimizer].refuse(self.accelerator.device)
+        choose_layout(self.accelerator).check(settings)
         for metric in algorithm.trained_on:
             registry.metrics.point(metric)
         for metric in algorithm.embedded_by:

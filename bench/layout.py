@@ -18,15 +18,17 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from bench.algorithm import TrainingSettings
 from bench.errors import UserError
+from bench.optimizers import OPTIMIZERS
 
 
 class Layout(abc.ABC):
     """Where the weights of a network are, and what processes must do together because of it."""
 
     @abc.abstractmethod
-    def check(self, batch: int) -> None:
-        """Raise a `UserError` when the processes cannot share a global batch of this many pairs."""
+    def check(self, settings: TrainingSettings) -> None:
+        """Raise a `UserError` when the processes cannot train with these settings."""
 
     @abc.abstractmethod
     def place(self, network: nn.Module) -> Callable[[], nn.Module]:
@@ -71,9 +73,11 @@ class Replicated(Layout):
     def __init__(self, accelerator: Accelerator | None = None) -> None:
         self._accelerator = accelerator
 
-    def check(self, batch: int) -> None:
-        if self._accelerator is not None and batch < self._accelerator.num_processes:
-            raise UserError(f"batch={batch} is too small for {self._accelerator.num_processes} processes; start fewer")
+    def check(self, settings: TrainingSettings) -> None:
+        if self._accelerator is not None and settings.batch < self._accelerator.num_processes:
+            raise UserError(
+                f"batch={settings.batch} is too small for {self._accelerator.num_processes} processes; start fewer"
+            )
 
     def place(self, network: nn.Module) -> Callable[[], nn.Module]:
         return lambda: network
@@ -113,14 +117,19 @@ class Sharded(Layout):
         self._accelerator = accelerator
         self._mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
 
-    def check(self, batch: int) -> None:
-        if batch % self._accelerator.num_processes:
+    def check(self, settings: TrainingSettings) -> None:
+        if settings.batch % self._accelerator.num_processes:
             raise UserError(
-                f"batch={batch} cannot be shared evenly by {self._accelerator.num_processes} processes that split the "
+                f"batch={settings.batch} cannot be shared evenly by {self._accelerator.num_processes} processes that split the "
                 "weights (FSDP); choose a multiple"
             )
+        if not OPTIMIZERS[settings.optimizer].elementwise:
+            raise UserError(f"optimizer={settings.optimizer} cannot work on split weights (FSDP); use optimizer=adamw")
+        if settings.compile:
+            raise UserError("compile=true does not go with split weights (FSDP); use compile=false")
 
     def place(self, network: nn.Module) -> Callable[[], nn.Module]:
+        network.to(memory_format=torch.contiguous_format)  # only such weights can be split
         hollow = _hollow(network)
         # The blocks that diffusers keeps on one device are gathered one by one.
         units = set(getattr(network, "_no_split_modules", None) or ())

@@ -62,6 +62,12 @@ class Policy:
         if settings.gradient_checkpointing:
             self.network.train()  # diffusers recomputes only in training mode; none of our networks has dropout
             self.network.enable_gradient_checkpointing()  # type: ignore[operator]
+        if self._reference is not None and self._autocast:
+            halve(self._reference)
+        if settings.compile:
+            self.network.compile()
+            if self._reference is not None:
+                self._reference.compile()
         self.whole_network = self._layout.place(self.network)
         if self._reference is not None:
             self._layout.place(self._reference)
@@ -142,6 +148,16 @@ class Policy:
     def _run(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         with torch.autocast(latents.device.type, dtype=torch.bfloat16, enabled=self._autocast):
             return self.model.predict(network, latents, self.process.network_times(timesteps), condition)
+
+
+def halve(network: nn.Module) -> None:
+    """Keep in bfloat16, in place, what autocast to bfloat16 casts anyway: the weights of linear layers and convolutions.
+
+    So the predictions under autocast stay what they were to the last bit, in about half the memory.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            module.to(torch.bfloat16)
 
 
 def add_adapters(model: ModelFamily, rank: int) -> nn.Module:

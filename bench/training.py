@@ -25,6 +25,7 @@ from bench.layout import choose_layout
 from bench.ledger import COUNTS, Ledger
 from bench.metric import pieces
 from bench.models.family import ModelFamily
+from bench.optimizers import OPTIMIZERS, rate_at
 from bench.policy import Policy
 from bench.progress import Progress
 from bench.randomness import Draws, batch_rows
@@ -63,13 +64,14 @@ def train(
         UserError: the processes cannot share a batch.
     """
     layout = choose_layout(accelerator)
-    layout.check(settings.batch)
+    layout.check(settings)
     ledger = Ledger()
     ledger.forget_memory(accelerator.device)
     policy = Policy(model, settings, ledger, with_reference=Need.REFERENCE in algorithm.needs, layout=layout)
     parameters = policy.parameters()
     tensors = [parameter for _, parameter in parameters]
-    optimizer = torch.optim.AdamW(tensors, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    kind = OPTIMIZERS[settings.optimizer]
+    optimizer = kind.build(tensors, settings.learning_rate, settings.weight_decay)
     state = TrainingState(parameters, optimizer, policy.memory, layout)
 
     start = load_checkpoint(run.checkpoints, state, ledger)
@@ -133,7 +135,7 @@ def train(
                 raise DivergedError(f"the gradient is not finite at step {step}; lower the learning rate or raise beta")
 
             # The step.
-            rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup))
+            rate = rate_at(settings, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
