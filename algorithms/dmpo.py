@@ -54,11 +54,11 @@ class DMPO(PairwiseAlgorithm):
                       "caption_dropout": 0.2, "precision": "bf16"},
         ),
         "sdxl": Recipe(
-            source="Diffusion-SDPO's launcher at 1c83c65, 8 GPUs x 8: 1e-9 x 2048 (scale_lr); it adds its safeguard, see sdpo; with AdamW here, Adafactor there",
+            source="Diffusion-SDPO's launcher at 1c83c65, 8 GPUs x 8: 1e-9 x 2048 (scale_lr); it adds its safeguard, see sdpo",
             algorithm={"beta": 6000.0, "alpha": 0.01},
             training={"steps": 2000, "batch": 2048, "micro_batch": 1, "learning_rate": 2.048e-6, "warmup": 500,
                       "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "picture_size": "nominal"},
+                      "picture_size": "nominal", "optimizer": "adafactor"},
         ),
     }  # fmt: skip
 

@@ -51,11 +51,11 @@ class DPO(PairwiseAlgorithm):
                       "caption_dropout": 0.2},
         ),
         "sdxl": Recipe(
-            source="released SDXL launcher at 5233e759: 1e-8 x 2048 (scale_lr), warm-up 200; with AdamW and bf16 here, Adafactor and fp16 there",
+            source="released SDXL launcher at 5233e759: 1e-8 x 2048 (scale_lr), warm-up 200; with bf16 here, fp16 there",
             algorithm={"beta": 5000.0},
             training={"steps": 2000, "batch": 2048, "micro_batch": 1, "learning_rate": 2.048e-5, "warmup": 200,
                       "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "picture_size": "nominal"},
+                      "picture_size": "nominal", "optimizer": "adafactor"},
         ),
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)

@@ -91,11 +91,11 @@ class DSPO(PairwiseAlgorithm):
                       "caption_dropout": 0.2},
         ),
         "sdxl": Recipe(
-            source="released launcher at 20867cf: 1e-8 x 2048 (scale_lr), one GPU; best at 600 to 700 steps, says its README; with AdamW and bf16 here, Adafactor and fp16 there",
+            source="released launcher at 20867cf: 1e-8 x 2048 (scale_lr), one GPU; best at 600 to 700 steps, says its README; with bf16 here, fp16 there",
             algorithm={"variant": "sdxl", "beta": 5000.0},
             training={"steps": 2000, "batch": 2048, "micro_batch": 1, "learning_rate": 2.048e-5, "warmup": 200,
                       "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "picture_size": "nominal"},
+                      "picture_size": "nominal", "optimizer": "adafactor"},
         ),
     }  # fmt: skip
 

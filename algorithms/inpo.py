@@ -42,11 +42,11 @@ class InPO(PairwiseAlgorithm):
                       "caption_dropout": 0.2},
         ),
         "sdxl": Recipe(
-            source="released SDXL launcher at a9cfc4de: 1e-8 x 1024 (scale_lr); with AdamW and bf16 here, Adafactor and fp16 there",
+            source="released SDXL launcher at a9cfc4de: 1e-8 x 1024 (scale_lr); with bf16 here, fp16 there",
             algorithm={"beta": 5000.0, "inversion_steps": 10},
             training={"steps": 400, "batch": 1024, "micro_batch": 1, "learning_rate": 1.024e-5, "warmup": 200,
                       "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "picture_size": "nominal"},
+                      "picture_size": "nominal", "optimizer": "adafactor"},
         ),
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)

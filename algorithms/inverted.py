@@ -31,8 +31,9 @@ def invert_pair(
         return torch.cat(sides)
 
     inverted = invert(
-        predict, process, clean, torch.cat([t, t]), steps=steps, landing=landing, renoise=renoise, eta=eta, noise=noise
-    )
+        predict, process, clean, torch.cat([t, t]), steps=steps, landing=landing, renoise=renoise, eta=eta, noise=noise,
+        anyone=policy.anyone,
+    )  # fmt: skip
     target = process.target(clean, inverted.noise, inverted.timesteps)
     winner, loser = inverted.latents.chunk(2)
     target_winner, target_loser = target.chunk(2)

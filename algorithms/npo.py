@@ -41,7 +41,7 @@ class NPO(Wrapper):
                       "caption_dropout": 0.0, "weights": "lora", "lora_rank": 8},
         ),
         "sdxl": Recipe(
-            source="released script at a14f1db: beta 2000, factor 1/2, no caption dropout, true sizes; the released weights are those of step 2000; with AdamW and bf16 here, 8-bit AdamW and fp16 there",
+            source="released script at a14f1db: beta 2000, factor 1/2, no caption dropout, true sizes; the released weights are those of step 2000; with AdamW (see optimizer=adamw-8bit) and bf16 here, 8-bit AdamW and fp16 there",
             algorithm={"objective": "dpo", "objective_fields": {"beta": 2000.0}},
             training={"steps": 2000, "batch": 60, "micro_batch": 2, "learning_rate": 5e-6, "warmup": 0,
                       "caption_dropout": 0.0, "weights": "lora", "lora_rank": 8, "precision": "bf16",

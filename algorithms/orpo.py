@@ -63,7 +63,7 @@ class ORPO(ReferenceFreeAlgorithm):
             training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
         ),
         "sdxl": Recipe(
-            source="diffusers' README of its ORPO script: LoRA, batch 8 x 2, true sizes, 8-bit AdamW and fp16; here AdamW, bf16 and the right sign",
+            source="diffusers' README of its ORPO script: LoRA, batch 8 x 2, true sizes, 8-bit AdamW and fp16; here AdamW (see optimizer=adamw-8bit), bf16 and the right sign",
             algorithm={"beta": 0.1, "compare": "likelihoods"},
             training={"steps": 2000, "batch": 16, "micro_batch": 2, "learning_rate": 1e-5, "warmup": 0,
                       "caption_dropout": 0.0, "weights": "lora", "lora_rank": 8, "precision": "bf16",

@@ -54,7 +54,7 @@ class SelfNPO(Algorithm):
                       "caption_dropout": 0.0},
         ),
         "sdxl": Recipe(
-            source="released code at a14f1db, no caption dropout; with AdamW and bf16 here, 8-bit AdamW and fp16 there, which also tells where its random crop was",
+            source="released code at a14f1db, no caption dropout; with AdamW (see optimizer=adamw-8bit) and bf16 here, 8-bit AdamW and fp16 there, which also tells where its random crop was",
             algorithm={"grid": 40, "guidance_scale": -5.0},
             training={"steps": 1000, "batch": 10, "micro_batch": 1, "learning_rate": 1e-7, "warmup": 0, "weight_decay": 0.0,
                       "caption_dropout": 0.0, "precision": "bf16", "gradient_checkpointing": True,

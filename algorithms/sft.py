@@ -29,10 +29,10 @@ class SFT(Algorithm):
                       "caption_dropout": 0.2},
         ),
         "sdxl": Recipe(
-            source="DiffusionDPO at 5233e759, --train_method sft, with the settings of its SDXL launcher; with AdamW and bf16 here, Adafactor and fp16 there",
+            source="DiffusionDPO at 5233e759, --train_method sft, with the settings of its SDXL launcher; with bf16 here, fp16 there",
             training={"steps": 2000, "batch": 2048, "micro_batch": 1, "learning_rate": 2.048e-5, "warmup": 200,
                       "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "picture_size": "nominal"},
+                      "picture_size": "nominal", "optimizer": "adafactor"},
         ),
     }  # fmt: skip
 

@@ -59,11 +59,11 @@ class SmPO(PairwiseAlgorithm):
                       "caption_dropout": 0.2},
         ),
         "sdxl": Recipe(
-            source="released SDXL launcher at 8922d54f: 1e-8 x 1024 (scale_lr), from the base; with AdamW and bf16 here, Adafactor and fp16 there",
+            source="released SDXL launcher at 8922d54f: 1e-8 x 1024 (scale_lr), from the base; with bf16 here, fp16 there",
             algorithm={"beta": 5000.0, "inversion_steps": 10},
             training={"steps": 200, "batch": 1024, "micro_batch": 1, "learning_rate": 1.024e-5, "warmup": 100,
                       "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "picture_size": "nominal"},
+                      "picture_size": "nominal", "optimizer": "adafactor"},
         ),
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)

@@ -6,12 +6,13 @@ import abc
 import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from bench.optimizers import known_optimizer
 from bench.randomness import Draws
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ MetricNames = Annotated[
     tuple[str, ...], BeforeValidator(lambda names: names.split(",") if isinstance(names, str) else names)
 ]
 """Names of registered metrics, typed as ``a,b``."""
+
+OptimizerName = Annotated[str, AfterValidator(known_optimizer)]
 
 PictureSize = Literal["true", "nominal"]
 
@@ -142,9 +145,15 @@ class TrainingSettings(BaseModel):
     )
     batch: int = Field(default=32, gt=0, description="pairs in one optimizer step, over all processes")
     micro_batch: int = Field(default=32, gt=0, description="pairs in one forward pass of one process")
-    learning_rate: float = Field(default=1e-4, gt=0, description="peak learning rate, after warm-up constant")
+    optimizer: OptimizerName = Field(
+        default="adamw", description="adamw, adafactor (less memory), or adamw-8bit (less still, CUDA only)"
+    )
+    learning_rate: float = Field(default=1e-4, gt=0, description="peak learning rate")
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant", description="the rate after warm-up: constant, or half a cosine down to 0 at the last step"
+    )
     warmup: int = Field(default=10, ge=0, description="optimizer steps of linear warm-up")
-    weight_decay: float = Field(default=1e-2, ge=0, description="AdamW weight decay")
+    weight_decay: float = Field(default=1e-2, ge=0, description="weight decay, decoupled from the gradient")
     clip_norm: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     caption_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of pairs trained with an empty caption")
     weights: Literal["full", "lora"] = Field(default="full", description="train all weights, or low-rank adapters")
@@ -154,7 +163,18 @@ class TrainingSettings(BaseModel):
     )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of the network")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
+    compile: bool = Field(
+        default=False, description="compile the network (torch.compile): minutes at first, then faster"
+    )
     checkpoint_seconds: float = Field(default=60.0, ge=0, description="seconds between checkpoints; 0 saves every step")
+
+    @model_validator(mode="after")
+    def _cosine_has_an_end(self) -> Self:
+        if self.schedule == "cosine" and self.budget is not None:
+            raise ValueError(
+                "schedule=cosine ends with a number of steps; leave --budget out, or give schedule=constant"
+            )
+        return self
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

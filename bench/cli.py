@@ -89,9 +89,7 @@ def run(
     label = name or run_name(overrides if init is None else {**overrides, "init": experiment.init.record.digest})
     for each, algorithm, settings in plans:
         experiment.refuse_unfit(each, algorithm, settings)
-    if experiment.accelerator.is_main_process:
-        experiment.judge_base()
-    experiment.accelerator.wait_for_everyone()
+    experiment.judge_base()
     for each, algorithm, settings in plans:
         for seed in numbers:
             folder = experiment.run(each, algorithm, settings, label=label, seed=seed, typed=sys.argv[1:]).folder
@@ -187,8 +185,8 @@ def eval_(
     judges = None if metrics is None else split_names(metrics)
     experiment = Experiment(model, runs, data=None, prompts=prompts, metrics=judges, generation=generation)
     request = Request(run, weights, name, negative, alpha, beta, scales)
-    if experiment.accelerator.is_main_process:
-        for evaluation in judge(experiment, request):
+    for evaluation in judge(experiment, request):
+        if experiment.accelerator.is_main_process:
             Console(stderr=True).print(f"done: {evaluation.folder}", highlight=False, soft_wrap=True)
 
 

@@ -18,6 +18,7 @@ from bench.guidance import Networks
 from bench.images import together
 from bench.metric import Metric, pieces
 from bench.models.family import ModelFamily
+from bench.processes import ALONE, Processes
 from bench.progress import Progress
 from bench.protocol import GenerationSettings, Protocol, Variant
 from bench.randomness import normal
@@ -38,8 +39,12 @@ def evaluate(
     variant: Variant | None,
     prompts: Sequence[str],
     metrics: Mapping[str, Metric],
+    processes: Processes = ALONE,
 ) -> Evaluation:
     """Judge some weights under the protocol, from where an earlier call stopped.
+
+    Several processes share images and scores and make the same as one alone: an image is drawn with the same neighbours whoever
+    draws it, and the main process writes the scores in their order.
 
     Args:
         evaluation: where images and scores go.
@@ -48,6 +53,7 @@ def evaluate(
         variant: how the sampling departs from the protocol's; None if it does not.
         prompts: the protocol's prompts.
         metrics: the scorers by name.
+        processes: who does it; all see the same files.
 
     Raises:
         UserError: a metric returns scores that are not finite, too few, or all the same.
@@ -56,13 +62,45 @@ def evaluate(
     items = [(p, i) for p in range(len(prompts)) for i in range(settings.images_per_prompt)]
     metrics = {name: metric.for_prompts(prompts) for name, metric in metrics.items()}
     described = _described(metrics, protocol)
+    judged = processes.from_main(lambda: _judged(evaluation, described, len(items)))
+    if judged is None:
+        return evaluation
+    if processes.main:
+        _begin(evaluation, protocol, variant, prompts, judged)
+
+    _generate(evaluation, title, load_networks, model, protocol, variant, prompts, items, processes)
+    pictures = [Picture(evaluation.image(p, i), prompts[p], {"prompt_index": p, "image_index": i}) for p, i in items]
+    for name, metric in metrics.items():
+        signature = described[name]["signature"]
+        scores = score_pictures(evaluation.scores, title, name, metric, signature, pictures, processes)
+        refuse_constant(name, metric, scores, title)
+        judged[name] = described[name]
+        if processes.main:
+            write_json(evaluation.folder / "metrics.json", judged)
+    if processes.main:
+        (evaluation.folder / "DONE").touch()
+    return evaluation
+
+
+def _judged(
+    evaluation: Evaluation, described: Mapping[str, dict[str, Any]], images: int
+) -> dict[str, dict[str, Any]] | None:
+    """The metrics of an earlier call that are good still; None when nothing is left to do."""
     judged = {
         name: value
-        for name, value in _complete(evaluation, len(items)).items()
+        for name, value in _complete(evaluation, images).items()
         if value["signature"] == described.get(name, value)["signature"]
     }
-    if evaluation.done and described.keys() <= judged.keys():
-        return evaluation
+    return None if evaluation.done and described.keys() <= judged.keys() else judged
+
+
+def _begin(
+    evaluation: Evaluation,
+    protocol: Protocol,
+    variant: Variant | None,
+    prompts: Sequence[str],
+    judged: Mapping[str, Any],
+) -> None:
     (evaluation.folder / "DONE").unlink(missing_ok=True)
     evaluation.images.mkdir(parents=True, exist_ok=True)
     if variant is not None:
@@ -70,16 +108,6 @@ def evaluate(
     write_json(evaluation.folder / "protocol.json", protocol.model_dump())
     write_json(evaluation.folder / "prompts.json", list(prompts))
     write_json(evaluation.folder / "metrics.json", judged)
-
-    _generate(evaluation, title, load_networks, model, protocol, variant, prompts, items)
-    pictures = [Picture(evaluation.image(p, i), prompts[p], {"prompt_index": p, "image_index": i}) for p, i in items]
-    for name, metric in metrics.items():
-        scores = score_pictures(evaluation.scores, title, name, metric, described[name]["signature"], pictures)
-        refuse_constant(name, metric, scores, title)
-        judged[name] = described[name]
-        write_json(evaluation.folder / "metrics.json", judged)
-    (evaluation.folder / "DONE").touch()
-    return evaluation
 
 
 def evaluation_noise(settings: GenerationSettings, prompt: str, image_index: int, shape: Sequence[int]) -> torch.Tensor:
@@ -96,10 +124,13 @@ def _generate(
     variant: Variant | None,
     prompts: Sequence[str],
     items: Sequence[Item],
+    processes: Processes,
 ) -> None:
     size = (protocol.generation.height, protocol.generation.width)
     chunks = [items[piece] for piece in pieces(len(items), together(*size))]
-    missing = [chunk for chunk in chunks if not all(evaluation.image(*item).exists() for item in chunk)]
+    missing = processes.from_main(
+        lambda: [chunk for chunk in chunks if not all(evaluation.image(*item).exists() for item in chunk)]
+    )
     if not missing:
         return
     settings, networks = protocol.sampled_by(variant), load_networks()
@@ -107,12 +138,14 @@ def _generate(
     shape = model.latent_shape(settings.height, settings.width)
     left = sum(map(len, missing))
     with Progress(f"images of {title}", total=len(items), done=len(items) - left) as progress:
-        for chunk in missing:
-            noise = torch.stack([evaluation_noise(settings, prompts[p], i, shape) for p, i in chunk]).to(device)
-            pictures = draw(model, networks, [prompts[p] for p, _ in chunk], noise, settings)
-            for item, picture in zip(chunk, pictures, strict=True):
-                _save_image(evaluation, item, picture, prompts[item[0]], protocol, variant)
-            progress.advance(len(chunk))
+        for piece in pieces(len(missing), processes.count):  # a chunk for every process
+            for chunk in processes.share(missing[piece]):
+                noise = torch.stack([evaluation_noise(settings, prompts[p], i, shape) for p, i in chunk]).to(device)
+                pictures = draw(model, networks, [prompts[p] for p, _ in chunk], noise, settings)
+                for item, picture in zip(chunk, pictures, strict=True):
+                    _save_image(evaluation, item, picture, prompts[item[0]], protocol, variant)
+            progress.advance(sum(map(len, missing[piece])))
+    processes.gathered([])  # all images are there
 
 
 def _save_image(

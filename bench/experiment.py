@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime as dt
 import functools
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
 
 from bench import registry
 from bench.algorithm import Algorithm, Need, Recipe, TrainingSettings
@@ -25,10 +23,13 @@ from bench.errors import UserError
 from bench.evaluation import evaluate
 from bench.files import write_json
 from bench.guidance import ALPHA, BETA
+from bench.layout import choose_layout, connect
 from bench.metric import EmbeddingMetric, Metric
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
+from bench.optimizers import OPTIMIZERS
 from bench.prepare import PrepareContext
+from bench.processes import Processes
 from bench.prompts import read_prompts
 from bench.protocol import GenerationSettings, Protocol, prompts_digest
 from bench.runs import CACHE, Evaluation, RunFolder, surveys_folder
@@ -67,10 +68,7 @@ class Experiment:
     ) -> None:
         found = find_model(model)
         self.name, self.card, self.recipe, self.runs = found.name, found.card, found.recipe, runs
-        patience = InitProcessGroupKwargs(
-            timeout=dt.timedelta(days=7)
-        )  # while the main process judges, all others wait
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
+        self.accelerator = connect()
         self._judges = list(self.card.metrics) if metrics is None else metrics
         for judge in self._judges:
             registry.metrics.point(judge)
@@ -140,18 +138,26 @@ class Experiment:
             return released_weights(self.runs, self.name, folder, None, self.load_model().network)
         return find_run(self.runs, self.name, self.base, typed)
 
+    @contextlib.contextmanager
+    def held(self, run: RunFolder, *, wait: bool = False) -> Iterator[None]:
+        """Hold a run's folder for all processes of this command; see `RunFolder.locked`."""
+        with run.locked(wait=wait) if self.accelerator.is_main_process else contextlib.nullcontext():
+            self.accelerator.wait_for_everyone()
+            yield
+
     def judge_base(self) -> None:
-        """Evaluate the base model; a process that comes second waits for the first."""
-        with self.base.run.locked(wait=True):
+        """Evaluate the base model; a command that comes second waits for the first."""
+        with self.held(self.base.run, wait=True):
             self.judge(own_slots(self.base, self.base, self.protocol.generation.guidance_scale))
 
     def judge(self, slots: Slots) -> Evaluation:
         """Evaluate some weights under the protocol, with guidance of any kind; the caller holds the owner's folder."""
         owner, variant = slots.owner, slots.variant(self.protocol)
-        owner.run.begin(dict(owner.config))
-        if not owner.run.done:  # not trained here
-            write_environment(owner.run)
-            owner.run.finish()
+        if self.accelerator.is_main_process:
+            owner.run.begin(dict(owner.config))
+            if not owner.run.done:  # not trained here
+                write_environment(owner.run)
+                owner.run.finish()
         own = own_slots(owner, self.base, self.protocol.generation.guidance_scale).variant(self.protocol)
         signature = self.protocol.signature
         if variant is None or variant == own:
@@ -168,6 +174,7 @@ class Experiment:
             variant,
             self.prompts,
             self.metrics,
+            Processes(self.accelerator),
         )
 
     def run(
@@ -189,16 +196,14 @@ class Experiment:
         """
         _ = self.data  # by every process: reading waits for the main one
         run = RunFolder(self.runs / self.name / name / label / f"seed-{seed}")
-        main = self.accelerator.is_main_process
-        with run.locked() if main else contextlib.nullcontext():
-            if main:
+        with self.held(run):
+            if self.accelerator.is_main_process:
                 self._begin(run, name, algorithm, settings, label, seed, typed)
             self.accelerator.wait_for_everyone()
             if not run.done:
                 self._train(run, algorithm, settings, seed)
-            if main:
-                weights = run_weights(self.runs, run)
-                self.judge(own_slots(weights, self.base, self.protocol.generation.guidance_scale))
+            weights = run_weights(self.runs, run)
+            self.judge(own_slots(weights, self.base, self.protocol.generation.guidance_scale))
         return run
 
     def _begin(
@@ -260,7 +265,9 @@ class Experiment:
         return self.runs / CACHE / f"{data.digest}-{model.encoders_digest}-{model.resolution}"
 
     def refuse_unfit(self, name: str, algorithm: Algorithm, settings: TrainingSettings) -> None:
-        """Raise a `UserError` that says why the algorithm cannot run here, if it cannot."""
+        """Raise a `UserError` that says why the algorithm cannot run here with these settings, if it cannot."""
+        OPTIMIZERS[settings.optimizer].refuse(self.accelerator.device)
+        choose_layout(self.accelerator).check(settings)
         if settings.weights == "lora" and self.init.folder is not None:
             raise UserError(
                 f"{name} would train adapters of {self.init.record.title}, which say nothing without it; "

@@ -39,6 +39,7 @@ def invert(
     renoise: Renoise = "none",
     eta: float = 0.0,
     noise: Callable[[int], Tensor] | None = None,
+    anyone: Callable[[bool], bool] = bool,
 ) -> Inversion:
     """Invert ``x_0`` up to per-sample times with DDIM, optionally with one ReNoise refinement.
 
@@ -57,6 +58,7 @@ def invert(
             as the released SmPO code does.
         eta: noise added after each step, as a share of the DDPM standard deviation (InPO: 0.1).
         noise: ``noise(k)`` gives the standard normal noise (B, ...) of grid step k; needed when ``eta`` > 0.
+        anyone: see `bench.policy.Policy.anyone`.
 
     Returns:
         Latents, times and noise; latents and noise in at least float32.
@@ -74,8 +76,12 @@ def invert(
     start = torch.full_like(timesteps, first - stride)
     for step in range(steps + 1):
         rows = (start < goal).nonzero().flatten()
-        if len(rows) == 0:
+        if not anyone(len(rows) > 0):
             break
+        if len(rows) == 0:
+            for _ in range(1 if renoise == "none" else 2):
+                predict(x0[:1], goal[:1], goal.new_zeros(1))  # in vain, with those who still need the network
+            continue
         source, end = start[rows], torch.minimum(start[rows] + stride, goal[rows])
         # the clean latents count as time 0: only the released code asks the network about negative times
         asked = source if landing == "official" else source.clamp(min=0)

@@ -57,7 +57,7 @@ def judge(experiment: Experiment, request: Request) -> Iterator[Evaluation]:
     experiment.judge_base()
     for scale in scales:
         slots = Slots(positive, scale, negative, alpha, beta)
-        with slots.owner.run.locked(wait=True):
+        with experiment.held(slots.owner.run, wait=True):
             yield experiment.judge(slots)
 
 

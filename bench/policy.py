@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.algorithm import TrainingSettings
+from bench.layout import Layout, Replicated
 from bench.ledger import Ledger
 from bench.models.family import ModelFamily
 from bench.models.framing import Framing
@@ -26,17 +27,26 @@ class Policy:
 
     Args:
         with_reference: whether the algorithm asks for a reference.
+        layout: how the weights lie over the processes; None for one process alone.
 
     Attributes:
         network: the trainable network.
         ledger: counts every forward and backward.
         memory: remembered values of the trainable weights, by name and parameter; part of every checkpoint.
+        whole_network: gives the main process the network with whole weights, for saving; every process must call it.
     """
 
     def __init__(
-        self, model: ModelFamily, settings: TrainingSettings, ledger: Ledger, *, with_reference: bool = True
+        self,
+        model: ModelFamily,
+        settings: TrainingSettings,
+        ledger: Ledger,
+        *,
+        with_reference: bool = True,
+        layout: Layout | None = None,
     ) -> None:
         self.model, self.ledger = model, ledger
+        self._layout = layout or Replicated()
         self.memory: dict[str, dict[str, Tensor]] = {}
         self._autocast = settings.precision == "bf16"
         self._with_reference = with_reference
@@ -52,6 +62,15 @@ class Policy:
         if settings.gradient_checkpointing:
             self.network.train()  # diffusers recomputes only in training mode; none of our networks has dropout
             self.network.enable_gradient_checkpointing()  # type: ignore[operator]
+        if self._reference is not None and self._autocast:
+            halve(self._reference)
+        if settings.compile:
+            self.network.compile()
+            if self._reference is not None:
+                self._reference.compile()
+        self.whole_network = self._layout.place(self.network)
+        if self._reference is not None:
+            self._layout.place(self._reference)
 
     @property
     def process(self) -> Process:
@@ -67,6 +86,7 @@ class Policy:
         self.ledger.policy_forwards += len(latents)
         if torch.is_grad_enabled():
             self.ledger.policy_backwards += len(latents)
+        self._layout.together("the policy with gradient" if torch.is_grad_enabled() else "the policy")
         return self._run(self.network, latents, timesteps, condition)
 
     @torch.no_grad()
@@ -79,6 +99,7 @@ class Policy:
         if not self._with_reference:
             raise ValueError("an algorithm that asks for the reference must state Need.REFERENCE in its needs")
         self.ledger.reference_forwards += len(latents)
+        self._layout.together("the reference")
         if self._reference is not None:
             return self._run(self._reference, latents, timesteps, condition)
         with adapters_off(self.network):
@@ -98,7 +119,17 @@ class Policy:
     def remembered(self, name: str, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """The raw prediction with remembered weights, without gradient; shape of ``latents``."""
         self.ledger.reference_forwards += len(latents)
-        return self._run(_Replaced(self.network, self.memory[name]), latents, timesteps, condition)
+        self._layout.together(f"remembered weights {name}")
+        replaced = self._layout.replaced(self.network, self.memory[name])
+        return self._run(replaced, latents, timesteps, condition)
+
+    def anyone(self, wish: bool) -> bool:
+        """Whether an algorithm must go on asking the network, because of this process's pairs or another's.
+
+        Processes that split the weights between them ask together, or wait for each other forever: a loop whose length depends
+        on the pairs goes on while anyone wishes it, and asks in vain where this process has nothing left.
+        """
+        return self._layout.anyone(wish)
 
     def forward_flops(self, condition: Mapping[str, Tensor]) -> int:
         """Floating-point operations of one forward of one image at the model's resolution, under any condition of one row."""
@@ -119,15 +150,14 @@ class Policy:
             return self.model.predict(network, latents, self.process.network_times(timesteps), condition)
 
 
-class _Replaced(nn.Module):
-    """A network that computes with other values of some parameters, without a second copy of the rest."""
+def halve(network: nn.Module) -> None:
+    """Keep in bfloat16, in place, what autocast to bfloat16 casts anyway: the weights of linear layers and convolutions.
 
-    def __init__(self, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self._network, self._weights = [network], weights  # in a list, lest it be registered as a part
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return torch.func.functional_call(self._network[0], dict(self._weights), args, kwargs)
+    So the predictions under autocast stay what they were to the last bit, in about half the memory.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            module.to(torch.bfloat16)
 
 
 def add_adapters(model: ModelFamily, rank: int) -> nn.Module:

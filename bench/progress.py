@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -23,6 +24,8 @@ class Progress:
 
     def __init__(self, title: str, *, total: int, done: int = 0) -> None:
         self._title, self._total, self._done, self._first = title, total, done, done
+        # of several processes only the first speaks; the launcher numbers them before anything of ours runs
+        self._silent = os.environ.get("RANK", "0") != "0"
         self._console = Console(stderr=True)
         self._bar: RichProgress | None = None
         self._figures = ""
@@ -30,7 +33,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._started = self._printed = time.monotonic()
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._silent:
             self._bar = RichProgress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(), TextColumn("{task.fields[figures]}"), console=self._console,
@@ -65,6 +68,8 @@ class Progress:
         return (self._done - self._first) / max(1e-9, time.monotonic() - self._started)
 
     def _print(self) -> None:
+        if self._silent:
+            return
         self._printed = time.monotonic()
         rate = self._rate()
         left = f"{(self._total - self._done) / rate:.0f} s left" if rate else "time left unknown"

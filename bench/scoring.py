@@ -16,6 +16,7 @@ from bench.files import append_lines, keep_lines, read_lines
 from bench.images import CHUNK, UnreadableImageError, open_image
 from bench.metric import Metric, checked_scores, pieces
 from bench.prefetch import prefetched
+from bench.processes import ALONE, Processes
 from bench.progress import Progress
 
 
@@ -40,7 +41,13 @@ class Picture:
 
 
 def score_pictures(
-    records: Path, title: str, name: str, metric: Metric, signature: str, pictures: Sequence[Picture]
+    records: Path,
+    title: str,
+    name: str,
+    metric: Metric,
+    signature: str,
+    pictures: Sequence[Picture],
+    processes: Processes = ALONE,
 ) -> list[float]:
     """Score images in chunks, from where an earlier call stopped; the next chunk is decoded while the metric works on one.
 
@@ -50,6 +57,7 @@ def score_pictures(
         title: what the progress display calls the images.
         name: the metric's registered name.
         signature: of the metric under its settings.
+        processes: who does it; each scores whole chunks, and the main process writes them in order.
 
     Returns:
         Raw scores, one for each picture.
@@ -58,36 +66,60 @@ def score_pictures(
         UserError: a metric returns scores that are not finite, or too few; or an image has vanished meanwhile.
     """
     chunks = [pictures[piece] for piece in pieces(len(pictures), CHUNK)]
+    values = processes.from_main(lambda: _take_up(records, name, signature, chunks))
+    missing = [place for place, scores in enumerate(values) if scores is None]
+    done = sum(len(scores) for scores in values if scores is not None)
+    rounds = [processes.share(missing[piece]) for piece in pieces(len(missing), processes.count)]  # a chunk each
+
+    def opened(places: Sequence[int]) -> list[list[Image.Image]]:
+        return [[_opened(picture.path) for picture in chunks[place]] for place in places]
+
+    with Progress(f"{name} of {title}", total=len(pictures), done=done) as progress:
+        for places, images in prefetched(opened, rounds):
+            mine = [
+                (place, _score_chunk(name, metric, chunks[place], chunk))
+                for place, chunk in zip(places, images, strict=True)
+            ]
+            for place, scores in processes.gathered(mine):
+                values[place] = scores
+                if processes.main:
+                    _record(records, name, signature, chunks[place], scores)
+                progress.advance(len(scores))
+    return [score for scores in values if scores is not None for score in scores]
+
+
+def _take_up(records: Path, name: str, signature: str, chunks: Sequence[Sequence[Picture]]) -> list[list[float] | None]:
+    """The scores of every chunk that an earlier call finished, None for the others, whose lines go."""
     written = read_lines(records)
-    fields = tuple(pictures[0].key) if pictures else ()
+    fields = tuple(chunks[0][0].key) if chunks else ()
     known = {
         tuple(record[field] for field in fields): record
         for record in written
         if record["metric"] == name and record["signature"] == signature
     }
-    missing = [chunk for chunk in chunks if not all(picture.place in known for picture in chunk)]
-    left = {picture.place for chunk in missing for picture in chunk}
+    done = [all(picture.place in known for picture in chunk) for chunk in chunks]
     kept = [record for record in written if record["metric"] != name]
-    kept += [known[picture.place] for picture in pictures if picture.place not in left]
+    kept += [known[picture.place] for chunk, whole in zip(chunks, done, strict=True) if whole for picture in chunk]
     keep_lines(records, kept)  # without a last line that a crash cut short
-    with Progress(f"{name} of {title}", total=len(pictures), done=len(pictures) - len(left)) as progress:
-        for chunk, images in prefetched(_opened, missing):
-            scores = checked_scores(name, metric.score(images, [picture.prompt for picture in chunk]), len(chunk))
-            lines = [
-                {**picture.key, "metric": name, "score": score, "signature": signature}
-                for picture, score in zip(chunk, scores, strict=True)
-            ]
-            append_lines(records, [json.dumps(line, ensure_ascii=False) for line in lines])
-            known |= {picture.place: line for picture, line in zip(chunk, lines, strict=True)}
-            progress.advance(len(chunk))
-    return [known[picture.place]["score"] for picture in pictures]
+    return [
+        [known[picture.place]["score"] for picture in chunk] if whole else None
+        for chunk, whole in zip(chunks, done, strict=True)
+    ]
 
 
-def _opened(chunk: Sequence[Picture]) -> list[Image.Image]:
-    return [_open(picture.path) for picture in chunk]
+def _score_chunk(name: str, metric: Metric, chunk: Sequence[Picture], images: Sequence[Image.Image]) -> list[float]:
+    return checked_scores(name, metric.score(images, [picture.prompt for picture in chunk]), len(chunk))
 
 
-def _open(path: Path) -> Image.Image:
+def _record(records: Path, name: str, signature: str, chunk: Sequence[Picture], scores: Sequence[float]) -> None:
+    lines = [
+        {**picture.key, "metric": name, "score": score, "signature": signature}
+        for picture, score in zip(chunk, scores, strict=True)
+    ]
+    append_lines(records, [json.dumps(line, ensure_ascii=False) for line in lines])
+
+
+def _opened(path: Path) -> Image.Image:
     try:
         return open_image(path)
     except UnreadableImageError as error:

@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.algorithm import Algorithm, Need, PairBatch, PictureSize, StepOutput, TrainingSettings
-from bench.checkpoint import load_checkpoint, save_checkpoint
+from bench.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData
 from bench.errors import UserError
 from bench.files import append_lines, keep_lines, replace_folder, write_json
+from bench.layout import choose_layout
 from bench.ledger import COUNTS, Ledger
 from bench.metric import pieces
 from bench.models.family import ModelFamily
+from bench.optimizers import OPTIMIZERS, rate_at
 from bench.policy import Policy
 from bench.progress import Progress
 from bench.randomness import Draws, batch_rows
@@ -59,18 +61,20 @@ def train(
     Raises:
         DivergedError: a loss or a gradient is not finite (raised before the step, so that the weights stay good), or the first
             loss is not what identical policy and reference must give.
-        UserError: there are more processes than pairs in a batch.
+        UserError: the processes cannot share a batch.
     """
-    if settings.batch < accelerator.num_processes:
-        raise UserError(f"batch={settings.batch} is too small for {accelerator.num_processes} processes; start fewer")
+    layout = choose_layout(accelerator)
+    layout.check(settings)
     ledger = Ledger()
     ledger.forget_memory(accelerator.device)
-    policy = Policy(model, settings, ledger, with_reference=Need.REFERENCE in algorithm.needs)
+    policy = Policy(model, settings, ledger, with_reference=Need.REFERENCE in algorithm.needs, layout=layout)
     parameters = policy.parameters()
     tensors = [parameter for _, parameter in parameters]
-    optimizer = torch.optim.AdamW(tensors, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    kind = OPTIMIZERS[settings.optimizer]
+    optimizer = kind.build(tensors, settings.learning_rate, settings.weight_decay)
+    state = TrainingState(parameters, optimizer, policy.memory, layout)
 
-    start = load_checkpoint(run.checkpoints, parameters, optimizer, ledger, policy.memory)
+    start = load_checkpoint(run.checkpoints, state, ledger)
     if start == 0:
         ledger.reference_forwards = prepared_forwards
         algorithm.begin(policy)
@@ -82,8 +86,12 @@ def train(
 
     def save(step: int) -> None:
         total = _over_processes(ledger, accelerator)
+        tensors = {}
+        for name, value in state.tensors():
+            if accelerator.is_main_process:
+                tensors[name] = value.cpu().contiguous()
         if accelerator.is_main_process:
-            save_checkpoint(run.checkpoints, step, parameters, optimizer, total, policy.memory)
+            save_checkpoint(run.checkpoints, step, tensors, total)
         accelerator.wait_for_everyone()
 
     def micro_batches(step: int) -> Iterator[PairBatch]:
@@ -113,20 +121,21 @@ def train(
             for batch in micro_batches(step):
                 output = algorithm.step(dataclasses.replace(batch, survey=survey), policy)
                 _check_losses(output, batch, step)
+                layout.together("backward")
                 (output.losses.sum() / settings.batch).backward()
                 outputs.append(dataclasses.replace(output, losses=output.losses.detach()))
-            _sum_over_processes(tensors, accelerator)
+            layout.sum_gradients(tensors)
 
             # Diagnostics of the global batch, and the two checks that come before the step.
             record = _diagnose(outputs, settings.batch, policy.process.train_timesteps, accelerator)
             if step == 0:
                 _check_start(algorithm, record)
-            norm = torch.nn.utils.clip_grad_norm_(tensors, settings.clip_norm).item()
+            norm = layout.whole(torch.nn.utils.clip_grad_norm_(tensors, settings.clip_norm)).item()
             if not math.isfinite(norm):
                 raise DivergedError(f"the gradient is not finite at step {step}; lower the learning rate or raise beta")
 
             # The step.
-            rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup))
+            rate = rate_at(settings, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
@@ -148,9 +157,10 @@ def train(
                 saved = time.monotonic()
 
     total = _over_processes(ledger, accelerator)
+    total.flops = round(total.spent("forwards")) * policy.forward_flops(encoded.condition([""]))
+    trained = policy.whole_network()
     if accelerator.is_main_process:
-        total.flops = round(total.spent("forwards")) * policy.forward_flops(encoded.condition([""]))
-        replace_folder(run.weights, lambda beside: model.save_trained(policy.network, beside))
+        replace_folder(run.weights, lambda beside: model.save_trained(trained, beside))
         write_json(run.folder / "ledger.json", dataclasses.asdict(total))
         run.finish()
     accelerator.wait_for_everyone()
@@ -260,14 +270,6 @@ def _check_start(algorithm: Algorithm, record: dict[str, float]) -> None:
         raise DivergedError(
             f"the loss at step 0 is {record['loss']}, but identical policy and reference must give {expected}"
         )
-
-
-def _sum_over_processes(tensors: Sequence[torch.nn.Parameter], accelerator: Accelerator) -> None:
-    if accelerator.num_processes > 1:
-        for parameter in tensors:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            parameter.grad = accelerator.reduce(parameter.grad, reduction="sum")
 
 
 def _over_processes(ledger: Ledger, accelerator: Accelerator) -> Ledger:

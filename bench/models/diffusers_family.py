@@ -50,8 +50,7 @@ class DiffusersFamily(ModelFamily):
 
     @functools.cached_property
     def network(self) -> nn.Module:
-        network: nn.Module = self._folder.load_model(self.network_name, self._device)
-        return network
+        return arranged(self._folder.load_model(self.network_name, self._device))
 
     @functools.cached_property
     def network_config(self) -> Mapping[str, Any]:
@@ -155,8 +154,7 @@ class DiffusersFamily(ModelFamily):
     def load_trained(self, folder: Path) -> nn.Module:
         if (folder / "config.json").exists():
             kind = self._folder.component_class(self.network_name)
-            network: nn.Module = load_weights(kind, folder, self._device)
-            return network
+            return arranged(load_weights(kind, folder, self._device))
         return with_adapters(self.network, folder, self.network_name)
 
     def start_from(self, folder: Path) -> None:
@@ -165,6 +163,12 @@ class DiffusersFamily(ModelFamily):
             network.fuse_lora()
             network.unload_lora()
         self.network = network
+
+
+def arranged(network: nn.Module) -> nn.Module:
+    """The network with its convolutions' weights in the order that CUDA's kernels want, channels last; elsewhere as it is."""
+    on_cuda = next(network.parameters()).device.type == "cuda"
+    return network.to(memory_format=torch.channels_last) if on_cuda else network  # type: ignore[call-overload,no-any-return]
 
 
 def tokenizer_name(encoder: str) -> str:
@@ -186,6 +190,7 @@ def save_network(network: Any, folder: Path, name: str) -> None:
     Args:
         name: the pipeline's name for the network, the first part of every adapter's name.
     """
+    network.to(memory_format=torch.contiguous_format)  # safetensors takes no other order
     if not getattr(network, "peft_config", None):
         network.save_pretrained(folder, safe_serialization=True)
         return

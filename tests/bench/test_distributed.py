@@ -1,51 +1,11 @@
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from launching import ALONE, TWO, launch, train, weights
 from workshop import Workshop
-
-from bench.runs import RunFolder
-
-HERE = Path(__file__).parent
-ALONE = [sys.executable]
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
-def launch(launcher: list[str], workshop: Workshop, folder: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
-    _ = len(workshop.encoded.latents([0]))  # made once, before the processes ask for it
-    command = [*launcher, str(HERE / "processes.py"), str(workshop.folder), str(folder), json.dumps(settings)]
-    return subprocess.run(
-        command,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(HERE.parent / "helpers"),
-            "OMP_NUM_THREADS": "1",
-            "ACCELERATE_USE_CPU": "1",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def train(launcher: list[str], workshop: Workshop, folder: Path, **settings: Any) -> RunFolder:
-    done = launch(launcher, workshop, folder, **settings)
-    assert done.returncode == 0, done.stderr
-    return RunFolder(folder / "micro" / "algorithm" / "name" / "seed-0")
-
-
-def weights(run: RunFolder) -> dict[str, Tensor]:
-    (file,) = run.weights.glob("*.safetensors")
-    return load_file(file)
 
 
 @pytest.mark.parametrize("batch", [pytest.param(8, marks=pytest.mark.slow, id="even"), pytest.param(5, id="odd")])
@@ -83,7 +43,7 @@ def test_two_processes_go_on_where_one_stopped(workshop: Workshop, tmp_path: Pat
 
 
 def test_more_processes_than_pairs_in_a_batch_are_refused(workshop: Workshop, tmp_path: Path) -> None:
-    done = launch(TWO, workshop, tmp_path, steps=1, batch=1)
+    done = launch(TWO, workshop, {tmp_path: {"steps": 1, "batch": 1}})
     assert done.returncode != 0
     assert "batch=1 is too small for 2 processes" in done.stderr
 

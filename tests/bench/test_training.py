@@ -115,6 +115,16 @@ class TestAccumulation:
         saving = workshop.train(tmp_path / "saving", DPO(), steps=1, gradient_checkpointing=True)
         assert (gradient(saving) - gradient(plain)).norm() < 1e-5 * gradient(plain).norm()
 
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
+    @pytest.mark.parametrize("weights", ["full", "lora"])
+    def test_a_compiled_network_gives_the_same_update(self, workshop: Workshop, tmp_path: Path, weights: str) -> None:
+        plain = workshop.train(tmp_path / "plain", DPO(), steps=1, weights=weights)
+        compiled = workshop.train(tmp_path / "compiled", DPO(), steps=1, weights=weights, compile=True)
+        assert (gradient(compiled) - gradient(plain)).norm() < 1e-4 * gradient(plain).norm()
+        (file,) = compiled.weights.glob("*.safetensors")
+        assert load_file(file).keys() == load_file(plain.weights / file.name).keys()
+
 
 class TestStop:
     @pytest.mark.parametrize(

@@ -36,6 +36,11 @@ def test_unknown_field_names_the_nearest(command: CommandLine) -> None:
     assert "'beta'" in text
 
 
+def test_deepspeed_is_refused_with_what_to_use(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    assert "start with accelerate launch --use_fsdp" in refusal(command, command.train_words())
+
+
 @pytest.mark.parametrize(
     ("setting", "part"),
     [

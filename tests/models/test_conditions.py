@@ -163,6 +163,23 @@ def test_recomputed_activations_give_the_same_gradient(pipeline_folder: Callable
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # of Flux's RMS norm, under any autocast
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_reference_in_half_precision_predicts_the_bits_of_the_policy(
+    pipeline_folder: Callable[..., Path], kind: str
+) -> None:
+    model = load(pipeline_folder(kind))
+    policy = Policy(model, TrainingSettings(precision="bf16"), Ledger())
+    sizes = model.picture_condition(Framing.whole((16, 16)))
+    told = model.encode_text(["a bee"]) | {name: value[None] for name, value in sizes.items()}
+    latents = torch.randn(1, *model.latent_shape(16, 16), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = policy.predict(latents, torch.tensor([300]), told)
+        assert torch.equal(policy.reference(latents, torch.tensor([300]), told), expected)
+    reference, trained = (sum(p.nbytes for p in net.parameters()) for net in (model.network, policy.network))
+    assert reference < 0.6 * trained
+
+
 @pytest.mark.parametrize(("side", "count"), [(64, 32), (512, 16), (768, 7), (1024, 4), (4096, 1)])
 def test_large_pictures_are_made_fewer_at_a_time(side: int, count: int) -> None:
     assert together(side, side) == count

@@ -106,3 +106,11 @@ def test_a_large_network_in_several_shards_loads_and_has_a_digest_of_them_all(
     content = shards[-1].read_bytes()
     shards[-1].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert load(tmp_path / "sharded").digest != before
+
+
+def test_weights_in_the_order_of_cuda_are_saved_as_ever(pipeline_folder: Callable[..., Path], tmp_path: Path) -> None:
+    model = load(pipeline_folder("sdxl"))
+    expected = predict(model, model.network)
+    model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.save_trained(model.network, tmp_path)
+    assert torch.equal(predict(model, model.load_trained(tmp_path)), expected)

@@ -1,0 +1,50 @@
+"""Several processes at one job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+
+T = TypeVar("T")
+
+
+class Processes:
+    """All processes that do one job; each of them must make every call.
+
+    Args:
+        accelerator: their connection; None for one process alone.
+    """
+
+    def __init__(self, accelerator: Accelerator | None = None) -> None:
+        self.count: int = accelerator.num_processes if accelerator else 1
+        self._index: int = accelerator.process_index if accelerator else 0
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes records."""
+        return self._index == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part of some work."""
+        return items[self._index :: self.count]
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives in the main process, in all; it is called nowhere else."""
+        if self.count == 1:
+            return make()
+        values = [make() if self.main else None]
+        broadcast_object_list(values)
+        return values[0]  # type: ignore[return-value]
+
+    def gathered(self, values: Sequence[T]) -> list[T]:
+        """The values of all processes, in order of the processes."""
+        if self.count == 1:
+            return list(values)
+        every: list[T] = gather_object(list(values))
+        return every
+
+
+ALONE = Processes()

@@ -1,0 +1,34 @@
+"""Trains the micro model, on as many processes as it is started on: ``python processes.py WORKSHOP JSON``.
+
+The JSON holds settings by output folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from workshop import Workshop
+
+from algorithms.dpo import DPO
+from bench import PairBatch, StepOutput, registry
+from bench.policy import Policy
+
+
+class Uneven(DPO):
+    """Asks the network once more in one of the processes."""
+
+    def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
+        if os.environ["RANK"] == "1":
+            policy.reference(batch.winner, batch.draws.uniform("timestep").long(), batch.condition)
+        return super().step(batch, policy)
+
+
+if __name__ == "__main__":
+    workshop = Workshop(Path(sys.argv[1]))
+    for folder, settings in json.loads(sys.argv[2]).items():
+        name, fields = settings.pop("algorithm", "dpo"), settings.pop("fields", {})
+        algorithm = (Uneven if name == "uneven" else registry.algorithms.get(name))(**fields)
+        workshop.train(Path(folder), algorithm, data=algorithm.prepare(workshop.data, workshop.context()), **settings)
