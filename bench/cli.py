@@ -205,13 +205,19 @@ def report(
     protocol: Annotated[
         str | None, typer.Option(help="Signature of the protocol to show, when there are several.")
     ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Also what papers have published about the model, in a section apart.")
+    ] = False,
 ) -> None:
     """Compare every run under a folder with the base model: tables with intervals and cost, curves and pictures."""
     from reports.report import make_report, show_report, write_report
+    from reports.table import with_published
 
     if format_ is None and output is not None:
         raise UserError("--output needs --format: markdown, csv, latex, json or html")
     made = make_report(runs, protocol)
+    if published:
+        made = with_published(made)
     if format_ is None:
         show_report(made)
     else:
