@@ -16,6 +16,8 @@ from bench.errors import UserError
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(data_app, name="data")
 
+PROMPTS = "Evaluation prompts: a set (see: bench list prompts), or a text, JSON, CSV, TSV, JSON-lines or Parquet file."
+
 Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
 
 
@@ -41,7 +43,7 @@ def run(
     columns: Annotated[
         str | None, typer.Option(help="The data's own column names, as caption=text,jpg_0=chosen,...")
     ] = None,
-    prompts: Annotated[str | None, typer.Option(help="Evaluation prompts: a text or JSON file.")] = None,
+    prompts: Annotated[str | None, typer.Option(help=PROMPTS)] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Metrics that judge, separated by commas; default: those of the model.")
     ] = None,
@@ -155,7 +157,7 @@ def eval_(
         str | None,
         typer.Option(help="Guidance, instead of the protocol's; several, separated by commas, are a sweep."),
     ] = None,
-    prompts: Annotated[str | None, typer.Option(help="Evaluation prompts: a text or JSON file.")] = None,
+    prompts: Annotated[str | None, typer.Option(help=PROMPTS)] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Metrics that judge, separated by commas; default: those of the model.")
     ] = None,
@@ -183,12 +185,14 @@ def eval_(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="algorithms, metrics, models or families; default: all.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="algorithms, metrics, models, prompts or families; default: all.")
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also citations, formulas, ranges and fields.")
     ] = False,
 ) -> None:
-    """Show algorithms, metrics, models and model families: what they are and who brings them."""
+    """Show algorithms, metrics, models, prompt sets and model families: what they are and who brings them."""
     from bench.listing import show
 
     show(kind, verbose=verbose)

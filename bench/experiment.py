@@ -29,7 +29,7 @@ from bench.metric import EmbeddingMetric, Metric
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
 from bench.prepare import PrepareContext
-from bench.prompts import read_prompts
+from bench.prompts import find_prompts
 from bench.protocol import GenerationSettings, Protocol, prompts_digest
 from bench.runs import CACHE, Evaluation, RunFolder, surveys_folder
 from bench.sampling import compares
@@ -47,7 +47,7 @@ class Experiment:
         runs: folder of all runs.
         data: preference data; None is the model's default.
         columns: names of the data's columns by their names here.
-        prompts: evaluation prompts; None is the model's default.
+        prompts: evaluation prompts, a registered set or a file; None is the model's default.
         metrics: registered names of the metrics that judge; None is those of the model.
         generation: changes to how images are made, by field.
     """
@@ -75,8 +75,10 @@ class Experiment:
         self._data_source, self._columns = data or self.card.data, columns
         prompt_source = prompts or self.card.prompts
         if prompt_source is None:
-            raise UserError(f"model {model!r} has no default evaluation prompts; give --prompts FILE")
-        self.prompts = read_prompts(Path(prompt_source))
+            raise UserError(
+                f"model {model!r} has no default evaluation prompts; give --prompts FILE or a set of: bench list prompts"
+            )
+        self.prompts = find_prompts(prompt_source)
         settings = build(GenerationSettings, {**self.card.generation.model_dump(), **generation}, "images")
         base = self.load_model()
         base.check(settings)
