@@ -136,14 +136,15 @@ def eval_(
         str | None, typer.Option(help="A finished run to judge, for example tiny/dpo/recipe/seed-0; default: the base.")
     ] = None,
     weights: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Released weights to judge: the folder of a diffusers denoiser, of a pipeline, or of a LoRA."
+            help="Released weights to judge: a hub id, the folder of a diffusers denoiser, of a pipeline or of a LoRA, or a "
+            "safetensors file."
         ),
     ] = None,
     negative: Annotated[
         str | None,
-        typer.Option(help="A run, the base's run, or a folder of weights, for the negative slot of guidance."),
+        typer.Option(help="A run, the base's run, or a file or folder of weights, for the negative slot of guidance."),
     ] = None,
     alpha: Annotated[
         float | None,
@@ -162,7 +163,7 @@ def eval_(
         str | None, typer.Option(help="Metrics that judge, separated by commas; default: those of the model.")
     ] = None,
     sampling_steps: Annotated[int | None, typer.Option(help="Sampling steps of the evaluation images.")] = None,
-    name: Annotated[str | None, typer.Option(help="What tables call --weights; default: its folder's name.")] = None,
+    name: Annotated[str | None, typer.Option(help="What tables call --weights; default: its own name.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Judge a base model, a finished run or released weights under the protocol, with any guidance, without training.
@@ -181,6 +182,27 @@ def eval_(
     if experiment.accelerator.is_main_process:
         for evaluation in judge(experiment, request):
             Console(stderr=True).print(f"done: {evaluation.folder}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    run: Annotated[
+        Path, typer.Argument(help="A finished run with weights=lora, for example runs/sdxl/dpo/lora/seed-0")
+    ],
+    output: Annotated[Path, typer.Argument(help="Safetensors file to write.")],
+) -> None:
+    """Write a run's adapters as one file in the LoRA layout that user interfaces share (kohya's).
+
+    Plain diffusers loads a run's weights/ as they are.
+    """
+    from bench.models.adapters import export_adapters
+    from bench.runs import RunFolder
+
+    trained = RunFolder(run)
+    if not trained.done:
+        raise UserError(f"{run} is no finished run; give its folder, for example runs/sdxl/dpo/lora/seed-0")
+    export_adapters(trained.weights, output)
+    Console(stderr=True).print(f"done: {output}", highlight=False, soft_wrap=True)
 
 
 @app.command("list")

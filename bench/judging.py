@@ -20,16 +20,16 @@ class Request:
 
     Attributes:
         run: a finished run to judge; None without.
-        weights: a folder of released weights to judge; None without.  Without run and weights, the base model is judged.
-        name: what tables call released weights; None is the name of their folder.
-        negative: a finished run, the base model's run, or a folder of released weights, for the negative slot; None without.
+        weights: released weights to judge, a file, a folder or a hub id; None without.  Without run and weights, the base model is judged.
+        name: what tables call released weights; None is their own name.
+        negative: a finished run, the base model's run, or a file or folder of released weights, for the negative slot; None without.
         alpha: share of the positive weights' offset in the negative slot; None is all of it.
         beta: share of the negative weights' offset in the negative slot; None is all of it.
         guidance_scales: one evaluation for each; none is the protocol's own.
     """
 
     run: str | None
-    weights: Path | None
+    weights: str | None
     name: str | None
     negative: str | None
     alpha: float | None
@@ -82,12 +82,12 @@ def find_negative(experiment: Experiment, request: Request) -> Weights | None:
     """The weights for the negative slot, if any."""
     if request.negative is None:
         return None
-    folder = Path(request.negative)
-    if folder.is_dir() and not is_run(folder) and not is_run(experiment.runs / folder):
-        return _released(experiment, folder, None)
+    place = Path(request.negative)
+    if place.exists() and not is_run(place) and not is_run(experiment.runs / place):
+        return _released(experiment, request.negative, None)
     return find_run(experiment.runs, experiment.name, experiment.base, request.negative)
 
 
-def _released(experiment: Experiment, folder: Path, name: str | None) -> Weights:
+def _released(experiment: Experiment, typed: str, name: str | None) -> Weights:
     network = experiment.load_model().network
-    return released_weights(experiment.runs, experiment.name, folder, name, network)
+    return released_weights(experiment.runs, experiment.name, typed, name, network)

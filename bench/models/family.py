@@ -138,4 +138,4 @@ class ModelFamily(abc.ABC):
 
     @abc.abstractmethod
     def load_trained(self, folder: Path) -> nn.Module:
-        """Read what `save_trained` wrote, for sampling."""
+        """Read what `save_trained` wrote, or others released in one file or a folder, for sampling."""
