@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -15,37 +16,84 @@ Shapes = Mapping[str, tuple[int, ...]]
 DENOISERS = ("unet.", "transformer.")
 """How a pipeline begins the names of its denoiser's adapters."""
 
+ORIGINAL = "model.diffusion_model."
+"""How a checkpoint of a whole model begins the names of its denoiser where it is no diffusers folder."""
+
+SHARED = "lora_unet_"
+"""How the layout that user interfaces share, kohya's, begins the names of a UNet's layers; dots are underscores in it."""
+
+SHARED_FACTORS = {"lora_down.weight": "lora_A.weight", "lora_up.weight": "lora_B.weight"}
+ALPHA = ".alpha"
+
 FACTORS = {".lora_A.weight": 1, ".lora_B.weight": 0}
 """The two factors of an adapter, each with the axis that it shares with the weight it changes."""
 
 
-def check_fits(folder: Path, network: nn.Module, model: str) -> None:
-    """Check that a folder holds all weights of ``network``, or adapters of it in the layout of diffusers.
+def check_fits(place: Path, network: nn.Module, model: str) -> None:
+    """Check that a file or folder holds all weights of ``network``, or adapters of it.
 
     Args:
-        folder: of safetensors files; with a ``config.json`` they are full weights.
+        place: a safetensors file, or a folder of them.
         network: the base model's denoiser.
         model: its name, for messages.
 
     Raises:
         UserError: a weight is missing, left over, or of another shape.
     """
-    found = header_shapes(folder)
+    found = header_shapes(place)
     here = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    if (folder / "config.json").exists():
-        _check_full(folder, found, here, model)
+    if holds_adapters(found):
+        _check_adapters(place, found, adapter_names(found, network), here, model)
     else:
-        _check_adapters(folder, found, here, model)
+        _check_full(place, found, here, model)
 
 
-def header_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors in the safetensors files of a folder, by name.
+def holds_adapters(names: Iterable[str]) -> bool:
+    """Whether some of the names are those of adapters, in any program's layout."""
+    return any("lora" in name for name in names)
+
+
+def adapter_names(names: Iterable[str], network: nn.Module) -> dict[str, str]:
+    """Names of adapters in diffusers' layout without the denoiser in front, by the names in the file.
+
+    They are ``<layer>.lora_A.weight`` and ``<layer>.lora_B.weight``, in the shared layout also ``<layer>.alpha``; a name of
+    neither layout stays as it is.
+    """
+    layers = {f"{SHARED}{name.replace('.', '_')}": name for name, _ in network.named_modules()}
+    return {name: _plain(name, layers) for name in names}
+
+
+def _plain(name: str, layers: Mapping[str, str]) -> str:
+    layer, _, rest = name.partition(".")
+    if layer in layers:
+        return f"{layers[layer]}.{SHARED_FACTORS.get(rest, rest)}"
+    for denoiser in DENOISERS:
+        name = name.removeprefix(denoiser)
+    return name
+
+
+def weights_file(place: Path) -> Path:
+    """The file itself, or the only safetensors file of a folder.
+
+    Raises:
+        UserError: the folder holds several.
+    """
+    if place.is_file():
+        return place
+    files = sorted(place.glob("*.safetensors"))
+    if len(files) != 1:
+        raise UserError(f"{place} holds {len(files)} safetensors files; give one of them by its path")
+    return files[0]
+
+
+def header_shapes(place: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of a safetensors file, or of those in a folder, by name.
 
     Raises:
         UserError: a file is damaged.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in [place] if place.is_file() else sorted(place.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt") as file:
                 shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -55,6 +103,11 @@ def header_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _check_full(folder: Path, found: Shapes, here: Shapes, model: str) -> None:
+    if any(name.startswith(ORIGINAL) for name in found):
+        raise UserError(
+            f"{folder} is a checkpoint in the original layout; turn it into a folder with diffusers first: "
+            "from_single_file(FILE), then save_pretrained(FOLDER)"
+        )
     for name in sorted({*found, *here}):
         if found.get(name) != here.get(name):
             raise UserError(
@@ -63,17 +116,17 @@ def _check_full(folder: Path, found: Shapes, here: Shapes, model: str) -> None:
             )
 
 
-def _check_adapters(folder: Path, found: Shapes, here: Shapes, model: str) -> None:
+def _check_adapters(folder: Path, found: Shapes, plainly: Mapping[str, str], here: Shapes, model: str) -> None:
     for name, shape in sorted(found.items()):
-        factor = next((ending for ending in FACTORS if name.endswith(ending)), None)
-        plain = name
-        for denoiser in DENOISERS:
-            plain = plain.removeprefix(denoiser)
+        plain = plainly[name]
+        if plain.endswith(ALPHA) and math.prod(shape) == 1 and f"{plain.removesuffix(ALPHA)}.weight" in here:
+            continue
+        factor = next((ending for ending in FACTORS if plain.endswith(ending)), None)
         changed = None if factor is None else here.get(f"{plain.removesuffix(factor)}.weight")
         if factor is None or changed is None or changed[FACTORS[factor]] != shape[FACTORS[factor]]:
             raise UserError(
                 f"{folder}: {name} {_shape(shape)} is no adapter of the denoiser of {model!r}; give a LoRA for this kind of "
-                "model, for its denoiser alone, in the layout of diffusers' save_lora_weights"
+                "model, for its denoiser alone, in the layout of diffusers' save_lora_weights or, of a UNet, in kohya's with diffusers' names"
             )
 
 

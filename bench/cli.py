@@ -16,6 +16,8 @@ from bench.errors import UserError
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(data_app, name="data")
 
+PROMPTS = "Evaluation prompts: a set (see: bench list prompts), or a text, JSON, CSV, TSV, JSON-lines or Parquet file."
+
 Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
 
 
@@ -41,7 +43,7 @@ def run(
     columns: Annotated[
         str | None, typer.Option(help="The data's own column names, as caption=text,jpg_0=chosen,...")
     ] = None,
-    prompts: Annotated[str | None, typer.Option(help="Evaluation prompts: a text or JSON file.")] = None,
+    prompts: Annotated[str | None, typer.Option(help=PROMPTS)] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Metrics that judge, separated by commas; default: those of the model.")
     ] = None,
@@ -143,14 +145,15 @@ def eval_(
         str | None, typer.Option(help="A finished run to judge, for example tiny/dpo/recipe/seed-0; default: the base.")
     ] = None,
     weights: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Released weights to judge: the folder of a diffusers denoiser, of a pipeline, or of a LoRA."
+            help="Released weights to judge: a hub id, the folder of a diffusers denoiser, of a pipeline or of a LoRA, or a "
+            "safetensors file."
         ),
     ] = None,
     negative: Annotated[
         str | None,
-        typer.Option(help="A run, the base's run, or a folder of weights, for the negative slot of guidance."),
+        typer.Option(help="A run, the base's run, or a file or folder of weights, for the negative slot of guidance."),
     ] = None,
     alpha: Annotated[
         float | None,
@@ -164,12 +167,12 @@ def eval_(
         str | None,
         typer.Option(help="Guidance, instead of the protocol's; several, separated by commas, are a sweep."),
     ] = None,
-    prompts: Annotated[str | None, typer.Option(help="Evaluation prompts: a text or JSON file.")] = None,
+    prompts: Annotated[str | None, typer.Option(help=PROMPTS)] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Metrics that judge, separated by commas; default: those of the model.")
     ] = None,
     sampling_steps: Annotated[int | None, typer.Option(help="Sampling steps of the evaluation images.")] = None,
-    name: Annotated[str | None, typer.Option(help="What tables call --weights; default: its folder's name.")] = None,
+    name: Annotated[str | None, typer.Option(help="What tables call --weights; default: its own name.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Judge a base model, a finished run or released weights under the protocol, with any guidance, without training.
@@ -190,14 +193,37 @@ def eval_(
             Console(stderr=True).print(f"done: {evaluation.folder}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def export(
+    run: Annotated[
+        Path, typer.Argument(help="A finished run with weights=lora, for example runs/sdxl/dpo/lora/seed-0")
+    ],
+    output: Annotated[Path, typer.Argument(help="Safetensors file to write.")],
+) -> None:
+    """Write a run's adapters as one file in the LoRA layout that user interfaces share (kohya's).
+
+    Plain diffusers loads a run's weights/ as they are.
+    """
+    from bench.models.adapters import export_adapters
+    from bench.runs import RunFolder
+
+    trained = RunFolder(run)
+    if not trained.done:
+        raise UserError(f"{run} is no finished run; give its folder, for example runs/sdxl/dpo/lora/seed-0")
+    export_adapters(trained.weights, output)
+    Console(stderr=True).print(f"done: {output}", highlight=False, soft_wrap=True)
+
+
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="algorithms, metrics, models or families; default: all.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="algorithms, metrics, models, prompts or families; default: all.")
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also citations, formulas, ranges and fields.")
     ] = False,
 ) -> None:
-    """Show algorithms, metrics, models and model families: what they are and who brings them."""
+    """Show algorithms, metrics, models, prompt sets and model families: what they are and who brings them."""
     from bench.listing import show
 
     show(kind, verbose=verbose)
@@ -214,13 +240,19 @@ def report(
     protocol: Annotated[
         str | None, typer.Option(help="Signature of the protocol to show, when there are several.")
     ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Also what papers have published about the model, in a section apart.")
+    ] = False,
 ) -> None:
     """Compare every run under a folder with the base model: tables with intervals and cost, curves and pictures."""
     from reports.report import make_report, show_report, write_report
+    from reports.table import with_published
 
     if format_ is None and output is not None:
         raise UserError("--output needs --format: markdown, csv, latex, json or html")
     made = make_report(runs, protocol)
+    if published:
+        made = with_published(made)
     if format_ is None:
         show_report(made)
     else:

@@ -30,7 +30,7 @@ from bench.models.find import find_model
 from bench.optimizers import OPTIMIZERS
 from bench.prepare import PrepareContext
 from bench.processes import Processes
-from bench.prompts import read_prompts
+from bench.prompts import find_prompts
 from bench.protocol import GenerationSettings, Protocol, prompts_digest
 from bench.runs import CACHE, Evaluation, RunFolder, surveys_folder
 from bench.sampling import compares
@@ -49,7 +49,7 @@ class Experiment:
         data: preference data; None is the model's default.
         columns: names of the data's columns by their names here.
         init: a finished run, or a folder of released weights, that training starts from; None is the base model.
-        prompts: evaluation prompts; None is the model's default.
+        prompts: evaluation prompts, a registered set or a file; None is the model's default.
         metrics: registered names of the metrics that judge; None is those of the model.
         generation: changes to how images are made, by field.
     """
@@ -75,8 +75,10 @@ class Experiment:
         self._data_source, self._columns, self._init = data or self.card.data, columns, init
         prompt_source = prompts or self.card.prompts
         if prompt_source is None:
-            raise UserError(f"model {model!r} has no default evaluation prompts; give --prompts FILE")
-        self.prompts = read_prompts(Path(prompt_source))
+            raise UserError(
+                f"model {model!r} has no default evaluation prompts; give --prompts FILE or a set of: bench list prompts"
+            )
+        self.prompts = find_prompts(prompt_source)
         settings = build(GenerationSettings, {**self.card.generation.model_dump(), **generation}, "images")
         base = self.load_model()
         base.check(settings)
@@ -133,9 +135,9 @@ class Experiment:
         Raises:
             UserError: there are no such weights, or they do not fit the model.
         """
-        folder = Path(typed)
-        if folder.is_dir() and not is_run(folder) and not is_run(self.runs / folder):
-            return released_weights(self.runs, self.name, folder, None, self.load_model().network)
+        place = Path(typed)
+        if place.exists() and not is_run(place) and not is_run(self.runs / place):
+            return released_weights(self.runs, self.name, typed, None, self.load_model().network)
         return find_run(self.runs, self.name, self.base, typed)
 
     @contextlib.contextmanager

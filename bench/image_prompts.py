@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bench.errors import UserError
 from bench.prompts import read_prompts
+from bench.tables import PROMPT_COLUMNS, READERS, Rows, column_of
 
 FILE_COLUMNS = ("file_name", "filename", "file", "image")
-PROMPT_COLUMNS = ("prompt", "caption", "text")
-"""Names under which tables hold the two columns, the preferred first."""
+"""Names under which tables hold an image's file, the preferred first."""
 
 SHOWN = 5
-
-Rows = list[dict[str, Any]]
 
 
 def read_image_prompts(source: Path | None, folder: Path, files: Sequence[str]) -> list[str]:
@@ -31,7 +23,7 @@ def read_image_prompts(source: Path | None, folder: Path, files: Sequence[str]) 
 
             * a text file, one prompt a line, or a JSON list of strings, in the order of ``files``;
             * a table (CSV, TSV, JSON lines, JSON, Parquet) with a column of `FILE_COLUMNS`, relative to ``folder``, and
-              one of `PROMPT_COLUMNS`; or a JSON object, file name to prompt;
+              one of `bench.tables.PROMPT_COLUMNS`; or a JSON object, file name to prompt;
             * None: a text file of the same name lies beside each image, ``bee.txt`` for ``bee.png``.
         folder: the images' folder.
         files: the images, relative to it, as `bench.images.find_images` gives them.
@@ -73,8 +65,7 @@ def _beside(folder: Path, files: Sequence[str]) -> list[str]:
 
 
 def _named(rows: Rows, source: Path, folder: Path, files: Sequence[str]) -> list[str]:
-    columns = list(rows[0]) if rows else []
-    file_column, prompt_column = (_column(names, columns, source) for names in (FILE_COLUMNS, PROMPT_COLUMNS))
+    file_column, prompt_column = (column_of(names, rows, source) for names in (FILE_COLUMNS, PROMPT_COLUMNS))
     prompts: dict[str, str] = {}
     for row in rows:
         file, prompt = row.get(file_column), row.get(prompt_column)
@@ -99,68 +90,5 @@ def _named(rows: Rows, source: Path, folder: Path, files: Sequence[str]) -> list
     return [prompts[file] for file in files]
 
 
-def _column(wanted: Sequence[str], columns: Sequence[str], source: Path) -> str:
-    for name in wanted:
-        if name in columns:
-            return name
-    raise UserError(
-        f"{source} has no column {wanted[0]!r} (or {', '.join(wanted[1:])}); it has {', '.join(columns) or 'none'}"
-    )
-
-
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-
-
-def _read_separated(source: Path) -> Rows:
-    delimiter = "\t" if source.suffix.lower() == ".tsv" else ","
-    try:
-        with source.open(encoding="utf-8-sig", newline="") as stream:
-            return list(csv.DictReader(stream, delimiter=delimiter))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _unreadable(source, error) from error
-
-
-def _read_json(source: Path) -> Rows | None:
-    """Rows, or None for a list of prompts."""
-    try:
-        value = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise _unreadable(source, error) from error
-    if isinstance(value, Mapping):
-        return [{FILE_COLUMNS[0]: file, PROMPT_COLUMNS[0]: prompt} for file, prompt in value.items()]
-    is_table = isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
-    return value if is_table else None
-
-
-def _read_json_lines(source: Path) -> Rows:
-    try:
-        rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise _unreadable(source, error) from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{source} does not hold one JSON object a line; give an object with file name and prompt each")
-    return rows
-
-
-def _read_parquet(source: Path) -> Rows:
-    try:
-        rows: Rows = pq.read_table(source).to_pylist()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _unreadable(source, error) from error
-    return rows
-
-
-def _unreadable(source: Path, error: Exception) -> UserError:
-    reason = str(error).partition("\n")[0]
-    return UserError(f"prompts {str(source)!r} cannot be read ({reason}); give a text file or a table with file names")
-
-
-READERS: Mapping[str, Callable[[Path], Rows | None]] = {
-    ".csv": _read_separated,
-    ".tsv": _read_separated,
-    ".json": _read_json,
-    ".jsonl": _read_json_lines,
-    ".parquet": _read_parquet,
-}
-"""By suffix: tables of prompts; None stands for a list, which `bench.prompts.read_prompts` reads."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from bench.errors import UserError
 from bench.experiment import Experiment
@@ -20,16 +19,16 @@ class Request:
 
     Attributes:
         run: a finished run to judge; None without.
-        weights: a folder of released weights to judge; None without.  Without run and weights, the base model is judged.
-        name: what tables call released weights; None is the name of their folder.
-        negative: a finished run, the base model's run, or a folder of released weights, for the negative slot; None without.
+        weights: released weights to judge, a file, a folder or a hub id; None without.  Without run and weights, the base model is judged.
+        name: what tables call released weights; None is their own name.
+        negative: a finished run, the base model's run, or a file or folder of released weights, for the negative slot; None without.
         alpha: share of the positive weights' offset in the negative slot; None is all of it.
         beta: share of the negative weights' offset in the negative slot; None is all of it.
         guidance_scales: one evaluation for each; none is the protocol's own.
     """
 
     run: str | None
-    weights: Path | None
+    weights: str | None
     name: str | None
     negative: str | None
     alpha: float | None
@@ -85,6 +84,6 @@ def find_negative(experiment: Experiment, request: Request) -> Weights | None:
     return experiment.find_weights(request.negative)
 
 
-def _released(experiment: Experiment, folder: Path, name: str | None) -> Weights:
+def _released(experiment: Experiment, typed: str, name: str | None) -> Weights:
     network = experiment.load_model().network
-    return released_weights(experiment.runs, experiment.name, folder, name, network)
+    return released_weights(experiment.runs, experiment.name, typed, name, network)

@@ -16,15 +16,19 @@ from bench.errors import UserError
 from bench.metric import Metric, MetricInfo
 from bench.models.card import ModelCard
 from bench.models.family import ModelFamily
+from bench.prompt_sets import DIGEST_POLICY, PromptSet
 from bench.registry import Registry, nearest, origin
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "algorithms": registry.algorithms,
     "metrics": registry.metrics,
     "models": registry.models,
+    "prompts": registry.prompts,
     "families": registry.families,
 }
 
+
+Entry = type[Algorithm | Metric | ModelFamily] | ModelCard | PromptSet
 
 LEGEND = {
     "algorithms": "In formulas, f and g are the predictions of policy and reference, M and R their mean squared denoising errors, "
@@ -65,8 +69,10 @@ def overview(title: str, entries: Registry[Any]) -> Table:
     return table
 
 
-def summary(entry: type[Algorithm | Metric | ModelFamily] | ModelCard) -> str:
+def summary(entry: Entry) -> str:
     """What an entry is, in one line."""
+    if isinstance(entry, PromptSet):
+        return f"{entry.title}: {entry.count} prompts, licence: {entry.licence}"
     if isinstance(entry, ModelCard):
         return f"{entry.title}: {entry.note}"
     if issubclass(entry, Algorithm):
@@ -91,8 +97,15 @@ def details(name: str, entries: Registry[Any]) -> Table:
     return table
 
 
-def statements(entry: type[Algorithm | Metric | ModelFamily] | ModelCard) -> list[tuple[str, str]]:
+def statements(entry: Entry) -> list[tuple[str, str]]:
     """What an entry states about itself, as labels with texts."""
+    if isinstance(entry, PromptSet):
+        return [
+            ("source", f"{entry.source} on the hub: {', '.join(entry.files)}"),
+            ("prompts", f"{entry.count}; {entry.note}"),
+            ("digest", DIGEST_POLICY),
+            ("licence", entry.licence),
+        ]
     if isinstance(entry, ModelCard):
         return [
             ("source", entry.source),

@@ -1,30 +1,69 @@
-"""Evaluation prompts from a file."""
+"""Evaluation prompts: a registered set, or a file."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from bench import registry
 from bench.errors import UserError
+from bench.registry import nearest
+from bench.tables import PROMPT_COLUMNS, READERS, Rows, column_of
+
+ADVICE = "give a text file, one prompt a line, a JSON list, or a table with a column 'prompt'"
+
+
+def find_prompts(typed: str) -> list[str]:
+    """The prompts that were asked for; the name of a registered set comes before a file of that name.
+
+    Raises:
+        UserError: neither a set nor a file, or one that cannot be read.
+    """
+    if typed in registry.prompts:
+        return registry.prompts.get(typed).read()
+    path = Path(typed)
+    if not path.exists():
+        known = list(registry.prompts)
+        raise UserError(
+            f"prompts {typed!r} are neither a file nor a registered set: {nearest(typed, known)}there are {', '.join(known)}; "
+            "or give a text file, one prompt a line"
+        )
+    return read_prompts(path)
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Read prompts: one a line from a text file, or a JSON list of strings.
+    """Read prompts, in the order of the file.
+
+    Args:
+        path: a text file with one a line (empty lines do not count), a JSON list of strings, or a table (CSV, TSV, JSON,
+            JSON lines, Parquet) with a column of `bench.tables.PROMPT_COLUMNS`.
 
     Raises:
-        UserError: the file is missing, empty, or holds something else, a table for example.
+        UserError: the file is missing or empty, a row has no prompt, or it holds something else.
     """
-    if path.suffix in (".csv", ".tsv", ".parquet", ".jsonl"):
-        raise UserError(f"prompts {str(path)!r} are a table; give a text file, one prompt a line, or a JSON list")
+    suffix = path.suffix.lower()
+    rows = READERS[suffix](path) if suffix in READERS else None
+    prompts = _listed(path) if rows is None else _column(rows, path)
+    if not prompts:
+        raise UserError(f"prompts {str(path)!r} hold none; {ADVICE}")
+    return prompts
+
+
+def _column(rows: Rows, path: Path) -> list[str]:
+    column = column_of(PROMPT_COLUMNS, rows, path)
+    prompts = [row.get(column) for row in rows]
+    for number, prompt in enumerate(prompts, start=1):
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise UserError(f"{path}: row {number} has no text in column {column!r}; every row needs a prompt")
+    return [str(prompt) for prompt in prompts]
+
+
+def _listed(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         prompts = json.loads(text) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"prompts {str(path)!r} cannot be read ({error}); give a text file, one prompt a line"
-        ) from error
-    if not isinstance(prompts, list) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise UserError(
-            f"prompts {str(path)!r} hold no list of prompts; give a text file, one prompt a line, or a JSON list"
-        )
+        raise UserError(f"prompts {str(path)!r} cannot be read ({error}); {ADVICE}") from error
+    if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise UserError(f"prompts {str(path)!r} hold no list of prompts; {ADVICE}")
     return prompts

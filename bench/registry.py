@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bench.metric import Metric
     from bench.models.card import ModelCard
     from bench.models.family import ModelFamily
+    from bench.prompt_sets import PromptSet
 
 T = TypeVar("T")
 
@@ -93,3 +94,4 @@ algorithms: Registry[type[Algorithm]] = Registry("bench.algorithms", "algorithm"
 metrics: Registry[type[Metric]] = Registry("bench.metrics", "metric")
 models: Registry[ModelCard] = Registry("bench.models", "model")
 families: Registry[type[ModelFamily]] = Registry("bench.families", "pipeline class")
+prompts: Registry[PromptSet] = Registry("bench.prompts", "prompt set")

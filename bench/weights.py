@@ -16,10 +16,8 @@ from bench.files import read_json
 from bench.models.family import ModelFamily
 from bench.protocol import WeightsRecord
 from bench.registry import nearest
+from bench.released import COMPONENTS, find_released
 from bench.runs import BASE, RELEASED, RunFolder, base_folder, find_runs
-
-COMPONENTS = ("unet", "transformer")
-"""Where a diffusers pipeline keeps its denoiser."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,7 +28,7 @@ class Weights:
         record: what the records of evaluations say of them.
         run: the folder that their evaluations belong to, whether it exists yet or not.
         config: the configuration of that folder.
-        folder: where they are, as `ModelFamily.load_trained` reads them; None is the base model's own.
+        folder: where they are, or their file, as `ModelFamily.load_trained` reads them; None is the base model's own.
     """
 
     record: WeightsRecord
@@ -68,31 +66,26 @@ def run_weights(runs: Path, run: RunFolder) -> Weights:
     return Weights(record, run, config, run.weights)
 
 
-def released_weights(runs: Path, model: str, typed: Path, name: str | None, network: nn.Module) -> Weights:
+def released_weights(runs: Path, model: str, typed: str, name: str | None, network: nn.Module) -> Weights:
     """Weights that others released: a diffusers denoiser, the denoiser of a pipeline, or adapters of it.
 
     Args:
-        typed: their folder.
-        name: what tables call them; None is the name of the folder.
+        typed: a folder, a safetensors file or a hub id.
+        name: what tables call them; None is the name of the folder, file or repository.
         network: the base model's denoiser.
 
     Raises:
-        UserError: no such folder, no safetensors in it, or weights of another architecture.
+        UserError: no such weights, none in safetensors, or weights of another architecture.
     """
-    places = [typed, *(typed / component for component in COMPONENTS)]
-    folder = next((place for place in places if any(place.glob("*.safetensors"))), None)
-    if folder is None:
-        raise UserError(
-            f"{typed} holds no safetensors weights; give the folder of a diffusers unet or transformer, of a pipeline, or of a LoRA"
-        )
-    check_fits(folder, network, model)
-    title = name or _folder_name(folder)
-    record = WeightsRecord(title=title, source=str(typed), digest=files_digest(folder))
+    place = find_released(typed)
+    check_fits(place, network, model)
+    title = name or (_place_name(place) if Path(typed).exists() else typed.rpartition("/")[2])
+    record = WeightsRecord(title=title, source=typed, digest=files_digest(place))
     config = {
-        "model": model, "algorithm": RELEASED, "title": title, "name": title, "source": str(typed),
+        "model": model, "algorithm": RELEASED, "title": title, "name": title, "source": typed,
         "resolved": {"weights": record.digest},
     }  # fmt: skip
-    return Weights(record, RunFolder(runs / model / RELEASED / title), config, folder)
+    return Weights(record, RunFolder(runs / model / RELEASED / title), config, place)
 
 
 def find_run(runs: Path, model: str, base: Weights, typed: str) -> Weights:
@@ -138,17 +131,19 @@ def is_run(folder: Path) -> bool:
     return path.is_file() and "schema" in read_json(path)
 
 
-def files_digest(folder: Path) -> str:
-    """SHA-256 over the safetensors files of a folder in order of their names, shortened to 16 hex digits."""
+def files_digest(place: Path) -> str:
+    """SHA-256 of a file, or over the safetensors files of a folder in order of their names, shortened to 16 hex digits."""
     total = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in [place] if place.is_file() else sorted(place.glob("*.safetensors")):
         with path.open("rb") as stream:
             while chunk := stream.read(1 << 22):
                 total.update(chunk)
     return total.hexdigest()[:16]
 
 
-def _folder_name(folder: Path) -> str:
+def _place_name(place: Path) -> str:
     """The last part of a path that says whose weights they are."""
-    path = folder.resolve()
+    path = place.resolve()
+    if path.is_file():
+        return path.stem
     return path.parent.name if path.name in COMPONENTS else path.name

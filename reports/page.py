@@ -5,6 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from reports.beside import HEADING, published_grids, published_notes
 from reports.grids import footnotes, grids, settings_lines
 from reports.plots import training_plot, win_rate_plot
 from reports.table import Report
@@ -19,11 +20,15 @@ def page(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    published = report.published
     return environment.get_template("page.html").render(
         report=report,
         grids=grids(report),
         settings=settings_lines(report),
         footnotes=footnotes(report),
+        published_heading=HEADING,
+        published_grids=() if published is None else published_grids(report, published),
+        published_notes=() if published is None else published_notes(report, published),
         win_rates=Markup(win_rate_plot(report)),  # noqa: S704  matplotlib escapes what it writes
         training=Markup(training_plot(report)),  # noqa: S704
     )

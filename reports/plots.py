@@ -50,7 +50,9 @@ _CURVES = {
 
 
 def win_rate_plot(report: Report) -> str:
-    """Win rates against the base with their intervals, a panel for each metric, as SVG."""
+    """Win rates against the base with their intervals, a panel for each metric, as SVG; empty where the base stands alone."""
+    if len(report.rows) == 1:
+        return ""
     with mpl.rc_context(_STYLE):
         return _svg(_draw_win_rates(report))
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -13,7 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.errors import UserError
 from bench.protocol import Variant
+from reports.beside import HEADING, published_grids, published_notes
 from reports.grids import Cell, Grid, Verdict, footnotes, grids, settings_lines
 from reports.records import MetricRecord
 from reports.statistics import Interval
@@ -46,7 +49,15 @@ _MARKDOWN_SPECIALS = str.maketrans({character: f"\\{character}" for character in
 
 def print_report(report: Report, console: Console) -> None:
     """Print the tables to a terminal."""
-    for grid in grids(report):
+    _print_section(grids(report), (*settings_lines(report), *footnotes(report)), console)
+    if report.published is not None:
+        console.rule(HEADING, style="dim")
+        notes = published_notes(report, report.published)
+        _print_section(published_grids(report, report.published), notes, console)
+
+
+def _print_section(section: Sequence[Grid], notes: Sequence[str], console: Console) -> None:
+    for grid in section:
         table = Table(
             "", title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
         )
@@ -55,26 +66,45 @@ def print_report(report: Report, console: Console) -> None:
         for label, cells in grid.rows:
             table.add_row(escape(label), *map(_terminal_cell, cells))
         console.print(table)
-    for line in (*settings_lines(report), *footnotes(report)):
+    for line in notes:
         console.print(line, style="dim", markup=False, highlight=False)
 
 
 def markdown(report: Report) -> str:
     """The tables in GitHub's Markdown."""
+    parts = _markdown_section(grids(report), (*settings_lines(report), *footnotes(report)))
+    if report.published is not None:
+        notes = published_notes(report, report.published)
+        parts += [f"## {HEADING}", *_markdown_section(published_grids(report, report.published), notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_section(section: Sequence[Grid], notes: Sequence[str]) -> list[str]:
     parts = []
-    for grid in grids(report):
+    for grid in section:
         lines = [[""] + [_markdown(column) for column in grid.columns], [":--"] + ["--:"] * len(grid.columns)]
         lines += [[_markdown(label), *map(_markdown_cell, cells)] for label, cells in grid.rows]
         parts.append(f"**{grid.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-    parts.append("\n".join(f"- {_markdown(line)}" for line in (*settings_lines(report), *footnotes(report))))
-    return "\n\n".join(parts) + "\n"
+    return [*parts, "\n".join(f"- {_markdown(line)}" for line in notes)]
 
 
 def latex(report: Report) -> str:
     """The tables for a paper; needs the package ``booktabs``."""
-    notes = "\n\n".join(_latex(line) for line in (*settings_lines(report), *footnotes(report)))
-    tables = "\n\n".join(_latex_table(grid) for grid in grids(report))
-    return f"% needs \\usepackage{{booktabs}}\n{tables}\n\n{{\\footnotesize\n{notes}\n\n}}\n"
+    text = "% needs \\usepackage{booktabs}\n" + _latex_section(
+        grids(report), (*settings_lines(report), *footnotes(report))
+    )
+    if report.published is not None:
+        notes = published_notes(report, report.published)
+        text += f"\n\\section*{{{_latex(HEADING)}}}\n" + _latex_section(
+            published_grids(report, report.published), notes
+        )
+    return text
+
+
+def _latex_section(section: Sequence[Grid], notes: Sequence[str]) -> str:
+    tables = "".join(f"{_latex_table(grid)}\n\n" for grid in section)
+    lines = "\n\n".join(map(_latex, notes))
+    return f"{tables}{{\\footnotesize\n{lines}\n\n}}\n"
 
 
 def as_json(report: Report) -> str:
@@ -83,7 +113,13 @@ def as_json(report: Report) -> str:
 
 
 def as_csv(report: Report) -> str:
-    """One line for each row and metric, in displayed units; every line carries its signatures."""
+    """One line for each row and metric, in displayed units; every line carries its signatures.
+
+    Raises:
+        UserError: published numbers are asked for; a single table has no place apart for them.
+    """
+    if report.published is not None:
+        raise UserError("csv is one table of what was run here; leave --published out, or choose another --format")
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     lines = [_csv_line(report, row, metric) for row in report.rows for metric in report.metrics]

@@ -9,6 +9,7 @@ from typing import Any
 from bench.errors import UserError
 from reports.curves import Curve, training_curves
 from reports.pictures import Comparison, compare
+from reports.published import Published, read_published, select
 from reports.records import MetricRecord, Records, RunRecord
 from reports.statistics import Interval, mean_interval, win_rate
 
@@ -86,6 +87,7 @@ class Report:
         rows: the base first.
         comparison: pictures side by side.
         notes: what is not in the rows, and why.
+        published: what papers have published about the model; None where it was not asked for.
     """
 
     schema: int
@@ -99,6 +101,7 @@ class Report:
     rows: tuple[Row, ...]
     comparison: Comparison
     notes: tuple[str, ...]
+    published: Published | None = None
 
 
 def build_report(records: Records) -> Report:
@@ -122,6 +125,11 @@ def build_report(records: Records) -> Report:
         comparison=compare(records),
         notes=records.notes,
     )
+
+
+def with_published(report: Report) -> Report:
+    """The report with what papers have published about its model, on its metrics."""
+    return dataclasses.replace(report, published=select(read_published(), report.model, report.metrics))
 
 
 def settings_line(protocol: Mapping[str, Any]) -> str:

@@ -33,7 +33,9 @@ ScoredBy = Annotated[str | None, typer.Option(help="A registered model whose che
 @app.command()
 def check(
     data: Data,
-    prompts: Annotated[Path | None, typer.Option(help="Evaluation prompts to look for among the captions.")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="Evaluation prompts to look for among the captions: a set or a file.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="A registered model, for its default evaluation prompts.")] = None,
     columns: Columns = None,
     runs: Runs = Path("runs"),
@@ -44,11 +46,11 @@ def check(
     """
     from bench import registry
     from bench.data.check import check_table
-    from bench.prompts import read_prompts
+    from bench.prompts import find_prompts
 
     default = registry.models.get(model).prompts if model else None
-    file = prompts or (Path(default) if default else None)
-    wanted = read_prompts(file) if file else None
+    typed = prompts or default
+    wanted = find_prompts(typed) if typed else None
     examined = _examine(data, columns, runs)
     Console().print(check_table(examined, wanted))
     examined.refuse_unusable()
@@ -107,7 +109,7 @@ def score(
 @app.command()
 def generate(
     model: Annotated[str, typer.Option(help="A registered model.  See: bench list")],
-    prompts: Annotated[Path, typer.Option(help="Captions: one a line, or a JSON list; repeated ones count once.")],
+    prompts: Annotated[str, typer.Option(help="Captions: a file or a set of prompts; repeated ones count once.")],
     count: Annotated[int, typer.Option(min=2, help="Images for each caption.")],
     output: Output,
     guidance_scale: Annotated[float | None, typer.Option(help="Guidance of the images.")] = None,
@@ -121,12 +123,12 @@ def generate(
     from bench import registry
     from bench.data.candidates import generate_candidates
     from bench.data.writing import FOUND, already_made, candidate_tables, work_folder, write_data
-    from bench.prompts import read_prompts
+    from bench.prompts import find_prompts
     from bench.protocol import GenerationSettings, prompts_digest
     from bench.settings import build
 
     card = registry.models.get(model)
-    captions = list(dict.fromkeys(read_prompts(prompts)))
+    captions = list(dict.fromkeys(find_prompts(prompts)))
     typed = {"guidance_scale": guidance_scale, "steps": sampling_steps, "seed": seed}
     changes = {field: value for field, value in typed.items() if value is not None}
     settings = build(GenerationSettings, {**card.generation.model_dump(), **changes}, "data generate")

@@ -21,7 +21,7 @@ class ModelCard:
         source: a diffusers folder or hub id.
         generation: how its images are made under the protocol.
         data: default preference data, a folder or file; None when the user must name it.
-        prompts: default evaluation prompts, a file; None when the user must name it.
+        prompts: default evaluation prompts, a file or a registered set; None when the user must name it.
         metrics: the metrics it is judged by, each with its checkpoint; None is the published one.
         recipe: the name under which algorithms keep recipes for it; None is the name it is registered by.
         note: licence and origin, in a sentence.

@@ -13,15 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.architecture import DENOISERS, header_shapes
+from bench.architecture import header_shapes, holds_adapters
 from bench.errors import UserError
 from bench.images import together
+from bench.models.adapters import load_adapters, read_tensors, save_adapters
 from bench.models.family import ModelFamily
-from bench.models.folder import PipelineFolder, load_weights
+from bench.models.folder import PipelineFolder, check_finite, load_weights
 from bench.process import Process, build_process
 from bench.protocol import digest
-
-ADAPTERS = "pytorch_lora_weights.safetensors"
 
 
 class DiffusersFamily(ModelFamily):
@@ -148,14 +147,20 @@ class DiffusersFamily(ModelFamily):
         for part in ("_vae", "_encoders"):
             self.__dict__.pop(part, None)
 
-    def save_trained(self, network: nn.Module, folder: Path) -> None:
-        save_network(network, folder, self.network_name)
+    def save_trained(self, network: Any, folder: Path) -> None:
+        network.to(memory_format=torch.contiguous_format)  # safetensors takes no other order
+        if getattr(network, "peft_config", None):
+            save_adapters(network, folder, self.network_name)
+        else:
+            network.save_pretrained(folder, safe_serialization=True)
 
     def load_trained(self, folder: Path) -> nn.Module:
         if (folder / "config.json").exists():
             kind = self._folder.component_class(self.network_name)
             return arranged(load_weights(kind, folder, self._device))
-        return with_adapters(self.network, folder, self.network_name)
+        if folder.is_file() and not holds_adapters(header_shapes(folder)):
+            return with_weights(self.network, folder)
+        return load_adapters(self.network, folder, self.network_name)
 
     def start_from(self, folder: Path) -> None:
         network: Any = self.load_trained(folder)
@@ -168,7 +173,7 @@ class DiffusersFamily(ModelFamily):
 def arranged(network: nn.Module) -> nn.Module:
     """The network with its convolutions' weights in the order that CUDA's kernels want, channels last; elsewhere as it is."""
     on_cuda = next(network.parameters()).device.type == "cuda"
-    return network.to(memory_format=torch.channels_last) if on_cuda else network  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=torch.channels_last) if on_cuda else network  # type: ignore[call-overload]
 
 
 def tokenizer_name(encoder: str) -> str:
@@ -184,33 +189,13 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], length: int, device: torch
     return ids.to(device)
 
 
-def save_network(network: Any, folder: Path, name: str) -> None:
-    """Write a network for ``from_pretrained``, or its adapters for a pipeline's ``load_lora_weights`` when it has some.
-
-    Args:
-        name: the pipeline's name for the network, the first part of every adapter's name.
-    """
-    network.to(memory_format=torch.contiguous_format)  # safetensors takes no other order
-    if not getattr(network, "peft_config", None):
-        network.save_pretrained(folder, safe_serialization=True)
-        return
-    from peft.utils import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
-    layers = {f"{name}.{key}": value.contiguous() for key, value in get_peft_model_state_dict(network).items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(layers, folder / ADAPTERS, {"format": "pt"})
-
-
-def with_adapters(base: nn.Module, folder: Path, name: str) -> nn.Module:
-    """A copy of ``base`` with the adapters that `save_network` wrote, or that others named without the denoiser in front.
+def with_weights(base: nn.Module, file: Path) -> nn.Module:
+    """A copy of ``base`` with all its weights from one file.
 
     Raises:
-        UserError: the folder holds no adapters for this network.
+        UserError: a weight is not finite.
     """
-    network: Any = copy.deepcopy(base)
-    named = any(key.startswith(DENOISERS) for key in header_shapes(folder))
-    network.load_lora_adapter(folder, weight_name=ADAPTERS, prefix=name if named else None, use_safetensors=True)
-    if not getattr(network, "peft_config", None):
-        raise UserError(f"{folder} holds no adapters for a {name}; give the folder of a trained network")
-    return network.eval().requires_grad_(False)  # type: ignore[no-any-return]
+    network = copy.deepcopy(base)
+    network.load_state_dict({name: value.float() for name, value in read_tensors(file).items()})
+    check_finite(network, file)
+    return network.eval().requires_grad_(False)

@@ -138,8 +138,8 @@ class ModelFamily(abc.ABC):
 
     @abc.abstractmethod
     def load_trained(self, folder: Path) -> nn.Module:
-        """Read what `save_trained` wrote, for sampling."""
+        """Read what `save_trained` wrote, or others released in one file or a folder, for sampling."""
 
     @abc.abstractmethod
     def start_from(self, folder: Path) -> None:
-        """Make what `save_trained` wrote the model's own denoiser, adapters merged into it, so that training starts there."""
+        """Make such weights the model's own denoiser, adapters merged into it, so that training starts there."""

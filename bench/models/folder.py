@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from bench.errors import UserError
+from bench.hub import HUB_ID, hub_folder
 
 INDEX = "model_index.json"
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
@@ -231,15 +232,7 @@ def fetch(source: str, patterns: Sequence[str]) -> Path:
     """
     if Path(source).is_dir():
         return Path(source)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=list(patterns), ignore_patterns=list(VARIANTS)))
-    except HFValidationError:
-        raise UserError(f"model folder {source!r} does not exist; give a diffusers folder or a hub id") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise UserError(
-            f"model {source!r} is neither a folder here nor can it be had from the hub ({type(error).__name__}); "
-            "check the name, the network and, for a gated repository, your login"
-        ) from error
+    if not HUB_ID.fullmatch(source):
+        raise UserError(f"model folder {source!r} does not exist; give a diffusers folder or a hub id")
+    complaint = f"model {source!r} is neither a folder here nor can it be had from the hub"
+    return hub_folder(source, patterns, kind="model", complaint=complaint, ignore=VARIANTS)

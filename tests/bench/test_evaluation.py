@@ -19,6 +19,7 @@ from bench.guidance import Networks
 from bench.models.stable_diffusion import StableDiffusion
 from bench.protocol import GenerationSettings, Protocol, Variant, WeightsRecord, prompts_digest
 from bench.runs import Evaluation, RunFolder
+from bench.sampling import draw
 
 SETTINGS = GenerationSettings(steps=2, guidance_scale=3.0, height=16, width=16, images_per_prompt=2)
 
@@ -85,6 +86,54 @@ def test_images_carry_prompt_seed_and_signature(model: StableDiffusion, tmp_path
     assert facts["prompt"] == "a bee – élan"
     assert (facts["seed"], facts["image_index"]) == ("0", "1")
     assert facts["signature"] == evaluation.folder.name
+
+
+def test_images_on_disk_are_the_pictures_drawn_without_loss(model: StableDiffusion, tmp_path: Path) -> None:
+    evaluation = judge(tmp_path, model, ["a bee", "a cat"], Brightness())
+    settings = Protocol.model_validate(evaluation.protocol()).generation
+    places = [(prompt, index) for prompt in ("a bee", "a cat") for index in (0, 1)]
+    shape = model.latent_shape(settings.height, settings.width)
+    noise = torch.stack([evaluation_noise(settings, prompt, index, shape) for prompt, index in places])
+    drawn = draw(model, Networks.single(model.network), [prompt for prompt, _ in places], noise, settings)
+    for (prompt, index), picture in zip(places, drawn, strict=True):
+        with Image.open(evaluation.image(["a bee", "a cat"].index(prompt), index)) as image:
+            assert image.format == "PNG"
+            assert np.array_equal(np.asarray(image), picture)
+
+
+def test_ten_thousand_prompts_are_continued_where_they_stopped(model: StableDiffusion, tmp_path: Path) -> None:
+    prompts = [f"prompt {number}" for number in range(10_000)]
+    settings = SETTINGS.model_copy(update={"images_per_prompt": 1, "steps": 1, "guidance_scale": 1.0})
+    settings = settings.model_copy(update={"height": model.resolution, "width": model.resolution})
+    protocol = Protocol(
+        model="micro", base_weights="w", prompts=prompts_digest(prompts), prompt_count=len(prompts), generation=settings
+    )
+    place = RunFolder(tmp_path).evaluation(protocol.signature)
+    place.images.mkdir(parents=True)
+    made = [place.image(number, 0) for number in range(9_984)]  # all but the last 16, a chunk of their own
+    for number, path in enumerate(made):
+        Image.new("RGB", (1, 1), (number % 256, number // 256, 0)).save(path)
+    before = [path.stat().st_mtime_ns for path in made]
+    loaded = []
+
+    def load() -> Networks:
+        loaded.append(1)
+        return Networks.single(model.network)
+
+    def go_on() -> Evaluation:
+        return evaluate(place, "micro", load, model, protocol, None, prompts, {"brightness": Brightness()})
+
+    go_on()
+    assert [path.stat().st_mtime_ns for path in made] == before
+    assert len(list(place.images.iterdir())) == len(place.score_records()) == 10_000
+    assert place.done
+
+    lines = place.scores.read_text().splitlines()
+    (place.folder / "DONE").unlink()
+    place.scores.write_text("\n".join(lines[:5_000]) + "\n")
+    go_on()
+    assert sorted(place.scores.read_text().splitlines()) == sorted(lines)
+    assert loaded == [1]
 
 
 def test_other_guidance_makes_other_images_under_the_same_metric_signatures(

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from round_trip import pictures, round_trip
 from torch import Tensor
 
 from bench.inversion import Inversion, Landing, Renoise, invert, posterior_std
 from bench.process import EpsilonProcess, Process, build_process
+from bench.tiny import TINY
 
 SD = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 PROCESS = build_process(SD)
@@ -276,6 +278,13 @@ class TestRoundTrip:
         coarse, middle, fine = (self.error(steps, "none") for steps in (10, 50, 250))
         assert fine < middle / 3 < coarse / 9
         assert fine < 0.02
+
+    def test_more_steps_bring_pictures_of_the_tiny_world_back_better(self) -> None:
+        model = TINY.family.load(TINY.source, device=torch.device("cpu"))
+        x0, captions = pictures(model, 2)
+        trips = [round_trip(model, x0, captions, steps, "none") for steps in (10, 20, 50)]
+        assert trips[0].latents > trips[1].latents > trips[2].latents > 0
+        assert trips[0].pixels > trips[1].pixels > trips[2].pixels > 0
 
     def test_one_refinement_brings_sampling_closer_to_the_start(self) -> None:
         assert self.error(10, "next") < 0.7 * self.error(10, "none")

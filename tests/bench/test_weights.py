@@ -25,7 +25,7 @@ def model(workshop: Workshop) -> StableDiffusion:
 
 
 def released(folder: Path, model: StableDiffusion, name: str | None = None) -> Weights:
-    return released_weights(folder.parent / "runs", "micro", folder, name, model.network)
+    return released_weights(folder.parent / "runs", "micro", str(folder), name, model.network)
 
 
 def refusal(folder: Path, model: StableDiffusion) -> str:
@@ -132,10 +132,98 @@ def test_adapters_that_do_not_fit_are_refused(
     assert f"{name} {shape[0]}x{shape[1]} is no adapter of the denoiser of 'micro'" in refusal(tmp_path, model)
 
 
-def test_pickled_weights_and_no_folder_at_all(model: StableDiffusion, tmp_path: Path) -> None:
-    (tmp_path / "diffusion_pytorch_model.bin").write_bytes(b"")
-    assert "holds no safetensors weights" in refusal(tmp_path, model)
-    assert "holds no safetensors weights" in refusal(tmp_path / "nowhere", model)
+def test_pickled_weights_and_none_at_all(model: StableDiffusion, tmp_path: Path) -> None:
+    assert "holds no safetensors weights; give a safetensors file" in refusal(tmp_path, model)
+    assert "do not exist; give a safetensors file" in refusal(tmp_path / "nowhere", model)
+    (tmp_path / "unet").mkdir()
+    pickled = tmp_path / "unet" / "diffusion_pytorch_model.bin"
+    pickled.write_bytes(b"")
+    assert "only pickled ones (diffusion_pytorch_model.bin), which can run code" in refusal(tmp_path, model)
+    assert "is no safetensors file, and others can run code when they are loaded" in refusal(pickled, model)
+
+
+def test_one_file_of_adapters_whatever_its_name(workshop: Workshop, model: StableDiffusion, tmp_path: Path) -> None:
+    write_adapters(workshop, tmp_path / "lora", "unet.")
+    file = (tmp_path / "lora" / ADAPTERS).rename(tmp_path / "lora" / "style v2.safetensors")
+    one, other = released(file, model), released(file.parent, model)
+    assert one.record.title == "style v2"
+    assert one.record.digest == other.record.digest
+    assert torch.equal(*(predict(model, each.network(model)) for each in (one, other)))
+    (tmp_path / "lora" / "second.safetensors").write_bytes(file.read_bytes())
+    assert "holds 2 safetensors files; give one of them by its path" in load_refusal(file.parent, model)
+
+
+def test_one_file_of_all_weights(model: StableDiffusion, tmp_path: Path) -> None:
+    changed = workshop_copy(model, tmp_path / "changed")
+    file = (changed / "diffusion_pytorch_model.safetensors").rename(tmp_path / "theirs.safetensors")
+    loaded = released(file, model).network(model).state_dict()
+    for name, value in model.network.state_dict().items():
+        assert torch.equal(loaded[name], value + 1 if name == "conv_in.bias" else value)
+
+
+def test_adapters_in_the_layout_of_user_interfaces_with_an_alpha(
+    workshop: Workshop, model: StableDiffusion, tmp_path: Path
+) -> None:
+    write_adapters(workshop, tmp_path / "lora", "unet.")
+    plain = load_file(tmp_path / "lora" / ADAPTERS)
+    doubled = {name: 2 * value if "lora_B" in name else value for name, value in plain.items()}
+    save_file(doubled, tmp_path / "doubled.safetensors")
+    shared = {}
+    for name, value in plain.items():  # rank 2 with alpha 4: twice as strong
+        layer, factor = name.removesuffix(".weight").rsplit(".", 1)
+        layer = layer.replace("unet.", "lora_unet_").replace(".", "_")
+        shared[f"{layer}.{'lora_up' if factor == 'lora_B' else 'lora_down'}.weight"] = value
+        shared[f"{layer}.alpha"] = torch.tensor(4.0)
+    save_file(shared, tmp_path / "shared.safetensors")
+    one, other = (
+        predict(model, released(tmp_path / f"{name}.safetensors", model).network(model))
+        for name in ("doubled", "shared")
+    )
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert (one - predict(model, model.network)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("kind", ["adapters", "file", "folder"])
+def test_a_weight_that_is_not_finite(workshop: Workshop, model: StableDiffusion, tmp_path: Path, kind: str) -> None:
+    if kind == "adapters":
+        write_adapters(workshop, tmp_path / "theirs", "unet.")
+        file = tmp_path / "theirs" / ADAPTERS
+    else:
+        file = saved(model, tmp_path / "theirs") / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    max(tensors.values(), key=torch.Tensor.numel).view(-1)[3] = float("nan")
+    save_file(tensors, file, {"format": "pt"})
+    assert "is not finite; the file is damaged" in load_refusal(file.parent if kind == "folder" else file, model)
+
+
+def test_a_download_that_lacks_a_shard(model: StableDiffusion, tmp_path: Path) -> None:
+    network: Any = model.network
+    network.save_pretrained(tmp_path / "unet", max_shard_size="50KB")
+    shard = sorted((tmp_path / "unet").glob("*.safetensors"))[1]
+    shard.unlink()
+    assert f"{shard.name} is missing; the download is incomplete" in refusal(tmp_path, model)
+
+
+def test_a_checkpoint_in_the_original_layout(model: StableDiffusion, tmp_path: Path) -> None:
+    save_file({"model.diffusion_model.out.2.bias": torch.zeros(4)}, tmp_path / "v1-5.safetensors")
+    assert "is a checkpoint in the original layout; turn it into a folder" in refusal(
+        tmp_path / "v1-5.safetensors", model
+    )
+
+
+@torch.no_grad()
+def predict(model: StableDiffusion, network: nn.Module) -> torch.Tensor:
+    return model.predict(network, torch.ones(1, 4, 4, 4), torch.tensor([500]), model.encode_text(["a bee"]))
+
+
+def load_refusal(place: Path, model: StableDiffusion) -> str:
+    """What is said when the weights fit by their names and shapes, and are loaded."""
+    weights = released(place, model)
+    with pytest.raises(UserError) as caught:
+        weights.network(model)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
 
 
 def test_a_file_that_was_cut_short(model: StableDiffusion, tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ import diffusers
 import pytest
 import torch
 from pipelines import WRITERS
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench import TrainingSettings, UserError
 from bench.ledger import Ledger
+from bench.models.adapters import export_adapters
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
 from bench.models.framing import Framing
@@ -79,6 +81,40 @@ def test_training_can_start_from_an_export_with_its_adapters_merged(
     again.start_from(tmp_path)
     assert [name for name, _ in again.network.named_parameters()] == names
     torch.testing.assert_close(predict(again, again.network), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+def test_the_layout_of_user_interfaces_does_in_diffusers_and_here_what_the_trained_network_did(
+    pipeline_folder: Callable[..., Path], tmp_path: Path, kind: str
+) -> None:
+    model = load(pipeline_folder(kind))
+    network = trained(model, "lora")
+    expected = predict(model, network)
+    model.save_trained(network, tmp_path / "weights")
+    file = tmp_path / "mine.safetensors"
+    export_adapters(tmp_path / "weights", file)
+
+    names = list(load_file(file))
+    assert all(name.startswith("lora_unet_") for name in names)
+    assert {name.partition(".")[2] for name in names} == {"lora_down.weight", "lora_up.weight", "alpha"}
+
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(pipeline_folder(kind))
+    pipeline.load_lora_weights(tmp_path, weight_name=file.name)
+    again = load(pipeline_folder(kind))
+    assert (predict(again, again.network) - expected).abs().max() > 1e-3
+    torch.testing.assert_close(predict(again, pipeline.unet), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(predict(again, again.load_trained(file)), expected, rtol=0, atol=1e-6)
+
+
+def test_what_that_layout_is_not_for(pipeline_folder: Callable[..., Path], tmp_path: Path) -> None:
+    sdxl, flux = load(pipeline_folder("sdxl")), load(pipeline_folder("flux"))
+    sdxl.save_trained(sdxl.network, tmp_path / "full")
+    with pytest.raises(UserError, match="holds full weights, and this layout is for adapters"):
+        export_adapters(tmp_path / "full", tmp_path / "mine.safetensors")
+    flux.save_trained(trained(flux, "lora"), tmp_path / "transformer")
+    with pytest.raises(UserError, match="adapters of a transformer, which user interfaces read in diffusers' layout"):
+        export_adapters(tmp_path / "transformer", tmp_path / "mine.safetensors")
+    assert not (tmp_path / "mine.safetensors").exists()
 
 
 def test_adapters_of_another_network_are_refused(pipeline_folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -31,6 +31,15 @@ INFOS = {
 }
 
 
+PUBLISHED_INFOS = {
+    "pickscore": MetricInfo("PickScore", "-100 to 100", "cosine x 100", "a paper"),
+    "hpsv2": MetricInfo("HPSv2.1", "-1 to 1", "cosine", "a paper", display_factor=100.0),
+    "hpsv2.0": MetricInfo("HPSv2.0", "-1 to 1", "cosine", "a paper", display_factor=100.0),
+    "imagereward": MetricInfo("ImageReward", "about -3 to 3", "reward", "a paper"),
+}
+"""Metrics of which papers print scores, for `Lab.infos`."""
+
+
 @dataclasses.dataclass
 class Lab:
     """Writes run folders as `bench run` does."""
@@ -48,6 +57,7 @@ class Lab:
     identities: dict[str, dict[str, Any]] = dataclasses.field(
         default_factory=lambda: {name: {"version": 1} for name in INFOS}
     )
+    infos: Mapping[str, MetricInfo] = dataclasses.field(default_factory=lambda: INFOS)
 
     def base(self, *, model: str = "tiny") -> RunFolder:
         """The base model, judged."""
@@ -119,14 +129,14 @@ class Lab:
                 name: {
                     "signature": self.protocol.metric_signature(name, identity),
                     "identity": identity,
-                    "info": dataclasses.asdict(INFOS[name]),
+                    "info": dataclasses.asdict(self.infos[name]),
                 }
                 for name, identity in self.identities.items()
             },
         )
         lines = []
         for name, identity in self.identities.items():
-            sign = 1 if INFOS[name].higher_is_better else -1
+            sign = 1 if self.infos[name].higher_is_better else -1
             noise = 0.0 if shift == 0 else 0.3
             table = 0.2 + 0.1 * (common + sign * shift + noise * random.normal(size=common.shape))
             table = table if scores is None else scores[name]

@@ -86,6 +86,13 @@ def test_markdown_tables_are_rectangular_and_escaped(full_lab: Lab) -> None:
     assert f"- protocol {full_lab.protocol.signature}" in text
 
 
+def test_a_page_of_the_base_alone_has_no_plot(lab: Lab) -> None:
+    lab.base()
+    text = page(make_report(lab.runs))
+    assert "No training run is finished yet." in text
+    assert "<svg" not in text
+
+
 def test_latex_escapes(full_lab: Lab) -> None:
     full_lab.run("odd", title=r"50% & #1_a{b}~^$\x", shift=0.1)
     text = latex(make_report(full_lab.runs))

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from bench.errors import UserError
+from bench.hub import HUB_ID, hub_folder
 
-HUB_ID = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<split>[\w.-]+))?")
+SPLIT_OF = re.compile(rf"(?P<name>{HUB_ID.pattern})(:(?P<split>[\w.-]+))?")
 SHARD = re.compile(r"(?P<split>.+?)-\d+-of-(?P<count>\d+)")
 FILES = (".parquet", ".jsonl", ".json", ".arrow")
 DEFAULT_SPLIT = "train"
@@ -23,23 +24,15 @@ def fetch_dataset(source: str) -> list[Path]:
         UserError: this is no hub id, the hub cannot be reached and nothing was cached, or the split has no Parquet or not all
             of its files.
     """
-    found = HUB_ID.fullmatch(source)
+    found = SPLIT_OF.fullmatch(source)
     if found is None or source.endswith(FILES):
         raise UserError(
             f"preference data {source!r} does not exist; give a Parquet file or a folder of them, a JSONL file, or a hub id"
         )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     split = found["split"] or DEFAULT_SPLIT
     patterns = [f"{start}{split}{end}" for start in ("", "*/") for end in ("-*.parquet", ".parquet", "/*.parquet")]
-    try:
-        folder = Path(snapshot_download(found["name"], repo_type="dataset", allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise UserError(
-            f"preference data {source!r} is neither here nor can it be had from the hub ({type(error).__name__}); "
-            "check the name, the network and, for a gated dataset, your login"
-        ) from error
+    complaint = f"preference data {source!r} is neither here nor can it be had from the hub"
+    folder = hub_folder(found["name"], patterns, kind="dataset", complaint=complaint)
     return split_files(folder, split, source)
 
 

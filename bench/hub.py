@@ -1,0 +1,65 @@
+"""What comes from the Hugging Face hub: downloaded once, then taken from the cache."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from bench.errors import UserError
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def hub_folder(
+    repository: str,
+    patterns: Sequence[str],
+    *,
+    kind: Literal["model", "dataset"],
+    complaint: str,
+    ignore: Sequence[str] = (),
+) -> Path:
+    """The local folder with the files of a repository that match some patterns; offline, its cached copy.
+
+    Args:
+        repository: ``owner/name``.
+        patterns: of the files; nothing else is downloaded.
+        kind: of the repository.
+        complaint: how the error begins, for example ``prompts 'x' cannot be had from the hub``.
+        ignore: patterns of files that are left out all the same.
+
+    Raises:
+        UserError: the repository is gated, missing or out of reach, and no whole copy is in the cache.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return Path(
+            snapshot_download(
+                repository, repo_type=kind, allow_patterns=list(patterns), ignore_patterns=list(ignore) or None
+            )
+        )
+    except GatedRepoError as error:
+        raise UserError(
+            f"{complaint}: {repository} is gated; accept its terms on the hub's page and log in with `hf auth login`"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UserError(
+            f"{complaint}: there is no {kind} {repository} on it, or it is private; check the name, and log in with "
+            "`hf auth login` if it is private"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+        raise UserError(
+            f"{complaint}: {why} and the cache holds no whole copy of {repository}; connect, or give a local copy"
+        ) from error
+    except HfHubHTTPError as error:
+        raise UserError(f"{complaint}: it answers {error.response.status_code}; try again later") from error

@@ -1,0 +1,108 @@
+"""Low-rank adapters on disk: in diffusers' layout, and in the one that user interfaces share (kohya's)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from bench.architecture import ALPHA, DENOISERS, SHARED, adapter_names, header_shapes, weights_file
+from bench.errors import UserError
+from bench.files import replace_file
+from bench.models.folder import check_finite
+
+ADAPTERS = "pytorch_lora_weights.safetensors"
+UNET = "unet"
+
+
+def save_adapters(network: nn.Module, folder: Path, name: str) -> None:
+    """Write the adapters of a network for ``load_lora_weights`` of a diffusers pipeline.
+
+    Args:
+        name: the pipeline's name for the network, the first part of every adapter's name.
+    """
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    layers = {f"{name}.{key}": value.contiguous() for key, value in get_peft_model_state_dict(network).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(layers, folder / ADAPTERS, {"format": "pt"})
+
+
+def load_adapters(base: nn.Module, place: Path, name: str) -> nn.Module:
+    """A copy of ``base`` with adapters, in either layout, with or without the denoiser's name in front.
+
+    Args:
+        place: a safetensors file, or a folder that holds one.
+        name: see `save_adapters`.
+
+    Raises:
+        UserError: the place holds no adapters for this network, or one that is not finite.
+    """
+    network: Any = copy.deepcopy(base)
+    file, names = weights_file(place), header_shapes(place)
+    if any(key.startswith(SHARED) for key in names):
+        network.load_lora_adapter(from_shared_layout(read_tensors(file), base), prefix=None)
+    else:
+        prefix = name if any(key.startswith(DENOISERS) for key in names) else None
+        network.load_lora_adapter(file.parent, weight_name=file.name, prefix=prefix, use_safetensors=True)
+    if not getattr(network, "peft_config", None):
+        raise UserError(f"{place} holds no adapters for a {name}; give the folder of a trained network")
+    check_finite(network, place)
+    return network.eval().requires_grad_(False)  # type: ignore[no-any-return]
+
+
+def from_shared_layout(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Adapters in diffusers' layout, their alphas worked into the second factor.
+
+    Args:
+        tensors: of the layout that user interfaces share; an adapter of rank r acts with the factor alpha / r, or 1 without.
+        network: whose layers they change.
+    """
+    plainly = adapter_names(tensors, network)
+    values = {plainly[name]: value for name, value in tensors.items()}
+    named = {}
+    for name, value in values.items():
+        alpha = values.get(f"{name.removesuffix('.lora_B.weight')}{ALPHA}")
+        scaled = value if alpha is None else value * (float(alpha) / value.shape[1])
+        if not name.endswith(ALPHA):
+            named[name] = scaled
+    return named
+
+
+def export_adapters(trained: Path, output: Path) -> None:
+    """Write the adapters of a trained UNet as one file in the layout that user interfaces share.
+
+    Args:
+        trained: the folder that `save_adapters` wrote.
+        output: the safetensors file.
+
+    Raises:
+        UserError: the folder holds full weights, or adapters of a transformer.
+    """
+    from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
+    from safetensors.torch import save_file
+
+    if not (trained / ADAPTERS).is_file():
+        raise UserError(
+            f"{trained} holds full weights, and this layout is for adapters; diffusers loads the folder as it is, and "
+            "--set weights=lora trains adapters"
+        )
+    tensors = read_tensors(trained / ADAPTERS)
+    if not all(name.startswith(f"{UNET}.") for name in tensors):
+        raise UserError(
+            f"{trained} holds adapters of a transformer, which user interfaces read in diffusers' layout; give them {ADAPTERS}"
+        )
+    shared = {name: value.contiguous() for name, value in convert_state_dict_to_kohya(tensors).items()}
+    replace_file(output, lambda beside: save_file(shared, beside, {"format": "pt"}))
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file."""
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Tensor] = load_file(file)
+    return tensors

@@ -1,0 +1,101 @@
+"""Published numbers as tables of text, for a section of their own: they share no row and no mark with what was run here."""
+
+from __future__ import annotations
+
+from reports.grids import DASH, Cell, Grid
+from reports.published import Published, PublishedSource, PublishedValue
+from reports.records import MetricRecord
+from reports.table import Report
+
+HEADING = "Published, not run here"
+DOUBT = "?"
+DIFFERENCES = (
+    "theirs differ in prompts, images a prompt, and mean or median, as stated, and in scheduler, steps and guidance, "
+    "which are not known here."
+)
+
+
+def published_grids(report: Report, published: Published) -> tuple[Grid, ...]:
+    """Published scores and win rates; a kind of which nothing is known has no table."""
+    titles = {"score": "Published scores", "win rate": "Published win rates, %"}
+    grids = []
+    for kind, title in titles.items():
+        sources = [source for source in published.sources if source.kind == kind]
+        metrics = [metric for metric in report.metrics if any(_has(source, metric) for source in sources)]
+        if sources:
+            grids.append(_grid(title, sources, metrics))
+    return tuple(grids)
+
+
+def published_notes(report: Report, published: Published) -> tuple[str, ...]:
+    """Where the numbers are from and how their protocols differ from ours."""
+    if not published.sources:
+        titles = ", ".join(metric.title for metric in report.metrics)
+        carried = " and ".join(published.models)
+        return (f"nothing is published about {report.model!r} with {titles}; numbers are carried for {carried}.",)
+    lines = [
+        "these numbers are their authors', and compare neither across papers nor with ours.",
+        f"ours are means over all images: {report.settings}.",
+        DIFFERENCES,
+        *_scale_notes(report, published),
+    ]
+    if any(source.kind == "win rate" for source in published.sources):
+        lines.append("published win rates are those of the first method against the second; ours are against the base.")
+    return (*lines, *(_source_note(source) for source in published.sources), *_doubt_notes(published))
+
+
+def _has(source: PublishedSource, metric: MetricRecord) -> bool:
+    return any(metric.name in values for _, values in source.rows)
+
+
+def _grid(title: str, sources: list[PublishedSource], metrics: list[MetricRecord]) -> Grid:
+    return Grid(
+        title,
+        ("source", "prompts", *(metric.title for metric in metrics)),
+        tuple(
+            (
+                method,
+                (
+                    Cell(f"{source.paper} [{source.number}]"),
+                    Cell(source.prompts),
+                    *(_value(values.get(metric.name)) for metric in metrics),
+                ),
+            )
+            for source in sources
+            for method, values in source.rows
+        ),
+    )
+
+
+def _value(value: PublishedValue | None) -> Cell:
+    return DASH if value is None else Cell(f"{value.value:.6g}{DOUBT if value.doubt else ''}")
+
+
+def _scale_notes(report: Report, published: Published) -> list[str]:
+    scores = [source for source in published.sources if source.kind == "score"]
+    scaled = [
+        f"{metric.title} x {metric.display_factor:g}"
+        for metric in report.metrics
+        if metric.display_factor != 1 and any(_has(source, metric) for source in scores)
+    ]
+    lines = [f"scale of published scores, as of ours: raw, but {', '.join(scaled)}."] if scaled else []
+    return lines + [
+        f"[{source.number}] prints {', '.join(source.rescaled)} in another scale; shown in ours."
+        for source in scores
+        if source.rescaled
+    ]
+
+
+def _source_note(source: PublishedSource) -> str:
+    note = f"; {source.note}" if source.note else ""
+    return f"[{source.number}] {source.paper}, {source.place}: {source.prompts}, {source.statistic}{note}."
+
+
+def _doubt_notes(published: Published) -> list[str]:
+    """One line a reason, with the sources that it is about."""
+    numbers: dict[str, list[int]] = {}
+    for source in published.sources:
+        reasons = {value.doubt for _, values in source.rows for value in values.values() if value.doubt}
+        for reason in sorted(reasons):
+            numbers.setdefault(reason, []).append(source.number)
+    return [f"{DOUBT} in {' '.join(f'[{number}]' for number in which)}: {reason}." for reason, which in numbers.items()]

@@ -1,0 +1,115 @@
+"""Released weights from a hub, from its cache, and what is said when they cannot be had; by the real command line."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hub import local_hub, nowhere
+from safetensors.torch import load_file, save_file
+
+from bench.tiny import ASSETS
+from tests.cli.conftest import CommandLine
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Someone's pipeline, LoRA, gated and pickled repositories."""
+    folder = tmp_path_factory.mktemp("hub")
+    someone = folder / "models" / "someone"
+    tuned = someone / "tuned"
+    shutil.copytree(ASSETS / "model" / "unet", tuned / "unet")
+    shutil.copy(ASSETS / "model" / "model_index.json", tuned)
+    (tuned / "all-in-one.safetensors").write_bytes(b"never asked for")
+    unet = tuned / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(unet)
+    layer = next(name for name in tensors if name.endswith("attn1.to_q.weight"))
+    save_file({**tensors, layer: tensors[layer] * 1.5}, unet, {"format": "pt"})
+
+    rows, columns = tensors[layer].shape
+    random = torch.Generator().manual_seed(0)
+    adapters = {
+        f"unet.{layer.removesuffix('.weight')}.lora_A.weight": torch.randn(2, columns, generator=random),
+        f"unet.{layer.removesuffix('.weight')}.lora_B.weight": torch.randn(rows, 2, generator=random),
+    }
+    (someone / "lora").mkdir()
+    save_file(adapters, someone / "lora" / "step-2000.safetensors")
+    (someone / "gated").mkdir()
+    (someone / "gated" / "GATED").touch()
+    (someone / "pickled" / "unet").mkdir(parents=True)
+    (someone / "pickled" / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def environment(hub: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
+    with local_hub(hub, tmp_path / "cache") as variables:
+        yield variables
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]) -> CommandLine:
+    folder = tmp_path_factory.mktemp("released")
+    (folder / "prompts.txt").write_text("\n".join(small_data[1].read_text().splitlines()[:2]) + "\n")
+    return CommandLine(folder, small_data[0], folder / "prompts.txt")
+
+
+def evaluate(line: CommandLine, environment: dict[str, str], weights: str) -> subprocess.CompletedProcess[str]:
+    words = line.arguments(
+        "eval", "--model", "tiny", "--weights", weights, "--prompts", str(line.prompts), "--sampling-steps", "2",
+        "--metrics", "aesthetic",
+    )  # fmt: skip
+    return subprocess.run(words, cwd=line.folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def refusal(line: CommandLine, environment: dict[str, str], weights: str) -> str:
+    done = evaluate(line, environment, weights)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return next(text for text in done.stderr.splitlines() if text.startswith("error: "))
+
+
+def test_a_pipeline_and_a_lora_of_the_hub_are_rows_of_the_report(
+    line: CommandLine, environment: dict[str, str], tmp_path: Path
+) -> None:
+    for weights in ("someone/tuned", "someone/lora"):
+        done = evaluate(line, environment, weights)
+        assert done.returncode == 0, done.stderr
+    again = evaluate(line, nowhere(tmp_path / "cache"), "someone/lora")
+    assert again.returncode == 0, again.stderr
+    cached = {path.name for path in (tmp_path / "cache").rglob("snapshots/*/**/*") if path.is_file()}
+    assert {"diffusion_pytorch_model.safetensors", "step-2000.safetensors"} < cached
+    assert "all-in-one.safetensors" not in cached
+
+    shown = line.run(line.arguments("report", "--format", "csv"))
+    means = {row.split(",")[3]: row.split(",")[5] for row in shown.stdout.splitlines()[1:]}
+    assert list(means) == ["Tiny", "lora", "tuned"]
+    assert len(set(means.values())) == 3
+
+
+def test_what_the_hub_refuses(line: CommandLine, environment: dict[str, str]) -> None:
+    gated = refusal(line, environment, "someone/gated")
+    assert "someone/gated is gated; accept its terms on the hub's page and log in with `hf auth login`" in gated
+    missing = refusal(line, environment, "someone/else")
+    assert "there is no model someone/else on it, or it is private; check the name" in missing
+    pickled = refusal(line, environment, "someone/pickled")
+    assert "someone/pickled holds no safetensors weights" in pickled
+
+
+def test_without_a_network_and_a_cached_copy(line: CommandLine, tmp_path: Path) -> None:
+    text = refusal(line, nowhere(tmp_path), "someone/tuned")
+    assert (
+        "weights 'someone/tuned' are neither here nor can they be had from the hub: the hub cannot be reached" in text
+    )
+    text = refusal(line, {**nowhere(tmp_path), "HF_HUB_OFFLINE": "1"}, "someone/tuned")
+    assert "HF_HUB_OFFLINE is set and the cache holds no whole copy of someone/tuned" in text
+
+
+def test_weights_of_another_family(line: CommandLine, environment: dict[str, str], tmp_path: Path) -> None:
+    save_file({"transformer_blocks.0.attn.to_q.weight": torch.zeros(8, 8)}, tmp_path / "flux.safetensors")
+    text = refusal(line, environment, str(tmp_path / "flux.safetensors"))
+    assert "holds another architecture than 'tiny'" in text

@@ -1,0 +1,97 @@
+"""A hub on this machine: what `huggingface_hub` asks for, from a folder of repositories."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+GATED, MISSING = (403, "GatedRepo"), (404, "RepoNotFound")
+
+
+@contextmanager
+def local_hub(folder: Path, cache: Path) -> Iterator[dict[str, str]]:
+    """Serve ``folder/{models,datasets}/<owner>/<name>``; give the environment that makes a program use it.
+
+    A repository with a file ``GATED`` is gated.
+    """
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(with_body=True)
+
+        def do_HEAD(self) -> None:
+            self.answer(with_body=False)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def answer(self, *, with_body: bool) -> None:
+            parts = unquote(urlsplit(self.path).path).strip("/").split("/")
+            api = parts[0] == "api"
+            parts = parts[1:] if api else parts
+            kind = parts.pop(0) if parts[0] in ("models", "datasets") else "models"
+            repository, (verb, _, *rest) = folder / kind / parts[0] / parts[1], parts[2:]
+            if not repository.is_dir():
+                self.refuse(*MISSING)
+            elif (repository / "GATED").exists() and not (api and verb == "revision"):
+                self.refuse(*GATED)
+            elif verb == "revision":
+                self.give(json.dumps({"id": "/".join(parts[:2]), "sha": COMMIT, "siblings": []}).encode(), with_body)
+            elif verb == "tree":
+                self.give(json.dumps(listing(repository)).encode(), with_body)
+            else:
+                self.give((repository / "/".join(rest)).read_bytes(), with_body)
+
+        def give(self, body: bytes, with_body: bool) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", f'"{hashlib.sha1(body, usedforsecurity=False).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+            if with_body:
+                self.wfile.write(body)
+
+        def refuse(self, status: int, code: str) -> None:
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield online(f"http://127.0.0.1:{server.server_port}", cache)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def listing(repository: Path) -> list[dict[str, object]]:
+    """What the hub says of a repository's files."""
+    files = sorted(path for path in repository.rglob("*") if path.is_file())
+    return [
+        {"type": "file", "path": path.relative_to(repository).as_posix(), "size": path.stat().st_size, "oid": "0" * 40}
+        for path in files
+    ]
+
+
+def online(endpoint: str, cache: Path) -> dict[str, str]:
+    """The environment of a program that asks a hub at ``endpoint``."""
+    return {
+        **os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_CACHE": str(cache / "hub"),
+        "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+    }  # fmt: skip
+
+
+def nowhere(cache: Path) -> dict[str, str]:
+    """The environment of a program whose hub cannot be reached."""
+    return online("http://127.0.0.1:9", cache)
