@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.add_typer(data_app, name="data")
 
 PROMPTS = "Evaluation prompts: a set (see: bench list prompts), or a text, JSON, CSV, TSV, JSON-lines or Parquet file."
+INTERRUPTED = 130
+"""The exit code that typer turns Ctrl-C into."""
 
 Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
 
@@ -295,13 +298,20 @@ def _scales(text: str) -> list[float]:
     return scales
 
 
+def _needed(record: logging.LogRecord) -> bool:
+    return "requires torchvision (not installed)" not in record.getMessage()
+
+
 def main() -> None:
     """Run the command line: mistakes the user can mend end in one sentence and exit code 2."""
+    # diffusers' pipelines name classes of transformers that need torchvision, of which we use none.
+    logging.getLogger("transformers.utils.import_utils").addFilter(_needed)
     try:
         app()
     except UserError as error:
         Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the same command continues", highlight=False)
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            Console(stderr=True).print("stopped; the same command continues", highlight=False)
+        raise

@@ -23,7 +23,7 @@ from bench.image_prompts import read_image_prompts
 from bench.images import UnreadableImageError, file_digest, find_images, open_image
 from bench.metric import MetricInfo
 from bench.progress import Progress
-from bench.protocol import digest
+from bench.protocol import scorer_signature
 from bench.scoring import Judge, Picture, refuse_constant, score_pictures
 
 COLUMNS = pa.schema(
@@ -143,7 +143,7 @@ def _score(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bound = judge.kind.load(judge.checkpoint, device=device).for_prompts(prompts)
     identity = bound.identity()
-    signature = digest({"metric": name, "identity": identity})
+    signature = scorer_signature(name, identity)
     scores = score_pictures(records, str(folder), name, bound, signature, pictures)
     if len({picture.key["image"] for picture in pictures}) > 1:
         refuse_constant(name, bound, scores, str(folder))

@@ -13,6 +13,8 @@ from rich.table import Table
 from bench import registry
 from bench.algorithm import Algorithm
 from bench.errors import UserError
+from bench.isolated.environment import Environment
+from bench.isolated.metric import IsolatedMetric
 from bench.metric import Metric, MetricInfo
 from bench.models.card import ModelCard
 from bench.models.family import ModelFamily
@@ -138,6 +140,15 @@ def statements(entry: Entry) -> list[tuple[str, str]]:
         ("factor", f"tables show the raw score x {info.display_factor:g}"),
         ("elsewhere", info.conventions or "-"),
         ("published", info.published or "-"),
+        *(_environment(entry.environment) if issubclass(entry, IsolatedMetric) else ()),
+    ]
+
+
+def _environment(environment: Environment) -> list[tuple[str, str]]:
+    return [
+        ("environment", f"one of its own, Python {environment.python}, built when it is first used"),
+        ("requirements", ", ".join(environment.requirements) or "-"),
+        ("without theirs", ", ".join(environment.unresolved) or "-"),
     ]
 
 

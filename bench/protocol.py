@@ -116,6 +116,11 @@ class Protocol(BaseModel):
         return digest({"protocol": self.model_dump(), "metric": name, "identity": dict(identity)})
 
 
+def scorer_signature(name: str, identity: Mapping[str, Any]) -> str:
+    """Hash of what decides a metric's scores besides image and prompt, 12 hex digits; under every protocol the same."""
+    return digest({"metric": name, "identity": dict(identity)})
+
+
 def prompts_digest(prompts: Sequence[str]) -> str:
     """Digest of prompts in their order."""
     return digest(list(prompts))

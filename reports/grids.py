@@ -49,7 +49,12 @@ def grids(report: Report) -> tuple[Grid, ...]:
 def settings_lines(report: Report) -> tuple[str, ...]:
     """Protocol and metric signatures with the settings that a reader of a score must know."""
     metrics = ", ".join(f"{metric.title} {metric.signature}" for metric in report.metrics)
-    return (f"protocol {report.signature}: {report.settings}", f"metric signatures: {metrics}")
+    scorers = ", ".join(f"{metric.title} {metric.scorer}" for metric in report.metrics)
+    return (
+        f"protocol {report.signature}: {report.settings}",
+        f"metric signatures: {metrics}",
+        f"the scorers alone, under any protocol: {scorers}",
+    )
 
 
 def footnotes(report: Report) -> tuple[str, ...]:

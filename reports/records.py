@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.errors import UserError
+from bench.protocol import scorer_signature
 from bench.runs import BASE, Evaluation, RunFolder, find_runs
 from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, is_base, run_label
 from reports.judged import Judged, grouped, read_judged
@@ -31,6 +32,11 @@ class MetricRecord:
     display_factor: float
     higher_is_better: bool
     conventions: str = ""
+
+    @property
+    def scorer(self) -> str:
+        """The scorer's own hash, the same under other prompts and settings; what ``bench score`` calls its signature."""
+        return scorer_signature(self.name, self.identity)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

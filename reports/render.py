@@ -179,6 +179,7 @@ def _csv_line(report: Report, row: Row, metric: MetricRecord) -> dict[str, Any]:
         "seeds": len(row.seeds),
         **{field.name: None if cost is None else getattr(cost, field.name) for field in dataclasses.fields(Cost)},
         "metric_signature": metric.signature,
+        "scorer_signature": metric.scorer,
         "variants": " ".join(Variant.model_validate(variant).signature for variant in row.variants),
         "protocol_signature": report.signature,
         "protocol": report.settings,

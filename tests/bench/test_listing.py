@@ -70,3 +70,13 @@ def test_every_algorithm_shows_all_of_it_in_100_columns(name: str) -> None:
 def test_symbols_of_the_formulas_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     show("algorithms", verbose=True)
     assert "M and R their mean squared denoising errors" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_metric_with_an_environment_of_its_own_shows_what_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = dict(statements(registry.metrics.get("hpsv2-official")))
+    assert shown["environment"] == "one of its own, Python 3.11, built when it is first used"
+    assert {"torch==2.0.1", "torchvision==0.15.2"} <= set(shown["requirements"].split(", "))
+    assert shown["without theirs"] == "hpsv2==1.2.0, image-reward==1.5"
+    assert "environment" not in dict(statements(registry.metrics.get("hpsv2")))
+    show("metrics", verbose=True)
+    assert "one of its own, Python 3.11" in " ".join(capsys.readouterr().out.split())

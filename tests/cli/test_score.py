@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from bench.images import CHUNK
 from bench.tiny import ASSETS
-from tests.cli.conftest import CommandLine
+from tests.cli.conftest import CommandLine, offline
 
 COUNT = 40  # more than one chunk
 
@@ -96,6 +99,36 @@ def test_killed_and_continued_equals_uninterrupted(command: CommandLine, picture
     assert done.returncode == 0, done.stderr
     assert (command.folder / "cut.csv").read_bytes() == (command.folder / "whole.csv").read_bytes()
     assert set(scored_before) <= set(records.read_text().splitlines())
+
+
+def test_ctrl_c_keeps_what_was_scored_and_says_so(command: CommandLine, pictures: Path) -> None:
+    for copy in range(1, 20):  # so many that it is interrupted long before its end
+        for place in range(COUNT):
+            os.link(pictures / f"{place}.png", pictures / f"{copy * COUNT + place}.png")
+    prompts = command.folder / "many.txt"
+    prompts.write_text(command.prompts.read_text() * 20)
+    records = command.folder / "scores.records.jsonl"
+    process = subprocess.Popen(
+        command.arguments(
+            "score", str(pictures), "--prompts", str(prompts), "--model", "tiny", "--metrics", "pickscore"
+        ),
+        cwd=command.folder,
+        env=offline(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 (no threads here)
+    )
+    with process:
+        while not (records.exists() and records.read_text()):
+            assert process.poll() is None, "it ended before it was interrupted"
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "stopped; the same command continues" in errors
+    assert "Traceback" not in errors
+    assert CHUNK <= len(records.read_text().splitlines()) < 20 * COUNT
 
 
 def test_a_checkpoint_of_ones_own(command: CommandLine, pictures: Path) -> None:

@@ -51,6 +51,7 @@ def test_csv_reads_back(full_lab: Lab) -> None:
     table = pd.read_csv(io.StringIO(as_csv(report)))
     assert len(table) == 4 * 3
     assert set(table["protocol_signature"]) == {full_lab.protocol.signature}
+    assert table.groupby("metric")["scorer_signature"].unique()["gold"].tolist() == ["974c736658e4"]
     line = table.set_index(["label", "metric"]).loc[("Diffusion-DPO", "pickscore")]
     score = report.rows[1].scores["pickscore"]
     assert score.difference is not None

@@ -126,10 +126,12 @@ def test_few_seeds_are_said(full_lab: Lab) -> None:
 
 
 def test_the_settings_travel_with_the_table(full_lab: Lab) -> None:
-    protocol, metrics = settings_lines(make_report(full_lab.runs))
+    protocol, metrics, scorers = settings_lines(make_report(full_lab.runs))
     assert protocol.startswith(f"protocol {full_lab.protocol.signature}: tiny (weights abc), 12 prompts")
     assert "DDIMScheduler, 20 steps, guidance 3, 64x64, noise seed 0, fp32" in protocol
     assert f"Gold {full_lab.protocol.metric_signature('gold', {'version': 1})}" in metrics
+    # echo -n '{"identity":{"version":1},"metric":"gold"}' | sha256sum
+    assert "Gold 974c736658e4" in scorers
 
 
 def test_a_negative_prompt_is_stated(lab: Lab) -> None:
