@@ -222,14 +222,18 @@ def list_(
     kind: Annotated[
         str | None, typer.Argument(help="algorithms, metrics, models, prompts or families; default: all.")
     ] = None,
+    name: Annotated[str | None, typer.Argument(help="One entry of that kind, with all it states.")] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also citations, formulas, ranges and fields.")
     ] = False,
 ) -> None:
     """Show algorithms, metrics, models, prompt sets and model families: what they are and who brings them."""
-    from bench.listing import show
+    from bench.listing import show, show_entry
 
-    show(kind, verbose=verbose)
+    if kind is not None and name is not None:
+        show_entry(kind, name)
+    else:
+        show(kind, verbose=verbose)
 
 
 @app.command()

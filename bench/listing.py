@@ -39,14 +39,32 @@ LEGEND = {
 SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
+def show_entry(kind: str, name: str) -> None:
+    """Print everything that one entry states about itself.
+
+    Raises:
+        UserError: an unknown kind or name.
+    """
+    console = Console()
+    entries = _entries(kind)
+    console.print(LEGEND.get(kind, ""), highlight=False)
+    console.print(details(name, entries), highlight=False)
+
+
+def _entries(kind: str) -> Registry[Any]:
+    if kind not in REGISTRIES:
+        raise UserError(f"unknown kind {kind!r}: {nearest(kind, REGISTRIES)}there are {', '.join(REGISTRIES)}")
+    return REGISTRIES[kind]
+
+
 def show(kind: str | None, *, verbose: bool) -> None:
     """Print what is registered; an entry that cannot be imported is listed with its exception.
 
     Raises:
         UserError: an unknown kind.
     """
-    if kind is not None and kind not in REGISTRIES:
-        raise UserError(f"unknown kind {kind!r}: {nearest(kind, REGISTRIES)}there are {', '.join(REGISTRIES)}")
+    if kind is not None:
+        _entries(kind)
     console = Console()
     for name, entries in REGISTRIES.items():
         if kind in (None, name):

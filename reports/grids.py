@@ -39,6 +39,8 @@ class Grid:
 
 
 DASH = Cell("-")
+ROUNDING = 1e-9
+"""An interval of this share of its score is floating-point rounding."""
 
 
 def grids(report: Report) -> tuple[Grid, ...]:
@@ -130,23 +132,26 @@ def _win_rate(score: Score | None) -> Cell:
 
 
 def _scores(report: Report) -> Grid:
-    decimals = {metric.name: _decimals(report, metric) for metric in report.metrics}
+    usual = {metric.name: _usual_decimals(report, metric) for metric in report.metrics}
     return Grid(
         "Score, and its difference to the base",
         tuple(_heading(metric) for metric in report.metrics),
         tuple(
             (
                 row.label,
-                tuple(_score(row.scores.get(metric.name), metric, decimals[metric.name]) for metric in report.metrics),
+                tuple(_score(row.scores.get(metric.name), metric, usual[metric.name]) for metric in report.metrics),
             )
             for row in report.rows
         ),
     )
 
 
-def _score(score: Score | None, metric: MetricRecord, decimals: int) -> Cell:
+def _score(score: Score | None, metric: MetricRecord, usual: int) -> Cell:
+    """A score, rounded by its own interval; without one, as usual in its column."""
     if score is None:
         return DASH
+    half = 0.0 if score.difference is None else score.difference.high - score.difference.mean
+    decimals = _decimals(half) if half > ROUNDING * abs(score.mean) else usual
     value = f"{score.mean:.{decimals}f}{'†' if score.trained_on else ''}"
     if score.difference is None:
         return Cell(value)
@@ -178,8 +183,13 @@ def _verdict(interval: Interval, null: float, *, higher_is_better: bool) -> Verd
     return Verdict.BETTER if (interval.mean > null) == higher_is_better else Verdict.WORSE
 
 
-def _decimals(report: Report, metric: MetricRecord) -> int:
+def _usual_decimals(report: Report, metric: MetricRecord) -> int:
     """As many as show two digits of a metric's usual interval."""
     changes = [row.scores[metric.name].difference for row in report.rows if metric.name in row.scores]
     halves = [change.high - change.mean for change in changes if change is not None and change.high > change.mean]
-    return min(6, max(0, 1 - math.floor(math.log10(statistics.median(halves))))) if halves else 3
+    return _decimals(statistics.median(halves)) if halves else 3
+
+
+def _decimals(half: float) -> int:
+    """As many as show two digits of half an interval."""
+    return min(6, max(0, 1 - math.floor(math.log10(half))))

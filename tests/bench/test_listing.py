@@ -7,8 +7,8 @@ import pytest
 from pydantic import Field
 from rich.console import Console
 
-from bench import Algorithm, AlgorithmInfo, PairBatch, Recipe, StepOutput, registry
-from bench.listing import details, show, statements
+from bench import Algorithm, AlgorithmInfo, PairBatch, Recipe, StepOutput, UserError, registry
+from bench.listing import details, show, show_entry, statements
 from bench.policy import Policy
 
 
@@ -65,6 +65,18 @@ def test_every_algorithm_shows_all_of_it_in_100_columns(name: str) -> None:
     text = printed(details(name, registry.algorithms))
     for label, statement in statements(registry.algorithms.get(name)):
         assert " ".join([*label.split(), *statement.split()]) in text
+
+
+def test_one_entry_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    show_entry("algorithms", "dpo")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--set beta=" in text
+    assert "M and R their mean squared denoising errors" in text
+    assert "SmPO" not in text
+    with pytest.raises(UserError, match="unknown algorithm 'dop': did you mean"):
+        show_entry("algorithms", "dop")
+    with pytest.raises(UserError, match="unknown kind 'algos': did you mean 'algorithms'"):
+        show_entry("algos", "dpo")
 
 
 def test_symbols_of_the_formulas_are_explained(capsys: pytest.CaptureFixture[str]) -> None:

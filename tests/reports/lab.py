@@ -61,9 +61,14 @@ class Lab:
 
     def base(self, *, model: str = "tiny") -> RunFolder:
         """The base model, judged."""
+        run = self.base_alone(model=model)
+        self.judge(run, shift=0.0)
+        return run
+
+    def base_alone(self, *, model: str = "tiny") -> RunFolder:
+        """The base model, not judged."""
         run = RunFolder(self.runs / model / "base")
         run.begin({"model": model, "algorithm": "base", "title": "base", "resolved": {}})
-        self.judge(run, shift=0.0)
         return run
 
     def train(

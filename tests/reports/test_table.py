@@ -60,6 +60,23 @@ def test_display_factor_scales_scores_and_not_win_rates(lab: Lab) -> None:
     assert pickscore.win_rate == gold.win_rate
 
 
+def test_every_score_is_rounded_by_its_own_interval(lab: Lab) -> None:
+    lab.identities = {"gold": {"version": 1}}
+    rough, fine = np.zeros((len(PROMPTS), 2)), np.zeros((len(PROMPTS), 2))
+    rough[:, :] = np.linspace(0, 40, len(PROMPTS))[:, None]
+    fine[:, :] = np.linspace(0, 0.004, len(PROMPTS))[:, None]
+    lab.judge(lab.base_alone(), shift=0, scores={"gold": np.zeros((len(PROMPTS), 2))})
+    for name, scores in (("rough", rough), ("fine", fine)):
+        lab.judge(lab.train(name, title=name), shift=0, scores={"gold": scores})
+    _, table, _ = grids(make_report(lab.runs))
+    shown = {label: cells[0] for label, cells in table.rows}
+    # t(11, 97.5 %) = 2.201 standard errors: 8.34 of 40 / 11 * sqrt(143 / 11 / 12), and a ten-thousandth of it.
+    assert [(cell.value, cell.detail) for cell in list(shown.values())[1:]] == [
+        ("0.00200", "+0.00200 ± 0.00083"),
+        ("20.0", "+20.0 ± 8.3"),
+    ]
+
+
 def test_lower_is_better(lab: Lab) -> None:
     report = known_report(lab)
     distance = report.rows[1].scores["distance"]
