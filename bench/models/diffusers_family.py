@@ -161,7 +161,7 @@ class DiffusersFamily(ModelFamily):
 def arranged(network: nn.Module) -> nn.Module:
     """The network with its convolutions' weights in the order that CUDA's kernels want, channels last; elsewhere as it is."""
     on_cuda = next(network.parameters()).device.type == "cuda"
-    return network.to(memory_format=torch.channels_last) if on_cuda else network  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=torch.channels_last) if on_cuda else network  # type: ignore[call-overload]
 
 
 def tokenizer_name(encoder: str) -> str:
