@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from algorithms.candidates import CandidateAlgorithm
 from bench import (
     AlgorithmInfo,
     MetricNames,
@@ -57,7 +58,7 @@ def time_weights(signal: Tensor, sigma: Tensor, *, bias: float) -> Tensor:
     return torch.sigmoid(bias - 2 * (signal.log() - sigma.log()))
 
 
-class CaPO(NoisedPairAlgorithm):
+class CaPO(CandidateAlgorithm, NoisedPairAlgorithm):
     """Candidates by the base model, calibrated by their chances against each other; winner and loser have their own noise."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
@@ -82,20 +83,14 @@ class CaPO(NoisedPairAlgorithm):
     candidates: int = Field(
         default=16, ge=2, description="images by the base model for each caption, if the data has pairs only"
     )
-    captions: int = Field(default=1000, gt=0, description="most captions that candidates are made for")
     bias: float = Field(default=1.5, ge=-20, le=20, description="b of the time weight sigmoid(b - log SNR)")
     weighting: Literal["inner", "outer"] = Field(
         default="inner", description="whether errors or residuals are weighted"
     )
 
-    @property
-    def trained_on(self) -> tuple[str, ...]:
-        return self.rewards
-
     def prepare(self, data: PreferenceData, context: PrepareContext) -> PreferenceData:
         """Pairs of images that dominate each other under every reward, with their mean calibrated rewards."""
-        data = context.lists(data, self.captions, self.candidates)
-        rewards = np.stack([context.rewards(name, data) for name in self.rewards])
+        data, rewards = self.judged(data, context)
         calibrated = calibrated_rewards(rewards).mean(0)
         chosen = dominating_pairs(rewards)
         context.notes["pareto"] = {

@@ -14,7 +14,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from bench import Algorithm, AlgorithmInfo, MetricNames, Need, PairBatch, Recipe, StepOutput, sample_errors
+from algorithms.candidates import CandidateAlgorithm
+from bench import AlgorithmInfo, Need, PairBatch, Recipe, StepOutput, sample_errors
 from bench.data.preferences import PreferenceData
 from bench.data.ranking import win_shares
 from bench.policy import Policy
@@ -41,7 +42,7 @@ def rankdpo_loss(gaps: Tensor, shares: Tensor, *, beta: float) -> Tensor:
     return torch.where(_differences(shares) > 0, terms, 0.0).sum((1, 2))
 
 
-class RankDPO(Algorithm):
+class RankDPO(CandidateAlgorithm):
     """Lists of candidates by the base model, ranked by reward models; all images of a list share time and noise."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
@@ -60,22 +61,10 @@ class RankDPO(Algorithm):
     }
 
     beta: float = Field(default=4000.0, gt=0, description="strength of the pull towards the reference (factor 1/2)")
-    rewards: MetricNames = Field(
-        default=("pickscore", "hpsv2"), min_length=1, description="metrics that rank the candidates, as a,b"
-    )
-    candidates: int = Field(
-        default=4, ge=2, description="images by the base model for each caption, if the data has pairs only"
-    )
-    captions: int = Field(default=1000, gt=0, description="most captions that candidates are made for")
-
-    @property
-    def trained_on(self) -> tuple[str, ...]:
-        return self.rewards
 
     def prepare(self, data: PreferenceData, context: PrepareContext) -> PreferenceData:
         """Rank each caption's images; data with fewer than three images a caption gives its captions only."""
-        data = context.lists(data, self.captions, self.candidates)
-        rewards = np.stack([context.rewards(name, data) for name in self.rewards])
+        data, rewards = self.judged(data, context)
         shares = np.stack([win_shares(rewards[:, row]) for row in range(len(data))])
         context.notes["candidates"] = {"captions": len(data), "images": data.width, "digest": data.digest}
         return data.with_scores(**{SCORE: shares})

@@ -88,7 +88,8 @@ class SePPO(Algorithm):
         process, count = policy.process, len(batch.winner)
         stride = process.train_timesteps // self.sampling_steps
         latents = batch.draws.normal("sample", batch.winner.shape[1:]).to(batch.winner)
-        both = {name: torch.cat([batch.unconditional[name], value]) for name, value in batch.condition.items()}
+        unconditional = batch.unconditional
+        both = {name: torch.cat([unconditional[name], value]) for name, value in batch.condition.items()}
         for step in reversed(range(self.sampling_steps)):
             t = torch.full((count,), (step + 1) * stride - 1, device=latents.device)
             predicted = policy.remembered(version, torch.cat([latents, latents]), torch.cat([t, t]), both)

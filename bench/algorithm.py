@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -55,7 +55,7 @@ class PairBatch:
         condition: what the network is told of the winners: embeddings of the captions and, for models that ask, size and crop.
         loser_condition: the same of the losers; the two differ in size and crop alone.
         candidate_condition: the same of all images of each caption, (B, K, ...) each.
-        candidate_unconditional: the same with an empty prompt, as guidance at sampling has it, (B, K, ...) each.
+        tell_unconditional: makes `candidate_unconditional`, which few algorithms ask for.
         winner_place: which candidate the winner is, int64, (B,).
         loser_place: which candidate the loser is, int64, (B,).
         preference: P(winner preferred), float32, (B,); 1 for a hard label, NaN for data without labels.
@@ -73,7 +73,7 @@ class PairBatch:
     condition: Condition
     loser_condition: Condition
     candidate_condition: Condition
-    candidate_unconditional: Condition
+    tell_unconditional: Callable[[], Condition]
     winner_place: Tensor
     loser_place: Tensor
     preference: Tensor
@@ -97,8 +97,13 @@ class PairBatch:
         )
 
     @property
+    def candidate_unconditional(self) -> Condition:
+        """As ``candidate_condition``, with an empty prompt, as guidance at sampling has it; made anew at every call."""
+        return self.tell_unconditional()
+
+    @property
     def unconditional(self) -> Condition:
-        """As ``condition``, with an empty prompt."""
+        """As ``condition``, with an empty prompt; made anew at every call."""
         rows = torch.arange(len(self.index), device=self.winner_place.device)
         return {name: value[rows, self.winner_place] for name, value in self.candidate_unconditional.items()}
 

@@ -23,7 +23,7 @@ from bench.errors import UserError
 from bench.evaluation import evaluate
 from bench.files import write_json
 from bench.guidance import ALPHA, BETA
-from bench.layout import choose_layout, connect
+from bench.launch import choose_layout, connect
 from bench.metric import EmbeddingMetric, Metric
 from bench.models.family import ModelFamily
 from bench.models.find import find_model

@@ -1,26 +1,17 @@
-"""How weights lie over the processes: whole in each of them, or split (FSDP)."""
+"""How weights lie over the processes, and what the processes must do together because of it."""
 
 from __future__ import annotations
 
 import abc
-import copy
-import datetime as dt
-import os
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
-from accelerate.utils import patch_environment
+from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from bench.algorithm import TrainingSettings
 from bench.errors import UserError
-from bench.optimizers import OPTIMIZERS
 
 
 class Layout(abc.ABC):
@@ -106,79 +97,6 @@ class Replicated(Layout):
         pass
 
 
-class Sharded(Layout):
-    """Split over the processes by torch's ``fully_shard``; every forward and backward gathers a block's weights in all of them.
-
-    So all processes must use the networks in the same order.  Where they do not, `together` ends all of them, since otherwise
-    they would wait for each other forever, or compute with weights of another network.
-    """
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        self._accelerator = accelerator
-        self._mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-
-    def check(self, settings: TrainingSettings) -> None:
-        if settings.batch % self._accelerator.num_processes:
-            raise UserError(
-                f"batch={settings.batch} cannot be shared evenly by {self._accelerator.num_processes} processes that split the "
-                "weights (FSDP); choose a multiple"
-            )
-        if not OPTIMIZERS[settings.optimizer].elementwise:
-            raise UserError(f"optimizer={settings.optimizer} cannot work on split weights (FSDP); use optimizer=adamw")
-        if settings.compile:
-            raise UserError("compile=true does not go with split weights (FSDP); use compile=false")
-
-    def place(self, network: nn.Module) -> Callable[[], nn.Module]:
-        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # only such weights can be split
-        hollow = _hollow(network)
-        # The blocks that diffusers keeps on one device are gathered one by one.
-        units = set(getattr(network, "_no_split_modules", None) or ())
-        blocks = [module for module in network.modules() if type(module).__name__ in units]
-        for module in [*reversed(blocks), network]:  # inner ones first
-            # The root too: weights that stay gathered would not see `replaced`.
-            fully_shard(module, mesh=self._mesh, reshard_after_forward=True)
-        for module in network.modules():
-            if isinstance(module, FSDPModule):  # losses are divided by the global batch already
-                module.set_gradient_divide_factor(1.0)
-                module.set_force_sum_reduction_for_comms(True)
-        return lambda: self._filled(hollow, network)
-
-    def _filled(self, hollow: nn.Module, network: nn.Module) -> nn.Module:
-        for name, parameter in network.named_parameters():
-            value = self.whole(parameter.detach())
-            if self._accelerator.is_main_process:
-                owner, _, field = name.rpartition(".")
-                setattr(hollow.get_submodule(owner), field, nn.Parameter(value.cpu(), requires_grad=False))
-        return hollow
-
-    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        pass  # the backward has done it
-
-    def whole(self, value: Tensor) -> Tensor:
-        return value.full_tensor() if isinstance(value, DTensor) else value
-
-    def part(self, value: Tensor, like: Tensor) -> Tensor:
-        value = value.to(like.device)
-        if not isinstance(like, DTensor) or value.shape != like.shape:
-            return value
-        return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
-
-    def replaced(self, network: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
-        return _Swapped(network, weights)
-
-    def anyone(self, wish: bool) -> bool:
-        flag = torch.tensor(float(wish), device=self._accelerator.device)
-        return bool(self._accelerator.reduce(flag, reduction="sum").item())
-
-    def together(self, doing: str) -> None:
-        codes = torch.tensor([zlib.crc32(doing.encode())], dtype=torch.int64, device=self._accelerator.device)
-        if len(set(self._accelerator.gather(codes).tolist())) > 1:
-            raise UserError(
-                f"the processes use the network differently (this one for {doing}): an algorithm that asks it more often for "
-                "some pairs than for others cannot run with split weights; start it without --use_fsdp"
-            )
-
-
 class _Called(nn.Module):
     """A network that computes with other values of some parameters, without a second copy of the rest."""
 
@@ -188,63 +106,3 @@ class _Called(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return torch.func.functional_call(self._network[0], dict(self._weights), args, kwargs)
-
-
-class _Swapped(nn.Module):
-    """The same for a network whose weights are gathered by hooks of its own: the values trade places for the time."""
-
-    def __init__(self, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self._network, self._weights = [network], weights
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        self._swap()
-        try:
-            return self._network[0](*args, **kwargs)
-        finally:
-            self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        parameters = dict(self._network[0].named_parameters())
-        for name, value in self._weights.items():
-            mine = parameters[name].detach().clone()
-            parameters[name].copy_(value)
-            value.copy_(mine)
-
-
-def choose_layout(accelerator: Accelerator) -> Layout:
-    """What the launcher asks for: split weights with ``accelerate launch --use_fsdp``, else whole ones."""
-    if _launched_with("FSDP") and accelerator.num_processes > 1:
-        return Sharded(accelerator)
-    return Replicated(accelerator)
-
-
-def connect() -> Accelerator:
-    """The processes that ``accelerate launch`` started, or this one alone.
-
-    Raises:
-        UserError: it was told to use an engine that is not supported.
-    """
-    if _launched_with("DEEPSPEED"):
-        raise UserError(
-            "DeepSpeed is not supported; start with accelerate launch --use_fsdp, which splits the weights too"
-        )
-    # While the main process prepares the data, all others wait.
-    patience = InitProcessGroupKwargs(timeout=dt.timedelta(days=7))
-    # Weights are split here: accelerate's own FSDP takes no CPUs and one network alone.
-    with patch_environment(ACCELERATE_USE_FSDP="false"):
-        return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
-
-
-def _launched_with(engine: str) -> bool:
-    return os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true"
-
-
-def _hollow(network: nn.Module) -> nn.Module:
-    """A copy of ``network`` whose parameters take no memory."""
-    empty = {
-        id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
-        for parameter in network.parameters()
-    }
-    return copy.deepcopy(network, dict(empty))

@@ -21,7 +21,7 @@ from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData
 from bench.errors import UserError
 from bench.files import append_lines, keep_lines, replace_folder, write_json
-from bench.layout import choose_layout
+from bench.launch import choose_layout
 from bench.ledger import COUNTS, Ledger
 from bench.metric import pieces
 from bench.models.family import ModelFamily
@@ -211,7 +211,7 @@ def make_batch(
         condition={name: value[every, winner] for name, value in condition.items()},
         loser_condition={name: value[every, loser] for name, value in condition.items()},
         candidate_condition=condition,
-        candidate_unconditional=told(encoded.negative(len(mine))),
+        tell_unconditional=lambda: told(encoded.negative(len(mine))),
         winner_place=winner,
         loser_place=loser,
         preference=torch.where(swapped, 1 - label, label),
