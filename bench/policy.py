@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.algorithm import TrainingSettings
+from bench.flops import flop_counter
 from bench.ledger import Ledger
 from bench.models.family import ModelFamily
 from bench.models.framing import Framing
@@ -109,7 +109,7 @@ class Policy:
         told |= {name: value[None].to(device) for name, value in sizes.items()}
         latents = torch.zeros(1, *self.model.latent_shape(side, side), device=device)
         times = self.process.network_times(torch.zeros(1, dtype=torch.int64, device=device))
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), flop_counter() as counter:
             self.model.predict(self.network, latents, times, told)
         flops: int = counter.get_total_flops()
         return flops
