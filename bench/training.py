@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim import Optimizer
 
 from bench.algorithm import Algorithm, Need, PairBatch, PictureSize, StepOutput, TrainingSettings
 from bench.checkpoint import load_checkpoint, save_checkpoint
@@ -67,8 +69,7 @@ def train(
     ledger.forget_memory(accelerator.device)
     policy = Policy(model, settings, ledger, with_reference=Need.REFERENCE in algorithm.needs)
     parameters = policy.parameters()
-    tensors = [parameter for _, parameter in parameters]
-    optimizer = torch.optim.AdamW(tensors, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = build_optimizer(parameters, settings)
 
     start = load_checkpoint(run.checkpoints, parameters, optimizer, ledger, policy.memory)
     if start == 0:
@@ -106,37 +107,15 @@ def train(
         while _everyone_agrees(spent(step) < limit, accelerator):
             began = time.monotonic()
 
-            # Gradients of the global batch, one micro-batch after the other.
-            optimizer.zero_grad(set_to_none=True)
-            outputs = []
-            survey = survey_batch(algorithm, policy, micro_batches(step), settings.batch, accelerator)
-            for batch in micro_batches(step):
-                output = algorithm.step(dataclasses.replace(batch, survey=survey), policy)
-                _check_losses(output, batch, step)
-                (output.losses.sum() / settings.batch).backward()
-                outputs.append(dataclasses.replace(output, losses=output.losses.detach()))
-            _sum_over_processes(tensors, accelerator)
-
-            # Diagnostics of the global batch, and the two checks that come before the step.
-            record = _diagnose(outputs, settings.batch, policy.process.train_timesteps, accelerator)
-            if step == 0:
-                _check_start(algorithm, record)
-            norm = torch.nn.utils.clip_grad_norm_(tensors, settings.clip_norm).item()
-            if not math.isfinite(norm):
-                raise DivergedError(f"the gradient is not finite at step {step}; lower the learning rate or raise beta")
-
-            # The step.
-            rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
-            algorithm.end_step(step, policy)
+            record = training_step(
+                algorithm, settings, policy, optimizer, functools.partial(micro_batches, step), step, accelerator
+            )
 
             # The record.
             ledger.pairs += settings.batch
             ledger.seconds += time.monotonic() - began
             ledger.observe_memory(accelerator.device)
-            record |= {"gradient_norm": norm, "learning_rate": rate, "pairs": ledger.pairs, "seconds": ledger.seconds}
+            record |= {"pairs": ledger.pairs, "seconds": ledger.seconds}
             if accelerator.is_main_process:
                 append_lines(run.train_log, [json.dumps({"step": step, **record})])
             step += 1
@@ -154,6 +133,72 @@ def train(
         write_json(run.folder / "ledger.json", dataclasses.asdict(total))
         run.finish()
     accelerator.wait_for_everyone()
+
+
+def build_optimizer(parameters: Sequence[tuple[str, torch.nn.Parameter]], settings: TrainingSettings) -> Optimizer:
+    """The optimizer of named parameters."""
+    tensors = [parameter for _, parameter in parameters]
+    return torch.optim.AdamW(tensors, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def training_step(
+    algorithm: Algorithm,
+    settings: TrainingSettings,
+    policy: Policy,
+    optimizer: Optimizer,
+    micro_batches: Callable[[], Iterable[PairBatch]],
+    step: int,
+    accelerator: Accelerator,
+) -> dict[str, Any]:
+    """One step of the optimizer on one global batch, and what is recorded of it.
+
+    Args:
+        micro_batches: gives this process's share of the global batch, as often as it is asked.
+
+    Raises:
+        DivergedError: see `train`.
+    """
+    # Gradients of the global batch, one micro-batch after the other.
+    outputs = accumulate(algorithm, settings, policy, optimizer, micro_batches, step, accelerator)
+    tensors = [parameter for _, parameter in policy.parameters()]
+    _sum_over_processes(tensors, accelerator)
+
+    # Diagnostics of the global batch, and the two checks that come before the step.
+    record = _diagnose(outputs, settings.batch, policy.process.train_timesteps, accelerator)
+    if step == 0:
+        _check_start(algorithm, record)
+    norm = torch.nn.utils.clip_grad_norm_(tensors, settings.clip_norm).item()
+    if not math.isfinite(norm):
+        raise DivergedError(f"the gradient is not finite at step {step}; lower the learning rate or raise beta")
+
+    # The step.
+    rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup))
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    algorithm.end_step(step, policy)
+    return record | {"gradient_norm": norm, "learning_rate": rate}
+
+
+def accumulate(
+    algorithm: Algorithm,
+    settings: TrainingSettings,
+    policy: Policy,
+    optimizer: Optimizer,
+    micro_batches: Callable[[], Iterable[PairBatch]],
+    step: int,
+    accelerator: Accelerator,
+) -> list[StepOutput]:
+    """Gradients of this process's share of the global batch, and the detached outputs of its micro-batches."""
+    optimizer.zero_grad(set_to_none=True)
+    outputs = []
+    survey = survey_batch(algorithm, policy, micro_batches(), settings.batch, accelerator)
+    for batch in micro_batches():
+        output = algorithm.step(dataclasses.replace(batch, survey=survey), policy)
+        _check_losses(output, batch, step)
+        (output.losses.sum() / settings.batch).backward()
+        outputs.append(dataclasses.replace(output, losses=output.losses.detach()))
+    return outputs
 
 
 def make_batch(
