@@ -87,15 +87,6 @@ def train(
             save_checkpoint(run.checkpoints, step, parameters, optimizer, total, policy.memory)
         accelerator.wait_for_everyone()
 
-    def micro_batches(step: int) -> Iterator[PairBatch]:
-        rows = batch_rows(len(data), settings.batch, seed, step)
-        places = range(accelerator.process_index, settings.batch, accelerator.num_processes)
-        for piece in pieces(len(places), settings.micro_batch):
-            yield make_batch(
-                data, encoded, rows, places[piece], settings.caption_dropout, seed, step, accelerator.device,
-                settings.picture_size,
-            )  # fmt: skip
-
     def spent(step: int) -> float:
         if settings.budget is None:
             return step
@@ -107,9 +98,8 @@ def train(
         while _everyone_agrees(spent(step) < limit, accelerator):
             began = time.monotonic()
 
-            record = training_step(
-                algorithm, settings, policy, optimizer, functools.partial(micro_batches, step), step, accelerator
-            )
+            batches = functools.partial(micro_batches, data, encoded, settings, seed, step, accelerator)
+            record = training_step(algorithm, settings, policy, optimizer, batches, step, accelerator)
 
             # The record.
             ledger.pairs += settings.batch
@@ -146,20 +136,20 @@ def training_step(
     settings: TrainingSettings,
     policy: Policy,
     optimizer: Optimizer,
-    micro_batches: Callable[[], Iterable[PairBatch]],
+    batches: Callable[[], Iterable[PairBatch]],
     step: int,
     accelerator: Accelerator,
 ) -> dict[str, Any]:
     """One step of the optimizer on one global batch, and what is recorded of it.
 
     Args:
-        micro_batches: gives this process's share of the global batch, as often as it is asked.
+        batches: gives this process's share of the global batch, as often as it is asked.
 
     Raises:
         DivergedError: see `train`.
     """
     # Gradients of the global batch, one micro-batch after the other.
-    outputs = accumulate(algorithm, settings, policy, optimizer, micro_batches, step, accelerator)
+    outputs = accumulate(algorithm, settings, policy, optimizer, batches, step, accelerator)
     tensors = [parameter for _, parameter in policy.parameters()]
     _sum_over_processes(tensors, accelerator)
 
@@ -185,20 +175,38 @@ def accumulate(
     settings: TrainingSettings,
     policy: Policy,
     optimizer: Optimizer,
-    micro_batches: Callable[[], Iterable[PairBatch]],
+    batches: Callable[[], Iterable[PairBatch]],
     step: int,
     accelerator: Accelerator,
 ) -> list[StepOutput]:
     """Gradients of this process's share of the global batch, and the detached outputs of its micro-batches."""
     optimizer.zero_grad(set_to_none=True)
     outputs = []
-    survey = survey_batch(algorithm, policy, micro_batches(), settings.batch, accelerator)
-    for batch in micro_batches():
+    survey = survey_batch(algorithm, policy, batches(), settings.batch, accelerator)
+    for batch in batches():
         output = algorithm.step(dataclasses.replace(batch, survey=survey), policy)
         _check_losses(output, batch, step)
         (output.losses.sum() / settings.batch).backward()
         outputs.append(dataclasses.replace(output, losses=output.losses.detach()))
     return outputs
+
+
+def micro_batches(
+    data: PreferenceData,
+    encoded: EncodedData,
+    settings: TrainingSettings,
+    seed: int,
+    step: int,
+    accelerator: Accelerator,
+) -> Iterator[PairBatch]:
+    """This process's share of the global batch of a step, cut into micro-batches."""
+    rows = batch_rows(len(data), settings.batch, seed, step)
+    places = range(accelerator.process_index, settings.batch, accelerator.num_processes)
+    for piece in pieces(len(places), settings.micro_batch):
+        yield make_batch(
+            data, encoded, rows, places[piece], settings.caption_dropout, seed, step, accelerator.device,
+            settings.picture_size,
+        )  # fmt: skip
 
 
 def make_batch(
