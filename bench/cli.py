@@ -13,9 +13,12 @@ from rich.markup import escape
 
 from bench.data.commands import app as data_app
 from bench.errors import UserError
+from bench.planning.commands import plan, profile
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(data_app, name="data")
+app.command()(plan)
+app.command()(profile)
 
 PROMPTS = "Evaluation prompts: a set (see: bench list prompts), or a text, JSON, CSV, TSV, JSON-lines or Parquet file."
 INTERRUPTED = 130

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.algorithm import TrainingSettings
+from bench.flops import flop_counter
 from bench.layout import Layout, Replicated
 from bench.ledger import Ledger
 from bench.models.family import ModelFamily
@@ -46,7 +46,7 @@ class Policy:
         layout: Layout | None = None,
     ) -> None:
         self.model, self.ledger = model, ledger
-        self._layout = layout or Replicated()
+        self.layout = layout or Replicated()
         self.memory: dict[str, dict[str, Tensor]] = {}
         self._autocast = settings.precision == "bf16"
         self._with_reference = with_reference
@@ -68,9 +68,9 @@ class Policy:
             self.network.compile()
             if self._reference is not None:
                 self._reference.compile()
-        self.whole_network = self._layout.place(self.network)
+        self.whole_network = self.layout.place(self.network)
         if self._reference is not None:
-            self._layout.place(self._reference)
+            self.layout.place(self._reference)
 
     @property
     def process(self) -> Process:
@@ -86,7 +86,7 @@ class Policy:
         self.ledger.policy_forwards += len(latents)
         if torch.is_grad_enabled():
             self.ledger.policy_backwards += len(latents)
-        self._layout.together("the policy with gradient" if torch.is_grad_enabled() else "the policy")
+        self.layout.together("the policy with gradient" if torch.is_grad_enabled() else "the policy")
         return self._run(self.network, latents, timesteps, condition)
 
     @torch.no_grad()
@@ -99,7 +99,7 @@ class Policy:
         if not self._with_reference:
             raise ValueError("an algorithm that asks for the reference must state Need.REFERENCE in its needs")
         self.ledger.reference_forwards += len(latents)
-        self._layout.together("the reference")
+        self.layout.together("the reference")
         if self._reference is not None:
             return self._run(self._reference, latents, timesteps, condition)
         with adapters_off(self.network):
@@ -119,8 +119,8 @@ class Policy:
     def remembered(self, name: str, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """The raw prediction with remembered weights, without gradient; shape of ``latents``."""
         self.ledger.reference_forwards += len(latents)
-        self._layout.together(f"remembered weights {name}")
-        replaced = self._layout.replaced(self.network, self.memory[name])
+        self.layout.together(f"remembered weights {name}")
+        replaced = self.layout.replaced(self.network, self.memory[name])
         return self._run(replaced, latents, timesteps, condition)
 
     def anyone(self, wish: bool) -> bool:
@@ -129,7 +129,7 @@ class Policy:
         Processes that split the weights between them ask together, or wait for each other forever: a loop whose length depends
         on the pairs goes on while anyone wishes it, and asks in vain where this process has nothing left.
         """
-        return self._layout.anyone(wish)
+        return self.layout.anyone(wish)
 
     def forward_flops(self, condition: Mapping[str, Tensor]) -> int:
         """Floating-point operations of one forward of one image at the model's resolution, under any condition of one row."""
@@ -140,7 +140,7 @@ class Policy:
         told |= {name: value[None].to(device) for name, value in sizes.items()}
         latents = torch.zeros(1, *self.model.latent_shape(side, side), device=device)
         times = self.process.network_times(torch.zeros(1, dtype=torch.int64, device=device))
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), flop_counter() as counter:
             self.model.predict(self.network, latents, times, told)
         flops: int = counter.get_total_flops()
         return flops

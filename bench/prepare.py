@@ -91,4 +91,7 @@ class PrepareContext:
     def _candidates(self, captions: Sequence[str], count: int) -> PreferenceData:
         slots = 2 if compares(self._model, self._generation) else 1
         self.forwards += len(captions) * count * self._generation.steps * slots
+        return self._generate(captions, count)
+
+    def _generate(self, captions: Sequence[str], count: int) -> PreferenceData:
         return generate_candidates(self._model, captions, count, self._generation, self._cache / "candidates")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim import Optimizer
 
 from bench.algorithm import Algorithm, Need, PairBatch, PictureSize, StepOutput, TrainingSettings
 from bench.checkpoint import TrainingState, load_checkpoint, save_checkpoint
@@ -69,9 +71,7 @@ def train(
     ledger.forget_memory(accelerator.device)
     policy = Policy(model, settings, ledger, with_reference=Need.REFERENCE in algorithm.needs, layout=layout)
     parameters = policy.parameters()
-    tensors = [parameter for _, parameter in parameters]
-    kind = OPTIMIZERS[settings.optimizer]
-    optimizer = kind.build(tensors, settings.learning_rate, settings.weight_decay)
+    optimizer = build_optimizer(parameters, settings)
     state = TrainingState(parameters, optimizer, policy.memory, layout)
 
     start = load_checkpoint(run.checkpoints, state, ledger)
@@ -94,15 +94,6 @@ def train(
             save_checkpoint(run.checkpoints, step, tensors, total)
         accelerator.wait_for_everyone()
 
-    def micro_batches(step: int) -> Iterator[PairBatch]:
-        rows = batch_rows(len(data), settings.batch, seed, step)
-        places = range(accelerator.process_index, settings.batch, accelerator.num_processes)
-        for piece in pieces(len(places), settings.micro_batch):
-            yield make_batch(
-                data, encoded, rows, places[piece], settings.caption_dropout, seed, step, accelerator.device,
-                settings.picture_size,
-            )  # fmt: skip
-
     def spent(step: int) -> float:
         if settings.budget is None:
             return step
@@ -114,38 +105,14 @@ def train(
         while _everyone_agrees(spent(step) < limit, accelerator):
             began = time.monotonic()
 
-            # Gradients of the global batch, one micro-batch after the other.
-            optimizer.zero_grad(set_to_none=True)
-            outputs = []
-            survey = survey_batch(algorithm, policy, micro_batches(step), settings.batch, accelerator)
-            for batch in micro_batches(step):
-                output = algorithm.step(dataclasses.replace(batch, survey=survey), policy)
-                _check_losses(output, batch, step)
-                layout.together("backward")
-                (output.losses.sum() / settings.batch).backward()
-                outputs.append(dataclasses.replace(output, losses=output.losses.detach()))
-            layout.sum_gradients(tensors)
-
-            # Diagnostics of the global batch, and the two checks that come before the step.
-            record = _diagnose(outputs, settings.batch, policy.process.train_timesteps, accelerator)
-            if step == 0:
-                _check_start(algorithm, record)
-            norm = layout.whole(torch.nn.utils.clip_grad_norm_(tensors, settings.clip_norm)).item()
-            if not math.isfinite(norm):
-                raise DivergedError(f"the gradient is not finite at step {step}; lower the learning rate or raise beta")
-
-            # The step.
-            rate = rate_at(settings, step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
-            algorithm.end_step(step, policy)
+            batches = functools.partial(micro_batches, data, encoded, settings, seed, step, accelerator)
+            record = training_step(algorithm, settings, policy, optimizer, batches, step, accelerator)
 
             # The record.
             ledger.pairs += settings.batch
             ledger.seconds += time.monotonic() - began
             ledger.observe_memory(accelerator.device)
-            record |= {"gradient_norm": norm, "learning_rate": rate, "pairs": ledger.pairs, "seconds": ledger.seconds}
+            record |= {"pairs": ledger.pairs, "seconds": ledger.seconds}
             if accelerator.is_main_process:
                 append_lines(run.train_log, [json.dumps({"step": step, **record})])
             step += 1
@@ -164,6 +131,91 @@ def train(
         write_json(run.folder / "ledger.json", dataclasses.asdict(total))
         run.finish()
     accelerator.wait_for_everyone()
+
+
+def build_optimizer(parameters: Sequence[tuple[str, torch.nn.Parameter]], settings: TrainingSettings) -> Optimizer:
+    """The optimizer of named parameters."""
+    tensors = [parameter for _, parameter in parameters]
+    return OPTIMIZERS[settings.optimizer].build(tensors, settings.learning_rate, settings.weight_decay)
+
+
+def training_step(
+    algorithm: Algorithm,
+    settings: TrainingSettings,
+    policy: Policy,
+    optimizer: Optimizer,
+    batches: Callable[[], Iterable[PairBatch]],
+    step: int,
+    accelerator: Accelerator,
+) -> dict[str, Any]:
+    """One step of the optimizer on one global batch, and what is recorded of it.
+
+    Args:
+        batches: gives this process's share of the global batch, as often as it is asked.
+
+    Raises:
+        DivergedError: see `train`.
+    """
+    # Gradients of the global batch, one micro-batch after the other.
+    outputs = accumulate(algorithm, settings, policy, optimizer, batches, step, accelerator)
+    tensors = [parameter for _, parameter in policy.parameters()]
+    policy.layout.sum_gradients(tensors)
+
+    # Diagnostics of the global batch, and the two checks that come before the step.
+    record = _diagnose(outputs, settings.batch, policy.process.train_timesteps, accelerator)
+    if step == 0:
+        _check_start(algorithm, record)
+    norm = policy.layout.whole(torch.nn.utils.clip_grad_norm_(tensors, settings.clip_norm)).item()
+    if not math.isfinite(norm):
+        raise DivergedError(f"the gradient is not finite at step {step}; lower the learning rate or raise beta")
+
+    # The step.
+    rate = rate_at(settings, step)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    algorithm.end_step(step, policy)
+    return record | {"gradient_norm": norm, "learning_rate": rate}
+
+
+def accumulate(
+    algorithm: Algorithm,
+    settings: TrainingSettings,
+    policy: Policy,
+    optimizer: Optimizer,
+    batches: Callable[[], Iterable[PairBatch]],
+    step: int,
+    accelerator: Accelerator,
+) -> list[StepOutput]:
+    """Gradients of this process's share of the global batch, and the detached outputs of its micro-batches."""
+    optimizer.zero_grad(set_to_none=True)
+    outputs = []
+    survey = survey_batch(algorithm, policy, batches(), settings.batch, accelerator)
+    for batch in batches():
+        output = algorithm.step(dataclasses.replace(batch, survey=survey), policy)
+        _check_losses(output, batch, step)
+        policy.layout.together("backward")
+        (output.losses.sum() / settings.batch).backward()
+        outputs.append(dataclasses.replace(output, losses=output.losses.detach()))
+    return outputs
+
+
+def micro_batches(
+    data: PreferenceData,
+    encoded: EncodedData,
+    settings: TrainingSettings,
+    seed: int,
+    step: int,
+    accelerator: Accelerator,
+) -> Iterator[PairBatch]:
+    """This process's share of the global batch of a step, cut into micro-batches."""
+    rows = batch_rows(len(data), settings.batch, seed, step)
+    places = range(accelerator.process_index, settings.batch, accelerator.num_processes)
+    for piece in pieces(len(places), settings.micro_batch):
+        yield make_batch(
+            data, encoded, rows, places[piece], settings.caption_dropout, seed, step, accelerator.device,
+            settings.picture_size,
+        )  # fmt: skip
 
 
 def make_batch(

@@ -23,6 +23,7 @@ class ModelCard:
         data: default preference data, a folder or file; None when the user must name it.
         prompts: default evaluation prompts, a file or a registered set; None when the user must name it.
         metrics: the metrics it is judged by, each with its checkpoint; None is the published one.
+        architecture: a diffusers folder of configurations alone, from which it is planned; None where ``source`` is a folder.
         recipe: the name under which algorithms keep recipes for it; None is the name it is registered by.
         note: licence and origin, in a sentence.
     """
@@ -34,5 +35,6 @@ class ModelCard:
     metrics: Mapping[str, str | None]
     data: str | None = None
     prompts: str | None = None
+    architecture: str | None = None
     recipe: str | None = None
     note: str = ""

@@ -1,5 +1,7 @@
 """Published models that are registered by name."""
 
+from pathlib import Path
+
 from bench.models.card import ModelCard
 from bench.models.flux import Flux
 from bench.models.stable_diffusion import StableDiffusion
@@ -8,6 +10,7 @@ from bench.models.stable_diffusion_xl import StableDiffusionXL
 from bench.protocol import GenerationSettings
 
 METRICS: dict[str, str | None] = dict.fromkeys(("pickscore", "hpsv2", "imagereward", "aesthetic", "clip"))
+ARCHITECTURES = Path(__file__).parent / "architectures"
 FLOW = "FlowMatchEulerDiscreteScheduler"
 
 SD15 = ModelCard(
@@ -15,6 +18,7 @@ SD15 = ModelCard(
     family=StableDiffusion,
     source="stable-diffusion-v1-5/stable-diffusion-v1-5",
     generation=GenerationSettings(scheduler="DDIMScheduler", steps=50, guidance_scale=7.5, height=512, width=512),
+    architecture=str(ARCHITECTURES / "sd15"),
     metrics=METRICS,
     note="512x512, CreativeML OpenRAIL-M; needs the hub, --data and --prompts",
 )
@@ -26,6 +30,7 @@ SDXL = ModelCard(
     generation=GenerationSettings(
         scheduler="EulerDiscreteScheduler", steps=50, guidance_scale=5.0, height=1024, width=1024
     ),
+    architecture=str(ARCHITECTURES / "sdxl"),
     metrics=METRICS,
     note="1024x1024, CreativeML OpenRAIL++-M; needs the hub, --data and --prompts",
 )
@@ -37,6 +42,7 @@ SD3 = ModelCard(
     generation=GenerationSettings(
         scheduler=FLOW, steps=28, guidance_scale=7.0, height=1024, width=1024, precision="bf16"
     ),
+    architecture=str(ARCHITECTURES / "sd3"),
     metrics=METRICS,
     note="1024x1024, Stability AI Community License, gated: accept it on the hub and log in; needs --data and --prompts",
 )
@@ -48,6 +54,7 @@ SD35 = ModelCard(
     generation=GenerationSettings(
         scheduler=FLOW, steps=40, guidance_scale=4.5, height=1024, width=1024, precision="bf16"
     ),
+    architecture=str(ARCHITECTURES / "sd35"),
     metrics=METRICS,
     recipe="sd3",
     note="1024x1024, Stability AI Community License, gated: accept it on the hub and log in; needs --data and --prompts",
@@ -60,6 +67,7 @@ FLUX = ModelCard(
     generation=GenerationSettings(
         scheduler=FLOW, steps=28, guidance_scale=3.5, height=1024, width=1024, precision="bf16"
     ),
+    architecture=str(ARCHITECTURES / "flux"),
     metrics=METRICS,
     note="1024x1024, FLUX.1 [dev] Non-Commercial License, gated: accept it on the hub and log in; needs --data and --prompts",
 )

@@ -17,6 +17,7 @@ from bench.architecture import header_shapes, holds_adapters
 from bench.errors import UserError
 from bench.images import together
 from bench.models.adapters import load_adapters, read_tensors, save_adapters
+from bench.models.blueprint import Blueprint
 from bench.models.family import ModelFamily
 from bench.models.folder import PipelineFolder, check_finite, load_weights
 from bench.process import Process, build_process
@@ -43,9 +44,20 @@ class DiffusersFamily(ModelFamily):
 
     @classmethod
     def load(cls, source: str, *, device: torch.device) -> Self:
+        return cls(PipelineFolder(source, cls.pipeline_class, cls._parts()), device)
+
+    @classmethod
+    def unweighted(cls, source: str, *, device: torch.device) -> Self:
+        return cls(Blueprint(source, cls.pipeline_class, cls._parts()), device)
+
+    @classmethod
+    def _parts(cls) -> list[str]:
         tokenizers = [tokenizer_name(name) for name in cls.encoder_names]
-        parts = ["scheduler", "vae", cls.network_name, *cls.encoder_names, *tokenizers]
-        return cls(PipelineFolder(source, cls.pipeline_class, parts), device)
+        return ["scheduler", "vae", cls.network_name, *cls.encoder_names, *tokenizers]
+
+    @property
+    def encoders(self) -> dict[str, nn.Module]:
+        return {"vae": self._vae, **{name: encoder for name, (_, encoder) in self._encoders.items()}}
 
     @functools.cached_property
     def network(self) -> nn.Module:

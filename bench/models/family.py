@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bench.errors import UserError
 from bench.models.framing import Framing
 from bench.process import Process
 from bench.protocol import GenerationSettings
@@ -42,6 +43,20 @@ class ModelFamily(abc.ABC):
         Raises:
             UserError: the folder is missing or of another family; an incomplete one is noticed when a part is used.
         """
+
+    @classmethod
+    def unweighted(cls, source: str, *, device: torch.device) -> Self:
+        """A model of the same architecture with random weights, of which only configurations are read; for plans and profiles.
+
+        Raises:
+            UserError: the family has none.
+        """
+        raise UserError(f"models of the family {cls.__name__} cannot be planned, since it has no random weights")
+
+    @property
+    def encoders(self) -> Mapping[str, nn.Module]:
+        """The networks that make latents and embeddings, by name; they are loaded by this."""
+        return {}
 
     @property
     @abc.abstractmethod

@@ -17,7 +17,7 @@ from bench.models.card import ModelCard
 from bench.models.cards import METRICS
 from bench.models.family import ModelFamily
 from bench.models.folder import read_index
-from bench.protocol import digest
+from bench.protocol import GenerationSettings, digest
 from bench.settings import build
 
 OWN_CARD = "bench.json"
@@ -55,11 +55,56 @@ def find_model(typed: str) -> FoundModel:
     """
     if typed in registry.models:
         return FoundModel(typed, registry.models.get(typed), registry.models.get(typed).recipe or typed)
+    source = _source(typed)
+    return _of_source(source, _read_own_card(Path(source)))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FoundArchitecture:
+    """A model of which only the architecture is needed.
+
+    Attributes:
+        family: the class that builds it.
+        source: a diffusers folder or hub id; only its configurations are read.
+        recipe: the name under which algorithms keep recipes for it.
+        generation: how its images are made; None is the family's own way.
+    """
+
+    family: type[ModelFamily]
+    source: str
+    recipe: str
+    generation: GenerationSettings | None
+
+    def build(self, device: torch.device) -> ModelFamily:
+        """The model with random weights."""
+        return self.family.unweighted(self.source, device=device)
+
+
+def find_architecture(typed: str) -> FoundArchitecture:
+    """The architecture of the model that was asked for; no weights are read or fetched.
+
+    Raises:
+        UserError: as `find_model`.
+    """
+    if typed in registry.models:
+        card: ModelCard = registry.models.get(typed)
+        return FoundArchitecture(card.family, card.architecture or card.source, card.recipe or typed, card.generation)
+    source = _source(typed)
+    family: type[ModelFamily] = registry.families.get(read_index(source)["_class_name"])
+    return FoundArchitecture(family, source, family.recipe, None)
+
+
+def _source(typed: str) -> str:
+    """The folder, absolute, or the hub id that was typed.
+
+    Raises:
+        UserError: it is neither.
+    """
     folder = Path(typed)
     if folder.is_dir():
-        return _of_source(str(folder.resolve()), _read_own_card(folder))
+        return str(folder.resolve())
     if re.fullmatch(r"[\w.-]+/[\w.-]+", typed):
-        return _of_source(typed, OwnCard())
+        return typed
     if "/" in typed:
         raise UserError(
             f"model folder {typed!r} does not exist; give a diffusers folder, a hub id or a registered name"

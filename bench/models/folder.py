@@ -8,7 +8,7 @@ import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -31,9 +31,14 @@ class PipelineFolder:
         pipeline_class: the diffusers class that it must hold.
         components: what is downloaded from the hub; nothing else is.
 
+    Attributes:
+        files: patterns of the files that are fetched of each component.
+
     Raises:
         UserError: there is no such pipeline, or it is of another class.
     """
+
+    files: ClassVar[Sequence[str]] = FILES
 
     def __init__(self, source: str, pipeline_class: str, components: Sequence[str]) -> None:
         found = read_index(source)["_class_name"]
@@ -41,7 +46,7 @@ class PipelineFolder:
             raise UserError(
                 f"{source} holds a {found}, but this model family loads a {pipeline_class}; choose the model that fits"
             )
-        wanted = [f"{component}/{pattern}" for component in components for pattern in FILES]
+        wanted = [f"{component}/{pattern}" for component in components for pattern in self.files]
         self.path = fetch(source, [INDEX, *wanted])
         self._index = read_index(str(self.path))
 

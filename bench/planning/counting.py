@@ -1,0 +1,59 @@
+"""What an algorithm asks of the networks: counted by running its step where no network answers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from bench.algorithm import Algorithm, Condition, Need, TrainingSettings
+from bench.data.preferences import PreferenceData
+from bench.ledger import COUNTS, Ledger
+from bench.models.family import ModelFamily
+from bench.planning.material import BlankEncoding
+from bench.policy import Policy
+from bench.training import accumulate, micro_batches
+
+PAIRS = 512
+"""Pairs that are counted: how often an inversion asks depends on the times drawn."""
+SMALL = (1, 1, 1)
+"""Shape of the latents, on whose size no count depends."""
+
+
+def count_calls(
+    model: ModelFamily, algorithm: Algorithm, settings: TrainingSettings, data: PreferenceData
+) -> Mapping[str, float]:
+    """Forwards and backwards for one pair, per image, averaged over `PAIRS` of them; by name of `bench.ledger.COUNTS`.
+
+    Args:
+        model: only its process counts.
+        data: prepared by the algorithm.
+    """
+    many = settings.model_copy(update={"batch": PAIRS, "micro_batch": 64})
+    policy = SilentPolicy(model, with_reference=Need.REFERENCE in algorithm.needs)
+    encoded = BlankEncoding(data, model, SMALL, dict.fromkeys(model.condition_names, (1,)))
+    accelerator = Accelerator(cpu=True)
+    algorithm.begin(policy)
+    batches = functools.partial(micro_batches, data, encoded, many, 0, 0, accelerator)
+    accumulate(algorithm, many, policy, torch.optim.SGD([policy.anchor]), batches, 0, accelerator)
+    return {name: getattr(policy.ledger, name) / PAIRS for name in COUNTS}
+
+
+class SilentPolicy(Policy):
+    """A policy that counts what it is asked and answers 0; it has no network, only one weight that can be remembered.
+
+    Attributes:
+        anchor: what the answers' gradient flows to.
+    """
+
+    def __init__(self, model: ModelFamily, *, with_reference: bool) -> None:
+        self.model, self.ledger, self.memory = model, Ledger(), {}
+        self._with_reference = with_reference
+        self.network = self._reference = nn.Linear(1, 1, bias=False)
+        self.anchor = self.network.weight
+
+    def _run(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        return torch.zeros(latents.shape) * self.anchor.sum()

@@ -1,0 +1,37 @@
+"""A policy that knows which of its networks is being asked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from bench.algorithm import Condition
+from bench.policy import Policy
+
+
+class ObservedPolicy(Policy):
+    """A policy for those who watch `Policy._run`.
+
+    Attributes:
+        asked: what the network that runs counts as, a name of `bench.ledger.COUNTS`.
+    """
+
+    asked = "policy_forwards"
+
+    def reference(self, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        with self._as_reference():
+            return super().reference(latents, timesteps, condition)
+
+    def remembered(self, name: str, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        with self._as_reference():
+            return super().remembered(name, latents, timesteps, condition)
+
+    @contextlib.contextmanager
+    def _as_reference(self) -> Iterator[None]:
+        self.asked = "reference_forwards"
+        try:
+            yield
+        finally:
+            del self.asked

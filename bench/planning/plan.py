@@ -1,0 +1,176 @@
+"""What a run will cost, before anything is fetched or trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from bench.algorithm import Algorithm, TrainingSettings
+from bench.data.cache import BATCH
+from bench.images import together
+from bench.ledger import Ledger
+from bench.models.find import FoundArchitecture
+from bench.planning.counting import count_calls
+from bench.planning.material import prepared_data, text_shapes
+from bench.planning.rehearsal import Rehearsal, rehearse
+from bench.planning.stage import Stage
+
+CUDA, META = torch.device("cuda"), torch.device("meta")
+FLOAT = 4
+"""Bytes of a number in caches and checkpoints."""
+
+CHANGES: Sequence[Mapping[str, Any]] = (
+    {"precision": "bf16"}, {"gradient_checkpointing": True}, {"micro_batch": 1}, {"weights": "lora"},
+)  # fmt: skip
+"""What makes a run smaller: first what leaves the result the same or nearly so, last what trains something else."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Encoding:
+    """What it costs to make latents and embeddings, which is done once for all algorithms.
+
+    Attributes:
+        parameters: of each network, by name.
+        memory: bytes at the peak.
+        flops: operations for one pair with a caption of its own.
+    """
+
+    parameters: Mapping[str, int]
+    memory: int
+    flops: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """What one run of one algorithm costs one process.
+
+    Attributes:
+        settings: how it trains.
+        encoding: before training.
+        training: memory, parameters and operations of training.
+        calls: forwards and backwards for one pair, per image, by name of `bench.ledger.COUNTS`.
+        pairs: how many pairs are seen; None where a budget is in seconds.
+        prepared: forwards of the base model before training, for data of `bench.planning.material.ROWS` captions.
+        latent_bytes: of the cache, for one pair.
+        text_bytes: of the cache, for one caption.
+        image_bytes: of one evaluation image, at most.
+        checkpoint_bytes: of weights and moments.
+    """
+
+    settings: TrainingSettings
+    encoding: Encoding
+    training: Rehearsal
+    calls: Mapping[str, float]
+    pairs: float | None
+    prepared: int
+    latent_bytes: int
+    text_bytes: int
+    image_bytes: int
+    checkpoint_bytes: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes at the peak of the run, evaluation aside."""
+        return max(self.encoding.memory, self.training.memory.peak)
+
+    @property
+    def flops_per_pair(self) -> float:
+        """Operations for one pair, forwards and backwards of all networks."""
+        return sum(self.calls[name] * self.training.flops[name] for name in self.calls)
+
+    @property
+    def flops(self) -> float | None:
+        """Operations of the whole training and of what the algorithm prepares with the base model."""
+        if self.pairs is None:
+            return None
+        forward = max(self.training.flops["reference_forwards"], self.training.flops["policy_forwards"])
+        return self.pairs * self.flops_per_pair + self.prepared * forward
+
+    def seconds(self, peak: float, utilisation: float) -> float:
+        """How long training takes on a card that computes ``peak`` operations a second at most."""
+        if self.flops is None and self.settings.budget is not None:
+            return self.settings.budget.amount
+        return (self.flops or 0.0) / (peak * utilisation)
+
+
+def make_plan(
+    found: FoundArchitecture, algorithm: Algorithm, settings: TrainingSettings, device: torch.device = CUDA
+) -> Plan:
+    """Plan one run.
+
+    Args:
+        device: where it would be; nothing is done there.
+    """
+    model = found.build(META)
+    texts, generation = text_shapes(model), found.generation or model.generation
+    encoding = encoding_cost(found)
+    data, prepared = prepared_data(algorithm, model)
+    calls = count_calls(model, algorithm, settings, data)
+    training = rehearse(model, texts, Stage(device, settings.precision), algorithm, settings, data, device)
+    latents = math.prod(model.latent_shape(model.resolution, model.resolution))
+    return Plan(
+        settings=settings,
+        encoding=encoding,
+        training=training,
+        calls=calls,
+        pairs=_pairs(settings, calls),
+        prepared=prepared,
+        latent_bytes=FLOAT * data.width * latents,
+        text_bytes=FLOAT * sum(math.prod(shape) for shape in texts.values()),
+        image_bytes=3 * generation.height * generation.width,
+        checkpoint_bytes=3 * FLOAT * training.trainable + training.memory.remembered,
+    )
+
+
+def encoding_cost(found: FoundArchitecture) -> Encoding:
+    """Run the autoencoder and the text encoders without values, on as many rows as they see together."""
+    stage, model = Stage(CUDA, "fp32"), found.build(META)
+    stage.place(*model.encoders.values())
+    pictures = min(2 * BATCH, together(model.resolution, model.resolution))
+    with stage.counted("texts"):
+        model.encode_text([""] * BATCH)
+    with stage.counted("images"):
+        model.encode_images(torch.zeros(pictures, 3, model.resolution, model.resolution))
+    parameters = {
+        name: sum(weight.numel() for weight in network.parameters()) for name, network in model.encoders.items()
+    }
+    flops = stage.flops["texts"] / BATCH + 2 * stage.flops["images"] / pictures
+    return Encoding(parameters, stage.live.peak, flops)
+
+
+def smaller(
+    found: FoundArchitecture, algorithm: Algorithm, settings: TrainingSettings
+) -> Iterator[tuple[dict[str, Any], Rehearsal]]:
+    """One change of `CHANGES` after the other, each on top of those before, with what training is then."""
+    changes: dict[str, Any] = {}
+    for change in CHANGES:
+        changed = settings.model_copy(update={**changes, **change})
+        if changed == settings.model_copy(update=changes):
+            continue
+        changes |= change
+        model = found.build(META)
+        texts, (data, _) = text_shapes(model), prepared_data(algorithm, model)
+        yield (
+            dict(changes),
+            rehearse(model, texts, Stage(CUDA, changed.precision), algorithm, changed, data, CUDA),
+        )
+
+
+def _pairs(settings: TrainingSettings, calls: Mapping[str, float]) -> float | None:
+    budget = settings.budget
+    if budget is None:
+        return settings.steps * settings.batch
+    if budget.unit == "seconds":
+        return None
+    each = Ledger(pairs=1).spent("pairs") if budget.unit == "pairs" else _forwards(calls)
+    steps = math.ceil(budget.amount / (each * settings.batch))
+    return steps * settings.batch
+
+
+def _forwards(calls: Mapping[str, float]) -> float:
+    """Forwards for one pair, a backward counting as two."""
+    return calls["policy_forwards"] + 2 * calls["policy_backwards"] + calls["reference_forwards"]

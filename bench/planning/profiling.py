@@ -1,0 +1,173 @@
+"""What training steps cost where they really run: the harness's own step on random weights of the true architecture."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import platform
+from collections.abc import Mapping
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.autograd.graph import register_multi_grad_hook
+
+from bench.algorithm import Algorithm, Condition, Need, TrainingSettings
+from bench.flops import flop_counter
+from bench.ledger import Ledger
+from bench.models.family import ModelFamily
+from bench.models.find import FoundArchitecture
+from bench.planning.clock import Clock
+from bench.planning.live import LiveBytes
+from bench.planning.material import BlankEncoding, prepared_data, text_shapes
+from bench.planning.observed import ObservedPolicy
+from bench.training import build_optimizer, micro_batches, training_step
+
+CPU_SIDE, CUDA_SIDE = 1024, 8192
+"""Side of the square matrices whose product is the ceiling."""
+CEILING_SECONDS = 0.5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Profile:
+    """What was measured.
+
+    Attributes:
+        device: its name.
+        precision: arithmetic of the network.
+        pairs: pairs that were timed.
+        pairs_per_second: of training, with the optimizer's step shared by all pairs of the settings' batch.
+        forwards_per_second: images through any network, a backward counting as two, over the same time.
+        flops_per_pair: operations for one pair, as torch counts them while the step runs.
+        ceiling: operations a second of one large product of matrices in the same precision.
+        share: of the ceiling that training reaches.
+        peak_memory_bytes: of two steps.
+        memory_of: what that counts: on CUDA what torch has allocated, on a CPU what live tensors hold.
+        resident_growth_bytes: by how much the process grew from before its networks were made; None on CUDA.
+        phases: seconds for one pair by phase; ``encode`` is done once for all algorithms and is no part of the rates.
+    """
+
+    device: str
+    precision: str
+    pairs: int
+    pairs_per_second: float
+    forwards_per_second: float
+    flops_per_pair: float
+    ceiling: float
+    share: float
+    peak_memory_bytes: int
+    memory_of: str
+    resident_growth_bytes: int | None
+    phases: Mapping[str, float]
+
+
+def measure(
+    found: FoundArchitecture, algorithm: Algorithm, settings: TrainingSettings, steps: int, accelerator: Accelerator
+) -> Profile:
+    """Train for some steps of at most two micro-batches, first for their memory and operations, then for their time.
+
+    Both times the steps see the same pairs, times and noise.  The learning rate is next to nothing: random weights must not
+    diverge, and the cost does not depend on it.
+    """
+    device = accelerator.device
+    few = settings.model_copy(update={"batch": min(settings.batch, 2 * settings.micro_batch), "learning_rate": 1e-12})
+    clock, ledger, resident, live = Clock(device), Ledger(), Ledger(), LiveBytes()
+    texts = text_shapes(found.build(torch.device("meta")))
+    model = found.build(device)
+    encode = encoding_seconds(model, few.micro_batch, clock)
+    model.release_encoders()
+    data, _ = prepared_data(algorithm, model)
+    encoded = BlankEncoding(data, model, model.latent_shape(model.resolution, model.resolution), texts)
+    resident.forget_memory(device)
+    resident.observe_memory(device)
+    before, pairs = resident.peak_memory_bytes, steps * few.batch
+
+    with contextlib.nullcontext() if device.type == "cuda" else live, flop_counter() as counter:
+        policy = TimedPolicy(model, few, ledger, clock, with_reference=Need.REFERENCE in algorithm.needs)
+        optimizer = build_optimizer(policy.parameters(), few)
+        algorithm.begin(policy)
+        for step in range(steps):
+            batches = functools.partial(micro_batches, data, encoded, few, 0, step, accelerator)
+            training_step(algorithm, few, policy, optimizer, batches, step, accelerator)
+    resident.observe_memory(device)
+    flops = counter.get_total_flops() / pairs
+
+    optimizer.register_step_pre_hook(lambda *_: clock.begin("optimizer"))
+    optimizer.register_step_post_hook(lambda *_: clock.end())
+    clock.seconds.clear()
+    ledger.forget_counts()
+    began = clock.now()
+    for step in range(steps):
+        batches = functools.partial(micro_batches, data, encoded, few, 0, step, accelerator)
+        training_step(algorithm, few, policy, optimizer, batches, steps + step, accelerator)
+    elapsed = clock.now() - began
+
+    phases = {name: seconds / pairs for name, seconds in clock.seconds.items()}
+    phases["other"] = elapsed / pairs - sum(phases.values())
+    phases["optimizer"] *= few.batch / settings.batch
+    seconds, ceiling = sum(phases.values()), matmul_ceiling(device, settings.precision, clock)
+    cuda = device.type == "cuda"
+    return Profile(
+        device=torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
+        precision=settings.precision,
+        pairs=pairs,
+        pairs_per_second=1 / seconds,
+        forwards_per_second=ledger.spent("forwards") / pairs / seconds,
+        flops_per_pair=flops,
+        ceiling=ceiling,
+        share=flops / seconds / ceiling,
+        peak_memory_bytes=resident.peak_memory_bytes if cuda else live.peak,
+        memory_of="allocated by CUDA" if cuda else "live tensors",
+        resident_growth_bytes=None if cuda else resident.peak_memory_bytes - before,
+        phases={"encode": encode, **phases},
+    )
+
+
+class TimedPolicy(ObservedPolicy):
+    """A policy whose forwards and backwards are phases of a clock."""
+
+    def __init__(
+        self, model: ModelFamily, settings: TrainingSettings, ledger: Ledger, clock: Clock, *, with_reference: bool
+    ) -> None:
+        super().__init__(model, settings, ledger, with_reference=with_reference)
+        self._clock = clock
+        trained = [parameter for _, parameter in self.parameters()]
+        register_multi_grad_hook(trained, lambda _: clock.end(), mode="all")
+
+    def _run(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        graph = torch.is_grad_enabled()
+        policy = "policy forward" if graph else "policy without gradient"
+        with self._clock.phase("reference" if self.asked == "reference_forwards" else policy):
+            prediction = super()._run(network, latents, timesteps, condition)
+        if graph:
+            prediction.register_hook(lambda _: self._clock.begin("backward"))
+        return prediction
+
+
+def encoding_seconds(model: ModelFamily, pairs: int, clock: Clock) -> float:
+    """Seconds for the latents of a pair and the embeddings of its caption, when ``pairs`` are encoded together."""
+    pictures = torch.zeros(2 * pairs, 3, model.resolution, model.resolution)
+
+    def encode() -> None:
+        model.encode_text([""] * pairs)
+        model.encode_images(pictures)
+
+    encode()
+    began = clock.now()
+    encode()
+    return (clock.now() - began) / pairs
+
+
+def matmul_ceiling(device: torch.device, precision: str, clock: Clock) -> float:
+    """Operations a second of the product of two large square matrices; the best of what `CEILING_SECONDS` allow."""
+    side = CUDA_SIDE if device.type == "cuda" else CPU_SIDE
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    one, other = torch.randn(2, side, side, device=device).to(dtype)
+    best, stop = math.inf, clock.now() + CEILING_SECONDS
+    while math.isinf(best) or clock.now() < stop:
+        began = clock.now()
+        one @ other
+        best = min(best, clock.now() - began)
+    return 2 * side**3 / best

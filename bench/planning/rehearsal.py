@@ -1,0 +1,138 @@
+"""A training step on networks without values: what it would hold in memory, and what it would compute.
+
+The algorithm runs as it is, on real latents.  Where it asks a network, the network runs without values and the algorithm gets
+zeros.  So nothing is known here of any algorithm but what it asks for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bench.algorithm import Algorithm, Condition, Need, TrainingSettings
+from bench.data.preferences import PreferenceData
+from bench.ledger import COUNTS, Ledger
+from bench.models.family import ModelFamily
+from bench.planning.live import network_tensors, tensor_bytes
+from bench.planning.material import BlankEncoding
+from bench.planning.observed import ObservedPolicy
+from bench.planning.stage import Stage
+from bench.training import accumulate, build_optimizer, micro_batches
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of one process at the peak of training, by part.
+
+    Attributes:
+        weights: of the trained network, adapters included.
+        reference: its frozen copy, if there is one.
+        gradients: of what is trained.
+        moments: what the optimizer remembers.
+        remembered: weights that the algorithm remembers.
+        activations: everything else that lives at the peak: what backward needs, and working memory.
+    """
+
+    weights: int
+    reference: int
+    gradients: int
+    moments: int
+    remembered: int
+    activations: int
+
+    @property
+    def peak(self) -> int:
+        """The sum."""
+        return sum(dataclasses.astuple(self))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What was seen.
+
+    Attributes:
+        memory: at the peak.
+        parameters: of the trained network.
+        trainable: how many of them are trained.
+        flops: operations for one image, by what it was counted as: a name of `bench.ledger.COUNTS`.
+    """
+
+    memory: Memory
+    parameters: int
+    trainable: int
+    flops: Mapping[str, float]
+
+
+def rehearse(
+    model: ModelFamily,
+    texts: Mapping[str, Sequence[int]],
+    stage: Stage,
+    algorithm: Algorithm,
+    settings: TrainingSettings,
+    data: PreferenceData,
+    device: torch.device,
+) -> Rehearsal:
+    """Two steps of at most two micro-batches; in the second, the optimizer's moments live beside everything else.
+
+    Args:
+        model: on the meta device; its network is changed.
+        texts: shape of each embedding of a caption, without a batch axis.
+        data: prepared by the algorithm.
+        device: where the run would be.
+    """
+    few = settings.model_copy(update={"batch": min(settings.batch, 2 * settings.micro_batch)})
+    policy = RehearsedPolicy(model, settings, stage, with_reference=Need.REFERENCE in algorithm.needs)
+    optimizer = build_optimizer(policy.parameters(), settings)
+    for group in optimizer.param_groups:
+        group["foreach"] = device.type == "cuda" and not group.get("fused")
+    encoded = BlankEncoding(data, model, model.latent_shape(model.resolution, model.resolution), texts)
+    tensors, accelerator = [parameter for _, parameter in policy.parameters()], Accelerator(cpu=True)
+    with stage.live:
+        algorithm.begin(policy)
+        for step in range(2):
+            batches = functools.partial(micro_batches, data, encoded, few, 0, step, accelerator)
+            accumulate(algorithm, few, policy, optimizer, batches, step, accelerator)
+            with stage.entered():
+                torch.nn.utils.clip_grad_norm_(tensors, settings.clip_norm)
+                optimizer.step()
+            algorithm.end_step(step, policy)
+    return Rehearsal(
+        memory=policy.memory_parts(optimizer, stage.live.peak),
+        parameters=sum(parameter.numel() for parameter in policy.network.parameters()),
+        trainable=sum(parameter.numel() for parameter in tensors),
+        flops={name: stage.flops[name] / max(1, getattr(policy.ledger, name)) for name in COUNTS},
+    )
+
+
+class RehearsedPolicy(ObservedPolicy):
+    """A policy whose networks have no values and predict 0."""
+
+    def __init__(self, model: ModelFamily, settings: TrainingSettings, stage: Stage, *, with_reference: bool) -> None:
+        super().__init__(model, settings, Ledger(), with_reference=with_reference)
+        self._stage, self._anchor = stage, torch.zeros((), requires_grad=True)
+        stage.place(self.network, *([self._reference] if self._reference else []))
+
+    def memory_parts(self, optimizer: Optimizer, peak: int) -> Memory:
+        """A peak of memory, by part."""
+        parameters = [parameter for _, parameter in self.parameters()]
+        moments = [value for state in optimizer.state.values() for value in state.values()]
+        known = {
+            "weights": tensor_bytes(network_tensors(self.network)),
+            "reference": tensor_bytes(network_tensors(self._reference)) if self._reference else 0,
+            "gradients": tensor_bytes(each.grad for each in parameters if each.grad is not None),
+            "moments": tensor_bytes(value for value in moments if isinstance(value, Tensor)),
+            "remembered": tensor_bytes(value for weights in self.memory.values() for value in weights.values()),
+        }
+        return Memory(**known, activations=peak - sum(known.values()))
+
+    def _run(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        run = functools.partial(super()._run, network, latents, timesteps, condition)
+        if torch.is_grad_enabled():
+            return self._stage.graph(self.asked, "policy_backwards", run, self._anchor)
+        return torch.zeros(latents.shape, dtype=self._stage.once(self.asked, len(latents), run))

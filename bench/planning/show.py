@@ -1,0 +1,157 @@
+"""Plans and profiles as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from bench.planning.accelerators import GIB, RESERVED, Accelerator
+from bench.planning.plan import Plan
+from bench.planning.profiling import Profile
+from bench.planning.rehearsal import Rehearsal
+
+SECTION = None
+Row = tuple[str, str, str] | None
+
+MEMORY = {
+    "weights": "in float32",
+    "reference": "a frozen copy",
+    "gradients": "",
+    "moments": "of the optimizer",
+    "remembered": "earlier weights, by the algorithm",
+    "activations": "of one micro-batch, with working memory",
+}
+CALLS = {
+    "policy_forwards": "policy forwards",
+    "policy_backwards": "policy backwards",
+    "reference_forwards": "reference forwards",
+}
+
+
+def plan_table(title: str, plan: Plan, images: int) -> Table:
+    """Everything but the cards.
+
+    Args:
+        images: evaluation images.
+    """
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("what", no_wrap=True)
+    table.add_column("how much", justify="right", no_wrap=True)
+    table.add_column("", style="dim")
+    for row in plan_rows(plan, images):
+        if row is SECTION:
+            table.add_section()
+            table.add_row("", "", "")
+        else:
+            table.add_row(*map(escape, row))
+    return table
+
+
+def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
+    """Labels, figures and remarks; None between two groups."""
+    training, settings = plan.training, plan.settings
+    yield ("denoiser", count(training.parameters), f"parameters, {count(training.trainable)} of them trained")
+    for name, parameters in plan.encoding.parameters.items():
+        yield (name, count(parameters), "parameters")
+    yield SECTION
+    for name, remark in MEMORY.items():
+        size = getattr(training.memory, name)
+        if size:
+            yield (name, gibibytes(size), remark)
+    yield ("memory in training", gibibytes(training.memory.peak), f"micro_batch {settings.micro_batch}")
+    yield ("memory in encoding", gibibytes(plan.encoding.memory), "before training; these networks leave afterwards")
+    yield SECTION
+    for name, label in CALLS.items():
+        if plan.calls[name]:
+            yield (label, f"{plan.calls[name]:.4g}", f"images a pair, {operations(training.flops[name])} each")
+    yield ("a pair", operations(plan.flops_per_pair), "in training")
+    yield ("encoding a pair", operations(plan.encoding.flops), "once for all algorithms")
+    if plan.prepared:
+        yield ("preparing", f"{plan.prepared:,}", "forwards of the base model, before training")
+    if plan.pairs is not None and plan.flops is not None:
+        yield ("pairs", f"{plan.pairs:,.0f}", f"batch {settings.batch}")
+        yield ("training", operations(plan.flops), "")
+    yield SECTION
+    yield ("cache of latents", size_on_disk(1000 * plan.latent_bytes), "for 1,000 rows of the data")
+    yield ("cache of texts", size_on_disk(1000 * plan.text_bytes), "for 1,000 different captions")
+    yield ("checkpoint", size_on_disk(plan.checkpoint_bytes), "two while one is written")
+    yield ("evaluation images", size_on_disk(images * plan.image_bytes), f"at most, for {images:,} images")
+
+
+def cards_table(plan: Plan, cards: Mapping[str, Accelerator], utilisation: float) -> Table:
+    """How long it takes and whether it fits, card by card."""
+    table = Table(
+        title=f"on one card, at {utilisation:.0%} of its peak (assumed), {RESERVED / GIB:.0f} GiB kept free for the driver",
+        title_justify="left", title_style="bold", box=None, pad_edge=False,
+    )  # fmt: skip
+    for column in ("card", "memory", "fits", "hours of training"):
+        table.add_column(column, justify="left" if column == "card" else "right")
+    for name, card in cards.items():
+        hours = plan.seconds(card.peak(plan.settings.precision), utilisation) / 3600
+        fits = "yes" if card.fits(plan.memory) else "no"
+        table.add_row(name, f"{card.memory / GIB:.0f} GiB", fits, f"{hours:,.3g}")
+    return table
+
+
+def changes_table(name: str, card: Accelerator, changed: Iterable[tuple[dict[str, Any], Rehearsal]]) -> Table:
+    """What to change, until training fits."""
+    table = Table(
+        title=f"what to change for {name}", title_justify="left", title_style="bold", box=None, pad_edge=False
+    )
+    for column in ("with", "memory in training", "fits"):
+        table.add_column(column, justify="left" if column == "with" else "right")
+    for changes, training in changed:
+        typed = " ".join(f"--set {field}={str(value).lower()}" for field, value in changes.items())
+        fits = card.fits(training.memory.peak)
+        table.add_row(typed, gibibytes(training.memory.peak), "yes" if fits else "no")
+        if fits:
+            break
+    return table
+
+
+def profile_table(title: str, profile: Profile) -> Table:
+    """What was measured."""
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("what", no_wrap=True)
+    table.add_column("how much", justify="right", no_wrap=True)
+    table.add_column("", style="dim")
+    table.add_row(
+        "pairs a second", f"{profile.pairs_per_second:.4g}", f"{profile.pairs} pairs timed on {profile.device}"
+    )
+    table.add_row("forwards a second", f"{profile.forwards_per_second:.4g}", "a backward counts as two")
+    table.add_row("a pair", operations(profile.flops_per_pair), "in training")
+    table.add_row("ceiling", f"{operations(profile.ceiling)}/s", f"a large product of matrices in {profile.precision}")
+    table.add_row("share of the ceiling", f"{profile.share:.1%}", "that training reaches")
+    table.add_row("memory at the peak", gibibytes(profile.peak_memory_bytes), profile.memory_of)
+    if profile.resident_growth_bytes is not None:
+        table.add_row("growth of the process", gibibytes(profile.resident_growth_bytes), "its resident set")
+    for name, seconds in profile.phases.items():
+        remark = "once for all algorithms" if name == "encode" else ""
+        table.add_row(name, f"{1000 * seconds:,.4g} ms", f"a pair {remark}".strip())
+    return table
+
+
+def count(number: int) -> str:
+    """A number of parameters."""
+    return f"{number / 1e6:,.4g} M" if number < 1e9 else f"{number / 1e9:,.4g} B"
+
+
+def gibibytes(size: int) -> str:
+    """Bytes of memory."""
+    return f"{size / GIB:,.3g} GiB" if size >= GIB / 100 else f"{size / 2**20:,.3g} MiB"
+
+
+def size_on_disk(size: int) -> str:
+    """Bytes of files."""
+    return f"{size / 1e9:,.3g} GB" if size >= 1e7 else f"{size / 1e6:,.3g} MB"
+
+
+def operations(flops: float) -> str:
+    """Floating-point operations."""
+    for factor, unit in ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP")):
+        if flops >= factor:
+            return f"{flops / factor:,.4g} {unit}"
+    return f"{flops / 1e6:,.4g} MFLOP"

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from pipelines import WRITERS
+from torch.utils.flop_counter import FlopCounterMode
+
+from algorithms.capo import CaPO
+from algorithms.dpo import DPO
+from algorithms.inpo import InPO
+from algorithms.kto import KTO
+from algorithms.rankdpo import RankDPO
+from algorithms.self_npo import SelfNPO
+from algorithms.smpo import SmPO
+from bench.algorithm import Algorithm, TrainingSettings
+from bench.models.find import FoundArchitecture, find_architecture
+from bench.planning.accelerators import Accelerator as Card
+from bench.planning.counting import count_calls
+from bench.planning.live import LiveBytes
+from bench.planning.material import prepared_data
+from bench.planning.plan import Plan, make_plan, smaller
+from bench.planning.profiling import measure
+from bench.planning.stage import Stage
+
+CPU, META = torch.device("cpu"), torch.device("meta")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], FoundArchitecture]:
+    """The architecture of a small pipeline."""
+    made: dict[str, FoundArchitecture] = {}
+
+    def find(kind: str) -> FoundArchitecture:
+        if kind not in made:
+            folder = tmp_path_factory.mktemp(kind)
+            WRITERS[kind](folder)
+            made[kind] = find_architecture(str(folder))
+        return made[kind]
+
+    return find
+
+
+def trained_with(**fields: Any) -> TrainingSettings:
+    return TrainingSettings(**{"batch": 24, "micro_batch": 8, "warmup": 0, **fields})
+
+
+CASES: dict[str, tuple[str, Algorithm, dict[str, Any]]] = {
+    "sd15, inversion": ("sd15", InPO(inversion_steps=4), {}),
+    "sd15, lists": ("sd15", RankDPO(captions=50), {"weights": "lora", "lora_rank": 4}),
+    "sd15, remembered weights": ("sd15", SelfNPO(), {}),
+    "sdxl, inversion, recomputing": ("sdxl", SmPO(inversion_steps=4), {"gradient_checkpointing": True}),
+    "sdxl, bf16": ("sdxl", DPO(), {"precision": "bf16", "batch": 8}),
+    "sd3": ("sd3", KTO(), {}),
+    "flux, adapters": ("flux", DPO(), {"weights": "lora", "lora_rank": 4}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_plan_is_near_what_is_measured(found: Callable[[str], FoundArchitecture], case: str) -> None:
+    kind, algorithm, fields = CASES[case]
+    settings = trained_with(**fields)
+    plan = make_plan(found(kind), algorithm, settings, CPU)
+    measured = measure(found(kind), algorithm, settings, 3, Accelerator(cpu=True))
+    assert measured.peak_memory_bytes == pytest.approx(plan.training.memory.peak, rel=0.15)
+    assert measured.flops_per_pair == pytest.approx(plan.flops_per_pair, rel=0.15)
+    assert measured.memory_of == "live tensors"
+    assert {"encode", "policy forward", "backward", "optimizer"} <= measured.phases.keys()
+    assert min(measured.phases.values()) > 0
+    assert 0 < measured.share < 1
+
+
+class TestCalls:
+    """Counted by hand: images a pair."""
+
+    def calls(self, found: Callable[[str], FoundArchitecture], algorithm: Algorithm) -> list[float]:
+        model = found("sd15").build(META)
+        data, _ = prepared_data(algorithm, model)
+        return list(count_calls(model, algorithm, trained_with(), data).values())
+
+    def test_a_pair_is_two_images(self, found: Callable[[str], FoundArchitecture]) -> None:
+        assert self.calls(found, DPO()) == [2, 2, 2]
+
+    def test_a_survey_asks_both_networks_once_more(self, found: Callable[[str], FoundArchitecture]) -> None:
+        assert self.calls(found, KTO()) == [4, 2, 4]
+
+    def test_a_list_is_as_many_images_as_its_candidates(self, found: Callable[[str], FoundArchitecture]) -> None:
+        assert self.calls(found, RankDPO(candidates=3)) == [3, 3, 3]
+
+    def test_an_inversion_takes_half_of_its_grid_on_average(self, found: Callable[[str], FoundArchitecture]) -> None:
+        forwards, backwards, references = self.calls(found, InPO(inversion_steps=10))
+        assert (backwards, references) == (2, 2)
+        # 1 to 10 calls an image by its time, each as likely as the others but for the last grid time, and one with gradient
+        assert forwards == pytest.approx(2 * (1 + 5.5), rel=0.05)
+
+
+def test_candidates_count_as_forwards_of_the_base(found: Callable[[str], FoundArchitecture]) -> None:
+    model = found("sd15").build(META)
+    data, forwards = prepared_data(CaPO(captions=20, candidates=3), model)
+    assert forwards == 20 * 3 * 50 * 2
+    assert data.width == 2
+
+
+def test_each_change_makes_training_smaller(found: Callable[[str], FoundArchitecture]) -> None:
+    peaks = [training.memory.peak for _, training in smaller(found("sdxl"), DPO(), trained_with())]
+    assert len(peaks) == 4
+    assert peaks == sorted(peaks, reverse=True)
+
+
+def test_published_architectures_have_their_published_sizes() -> None:
+    sizes = {
+        name: sum(weight.numel() for weight in find_architecture(name).build(META).network.parameters())
+        for name in ("sd15", "sdxl", "sd3", "sd35", "flux")
+    }
+    assert sizes == {
+        "sd15": 859_520_964,
+        "sdxl": 2_567_463_684,
+        "sd3": 2_028_328_000,
+        "sd35": 2_243_171_520,
+        "flux": 11_901_408_320,
+    }
+
+
+@pytest.mark.slow
+def test_the_full_sdxl_is_planned_with_torchs_own_count() -> None:
+    model = find_architecture("sdxl").build(META)
+    latents, times = torch.zeros(1, 4, 128, 128, device="meta"), torch.zeros(1, device="meta")
+    told = {"prompt_embeds": (1, 77, 2048), "pooled": (1, 1280), "time_ids": (1, 6)}
+    condition = {name: torch.zeros(shape, device="meta") for name, shape in told.items()}
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.predict(model.network, latents, times, condition)
+
+    settings = trained_with(micro_batch=1, batch=2048, precision="bf16")
+    plan = make_plan(find_architecture("sdxl"), DPO(), settings)
+    assert plan.training.flops["policy_forwards"] == counter.get_total_flops()
+    assert plan.training.flops["reference_forwards"] == counter.get_total_flops()
+    assert plan.training.flops["policy_backwards"] == pytest.approx(2 * counter.get_total_flops(), rel=0.05)
+    weights = 4 * 2_567_463_684
+    memory = plan.training.memory
+    assert (memory.weights, memory.reference, memory.gradients) == (weights, weights, weights)
+    assert memory.moments == pytest.approx(2 * weights, rel=1e-5)
+    assert plan.pairs == 100 * 2048
+    assert plan.latent_bytes == 2 * 4 * 128 * 128 * 4
+
+
+def plan_of(found: Callable[[str], FoundArchitecture], **fields: Any) -> Plan:
+    return make_plan(found("sd15"), DPO(), trained_with(**fields), CPU)
+
+
+def test_a_budget_of_forwards_is_pairs_of_whole_steps(found: Callable[[str], FoundArchitecture]) -> None:
+    # dpo: 2 + 2 forwards and 2 backwards that count twice are 8 a pair; 24 pairs a step are 192
+    plan = plan_of(found, budget={"unit": "forwards", "amount": 200})
+    assert plan.pairs == 48
+
+
+def test_a_budget_of_seconds_takes_as_long_on_every_card(found: Callable[[str], FoundArchitecture]) -> None:
+    plan = plan_of(found, budget={"unit": "seconds", "amount": 7200})
+    assert plan.pairs is None
+    assert plan.seconds(1e12, 0.5) == plan.seconds(1e15, 0.1) == 7200
+
+
+def test_a_card_keeps_a_gibibyte_for_the_driver() -> None:
+    card = Card(24 * 2**30, 1.0, 1.0)
+    assert card.fits(23 * 2**30)
+    assert not card.fits(23 * 2**30 + 1)
+
+
+class TestLiveBytes:
+    def test_views_share_a_storage_and_the_dead_do_not_count(self) -> None:
+        live = LiveBytes()
+        with live:
+            one = torch.zeros(1000)
+            view = one.view(10, 100)
+            other = one + 1
+        assert (live.now, live.peak) == (8000, 8000)
+        del one, other
+        assert live.now == 4000
+        del view
+        assert (live.now, live.peak) == (0, 8000)
+
+    def test_what_backward_needs_lives_until_backward(self) -> None:
+        live = LiveBytes()
+        inputs = torch.ones(100, requires_grad=True)
+        with live:
+            total = (inputs.exp() * 2).sum()
+            assert live.now == 400 + 4  # the exponential, and the sum
+            total.backward()
+        del total
+        assert live.now == 400  # the gradient
+
+
+def test_a_stage_gives_zeros_and_gradients_to_weights_without_values() -> None:
+    stage, network = Stage(CPU, "fp32"), torch.nn.Linear(4, 3, device="meta")
+    stage.place(network)
+    anchor = torch.zeros((), requires_grad=True)
+    answer = stage.graph("forward", "backward", lambda: network(torch.ones(2, 4)), anchor)
+    assert torch.equal(answer, torch.zeros(2, 3))
+    (answer - 1).square().sum().backward()
+    assert network.weight.grad is not None
+    assert network.weight.grad.shape == (3, 4)
+    # weights and their gradient, without one for the inputs: 2 * 2 * 4 * 3 each
+    assert stage.flops == {"forward": 48, "backward": 48}
+    gc.collect()
