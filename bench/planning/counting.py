@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.algorithm import Algorithm, Condition, Need, TrainingSettings
 from bench.data.preferences import PreferenceData
+from bench.layout import Replicated
 from bench.ledger import COUNTS, Ledger
 from bench.models.family import ModelFamily
 from bench.planning.material import BlankEncoding
@@ -50,7 +51,7 @@ class SilentPolicy(Policy):
     """
 
     def __init__(self, model: ModelFamily, *, with_reference: bool) -> None:
-        self.model, self.ledger, self.memory = model, Ledger(), {}
+        self.model, self.ledger, self.memory, self.layout = model, Ledger(), {}, Replicated()
         self._with_reference = with_reference
         self.network = self._reference = nn.Linear(1, 1, bias=False)
         self.anchor = self.network.weight

@@ -122,7 +122,7 @@ def make_plan(
         latent_bytes=FLOAT * data.width * latents,
         text_bytes=FLOAT * sum(math.prod(shape) for shape in texts.values()),
         image_bytes=3 * generation.height * generation.width,
-        checkpoint_bytes=3 * FLOAT * training.trainable + training.memory.remembered,
+        checkpoint_bytes=FLOAT * training.trainable + training.memory.moments + training.memory.remembered,
     )
 
 

@@ -86,8 +86,8 @@ def rehearse(
         data: prepared by the algorithm.
         device: where the run would be.
     """
-    few = settings.model_copy(update={"batch": min(settings.batch, 2 * settings.micro_batch)})
-    policy = RehearsedPolicy(model, settings, stage, with_reference=Need.REFERENCE in algorithm.needs)
+    few = settings.model_copy(update={"batch": min(settings.batch, 2 * settings.micro_batch), "compile": False})
+    policy = RehearsedPolicy(model, few, stage, with_reference=Need.REFERENCE in algorithm.needs)
     optimizer = build_optimizer(policy.parameters(), settings)
     for group in optimizer.param_groups:
         group["foreach"] = device.type == "cuda" and not group.get("fused")

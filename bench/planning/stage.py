@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from bench.flops import flop_counter
 from bench.planning.live import LiveBytes
 
-PROMOTED = (functional.layer_norm, functional.group_norm, functional.softmax)
+PROMOTED = (nn.LayerNorm, nn.GroupNorm)
 """What torch's autocast computes in float32 on CUDA, and not on a CPU; the parts of it that our networks spend memory on."""
 
 
@@ -45,8 +43,7 @@ class Stage:
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """Nothing in the block has values."""
-        promoting = _PromotedNorms() if self._promotes else contextlib.nullcontext()
-        with self._fake, self.live, promoting:
+        with self._fake, self.live:
             yield
 
     def place(self, *networks: nn.Module) -> None:
@@ -64,6 +61,8 @@ class Stage:
                     setattr(module, name, nn.Parameter(moved(weight), weight.requires_grad))
                 for name, buffer in module.named_buffers(recurse=False):
                     setattr(module, name, moved(buffer))
+                if self._promotes and isinstance(module, PROMOTED):
+                    module.register_forward_pre_hook(_promoted)
 
     @contextlib.contextmanager
     def counted(self, name: str) -> Iterator[None]:
@@ -136,10 +135,6 @@ class _Bridge(torch.autograd.Function):
         return gradient.new_zeros(()), None
 
 
-class _PromotedNorms(TorchFunctionMode):
-    """Computes `PROMOTED` in float32."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in PROMOTED:
-            args = [value.float() if isinstance(value, Tensor) else value for value in args]
-        return func(*args, **(kwargs or {}))
+def _promoted(_: nn.Module, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The input of a layer in float32; a hook, since function modes do not hold where backward computes a block again."""
+    return tuple(value.float() for value in values)
