@@ -113,3 +113,19 @@ def test_weights_of_another_family(line: CommandLine, environment: dict[str, str
     save_file({"transformer_blocks.0.attn.to_q.weight": torch.zeros(8, 8)}, tmp_path / "flux.safetensors")
     text = refusal(line, environment, str(tmp_path / "flux.safetensors"))
     assert "holds another architecture than 'tiny'" in text
+
+
+def test_a_run_exports_its_adapters_for_user_interfaces(hub: Path, line: CommandLine) -> None:
+    run = line.folder / "mine" / "seed-0"
+    (run / "weights").mkdir(parents=True)
+    adapters = hub / "models" / "someone" / "lora" / "step-2000.safetensors"
+    shutil.copy(adapters, run / "weights" / "pytorch_lora_weights.safetensors")
+    refused = line.run(line.arguments("export", str(run), "mine.safetensors"))
+    assert refused.returncode == 2
+    assert "is no finished run; give its folder" in refused.stderr
+    (run / "DONE").touch()
+    done = line.run(line.arguments("export", str(run), "mine.safetensors"))
+    assert done.returncode == 0, done.stderr
+    (layer,) = {name.partition(".")[0] for name in load_file(line.folder / "mine.safetensors")}
+    assert layer.startswith("lora_unet_")
+    assert layer.endswith("attn1_to_q")
