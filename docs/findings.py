@@ -29,7 +29,7 @@ ALONG = {
 FLIPPED = {0: "recipe", 10: "flipped-10", 20: "flipped-20", 40: "flipped-40"}
 """By percentage of flipped votes, the name of the run."""
 
-BUDGET = {"dpo": "recipe", "sft": "forwards-25600", "inpo": "forwards-25600", "smpo": "forwards-25600"}
+BUDGET = {"dpo": "recipe", "sft": "forwards-25600", "smpo": "forwards-25600"}
 """By algorithm, the name of the run that costs 25,600 forwards, which is what dpo's recipe costs."""
 
 COLUMNS = ("gold", "gold, mean difference", "proxies")
