@@ -22,7 +22,7 @@ from reports.table import build_report
 
 ALONG = {
     "dpo": {50: "steps-50", 100: "recipe", 200: "steps-200"},
-    "sft": {40: "steps-40", 80: "recipe", 160: "steps-160"},
+    "sft": {40: "steps-40", 80: "recipe", 160: "steps-160", 267: "forwards-25600"},
 }
 """By algorithm and training steps, the name of the run; more steps continue exactly what fewer have done."""
 
@@ -33,7 +33,7 @@ BUDGET = {"dpo": "recipe", "sft": "forwards-25600", "smpo": "forwards-25600"}
 """By algorithm, the name of the run that costs 25,600 forwards, which is what dpo's recipe costs."""
 
 COLUMNS = ("gold", "gold, mean difference", "proxies")
-COLOURS = {"dpo": "#0072b2", "sft": "#d55e00", "smpo": "#009e73", "rdpo": "#cc79a7"}
+COLOURS = {"dpo": "#0072b2", "sft": "#d55e00"}
 
 
 class Findings:
@@ -122,18 +122,19 @@ def draw(found: Findings, path: Path) -> None:
     left, right = figure.subplots(1, 2, sharey=True)
     for algorithm, names in ALONG.items():
         gold = [found.gold(algorithm, name) for name in names.values()]
-        _line(left, list(names), gold, algorithm, "-")
+        _line(left, list(names), gold, algorithm)
         left.plot(list(names), [found.proxies(algorithm, name).mean for name in names.values()],
                   linestyle=":", marker=".", color=COLOURS[algorithm])  # fmt: skip
     left.set_xscale("log")
-    left.set_xticks([15, 30, 60, 100, 200, 320], ["15", "30", "60", "100", "200", "320"], minor=False)
+    ticks = sorted({steps for names in ALONG.values() for steps in names})
+    left.set_xticks(ticks, [str(steps) for steps in ticks])
     left.minorticks_off()
     left.set_xlabel("training steps")
     left.set_ylabel("win rate against the base, %")
     left.set_title("gold (solid) and proxies (dotted) along training", fontsize=10)
     for place, algorithm in enumerate(("dpo", "sft")):
         gold = [found.gold(algorithm, name) for name in FLIPPED.values()]
-        _line(right, [share + place - 1 for share in FLIPPED], gold, algorithm, "-")
+        _line(right, [share + place - 0.5 for share in FLIPPED], gold, algorithm)
     right.set_xlabel("votes flipped, %")
     right.set_title("gold as votes get noisier", fontsize=10)
     for axes in (left, right):
@@ -143,10 +144,10 @@ def draw(found: Findings, path: Path) -> None:
     figure.savefig(path, metadata={"Software": None})
 
 
-def _line(axes: Axes, places: Sequence[float], intervals: Sequence[Interval], label: str, style: str) -> None:
+def _line(axes: Axes, places: Sequence[float], intervals: Sequence[Interval], label: str) -> None:
     means = [each.mean for each in intervals]
     spread = [[each.mean - each.low for each in intervals], [each.high - each.mean for each in intervals]]
-    axes.errorbar(places, means, spread, color=COLOURS[label], linestyle=style, marker="o", capsize=2, label=label)
+    axes.errorbar(places, means, spread, color=COLOURS[label], marker="o", capsize=2, label=label)
 
 
 def _columns(found: Findings, algorithm: str, name: str) -> tuple[str, str, str]:
