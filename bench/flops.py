@@ -6,14 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count, shape_wrapper
 
 Shape = Sequence[int]
-
-
-def flop_counter() -> FlopCounterMode:
-    """A context manager that counts matrix products, convolutions and attention, the same on every device."""
-    return FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
@@ -26,8 +22,37 @@ def _attention_backward(gradient: Shape, query: Shape, key: Shape, value: Shape,
     return flops
 
 
-CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,  # noqa: SLF001
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,  # noqa: SLF001
+# Attention as torch runs it on a CPU, by shapes: torch's own counter has no formula for it and would count nothing.
+_FORMULAS = {
+    **flop_registry,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: shape_wrapper(_attention),  # noqa: SLF001
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: shape_wrapper(_attention_backward),  # noqa: SLF001
 }
-"""Attention as torch runs it on a CPU, by shapes: torch's own counter has no formula for it and would count nothing."""
+
+
+class FlopCounter(TorchDispatchMode):
+    """A context manager that counts matrix products, convolutions and attention, the same on every device.
+
+    Its formulas are those of `torch.utils.flop_counter.FlopCounterMode`, which also tells modules apart: its hooks keep alive what
+    checkpointing computes again, and so would change the memory that is measured at the same time.
+
+    Attributes:
+        total: operations so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        formula = _FORMULAS.get(func.overloadpacket)
+        if formula is None and func is not torch.ops.prim.device.default:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        result = func(*args, **kwargs)
+        if formula is not None:
+            self.total += formula(*args, **kwargs, out_val=result)
+        return result

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.algorithm import TrainingSettings
-from bench.flops import flop_counter
+from bench.flops import FlopCounter
 from bench.layout import Layout, Replicated
 from bench.ledger import Ledger
 from bench.models.family import ModelFamily
@@ -140,9 +140,9 @@ class Policy:
         told |= {name: value[None].to(device) for name, value in sizes.items()}
         latents = torch.zeros(1, *self.model.latent_shape(side, side), device=device)
         times = self.process.network_times(torch.zeros(1, dtype=torch.int64, device=device))
-        with torch.no_grad(), flop_counter() as counter:
+        with torch.no_grad(), FlopCounter() as counter:
             self.model.predict(self.network, latents, times, told)
-        flops: int = counter.get_total_flops()
+        flops: int = counter.total
         return flops
 
     def _run(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:

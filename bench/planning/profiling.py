@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 
 from bench.algorithm import Algorithm, Condition, Need, TrainingSettings
-from bench.flops import flop_counter
+from bench.flops import FlopCounter
 from bench.ledger import Ledger
 from bench.models.family import ModelFamily
 from bench.models.find import FoundArchitecture
@@ -66,9 +66,9 @@ class Profile:
 def measure(
     found: FoundArchitecture, algorithm: Algorithm, settings: TrainingSettings, steps: int, accelerator: Accelerator
 ) -> Profile:
-    """Train for some steps of at most two micro-batches, first for their memory and operations, then for their time.
+    """Train for some steps of at most two micro-batches: for their memory, for their operations, and for their time.
 
-    Both times the steps see the same pairs, times and noise.  The learning rate is next to nothing: random weights must not
+    Each time the steps see the same pairs, times and noise.  The learning rate is next to nothing: random weights must not
     diverge, and the cost does not depend on it.
     """
     device = accelerator.device
@@ -84,7 +84,7 @@ def measure(
     resident.observe_memory(device)
     before, pairs = resident.peak_memory_bytes, steps * few.batch
 
-    with contextlib.nullcontext() if device.type == "cuda" else live, flop_counter() as counter:
+    with contextlib.nullcontext() if device.type == "cuda" else live:
         policy = TimedPolicy(model, few, ledger, clock, with_reference=Need.REFERENCE in algorithm.needs)
         optimizer = build_optimizer(policy.parameters(), few)
         algorithm.begin(policy)
@@ -92,7 +92,13 @@ def measure(
             batches = functools.partial(micro_batches, data, encoded, few, 0, step, accelerator)
             training_step(algorithm, few, policy, optimizer, batches, step, accelerator)
     resident.observe_memory(device)
-    flops = counter.get_total_flops() / pairs
+
+    # Apart from the memory, so that nothing else is alive while it is measured.
+    with FlopCounter() as counter:
+        for step in range(steps):
+            batches = functools.partial(micro_batches, data, encoded, few, 0, step, accelerator)
+            training_step(algorithm, few, policy, optimizer, batches, steps + step, accelerator)
+    flops = counter.total / pairs
 
     optimizer.register_step_pre_hook(lambda *_: clock.begin("optimizer"))
     optimizer.register_step_post_hook(lambda *_: clock.end())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bench.flops import flop_counter
+from bench.flops import FlopCounter
 from bench.planning.live import LiveBytes
 
 PROMOTED = (nn.LayerNorm, nn.GroupNorm)
@@ -67,9 +67,9 @@ class Stage:
     @contextlib.contextmanager
     def counted(self, name: str) -> Iterator[None]:
         """The same, and its operations count as ``name``."""
-        with flop_counter() as counter, self.entered():
+        with FlopCounter() as counter, self.entered():
             yield
-        self.flops[name] += counter.get_total_flops()
+        self.flops[name] += counter.total
 
     def once(self, name: str, rows: int, run: Callable[[], Tensor]) -> torch.dtype:
         """Run a forward without gradient, or count again one like it; gives the dtype of its result.

@@ -44,9 +44,9 @@ def test_cached_and_fresh_encodings_give_the_same_losses(workshop: Workshop) -> 
         condition=told,
         loser_condition=told,
     )
-    one, other = (DPO().step(batch, policy).losses.tolist() for batch in (cached, fresh))
+    one, other = (DPO(beta=20.0).step(batch, policy).losses.tolist() for batch in (cached, fresh))
     assert len(set(one)) == len(ROWS)
-    assert other == pytest.approx(one, rel=1e-4)
+    assert other == pytest.approx(one, rel=1e-5)
 
 
 def test_adapters_switched_off_are_a_frozen_copy_of_the_base(workshop: Workshop) -> None:

@@ -1,0 +1,85 @@
+"""``bench plan`` and ``bench profile`` as a user types them; the figures are tested in tests/bench/test_planning.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pipelines import write_sdxl
+
+from tests.cli.conftest import CommandLine
+
+SETS = ("--set", "batch=4", "--set", "micro_batch=2", "--set", "precision=fp32", "--set", "steps=10")
+
+
+@pytest.fixture(scope="module")
+def architecture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline from which all weights and tokenizers are gone."""
+    folder = tmp_path_factory.mktemp("net")
+    write_sdxl(folder)
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name not in ("config.json", "scheduler_config.json", "model_index.json"):
+            path.unlink()
+    return folder
+
+
+def test_a_plan_needs_configurations_alone(command: CommandLine, architecture: Path) -> None:
+    words = command.arguments("plan", "--algo", "dpo,sft", "--model", str(architecture), "--card", "l4", *SETS)
+    done = command.run(words)
+    assert done.returncode == 0, done.stderr
+    dpo, sft = done.stdout.split("sft on")
+    assert "dpo on" in dpo
+    assert "text_encoder_2" in dpo
+    assert "reference forwards" in dpo
+    assert "reference" not in sft
+    lines = [line.split() for line in dpo.splitlines()]
+    assert ["pairs", "40", "batch", "4"] in lines
+    assert [line[:4] for line in lines if line[:1] == ["l4"]] == [["l4", "24", "GiB", "yes"]]
+
+
+def test_a_profile_is_also_a_file(command: CommandLine, architecture: Path) -> None:
+    words = command.arguments("profile", "--algo", "dpo", "--model", str(architecture), "--steps", "2", *SETS)
+    done = command.run([*words, "--output", "figures.json"])
+    assert done.returncode == 0, done.stderr
+    assert "pairs a second" in done.stdout
+    figures = json.loads((command.folder / "figures.json").read_text())["algorithms"]["dpo"]
+    assert figures["pairs"] == 8
+    assert figures["phases"].keys() >= {"encode", "policy forward", "reference", "backward", "optimizer", "other"}
+    # a pair: 2 images, 2 forwards and a backward each
+    assert figures["forwards_per_second"] == pytest.approx(8 * figures["pairs_per_second"])
+    assert figures["resident_growth_bytes"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--card", "h10"), "unknown card 'h10': did you mean"),
+        (("--set", "micro=1"), "dpo has no field 'micro'"),
+        (("--budget", "pairs"), "--budget 'pairs' is not of the form unit=amount"),
+    ],
+)
+def test_bad_input_is_one_sentence(command: CommandLine, words: tuple[str, ...], sentence: str) -> None:
+    refused(command, sentence, "--model", "sdxl", *words)
+
+
+def test_a_model_that_is_not_here_is_one_sentence(command: CommandLine) -> None:
+    refused(command, "nor can it be had from the hub", "--model", "nobody/nothing")
+    refused(command, "does not exist", "--model", "no/such/folder")
+
+
+def test_a_missing_configuration_is_named(command: CommandLine, architecture: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cut"
+    for path in architecture.rglob("*.json"):
+        if path.parent.name != "text_encoder_2":
+            copy = folder / path.relative_to(architecture)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    refused(command, "lacks the component 'text_encoder_2'", "--model", str(folder))
+
+
+def refused(command: CommandLine, sentence: str, *words: str) -> None:
+    done = command.run(command.arguments("plan", "--algo", "dpo", *words))
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert sentence in done.stderr

@@ -1,0 +1,151 @@
+"""How much faster the harness trains than a step written as published scripts write it; run by hand, on a GPU for real figures.
+
+    python tests/models/published_step.py MODEL [--inversion-steps 10] [--renoise] [--pairs 4] [--set field=value ...]
+
+Both sides have random weights of one architecture and train on pictures of its own size.  The published side encodes pictures
+and captions inside the step, keeps two denoisers, takes one pair at a time with checkpointing as the settings say, and inverts
+winner and loser each for itself.  The harness runs `bench profile`'s steps, which read latents from the cache.  With 0 inversion
+steps the objective is dpo; with some it is inpo, and with --renoise smpo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from bench import registry
+from bench.models.family import ModelFamily
+from bench.models.find import find_architecture
+from bench.models.framing import Framing
+from bench.planning.profiling import measure
+from bench.settings import parse_overrides, resolve
+
+BETA = 5000.0
+
+
+class PublishedStep:
+    """The training step of the published scripts, one pair at a time."""
+
+    def __init__(self, model: ModelFamily, *, precision: str, checkpointing: bool, steps: int, renoise: bool) -> None:
+        self.model, self.steps, self.renoise = model, steps, renoise
+        self.device = next(model.network.parameters()).device
+        self.reference = model.network
+        self.policy: Any = copy.deepcopy(model.network).requires_grad_(True)
+        if checkpointing:
+            self.policy.train()
+            self.policy.enable_gradient_checkpointing()
+        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=1e-12)
+        self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+    def predict(self, network: nn.Module, latents: Tensor, t: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        with self.autocast:
+            return self.model.predict(network, latents, self.model.process.network_times(t), condition).float()
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        side = pixels.shape[-1]
+        condition = {name: value.to(self.device) for name, value in self.model.encode_text(["a caption"]).items()}
+        sizes = self.model.picture_condition(Framing.whole((side, side)))
+        condition |= {name: value[None].to(self.device) for name, value in sizes.items()}
+        return self.model.encode_images(pixels), condition
+
+    @torch.no_grad()
+    def invert(self, clean: Tensor, t: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """Deterministic inversion of one picture, up to the first time of the grid that is at least t."""
+        process, stride = self.model.process, self.model.process.train_timesteps // self.steps
+        latents, start = clean, 1 - stride
+        while start < t.item() and start + stride < process.train_timesteps:
+            source = t.new_tensor([max(start, 0)])
+            end = t.new_tensor([start + stride])
+            noise = process.to_noise(latents, self.predict(self.policy, latents, source, condition), source)
+            for _ in range(self.renoise):
+                moved = self.moved(latents, noise, source, end)
+                again = process.to_noise(moved, self.predict(self.policy, moved, end, condition), end)
+                noise = (noise + again) / 2
+            latents, start = self.moved(latents, noise, source, end), start + stride
+        return latents
+
+    def moved(self, latents: Tensor, noise: Tensor, source: Tensor, end: Tensor) -> Tensor:
+        process = self.model.process
+        clean = (latents - process.sigma(source, latents) * noise) / process.signal(source, latents)
+        return process.signal(end, latents) * clean + process.sigma(end, latents) * noise
+
+    def __call__(self, pixels: Tensor, t: Tensor) -> None:
+        """One pair: two pictures (2, 3, H, W) and their time (1,)."""
+        process = self.model.process
+        clean, condition = self.encode(pixels)
+        both = {name: torch.cat([value, value]) for name, value in condition.items()}
+        times = torch.cat([t, t])
+        if self.steps:
+            latents = torch.cat([self.invert(one[None], t, condition) for one in clean])
+            noise = process.noise_between(clean, latents, times)
+        else:
+            noise = torch.randn_like(clean[:1]).repeat(2, 1, 1, 1)
+            latents = process.add_noise(clean, noise, times)
+        target = process.target(clean, noise, times)
+        policy = (self.predict(self.policy, latents, times, both) - target).square().flatten(1).mean(1)
+        with torch.no_grad():
+            reference = (self.predict(self.reference, latents, times, both) - target).square().flatten(1).mean(1)
+        winner, loser = policy - reference
+        (-logsigmoid(-BETA / 2 * (winner - loser))).backward()
+        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
+
+    def pairs_per_second(self, pairs: int, batch: int) -> float:
+        """Over some pairs at times spread evenly, with the optimizer's step shared by ``batch`` pairs."""
+        side, count = self.model.resolution, self.model.process.train_timesteps
+        pixels = torch.zeros(2, 3, side, side)
+        self(pixels, torch.tensor([count // 2], device=self.device))
+        self.optimizer.step()
+        began = self.now()
+        for pair in range(pairs):
+            self(pixels, torch.tensor([count * (2 * pair + 1) // (2 * pairs)], device=self.device))
+        gradients = self.now() - began
+        began = self.now()
+        self.optimizer.step()
+        return 1 / (gradients / pairs + (self.now() - began) / batch)
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--inversion-steps", type=int, default=0)
+    parser.add_argument("--renoise", action="store_true")
+    parser.add_argument("--pairs", type=int, default=4)
+    parser.add_argument("--set", action="append", default=[], dest="sets")
+    typed = parser.parse_args()
+
+    name = ("smpo" if typed.renoise else "inpo") if typed.inversion_steps else "dpo"
+    overrides = parse_overrides(typed.sets)
+    if typed.inversion_steps:
+        overrides["inversion_steps"] = str(typed.inversion_steps)
+    found, accelerator = find_architecture(typed.model), Accelerator(cpu=not torch.cuda.is_available())
+    algorithm, settings = resolve(name, registry.algorithms.get(name), found.recipe, overrides)
+    published = PublishedStep(
+        found.build(accelerator.device), precision=settings.precision, checkpointing=settings.gradient_checkpointing,
+        steps=typed.inversion_steps, renoise=typed.renoise,
+    ).pairs_per_second(typed.pairs, settings.batch)  # fmt: skip
+    ours = measure(found, algorithm, settings, max(2, typed.pairs), accelerator)
+    lines = [
+        f"{name} on {typed.model}, {ours.device}, {settings.precision}, micro_batch {settings.micro_batch}",
+        f"published step: {published:.4g} pairs/s; harness: {ours.pairs_per_second:.4g} pairs/s",
+        f"ratio: {ours.pairs_per_second / published:.2f} (its cache costs {ours.phases['encode']:.3g} s a pair, once)",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
