@@ -16,7 +16,7 @@ from workshop import Workshop, preference_columns, write_parquet
 from algorithms.dpo import DPO, dpo_loss
 from algorithms.inpo import InPO
 from algorithms.smpo import SmPO, smpo_loss
-from bench import Metric, MetricInfo, PairErrors, UserError, sample_errors
+from bench import Metric, MetricInfo, PairErrors, PairPredictions, UserError, sample_errors
 from bench.data.preferences import PreferenceData, read_preferences
 from bench.prepare import PrepareContext
 
@@ -321,3 +321,19 @@ class TestPrecision:
         error = sample_errors(prediction, target)
         assert error.dtype == torch.float32
         assert error.item() == pytest.approx(float(torch.tensor(0.1, dtype=torch.float16)) ** 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(("beta", "expected"), [(100.0, 0.1269280110), (100.0 * (1 - 0.6) ** 2, 0.5458929372)])
+def test_worked_numbers_of_flow_matching_with_a_constant_and_a_weighted_beta(beta: float, expected: float) -> None:
+    noise = double([[1, -0.5]])
+    winner, loser = noise - double([[0.2, -0.1]]), noise - double([[-0.3, 0.4]])  # the velocities
+    predictions = PairPredictions(
+        policy_winner=winner + double([[0.1, 0]]),
+        policy_loser=loser + double([[0.2, -0.1]]),
+        reference_winner=winner + double([[0.2, 0.1]]),
+        reference_loser=loser + double([[0.1, 0]]),
+        target_winner=winner,
+        target_loser=loser,
+    )
+    assert predictions.errors().margin.item() == pytest.approx(0.04, abs=1e-12)
+    assert dpo_loss(predictions.errors(), beta=beta).item() == pytest.approx(expected, abs=1e-9)

@@ -26,6 +26,14 @@ def test_worked_numbers_with_and_without_the_caption() -> None:
         torch.testing.assert_close(loss, double(expected)[0], rtol=0, atol=1e-9)
 
 
+def test_the_gain_from_a_worse_loser_is_the_specifications() -> None:
+    """With a perfect winner gap of 0 and beta 2 the loss is softplus of minus the mixed gap."""
+    even = double(0.12, 0.18)
+    loss = snpo_loss(F1._replace(policy_winner=even, reference_winner=even), beta=20.0, mixture=0.9, scale=10.0)
+    mixed = (loss.expm1().log()).neg()  # in energies
+    torch.testing.assert_close(mixed, double(0.1781012615, -0.0904381729), rtol=0, atol=1e-9)
+
+
 def test_without_a_mixture_it_is_dpo_at_any_scale() -> None:
     for scale in (0.1, 1000.0):
         torch.testing.assert_close(snpo_loss(F1, beta=10.0, mixture=1.0, scale=scale), dpo_loss(F1, beta=10.0))
