@@ -32,6 +32,7 @@ MetricNames = Annotated[
 OptimizerName = Annotated[str, AfterValidator(known_optimizer)]
 
 PictureSize = Literal["true", "nominal"]
+AspectRatios = Literal["square", "buckets"]
 
 
 class Need(enum.StrEnum):
@@ -165,6 +166,10 @@ class TrainingSettings(BaseModel):
     lora_rank: int = Field(default=16, gt=0, description="rank of the adapters")
     picture_size: PictureSize = Field(
         default="true", description="SDXL is told each picture's true size and crop, or nominal: whole and of full size"
+    )
+    aspect_ratios: AspectRatios = Field(
+        default="square",
+        description="pictures are cut to the model's square, or buckets: to the nearest shape of its area",
     )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of the network")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")

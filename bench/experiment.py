@@ -257,7 +257,7 @@ class Experiment:
         context = PrepareContext(self._load_metric, model, self.card.generation, self._cache(self.data, model))
         with self.accelerator.main_process_first():
             data = algorithm.prepare(self.data, context)
-            encoded = EncodedData(data, model, self._cache(data, model))
+            encoded = EncodedData(data, model, self._cache(data, model), settings.aspect_ratios)
         model.release_encoders()
         if self.accelerator.is_main_process and context.notes:
             write_json(run.folder / "prepared.json", context.notes)

@@ -39,6 +39,11 @@ class Sharded(Layout):
             )
         if not OPTIMIZERS[settings.optimizer].elementwise:
             raise UserError(f"optimizer={settings.optimizer} cannot work on split weights (FSDP); use optimizer=adamw")
+        if settings.aspect_ratios == "buckets":
+            raise UserError(
+                "aspect_ratios=buckets does not go with split weights (FSDP), whose processes take equally many steps through "
+                "the network; use aspect_ratios=square"
+            )
         if settings.compile:
             raise UserError("compile=true does not go with split weights (FSDP); use compile=false")
 

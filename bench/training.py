@@ -27,6 +27,7 @@ from bench.launch import choose_layout
 from bench.ledger import COUNTS, Ledger
 from bench.metric import pieces
 from bench.models.family import ModelFamily
+from bench.models.framing import Size
 from bench.optimizers import OPTIMIZERS, rate_at
 from bench.policy import Policy
 from bench.progress import Progress
@@ -208,14 +209,17 @@ def micro_batches(
     step: int,
     accelerator: Accelerator,
 ) -> Iterator[PairBatch]:
-    """This process's share of the global batch of a step, cut into micro-batches."""
+    """This process's share of the global batch of a step, cut into micro-batches of pictures of one size."""
     rows = batch_rows(len(data), settings.batch, seed, step)
-    places = range(accelerator.process_index, settings.batch, accelerator.num_processes)
-    for piece in pieces(len(places), settings.micro_batch):
-        yield make_batch(
-            data, encoded, rows, places[piece], settings.caption_dropout, seed, step, accelerator.device,
-            settings.picture_size,
-        )  # fmt: skip
+    by_size: dict[Size, list[int]] = {}
+    for place in range(accelerator.process_index, settings.batch, accelerator.num_processes):
+        by_size.setdefault(encoded.size(rows[place]), []).append(place)
+    for places in by_size.values():
+        for piece in pieces(len(places), settings.micro_batch):
+            yield make_batch(
+                data, encoded, rows, places[piece], settings.caption_dropout, seed, step, accelerator.device,
+                settings.picture_size,
+            )  # fmt: skip
 
 
 def make_batch(

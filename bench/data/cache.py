@@ -1,4 +1,4 @@
-"""What the network sees of the data, computed once per (data, encoders, resolution) and shared by every algorithm."""
+"""What the network sees of the data, computed once per (data, encoders, size) and shared by every algorithm."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from bench.algorithm import PictureSize
+from bench.algorithm import AspectRatios, PictureSize
+from bench.data.buckets import TRAINING_SIZES
 from bench.data.preferences import PreferenceData
 from bench.files import write_array
 from bench.metric import pieces
 from bench.models.family import ModelFamily
-from bench.models.framing import Framing, covering
+from bench.models.framing import Framing, Size, covering
 from bench.progress import Progress
 
 SHARD = 512
@@ -36,23 +37,33 @@ class EncodedData:
 
     Args:
         folder: where the shards are; must belong to this data, resolution and the model's encoders alone.
+        aspect_ratios: what size each row's pictures are cut to.
     """
 
-    def __init__(self, data: PreferenceData, model: ModelFamily, folder: Path) -> None:
+    def __init__(
+        self, data: PreferenceData, model: ModelFamily, folder: Path, aspect_ratios: AspectRatios = "square"
+    ) -> None:
         self._data, self._model, self._folder = data, model, folder
+        self._sizes = TRAINING_SIZES[aspect_ratios](data, model)
         self._open = functools.lru_cache(OPEN)(functools.partial(np.load, mmap_mode="r"))
         captions = sorted({*data.captions, ""})
         self._caption_row = {caption: row for row, caption in enumerate(captions)}
         with Progress("encoding pairs", total=len(data) + len(captions) + 1) as progress:
-            self._latents = self._shards({"latents": "latents"}, len(data), self._encode_pairs, progress)["latents"]
+            self._latents, self._place = self._encode_sizes(aspect_ratios, progress)
             files = {name: f"text-{name}" for name in model.condition_names}
             self._texts = self._shards(files, len(captions), self._text_encoder(captions), progress)
             files = {name: f"negative-{name}" for name in model.condition_names}
             self._negative = self._shards(files, 1, self._encode_negative, progress)
 
+    def size(self, row: int) -> Size:
+        """Height and width in pixels that the pictures of a row are cut to."""
+        height, width = self._sizes[row].tolist()
+        return height, width
+
     def latents(self, rows: Sequence[int]) -> Tensor:
-        """Latents of all images of some rows; float32, (B, K, C, h, w), K = 2 for pairs."""
-        return self._gather(self._latents, rows)
+        """Latents of all images of some rows of one size; float32, (B, K, C, h, w), K = 2 for pairs."""
+        found = [self._row(self._latents[self.size(row)], int(self._place[row])) for row in rows]
+        return torch.from_numpy(np.stack(found))
 
     def condition(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Text embeddings of captions of the data, or of the empty caption; each with a leading axis of B."""
@@ -68,14 +79,14 @@ class EncodedData:
 
         Args:
             sides: which image of each row.
-            size: ``true``, or ``nominal`` for pictures that count as whole and of the model's own size.
+            size: ``true``, or ``nominal`` for pictures that count as whole and of the size they are cut to.
         """
-        target = (self._model.resolution, self._model.resolution)
-        if size == "nominal" or not self._model.picture_condition(Framing.whole(target)):
-            framings = [Framing.whole(target)] * len(rows)
+        targets = [self.size(row) for row in rows]
+        if size == "nominal" or not self._model.picture_condition(Framing.whole(targets[0])):
+            framings = [Framing.whole(target) for target in targets]
         else:
-            sizes = [self._data.size(row, side) for row, side in zip(rows, sides, strict=True)]
-            framings = [Framing.centre(original, target) for original in sizes]
+            originals = [self._data.size(row, side) for row, side in zip(rows, sides, strict=True)]
+            framings = [Framing.centre(original, target) for original, target in zip(originals, targets, strict=True)]
         told = [self._model.picture_condition(framing) for framing in framings]
         return {name: torch.stack([each[name] for each in told]) for name in told[0]}
 
@@ -98,16 +109,36 @@ class EncodedData:
             progress.advance(piece.stop - piece.start)
         return shards
 
-    def _gather(self, shards: Sequence[Path], rows: Sequence[int]) -> Tensor:
-        return torch.from_numpy(np.stack([self._open(shards[row // SHARD])[row % SHARD] for row in rows]))
+    def _encode_sizes(
+        self, aspect_ratios: AspectRatios, progress: Progress
+    ) -> tuple[dict[Size, list[Path]], NDArray[np.int64]]:
+        """Shards of the latents by size, and the place of every row among the rows of its size, int64, (N,)."""
+        shards, place = {}, np.empty(len(self._sizes), dtype=np.int64)
+        for height, width in np.unique(self._sizes, axis=0).tolist():
+            rows = np.flatnonzero((self._sizes == (height, width)).all(1))
+            place[rows] = np.arange(len(rows))
+            files = {"latents": f"latents-{aspect_ratios}-{height}x{width}"}
+            encode = self._pairs_encoder(rows, (height, width))
+            shards[height, width] = self._shards(files, len(rows), encode, progress)["latents"]
+        return shards, place
 
-    def _encode_pairs(self, rows: slice) -> Arrays:
-        side = self._model.resolution
-        width = self._data.width
-        images = [self._data.image(row, which) for row in range(rows.start, rows.stop) for which in range(width)]
-        pixels = torch.stack([to_pixels(image, side) for image in images])
-        latents = self._model.encode_images(pixels).float().cpu().numpy()
-        return {"latents": latents.reshape(-1, width, *latents.shape[1:])}
+    def _gather(self, shards: Sequence[Path], rows: Sequence[int]) -> Tensor:
+        return torch.from_numpy(np.stack([self._row(shards, row) for row in rows]))
+
+    def _row(self, shards: Sequence[Path], row: int) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self._open(shards[row // SHARD])[row % SHARD]
+        return found
+
+    def _pairs_encoder(self, rows: NDArray[np.int64], size: Size) -> Callable[[slice], Arrays]:
+        count = self._data.width
+
+        def encode(places: slice) -> Arrays:
+            images = [self._data.image(row, which) for row in rows[places].tolist() for which in range(count)]
+            pixels = torch.stack([to_pixels(image, size) for image in images])
+            latents = self._model.encode_images(pixels).float().cpu().numpy()
+            return {"latents": latents.reshape(-1, count, *latents.shape[1:])}
+
+        return encode
 
     def _encode_negative(self, rows: slice) -> Arrays:
         return {name: value.float().cpu().numpy() for name, value in self._model.encode_negative([""]).items()}
@@ -120,12 +151,12 @@ class EncodedData:
         return encode
 
 
-def to_pixels(image: Image.Image, side: int) -> Tensor:
-    """Resize the short side to ``side`` (bilinear), crop the centre; float32 in [-1, 1], (3, side, side)."""
+def to_pixels(image: Image.Image, target: Size) -> Tensor:
+    """Resize to cover ``target`` (bilinear), crop the centre; float32 in [-1, 1], (3, *target)."""
     size = (image.height, image.width)
-    resized = covering(size, (side, side))
+    resized = covering(size, target)
     if resized != size:
         image = image.resize(resized[::-1], Image.Resampling.BILINEAR)
-    top, left = Framing.centre(size, (side, side)).corner
-    array = np.asarray(image.crop((left, top, left + side, top + side)), dtype=np.float32)
+    top, left = Framing.centre(size, target).corner
+    array = np.asarray(image.crop((left, top, left + target[1], top + target[0])), dtype=np.float32)
     return torch.from_numpy(array / 127.5 - 1).permute(2, 0, 1)

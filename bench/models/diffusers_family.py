@@ -107,8 +107,12 @@ class DiffusersFamily(ModelFamily):
         halvings: int = len(self._vae_config["block_out_channels"]) - 1
         return 1 << halvings
 
+    @property
+    def size_unit(self) -> int:
+        return self._scale * self.patch
+
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        unit = self._scale * self.patch
+        unit = self.size_unit
         if height % unit or width % unit:
             raise UserError(
                 f"pictures of {height}x{width} pixels are not possible: "

@@ -93,6 +93,11 @@ class ModelFamily(abc.ABC):
     def resolution(self) -> int:
         """Side of its training pictures in pixels."""
 
+    @property
+    @abc.abstractmethod
+    def size_unit(self) -> int:
+        """What height and width of its pictures are multiples of, in pixels."""
+
     @abc.abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         """Shape of one picture's latents.

@@ -38,14 +38,13 @@ class StableDiffusion3(DiffusersFamily):
             scheduler="FlowMatchEulerDiscreteScheduler", steps=28, guidance_scale=7.0, height=side, width=side
         )
 
-    def check(self, settings: GenerationSettings) -> None:
-        super().check(settings)
-        most = self.network_config["pos_embed_max_size"] * self.patch * self._scale
-        if max(settings.height, settings.width) > most:
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        most = self.network_config["pos_embed_max_size"] * self.size_unit
+        if max(height, width) > most:
             raise UserError(
-                f"pictures of {settings.height}x{settings.width} pixels are not possible: "
-                f"this model knows positions up to {most} pixels a side"
+                f"pictures of {height}x{width} pixels are not possible: this model knows positions up to {most} pixels a side"
             )
+        return super().latent_shape(height, width)
 
     def _needs(self, encoder: str) -> bool:
         return encoder != "text_encoder_3"

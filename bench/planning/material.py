@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.algorithm import Algorithm, Need
+from bench.data.buckets import square
 from bench.data.cache import EncodedData
 from bench.data.preferences import DataReport, PreferenceData
 from bench.models.family import ModelFamily
@@ -81,6 +82,7 @@ class BlankEncoding(EncodedData):
         self, data: PreferenceData, model: ModelFamily, latents: Sequence[int], texts: Mapping[str, Sequence[int]]
     ) -> None:
         self._data, self._model, self._shape = data, model, tuple(latents)
+        self._sizes = square(data, model)
         self._values = {name: normal(shape, "blank", name) for name, shape in texts.items()}
 
     def latents(self, rows: Sequence[int]) -> Tensor:

@@ -47,7 +47,7 @@ def test_the_crop_begins_in_the_middle_of_the_resized_picture(
 
 def test_pixels_are_cut_where_the_framing_says() -> None:
     columns = np.tile(np.arange(200, dtype=np.uint8), (100, 1))
-    pixels = to_pixels(Image.fromarray(columns).convert("RGB"), 100)
+    pixels = to_pixels(Image.fromarray(columns).convert("RGB"), (100, 100))
     assert Framing.centre((100, 200), (100, 100)).corner == (0, 50)
     assert ((pixels[0, 0] + 1) * 127.5).round().tolist() == list(range(50, 150))
 
