@@ -20,7 +20,7 @@ from bench.algorithm import Algorithm, Need, Recipe, TrainingSettings
 from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData, read_preferences
 from bench.errors import UserError
-from bench.evaluation import evaluate
+from bench.evaluation import Scorer, evaluate
 from bench.files import write_json
 from bench.guidance import ALPHA, BETA
 from bench.launch import choose_layout, connect
@@ -100,9 +100,9 @@ class Experiment:
             return read_preferences(self._data_source, self._columns, surveys_folder(self.runs))
 
     @functools.cached_property
-    def metrics(self) -> dict[str, Metric]:
-        """The scorers that judge, loaded once; one that the model's card does not name has its published checkpoint."""
-        return {name: self._load_metric(name) for name in self._judges}
+    def scorers(self) -> dict[str, Scorer]:
+        """What judges; a metric that the model's card does not name has its published checkpoint."""
+        return {name: Scorer(functools.partial(self._load_metric, name), self.prompts) for name in self._judges}
 
     def load_model(self) -> ModelFamily:
         """A fresh copy of the base model."""
@@ -158,7 +158,7 @@ class Experiment:
         if self.accelerator.is_main_process:
             owner.run.begin(dict(owner.config))
             if not owner.run.done:  # not trained here
-                write_environment(owner.run)
+                write_environment(owner.run, self.accelerator.num_processes, {})
                 owner.run.finish()
         own = own_slots(owner, self.base, self.protocol.generation.guidance_scale).variant(self.protocol)
         signature = self.protocol.signature
@@ -175,7 +175,7 @@ class Experiment:
             self.protocol,
             variant,
             self.prompts,
-            self.metrics,
+            self.scorers,
             Processes(self.accelerator),
         )
 
@@ -220,7 +220,7 @@ class Experiment:
     ) -> None:
         resolved = {
             "algorithm": algorithm.model_dump(mode="json"),
-            "training": settings.model_dump(mode="json"),
+            "training": settings.model_dump(mode="json", exclude=set(settings.execution_fields())),
             "init": self.init.record.digest,
             "data": {"digest": self.data.digest, "labels": self.data.labels_digest, "pairs": len(self.data)},
             "rewards": {metric: self._load_metric(metric).identity() for metric in algorithm.trained_on},
@@ -245,7 +245,11 @@ class Experiment:
                 ),
             }
         )
-        write_environment(run)
+        write_environment(
+            run,
+            self.accelerator.num_processes,
+            settings.model_dump(mode="json", include=set(settings.execution_fields())),
+        )
 
     def _recipe(self, name: str) -> Recipe | None:
         return registry.algorithms.get(name).recipes.get(self.recipe)
@@ -306,8 +310,8 @@ class Experiment:
         return registry.metrics.get(name).load(self.card.metrics.get(name), device=self.accelerator.device)
 
 
-def write_environment(run: RunFolder) -> None:
-    """Write what the run was made with: packages, Python, device, git commit."""
+def write_environment(run: RunFolder, processes: int, execution: Mapping[str, Any]) -> None:
+    """Write what the run was made with last: packages, Python, device, processes, git commit, and settings of how to compute."""
     packages = {item.metadata["Name"]: item.version for item in distributions()}
     write_json(
         run.folder / "environment.json",
@@ -316,6 +320,8 @@ def write_environment(run: RunFolder) -> None:
             "platform": platform.platform(),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
             "threads": torch.get_num_threads(),
+            "processes": processes,
+            "execution": dict(execution),
             "git": _git_commit(),
             "packages": dict(sorted(packages.items())),
         },

@@ -3,7 +3,7 @@
 runs/<model>/base/                                   the model as it is, judged once per protocol
 runs/<model>/<algorithm>/<name>/seed-<n>/            one training run
     config.json        what was typed and what it resolved to
-    environment.json   packages, device, git
+    environment.json   packages, device, processes, git, and settings that do not change what comes out
     prepared.json      what the algorithm's `prepare` did, if anything
     train.jsonl        one line a step
     checkpoints/       the newest state, safetensors
@@ -28,9 +28,9 @@ from typing import Any
 
 from bench.errors import UserError
 from bench.files import exclusive, read_json, read_lines, write_json
+from bench.migrations import SCHEMA, migrated
 from bench.protocol import Variant
 
-SCHEMA = 1
 BASE = "base"
 CACHE = ".cache"
 """Folder beside the models' folders: what all runs share."""
@@ -109,12 +109,13 @@ class RunFolder:
         """The run's configuration.
 
         Raises:
-            UserError: another version of the record format wrote it.
+            UserError: a newer version of the record format wrote it.
         """
-        config: dict[str, Any] = read_json(self.folder / "config.json")
-        if config.get("schema") != SCHEMA:
+        written = read_json(self.folder / "config.json")
+        config = migrated(written)
+        if config is None:
             raise UserError(
-                f"{self.folder} was written with record schema {config.get('schema')}, this version reads {SCHEMA}; "
+                f"{self.folder} was written with record schema {written.get('schema')}, this version reads up to {SCHEMA}; "
                 "use the version that wrote it, or another --runs folder"
             )
         return config

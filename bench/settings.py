@@ -107,5 +107,6 @@ def parse_budget(typed: str) -> dict[str, str]:
 
 
 def run_name(overrides: Mapping[str, str]) -> str:
-    """``recipe`` for a recipe as it is, else a short hash of what was changed."""
-    return f"set-{digest(dict(overrides))[:8]}" if overrides else "recipe"
+    """``recipe`` for a recipe as it is, else a short hash of what was changed that changes what comes out."""
+    changed = {field: value for field, value in overrides.items() if field not in TrainingSettings.execution_fields()}
+    return f"set-{digest(changed)[:8]}" if changed else "recipe"

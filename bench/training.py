@@ -35,6 +35,8 @@ from bench.randomness import Draws, batch_rows
 from bench.runs import RunFolder
 
 TIME_BUCKETS = 10
+SAVING_SHARE = 0.05
+"""Most of the time that checkpoints may take, unless one is wanted at every step."""
 
 
 class DivergedError(UserError):
@@ -100,7 +102,7 @@ def train(
             return step
         return _over_processes(ledger, accelerator).spent(settings.budget.unit)
 
-    saved, step = time.monotonic(), start
+    saved, pause, step = time.monotonic(), settings.checkpoint_seconds, start
     limit = settings.steps if settings.budget is None else settings.budget.amount
     with Progress(f"training {run.folder.parent.parent.name}", total=round(limit), done=round(spent(step))) as progress:
         while _everyone_agrees(spent(step) < limit, accelerator):
@@ -111,7 +113,7 @@ def train(
 
             # The record.
             ledger.pairs += settings.batch
-            ledger.seconds += time.monotonic() - began
+            ledger.seconds += (time.monotonic() - began) * accelerator.num_processes
             ledger.observe_memory(accelerator.device)
             record |= {"pairs": ledger.pairs, "seconds": ledger.seconds}
             if accelerator.is_main_process:
@@ -119,10 +121,11 @@ def train(
             step += 1
             done = spent(step)
             progress.reach(round(done), loss=record["loss"])
-            due = time.monotonic() - saved >= settings.checkpoint_seconds or done >= limit
-            if _everyone_agrees(due, accelerator):
+            began = time.monotonic()
+            if _everyone_agrees(began - saved >= pause or done >= limit, accelerator):
                 save(step)
                 saved = time.monotonic()
+                pause = settings.checkpoint_seconds and max(settings.checkpoint_seconds, (saved - began) / SAVING_SHARE)
 
     total = _over_processes(ledger, accelerator)
     total.flops = round(total.spent("forwards")) * policy.forward_flops(encoded.condition([""]))

@@ -110,6 +110,12 @@ class TestLines:
         append_lines(file, ['{"step": 1}', '{"step": 2}'])
         assert [record["step"] for record in read_lines(file)] == [0, 1, 2]
 
+    @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\r", "\x1e"])
+    def test_a_text_may_hold_any_separator_of_lines(self, tmp_path: Path, separator: str) -> None:
+        records = [{"prompt": f"a bee{separator}on red"}, {"prompt": "a cat"}]
+        append_lines(tmp_path / "a.jsonl", [json.dumps(record, ensure_ascii=False) for record in records])
+        assert read_lines(tmp_path / "a.jsonl") == records
+
     def test_a_file_that_is_not_there_holds_no_records(self, tmp_path: Path) -> None:
         assert read_lines(tmp_path / "log.jsonl") == []
 

@@ -91,7 +91,8 @@ def test_a_choice_of_the_algorithm_is_refused_by_name() -> None:
 
 def test_a_configuration_is_named_after_what_was_changed() -> None:
     assert run_name({}) == "recipe"
-    assert run_name({"beta": "1"}) == run_name({"beta": "1"})
+    assert run_name({"micro_batch": "1", "checkpoint_seconds": "600"}) == "recipe"
+    assert run_name({"beta": "1"}) == run_name({"beta": "1", "compile": "true"})
     assert run_name({"beta": "1", "steps": "2"}) == run_name({"steps": "2", "beta": "1"})
     assert len({run_name({}), run_name({"beta": "1"}), run_name({"beta": "2"}), run_name({"steps": "1"})}) == 4
 
