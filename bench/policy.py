@@ -131,6 +131,12 @@ class Policy:
         """
         return self.layout.anyone(wish)
 
+    @torch.no_grad()
+    def idle(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> None:
+        """Ask the policy in vain, because `anyone` still asks it; no cost of the run, whose pairs did not need it."""
+        self.layout.together("the policy")
+        self._run(self.network, latents, timesteps, condition)
+
     def forward_flops(self, condition: Mapping[str, Tensor]) -> int:
         """Floating-point operations of one forward of one image at the model's resolution, under any condition of one row."""
         side = self.model.resolution

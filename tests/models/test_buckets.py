@@ -66,7 +66,16 @@ def gradients(
 
 def test_the_buckets_of_a_large_model_are_those_it_was_published_with() -> None:
     buckets = aspect_buckets(find_architecture("sdxl").build(torch.device("meta")))
-    published = {(512, 2048), (640, 1600), (768, 1344), (832, 1216), (896, 1152), (1024, 1024), (1216, 832), (2048, 512)}
+    published = {
+        (512, 2048),
+        (640, 1600),
+        (768, 1344),
+        (832, 1216),
+        (896, 1152),
+        (1024, 1024),
+        (1216, 832),
+        (2048, 512),
+    }
     assert published <= set(buckets)
     assert all(height % 64 == width % 64 == 0 and height * width <= 1024**2 for height, width in buckets)
 
