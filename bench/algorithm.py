@@ -209,13 +209,24 @@ class TrainingSettings(BaseModel):
         return self
 
 
+RECIPE = "recipe"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recipe:
-    """Settings for one model, with where they come from; ``algorithm`` holds fields of the algorithm, ``training`` of the run."""
+    """Settings for one model.
+
+    Attributes:
+        source: where they come from.
+        algorithm: fields of the algorithm.
+        training: fields of the run.
+        name: what tables call a run with these settings as they are; says so where nobody has published or tried them.
+    """
 
     source: str
     algorithm: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    name: str = RECIPE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -143,7 +143,10 @@ def statements(entry: Entry) -> list[tuple[str, str]]:
                 for field, about in entry.model_fields.items()
             ),
             *(
-                (f"recipe {model}", f"{_values({**recipe.algorithm, **recipe.training})}\nsource: {recipe.source}")
+                (
+                    f"{recipe.name} {model}",
+                    f"{_values({**recipe.algorithm, **recipe.training})}\nsource: {recipe.source}",
+                )
                 for model, recipe in entry.recipes.items()
             ),
         ]

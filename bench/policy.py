@@ -51,6 +51,7 @@ class Policy:
         self._autocast = settings.precision == "bf16"
         self._with_reference = with_reference
         self._reference: nn.Module | None = None
+        self.layout.put_aside(model.network)
         self.network: nn.Module = model.network
         if settings.weights == "lora":
             self.network = add_adapters(model, settings.lora_rank)

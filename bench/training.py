@@ -168,7 +168,7 @@ def training_step(
     # Diagnostics of the global batch, and the two checks that come before the step.
     record = _diagnose(outputs, settings.batch, policy.process.train_timesteps, accelerator)
     if step == 0:
-        _check_start(algorithm, record)
+        _check_start(algorithm, settings, record)
     norm = policy.layout.whole(torch.nn.utils.clip_grad_norm_(tensors, settings.clip_norm)).item()
     if not math.isfinite(norm):
         raise DivergedError(f"the gradient is not finite at step {step}; lower the learning rate or raise beta")
@@ -317,13 +317,15 @@ def _check_losses(output: StepOutput, batch: PairBatch, step: int) -> None:
         )
 
 
-def _check_start(algorithm: Algorithm, record: dict[str, float]) -> None:
+def _check_start(algorithm: Algorithm, settings: TrainingSettings, record: dict[str, float]) -> None:
     margin = record.get("margin")
     if margin:
-        raise DivergedError(
-            f"at step 0 policy and reference are the same, but the margin is {margin}; "
-            "the reference does not see what the policy sees"
+        why = (
+            "the compiler rounds them differently: use compile=false"
+            if settings.compile
+            else "the reference does not see what the policy sees"
         )
+        raise DivergedError(f"at step 0 policy and reference are the same, but the margin is {margin}; {why}")
     expected = algorithm.initial_loss
     if expected is not None and not math.isclose(record["loss"], expected, rel_tol=1e-5):
         raise DivergedError(

@@ -230,13 +230,14 @@ class Workshop:
         data: PreferenceData | None = None,
         seed: int = 0,
         prepared_forwards: int = 0,
+        accelerator: Accelerator | None = None,
         **settings: Any,
     ) -> RunFolder:
         """Train as `bench run` does, or go on with what is in ``folder``."""
         run = RunFolder(folder / "micro" / "algorithm" / "name" / "seed-0")
         run.folder.mkdir(parents=True, exist_ok=True)
         chosen = TrainingSettings(**{"steps": 2, "batch": 8, "micro_batch": 8, "warmup": 0, **settings})
-        accelerator = Accelerator(cpu=True)
+        accelerator = accelerator or Accelerator(cpu=True)
         data = data or self.data
         train(run, algorithm, chosen, self.model(), data, self.encoding(data), seed, accelerator, prepared_forwards)
         return run
