@@ -229,7 +229,10 @@ def export(
 @app.command("list")
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="algorithms, metrics, models, prompts or families; default: all.")
+        str | None,
+        typer.Argument(
+            help="algorithms, metrics, models, prompts or families, or training: the fields of --set; default: all kinds."
+        ),
     ] = None,
     name: Annotated[str | None, typer.Argument(help="One entry of that kind, with all it states.")] = None,
     verbose: Annotated[
