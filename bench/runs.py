@@ -22,6 +22,7 @@ the own result of a negative run, whose weights never make an image alone.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -196,9 +197,22 @@ def surveys_folder(runs: Path) -> Path:
 
 
 def find_runs(runs: Path) -> list[RunFolder]:
-    """Every training run and base model under a folder, in order of path; runs do not lie inside one another."""
-    found = [path.parent for path in sorted(runs.glob("**/config.json"))]
-    return [RunFolder(folder) for folder in found if not set(found) & set(folder.parents)]
+    """Every training run and base model under a folder, in order of path; runs do not lie inside one another.
+
+    Links to folders are followed, each folder once; hidden folders hold no runs.
+    """
+    found, seen = [], set()
+    for folder, inside, files in os.walk(runs, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            inside.clear()
+        elif "config.json" in files:
+            found.append(RunFolder(Path(folder)))
+            inside.clear()
+        else:
+            inside[:] = sorted(name for name in inside if not name.startswith("."))
+        seen.add(real)
+    return sorted(found, key=lambda run: run.folder)
 
 
 def differing(one: Any, other: Any, path: str = "") -> list[str]:
