@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bench.algorithm import Algorithm, Condition, Need, TrainingSettings
+from bench.batches import micro_batches
 from bench.data.preferences import PreferenceData
 from bench.ledger import COUNTS, Ledger
 from bench.models.family import ModelFamily
@@ -23,7 +24,7 @@ from bench.planning.live import network_tensors, tensor_bytes
 from bench.planning.material import BlankEncoding
 from bench.planning.observed import ObservedPolicy
 from bench.planning.stage import Stage
-from bench.training import accumulate, build_optimizer, micro_batches
+from bench.training import accumulate, build_optimizer
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from bench.algorithm import Algorithm, PairBatch, StepOutput, TrainingSettings
+from bench.batches import make_batch
 from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData, read_preferences
 from bench.ledger import Ledger
@@ -28,7 +29,7 @@ from bench.prepare import PrepareContext
 from bench.runs import RunFolder
 from bench.tiny.parts.tokenizer import write_clip_tokenizer
 from bench.tiny.world import COLOURS, OBJECTS
-from bench.training import make_batch, survey_batch, train
+from bench.training import survey_batch, train
 
 CPU = torch.device("cpu")
 PAIRS = 40
