@@ -56,8 +56,7 @@ def holds_adapters(names: Iterable[str]) -> bool:
 def adapter_names(names: Iterable[str], network: nn.Module) -> dict[str, str]:
     """Names of adapters in diffusers' layout without the denoiser in front, by the names in the file.
 
-    They are ``<layer>.lora_A.weight`` and ``<layer>.lora_B.weight``, in the shared layout also ``<layer>.alpha``; a name of
-    neither layout stays as it is.
+    They are ``<layer>.lora_A.weight``, ``<layer>.lora_B.weight`` and ``<layer>.alpha``; a name of neither layout stays as it is.
     """
     layers = {f"{SHARED}{name.replace('.', '_')}": name for name, _ in network.named_modules()}
     return {name: _plain(name, layers) for name in names}
@@ -67,6 +66,11 @@ def _plain(name: str, layers: Mapping[str, str]) -> str:
     layer, _, rest = name.partition(".")
     if layer in layers:
         return f"{layers[layer]}.{SHARED_FACTORS.get(rest, rest)}"
+    return without_denoiser(name)
+
+
+def without_denoiser(name: str) -> str:
+    """A name of a pipeline's adapters without the denoiser in front."""
     for denoiser in DENOISERS:
         name = name.removeprefix(denoiser)
     return name

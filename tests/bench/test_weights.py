@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench.policy import add_adapters
 from bench.weights import Weights, released_weights
 
 ADAPTERS = "pytorch_lora_weights.safetensors"
+HALF = torch.tensor(0.5)
 
 
 @pytest.fixture(scope="module")
@@ -161,23 +163,38 @@ def test_one_file_of_all_weights(model: StableDiffusion, tmp_path: Path) -> None
         assert torch.equal(loaded[name], value + 1 if name == "conv_in.bias" else value)
 
 
-def test_adapters_in_the_layout_of_user_interfaces_with_an_alpha(
-    workshop: Workshop, model: StableDiffusion, tmp_path: Path
-) -> None:
+def shared_name(name: str) -> str:
+    """A name in the layout of user interfaces."""
+    layer, _, rest = name.removeprefix("unet.").rpartition(".lora_")
+    factor = {"A.weight": "lora_down.weight", "B.weight": "lora_up.weight"}[rest]
+    return f"lora_unet_{layer.replace('.', '_')}.{factor}"
+
+
+@pytest.mark.parametrize("layout", ["user interfaces", "diffusers", "no prefix", "header"])
+def test_an_alpha_acts_in_every_layout(workshop: Workshop, model: StableDiffusion, tmp_path: Path, layout: str) -> None:
     write_adapters(workshop, tmp_path / "lora", "unet.")
     plain = load_file(tmp_path / "lora" / ADAPTERS)
-    doubled = {name: 2 * value if "lora_B" in name else value for name, value in plain.items()}
-    save_file(doubled, tmp_path / "doubled.safetensors")
-    shared = {}
-    for name, value in plain.items():  # rank 2 with alpha 4: twice as strong
-        layer, factor = name.removesuffix(".weight").rsplit(".", 1)
-        layer = layer.replace("unet.", "lora_unet_").replace(".", "_")
-        shared[f"{layer}.{'lora_up' if factor == 'lora_B' else 'lora_down'}.weight"] = value
-        shared[f"{layer}.alpha"] = torch.tensor(4.0)
-    save_file(shared, tmp_path / "shared.safetensors")
+    weaker = {name: value / 4 if "lora_B" in name else value for name, value in plain.items()}
+    save_file(weaker, tmp_path / "weaker.safetensors")
+    layers = {name.rpartition(".lora_")[0] for name in plain}
+    header = {"format": "pt"}
+    match layout:  # rank 2 with alpha 0.5: a quarter
+        case "user interfaces":
+            stated = {shared_name(name): value for name, value in plain.items()}
+            stated |= {f"lora_unet_{layer.removeprefix('unet.').replace('.', '_')}.alpha": HALF for layer in layers}
+        case "diffusers":
+            stated = {**plain, **{f"{layer}.alpha": HALF for layer in layers}}
+        case "no prefix":
+            stated = {**plain, **{f"{layer}.alpha": HALF for layer in layers}}
+            stated = {name.removeprefix("unet."): value for name, value in stated.items()}
+        case _:
+            stated = plain
+            config = {"unet.r": 2, "unet.lora_alpha": 0.5, "unet.target_modules": ["to_q", "to_k", "to_v", "to_out.0"]}
+            header["lora_adapter_metadata"] = json.dumps(config)
+    save_file({name: value.clone() for name, value in stated.items()}, tmp_path / "stated.safetensors", header)
     one, other = (
         predict(model, released(tmp_path / f"{name}.safetensors", model).network(model))
-        for name in ("doubled", "shared")
+        for name in ("weaker", "stated")
     )
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
     assert (one - predict(model, model.network)).abs().max() > 0.01
