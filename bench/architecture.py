@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from bench.errors import UserError
+from bench.models.folder import weights_files
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -76,28 +77,37 @@ def without_denoiser(name: str) -> str:
     return name
 
 
-def weights_file(place: Path) -> Path:
-    """The file itself, or the only safetensors file of a folder.
+def loaded_files(place: Path) -> list[Path]:
+    """The safetensors files that `ModelFamily.load_trained` reads of a place.
+
+    Args:
+        place: a file, the folder of a diffusers network, or a folder with one file, whatever its name.
 
     Raises:
-        UserError: the folder holds several.
+        UserError: they are not all there, or the folder holds none or several of which one must be chosen.
     """
     if place.is_file():
-        return place
+        return [place]
+    if (place / "config.json").exists():
+        return weights_files(place)
     files = sorted(place.glob("*.safetensors"))
-    if len(files) != 1:
-        raise UserError(f"{place} holds {len(files)} safetensors files; give one of them by its path")
-    return files[0]
+    if not files:
+        raise UserError(f"{place} holds no safetensors weights; give a folder that does")
+    if len(files) > 1:
+        raise UserError(
+            f"{place} holds {len(files)} safetensors files; give one of them by its path: {' or '.join(map(str, files))}"
+        )
+    return files
 
 
 def header_shapes(place: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors of a safetensors file, or of those in a folder, by name.
+    """Shapes of the tensors that are loaded of a place, by name.
 
     Raises:
-        UserError: a file is damaged.
+        UserError: as `loaded_files`, or a file is damaged.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in [place] if place.is_file() else sorted(place.glob("*.safetensors")):
+    for path in loaded_files(place):
         try:
             with safe_open(path, framework="pt") as file:
                 shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bench.architecture import loaded_files
 from bench.errors import UserError
 from bench.hub import HUB_ID, hub_folder
-from bench.models.folder import INDEX, PICKLED, VARIANTS, weights_files
+from bench.models.folder import INDEX, PICKLED, VARIANTS
 
 COMPONENTS = ("unet", "transformer")
 """Where a diffusers pipeline keeps its denoiser."""
@@ -18,7 +19,7 @@ def find_released(typed: str) -> Path:
     """The safetensors file, or the folder that holds the denoiser or its adapters; of a hub id, downloaded once.
 
     Raises:
-        UserError: there is nothing, or it is not all there, or it is pickled.
+        UserError: there is nothing, or it is not all there, or it is pickled, or one of several files must be chosen.
     """
     path = Path(typed)
     if path.is_file():
@@ -36,8 +37,7 @@ def find_released(typed: str) -> Path:
             else ""
         )
         raise UserError(f"{typed} holds no safetensors weights{why}; give {WANTED}")
-    if (place / "config.json").exists():
-        weights_files(place)
+    loaded_files(place)
     return place
 
 

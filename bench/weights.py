@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from bench.architecture import check_fits
+from bench.architecture import check_fits, loaded_files
 from bench.errors import UserError
 from bench.files import read_json
 from bench.models.family import ModelFamily
+from bench.models.folder import files_digest
 from bench.protocol import WeightsRecord
 from bench.registry import nearest
 from bench.released import COMPONENTS, find_released
@@ -59,7 +59,7 @@ def run_weights(runs: Path, run: RunFolder) -> Weights:
     record = WeightsRecord(
         title=run.title,
         source=run.folder.resolve().relative_to(runs.resolve()).as_posix(),
-        digest=files_digest(run.weights),
+        digest=files_digest(loaded_files(run.weights)),
         seed=config["seed"],
         trained_on=tuple(config["trained_on"]),
     )
@@ -80,7 +80,7 @@ def released_weights(runs: Path, model: str, typed: str, name: str | None, netwo
     place = find_released(typed)
     check_fits(place, network, model)
     title = name or (_place_name(place) if Path(typed).exists() else typed.rpartition("/")[2])
-    record = WeightsRecord(title=title, source=typed, digest=files_digest(place))
+    record = WeightsRecord(title=title, source=typed, digest=files_digest(loaded_files(place)))
     config = {
         "model": model, "algorithm": RELEASED, "title": title, "name": title, "source": typed,
         "resolved": {"weights": record.digest},
@@ -129,16 +129,6 @@ def is_run(folder: Path) -> bool:
     """Whether a folder holds a run; a diffusers component has a ``config.json`` too."""
     path = folder / "config.json"
     return path.is_file() and "schema" in read_json(path)
-
-
-def files_digest(place: Path) -> str:
-    """SHA-256 of a file, or over the safetensors files of a folder in order of their names, shortened to 16 hex digits."""
-    total = hashlib.sha256()
-    for path in [place] if place.is_file() else sorted(place.glob("*.safetensors")):
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                total.update(chunk)
-    return total.hexdigest()[:16]
 
 
 def _place_name(place: Path) -> str:

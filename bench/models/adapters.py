@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bench.architecture import ALPHA, adapter_names, weights_file, without_denoiser
+from bench.architecture import ALPHA, adapter_names, loaded_files, without_denoiser
 from bench.errors import UserError
 from bench.files import replace_file
 from bench.models.folder import check_finite
@@ -44,7 +44,7 @@ def load_adapters(base: nn.Module, place: Path, name: str) -> nn.Module:
         UserError: the place holds no adapters for this network, or one that is not finite.
     """
     network: Any = copy.deepcopy(base)
-    file = weights_file(place)
+    [file] = loaded_files(place)
     tensors = read_tensors(file)
     adapters = plain_adapters(tensors, base)
     layers = {layer for layer, _ in base.named_modules()}

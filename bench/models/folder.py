@@ -71,7 +71,7 @@ class PipelineFolder:
 
     def digest(self, component: str) -> str:
         """SHA-256 over the weights of a component, shortened to 16 hex digits."""
-        return weights_digest(self._folder(component))
+        return files_digest(weights_files(self._folder(component)))
 
     def load_model(self, component: str, device: torch.device) -> Any:
         """A network of the pipeline, frozen and in float32.
@@ -199,9 +199,8 @@ def _check_whole(file: Path) -> None:
         raise UserError(f"{file} is {state}; the download is incomplete, fetch the model again") from error
 
 
-def weights_digest(folder: Path) -> str:
-    """SHA-256 over the safetensors files of a component, shortened to 16 hex digits."""
-    files = weights_files(folder)
+def files_digest(files: Sequence[Path]) -> str:
+    """SHA-256 over the bytes of files in their order, shortened to 16 hex digits."""
     return _digest(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 

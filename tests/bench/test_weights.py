@@ -88,6 +88,14 @@ def test_other_weights_have_another_digest(model: StableDiffusion, micro_model: 
     assert released(changed, model).record.digest != released(micro_model, model).record.digest
 
 
+def test_a_file_that_is_not_loaded_is_no_part_of_the_digest(model: StableDiffusion, tmp_path: Path) -> None:
+    folder = saved(model, tmp_path / "unet")
+    before = released(folder, model).record.digest
+    half = {name: value.half() for name, value in model.network.state_dict().items()}
+    save_file(half, folder / "diffusion_pytorch_model.fp16.safetensors")
+    assert released(folder, model).record.digest == before
+
+
 def workshop_copy(model: StableDiffusion, folder: Path) -> Path:
     """A saved denoiser of which one weight differs."""
     network: Any = model.load_trained(saved(model, folder / "same"))
@@ -151,14 +159,18 @@ def test_one_file_of_adapters_whatever_its_name(workshop: Workshop, model: Stabl
     assert one.record.title == "style v2"
     assert one.record.digest == other.record.digest
     assert torch.equal(*(predict(model, each.network(model)) for each in (one, other)))
-    (tmp_path / "lora" / "second.safetensors").write_bytes(file.read_bytes())
-    assert "holds 2 safetensors files; give one of them by its path" in load_refusal(file.parent, model)
+    second = tmp_path / "lora" / "second.safetensors"
+    second.write_bytes(file.read_bytes())
+    sentence = refusal(file.parent, model)
+    assert f"holds 2 safetensors files; give one of them by its path: {second} or {file}" in sentence
 
 
-def test_one_file_of_all_weights(model: StableDiffusion, tmp_path: Path) -> None:
+@pytest.mark.parametrize("typed", ["file", "folder"])
+def test_one_file_of_all_weights(model: StableDiffusion, tmp_path: Path, typed: str) -> None:
     changed = workshop_copy(model, tmp_path / "changed")
-    file = (changed / "diffusion_pytorch_model.safetensors").rename(tmp_path / "theirs.safetensors")
-    loaded = released(file, model).network(model).state_dict()
+    (tmp_path / "theirs").mkdir()
+    file = (changed / "diffusion_pytorch_model.safetensors").rename(tmp_path / "theirs" / "best.safetensors")
+    loaded = released(file if typed == "file" else file.parent, model).network(model).state_dict()
     for name, value in model.network.state_dict().items():
         assert torch.equal(loaded[name], value + 1 if name == "conv_in.bias" else value)
 
