@@ -131,17 +131,32 @@ def _check_full(folder: Path, found: Shapes, here: Shapes, model: str) -> None:
 
 
 def _check_adapters(folder: Path, found: Shapes, plainly: Mapping[str, str], here: Shapes, model: str) -> None:
+    ranks: dict[str, dict[str, int]] = {}
     for name, shape in sorted(found.items()):
         plain = plainly[name]
         if plain.endswith(ALPHA) and math.prod(shape) == 1 and f"{plain.removesuffix(ALPHA)}.weight" in here:
             continue
         factor = next((ending for ending in FACTORS if plain.endswith(ending)), None)
         changed = None if factor is None else here.get(f"{plain.removesuffix(factor)}.weight")
-        if factor is None or changed is None or changed[FACTORS[factor]] != shape[FACTORS[factor]]:
+        if factor is None or changed is None or not _shares_axis(factor, shape, changed):
             raise UserError(
                 f"{folder}: {name} {_shape(shape)} is no adapter of the denoiser of {model!r}; give a LoRA for this kind of "
                 "model, for its denoiser alone, in the layout of diffusers' save_lora_weights or, of a UNet, in kohya's with diffusers' names"
             )
+        ranks.setdefault(plain.removesuffix(factor), {})[factor] = shape[1 - FACTORS[factor]]
+    for layer, by_factor in ranks.items():
+        if len(by_factor) < len(FACTORS) or len(set(by_factor.values())) > 1:
+            stated = " and ".join(
+                f"{factor.removesuffix('.weight')[1:]} of rank {rank}" for factor, rank in by_factor.items()
+            )
+            raise UserError(
+                f"{folder}: the adapter of {layer} has {stated}, and needs two factors of one rank; fetch it again"
+            )
+
+
+def _shares_axis(factor: str, shape: tuple[int, ...], changed: tuple[int, ...]) -> bool:
+    """Whether a factor of an adapter has the axes of the weight that it changes, and fits it along the one they share."""
+    return len(shape) == len(changed) and shape[FACTORS[factor]] == changed[FACTORS[factor]]
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

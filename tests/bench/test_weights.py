@@ -142,6 +142,23 @@ def test_adapters_that_do_not_fit_are_refused(
     assert f"{name} {shape[0]}x{shape[1]} is no adapter of the denoiser of 'micro'" in refusal(tmp_path, model)
 
 
+@pytest.mark.parametrize(
+    ("factors", "stated"),
+    [
+        ({"lora_A": (3, 32), "lora_B": (32, 2)}, "has lora_A of rank 3 and lora_B of rank 2"),
+        ({"lora_A": (3, 32)}, "has lora_A of rank 3, and needs two factors of one rank"),
+        ({"lora_B": (32,)}, "lora_B.weight 32 is no adapter"),
+    ],
+)
+def test_factors_that_do_not_fit_each_other_are_refused(
+    model: StableDiffusion, tmp_path: Path, factors: dict[str, tuple[int, ...]], stated: str
+) -> None:
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    tensors = {f"{layer}.{factor}.weight": torch.zeros(shape) for factor, shape in factors.items()}
+    save_file(tensors, tmp_path / ADAPTERS)
+    assert stated in refusal(tmp_path, model)
+
+
 def test_pickled_weights_and_none_at_all(model: StableDiffusion, tmp_path: Path) -> None:
     assert "holds no safetensors weights; give a safetensors file" in refusal(tmp_path, model)
     assert "do not exist; give a safetensors file" in refusal(tmp_path / "nowhere", model)
