@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.errors import UserError
+from bench.files import space_checked
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -30,9 +31,10 @@ def hub_folder(
         ignore: patterns of files that are left out all the same.
 
     Raises:
-        UserError: the repository is gated, missing or out of reach, and no whole copy is in the cache.
+        UserError: the repository is gated, missing or out of reach, and no whole copy is in the cache; or its download broke
+            off, or found no space.
     """
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import constants, errors, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -42,11 +44,12 @@ def hub_folder(
     )
 
     try:
-        return Path(
-            snapshot_download(
-                repository, repo_type=kind, allow_patterns=list(patterns), ignore_patterns=list(ignore) or None
+        with space_checked(Path(constants.HF_HUB_CACHE)):
+            return Path(
+                snapshot_download(
+                    repository, repo_type=kind, allow_patterns=list(patterns), ignore_patterns=list(ignore) or None
+                )
             )
-        )
     except GatedRepoError as error:
         raise UserError(
             f"{complaint}: {repository} is gated; accept its terms on the hub's page and log in with `hf auth login`"
@@ -63,3 +66,10 @@ def hub_folder(
         ) from error
     except HfHubHTTPError as error:
         raise UserError(f"{complaint}: it answers {error.response.status_code}; try again later") from error
+    # The first is that of the library underneath, which other versions have replaced; the last is that of hf_xet.
+    except (errors.HTTPError, OSError, RuntimeError) as error:  # type: ignore[attr-defined]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"{complaint}: the download of {repository} broke off ({reason}); check the connection and that "
+            f"{constants.HF_HUB_CACHE} can be written, then give the same command again"
+        ) from error
