@@ -137,7 +137,7 @@ class Experiment:
         """
         place = Path(typed)
         if place.exists() and not is_run(place) and not is_run(self.runs / place):
-            return released_weights(self.runs, self.name, typed, None, self.load_model().network)
+            return released_weights(self.runs, self.name, typed, None, self.load_model())
         return find_run(self.runs, self.name, self.base, typed)
 
     @contextlib.contextmanager

@@ -85,5 +85,4 @@ def find_negative(experiment: Experiment, request: Request) -> Weights | None:
 
 
 def _released(experiment: Experiment, typed: str, name: str | None) -> Weights:
-    network = experiment.load_model().network
-    return released_weights(experiment.runs, experiment.name, typed, name, network)
+    return released_weights(experiment.runs, experiment.name, typed, name, experiment.load_model())

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from bench.architecture import loaded_files
 from bench.errors import UserError
 from bench.hub import HUB_ID, hub_folder
-from bench.models.folder import INDEX, PICKLED, VARIANTS
+from bench.models.family import ModelFamily
+from bench.models.folder import INDEX, PICKLED, SCHEDULER, VARIANTS, load_scheduler_config
+from bench.process import Process
 
 COMPONENTS = ("unet", "transformer")
 """Where a diffusers pipeline keeps its denoiser."""
@@ -41,13 +46,57 @@ def find_released(typed: str) -> Path:
     return place
 
 
+def check_process(place: Path, typed: str, base: ModelFamily, model: str) -> None:
+    """Check that the denoiser of a pipeline was trained for the forward process under which it will be sampled.
+
+    Args:
+        place: as `find_released` gives it; outside a pipeline nothing says what it was trained for.
+        typed: what was asked for, for messages.
+        base: the model under whose process it will be sampled.
+        model: its name, for messages.
+
+    Raises:
+        UserError: the pipeline's scheduler describes another process, or none that is known here.
+    """
+    scheduler = place.parent / "scheduler"
+    if place.name not in COMPONENTS or not (scheduler / SCHEDULER).is_file():
+        return
+    try:
+        theirs = base.process_of(load_scheduler_config(scheduler))
+    except UserError as error:
+        raise UserError(f"{typed}: {error}") from error
+    if different := _difference(theirs, base.process):
+        raise UserError(
+            f"{typed} was trained for another forward process than {model!r}, which would misread its predictions: its "
+            f"pipeline has {different}; judge that pipeline as a model of its own, with --model"
+        )
+
+
+def _difference(theirs: Process, ours: Process) -> str | None:
+    if theirs.prediction_type != ours.prediction_type:
+        return f"the prediction type {theirs.prediction_type}, not {ours.prediction_type}"
+    if theirs.train_timesteps != ours.train_timesteps:
+        return f"{theirs.train_timesteps} training timesteps, not {ours.train_timesteps}"
+    same = torch.allclose(_schedule(theirs), _schedule(ours), rtol=0, atol=1e-6)
+    return None if same else "another noise schedule"
+
+
+def _schedule(process: Process) -> Tensor:
+    """Signal and sigma at all training times; float64, (2, T)."""
+    times = torch.arange(process.train_timesteps)
+    like = torch.zeros(len(times), dtype=torch.float64)
+    return torch.stack([process.signal(times, like), process.sigma(times, like)])
+
+
 def _download(typed: str) -> Path:
     """The denoiser of a repository with a whole pipeline, and of any other what lies at its top."""
     if not HUB_ID.fullmatch(typed):
         raise UserError(f"weights {typed!r} do not exist; give {WANTED}")
     complaint = f"weights {typed!r} are neither here nor can they be had from the hub"
     parts = [f"{component}/*.{ending}" for component in COMPONENTS for ending in ("safetensors", "json")]
-    folder = hub_folder(typed, [INDEX, *parts], kind="model", complaint=complaint, ignore=VARIANTS)
+    folder = hub_folder(
+        typed, [INDEX, f"scheduler/{SCHEDULER}", *parts], kind="model", complaint=complaint, ignore=VARIANTS
+    )
     if any((folder / component).is_dir() for component in COMPONENTS):
         return folder
     top = ["*.safetensors", "*.json"]

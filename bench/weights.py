@@ -16,7 +16,7 @@ from bench.models.family import ModelFamily
 from bench.models.folder import files_digest
 from bench.protocol import WeightsRecord
 from bench.registry import nearest
-from bench.released import COMPONENTS, find_released
+from bench.released import COMPONENTS, check_process, find_released
 from bench.runs import BASE, RELEASED, RunFolder, base_folder, find_runs
 
 
@@ -66,19 +66,20 @@ def run_weights(runs: Path, run: RunFolder) -> Weights:
     return Weights(record, run, config, run.weights)
 
 
-def released_weights(runs: Path, model: str, typed: str, name: str | None, network: nn.Module) -> Weights:
+def released_weights(runs: Path, model: str, typed: str, name: str | None, base: ModelFamily) -> Weights:
     """Weights that others released: a diffusers denoiser, the denoiser of a pipeline, or adapters of it.
 
     Args:
         typed: a folder, a safetensors file or a hub id.
         name: what tables call them; None is the name of the folder, file or repository.
-        network: the base model's denoiser.
+        base: the base model.
 
     Raises:
-        UserError: no such weights, none in safetensors, or weights of another architecture.
+        UserError: no such weights, none in safetensors, or weights of another architecture or for another forward process.
     """
     place = find_released(typed)
-    check_fits(place, network, model)
+    check_fits(place, base.network, model)
+    check_process(place, typed, base, model)
     title = name or (_place_name(place) if Path(typed).exists() else typed.rpartition("/")[2])
     record = WeightsRecord(title=title, source=typed, digest=files_digest(loaded_files(place)))
     config = {

@@ -70,8 +70,10 @@ class DiffusersFamily(ModelFamily):
 
     @functools.cached_property
     def process(self) -> Process:
-        tokens = self._tokens(self.latent_shape(self.resolution, self.resolution))
-        return build_process(self.scheduler_config, tokens)
+        return self.process_of(self.scheduler_config)
+
+    def process_of(self, scheduler: Mapping[str, Any]) -> Process:
+        return build_process(scheduler, self._tokens(self.latent_shape(self.resolution, self.resolution)))
 
     @functools.cached_property
     def scheduler_config(self) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from bench.errors import UserError
 from bench.hub import HUB_ID, hub_folder
 
 INDEX = "model_index.json"
+SCHEDULER = "scheduler_config.json"
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 VARIANTS = ("*.fp16[.-]*", "*.bf16[.-]*", "*.non_ema.*")
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
@@ -87,12 +88,7 @@ class PipelineFolder:
         Raises:
             UserError: the component is missing or incomplete.
         """
-        folder = self._folder(component)
-        try:
-            return self.component_class(component).from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{folder} cannot be loaded ({reason}); fetch the model again") from error
+        return load_part(self.component_class(component), self._folder(component))
 
     def component_class(self, component: str) -> Any:
         if not self.holds(component):
@@ -117,6 +113,32 @@ def _library(name: str) -> Any:
     import transformers
 
     return {"diffusers": diffusers, "transformers": transformers}.get(name)
+
+
+def load_part(kind: Any, folder: Path) -> Any:
+    """A tokenizer or a scheduler from its folder.
+
+    Raises:
+        UserError: it is incomplete.
+    """
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{folder} cannot be loaded ({reason}); fetch the model again") from error
+
+
+def load_scheduler_config(folder: Path) -> dict[str, Any]:
+    """Configuration of the scheduler that a folder holds, with the defaults of its class.
+
+    Raises:
+        UserError: it is incomplete, or of no class of diffusers.
+    """
+    stated = json.loads((folder / SCHEDULER).read_text())
+    kind = getattr(_library("diffusers"), stated.get("_class_name", ""), None)
+    if kind is None:
+        raise UserError(f"{folder}: the scheduler {stated.get('_class_name')!r} is not known here")
+    return dict(load_part(kind, folder).config)
 
 
 def load_weights(kind: Any, folder: Path, device: torch.device) -> Any:

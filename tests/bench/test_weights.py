@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from workshop import Workshop
+from workshop import SD_SCHEDULE, SD_SCHEDULER, Workshop
 
 from bench.errors import UserError
 from bench.models.stable_diffusion import StableDiffusion
@@ -27,7 +27,7 @@ def model(workshop: Workshop) -> StableDiffusion:
 
 
 def released(folder: Path, model: StableDiffusion, name: str | None = None) -> Weights:
-    return released_weights(folder.parent / "runs", "micro", str(folder), name, model.network)
+    return released_weights(folder.parent / "runs", "micro", str(folder), name, model)
 
 
 def refusal(folder: Path, model: StableDiffusion) -> str:
@@ -81,6 +81,41 @@ def test_adapters_with_and_without_the_pipelines_prefix(
         expected, base = (model.predict(network, latents, times, condition) for network in (tuned, model.network))
         torch.testing.assert_close(model.predict(loaded, latents, times, condition), expected)
     assert (expected - base).abs().max() > 0.01
+
+
+def pipeline_beside(model: StableDiffusion, folder: Path, scheduler: Any) -> Path:
+    """The denoiser in a pipeline that samples with another scheduler."""
+    saved(model, folder / "unet")
+    scheduler.save_pretrained(folder / "scheduler")
+    return folder
+
+
+@pytest.mark.parametrize("typed", ["pipeline", "denoiser"])
+@pytest.mark.parametrize(
+    ("change", "stated"),
+    [
+        ({"prediction_type": "v_prediction"}, "the prediction type v_prediction, not epsilon"),
+        ({"num_train_timesteps": 100}, "100 training timesteps, not 1000"),
+        ({"beta_end": 0.013}, "another noise schedule"),
+        ({"beta_schedule": "linear"}, "another noise schedule"),
+        ({"prediction_type": "sample"}, "the scheduler's prediction_type 'sample' is not supported"),
+    ],
+)
+def test_a_pipeline_for_another_forward_process_is_refused(
+    model: StableDiffusion, tmp_path: Path, change: dict[str, Any], stated: str, typed: str
+) -> None:
+    from diffusers import DDIMScheduler
+
+    folder = pipeline_beside(model, tmp_path / "theirs", DDIMScheduler(**{**SD_SCHEDULER, **change}))
+    assert stated in refusal(folder if typed == "pipeline" else folder / "unet", model)
+
+
+def test_a_pipeline_that_only_samples_in_another_way_is_taken(model: StableDiffusion, tmp_path: Path) -> None:
+    from diffusers import EulerDiscreteScheduler, PNDMScheduler
+
+    spaced = {**SD_SCHEDULE, "timestep_spacing": "trailing", "steps_offset": 0}
+    for number, scheduler in enumerate((EulerDiscreteScheduler(**spaced), PNDMScheduler(**spaced))):
+        assert released(pipeline_beside(model, tmp_path / str(number), scheduler), model)
 
 
 def test_other_weights_have_another_digest(model: StableDiffusion, micro_model: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from bench.models.find import find_model
 from bench.models.flux import Flux
 from bench.models.stable_diffusion_xl import StableDiffusionXL
 from bench.protocol import GenerationSettings
+from bench.released import check_process
 from bench.sampling import build_scheduler
 
 CPU = torch.device("cpu")
@@ -165,6 +166,13 @@ def test_zero_terminal_snr_with_epsilon(pipeline_folder: Callable[..., Path]) ->
     model = load(pipeline_folder("sd15", rescale_betas_zero_snr=True))
     with pytest.raises(UserError, match="rescale_betas_zero_snr with prediction_type 'epsilon'"):
         _ = model.process
+
+
+def test_released_weights_of_a_flow_with_another_shift(pipeline_folder: Callable[..., Path]) -> None:
+    base = load(pipeline_folder("sd3"))
+    check_process(pipeline_folder("sd3") / "transformer", "theirs", base, "sd3")
+    with pytest.raises(UserError, match="its pipeline has another noise schedule; judge that pipeline as a model"):
+        check_process(pipeline_folder("sd3", shift=1.0) / "transformer", "theirs", base, "sd3")
 
 
 def test_an_autoencoder_that_normalises_its_latents(sdxl: Path) -> None:
