@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import subprocess
@@ -30,6 +31,13 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tensors = load_file(unet)
     layer = next(name for name in tensors if name.endswith("attn1.to_q.weight"))
     save_file({**tensors, layer: tensors[layer] * 1.5}, unet, {"format": "pt"})
+
+    shutil.copytree(tuned, someone / "velocity")
+    scheduler = json.loads((ASSETS / "model" / "scheduler" / "scheduler_config.json").read_text())
+    (someone / "velocity" / "scheduler").mkdir()
+    (someone / "velocity" / "scheduler" / "scheduler_config.json").write_text(
+        json.dumps({**scheduler, "prediction_type": "v_prediction"})
+    )
 
     rows, columns = tensors[layer].shape
     random = torch.Generator().manual_seed(0)
@@ -107,6 +115,23 @@ def test_what_the_hub_refuses(line: CommandLine, environment: dict[str, str]) ->
     assert "there is no model someone/else on it, or it is private; check the name" in missing
     pickled = refusal(line, environment, "someone/pickled")
     assert "someone/pickled holds no safetensors weights" in pickled
+
+
+def test_training_starts_from_weights_of_the_hub(line: CommandLine, environment: dict[str, str]) -> None:
+    def train(init: str) -> subprocess.CompletedProcess[str]:
+        words = line.train_words("--metrics", "aesthetic", "--init", init, runs="started")
+        return subprocess.run(words, cwd=line.folder, env=environment, capture_output=True, text=True, check=False)
+
+    done = train("someone/tuned")
+    assert done.returncode == 0, done.stderr
+    (config,) = (json.loads(path.read_text()) for path in line.folder.glob("started/tiny/dpo/*/seed-0/config.json"))
+    assert config["init"] == "someone/tuned"
+    assert config["resolved"]["init"] != config["base_weights"]
+
+    refused = train("someone/velocity")
+    assert refused.returncode == 2
+    assert "someone/velocity was trained for another forward process than 'tiny'" in refused.stderr
+    assert "prediction type v_prediction, not epsilon" in refused.stderr
 
 
 def test_a_download_that_breaks_off(line: CommandLine, environment: dict[str, str], tmp_path: Path) -> None:
