@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from bench.errors import UserError
-from bench.models.folder import weights_files
+from bench.models.component import component_weights
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -89,7 +89,7 @@ def loaded_files(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
     if (place / "config.json").exists():
-        return weights_files(place)
+        return list(component_weights(place).files)
     files = sorted(place.glob("*.safetensors"))
     if not files:
         raise UserError(f"{place} holds no safetensors weights; give a folder that does")

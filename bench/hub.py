@@ -10,6 +10,9 @@ from typing import Literal
 from bench.errors import UserError
 from bench.files import space_checked
 
+VARIANTS = ("*.fp16[.-]*", "*.bf16[.-]*", "*.non_ema.*")
+"""Files with other weights of a network than those that diffusers loads unasked."""
+
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -73,3 +76,30 @@ def hub_folder(
             f"{complaint}: the download of {repository} broke off ({reason}); check the connection and that "
             f"{constants.HF_HUB_CACHE} can be written, then give the same command again"
         ) from error
+
+
+def hub_model(repository: str, patterns: Sequence[str], *, complaint: str, ignore: Sequence[str] = ()) -> Path:
+    """As `hub_folder` of a model, variants of weights left out, but for a folder that has weights in variants alone.
+
+    Args:
+        repository: ``owner/name``.
+        patterns: of the files; each names the files of one folder.
+        complaint: see `hub_folder`.
+        ignore: see `hub_folder`.
+
+    Raises:
+        UserError: as `hub_folder`.
+    """
+    folder = hub_folder(repository, patterns, kind="model", complaint=complaint, ignore=[*ignore, *VARIANTS])
+    bare = {pattern.rpartition("/")[0] for pattern in patterns if _finds_no_weights(folder, pattern)}
+    if not bare:
+        return folder
+    wanted = [pattern for pattern in patterns if pattern.rpartition("/")[0] in bare]
+    return hub_folder(repository, wanted, kind="model", complaint=complaint, ignore=ignore)
+
+
+def _finds_no_weights(folder: Path, pattern: str) -> bool:
+    place, _, files = pattern.rpartition("/")
+    # Tokenizers and schedulers, which have no config.json, have none in any variant.
+    may_have = place == "" or (folder / place / "config.json").is_file()
+    return files == "*.safetensors" and may_have and not any(folder.glob(pattern))

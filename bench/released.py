@@ -9,9 +9,10 @@ from torch import Tensor
 
 from bench.architecture import loaded_files
 from bench.errors import UserError
-from bench.hub import HUB_ID, hub_folder
+from bench.hub import HUB_ID, hub_model
+from bench.models.component import PICKLED
 from bench.models.family import ModelFamily
-from bench.models.folder import INDEX, PICKLED, SCHEDULER, VARIANTS, load_scheduler_config
+from bench.models.folder import INDEX, SCHEDULER, load_scheduler_config
 from bench.process import Process
 
 COMPONENTS = ("unet", "transformer")
@@ -94,10 +95,8 @@ def _download(typed: str) -> Path:
         raise UserError(f"weights {typed!r} do not exist; give {WANTED}")
     complaint = f"weights {typed!r} are neither here nor can they be had from the hub"
     parts = [f"{component}/*.{ending}" for component in COMPONENTS for ending in ("safetensors", "json")]
-    folder = hub_folder(
-        typed, [INDEX, f"scheduler/{SCHEDULER}", *parts], kind="model", complaint=complaint, ignore=VARIANTS
-    )
+    folder = hub_model(typed, [INDEX, f"scheduler/{SCHEDULER}", *parts], complaint=complaint)
     if any((folder / component).is_dir() for component in COMPONENTS):
         return folder
     top = ["*.safetensors", "*.json"]
-    return hub_folder(typed, top, kind="model", complaint=complaint, ignore=["*/*", *VARIANTS])
+    return hub_model(typed, top, complaint=complaint, ignore=["*/*"])

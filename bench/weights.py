@@ -12,8 +12,8 @@ from torch import nn
 from bench.architecture import check_fits, loaded_files
 from bench.errors import UserError
 from bench.files import read_json
+from bench.models.component import files_digest
 from bench.models.family import ModelFamily
-from bench.models.folder import files_digest
 from bench.protocol import WeightsRecord
 from bench.registry import nearest
 from bench.released import COMPONENTS, check_process, find_released

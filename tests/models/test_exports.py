@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import diffusers
 import pytest
 import torch
 from pipelines import WRITERS
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench import TrainingSettings, UserError
@@ -142,6 +143,41 @@ def test_a_large_network_in_several_shards_loads_and_has_a_digest_of_them_all(
     content = shards[-1].read_bytes()
     shards[-1].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert load(tmp_path / "sharded").digest != before
+
+
+@pytest.mark.parametrize("shards", ["one file", "several"])
+def test_a_pipeline_of_half_precision_files_alone_loads_in_float32(
+    pipeline_folder: Callable[..., Path], tmp_path: Path, shards: str
+) -> None:
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(pipeline_folder("sdxl"), dtype=torch.float16)
+    sizes = {} if shards == "one file" else {"max_shard_size": "50KB"}
+    pipeline.save_pretrained(tmp_path / "half", variant="fp16", **sizes)
+    files = [path.name for path in (tmp_path / "half").glob("*/*.safetensors")]
+    assert all(".fp16" in name for name in files)
+    assert (len(files) > 4) == (shards == "several")
+    whole, half = load(pipeline_folder("sdxl")), load(tmp_path / "half")
+    for mine, theirs in (
+        (whole.network, half.network),
+        *zip(whole.encoders.values(), half.encoders.values(), strict=True),
+    ):
+        expected = {name: value.half().float() for name, value in mine.named_parameters()}
+        found = dict(theirs.named_parameters())
+        assert {name: torch.equal(value, found[name]) for name, value in expected.items()} == dict.fromkeys(found, True)
+    released = load(pipeline_folder("sdxl")).load_trained(tmp_path / "half" / "unet")
+    assert torch.equal(predict(whole, released), predict(whole, half.network))
+
+
+def test_a_variant_beside_the_weights_is_not_loaded(pipeline_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(pipeline_folder("sdxl"), tmp_path / "both")
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file(
+        {name: torch.zeros_like(value) for name, value in load_file(file).items()},
+        file.with_name("diffusion_pytorch_model.fp16.safetensors"),
+        {"format": "pt"},
+    )
+    expected, found = load(pipeline_folder("sdxl")), load(folder)
+    assert found.digest == expected.digest
+    assert torch.equal(predict(found, found.network), predict(expected, expected.network))
 
 
 def test_weights_in_the_order_of_cuda_are_saved_as_ever(pipeline_folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -104,10 +104,18 @@ def test_no_weights_at_all(sdxl: Path) -> None:
         find_model(str(sdxl))
 
 
-def test_only_a_variant(sdxl: Path) -> None:
+def test_several_variants_alone(sdxl: Path) -> None:
     file = sdxl / "unet" / "diffusion_pytorch_model.safetensors"
-    file.rename(file.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    with pytest.raises(UserError, match="holds only diffusion_pytorch_model.fp16.safetensors; save the model without"):
+    shutil.copy(file, file.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    file.rename(file.with_name("diffusion_pytorch_model.non_ema.safetensors"))
+    with pytest.raises(UserError, match="holds weights in the variants fp16 and non_ema, and none without; keep one"):
+        find_model(str(sdxl))
+
+
+def test_weights_of_another_name(sdxl: Path) -> None:
+    file = sdxl / "unet" / "diffusion_pytorch_model.safetensors"
+    file.rename(file.with_name("best.safetensors"))
+    with pytest.raises(UserError, match="holds only best.safetensors; save the model as diffusion_pytorch_model.saf"):
         find_model(str(sdxl))
 
 
