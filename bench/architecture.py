@@ -11,6 +11,7 @@ from torch import nn
 
 from bench.errors import UserError
 from bench.models.component import component_weights
+from bench.models.original_names import original_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -21,7 +22,10 @@ ORIGINAL = "model.diffusion_model."
 """How a checkpoint of a whole model begins the names of its denoiser where it is no diffusers folder."""
 
 SHARED = "lora_unet_"
-"""How the layout that user interfaces share, kohya's, begins the names of a UNet's layers; dots are underscores in it."""
+"""How the layout that user interfaces share, kohya's, begins the names of a UNet's layers; dots are underscores in it.
+
+The layers have diffusers' names, or those of the UNet's original code.
+"""
 
 SHARED_FACTORS = {"lora_down.weight": "lora_A.weight", "lora_up.weight": "lora_B.weight"}
 ALPHA = ".alpha"
@@ -59,8 +63,17 @@ def adapter_names(names: Iterable[str], network: nn.Module) -> dict[str, str]:
 
     They are ``<layer>.lora_A.weight``, ``<layer>.lora_B.weight`` and ``<layer>.alpha``; a name of neither layout stays as it is.
     """
-    layers = {f"{SHARED}{name.replace('.', '_')}": name for name, _ in network.named_modules()}
+    layers = _shared_layers(network)
     return {name: _plain(name, layers) for name in names}
+
+
+def _shared_layers(network: nn.Module) -> dict[str, str]:
+    """Diffusers' names of a network's layers, by every name that the shared layout has for them."""
+    layers = [name for name, _ in network.named_modules()]
+    depth = getattr(getattr(network, "config", None), "layers_per_block", None)
+    original = original_names(set(layers), depth) if isinstance(depth, int) else {}
+    known = [*((layer, layer) for layer in layers), *original.items()]
+    return {f"{SHARED}{name.replace('.', '_')}": layer for layer, name in known}
 
 
 def _plain(name: str, layers: Mapping[str, str]) -> str:
@@ -131,6 +144,8 @@ def _check_full(folder: Path, found: Shapes, here: Shapes, model: str) -> None:
 
 
 def _check_adapters(folder: Path, found: Shapes, plainly: Mapping[str, str], here: Shapes, model: str) -> None:
+    if len(set(plainly.values())) < len(plainly):
+        raise UserError(f"{folder} holds adapters of one layer under several names; fetch another copy of it")
     ranks: dict[str, dict[str, int]] = {}
     for name, shape in sorted(found.items()):
         plain = plainly[name]
@@ -141,7 +156,7 @@ def _check_adapters(folder: Path, found: Shapes, plainly: Mapping[str, str], her
         if factor is None or changed is None or not _shares_axis(factor, shape, changed):
             raise UserError(
                 f"{folder}: {name} {_shape(shape)} is no adapter of the denoiser of {model!r}; give a LoRA for this kind of "
-                "model, for its denoiser alone, in the layout of diffusers' save_lora_weights or, of a UNet, in kohya's with diffusers' names"
+                "model, for its denoiser alone, in the layout of diffusers' save_lora_weights or, of a UNet, in kohya's"
             )
         ranks.setdefault(plain.removesuffix(factor), {})[factor] = shape[1 - FACTORS[factor]]
     for layer, by_factor in ranks.items():

@@ -166,6 +166,7 @@ def test_another_architecture_is_refused_by_its_first_weight(model: StableDiffus
     ("name", "shape"),
     [
         ("text_encoder.text_model.layers.0.q_proj.lora_A.weight", (2, 16)),  # it trained more than the denoiser
+        ("lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", (2, 16)),  # the same in kohya's layout
         ("lora_unet_mid_block_attn1_to_q.lora_down.weight", (2, 32)),  # another program's layout
         ("unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight", (2, 640)),  # another size
     ],
