@@ -58,8 +58,8 @@ def run(
     init: Annotated[
         str | None,
         typer.Option(
-            help="Weights that training starts from and that are its reference: a finished run, or a folder as for bench eval "
-            "--weights; default: the base model's."
+            help="Weights that training starts from and that are its reference: a finished run, or what bench eval "
+            "--weights takes; default: the base model's."
         ),
     ] = None,
     name: Annotated[
@@ -165,7 +165,7 @@ def eval_(
     ] = None,
     negative: Annotated[
         str | None,
-        typer.Option(help="A run, the base's run, or a file or folder of weights, for the negative slot of guidance."),
+        typer.Option(help="A run, the base's run, or what --weights takes, for the negative slot of guidance."),
     ] = None,
     alpha: Annotated[
         float | None,

@@ -23,6 +23,7 @@ from bench.errors import UserError
 from bench.evaluation import Scorer, evaluate
 from bench.files import write_json
 from bench.guidance import ALPHA, BETA
+from bench.hub import HUB_ID
 from bench.launch import choose_layout, connect
 from bench.metric import EmbeddingMetric, Metric
 from bench.models.family import ModelFamily
@@ -48,7 +49,7 @@ class Experiment:
         runs: folder of all runs.
         data: preference data; None is the model's default.
         columns: names of the data's columns by their names here.
-        init: a finished run, or a folder of released weights, that training starts from; None is the base model.
+        init: a finished run, or released weights, that training starts from; None is the base model.
         prompts: evaluation prompts, a registered set or a file; None is the model's default.
         metrics: registered names of the metrics that judge; None is those of the model.
         generation: changes to how images are made, by field.
@@ -130,14 +131,15 @@ class Experiment:
         return weights
 
     def find_weights(self, typed: str) -> Weights:
-        """A finished run, the base model's run, or a folder of released weights.
+        """A finished run, the base model's run, or released weights: a file, a folder or a hub id.
 
         Raises:
             UserError: there are no such weights, or they do not fit the model.
         """
         place = Path(typed)
-        if place.exists() and not is_run(place) and not is_run(self.runs / place):
-            return released_weights(self.runs, self.name, typed, None, self.load_model().network)
+        named = place.exists() or HUB_ID.fullmatch(typed)
+        if named and not is_run(place) and not is_run(self.runs / place):
+            return released_weights(self.runs, self.name, typed, None, self.load_model())
         return find_run(self.runs, self.name, self.base, typed)
 
     @contextlib.contextmanager

@@ -27,7 +27,7 @@ def space_checked(target: Path) -> Iterator[None]:
     """Turn a full disk, quota or file-size limit while writing ``target`` into a `UserError`; what was written before stays."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         if _error_number(error) not in FULL:
             raise
         raise UserError(
@@ -36,10 +36,10 @@ def space_checked(target: Path) -> Iterator[None]:
         ) from error
 
 
-def _error_number(error: OSError | SafetensorError) -> int | None:
-    if isinstance(error, OSError):
+def _error_number(error: Exception) -> int | None:
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    # safetensors writes with Rust, whose errors carry the number in their text only
+    # safetensors and hf_xet write with Rust, whose errors carry the number in their text only
     found = re.search(r"os error (\d+)", str(error))
     return int(found[1]) if found else None
 
