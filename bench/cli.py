@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -76,17 +77,18 @@ def run(
     """
     from bench import registry
     from bench.data.sources import parse_columns
-    from bench.experiment import Experiment
+    from bench.experiment import Experiment, Method
     from bench.models.find import find_model
-    from bench.settings import parse_budget, parse_overrides, recipe_of, resolve, run_name, split_names, without_recipe
+    from bench.notes import notes_on_prompts, notes_on_training
+    from bench.settings import check_label, parse_budget, parse_overrides, recipe_of, resolve, run_name, split_names
 
     overrides = parse_overrides(sets or []) | (parse_budget(budget) if budget else {})
     names = list(registry.algorithms) if algo == "all" else split_names(algo)
+    if not names:
+        raise UserError(f"name the algorithms: --algo all, or some of {', '.join(registry.algorithms)}")
+    check_label(name)
     recipe = find_model(model).recipe
     plans = [(each, *resolve(each, registry.algorithms.get(each), recipe, overrides)) for each in names]
-    for each, _, settings in plans:
-        if note := without_recipe(each, registry.algorithms.get(each), recipe, settings):
-            Console(stderr=True).print(f"note: {note}", highlight=False, soft_wrap=True)
     numbers = _numbers(seeds)
     generation = {"guidance_scale": guidance_scale, "steps": sampling_steps}
     experiment = Experiment(
@@ -99,14 +101,21 @@ def run(
         metrics=None if metrics is None else split_names(metrics),
         generation={field: value for field, value in generation.items() if value is not None},
     )
-    changed = overrides if init is None else {**overrides, "init": experiment.init.record.digest}
-    labels = {each: name or run_name(changed, recipe_of(registry.algorithms.get(each), recipe)) for each in names}
     for each, algorithm, settings in plans:
         experiment.refuse_unfit(each, algorithm, settings)
-    experiment.judge_base()
+    start = {} if init is None else {"init": experiment.init.record.digest}
+    learnt = {} if data is None else {"data": experiment.data.digest}
+    methods = []
     for each, algorithm, settings in plans:
+        label = name or run_name(overrides | start | learnt, recipe_of(registry.algorithms.get(each), recipe))
+        methods.append(Method(each, algorithm, settings, label, overrides))
+    notes = [*notes_on_prompts(experiment), *notes_on_training(experiment, methods)]  # by every process: they read the data
+    if experiment.accelerator.is_main_process:
+        _print_notes(notes)
+    experiment.judge_base()
+    for method in methods:
         for seed in numbers:
-            folder = experiment.run(each, algorithm, settings, label=labels[each], seed=seed, typed=sys.argv[1:]).folder
+            folder = experiment.run(method, seed, typed=sys.argv[1:]).folder
             if experiment.accelerator.is_main_process:
                 Console(stderr=True).print(f"done: {folder}", highlight=False, soft_wrap=True)
 
@@ -193,6 +202,7 @@ def eval_(
     """
     from bench.experiment import Experiment
     from bench.judging import Request, judge
+    from bench.notes import notes_on_prompts
     from bench.settings import split_names
 
     scales = [] if guidance_scale is None else _scales(guidance_scale)
@@ -200,6 +210,8 @@ def eval_(
     judges = None if metrics is None else split_names(metrics)
     experiment = Experiment(model, runs, data=None, prompts=prompts, metrics=judges, generation=generation)
     request = Request(run, weights, name, negative, alpha, beta, scales)
+    if experiment.accelerator.is_main_process:
+        _print_notes(notes_on_prompts(experiment))
     for evaluation in judge(experiment, request):
         if experiment.accelerator.is_main_process:
             Console(stderr=True).print(f"done: {evaluation.folder}", highlight=False, soft_wrap=True)
@@ -297,11 +309,19 @@ def beta(
     )
 
 
+def _print_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        Console(stderr=True).print(f"note: {note}", highlight=False, soft_wrap=True)
+
+
 def _numbers(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"--seeds {text!r} is not a list of whole numbers, for example 0,1,2") from None
+        numbers = [-1]
+    if min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise UserError(f"--seeds {text!r} is not a list of different whole numbers from 0 on, for example 0,1,2")
+    return numbers
 
 
 def _scales(text: str) -> list[float]:

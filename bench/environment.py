@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from importlib.metadata import distributions
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,9 +35,15 @@ def write_environment(run: RunFolder, processes: int, execution: Mapping[str, An
 
 
 def _git_commit() -> str | None:
-    """The commit of the working folder, None outside a repository."""
+    """The commit of the checkout that this package is imported from, with ``+`` for changes; None where it is installed."""
+    folder = Path(__file__).parent
+    command = ["git", "-C", str(folder)]
     try:
-        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        tracked = subprocess.run([*command, "ls-files", "--error-unmatch", __file__], capture_output=True, check=False)
+        if tracked.returncode:
+            return None  # a repository around an installed package is somebody else's
+        head = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        changed = subprocess.run([*command, "diff", "--quiet", "HEAD"], capture_output=True, check=False)
     except FileNotFoundError:
         return None
-    return answer.stdout.strip() or None
+    return head.stdout.strip() + ("+" if changed.returncode else "") or None

@@ -36,6 +36,23 @@ from bench.training import train
 from bench.weights import Weights, base_weights, find_run, is_run, released_weights, run_weights
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Method:
+    """An algorithm with its settings: a row of a report.
+
+    Attributes:
+        name: the algorithm's registered name.
+        label: name of this configuration, part of the path.
+        changed: what was typed to change the recipe, by field.
+    """
+
+    name: str
+    algorithm: Algorithm
+    settings: TrainingSettings
+    label: str
+    changed: Mapping[str, str]
+
+
 class Experiment:
     """A model with its data, prompts and scorers, on which algorithms are compared.
 
@@ -48,6 +65,10 @@ class Experiment:
         prompts: evaluation prompts, a registered set or a file; None is the model's default.
         metrics: registered names of the metrics that judge; None is those of the model.
         generation: changes to how images are made, by field.
+
+    Attributes:
+        prompts: the evaluation prompts without repeats, whose images would be the same.
+        repeated_prompts: how many repeats were left out.
     """
 
     def __init__(
@@ -74,7 +95,9 @@ class Experiment:
             raise UserError(
                 f"model {model!r} has no default evaluation prompts; give --prompts FILE or a set of: bench list prompts"
             )
-        self.prompts = find_prompts(prompt_source)
+        found_prompts = find_prompts(prompt_source)
+        self.prompts = list(dict.fromkeys(found_prompts))
+        self.repeated_prompts = len(found_prompts) - len(self.prompts)
         settings = build(GenerationSettings, {**self.card.generation.model_dump(), **generation}, "images")
         base = self.load_model()
         base.check(settings)
@@ -176,45 +199,34 @@ class Experiment:
             Processes(self.accelerator),
         )
 
-    def run(
-        self,
-        name: str,
-        algorithm: Algorithm,
-        settings: TrainingSettings,
-        *,
-        label: str,
-        seed: int,
-        typed: Sequence[str],
-    ) -> RunFolder:
-        """Train one algorithm with one seed and judge the result; continues what an earlier call began.
+    def run(self, method: Method, seed: int, typed: Sequence[str]) -> RunFolder:
+        """Train a method with one seed and judge the result; continues what an earlier call began.
 
         Args:
-            name: the algorithm's registered name.
-            label: name of this configuration, part of the path.
             typed: the command line, for the record.
         """
         _ = self.data  # by every process: reading waits for the main one
-        run = RunFolder(self.runs / self.name / name / label / f"seed-{seed}")
+        run = RunFolder(self.runs / self.name / method.name / method.label / f"seed-{seed}")
         with self.held(run):
             if self.accelerator.is_main_process:
-                self._begin(run, name, algorithm, settings, label, seed, typed)
+                self._begin(run, method, seed, typed)
             self.accelerator.wait_for_everyone()
             if not run.done:
-                self._train(run, algorithm, settings, seed)
+                self._train(run, method.algorithm, method.settings, seed)
             weights = run_weights(self.runs, run)
-            self.judge(own_slots(weights, self.base, self.protocol.generation.guidance_scale))
+            judged = self.judge(own_slots(weights, self.base, self.protocol.generation.guidance_scale))
+            if self.accelerator.is_main_process:
+                judged.note_prompts_in_training(self.prompts_in_training)
         return run
 
-    def _begin(
-        self,
-        run: RunFolder,
-        name: str,
-        algorithm: Algorithm,
-        settings: TrainingSettings,
-        label: str,
-        seed: int,
-        typed: Sequence[str],
-    ) -> None:
+    @functools.cached_property
+    def prompts_in_training(self) -> int:
+        """How many of the evaluation prompts are captions of the training data, letter by letter."""
+        prompts = set(self.prompts)
+        return len({caption for caption in self.data.captions if caption in prompts})
+
+    def _begin(self, run: RunFolder, method: Method, seed: int, typed: Sequence[str]) -> None:
+        name, algorithm, settings = method.name, method.algorithm, method.settings
         resolved = {
             "algorithm": algorithm.model_dump(mode="json"),
             "training": settings.model_dump(mode="json", exclude=set(settings.execution_fields())),
@@ -229,7 +241,8 @@ class Experiment:
                 "model": self.name,
                 "algorithm": name,
                 "title": algorithm.info.title,
-                "name": label,
+                "name": method.label,
+                "changed": dict(method.changed),
                 "seed": seed,
                 "typed": list(typed),
                 "base_weights": self.protocol.base_weights,

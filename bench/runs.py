@@ -10,7 +10,7 @@ runs/<model>/<algorithm>/<name>/seed-<n>/            one training run
     weights/           the trained network, loads in diffusers
     ledger.json        what it cost
     evaluations/<protocol signature>/                 the run's own result
-        protocol.json  variant.json  metrics.json  prompts.json  images/  scores.jsonl  DONE
+        protocol.json  variant.json  metrics.json  prompts.json  in_training.json  images/  scores.jsonl  DONE
     evaluations/<protocol>-<variant signature>/       the same weights under other guidance, see `bench eval`
     DONE
 runs/<model>/weights/<name>/                         weights that others released: evaluations only
@@ -86,6 +86,17 @@ class Evaluation:
     def image(self, prompt_index: int, image_index: int) -> Path:
         """Where the image of a prompt is."""
         return self.images / f"{prompt_index:05d}-{image_index:02d}.png"
+
+    def note_prompts_in_training(self, count: int) -> None:
+        """Record how many of the prompts were captions in training."""
+        write_json(self.folder / "in_training.json", {"prompts": count})
+
+    @property
+    def prompts_in_training(self) -> int | None:
+        """How many of the prompts were captions in training; None where nobody has looked."""
+        path = self.folder / "in_training.json"
+        count: int | None = read_json(path)["prompts"] if path.exists() else None
+        return count
 
     def score_records(self) -> list[dict[str, Any]]:
         """Lines of ``scores.jsonl``: ``prompt_index``, ``image_index``, ``metric``, ``score`` (raw), ``signature``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -64,6 +65,8 @@ def resolve(
                 f"{name} has no field {field!r}: {nearest(field, known)}there are {', '.join(known)} "
                 "(--set is for every algorithm of the command)"
             )
+    if "steps" in overrides and any(typed.startswith("budget.") for typed in overrides):
+        raise UserError("--set steps and --budget both say when training ends; give one of them")
     mine, runs = dict(recipe.algorithm), dict(recipe.training)
     for typed, value in overrides.items():
         field, dot, part = typed.partition(".")
@@ -112,6 +115,14 @@ def parse_budget(typed: str) -> dict[str, str]:
     if not equals or not amount:
         raise UserError(f"--budget {typed!r} is not of the form unit=amount, for example --budget forwards=20000")
     return {"budget.unit": unit, "budget.amount": amount}
+
+
+def check_label(name: str | None) -> None:
+    """Raise a `UserError` when a configuration's name cannot be a folder's."""
+    if name is not None and not re.fullmatch(r"\w[\w.+-]*", name):
+        raise UserError(
+            f"--name {name!r} is no name: give letters, digits, '.', '_', '+' and '-', and begin with a letter or digit"
+        )
 
 
 def run_name(overrides: Mapping[str, str], recipe: Recipe) -> str:

@@ -1,0 +1,43 @@
+"""Sentences for who starts a run: what is allowed, and what they would want to know before it costs hours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from bench import registry
+from bench.settings import recipe_of, without_recipe
+
+if TYPE_CHECKING:
+    from bench.experiment import Experiment, Method
+
+
+def notes_on_prompts(experiment: Experiment) -> Iterator[str]:
+    """Notes on what images will be made for."""
+    if experiment.repeated_prompts:
+        given = len(experiment.prompts) + experiment.repeated_prompts
+        yield (
+            f"{experiment.repeated_prompts} of {given} evaluation prompts are repeats and are left out: "
+            "their images would be the same, and no evidence of their own"
+        )
+
+
+def notes_on_training(experiment: Experiment, methods: Sequence[Method]) -> Iterator[str]:
+    """Notes on what will be trained, and on what."""
+    if seen := experiment.prompts_in_training:
+        yield f"{seen} of {len(experiment.prompts)} evaluation prompts are captions of the training data"
+    for method in methods:
+        algorithm, settings = registry.algorithms.get(method.name), method.settings
+        if without := without_recipe(method.name, algorithm, experiment.recipe, settings):
+            yield without
+        for_all_weights = recipe_of(algorithm, experiment.recipe).training.get("weights", "full") == "full"
+        if settings.weights == "lora" and for_all_weights and "learning_rate" not in method.changed:
+            yield (
+                f"{method.name} trains adapters at a learning rate of {settings.learning_rate:g}, which its recipe has for all "
+                "weights; adapters usually want a larger one: --set learning_rate=..."
+            )
+        if settings.batch > len(experiment.data):
+            yield (
+                f"a batch of {settings.batch} pairs for {method.name} is more than the {len(experiment.data)} there are: "
+                "one step sees pairs several times"
+            )
