@@ -89,7 +89,8 @@ class Evaluation:
 
     def note_prompts_in_training(self, count: int) -> None:
         """Record how many of the prompts were captions in training."""
-        write_json(self.folder / "in_training.json", {"prompts": count})
+        if self.prompts_in_training != count:
+            write_json(self.folder / "in_training.json", {"prompts": count})
 
     @property
     def prompts_in_training(self) -> int | None:
