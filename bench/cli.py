@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,6 +26,13 @@ INTERRUPTED = 130
 """The exit code that typer turns Ctrl-C into."""
 
 Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image",
+        help="field=value: override how evaluation images are made, a part of the protocol.  See: bench list images",
+    ),
+]
 
 
 @app.command()
@@ -54,8 +61,13 @@ def run(
     metrics: Annotated[
         str | None, typer.Option(help="Metrics that judge, separated by commas; default: those of the model.")
     ] = None,
-    guidance_scale: Annotated[float | None, typer.Option(help="Guidance of the evaluation images.")] = None,
-    sampling_steps: Annotated[int | None, typer.Option(help="Sampling steps of the evaluation images.")] = None,
+    images: Images = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="Guidance of the evaluation images; --image guidance_scale=...")
+    ] = None,
+    sampling_steps: Annotated[
+        int | None, typer.Option(help="Sampling steps of the evaluation images; --image steps=...")
+    ] = None,
     init: Annotated[
         str | None,
         typer.Option(
@@ -90,7 +102,7 @@ def run(
     recipe = find_model(model).recipe
     plans = [(each, *resolve(each, registry.algorithms.get(each), recipe, overrides)) for each in names]
     numbers = _numbers(seeds)
-    generation = {"guidance_scale": guidance_scale, "steps": sampling_steps}
+    generation = _image_settings(images, guidance_scale=guidance_scale, steps=sampling_steps)
     experiment = Experiment(
         model,
         runs,
@@ -99,7 +111,7 @@ def run(
         columns=parse_columns(columns),
         init=init,
         metrics=None if metrics is None else split_names(metrics),
-        generation={field: value for field, value in generation.items() if value is not None},
+        generation=generation,
     )
     for each, algorithm, settings in plans:
         experiment.refuse_unfit(each, algorithm, settings)
@@ -109,7 +121,10 @@ def run(
     for each, algorithm, settings in plans:
         label = name or run_name(overrides | start | learnt, recipe_of(registry.algorithms.get(each), recipe))
         methods.append(Method(each, algorithm, settings, label, overrides))
-    notes = [*notes_on_prompts(experiment), *notes_on_training(experiment, methods)]  # by every process: they read the data
+    notes = [
+        *notes_on_prompts(experiment),
+        *notes_on_training(experiment, methods),
+    ]  # by every process: they read the data
     if experiment.accelerator.is_main_process:
         _print_notes(notes)
     experiment.judge_base()
@@ -192,7 +207,10 @@ def eval_(
     metrics: Annotated[
         str | None, typer.Option(help="Metrics that judge, separated by commas; default: those of the model.")
     ] = None,
-    sampling_steps: Annotated[int | None, typer.Option(help="Sampling steps of the evaluation images.")] = None,
+    images: Images = None,
+    sampling_steps: Annotated[
+        int | None, typer.Option(help="Sampling steps of the evaluation images; --image steps=...")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="What tables call --weights; default: its own name.")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -206,7 +224,7 @@ def eval_(
     from bench.settings import split_names
 
     scales = [] if guidance_scale is None else _scales(guidance_scale)
-    generation = {} if sampling_steps is None else {"steps": sampling_steps}
+    generation = _image_settings(images, steps=sampling_steps)
     judges = None if metrics is None else split_names(metrics)
     experiment = Experiment(model, runs, data=None, prompts=prompts, metrics=judges, generation=generation)
     request = Request(run, weights, name, negative, alpha, beta, scales)
@@ -243,7 +261,7 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="algorithms, metrics, models, prompts or families, or training: the fields of --set; default: all kinds."
+            help="algorithms, metrics, models, prompts families, or the fields of training (--set) and of images (--image); default: all kinds."
         ),
     ] = None,
     name: Annotated[str | None, typer.Argument(help="One entry of that kind, with all it states.")] = None,
@@ -307,6 +325,13 @@ def beta(
     console.print(
         escape(f"{whose.source}: {whose.factor:g} beta margin, {whose.reduction} errors. {whose.note}".rstrip())
     )
+
+
+def _image_settings(images: list[str] | None, **shorthands: float | None) -> dict[str, Any]:
+    from bench.settings import parse_overrides
+
+    typed = parse_overrides(images or [], option="--image", example="precision=bf16")
+    return {**typed, **{field: value for field, value in shorthands.items() if value is not None}}
 
 
 def _print_notes(notes: Iterable[str]) -> None:

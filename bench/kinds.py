@@ -44,9 +44,10 @@ class Kind(Generic[E]):
     legend: str = ""
 
 
-def fields(model: type[BaseModel]) -> Statements:
-    """The fields of an algorithm or of training, as ``--set`` takes them."""
-    return [(f"--set {name}=", f"{field.description} ({_range(field)})") for name, field in model.model_fields.items()]
+def fields(model: type[BaseModel], option: str) -> Statements:
+    """The fields of a model, as an option of the command line takes them."""
+    stated = model.model_fields.items()
+    return [(f"{option} {name}=", f"{field.description} ({_range(field)})") for name, field in stated]
 
 
 def _algorithm(entry: type[Algorithm]) -> Statements:
@@ -59,7 +60,7 @@ def _algorithm(entry: type[Algorithm]) -> Statements:
         ("formula", entry.info.formula),
         ("status", entry.info.status),
         ("needs", ", ".join(sorted(entry.needs))),
-        *fields(entry),
+        *fields(entry, "--set"),
         *recipes,
     ]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -12,23 +13,29 @@ from rich.table import Table
 from bench.algorithm import TrainingSettings
 from bench.errors import UserError
 from bench.kinds import KINDS, Kind, fields
+from bench.protocol import GenerationSettings
 from bench.registry import nearest, origin
 
-TRAINING = "training"
+FIELDS: Mapping[str, tuple[str, type[BaseModel]]] = {
+    "training": ("--set", TrainingSettings),
+    "images": ("--image", GenerationSettings),
+}
+"""What is no registry, but fields of an option; those of images have the model's own values as defaults."""
 
 
 def show(kind: str | None, *, verbose: bool) -> None:
     """Print what is registered; an entry that cannot be imported is listed with its exception.
 
     Args:
-        kind: one of `KINDS`, or the settings of training; None is all kinds.
+        kind: one of `KINDS` or of `FIELDS`; None is all of `KINDS`.
 
     Raises:
         UserError: an unknown kind.
     """
     console = Console()
-    if kind == TRAINING:
-        console.print(details(TRAINING, fields(TrainingSettings)), highlight=False)
+    if kind is not None and kind in FIELDS:
+        option, model = FIELDS[kind]
+        console.print(details(kind, fields(model, option)), highlight=False)
         return
     chosen = KINDS if kind is None else {kind: _kind(kind)}
     for title, each in chosen.items():
@@ -76,6 +83,6 @@ def details(title: str, statements: Iterable[tuple[str, str]]) -> Table:
 
 def _kind(kind: str) -> Kind[Any]:
     if kind not in KINDS:
-        known = [*KINDS, TRAINING]
+        known = [*KINDS, *FIELDS]
         raise UserError(f"unknown kind {kind!r}: {nearest(kind, known)}there are {', '.join(known)}")
     return KINDS[kind]

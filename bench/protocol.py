@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,7 +29,7 @@ class GenerationSettings(BaseModel):
     width: int = Field(default=512, gt=0, description="pixels")
     images_per_prompt: int = Field(default=1, gt=0, description="images made for each prompt")
     seed: int = Field(default=0, description="seed of the evaluation noise")
-    precision: str = Field(default="fp32", pattern="^(fp32|bf16)$", description="arithmetic of the network")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of the network")
 
 
 class WeightsRecord(BaseModel):

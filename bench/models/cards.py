@@ -28,7 +28,7 @@ SDXL = ModelCard(
     family=StableDiffusionXL,
     source="stabilityai/stable-diffusion-xl-base-1.0",
     generation=GenerationSettings(
-        scheduler="EulerDiscreteScheduler", steps=50, guidance_scale=5.0, height=1024, width=1024
+        scheduler="EulerDiscreteScheduler", steps=50, guidance_scale=5.0, height=1024, width=1024, precision="bf16"
     ),
     architecture=str(ARCHITECTURES / "sdxl"),
     metrics=METRICS,

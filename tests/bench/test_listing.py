@@ -12,6 +12,7 @@ from bench.algorithm import TrainingSettings
 from bench.kinds import KINDS
 from bench.listing import details, show, show_entry
 from bench.policy import Policy
+from bench.protocol import GenerationSettings
 
 
 class Bracketed(Algorithm):
@@ -99,3 +100,11 @@ def test_a_metric_with_an_environment_of_its_own_shows_what_is_in_it(capsys: pyt
     assert "environment" not in dict(KINDS["metrics"].statements(registry.metrics.get("hpsv2")))
     show("metrics", verbose=True)
     assert "one of its own, Python 3.11" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_fields_of_images_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    show("images", verbose=False)
+    text = " ".join(capsys.readouterr().out.split())
+    for name in GenerationSettings.model_fields:
+        assert f"--image {name}=" in text
+    assert "fp32 | bf16" in text

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.cli.conftest import CommandLine, offline
 
@@ -102,3 +104,24 @@ def test_list_of_an_unknown_kind(command: CommandLine) -> None:
     done = command.run(command.arguments("list", "metric"))
     assert done.returncode == 2
     assert "did you mean 'metrics'" in done.stderr
+
+
+def test_images_are_made_as_the_command_says(command: CommandLine) -> None:
+    words = ("eval", "--model", "tiny", "--prompts", str(command.prompts), "--metrics", "aesthetic")
+    done = command.run(command.arguments(*words, "--image", "steps=2", "--image", "height=32", "--image", "width=48"))
+    assert done.returncode == 0, done.stderr
+    (evaluation,) = command.folder.glob("runs/tiny/base/evaluations/*")
+    made = json.loads((evaluation / "protocol.json").read_text())["generation"]
+    assert (made["steps"], made["height"], made["width"], made["scheduler"]) == (2, 32, 48, "DDIMScheduler")
+    with Image.open(next((evaluation / "images").glob("*.png"))) as image:
+        assert image.size == (48, 32)
+
+    for typed, complaint in (
+        ("sharpness=3", "sharpness"),
+        ("height=33", "multiples of"),
+        ("precision=fp8", "precision"),
+    ):
+        refused = command.run(command.arguments(*words, "--image", typed))
+        assert refused.returncode == 2
+        assert complaint in refused.stderr
+        assert "Traceback" not in refused.stderr
