@@ -42,17 +42,18 @@ def plan(
 ) -> None:
     """Say what runs will cost, before anything is fetched or trained: memory, operations, hours and disk space."""
     from bench.planning.accelerators import find_accelerators
-    from bench.planning.plan import make_plan, smaller
+    from bench.planning.plan import encoding_cost, make_plan, smaller
     from bench.planning.show import cards_table, changes_table, plan_table
 
     cards, console = find_accelerators(card), Console()
     found, chosen = _resolve(algo, model, sets, budget)
+    encoding = encoding_cost(found)
     for name, algorithm, settings in chosen:
-        planned = make_plan(found, algorithm, settings)
+        planned = make_plan(found, encoding, algorithm, settings)
         console.print(plan_table(f"{name} on {model}", planned, images), "", highlight=False)
         console.print(cards_table(planned, cards, utilisation), "", highlight=False)
         if card is not None and not cards[card].fits(planned.training.memory.peak):
-            changed = smaller(found, algorithm, settings)
+            changed = smaller(found, encoding, algorithm, settings)
             console.print(changes_table(card, cards[card], changed), "", highlight=False)
 
 

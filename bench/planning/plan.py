@@ -15,7 +15,7 @@ from bench.images import together
 from bench.ledger import Ledger
 from bench.models.find import FoundArchitecture
 from bench.planning.counting import count_calls
-from bench.planning.material import prepared_data, text_shapes
+from bench.planning.material import prepared_data
 from bench.planning.rehearsal import Rehearsal, rehearse
 from bench.planning.stage import Stage
 
@@ -37,11 +37,13 @@ class Encoding:
         parameters: of each network, by name.
         memory: bytes at the peak.
         flops: operations for one pair with a caption of its own.
+        texts: shape of each embedding of a caption by name, without a batch axis.
     """
 
     parameters: Mapping[str, int]
     memory: int
     flops: float
+    texts: Mapping[str, Sequence[int]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,19 +100,23 @@ class Plan:
 
 
 def make_plan(
-    found: FoundArchitecture, algorithm: Algorithm, settings: TrainingSettings, device: torch.device = CUDA
+    found: FoundArchitecture,
+    encoding: Encoding,
+    algorithm: Algorithm,
+    settings: TrainingSettings,
+    device: torch.device = CUDA,
 ) -> Plan:
     """Plan one run.
 
     Args:
+        encoding: by the same model.
         device: where it would be; nothing is done there.
     """
     model = found.build(META)
-    texts, generation = text_shapes(model), found.generation or model.generation
-    encoding = encoding_cost(found)
+    generation = found.generation or model.generation
     data, prepared = prepared_data(algorithm, model)
     calls = count_calls(model, algorithm, settings, data)
-    training = rehearse(model, texts, Stage(device, settings.precision), algorithm, settings, data, device)
+    training = rehearse(model, encoding.texts, Stage(device, settings.precision), algorithm, settings, data)
     latents = math.prod(model.latent_shape(model.resolution, model.resolution))
     return Plan(
         settings=settings,
@@ -120,7 +126,7 @@ def make_plan(
         pairs=_pairs(settings, calls),
         prepared=prepared,
         latent_bytes=FLOAT * data.width * latents,
-        text_bytes=FLOAT * sum(math.prod(shape) for shape in texts.values()),
+        text_bytes=FLOAT * sum(math.prod(shape) for shape in encoding.texts.values()),
         image_bytes=3 * generation.height * generation.width,
         checkpoint_bytes=FLOAT * training.trainable + training.memory.moments + training.memory.remembered,
     )
@@ -131,33 +137,31 @@ def encoding_cost(found: FoundArchitecture) -> Encoding:
     stage, model = Stage(CUDA, "fp32"), found.build(META)
     stage.place(*model.encoders.values())
     pictures = min(2 * BATCH, together(model.resolution, model.resolution))
-    with stage.counted("texts"):
-        model.encode_text([""] * BATCH)
-    with stage.counted("images"):
-        model.encode_images(torch.zeros(pictures, 3, model.resolution, model.resolution))
+    with stage.meter:
+        with stage.counted("texts"):
+            texts = {name: tuple(value.shape[1:]) for name, value in model.encode_text([""] * BATCH).items()}
+        with stage.counted("images"):
+            model.encode_images(torch.zeros(pictures, 3, model.resolution, model.resolution))
     parameters = {
         name: sum(weight.numel() for weight in network.parameters()) for name, network in model.encoders.items()
     }
     flops = stage.flops["texts"] / BATCH + 2 * stage.flops["images"] / pictures
-    return Encoding(parameters, stage.live.peak, flops)
+    return Encoding(parameters, stage.meter.peak, flops, texts)
 
 
 def smaller(
-    found: FoundArchitecture, algorithm: Algorithm, settings: TrainingSettings
+    found: FoundArchitecture, encoding: Encoding, algorithm: Algorithm, settings: TrainingSettings
 ) -> Iterator[tuple[dict[str, Any], Rehearsal]]:
     """One change of `CHANGES` after the other, each on top of those before, with what training is then."""
     changes: dict[str, Any] = {}
+    data, _ = prepared_data(algorithm, found.build(META))
     for change in CHANGES:
         changed = settings.model_copy(update={**changes, **change})
         if changed == settings.model_copy(update=changes):
             continue
         changes |= change
-        model = found.build(META)
-        texts, (data, _) = text_shapes(model), prepared_data(algorithm, model)
-        yield (
-            dict(changes),
-            rehearse(model, texts, Stage(CUDA, changed.precision), algorithm, changed, data, CUDA),
-        )
+        stage = Stage(CUDA, changed.precision)
+        yield dict(changes), rehearse(found.build(META), encoding.texts, stage, algorithm, changed, data)
 
 
 def _pairs(settings: TrainingSettings, calls: Mapping[str, float]) -> float | None:
