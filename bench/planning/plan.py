@@ -12,7 +12,7 @@ import torch
 from bench.algorithm import Algorithm, TrainingSettings
 from bench.data.cache import BATCH
 from bench.images import together
-from bench.ledger import Ledger
+from bench.ledger import refuse_spent_budget
 from bench.models.find import FoundArchitecture
 from bench.planning.counting import count_calls
 from bench.planning.material import prepared_data
@@ -111,6 +111,9 @@ def make_plan(
     Args:
         encoding: by the same model.
         device: where it would be; nothing is done there.
+
+    Raises:
+        UserError: preparing the data takes the whole budget.
     """
     model = found.build(META)
     generation = found.generation or model.generation
@@ -123,7 +126,7 @@ def make_plan(
         encoding=encoding,
         training=training,
         calls=calls,
-        pairs=_pairs(settings, calls),
+        pairs=_pairs(settings, calls, prepared),
         prepared=prepared,
         latent_bytes=FLOAT * data.width * latents,
         text_bytes=FLOAT * sum(math.prod(shape) for shape in encoding.texts.values()),
@@ -164,15 +167,16 @@ def smaller(
         yield dict(changes), rehearse(found.build(META), encoding.texts, stage, algorithm, changed, data)
 
 
-def _pairs(settings: TrainingSettings, calls: Mapping[str, float]) -> float | None:
+def _pairs(settings: TrainingSettings, calls: Mapping[str, float], prepared: int) -> float | None:
+    """Pairs until the end; of a budget in forwards, those that prepared the data are spent before the first pair."""
     budget = settings.budget
     if budget is None:
         return settings.steps * settings.batch
     if budget.unit == "seconds":
         return None
-    each = Ledger(pairs=1).spent("pairs") if budget.unit == "pairs" else _forwards(calls)
-    steps = math.ceil(budget.amount / (each * settings.batch))
-    return steps * settings.batch
+    refuse_spent_budget(budget, prepared)
+    pairs = budget.amount if budget.unit == "pairs" else (budget.amount - prepared) / _forwards(calls)
+    return math.ceil(pairs / settings.batch) * settings.batch
 
 
 def _forwards(calls: Mapping[str, float]) -> float:

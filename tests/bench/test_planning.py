@@ -18,6 +18,7 @@ from algorithms.rankdpo import RankDPO
 from algorithms.self_npo import SelfNPO
 from algorithms.smpo import SmPO
 from bench.algorithm import Algorithm, TrainingSettings
+from bench.errors import UserError
 from bench.models.find import FoundArchitecture, find_architecture
 from bench.planning.accelerators import Accelerator as Card
 from bench.planning.blank import BlankTensor
@@ -177,6 +178,26 @@ def test_a_budget_of_forwards_is_pairs_of_whole_steps(found: Callable[[str], Fou
     # dpo: 2 + 2 forwards and 2 backwards that count twice are 8 a pair; 24 pairs a step are 192
     plan = plan_of(found, budget={"unit": "forwards", "amount": 200})
     assert plan.pairs == 48
+
+
+def test_a_budget_of_forwards_also_pays_for_what_is_prepared(found: Callable[[str], FoundArchitecture]) -> None:
+    # 20 captions of 3 images of 50 steps, with guidance: 6,000 forwards; then 3 + 3 and 2 * 3 for each list, 24 lists a step
+    sd15 = found("sd15")
+
+    def plan(amount: int) -> Plan:
+        settings = trained_with(budget={"unit": "forwards", "amount": amount})
+        return make_plan(sd15, encoding_cost(sd15), RankDPO(captions=20, candidates=3), settings, CPU)
+
+    assert plan(6000 + 2 * 288).pairs == 48
+    assert plan(6000 + 2 * 288 + 1).pairs == 72
+    with pytest.raises(
+        UserError, match="preparing the data alone costs 6,000 forwards, more than the budget of 5,000; give"
+    ):
+        plan(5000)
+
+
+def test_a_budget_of_pairs_is_rounded_up_to_whole_steps(found: Callable[[str], FoundArchitecture]) -> None:
+    assert plan_of(found, budget={"unit": "pairs", "amount": 25}).pairs == 48
 
 
 def test_a_budget_of_seconds_takes_as_long_on_every_card(found: Callable[[str], FoundArchitecture]) -> None:
