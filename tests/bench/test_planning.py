@@ -163,7 +163,8 @@ def test_the_full_sdxl_is_planned_with_torchs_own_count() -> None:
     assert plan.training.flops["policy_backwards"] == pytest.approx(2 * counter.get_total_flops(), rel=0.05)
     weights = 4 * 2_567_463_684
     memory = plan.training.memory
-    assert (memory.weights, memory.reference, memory.gradients) == (weights, weights, weights)
+    assert (memory.weights, memory.gradients) == (weights, weights)
+    assert memory.reference == 2 * 2_566_875_524 + 4 * 588_160  # bf16, but for its layers that normalise
     assert memory.moments == pytest.approx(2 * weights, rel=1e-5)
     assert plan.pairs == 100 * 2048
     assert plan.latent_bytes == 2 * 4 * 128 * 128 * 4
