@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bench.planning.accelerators import GIB, RESERVED, Accelerator
+from bench.planning.accelerators import ARITHMETIC, GIB, RESERVED, Accelerator
 from bench.planning.plan import Plan
 from bench.planning.profiling import Profile
 from bench.planning.rehearsal import Rehearsal
@@ -84,7 +84,8 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
 def cards_table(plan: Plan, cards: Mapping[str, Accelerator], utilisation: float) -> Table:
     """How long it takes and whether it fits, card by card."""
     table = Table(
-        title=f"on one card, at {utilisation:.0%} of its peak (assumed), {RESERVED / GIB:.0f} GiB kept free for the driver",
+        title=f"on one card, at {utilisation:.0%} (assumed) of its peak in {ARITHMETIC[plan.settings.precision]}; "
+        f"{RESERVED / GIB:.0f} GiB of its memory kept free",
         title_justify="left", title_style="bold", box=None, pad_edge=False,
     )  # fmt: skip
     for column in ("card", "memory", "fits", "hours of training"):
@@ -92,7 +93,7 @@ def cards_table(plan: Plan, cards: Mapping[str, Accelerator], utilisation: float
     for name, card in cards.items():
         hours = plan.seconds(card.peak(plan.settings.precision), utilisation) / 3600
         fits = "yes" if card.fits(plan.memory) else "no"
-        table.add_row(name, f"{card.memory / GIB:.0f} GiB", fits, f"{hours:,.3g}")
+        table.add_row(name, f"{card.memory / GIB:.1f} GiB", fits, f"{hours:,.3g}")
     return table
 
 
@@ -123,7 +124,9 @@ def profile_table(title: str, profile: Profile) -> Table:
     )
     table.add_row("forwards a second", f"{profile.forwards_per_second:.4g}", "a backward counts as two")
     table.add_row("a pair", operations(profile.flops_per_pair), "in training")
-    table.add_row("ceiling", f"{operations(profile.ceiling)}/s", f"a large product of matrices in {profile.precision}")
+    table.add_row(
+        "ceiling", f"{operations(profile.ceiling)}/s", f"a large product of matrices in {ARITHMETIC[profile.precision]}"
+    )
     table.add_row("share of the ceiling", f"{profile.share:.1%}", "that training reaches")
     table.add_row("memory at the peak", gibibytes(profile.peak_memory_bytes), profile.memory_of)
     if profile.resident_growth_bytes is not None:

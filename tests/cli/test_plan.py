@@ -33,9 +33,10 @@ def test_a_plan_needs_configurations_alone(command: CommandLine, architecture: P
     assert "text_encoder_2" in dpo
     assert "reference forwards" in dpo
     assert "reference" not in sft
+    assert "of its peak in float32 without TF32" in " ".join(dpo.split())
     lines = [line.split() for line in dpo.splitlines()]
     assert ["pairs", "40", "batch", "4"] in lines
-    assert [line[:4] for line in lines if line[:1] == ["l4"]] == [["l4", "24", "GiB", "yes"]]
+    assert [line[:4] for line in lines if line[:1] == ["l4"]] == [["l4", "22.0", "GiB", "yes"]]
 
 
 def test_a_profile_is_also_a_file(command: CommandLine, architecture: Path) -> None:
