@@ -43,7 +43,7 @@ def plan(
     """Say what runs will cost, before anything is fetched or trained: memory, operations, hours and disk space."""
     from bench.planning.accelerators import find_accelerators
     from bench.planning.plan import encoding_cost, make_plan, smaller
-    from bench.planning.show import cards_table, changes_table, plan_table
+    from bench.planning.show import cards_table, changes_table, encoding_advice, plan_table
 
     cards, console = find_accelerators(card), Console()
     found, chosen = _resolve(algo, model, sets, budget)
@@ -52,8 +52,11 @@ def plan(
         planned = make_plan(found, encoding, algorithm, settings)
         console.print(plan_table(f"{name} on {model}", planned, images), "", highlight=False)
         console.print(cards_table(planned, cards, utilisation), "", highlight=False)
-        if card is not None and not cards[card].fits(planned.training.memory.peak):
-            changed = smaller(found, encoding, algorithm, settings)
+        lacking = planned.lacking(cards[card]) if card is not None else []
+        if card is not None and "encoding" in lacking:
+            console.print(encoding_advice(card, planned), "", sep="\n", highlight=False)
+        if card is not None and "training" in lacking:
+            changed = smaller(found, algorithm, planned)
             console.print(changes_table(card, cards[card], changed), "", highlight=False)
 
 
@@ -69,11 +72,14 @@ def profile(
     from accelerate import Accelerator
 
     from bench.files import write_json
+    from bench.optimizers import OPTIMIZERS
     from bench.planning.profiling import measure
     from bench.planning.show import profile_table
 
     found, chosen = _resolve(algo, model, sets, None)
     accelerator, figures = Accelerator(cpu=not torch.cuda.is_available()), {}
+    for _, _, settings in chosen:
+        OPTIMIZERS[settings.optimizer].refuse(accelerator.device)
     for name, algorithm, settings in chosen:
         measured = measure(found, algorithm, settings, steps, accelerator)
         figures[name] = dataclasses.asdict(measured)

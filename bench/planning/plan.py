@@ -14,6 +14,7 @@ from bench.data.cache import BATCH
 from bench.images import together
 from bench.ledger import refuse_spent_budget
 from bench.models.find import FoundArchitecture
+from bench.planning.accelerators import Accelerator
 from bench.planning.counting import count_calls
 from bench.planning.material import prepared_data
 from bench.planning.rehearsal import Rehearsal, rehearse
@@ -24,7 +25,8 @@ FLOAT = 4
 """Bytes of a number in caches and checkpoints."""
 
 CHANGES: Sequence[Mapping[str, Any]] = (
-    {"precision": "bf16"}, {"gradient_checkpointing": True}, {"micro_batch": 1}, {"weights": "lora"},
+    {"precision": "bf16"}, {"gradient_checkpointing": True}, {"micro_batch": 1}, {"optimizer": "adamw-8bit"},
+    {"optimizer": "adafactor"}, {"weights": "lora"},
 )  # fmt: skip
 """What makes a run smaller: first what leaves the result the same or nearly so, last what trains something else."""
 
@@ -74,10 +76,10 @@ class Plan:
     image_bytes: int
     checkpoint_bytes: int
 
-    @property
-    def memory(self) -> int:
-        """Bytes at the peak of the run, evaluation aside."""
-        return max(self.encoding.memory, self.training.memory.peak)
+    def lacking(self, card: Accelerator) -> list[str]:
+        """What a card has too little memory for, of encoding and training; evaluation aside."""
+        memory = {"encoding": self.encoding.memory, "training": self.training.memory.peak}
+        return [part for part, size in memory.items() if not card.fits(size)]
 
     @property
     def flops_per_pair(self) -> float:
@@ -152,19 +154,21 @@ def encoding_cost(found: FoundArchitecture) -> Encoding:
     return Encoding(parameters, stage.meter.peak, flops, texts)
 
 
-def smaller(
-    found: FoundArchitecture, encoding: Encoding, algorithm: Algorithm, settings: TrainingSettings
-) -> Iterator[tuple[dict[str, Any], Rehearsal]]:
-    """One change of `CHANGES` after the other, each on top of those before, with what training is then."""
+def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Iterator[tuple[dict[str, Any], Rehearsal]]:
+    """One change of `CHANGES` after the other that makes training smaller, each on top of those before, and training then."""
     changes: dict[str, Any] = {}
     data, _ = prepared_data(algorithm, found.build(META))
+    present = plan.settings, plan.training.memory.peak
     for change in CHANGES:
-        changed = settings.model_copy(update={**changes, **change})
-        if changed == settings.model_copy(update=changes):
+        settings = present[0].model_copy(update=change)
+        if settings == present[0]:
             continue
-        changes |= change
-        stage = Stage(CUDA, changed.precision)
-        yield dict(changes), rehearse(found.build(META), encoding.texts, stage, algorithm, changed, data)
+        stage = Stage(CUDA, settings.precision)
+        training = rehearse(found.build(META), plan.encoding.texts, stage, algorithm, settings, data)
+        if training.memory.peak < present[1]:
+            present = settings, training.memory.peak
+            changes |= change
+            yield dict(changes), training
 
 
 def _pairs(settings: TrainingSettings, calls: Mapping[str, float], prepared: int) -> float | None:

@@ -92,7 +92,8 @@ def cards_table(plan: Plan, cards: Mapping[str, Accelerator], utilisation: float
         table.add_column(column, justify="left" if column == "card" else "right")
     for name, card in cards.items():
         hours = plan.seconds(card.peak(plan.settings.precision), utilisation) / 3600
-        fits = "yes" if card.fits(plan.memory) else "no"
+        lacking = plan.lacking(card)
+        fits = f"not {' and '.join(lacking)}" if lacking else "yes"
         table.add_row(name, f"{card.memory / GIB:.1f} GiB", fits, f"{hours:,.3g}")
     return table
 
@@ -111,6 +112,15 @@ def changes_table(name: str, card: Accelerator, changed: Iterable[tuple[dict[str
         if fits:
             break
     return table
+
+
+def encoding_advice(name: str, plan: Plan) -> str:
+    """What to do about a card on which the encoders have no place."""
+    return (
+        f"encoding takes {gibibytes(plan.encoding.memory)}, which {name} does not have: begin the run on a larger card, or on the "
+        "CPU with CUDA_VISIBLE_DEVICES= in front; what it writes to the cache under --runs is only read afterwards.  Evaluation "
+        "encodes its prompts with the same networks."
+    )
 
 
 def profile_table(title: str, profile: Profile) -> Table:

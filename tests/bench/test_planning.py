@@ -111,10 +111,28 @@ def test_candidates_count_as_forwards_of_the_base(found: Callable[[str], FoundAr
 
 def test_each_change_makes_training_smaller(found: Callable[[str], FoundArchitecture]) -> None:
     sdxl = found("sdxl")
-    changed = smaller(sdxl, encoding_cost(sdxl), DPO(), trained_with())
-    peaks = [training.memory.peak for _, training in changed]
-    assert len(peaks) == 4
+    plan = make_plan(sdxl, encoding_cost(sdxl), DPO(), trained_with())
+    changed = list(smaller(sdxl, DPO(), plan))
+    assert [list(changes)[-1] for changes, _ in changed] == [
+        "precision", "gradient_checkpointing", "micro_batch", "optimizer", "optimizer", "weights",
+    ]  # fmt: skip
+    peaks = [plan.training.memory.peak, *(training.memory.peak for _, training in changed)]
     assert peaks == sorted(peaks, reverse=True)
+
+
+def test_no_optimizer_that_remembers_more_is_proposed(found: Callable[[str], FoundArchitecture]) -> None:
+    sd15 = found("sd15")
+    plan = make_plan(sd15, encoding_cost(sd15), DPO(), trained_with(optimizer="adafactor"))
+    assert "optimizer" not in [field for changes, _ in smaller(sd15, DPO(), plan) for field in changes]
+
+
+def test_a_plan_names_what_a_card_has_no_place_for(found: Callable[[str], FoundArchitecture]) -> None:
+    plan = plan_of(found)
+    encoding, training = plan.encoding.memory, plan.training.memory.peak
+    assert encoding < training
+    sizes = {encoding - 1: ["encoding", "training"], encoding: ["training"], training: []}
+    for size, lacking in sizes.items():
+        assert plan.lacking(Card(size + 2**30, 1.0, 1.0)) == lacking
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])

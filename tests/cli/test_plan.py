@@ -52,6 +52,17 @@ def test_a_profile_is_also_a_file(command: CommandLine, architecture: Path) -> N
     assert figures["resident_growth_bytes"] >= 0
 
 
+def test_an_optimizer_that_needs_cuda_is_planned_anywhere_and_not_measured_on_a_cpu(
+    command: CommandLine, architecture: Path
+) -> None:
+    words = ("--algo", "dpo", "--model", str(architecture), *SETS, "--set", "optimizer=adamw-8bit")
+    planned = command.run(command.arguments("plan", *words))
+    assert planned.returncode == 0, planned.stderr
+    measured = command.run(command.arguments("profile", *words))
+    assert measured.returncode == 2
+    assert "optimizer=adamw-8bit runs on CUDA only; give --set optimizer=adamw" in measured.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
