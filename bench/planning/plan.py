@@ -157,16 +157,19 @@ def encoding_cost(found: FoundArchitecture) -> Encoding:
 def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Iterator[tuple[dict[str, Any], Rehearsal]]:
     """One change of `CHANGES` after the other that makes training smaller, each on top of those before, and training then."""
     changes: dict[str, Any] = {}
+    settings, training = plan.settings, plan.training
     data, _ = prepared_data(algorithm, found.build(META))
-    present = plan.settings, plan.training.memory.peak
     for change in CHANGES:
-        settings = present[0].model_copy(update=change)
-        if settings == present[0]:
+        changed = settings.model_copy(update=change)
+        if changed == settings:
             continue
-        stage = Stage(CUDA, settings.precision)
-        training = rehearse(found.build(META), plan.encoding.texts, stage, algorithm, settings, data)
-        if training.memory.peak < present[1]:
-            present = settings, training.memory.peak
+        if "optimizer" in change:
+            less = training.with_optimizer(changed.optimizer)
+        else:
+            stage = Stage(CUDA, changed.precision)
+            less = rehearse(found.build(META), plan.encoding.texts, stage, algorithm, changed, data)
+        if less.memory.peak < training.memory.peak:
+            settings, training = changed, less
             changes |= change
             yield dict(changes), training
 

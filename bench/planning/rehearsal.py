@@ -59,14 +59,24 @@ class Rehearsal:
     Attributes:
         memory: at the peak.
         parameters: of the trained network.
-        trainable: how many of them are trained.
+        trained: shapes of the weights that are trained.
         flops: operations for one image, by what it was counted as: a name of `bench.ledger.COUNTS`.
     """
 
     memory: Memory
     parameters: int
-    trainable: int
+    trained: Sequence[torch.Size]
     flops: Mapping[str, float]
+
+    @property
+    def trainable(self) -> int:
+        """How many parameters are trained."""
+        return sum(shape.numel() for shape in self.trained)
+
+    def with_optimizer(self, name: str) -> Rehearsal:
+        """The same with another optimizer, which changes nothing but what is remembered."""
+        memory = dataclasses.replace(self.memory, moments=sum(map(OPTIMIZERS[name].state, self.trained)))
+        return dataclasses.replace(self, memory=memory)
 
 
 def rehearse(
@@ -101,13 +111,12 @@ def rehearse(
         batches = functools.partial(micro_batches, data, encoded, few, 0, 0, accelerator)
         accumulate(algorithm, few, policy, optimizer, batches, 0, accelerator)
         algorithm.end_step(0, policy)
-    moments = sum(OPTIMIZERS[settings.optimizer].state(parameter.shape) for parameter in trained)
     return Rehearsal(
-        memory=policy.memory_parts(moments, stage.meter.peak),
+        memory=policy.memory_parts(stage.meter.peak),
         parameters=sum(parameter.numel() for parameter in policy.network.parameters()),
-        trainable=sum(parameter.numel() for parameter in trained),
+        trained=[parameter.shape for parameter in trained],
         flops={name: stage.flops[name] / max(1, getattr(policy.ledger, name)) for name in COUNTS},
-    )
+    ).with_optimizer(settings.optimizer)
 
 
 class RehearsedPolicy(ObservedPolicy):
@@ -118,8 +127,8 @@ class RehearsedPolicy(ObservedPolicy):
         self._stage, self._anchor = stage, torch.zeros((), requires_grad=True)
         stage.place(self.network, *([self._reference] if self._reference else []))
 
-    def memory_parts(self, moments: int, peak: int) -> Memory:
-        """A peak of memory without the optimizer's moments, and these, by part."""
+    def memory_parts(self, peak: int) -> Memory:
+        """A peak of memory by part, with no optimizer."""
         parameters = [parameter for _, parameter in self.parameters()]
         known = {
             "weights": tensor_bytes(network_tensors(self.network)),
@@ -127,7 +136,7 @@ class RehearsedPolicy(ObservedPolicy):
             "gradients": tensor_bytes(each.grad for each in parameters if each.grad is not None),
             "remembered": tensor_bytes(value for weights in self.memory.values() for value in weights.values()),
         }
-        return Memory(**known, moments=moments, activations=peak - sum(known.values()))
+        return Memory(**known, moments=0, activations=peak - sum(known.values()))
 
     def _run(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         run = functools.partial(super()._run, network, latents, timesteps, condition)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -64,7 +65,9 @@ class Stage:
     def counted(self, name: str) -> Iterator[None]:
         """What `meter` counts in the block are the operations of ``name``."""
         before = self.meter.total
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")  # how fast a norm is on a CPU
+            yield
         self.flops[name] += self.meter.total - before
 
     def once(self, name: str, rows: int, run: Callable[[], Tensor]) -> torch.dtype:
