@@ -72,7 +72,9 @@ def like_dpo(**fields: Any) -> dict[str, Recipe]:
     """Recipes for SD1.5 and SDXL of an objective that nobody published one for: the training of DPO's, with these fields."""
     return {
         model: Recipe(
-            source="ours: no setting for this model is published; the training is dpo's, the fields are those of our tiny recipe at dpo's beta; not tried",
+            name="untried",
+            source="ours: no setting for this model is published; the training is dpo's, the fields follow our tiny recipe, "
+            "with dpo's beta where it is on its scale; not tried",
             algorithm=fields,
             training=DPO.recipes[model].training,
         )

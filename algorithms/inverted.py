@@ -26,13 +26,16 @@ def invert_pair(
     def predict(latents: Tensor, timesteps: Tensor, rows: Tensor) -> Tensor:
         return policy.predict(latents, timesteps, {name: value[rows] for name, value in condition.items()})
 
+    def idle() -> None:
+        policy.idle(clean[:1], t[:1], {name: value[:1] for name, value in condition.items()})
+
     def noise(step: int) -> Tensor:
         sides = [batch.draws.normal(f"inversion {side} {step}", batch.winner.shape[1:]) for side in ("winner", "loser")]
         return torch.cat(sides)
 
     inverted = invert(
         predict, process, clean, torch.cat([t, t]), steps=steps, landing=landing, renoise=renoise, eta=eta, noise=noise,
-        anyone=policy.anyone,
+        anyone=policy.anyone, idle=idle,
     )  # fmt: skip
     target = process.target(clean, inverted.noise, inverted.timesteps)
     winner, loser = inverted.latents.chunk(2)

@@ -88,6 +88,7 @@ class SNPO(PairwiseAlgorithm):
         """The batch, in which a share of the pairs is exchanged and told an empty prompt."""
         empty = (batch.draws.uniform("empty prompt") < self.empty_share).to(batch.winner.device)
         exchanged = batch.flipped()
+        told_loser, told_winner = exchanged.unconditional, batch.unconditional
 
         def route(usual: Tensor, other: Tensor) -> Tensor:
             return torch.where(empty.view(-1, *[1] * (usual.dim() - 1)), other, usual)
@@ -98,8 +99,6 @@ class SNPO(PairwiseAlgorithm):
             loser=route(batch.loser, exchanged.loser),
             winner_place=route(batch.winner_place, exchanged.winner_place),
             loser_place=route(batch.loser_place, exchanged.loser_place),
-            condition={name: route(value, exchanged.unconditional[name]) for name, value in batch.condition.items()},
-            loser_condition={
-                name: route(value, batch.unconditional[name]) for name, value in batch.loser_condition.items()
-            },
+            condition={name: route(value, told_loser[name]) for name, value in batch.condition.items()},
+            loser_condition={name: route(value, told_winner[name]) for name, value in batch.loser_condition.items()},
         )

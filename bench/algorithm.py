@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 from torch import Tensor
 
 from bench.optimizers import known_optimizer
@@ -135,9 +136,13 @@ class Budget(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     unit: Literal["pairs", "forwards", "seconds"] = Field(
-        description="pairs seen, network forwards (a backward counts as two), or seconds of training"
+        description="pairs seen, network forwards (a backward counts as two), or seconds of training times processes"
     )
     amount: float = Field(gt=0, description="training stops after the step that reaches it")
+
+
+EXECUTION: JsonDict = {"execution": True}
+"""Marks a field that says how a run is computed; what comes out is the same, rounding aside."""
 
 
 class TrainingSettings(BaseModel):
@@ -150,13 +155,16 @@ class TrainingSettings(BaseModel):
         default=None, description="see --budget: train until so much is spent, instead of steps"
     )
     batch: int = Field(default=32, gt=0, description="pairs in one optimizer step, over all processes")
-    micro_batch: int = Field(default=32, gt=0, description="pairs in one forward pass of one process")
+    micro_batch: int = Field(
+        default=32, gt=0, description="pairs in one forward pass of one process", json_schema_extra=EXECUTION
+    )
     optimizer: OptimizerName = Field(
         default="adamw", description="adamw, adafactor (less memory), or adamw-8bit (less still, CUDA only)"
     )
     learning_rate: float = Field(default=1e-4, gt=0, description="peak learning rate")
     schedule: Literal["constant", "cosine"] = Field(
-        default="constant", description="the rate after warm-up: constant, or half a cosine down to 0 at the last step"
+        default="constant",
+        description="the rate after warm-up: constant, or half a cosine that nears 0 at the last step",
     )
     warmup: int = Field(default=10, ge=0, description="optimizer steps of linear warm-up")
     weight_decay: float = Field(default=1e-2, ge=0, description="weight decay, decoupled from the gradient")
@@ -172,11 +180,25 @@ class TrainingSettings(BaseModel):
         description="pictures are cut to the model's square, or buckets: to the nearest shape of its area",
     )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of the network")
-    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
-    compile: bool = Field(
-        default=False, description="compile the network (torch.compile): minutes at first, then faster"
+    gradient_checkpointing: bool = Field(
+        default=False, description="recompute activations to save memory", json_schema_extra=EXECUTION
     )
-    checkpoint_seconds: float = Field(default=60.0, ge=0, description="seconds between checkpoints; 0 saves every step")
+    compile: bool = Field(
+        default=False,
+        description="compile the network (torch.compile): minutes at first, then faster",
+        json_schema_extra=EXECUTION,
+    )
+    checkpoint_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        description="least seconds between checkpoints; 0 saves every step",
+        json_schema_extra=EXECUTION,
+    )
+
+    @classmethod
+    def execution_fields(cls) -> frozenset[str]:
+        """Names of the fields that are no part of what a run is."""
+        return frozenset(name for name, field in cls.model_fields.items() if field.json_schema_extra == EXECUTION)
 
     @model_validator(mode="after")
     def _cosine_has_an_end(self) -> Self:
@@ -187,13 +209,24 @@ class TrainingSettings(BaseModel):
         return self
 
 
+RECIPE = "recipe"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recipe:
-    """Settings for one model, with where they come from; ``algorithm`` holds fields of the algorithm, ``training`` of the run."""
+    """Settings for one model.
+
+    Attributes:
+        source: where they come from.
+        algorithm: fields of the algorithm.
+        training: fields of the run.
+        name: what tables call a run with these settings as they are; says so where nobody has published or tried them.
+    """
 
     source: str
     algorithm: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    name: str = RECIPE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

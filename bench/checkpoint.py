@@ -7,12 +7,14 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bench.errors import UserError
 from bench.files import replace_folder
 from bench.layout import Layout
 from bench.ledger import Ledger
@@ -73,11 +75,15 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], ledger
 
 
 def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger) -> int:
-    """Take up the newest checkpoint, in place; returns the step to go on with, 0 when there is none."""
+    """Take up the newest checkpoint, in place; returns the step to go on with, 0 when there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     newest = checkpoints(folder)
     if not newest:
         return 0
-    with safe_open(newest[-1] / "state.safetensors", framework="pt") as file:
+    with _opened(newest[-1] / "state.safetensors") as file:
         metadata = file.metadata()
         by_name = dict(state.parameters)
         for full in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
@@ -95,6 +101,16 @@ def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger) -> int:
     for field, value in json.loads(metadata["ledger"]).items():
         setattr(ledger, field, value)
     return int(metadata["step"])
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"the checkpoint {path} cannot be read ({error}); delete {path.parent} and give the command again: "
+            "training begins anew"
+        ) from error
 
 
 def checkpoints(folder: Path) -> list[Path]:

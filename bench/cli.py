@@ -58,11 +58,16 @@ def run(
     init: Annotated[
         str | None,
         typer.Option(
-            help="Weights that training starts from and that are its reference: a finished run, or a folder as for bench eval "
-            "--weights; default: the base model's."
+            help="Weights that training starts from and that are its reference: a finished run, or what bench eval "
+            "--weights takes; default: the base model's."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of this configuration; default: recipe, or a hash.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of this configuration; default: recipe (untried or defaults where there is none), or a hash of what --set changed."
+        ),
+    ] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Train algorithms from the same weights on the same pairs, and judge them under one protocol.
@@ -73,7 +78,7 @@ def run(
     from bench.data.sources import parse_columns
     from bench.experiment import Experiment
     from bench.models.find import find_model
-    from bench.settings import parse_budget, parse_overrides, resolve, run_name, split_names, without_recipe
+    from bench.settings import parse_budget, parse_overrides, recipe_of, resolve, run_name, split_names, without_recipe
 
     overrides = parse_overrides(sets or []) | (parse_budget(budget) if budget else {})
     names = list(registry.algorithms) if algo == "all" else split_names(algo)
@@ -94,13 +99,14 @@ def run(
         metrics=None if metrics is None else split_names(metrics),
         generation={field: value for field, value in generation.items() if value is not None},
     )
-    label = name or run_name(overrides if init is None else {**overrides, "init": experiment.init.record.digest})
+    changed = overrides if init is None else {**overrides, "init": experiment.init.record.digest}
+    labels = {each: name or run_name(changed, recipe_of(registry.algorithms.get(each), recipe)) for each in names}
     for each, algorithm, settings in plans:
         experiment.refuse_unfit(each, algorithm, settings)
     experiment.judge_base()
     for each, algorithm, settings in plans:
         for seed in numbers:
-            folder = experiment.run(each, algorithm, settings, label=label, seed=seed, typed=sys.argv[1:]).folder
+            folder = experiment.run(each, algorithm, settings, label=labels[each], seed=seed, typed=sys.argv[1:]).folder
             if experiment.accelerator.is_main_process:
                 Console(stderr=True).print(f"done: {folder}", highlight=False, soft_wrap=True)
 
@@ -159,7 +165,7 @@ def eval_(
     ] = None,
     negative: Annotated[
         str | None,
-        typer.Option(help="A run, the base's run, or a file or folder of weights, for the negative slot of guidance."),
+        typer.Option(help="A run, the base's run, or what --weights takes, for the negative slot of guidance."),
     ] = None,
     alpha: Annotated[
         float | None,
@@ -223,7 +229,10 @@ def export(
 @app.command("list")
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="algorithms, metrics, models, prompts or families; default: all.")
+        str | None,
+        typer.Argument(
+            help="algorithms, metrics, models, prompts or families, or training: the fields of --set; default: all kinds."
+        ),
     ] = None,
     name: Annotated[str | None, typer.Argument(help="One entry of that kind, with all it states.")] = None,
     verbose: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from bench.files import space_checked, write_json
 from bench.guidance import Networks
 from bench.images import together
-from bench.metric import Metric, pieces
+from bench.metric import Metric, MetricInfo, pieces
 from bench.models.family import ModelFamily
 from bench.processes import ALONE, Processes
 from bench.progress import Progress
@@ -30,6 +31,28 @@ Item = tuple[int, int]
 """Prompt index and image index."""
 
 
+class Scorer:
+    """A metric for some prompts that is in memory only while it is needed: training beside all of them may not fit a card.
+
+    Args:
+        load: loads the metric.
+        prompts: those of the images, repeats included.
+    """
+
+    def __init__(self, load: Callable[[], Metric], prompts: Sequence[str]) -> None:
+        self._load, self._prompts = load, prompts
+
+    def load(self) -> Metric:
+        """The metric."""
+        return self._load().for_prompts(self._prompts)
+
+    @functools.cached_property
+    def description(self) -> tuple[dict[str, Any], MetricInfo]:
+        """The metric's identity, and what a reader must know of it; it is loaded for this once."""
+        metric = self.load()
+        return metric.identity(), metric.info
+
+
 def evaluate(
     evaluation: Evaluation,
     title: str,
@@ -38,7 +61,7 @@ def evaluate(
     protocol: Protocol,
     variant: Variant | None,
     prompts: Sequence[str],
-    metrics: Mapping[str, Metric],
+    scorers: Mapping[str, Scorer],
     processes: Processes = ALONE,
 ) -> Evaluation:
     """Judge some weights under the protocol, from where an earlier call stopped.
@@ -52,7 +75,7 @@ def evaluate(
         load_networks: gives the denoisers; called only when images are missing.
         variant: how the sampling departs from the protocol's; None if it does not.
         prompts: the protocol's prompts.
-        metrics: the scorers by name.
+        scorers: by name.
         processes: who does it; all see the same files.
 
     Raises:
@@ -60,8 +83,7 @@ def evaluate(
     """
     settings = protocol.generation
     items = [(p, i) for p in range(len(prompts)) for i in range(settings.images_per_prompt)]
-    metrics = {name: metric.for_prompts(prompts) for name, metric in metrics.items()}
-    described = _described(metrics, protocol)
+    described = _described(scorers, protocol)
     judged = processes.from_main(lambda: _judged(evaluation, described, len(items)))
     if judged is None:
         return evaluation
@@ -70,16 +92,30 @@ def evaluate(
 
     _generate(evaluation, title, load_networks, model, protocol, variant, prompts, items, processes)
     pictures = [Picture(evaluation.image(p, i), prompts[p], {"prompt_index": p, "image_index": i}) for p, i in items]
-    for name, metric in metrics.items():
-        signature = described[name]["signature"]
-        scores = score_pictures(evaluation.scores, title, name, metric, signature, pictures, processes)
-        refuse_constant(name, metric, scores, title)
+    for name, scorer in scorers.items():
+        if name in judged:
+            continue
+        _score(evaluation, title, name, scorer, described[name]["signature"], pictures, processes)
         judged[name] = described[name]
         if processes.main:
             write_json(evaluation.folder / "metrics.json", judged)
     if processes.main:
         (evaluation.folder / "DONE").touch()
     return evaluation
+
+
+def _score(
+    evaluation: Evaluation,
+    title: str,
+    name: str,
+    scorer: Scorer,
+    signature: str,
+    pictures: Sequence[Picture],
+    processes: Processes,
+) -> None:
+    metric = scorer.load()
+    scores = score_pictures(evaluation.scores, title, name, metric, signature, pictures, processes)
+    refuse_constant(name, metric, scores, title)
 
 
 def _judged(
@@ -170,15 +206,13 @@ def _save_image(
         beside.replace(path)
 
 
-def _described(metrics: Mapping[str, Metric], protocol: Protocol) -> dict[str, dict[str, Any]]:
-    return {
-        name: {
-            "signature": protocol.metric_signature(name, metric.identity()),
-            "identity": metric.identity(),
-            "info": asdict(metric.info),
-        }
-        for name, metric in metrics.items()
-    }
+def _described(scorers: Mapping[str, Scorer], protocol: Protocol) -> dict[str, dict[str, Any]]:
+    described = {}
+    for name, scorer in scorers.items():
+        identity, info = scorer.description
+        signature = protocol.metric_signature(name, identity)
+        described[name] = {"signature": signature, "identity": identity, "info": asdict(info)}
+    return described
 
 
 def _complete(evaluation: Evaluation, images: int) -> dict[str, dict[str, Any]]:

@@ -5,24 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from bench import registry
 from bench.algorithm import Algorithm, Need, Recipe, TrainingSettings
 from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData, read_preferences
+from bench.environment import write_environment
 from bench.errors import UserError
-from bench.evaluation import evaluate
+from bench.evaluation import Scorer, evaluate
 from bench.files import write_json
 from bench.guidance import ALPHA, BETA
+from bench.hub import HUB_ID
 from bench.launch import choose_layout, connect
 from bench.metric import EmbeddingMetric, Metric
 from bench.models.family import ModelFamily
@@ -48,7 +44,7 @@ class Experiment:
         runs: folder of all runs.
         data: preference data; None is the model's default.
         columns: names of the data's columns by their names here.
-        init: a finished run, or a folder of released weights, that training starts from; None is the base model.
+        init: a finished run, or released weights, that training starts from; None is the base model.
         prompts: evaluation prompts, a registered set or a file; None is the model's default.
         metrics: registered names of the metrics that judge; None is those of the model.
         generation: changes to how images are made, by field.
@@ -100,9 +96,9 @@ class Experiment:
             return read_preferences(self._data_source, self._columns, surveys_folder(self.runs))
 
     @functools.cached_property
-    def metrics(self) -> dict[str, Metric]:
-        """The scorers that judge, loaded once; one that the model's card does not name has its published checkpoint."""
-        return {name: self._load_metric(name) for name in self._judges}
+    def scorers(self) -> dict[str, Scorer]:
+        """What judges; a metric that the model's card does not name has its published checkpoint."""
+        return {name: Scorer(functools.partial(self._load_metric, name), self.prompts) for name in self._judges}
 
     def load_model(self) -> ModelFamily:
         """A fresh copy of the base model."""
@@ -130,14 +126,15 @@ class Experiment:
         return weights
 
     def find_weights(self, typed: str) -> Weights:
-        """A finished run, the base model's run, or a folder of released weights.
+        """A finished run, the base model's run, or released weights: a file, a folder or a hub id.
 
         Raises:
             UserError: there are no such weights, or they do not fit the model.
         """
         place = Path(typed)
-        if place.exists() and not is_run(place) and not is_run(self.runs / place):
-            return released_weights(self.runs, self.name, typed, None, self.load_model().network)
+        named = place.exists() or HUB_ID.fullmatch(typed)
+        if named and not is_run(place) and not is_run(self.runs / place):
+            return released_weights(self.runs, self.name, typed, None, self.load_model())
         return find_run(self.runs, self.name, self.base, typed)
 
     @contextlib.contextmanager
@@ -158,7 +155,7 @@ class Experiment:
         if self.accelerator.is_main_process:
             owner.run.begin(dict(owner.config))
             if not owner.run.done:  # not trained here
-                write_environment(owner.run)
+                write_environment(owner.run, self.accelerator.num_processes, {})
                 owner.run.finish()
         own = own_slots(owner, self.base, self.protocol.generation.guidance_scale).variant(self.protocol)
         signature = self.protocol.signature
@@ -175,7 +172,7 @@ class Experiment:
             self.protocol,
             variant,
             self.prompts,
-            self.metrics,
+            self.scorers,
             Processes(self.accelerator),
         )
 
@@ -220,7 +217,7 @@ class Experiment:
     ) -> None:
         resolved = {
             "algorithm": algorithm.model_dump(mode="json"),
-            "training": settings.model_dump(mode="json"),
+            "training": settings.model_dump(mode="json", exclude=set(settings.execution_fields())),
             "init": self.init.record.digest,
             "data": {"digest": self.data.digest, "labels": self.data.labels_digest, "pairs": len(self.data)},
             "rewards": {metric: self._load_metric(metric).identity() for metric in algorithm.trained_on},
@@ -245,7 +242,11 @@ class Experiment:
                 ),
             }
         )
-        write_environment(run)
+        write_environment(
+            run,
+            self.accelerator.num_processes,
+            settings.model_dump(mode="json", include=set(settings.execution_fields())),
+        )
 
     def _recipe(self, name: str) -> Recipe | None:
         return registry.algorithms.get(name).recipes.get(self.recipe)
@@ -304,28 +305,3 @@ class Experiment:
 
     def _load_metric(self, name: str) -> Metric:
         return registry.metrics.get(name).load(self.card.metrics.get(name), device=self.accelerator.device)
-
-
-def write_environment(run: RunFolder) -> None:
-    """Write what the run was made with: packages, Python, device, git commit."""
-    packages = {item.metadata["Name"]: item.version for item in distributions()}
-    write_json(
-        run.folder / "environment.json",
-        {
-            "python": sys.version,
-            "platform": platform.platform(),
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
-            "threads": torch.get_num_threads(),
-            "git": _git_commit(),
-            "packages": dict(sorted(packages.items())),
-        },
-    )
-
-
-def _git_commit() -> str | None:
-    """The commit of the working folder, None outside a repository."""
-    try:
-        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return answer.stdout.strip() or None

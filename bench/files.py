@@ -27,7 +27,7 @@ def space_checked(target: Path) -> Iterator[None]:
     """Turn a full disk, quota or file-size limit while writing ``target`` into a `UserError`; what was written before stays."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         if _error_number(error) not in FULL:
             raise
         raise UserError(
@@ -36,10 +36,10 @@ def space_checked(target: Path) -> Iterator[None]:
         ) from error
 
 
-def _error_number(error: OSError | SafetensorError) -> int | None:
-    if isinstance(error, OSError):
+def _error_number(error: Exception) -> int | None:
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    # safetensors writes with Rust, whose errors carry the number in their text only
+    # safetensors and hf_xet write with Rust, whose errors carry the number in their text only
     found = re.search(r"os error (\d+)", str(error))
     return int(found[1]) if found else None
 
@@ -50,8 +50,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     with space_checked(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write(beside)
-        with beside.open("rb") as stream:
-            os.fsync(stream.fileno())
+        _force_to_disk(beside)
         beside.replace(path)
 
 
@@ -62,9 +61,20 @@ def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         write(beside)
+        for file in (*beside.rglob("*"), beside):
+            _force_to_disk(file)
         if path.exists():
             shutil.rmtree(path)
         beside.replace(path)
+        _force_to_disk(path.parent)
+
+
+def _force_to_disk(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -103,7 +113,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()]
+    # not splitlines, which cuts at rarer ends of lines too, and JSON leaves those as they are
+    return [json.loads(line) for line in whole.split("\n") if line]
 
 
 def keep_lines(path: Path, records: list[dict[str, Any]]) -> None:

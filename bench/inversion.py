@@ -40,6 +40,7 @@ def invert(
     eta: float = 0.0,
     noise: Callable[[int], Tensor] | None = None,
     anyone: Callable[[bool], bool] = bool,
+    idle: Callable[[], object] = lambda: None,
 ) -> Inversion:
     """Invert ``x_0`` up to per-sample times with DDIM, optionally with one ReNoise refinement.
 
@@ -59,6 +60,7 @@ def invert(
         eta: noise added after each step, as a share of the DDPM standard deviation (InPO: 0.1).
         noise: ``noise(k)`` gives the standard normal noise (B, ...) of grid step k; needed when ``eta`` > 0.
         anyone: see `bench.policy.Policy.anyone`.
+        idle: asks the network in vain, once for every call of ``predict`` that others make and this process does not.
 
     Returns:
         Latents, times and noise; latents and noise in at least float32.
@@ -80,7 +82,7 @@ def invert(
             break
         if len(rows) == 0:
             for _ in range(1 if renoise == "none" else 2):
-                predict(x0[:1], goal[:1], goal.new_zeros(1))  # in vain, with those who still need the network
+                idle()
             continue
         source, end = start[rows], torch.minimum(start[rows] + stride, goal[rows])
         # the clean latents count as time 0: only the released code asks the network about negative times

@@ -21,7 +21,7 @@ class Request:
         run: a finished run to judge; None without.
         weights: released weights to judge, a file, a folder or a hub id; None without.  Without run and weights, the base model is judged.
         name: what tables call released weights; None is their own name.
-        negative: a finished run, the base model's run, or a file or folder of released weights, for the negative slot; None without.
+        negative: a finished run, the base model's run, or released weights as above, for the negative slot; None without.
         alpha: share of the positive weights' offset in the negative slot; None is all of it.
         beta: share of the negative weights' offset in the negative slot; None is all of it.
         guidance_scales: one evaluation for each; none is the protocol's own.
@@ -85,5 +85,4 @@ def find_negative(experiment: Experiment, request: Request) -> Weights | None:
 
 
 def _released(experiment: Experiment, typed: str, name: str | None) -> Weights:
-    network = experiment.load_model().network
-    return released_weights(experiment.runs, experiment.name, typed, name, network)
+    return released_weights(experiment.runs, experiment.name, typed, name, experiment.load_model())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
+import json
 import os
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -11,32 +14,85 @@ from accelerate.utils import patch_environment
 
 from bench.errors import UserError
 from bench.layout import Layout, Replicated
-from bench.sharded import Sharded
+
+WHOLE_WEIGHTS = {"shard_grad_op", "2", "_hybrid_shard_zero2", "5"}
+"""Sharding strategies of FSDP, by name and number, that keep the weights whole between forward and backward."""
+
+
+class Split(enum.Enum):
+    """What the processes split between them."""
+
+    NOTHING = enum.auto()
+    GRADIENTS = enum.auto()
+    """Gradients and the optimizer's moments: ZeRO stage 2 (Rajbhandari et al. 2020, arXiv 1910.02054)."""
+    WEIGHTS = enum.auto()
+    """The weights too: ZeRO stage 3."""
 
 
 def choose_layout(accelerator: Accelerator) -> Layout:
-    """What the launcher asks for: split weights with ``accelerate launch --use_fsdp``, else whole ones."""
-    if _launched_with("FSDP") and accelerator.num_processes > 1:
-        return Sharded(accelerator)
-    return Replicated(accelerator)
+    """What the launcher asks for: split weights or gradients, else everything whole.
+
+    Raises:
+        UserError: it asks for something that is not there.
+    """
+    split = asked_split()
+    if split is Split.NOTHING or accelerator.num_processes == 1:
+        return Replicated(accelerator)
+    from bench.sharded import Sharded
+
+    return Sharded(accelerator, reshard_after_forward=split is Split.WEIGHTS)
 
 
 def connect() -> Accelerator:
-    """The processes that ``accelerate launch`` started, or this one alone.
+    """The processes that ``accelerate launch`` started, or this one alone; arithmetic in float32 is exact from now on.
 
     Raises:
-        UserError: it was told to use an engine that is not supported.
+        UserError: the launcher asks for something that is not there.
     """
-    if _launched_with("DEEPSPEED"):
-        raise UserError(
-            "DeepSpeed is not supported; start with accelerate launch --use_fsdp, which splits the weights too"
-        )
+    asked_split()
+    full_precision()
     # While the main process prepares the data, all others wait.
     patience = InitProcessGroupKwargs(timeout=dt.timedelta(days=7))
-    # Weights are split here: accelerate's own FSDP takes no CPUs and one network alone.
-    with patch_environment(ACCELERATE_USE_FSDP="false"):
+    # The split is made here: accelerate's own FSDP takes no CPUs and one network alone, DeepSpeed's engine one network alone.
+    with patch_environment(ACCELERATE_USE_FSDP="false", ACCELERATE_USE_DEEPSPEED="false"):
         return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
 
 
-def _launched_with(engine: str) -> bool:
-    return os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true"
+def full_precision() -> None:
+    """Compute convolutions in float32 as exactly as on a CPU: by default CUDA's keep ten bits of the mantissa (TF32)."""
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+
+
+def asked_split() -> Split:
+    """What ``accelerate launch`` was told to split, by ``--use_fsdp`` or ``--use_deepspeed``.
+
+    Raises:
+        UserError: a stage or an offload of DeepSpeed that is not there.
+    """
+    if _is_on("ACCELERATE_USE_DEEPSPEED"):
+        return _deepspeed_split()
+    if not _is_on("ACCELERATE_USE_FSDP"):
+        return Split.NOTHING
+    strategies = (os.environ.get(f"FSDP_{name}", "").lower() for name in ("RESHARD_AFTER_FORWARD", "SHARDING_STRATEGY"))
+    keeps_weights = any(strategy in WHOLE_WEIGHTS | {"false"} for strategy in strategies)
+    return Split.GRADIENTS if keeps_weights else Split.WEIGHTS
+
+
+def _deepspeed_split() -> Split:
+    file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
+    zero = {} if file is None else json.loads(Path(file).read_text(encoding="utf-8")).get("zero_optimization", {})
+    stage = str(zero.get("stage", os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")))
+    offloads = [zero.get(f"offload_{part}", {}).get("device", "none") for part in ("optimizer", "param")]
+    offloads += [
+        os.environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{part}_DEVICE", "none") for part in ("OPTIMIZER", "PARAM")
+    ]
+    if set(offloads) != {"none"}:
+        raise UserError("DeepSpeed's offload to other memory is not supported; split over more processes instead")
+    stages = {"0": Split.NOTHING, "2": Split.GRADIENTS, "3": Split.WEIGHTS}
+    if stage not in stages:
+        raise UserError(f"ZeRO stage {stage} is not supported; give --zero_stage 2, or 3")
+    return stages[stage]
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() == "true"

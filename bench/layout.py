@@ -22,6 +22,10 @@ class Layout(abc.ABC):
         """Raise a `UserError` when the processes cannot train with these settings."""
 
     @abc.abstractmethod
+    def put_aside(self, network: nn.Module) -> None:
+        """Move ``network`` to where it may wait, in copies, until it is placed."""
+
+    @abc.abstractmethod
     def place(self, network: nn.Module) -> Callable[[], nn.Module]:
         """Lay out the weights of ``network``, in place.
 
@@ -69,6 +73,9 @@ class Replicated(Layout):
             raise UserError(
                 f"batch={settings.batch} is too small for {self._accelerator.num_processes} processes; start fewer"
             )
+
+    def put_aside(self, network: nn.Module) -> None:
+        pass
 
     def place(self, network: nn.Module) -> Callable[[], nn.Module]:
         return lambda: network

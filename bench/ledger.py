@@ -24,7 +24,8 @@ COUNTS = ("policy_forwards", "policy_backwards", "reference_forwards")
 class Ledger:
     """Counts of one run; forwards and backwards are counted per image, summed over processes.
 
-    ``flops`` counts a backward as two forwards; ``peak_memory_bytes`` is the largest so far of the process's resident set on a CPU, of allocated device memory on CUDA.
+    ``flops`` counts a backward as two forwards; ``seconds`` are of training on the clock times its processes;
+    ``peak_memory_bytes`` is the largest so far of one process's resident set on a CPU, of its allocated device memory on CUDA.
     """
 
     pairs: int = 0

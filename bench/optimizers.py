@@ -111,7 +111,7 @@ def known_optimizer(name: str) -> str:
 
 
 def rate_at(settings: TrainingSettings, step: int) -> float:
-    """The learning rate of optimizer step ``step`` (0-based): linear warm-up, then constant, or half a cosine down to 0."""
+    """The learning rate of optimizer step ``step`` (0-based): linear warm-up, then constant, or half a cosine that nears 0."""
     if step < settings.warmup or settings.schedule == "constant":
         return settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup))
     gone = (step - settings.warmup) / max(1, settings.steps - settings.warmup)

@@ -51,6 +51,7 @@ class Policy:
         self._autocast = settings.precision == "bf16"
         self._with_reference = with_reference
         self._reference: nn.Module | None = None
+        self.layout.put_aside(model.network)
         self.network: nn.Module = model.network
         if settings.weights == "lora":
             self.network = add_adapters(model, settings.lora_rank)
@@ -130,6 +131,12 @@ class Policy:
         on the pairs goes on while anyone wishes it, and asks in vain where this process has nothing left.
         """
         return self.layout.anyone(wish)
+
+    @torch.no_grad()
+    def idle(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> None:
+        """Ask the policy in vain, because `anyone` still asks it; no cost of the run, whose pairs did not need it."""
+        self.layout.together("the policy")
+        self._run(self.network, latents, timesteps, condition)
 
     def forward_flops(self, condition: Mapping[str, Tensor]) -> int:
         """Floating-point operations of one forward of one image at the model's resolution, under any condition of one row."""

@@ -11,8 +11,6 @@ from bench.errors import UserError
 from bench.hub import hub_folder
 from bench.prompts import read_prompts
 
-DIGEST_POLICY = "every protocol signature holds the digest of the prompts in their order; another count is an error"
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PromptSet:

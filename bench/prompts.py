@@ -61,7 +61,7 @@ def _column(rows: Rows, path: Path) -> list[str]:
 def _listed(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        prompts = json.loads(text) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
+        prompts = json.loads(text) if path.suffix == ".json" else [line for line in text.split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"prompts {str(path)!r} cannot be read ({error}); {ADVICE}") from error
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):

@@ -3,7 +3,7 @@
 runs/<model>/base/                                   the model as it is, judged once per protocol
 runs/<model>/<algorithm>/<name>/seed-<n>/            one training run
     config.json        what was typed and what it resolved to
-    environment.json   packages, device, git
+    environment.json   packages, device, processes, git, and settings that do not change what comes out
     prepared.json      what the algorithm's `prepare` did, if anything
     train.jsonl        one line a step
     checkpoints/       the newest state, safetensors
@@ -22,15 +22,16 @@ the own result of a negative run, whose weights never make an image alone.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
 from bench.files import exclusive, read_json, read_lines, write_json
+from bench.migrations import SCHEMA, migrated
 from bench.protocol import Variant
 
-SCHEMA = 1
 BASE = "base"
 CACHE = ".cache"
 """Folder beside the models' folders: what all runs share."""
@@ -109,12 +110,13 @@ class RunFolder:
         """The run's configuration.
 
         Raises:
-            UserError: another version of the record format wrote it.
+            UserError: a newer version of the record format wrote it.
         """
-        config: dict[str, Any] = read_json(self.folder / "config.json")
-        if config.get("schema") != SCHEMA:
+        written = read_json(self.folder / "config.json")
+        config = migrated(written)
+        if config is None:
             raise UserError(
-                f"{self.folder} was written with record schema {config.get('schema')}, this version reads {SCHEMA}; "
+                f"{self.folder} was written with record schema {written.get('schema')}, this version reads up to {SCHEMA}; "
                 "use the version that wrote it, or another --runs folder"
             )
         return config
@@ -195,9 +197,22 @@ def surveys_folder(runs: Path) -> Path:
 
 
 def find_runs(runs: Path) -> list[RunFolder]:
-    """Every training run and base model under a folder, in order of path; runs do not lie inside one another."""
-    found = [path.parent for path in sorted(runs.glob("**/config.json"))]
-    return [RunFolder(folder) for folder in found if not set(found) & set(folder.parents)]
+    """Every training run and base model under a folder, in order of path; runs do not lie inside one another.
+
+    Links to folders are followed, each folder once; hidden folders hold no runs.
+    """
+    found, seen = [], set()
+    for folder, inside, files in os.walk(runs, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            inside.clear()
+        elif "config.json" in files:
+            found.append(RunFolder(Path(folder)))
+            inside.clear()
+        else:
+            inside[:] = sorted(name for name in inside if not name.startswith("."))
+        seen.add(real)
+    return sorted(found, key=lambda run: run.folder)
 
 
 def differing(one: Any, other: Any, path: str = "") -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bench.algorithm import Algorithm, Recipe, TrainingSettings
+from bench.algorithm import RECIPE, Algorithm, Recipe, TrainingSettings
 from bench.errors import UserError
 from bench.protocol import digest
 from bench.registry import nearest
@@ -42,6 +42,11 @@ def split_names(typed: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in typed.split(",") if part.strip()))
 
 
+def recipe_of(algorithm: type[Algorithm], model: str) -> Recipe:
+    """The algorithm's recipe for a model; without one, an empty recipe that leaves all fields at their defaults."""
+    return algorithm.recipes.get(model, Recipe(source="the fields' defaults", name="defaults"))
+
+
 def resolve(
     name: str, algorithm: type[Algorithm], model: str, overrides: Mapping[str, str]
 ) -> tuple[Algorithm, TrainingSettings]:
@@ -50,7 +55,7 @@ def resolve(
     Raises:
         UserError: an unknown field (with the nearest names) or a value that is not allowed.
     """
-    recipe = algorithm.recipes.get(model, Recipe(source="defaults"))
+    recipe = recipe_of(algorithm, model)
     fields, training = set(algorithm.model_fields), set(TrainingSettings.model_fields)
     for field in (typed.partition(".")[0] for typed in overrides):
         if field not in fields | training:
@@ -69,9 +74,12 @@ def resolve(
 
 
 def without_recipe(name: str, algorithm: type[Algorithm], model: str, settings: TrainingSettings) -> str | None:
-    """A sentence for who runs an algorithm on a model that it has no recipe for; None where it has one."""
-    if model in algorithm.recipes:
+    """A sentence for who runs an algorithm on a model that it has no tried recipe for; None where it has one."""
+    recipe = recipe_of(algorithm, model)
+    if recipe.name == RECIPE:
         return None
+    if model in algorithm.recipes:
+        return f"{name} has no tried recipe for {model}: {recipe.source}"
     have = ", ".join(algorithm.recipes) or "no model"
     return (
         f"{name} has no recipe for {model} (it has for {have}): fields that --set does not give have their defaults, "
@@ -106,6 +114,7 @@ def parse_budget(typed: str) -> dict[str, str]:
     return {"budget.unit": unit, "budget.amount": amount}
 
 
-def run_name(overrides: Mapping[str, str]) -> str:
-    """``recipe`` for a recipe as it is, else a short hash of what was changed."""
-    return f"set-{digest(dict(overrides))[:8]}" if overrides else "recipe"
+def run_name(overrides: Mapping[str, str], recipe: Recipe) -> str:
+    """The recipe's name for a recipe as it is, else a short hash of what was changed that changes what comes out."""
+    changed = {field: value for field, value in overrides.items() if field not in TrainingSettings.execution_fields()}
+    return f"set-{digest(changed)[:8]}" if changed else recipe.name

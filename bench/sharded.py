@@ -25,10 +25,15 @@ class Sharded(Layout):
 
     So all processes must use the networks in the same order.  Where they do not, `together` ends all of them, since otherwise
     they would wait for each other forever, or compute with weights of another network.
+
+    Args:
+        accelerator: the processes.
+        reshard_after_forward: whether a block's weights are given up again after a forward (ZeRO stage 3), or stay whole until
+            the backward, and those of frozen networks always (stage 2): faster, and only gradients and moments take less memory.
     """
 
-    def __init__(self, accelerator: Accelerator) -> None:
-        self._accelerator = accelerator
+    def __init__(self, accelerator: Accelerator, *, reshard_after_forward: bool) -> None:
+        self._accelerator, self._reshard = accelerator, reshard_after_forward
         self._mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
 
     def check(self, settings: TrainingSettings) -> None:
@@ -47,7 +52,13 @@ class Sharded(Layout):
         if settings.compile:
             raise UserError("compile=true does not go with split weights (FSDP); use compile=false")
 
+    def put_aside(self, network: nn.Module) -> None:
+        network.to("cpu")  # two whole copies may not fit the device
+
     def place(self, network: nn.Module) -> Callable[[], nn.Module]:
+        if not self._reshard and not any(parameter.requires_grad for parameter in network.parameters()):
+            network.to(self._accelerator.device)
+            return lambda: network
         network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # only such weights can be split
         hollow = _hollow(network)
         # The blocks that diffusers keeps on one device are gathered one by one.
@@ -55,11 +66,13 @@ class Sharded(Layout):
         blocks = [module for module in network.modules() if type(module).__name__ in units]
         for module in [*reversed(blocks), network]:  # inner ones first
             # The root too: weights that stay gathered would not see `replaced`.
-            fully_shard(module, mesh=self._mesh, reshard_after_forward=True)
+            fully_shard(module, mesh=self._mesh, reshard_after_forward=self._reshard)
         for module in network.modules():
             if isinstance(module, FSDPModule):  # losses are divided by the global batch already
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)
+        if not self._reshard:
+            network.register_forward_hook(_reshard_without_backward)
         return lambda: self._filled(hollow, network)
 
     def _filled(self, hollow: nn.Module, network: nn.Module) -> nn.Module:
@@ -94,8 +107,17 @@ class Sharded(Layout):
         if len(set(self._accelerator.gather(codes).tolist())) > 1:
             raise UserError(
                 f"the processes use the network differently (this one for {doing}): an algorithm that asks it more often for "
-                "some pairs than for others cannot run with split weights; start it without --use_fsdp"
+                "some pairs than for others cannot run with split weights; start it without --use_fsdp or --use_deepspeed"
             )
+
+
+def _reshard_without_backward(network: nn.Module, *_: Any) -> None:
+    """Give up gathered weights after a forward that no backward follows: they would be stale after the optimizer's step."""
+    if torch.is_grad_enabled():
+        return
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 class _Swapped(nn.Module):

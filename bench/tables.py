@@ -16,9 +16,6 @@ from bench.errors import UserError
 PROMPT_COLUMNS = ("prompt", "caption", "text")
 """Names under which tables hold prompts, the preferred first."""
 
-BEYOND = ""
-"""Key of the fields of a row beyond those of the heading."""
-
 Rows = list[dict[str, Any]]
 
 
@@ -42,12 +39,12 @@ def _read_separated(source: Path) -> Rows:
     delimiter = "\t" if source.suffix.lower() == ".tsv" else ","
     try:
         with source.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, delimiter=delimiter, restkey=BEYOND)
+            reader = csv.DictReader(stream, delimiter=delimiter)
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _unreadable(source, error) from error
     for number, row in enumerate(rows, start=1):
-        if BEYOND in row:
+        if None in row:  # the key of the fields beyond those of the heading
             raise UserError(
                 f"{source}: row {number} has more fields than the heading; put texts that hold the delimiter into quotes"
             )
@@ -57,7 +54,7 @@ def _read_separated(source: Path) -> Rows:
 def _read_json(source: Path) -> Rows | None:
     """Rows, or None for a list of prompts."""
     try:
-        value = json.loads(source.read_text(encoding="utf-8"))
+        value = json.loads(source.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise _unreadable(source, error) from error
     if isinstance(value, Mapping):
@@ -68,7 +65,7 @@ def _read_json(source: Path) -> Rows | None:
 
 def _read_json_lines(source: Path) -> Rows:
     try:
-        rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in source.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise _unreadable(source, error) from error
     if not all(isinstance(row, dict) for row in rows):
@@ -78,10 +75,18 @@ def _read_json_lines(source: Path) -> Rows:
 
 def _read_parquet(source: Path) -> Rows:
     try:
-        rows: Rows = pq.read_table(source).to_pylist()
+        schema = pq.read_schema(source)
+        texts = [field.name for field in schema if not _holds_more_than_text(field.type)]
+        rows: Rows = pq.read_table(source, columns=texts).to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(source, error) from error
     return rows
+
+
+def _holds_more_than_text(kind: pa.DataType) -> bool:
+    """Whether it is a column of images or lists, which may be gigabytes."""
+    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return bool(binary or pa.types.is_nested(kind))
 
 
 def _unreadable(source: Path, error: Exception) -> UserError:

@@ -7,38 +7,31 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bench.algorithm import Algorithm, Need, PairBatch, PictureSize, StepOutput, TrainingSettings
+from bench.algorithm import Algorithm, Need, PairBatch, StepOutput, TrainingSettings
+from bench.batches import micro_batches
 from bench.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData
-from bench.errors import UserError
+from bench.diagnostics import DivergedError, check_losses, check_start, diagnose
 from bench.files import append_lines, keep_lines, replace_folder, write_json
 from bench.launch import choose_layout
 from bench.ledger import COUNTS, Ledger
-from bench.metric import pieces
 from bench.models.family import ModelFamily
-from bench.models.framing import Size
 from bench.optimizers import OPTIMIZERS, rate_at
 from bench.policy import Policy
 from bench.progress import Progress
-from bench.randomness import Draws, batch_rows
 from bench.runs import RunFolder
 
-TIME_BUCKETS = 10
-
-
-class DivergedError(UserError):
-    """Training met a loss or gradient that is not finite, or a start that is not what it must be."""
+SAVING_SHARE = 0.05
+"""Most of the time that checkpoints may take, unless one is wanted at every step."""
 
 
 def train(
@@ -100,7 +93,7 @@ def train(
             return step
         return _over_processes(ledger, accelerator).spent(settings.budget.unit)
 
-    saved, step = time.monotonic(), start
+    saved, pause, step = time.monotonic(), settings.checkpoint_seconds, start
     limit = settings.steps if settings.budget is None else settings.budget.amount
     with Progress(f"training {run.folder.parent.parent.name}", total=round(limit), done=round(spent(step))) as progress:
         while _everyone_agrees(spent(step) < limit, accelerator):
@@ -111,7 +104,7 @@ def train(
 
             # The record.
             ledger.pairs += settings.batch
-            ledger.seconds += time.monotonic() - began
+            ledger.seconds += (time.monotonic() - began) * accelerator.num_processes
             ledger.observe_memory(accelerator.device)
             record |= {"pairs": ledger.pairs, "seconds": ledger.seconds}
             if accelerator.is_main_process:
@@ -119,10 +112,11 @@ def train(
             step += 1
             done = spent(step)
             progress.reach(round(done), loss=record["loss"])
-            due = time.monotonic() - saved >= settings.checkpoint_seconds or done >= limit
-            if _everyone_agrees(due, accelerator):
+            began = time.monotonic()
+            if _everyone_agrees(began - saved >= pause or done >= limit, accelerator):
                 save(step)
                 saved = time.monotonic()
+                pause = settings.checkpoint_seconds and max(settings.checkpoint_seconds, (saved - began) / SAVING_SHARE)
 
     total = _over_processes(ledger, accelerator)
     total.flops = round(total.spent("forwards")) * policy.forward_flops(encoded.condition([""]))
@@ -163,9 +157,9 @@ def training_step(
     policy.layout.sum_gradients(tensors)
 
     # Diagnostics of the global batch, and the two checks that come before the step.
-    record = _diagnose(outputs, settings.batch, policy.process.train_timesteps, accelerator)
+    record = diagnose(outputs, settings.batch, policy.process.train_timesteps, accelerator)
     if step == 0:
-        _check_start(algorithm, record)
+        check_start(algorithm, settings, record)
     norm = policy.layout.whole(torch.nn.utils.clip_grad_norm_(tensors, settings.clip_norm)).item()
     if not math.isfinite(norm):
         raise DivergedError(f"the gradient is not finite at step {step}; lower the learning rate or raise beta")
@@ -194,89 +188,11 @@ def accumulate(
     survey = survey_batch(algorithm, policy, batches(), settings.batch, accelerator)
     for batch in batches():
         output = algorithm.step(dataclasses.replace(batch, survey=survey), policy)
-        _check_losses(output, batch, step)
+        check_losses(output, batch, step)
         policy.layout.together("backward")
         (output.losses.sum() / settings.batch).backward()
         outputs.append(dataclasses.replace(output, losses=output.losses.detach()))
     return outputs
-
-
-def micro_batches(
-    data: PreferenceData,
-    encoded: EncodedData,
-    settings: TrainingSettings,
-    seed: int,
-    step: int,
-    accelerator: Accelerator,
-) -> Iterator[PairBatch]:
-    """This process's share of the global batch of a step, cut into micro-batches of pictures of one size."""
-    rows = batch_rows(len(data), settings.batch, seed, step)
-    by_size: dict[Size, list[int]] = {}
-    for place in range(accelerator.process_index, settings.batch, accelerator.num_processes):
-        by_size.setdefault(encoded.size(rows[place]), []).append(place)
-    for places in by_size.values():
-        for piece in pieces(len(places), settings.micro_batch):
-            yield make_batch(
-                data, encoded, rows, places[piece], settings.caption_dropout, seed, step, accelerator.device,
-                settings.picture_size,
-            )  # fmt: skip
-
-
-def make_batch(
-    data: PreferenceData,
-    encoded: EncodedData,
-    rows: Sequence[int],
-    places: Sequence[int],
-    caption_dropout: float,
-    seed: int,
-    step: int,
-    device: torch.device,
-    picture_size: PictureSize = "true",
-) -> PairBatch:
-    """Some rows of a global batch as latents, the preferred image first; a caption is dropped for all its images alike.
-
-    Args:
-        rows: row numbers of the global batch in the data.
-        places: which of them this batch holds.
-    """
-    mine = [rows[place] for place in places]
-    draws = Draws(seed, step, mine, [rows[:place].count(rows[place]) for place in places])
-    candidates = encoded.latents(mine).to(device)
-    label = torch.from_numpy(data.preference_0[mine]).to(device, torch.float32)
-    other = candidates.shape[1] - 1
-    swapped = label < 0.5
-    every = torch.arange(len(mine), device=device)
-    dropped = (draws.uniform("caption dropout") < caption_dropout).tolist()
-    captions = ["" if drop else data.captions[row] for row, drop in zip(mine, dropped, strict=True)]
-
-    def told(embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Embeddings (B, ...) with size and crop of every candidate, (B, K, ...)."""
-        sides = range(candidates.shape[1])
-        each = [{**embeddings, **encoded.picture_condition(mine, [side] * len(mine), picture_size)} for side in sides]
-        return {name: torch.stack([one[name] for one in each], dim=1).to(device) for name in each[0]}
-
-    def facts(columns: Mapping[str, NDArray[np.floating[Any]]]) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(value[mine]).to(device, torch.float32) for name, value in columns.items()}
-
-    winner, loser = torch.where(swapped, other, 0), torch.where(swapped, 0, other)
-    condition = told(encoded.condition(captions))
-    return PairBatch(
-        winner=candidates[every, winner],
-        loser=candidates[every, loser],
-        candidates=candidates,
-        condition={name: value[every, winner] for name, value in condition.items()},
-        loser_condition={name: value[every, loser] for name, value in condition.items()},
-        candidate_condition=condition,
-        tell_unconditional=lambda: told(encoded.negative(len(mine))),
-        winner_place=winner,
-        loser_place=loser,
-        preference=torch.where(swapped, 1 - label, label),
-        scores=facts(data.scores),
-        columns=facts(data.columns),
-        index=tuple(mine),
-        place=tuple(places),
-        draws=draws,
-    )
 
 
 @torch.no_grad()
@@ -300,34 +216,6 @@ def survey_batch(
     return summed
 
 
-def _check_losses(output: StepOutput, batch: PairBatch, step: int) -> None:
-    if output.losses.shape != (len(batch.index),):
-        raise ValueError(
-            f"an algorithm must return one loss a pair, not a tensor of shape {tuple(output.losses.shape)}"
-        )
-    bad = (~torch.isfinite(output.losses)).nonzero().flatten().tolist()
-    if bad:
-        pair, t = batch.index[bad[0]], output.timesteps[bad[0]].item()
-        raise DivergedError(
-            f"the loss is {output.losses[bad[0]].item()} at step {step} (pair {pair}, t = {t}); the last checkpoint is good: "
-            "lower the learning rate or raise beta"
-        )
-
-
-def _check_start(algorithm: Algorithm, record: dict[str, float]) -> None:
-    margin = record.get("margin")
-    if margin:
-        raise DivergedError(
-            f"at step 0 policy and reference are the same, but the margin is {margin}; "
-            "the reference does not see what the policy sees"
-        )
-    expected = algorithm.initial_loss
-    if expected is not None and not math.isclose(record["loss"], expected, rel_tol=1e-5):
-        raise DivergedError(
-            f"the loss at step 0 is {record['loss']}, but identical policy and reference must give {expected}"
-        )
-
-
 def _over_processes(ledger: Ledger, accelerator: Accelerator) -> Ledger:
     counts = torch.tensor([getattr(ledger, name) for name in COUNTS], dtype=torch.int64, device=accelerator.device)
     summed = accelerator.reduce(counts, reduction="sum").tolist()
@@ -338,21 +226,3 @@ def _everyone_agrees(wish: bool, accelerator: Accelerator) -> bool:
     """The main process decides for all, since clocks differ and saving is collective."""
     flag = torch.tensor(float(wish and accelerator.is_main_process), device=accelerator.device)
     return bool(accelerator.reduce(flag, reduction="sum").item())
-
-
-def _diagnose(outputs: Sequence[StepOutput], batch: int, times: int, accelerator: Accelerator) -> dict[str, Any]:
-    """Means over the global batch of the loss and of every log, in all and by bucket of t."""
-    columns = {"loss": torch.cat([output.losses.detach() for output in outputs])}
-    for name in outputs[0].logs:
-        columns[name] = torch.cat([output.logs[name] for output in outputs])
-    bucket = torch.cat([output.timesteps for output in outputs]) * TIME_BUCKETS // times
-    hits = torch.nn.functional.one_hot(bucket.long(), TIME_BUCKETS).double()
-    sums = torch.stack([*(column.double() @ hits for column in columns.values()), hits.sum(0)])
-    sums = accelerator.reduce(sums, reduction="sum")
-    counts = sums[-1]
-    means: dict[str, Any] = {name: (row.sum() / batch).item() for name, row in zip(columns, sums, strict=False)}
-    return means | {"by_timestep": {name: _means(row, counts) for name, row in zip(columns, sums, strict=False)}}
-
-
-def _means(sums: Tensor, counts: Tensor) -> list[float | None]:
-    return [total / count if count else None for total, count in zip(sums.tolist(), counts.tolist(), strict=True)]

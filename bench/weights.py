@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from bench.architecture import check_fits
+from bench.architecture import check_fits, loaded_files
 from bench.errors import UserError
 from bench.files import read_json
+from bench.models.component import files_digest
 from bench.models.family import ModelFamily
 from bench.protocol import WeightsRecord
 from bench.registry import nearest
-from bench.released import COMPONENTS, find_released
+from bench.released import COMPONENTS, check_process, find_released
 from bench.runs import BASE, RELEASED, RunFolder, base_folder, find_runs
 
 
@@ -59,28 +59,29 @@ def run_weights(runs: Path, run: RunFolder) -> Weights:
     record = WeightsRecord(
         title=run.title,
         source=run.folder.resolve().relative_to(runs.resolve()).as_posix(),
-        digest=files_digest(run.weights),
+        digest=files_digest(loaded_files(run.weights)),
         seed=config["seed"],
         trained_on=tuple(config["trained_on"]),
     )
     return Weights(record, run, config, run.weights)
 
 
-def released_weights(runs: Path, model: str, typed: str, name: str | None, network: nn.Module) -> Weights:
+def released_weights(runs: Path, model: str, typed: str, name: str | None, base: ModelFamily) -> Weights:
     """Weights that others released: a diffusers denoiser, the denoiser of a pipeline, or adapters of it.
 
     Args:
         typed: a folder, a safetensors file or a hub id.
         name: what tables call them; None is the name of the folder, file or repository.
-        network: the base model's denoiser.
+        base: the base model.
 
     Raises:
-        UserError: no such weights, none in safetensors, or weights of another architecture.
+        UserError: no such weights, none in safetensors, or weights of another architecture or for another forward process.
     """
     place = find_released(typed)
-    check_fits(place, network, model)
+    check_fits(place, base.network, model)
+    check_process(place, typed, base, model)
     title = name or (_place_name(place) if Path(typed).exists() else typed.rpartition("/")[2])
-    record = WeightsRecord(title=title, source=typed, digest=files_digest(place))
+    record = WeightsRecord(title=title, source=typed, digest=files_digest(loaded_files(place)))
     config = {
         "model": model, "algorithm": RELEASED, "title": title, "name": title, "source": typed,
         "resolved": {"weights": record.digest},
@@ -129,16 +130,6 @@ def is_run(folder: Path) -> bool:
     """Whether a folder holds a run; a diffusers component has a ``config.json`` too."""
     path = folder / "config.json"
     return path.is_file() and "schema" in read_json(path)
-
-
-def files_digest(place: Path) -> str:
-    """SHA-256 of a file, or over the safetensors files of a folder in order of their names, shortened to 16 hex digits."""
-    total = hashlib.sha256()
-    for path in [place] if place.is_file() else sorted(place.glob("*.safetensors")):
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                total.update(chunk)
-    return total.hexdigest()[:16]
 
 
 def _place_name(place: Path) -> str:

@@ -163,7 +163,7 @@ def _score(score: Score | None, metric: MetricRecord, usual: int) -> Cell:
 def _cost(report: Report) -> Grid:
     return Grid(
         "Cost of one training run",
-        ("pairs", "policy forwards", "reference forwards", "seconds", "peak memory"),
+        ("pairs", "policy forwards", "reference forwards", "device seconds", "peak memory"),
         tuple((row.label, _cost_cells(row.cost)) for row in report.rows if row.cost is not None),
     )
 

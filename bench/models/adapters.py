@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from bench.architecture import ALPHA, DENOISERS, SHARED, adapter_names, header_shapes, weights_file
+from bench.architecture import ALPHA, adapter_names, loaded_files, without_denoiser
 from bench.errors import UserError
 from bench.files import replace_file
 from bench.models.folder import check_finite
@@ -33,7 +34,7 @@ def save_adapters(network: nn.Module, folder: Path, name: str) -> None:
 
 
 def load_adapters(base: nn.Module, place: Path, name: str) -> nn.Module:
-    """A copy of ``base`` with adapters, in either layout, with or without the denoiser's name in front.
+    """A copy of ``base`` with adapters, in either layout, with their alphas, with or without the denoiser's name in front.
 
     Args:
         place: a safetensors file, or a folder that holds one.
@@ -43,34 +44,47 @@ def load_adapters(base: nn.Module, place: Path, name: str) -> nn.Module:
         UserError: the place holds no adapters for this network, or one that is not finite.
     """
     network: Any = copy.deepcopy(base)
-    file, names = weights_file(place), header_shapes(place)
-    if any(key.startswith(SHARED) for key in names):
-        network.load_lora_adapter(from_shared_layout(read_tensors(file), base), prefix=None)
-    else:
-        prefix = name if any(key.startswith(DENOISERS) for key in names) else None
-        network.load_lora_adapter(file.parent, weight_name=file.name, prefix=prefix, use_safetensors=True)
-    if not getattr(network, "peft_config", None):
+    [file] = loaded_files(place)
+    tensors = read_tensors(file)
+    adapters = plain_adapters(tensors, base)
+    layers = {layer for layer, _ in base.named_modules()}
+    if not adapters or not {key.rpartition(".lora_")[0] for key in adapters} <= layers:
         raise UserError(f"{place} holds no adapters for a {name}; give the folder of a trained network")
+    # A header beside alphas says the same again.
+    header = None if any(key.endswith(ALPHA) for key in tensors) else _stated_config(file)
+    network.load_lora_adapter(adapters, prefix=None, metadata=header)
     check_finite(network, place)
     return network.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
-def from_shared_layout(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Adapters in diffusers' layout, their alphas worked into the second factor.
+def plain_adapters(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Adapters in diffusers' layout without the denoiser in front, in float32, their alphas worked into the second factor.
 
     Args:
-        tensors: of the layout that user interfaces share; an adapter of rank r acts with the factor alpha / r, or 1 without.
+        tensors: of either layout; an adapter of rank r with an alpha acts with the factor alpha / r, and with 1 without.
         network: whose layers they change.
     """
     plainly = adapter_names(tensors, network)
-    values = {plainly[name]: value for name, value in tensors.items()}
-    named = {}
+    values = {plainly[name]: value.float() for name, value in tensors.items()}
+    adapters = {}
     for name, value in values.items():
         alpha = values.get(f"{name.removesuffix('.lora_B.weight')}{ALPHA}")
         scaled = value if alpha is None else value * (float(alpha) / value.shape[1])
         if not name.endswith(ALPHA):
-            named[name] = scaled
-    return named
+            adapters[name] = scaled
+    return adapters
+
+
+def _stated_config(file: Path) -> dict[str, Any] | None:
+    """PEFT's configuration of the denoiser's adapters, alphas among it, which diffusers can leave in a file's header."""
+    from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        header = opened.metadata() or {}
+    stated: dict[str, Any] = json.loads(header.get(LORA_ADAPTER_METADATA_KEY, "{}"))
+    plainly = {without_denoiser(field): value for field, value in stated.items()}
+    return {field: value for field, value in plainly.items() if "." not in field} or None
 
 
 def export_adapters(trained: Path, output: Path) -> None:

@@ -35,29 +35,28 @@ SDXL = ModelCard(
     note="1024x1024, CreativeML OpenRAIL++-M; needs the hub, --data and --prompts",
 )
 
-SD3 = ModelCard(
-    title="Stable Diffusion 3 Medium",
-    family=StableDiffusion3,
-    source="stabilityai/stable-diffusion-3-medium-diffusers",
-    generation=GenerationSettings(
-        scheduler=FLOW, steps=28, guidance_scale=7.0, height=1024, width=1024, precision="bf16"
-    ),
-    architecture=str(ARCHITECTURES / "sd3"),
-    metrics=METRICS,
-    note="1024x1024, Stability AI Community License, gated: accept it on the hub and log in; needs --data and --prompts",
+
+def _stable_diffusion_3(title: str, source: str, architecture: str, *, steps: int, guidance_scale: float) -> ModelCard:
+    return ModelCard(
+        title=title,
+        family=StableDiffusion3,
+        source=source,
+        generation=GenerationSettings(
+            scheduler=FLOW, steps=steps, guidance_scale=guidance_scale, height=1024, width=1024, precision="bf16"
+        ),
+        architecture=str(ARCHITECTURES / architecture),
+        metrics=METRICS,
+        recipe=StableDiffusion3.recipe,
+        note="1024x1024, Stability AI Community License, gated: accept it on the hub and log in; needs --data and --prompts",
+    )
+
+
+SD3 = _stable_diffusion_3(
+    "Stable Diffusion 3 Medium", "stabilityai/stable-diffusion-3-medium-diffusers", "sd3", steps=28, guidance_scale=7.0
 )
 
-SD35 = ModelCard(
-    title="Stable Diffusion 3.5 Medium",
-    family=StableDiffusion3,
-    source="stabilityai/stable-diffusion-3.5-medium",
-    generation=GenerationSettings(
-        scheduler=FLOW, steps=40, guidance_scale=4.5, height=1024, width=1024, precision="bf16"
-    ),
-    architecture=str(ARCHITECTURES / "sd35"),
-    metrics=METRICS,
-    recipe="sd3",
-    note="1024x1024, Stability AI Community License, gated: accept it on the hub and log in; needs --data and --prompts",
+SD35 = _stable_diffusion_3(
+    "Stable Diffusion 3.5 Medium", "stabilityai/stable-diffusion-3.5-medium", "sd35", steps=40, guidance_scale=4.5
 )
 
 FLUX = ModelCard(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.architecture import header_shapes, holds_adapters
+from bench.architecture import header_shapes, holds_adapters, loaded_files
 from bench.errors import UserError
 from bench.images import together
 from bench.models.adapters import load_adapters, read_tensors, save_adapters
@@ -70,8 +70,10 @@ class DiffusersFamily(ModelFamily):
 
     @functools.cached_property
     def process(self) -> Process:
-        tokens = self._tokens(self.latent_shape(self.resolution, self.resolution))
-        return build_process(self.scheduler_config, tokens)
+        return self.process_of(self.scheduler_config)
+
+    def process_of(self, scheduler: Mapping[str, Any]) -> Process:
+        return build_process(scheduler, self._tokens(self.latent_shape(self.resolution, self.resolution)))
 
     @functools.cached_property
     def scheduler_config(self) -> Mapping[str, Any]:
@@ -171,12 +173,13 @@ class DiffusersFamily(ModelFamily):
             network.save_pretrained(folder, safe_serialization=True)
 
     def load_trained(self, folder: Path) -> nn.Module:
+        if holds_adapters(header_shapes(folder)):
+            return load_adapters(self.network, folder, self.network_name)
         if (folder / "config.json").exists():
             kind = self._folder.component_class(self.network_name)
             return arranged(load_weights(kind, folder, self._device))
-        if folder.is_file() and not holds_adapters(header_shapes(folder)):
-            return with_weights(self.network, folder)
-        return load_adapters(self.network, folder, self.network_name)
+        [file] = loaded_files(folder)
+        return with_weights(self.network, file)
 
     def start_from(self, folder: Path) -> None:
         network: Any = self.load_trained(folder)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.errors import UserError
 from bench.models.framing import Framing
-from bench.process import Process
+from bench.process import Process, build_process
 from bench.protocol import GenerationSettings
 
 
@@ -67,6 +67,14 @@ class ModelFamily(abc.ABC):
     @abc.abstractmethod
     def process(self) -> Process:
         """Its forward process, at its resolution."""
+
+    def process_of(self, scheduler: Mapping[str, Any]) -> Process:
+        """The forward process of a diffusers scheduler's configuration, at the model's resolution.
+
+        Raises:
+            UserError: it describes none that is known here.
+        """
+        return build_process(scheduler)
 
     @property
     @abc.abstractmethod

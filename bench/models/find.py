@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bench import registry
 from bench.errors import UserError
+from bench.hub import HUB_ID
 from bench.models.card import ModelCard
 from bench.models.cards import METRICS
 from bench.models.family import ModelFamily
@@ -103,7 +104,7 @@ def _source(typed: str) -> str:
     folder = Path(typed)
     if folder.is_dir():
         return str(folder.resolve())
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", typed):
+    if HUB_ID.fullmatch(typed):
         return typed
     if "/" in typed:
         raise UserError(

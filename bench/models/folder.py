@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import inspect
 import json
 from collections.abc import Sequence
@@ -14,13 +12,12 @@ import torch
 from torch import nn
 
 from bench.errors import UserError
-from bench.hub import HUB_ID, hub_folder
+from bench.hub import HUB_ID, hub_model
+from bench.models.component import component_weights, files_digest
 
 INDEX = "model_index.json"
+SCHEDULER = "scheduler_config.json"
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
-VARIANTS = ("*.fp16[.-]*", "*.bf16[.-]*", "*.non_ema.*")
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 class PipelineFolder:
@@ -71,7 +68,7 @@ class PipelineFolder:
 
     def digest(self, component: str) -> str:
         """SHA-256 over the weights of a component, shortened to 16 hex digits."""
-        return weights_digest(self._folder(component))
+        return files_digest(component_weights(self._folder(component)).files)
 
     def load_model(self, component: str, device: torch.device) -> Any:
         """A network of the pipeline, frozen and in float32.
@@ -87,12 +84,7 @@ class PipelineFolder:
         Raises:
             UserError: the component is missing or incomplete.
         """
-        folder = self._folder(component)
-        try:
-            return self.component_class(component).from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{folder} cannot be loaded ({reason}); fetch the model again") from error
+        return load_part(self.component_class(component), self._folder(component))
 
     def component_class(self, component: str) -> Any:
         if not self.holds(component):
@@ -119,6 +111,32 @@ def _library(name: str) -> Any:
     return {"diffusers": diffusers, "transformers": transformers}.get(name)
 
 
+def load_part(kind: Any, folder: Path) -> Any:
+    """A tokenizer or a scheduler from its folder.
+
+    Raises:
+        UserError: it is incomplete.
+    """
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{folder} cannot be loaded ({reason}); fetch the model again") from error
+
+
+def load_scheduler_config(folder: Path) -> dict[str, Any]:
+    """Configuration of the scheduler that a folder holds, with the defaults of its class.
+
+    Raises:
+        UserError: it is incomplete, or of no class of diffusers.
+    """
+    stated = json.loads((folder / SCHEDULER).read_text())
+    kind = getattr(_library("diffusers"), stated.get("_class_name", ""), None)
+    if kind is None:
+        raise UserError(f"{folder}: the scheduler {stated.get('_class_name')!r} is not known here")
+    return dict(load_part(kind, folder).config)
+
+
 def load_weights(kind: Any, folder: Path, device: torch.device) -> Any:
     """A diffusers or transformers network from a folder with safetensors weights, frozen and in float32.
 
@@ -126,9 +144,13 @@ def load_weights(kind: Any, folder: Path, device: torch.device) -> Any:
         UserError: a part of the weights is missing, or a weight is not finite.
     """
     quiet()
-    weights_files(folder)
     network, report = kind.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
+        folder,
+        dtype=torch.float32,
+        variant=component_weights(folder).variant,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
     )
     if report["missing_keys"]:
         first = min(report["missing_keys"])
@@ -151,69 +173,6 @@ def check_finite(network: nn.Module, folder: Path) -> None:
     for name, parameter in network.named_parameters():
         if not torch.isfinite(parameter).all():
             raise UserError(f"{folder}: the weight {name} is not finite; the file is damaged or its training diverged")
-
-
-def weights_files(folder: Path) -> list[Path]:
-    """The safetensors files of a component, one or several shards, each whole.
-
-    Raises:
-        UserError: there are none, one is missing or cut short, or they are pickled.
-    """
-    shards = [name for index in folder.glob("*.safetensors.index.json") for name in _shard_names(index)]
-    files = [folder / name for name in sorted(set(shards))] or [
-        folder / name for name in WEIGHTS if (folder / name).exists()
-    ]
-    if not files:
-        raise UserError(f"{folder} {_why_no_weights(folder)}")
-    for file in files:
-        _check_whole(file)
-    return files
-
-
-def _shard_names(index: Path) -> set[str]:
-    names: set[str] = set(json.loads(index.read_text())["weight_map"].values())
-    return names
-
-
-def _why_no_weights(folder: Path) -> str:
-    pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
-    if pickled:
-        return (
-            f"holds pickled weights ({pickled[0]}), which can run code when they are loaded; "
-            "if you trust them, convert them to safetensors with save_pretrained"
-        )
-    others = sorted(path.name for path in folder.glob("*.safetensors"))
-    if others:
-        return f"holds only {others[0]}; save the model without a variant, as {' or '.join(WEIGHTS)}"
-    return "holds no safetensors weights; the download is incomplete, fetch the model again"
-
-
-def _check_whole(file: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-    except (FileNotFoundError, SafetensorError) as error:
-        state = "cut short" if file.exists() else "missing"
-        raise UserError(f"{file} is {state}; the download is incomplete, fetch the model again") from error
-
-
-def weights_digest(folder: Path) -> str:
-    """SHA-256 over the safetensors files of a component, shortened to 16 hex digits."""
-    files = weights_files(folder)
-    return _digest(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
-
-
-@functools.cache
-def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
-    """One process asks for the same gigabytes several times; sizes and times are in the key so that a change is seen."""
-    digest = hashlib.sha256()
-    for file, _, _ in files:
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()[:16]
 
 
 def read_index(source: str) -> dict[str, Any]:
@@ -240,4 +199,4 @@ def fetch(source: str, patterns: Sequence[str]) -> Path:
     if not HUB_ID.fullmatch(source):
         raise UserError(f"model folder {source!r} does not exist; give a diffusers folder or a hub id")
     complaint = f"model {source!r} is neither a folder here nor can it be had from the hub"
-    return hub_folder(source, patterns, kind="model", complaint=complaint, ignore=VARIANTS)
+    return hub_model(source, patterns, complaint=complaint)

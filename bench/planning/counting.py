@@ -10,13 +10,14 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from bench.algorithm import Algorithm, Condition, Need, TrainingSettings
+from bench.batches import micro_batches
 from bench.data.preferences import PreferenceData
 from bench.layout import Replicated
 from bench.ledger import COUNTS, Ledger
 from bench.models.family import ModelFamily
 from bench.planning.material import BlankEncoding
 from bench.policy import Policy
-from bench.training import accumulate, micro_batches
+from bench.training import accumulate
 
 PAIRS = 512
 """Pairs that are counted: how often an inversion asks depends on the times drawn."""

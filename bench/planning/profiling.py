@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 
 from bench.algorithm import Algorithm, Condition, Need, TrainingSettings
+from bench.batches import micro_batches
 from bench.flops import FlopCounter
 from bench.ledger import Ledger
 from bench.models.family import ModelFamily
@@ -23,7 +24,7 @@ from bench.planning.clock import Clock
 from bench.planning.live import Meter
 from bench.planning.material import BlankEncoding, prepared_data, text_shapes
 from bench.planning.observed import ObservedPolicy
-from bench.training import build_optimizer, micro_batches, training_step
+from bench.training import build_optimizer, training_step
 
 CPU_SIDE, CUDA_SIDE = 1024, 8192
 """Side of the square matrices whose product is the ceiling."""

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from bench.algorithm import Algorithm, Condition, Need, TrainingSettings
+from bench.batches import micro_batches
 from bench.data.preferences import PreferenceData
 from bench.ledger import COUNTS, Ledger
 from bench.models.family import ModelFamily
@@ -23,7 +24,7 @@ from bench.planning.live import network_tensors, tensor_bytes
 from bench.planning.material import BlankEncoding
 from bench.planning.observed import ObservedPolicy
 from bench.planning.stage import Stage
-from bench.training import accumulate, micro_batches
+from bench.training import accumulate
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

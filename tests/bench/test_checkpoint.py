@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.checkpoint import Parameters, TrainingState, checkpoints, load_checkpoint, save_checkpoint
+from bench.errors import UserError
 from bench.layout import Replicated
 from bench.ledger import Ledger
 
@@ -114,6 +115,14 @@ def test_a_checkpoint_that_a_crash_left_half_written_is_not_taken(tmp_path: Path
     (half / "state.safetensors").write_bytes(b"half")
     assert load(tmp_path, loaded, Ledger()) == 5
     assert_equal(saved, loaded)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    save(tmp_path, 5, fresh(0), Ledger())
+    file = tmp_path / "step-00000005" / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"step-00000005/state\.safetensors cannot be read .* delete .*step-00000005"):
+        load(tmp_path, fresh(1), Ledger())
 
 
 def test_only_safetensors_are_written(tmp_path: Path) -> None:

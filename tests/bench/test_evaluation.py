@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from workshop import Brightness
 
 from bench import Metric, UserError
-from bench.evaluation import evaluate, evaluation_noise
+from bench.evaluation import Scorer, evaluate, evaluation_noise
 from bench.guidance import Networks
 from bench.models.stable_diffusion import StableDiffusion
 from bench.protocol import GenerationSettings, Protocol, Variant, WeightsRecord, prompts_digest
@@ -31,6 +32,16 @@ class Broken(Brightness):
         return self.answer[: len(images)]
 
 
+def protocol_of(model: StableDiffusion, prompts: list[str]) -> Protocol:
+    return Protocol(
+        model="micro",
+        base_weights=model.digest,
+        prompts=prompts_digest(prompts),
+        prompt_count=len(prompts),
+        generation=SETTINGS.model_copy(update={"height": model.resolution, "width": model.resolution}),
+    )
+
+
 def judge(
     folder: Path,
     model: StableDiffusion,
@@ -39,16 +50,12 @@ def judge(
     name: str = "brightness",
     variant: Variant | None = None,
 ) -> Evaluation:
-    protocol = Protocol(
-        model="micro",
-        base_weights=model.digest,
-        prompts=prompts_digest(prompts),
-        prompt_count=len(prompts),
-        generation=SETTINGS.model_copy(update={"height": model.resolution, "width": model.resolution}),
-    )
+    protocol = protocol_of(model, prompts)
     place = RunFolder(folder).evaluation(protocol.signature)
     networks = Networks.single(model.network)
-    return evaluate(place, "micro", lambda: networks, model, protocol, variant, prompts, {name: metric})
+    return evaluate(
+        place, "micro", lambda: networks, model, protocol, variant, prompts, {name: Scorer(lambda: metric, prompts)}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +128,9 @@ def test_ten_thousand_prompts_are_continued_where_they_stopped(model: StableDiff
         return Networks.single(model.network)
 
     def go_on() -> Evaluation:
-        return evaluate(place, "micro", load, model, protocol, None, prompts, {"brightness": Brightness()})
+        return evaluate(
+            place, "micro", load, model, protocol, None, prompts, {"brightness": Scorer(Brightness, prompts)}
+        )
 
     go_on()
     assert [path.stat().st_mtime_ns for path in made] == before
@@ -222,6 +231,29 @@ def test_another_metric_later_keeps_the_earlier_ones_even_when_it_fails(model: S
     before = evaluation.scores.stat().st_mtime_ns
     judge(tmp_path, model, ["a", "b"], Brightness())
     assert evaluation.scores.stat().st_mtime_ns == before
+
+
+def test_metrics_are_in_memory_one_at_a_time_and_not_at_all_when_nothing_is_left_to_score(
+    model: StableDiffusion, tmp_path: Path
+) -> None:
+    loaded: list[weakref.ref[Metric]] = []
+
+    def load() -> Metric:
+        assert not any(reference() for reference in loaded), "the one before is still there"
+        metric = Brightness()
+        loaded.append(weakref.ref(metric))
+        return metric
+
+    prompts = ["a", "b"]
+    scorers = {name: Scorer(load, prompts) for name in ("first", "second")}
+    protocol = protocol_of(model, prompts)
+    place = RunFolder(tmp_path).evaluation(protocol.signature)
+    networks = Networks.single(model.network)
+    evaluate(place, "micro", lambda: networks, model, protocol, None, prompts, scorers)
+    assert place.done
+    assert len(loaded) == 4  # each to be described, and to score
+    evaluate(place, "micro", lambda: networks, model, protocol, None, prompts, scorers)
+    assert len(loaded) == 4
 
 
 def test_a_metric_learns_of_the_protocols_prompts(model: StableDiffusion, tmp_path: Path) -> None:

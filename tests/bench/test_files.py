@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UserError
-from bench.files import append_lines, keep_lines, read_json, read_lines, replace_file, replace_folder, write_json
+from bench.files import (
+    append_lines,
+    keep_lines,
+    read_json,
+    read_lines,
+    replace_file,
+    replace_folder,
+    space_checked,
+    write_json,
+)
 
 
 def fail_half_way(path: Path) -> None:
@@ -110,6 +119,12 @@ class TestLines:
         append_lines(file, ['{"step": 1}', '{"step": 2}'])
         assert [record["step"] for record in read_lines(file)] == [0, 1, 2]
 
+    @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\r", "\x1e"])
+    def test_a_text_may_hold_any_separator_of_lines(self, tmp_path: Path, separator: str) -> None:
+        records = [{"prompt": f"a bee{separator}on red"}, {"prompt": "a cat"}]
+        append_lines(tmp_path / "a.jsonl", [json.dumps(record, ensure_ascii=False) for record in records])
+        assert read_lines(tmp_path / "a.jsonl") == records
+
     def test_a_file_that_is_not_there_holds_no_records(self, tmp_path: Path) -> None:
         assert read_lines(tmp_path / "log.jsonl") == []
 
@@ -150,3 +165,11 @@ def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"x": object()})
     assert read_json(tmp_path / "a.json") == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError, OSError])
+def test_a_full_disk_that_only_the_text_of_an_error_tells_is_one_sentence(error: type[Exception]) -> None:
+    with pytest.raises(UserError, match="the disk is full: cache could not be written"), space_checked(Path("cache")):
+        raise error("Data processing error: IO Error: No space left on device (os error 28)")
+    with pytest.raises(error, match="Timer expired"), space_checked(Path("cache")):
+        raise error("IO Error: Timer expired (os error 62)")

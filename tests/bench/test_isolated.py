@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from bench import Environment, IsolatedMetric, MetricInfo, UserError
-from bench.evaluation import evaluate
+from bench.evaluation import Scorer, evaluate
 from bench.guidance import Networks
 from bench.isolated.environment import BuiltEnvironment, built, cache_folder, interpreter
 from bench.isolated.worker import WorkerError
@@ -347,8 +347,9 @@ def test_no_wrong_score_enters_a_record(made: Make, source: str, micro_model: Pa
     )
     evaluation = RunFolder(tmp_path / "run").evaluation(protocol.signature)
     networks = Networks.single(model.network)
+    scorer = Scorer(lambda: made(source), prompts)
     with pytest.raises(UserError):
-        evaluate(evaluation, "micro", lambda: networks, model, protocol, None, prompts, {"width": made(source)})
+        evaluate(evaluation, "micro", lambda: networks, model, protocol, None, prompts, {"width": scorer})
     assert not evaluation.done
     records = evaluation.score_records()
     assert [record["prompt_index"] for record in records] == list(range(32))

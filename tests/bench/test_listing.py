@@ -8,7 +8,9 @@ from pydantic import Field
 from rich.console import Console
 
 from bench import Algorithm, AlgorithmInfo, PairBatch, Recipe, StepOutput, UserError, registry
-from bench.listing import details, show, show_entry, statements
+from bench.algorithm import TrainingSettings
+from bench.kinds import KINDS
+from bench.listing import details, show, show_entry
 from bench.policy import Policy
 
 
@@ -27,11 +29,7 @@ class Bracketed(Algorithm):
         raise AssertionError("never stepped")
 
 
-class Listed:
-    """A registry of one."""
-
-    def get(self, name: str) -> type[Algorithm]:
-        return Bracketed
+statements_of = KINDS["algorithms"].statements
 
 
 def printed(thing: Any) -> str:
@@ -43,7 +41,7 @@ def printed(thing: Any) -> str:
 
 
 def test_an_algorithm_states_everything_about_itself() -> None:
-    assert statements(Bracketed) == [
+    assert statements_of(Bracketed) == [
         ("paper", "a 2024 paper"),
         ("formula", "T [phi(c Mw) - phi(c Ml)]"),
         ("status", "[red]reconstructed"),
@@ -55,15 +53,16 @@ def test_an_algorithm_states_everything_about_itself() -> None:
 
 
 def test_brackets_are_text_and_no_markup() -> None:
-    text = printed(details("bracketed", Listed()))  # type: ignore[arg-type]
+    text = printed(details("bracketed", statements_of(Bracketed)))
     for part in ("T [phi(c Mw) - phi(c Ml)]", "[red]reconstructed", "ours [not tuned]"):
         assert part in text
 
 
 @pytest.mark.parametrize("name", list(registry.algorithms))
 def test_every_algorithm_shows_all_of_it_in_100_columns(name: str) -> None:
-    text = printed(details(name, registry.algorithms))
-    for label, statement in statements(registry.algorithms.get(name)):
+    statements = statements_of(registry.algorithms.get(name))
+    text = printed(details(name, statements))
+    for label, statement in statements:
         assert " ".join([*label.split(), *statement.split()]) in text
 
 
@@ -79,16 +78,24 @@ def test_one_entry_alone(capsys: pytest.CaptureFixture[str]) -> None:
         show_entry("algos", "dpo")
 
 
+def test_the_fields_of_training_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    show("training", verbose=False)
+    text = " ".join(capsys.readouterr().out.split())
+    for name, field in TrainingSettings.model_fields.items():
+        assert f"--set {name}=" in text
+        assert " ".join(str(field.description).split()) in text
+
+
 def test_symbols_of_the_formulas_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     show("algorithms", verbose=True)
     assert "M and R their mean squared denoising errors" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_metric_with_an_environment_of_its_own_shows_what_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = dict(statements(registry.metrics.get("hpsv2-official")))
+    shown = dict(KINDS["metrics"].statements(registry.metrics.get("hpsv2-official")))
     assert shown["environment"] == "one of its own, Python 3.11, built when it is first used"
     assert {"torch==2.0.1", "torchvision==0.15.2"} <= set(shown["requirements"].split(", "))
     assert shown["without theirs"] == "hpsv2==1.2.0, image-reward==1.5"
-    assert "environment" not in dict(statements(registry.metrics.get("hpsv2")))
+    assert "environment" not in dict(KINDS["metrics"].statements(registry.metrics.get("hpsv2")))
     show("metrics", verbose=True)
     assert "one of its own, Python 3.11" in " ".join(capsys.readouterr().out.split())

@@ -10,6 +10,7 @@ import torch
 
 from bench.errors import UserError
 from bench.prompts import find_prompts, read_prompts
+from bench.tables import READERS
 from bench.tiny import TINY
 from metrics.gold import Gold
 
@@ -30,6 +31,7 @@ def write(folder: Path, name: str, text: str) -> Path:
         ("p.json", json.dumps([{"prompt": prompt, "metadata": {}} for prompt in PROMPTS])),
         ("p.csv", 'id,prompt\n1,"a bee, red"\n2,"a sign that says ""stop"""\n3,élan 猫\n'),
         ("p.csv", '\ufeffcaption\n"a bee, red"\n"a sign that says ""stop"""\nélan 猫\n'),
+        ("p.csv", ',prompt\n0,"a bee, red"\n1,"a sign that says ""stop"""\n2,élan 猫\n'),  # as pandas writes an index
         ("P.TSV", 'Prompt\tCategory\tNote\na bee, red\tAnimals\t\na sign that says "stop"\tArts\t\nélan 猫\tWorld\t\n'),
         ("p.jsonl", "\n".join(json.dumps({"text": prompt}) for prompt in PROMPTS) + "\n"),
     ],
@@ -41,6 +43,20 @@ def test_prompts_of_a_file_in_their_order(tmp_path: Path, name: str, text: str) 
 def test_captions_of_a_parquet_file(tmp_path: Path) -> None:
     pq.write_table(pa.table({"label_0": [1.0, 0.0, 0.5], "caption": PROMPTS}), tmp_path / "p.parquet")
     assert read_prompts(tmp_path / "p.parquet") == PROMPTS
+
+
+def test_of_a_parquet_file_only_texts_are_read(tmp_path: Path) -> None:
+    columns = {"jpg_0": [b"png"] * 3, "embedding": [[1.0]] * 3, "caption": PROMPTS}
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    assert list(READERS[".parquet"](tmp_path / "p.parquet")[0]) == ["caption"]
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl"])
+def test_a_prompt_may_hold_a_rare_separator_of_lines(tmp_path: Path, name: str, separator: str) -> None:
+    prompts = [f"a bee{separator}on red", "a cat"]
+    lines = prompts if name == "p.txt" else [json.dumps({"prompt": each}, ensure_ascii=False) for each in prompts]
+    assert read_prompts(write(tmp_path, name, "\n".join(lines))) == prompts
 
 
 @pytest.mark.parametrize(

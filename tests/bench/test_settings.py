@@ -4,12 +4,15 @@ import re
 
 import pytest
 
+from algorithms.cpo import CPO
 from algorithms.dpo import DPO
 from algorithms.npo import NPO
 from algorithms.smpo import SmPO
 from bench.algorithm import TrainingSettings
 from bench.errors import UserError
-from bench.settings import parse_budget, parse_overrides, resolve, run_name, without_recipe
+from bench.settings import parse_budget, parse_overrides, recipe_of, resolve, run_name, without_recipe
+
+TRIED = DPO.recipes["tiny"]
 
 
 def test_fields_and_values_are_told_apart_at_the_first_equals_sign() -> None:
@@ -34,6 +37,7 @@ def test_without_a_recipe_the_defaults_hold() -> None:
 def test_defaults_are_said_where_there_is_no_recipe() -> None:
     settings = TrainingSettings(steps=7, batch=16, learning_rate=1e-4)
     assert without_recipe("dpo", DPO, "tiny", settings) is None
+    assert "cpo has no tried recipe for sdxl: ours" in str(without_recipe("cpo", CPO, "sdxl", settings))
     note = without_recipe("dpo", DPO, "nothing-like-it", settings)
     assert note is not None
     assert note.startswith("dpo has no recipe for nothing-like-it (it has for tiny, sd15, sdxl)")
@@ -90,10 +94,23 @@ def test_a_choice_of_the_algorithm_is_refused_by_name() -> None:
 
 
 def test_a_configuration_is_named_after_what_was_changed() -> None:
-    assert run_name({}) == "recipe"
-    assert run_name({"beta": "1"}) == run_name({"beta": "1"})
-    assert run_name({"beta": "1", "steps": "2"}) == run_name({"steps": "2", "beta": "1"})
-    assert len({run_name({}), run_name({"beta": "1"}), run_name({"beta": "2"}), run_name({"steps": "1"})}) == 4
+    assert run_name({}, recipe_of(CPO, "sdxl")) == "untried"
+    assert run_name({}, recipe_of(CPO, "nothing-like-it")) == "defaults"
+    assert run_name({}, TRIED) == "recipe"
+    assert run_name({"micro_batch": "1", "checkpoint_seconds": "600"}, TRIED) == "recipe"
+    assert run_name({"beta": "1"}, TRIED) == run_name({"beta": "1", "compile": "true"}, TRIED)
+    assert run_name({"beta": "1", "steps": "2"}, TRIED) == run_name({"steps": "2", "beta": "1"}, TRIED)
+    assert (
+        len(
+            {
+                run_name({}, TRIED),
+                run_name({"beta": "1"}, TRIED),
+                run_name({"beta": "2"}, TRIED),
+                run_name({"steps": "1"}, TRIED),
+            }
+        )
+        == 4
+    )
 
 
 def test_a_dotted_name_reaches_a_field_of_a_field() -> None:

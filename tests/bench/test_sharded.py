@@ -12,6 +12,8 @@ from launching import TWO, launch, made, weights
 from workshop import Workshop
 
 from bench import registry
+from bench.errors import UserError
+from bench.launch import Split, asked_split
 from bench.runs import RunFolder
 
 FSDP = {"ACCELERATE_USE_FSDP": "true"}  # what `accelerate launch --use_fsdp` sets
@@ -24,6 +26,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "survey": {"algorithm": "kto"},
     "inversion": {"algorithm": "inpo", "fields": {"inversion_steps": 4}},
 }
+STAGE_2 = ("full", "lora", "memory", "inversion")
+"""Which of them run with split gradients and whole weights too."""
 EVERY = {"steps": 2, "batch": 6, "micro_batch": 2, "learning_rate": 1e-4}
 
 Both = Callable[[str], tuple[RunFolder, RunFolder]]
@@ -48,11 +52,14 @@ def both(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Both:
     runs = {folder / "split" / name: settings for name, settings in every.items()}
     done = launch(TWO, workshop, {**runs, folder / "split" / "handed": every["full"]}, **FSDP)
     assert done.returncode == 0, done.stderr
+    runs = {folder / "split" / f"{name}, stage 2": every[name] for name in STAGE_2}
+    done = launch(TWO, workshop, runs, ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_DEEPSPEED_ZERO_STAGE="2")
+    assert done.returncode == 0, done.stderr
     alone(workshop, folder / "split" / "handed", {**every["full"], "steps": 3})
-    return lambda name: (made(folder / "one" / name), made(folder / "split" / name))
+    return lambda name: (made(folder / "one" / name.partition(",")[0]), made(folder / "split" / name))
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, "handed"])
+@pytest.mark.parametrize("name", [*SETTINGS, "handed", *(f"{name}, stage 2" for name in STAGE_2)])
 def test_split_weights_train_as_whole_ones(both: Both, name: str) -> None:
     """Losses to a thousandth: float32 sums in another order.
 
@@ -69,7 +76,7 @@ def test_split_weights_train_as_whole_ones(both: Both, name: str) -> None:
         assert name == "bf16" or joint["loss"] == pytest.approx(lonely["loss"], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["full", "lora", "handed"])
+@pytest.mark.parametrize("name", ["full", "lora", "handed", "full, stage 2", "memory, stage 2"])
 def test_whole_weights_are_saved_and_load_as_ever(workshop: Workshop, both: Both, name: str) -> None:
     """To a twentieth of what the steps moved, as for two processes with whole weights."""
     one, split = both(name)
@@ -87,12 +94,37 @@ def test_whole_weights_are_saved_and_load_as_ever(workshop: Workshop, both: Both
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_split_weights_cost_what_whole_ones_cost(both: Both, name: str) -> None:
-    """But for an inversion, where a process that is done asks in vain until all are."""
+    """Of an inversion too, where a process that is done asks in vain until all are."""
     one, split = (run.ledger() for run in both(name))
-    if name == "inversion":
-        assert split["policy_forwards"] >= one["policy_forwards"]
-    else:
-        assert {key: split[key] for key in COUNTS} == {key: one[key] for key in COUNTS}
+    assert {key: split[key] for key in COUNTS} == {key: one[key] for key in COUNTS}
+
+
+@pytest.mark.parametrize(
+    ("environment", "split"),
+    [
+        ({}, Split.NOTHING),
+        ({"ACCELERATE_USE_FSDP": "true"}, Split.WEIGHTS),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_RESHARD_AFTER_FORWARD": "false"}, Split.GRADIENTS),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_SHARDING_STRATEGY": "SHARD_GRAD_OP"}, Split.GRADIENTS),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, Split.GRADIENTS),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, Split.WEIGHTS),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "0"}, Split.NOTHING),
+    ],
+)
+def test_what_the_launcher_asks_for(environment: dict[str, str], split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert asked_split() is split
+
+
+def test_a_file_of_deepspeed_says_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 3}}')
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(tmp_path / "ds.json"))
+    assert asked_split() is Split.WEIGHTS
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}')
+    with pytest.raises(UserError, match="offload to other memory is not supported"):
+        asked_split()
 
 
 @pytest.mark.parametrize(

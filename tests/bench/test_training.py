@@ -19,11 +19,12 @@ from algorithms.dpo import DPO
 from algorithms.inpo import InPO
 from algorithms.sft import SFT
 from bench import PairBatch, StepOutput, TrainingSettings
+from bench.batches import make_batch
+from bench.diagnostics import DivergedError
 from bench.errors import UserError
 from bench.ledger import Ledger
 from bench.policy import Policy
 from bench.runs import RunFolder
-from bench.training import DivergedError, make_batch
 
 
 class Watched(DPO):

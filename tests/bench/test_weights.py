@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from workshop import Workshop
+from workshop import SD_SCHEDULE, SD_SCHEDULER, Workshop
 
 from bench.errors import UserError
 from bench.models.stable_diffusion import StableDiffusion
@@ -17,6 +18,7 @@ from bench.policy import add_adapters
 from bench.weights import Weights, released_weights
 
 ADAPTERS = "pytorch_lora_weights.safetensors"
+HALF = torch.tensor(0.5)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def model(workshop: Workshop) -> StableDiffusion:
 
 
 def released(folder: Path, model: StableDiffusion, name: str | None = None) -> Weights:
-    return released_weights(folder.parent / "runs", "micro", str(folder), name, model.network)
+    return released_weights(folder.parent / "runs", "micro", str(folder), name, model)
 
 
 def refusal(folder: Path, model: StableDiffusion) -> str:
@@ -81,9 +83,52 @@ def test_adapters_with_and_without_the_pipelines_prefix(
     assert (expected - base).abs().max() > 0.01
 
 
+def pipeline_beside(model: StableDiffusion, folder: Path, scheduler: Any) -> Path:
+    """The denoiser in a pipeline that samples with another scheduler."""
+    saved(model, folder / "unet")
+    scheduler.save_pretrained(folder / "scheduler")
+    return folder
+
+
+@pytest.mark.parametrize("typed", ["pipeline", "denoiser"])
+@pytest.mark.parametrize(
+    ("change", "stated"),
+    [
+        ({"prediction_type": "v_prediction"}, "the prediction type v_prediction, not epsilon"),
+        ({"num_train_timesteps": 100}, "100 training timesteps, not 1000"),
+        ({"beta_end": 0.013}, "another noise schedule"),
+        ({"beta_schedule": "linear"}, "another noise schedule"),
+        ({"prediction_type": "sample"}, "the scheduler's prediction_type 'sample' is not supported"),
+    ],
+)
+def test_a_pipeline_for_another_forward_process_is_refused(
+    model: StableDiffusion, tmp_path: Path, change: dict[str, Any], stated: str, typed: str
+) -> None:
+    from diffusers import DDIMScheduler
+
+    folder = pipeline_beside(model, tmp_path / "theirs", DDIMScheduler(**{**SD_SCHEDULER, **change}))
+    assert stated in refusal(folder if typed == "pipeline" else folder / "unet", model)
+
+
+def test_a_pipeline_that_only_samples_in_another_way_is_taken(model: StableDiffusion, tmp_path: Path) -> None:
+    from diffusers import EulerDiscreteScheduler, PNDMScheduler
+
+    spaced = {**SD_SCHEDULE, "timestep_spacing": "trailing", "steps_offset": 0}
+    for number, scheduler in enumerate((EulerDiscreteScheduler(**spaced), PNDMScheduler(**spaced))):
+        assert released(pipeline_beside(model, tmp_path / str(number), scheduler), model)
+
+
 def test_other_weights_have_another_digest(model: StableDiffusion, micro_model: Path, tmp_path: Path) -> None:
     changed = workshop_copy(model, tmp_path / "changed")
     assert released(changed, model).record.digest != released(micro_model, model).record.digest
+
+
+def test_a_file_that_is_not_loaded_is_no_part_of_the_digest(model: StableDiffusion, tmp_path: Path) -> None:
+    folder = saved(model, tmp_path / "unet")
+    before = released(folder, model).record.digest
+    half = {name: value.half() for name, value in model.network.state_dict().items()}
+    save_file(half, folder / "diffusion_pytorch_model.fp16.safetensors")
+    assert released(folder, model).record.digest == before
 
 
 def workshop_copy(model: StableDiffusion, folder: Path) -> Path:
@@ -121,6 +166,7 @@ def test_another_architecture_is_refused_by_its_first_weight(model: StableDiffus
     ("name", "shape"),
     [
         ("text_encoder.text_model.layers.0.q_proj.lora_A.weight", (2, 16)),  # it trained more than the denoiser
+        ("lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", (2, 16)),  # the same in kohya's layout
         ("lora_unet_mid_block_attn1_to_q.lora_down.weight", (2, 32)),  # another program's layout
         ("unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight", (2, 640)),  # another size
     ],
@@ -130,6 +176,23 @@ def test_adapters_that_do_not_fit_are_refused(
 ) -> None:
     save_file({name: torch.zeros(shape)}, tmp_path / ADAPTERS)
     assert f"{name} {shape[0]}x{shape[1]} is no adapter of the denoiser of 'micro'" in refusal(tmp_path, model)
+
+
+@pytest.mark.parametrize(
+    ("factors", "stated"),
+    [
+        ({"lora_A": (3, 32), "lora_B": (32, 2)}, "has lora_A of rank 3 and lora_B of rank 2"),
+        ({"lora_A": (3, 32)}, "has lora_A of rank 3, and needs two factors of one rank"),
+        ({"lora_B": (32,)}, "lora_B.weight 32 is no adapter"),
+    ],
+)
+def test_factors_that_do_not_fit_each_other_are_refused(
+    model: StableDiffusion, tmp_path: Path, factors: dict[str, tuple[int, ...]], stated: str
+) -> None:
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    tensors = {f"{layer}.{factor}.weight": torch.zeros(shape) for factor, shape in factors.items()}
+    save_file(tensors, tmp_path / ADAPTERS)
+    assert stated in refusal(tmp_path, model)
 
 
 def test_pickled_weights_and_none_at_all(model: StableDiffusion, tmp_path: Path) -> None:
@@ -149,35 +212,54 @@ def test_one_file_of_adapters_whatever_its_name(workshop: Workshop, model: Stabl
     assert one.record.title == "style v2"
     assert one.record.digest == other.record.digest
     assert torch.equal(*(predict(model, each.network(model)) for each in (one, other)))
-    (tmp_path / "lora" / "second.safetensors").write_bytes(file.read_bytes())
-    assert "holds 2 safetensors files; give one of them by its path" in load_refusal(file.parent, model)
+    second = tmp_path / "lora" / "second.safetensors"
+    second.write_bytes(file.read_bytes())
+    sentence = refusal(file.parent, model)
+    assert f"holds 2 safetensors files; give one of them by its path: {second} or {file}" in sentence
 
 
-def test_one_file_of_all_weights(model: StableDiffusion, tmp_path: Path) -> None:
+@pytest.mark.parametrize("typed", ["file", "folder"])
+def test_one_file_of_all_weights(model: StableDiffusion, tmp_path: Path, typed: str) -> None:
     changed = workshop_copy(model, tmp_path / "changed")
-    file = (changed / "diffusion_pytorch_model.safetensors").rename(tmp_path / "theirs.safetensors")
-    loaded = released(file, model).network(model).state_dict()
+    (tmp_path / "theirs").mkdir()
+    file = (changed / "diffusion_pytorch_model.safetensors").rename(tmp_path / "theirs" / "best.safetensors")
+    loaded = released(file if typed == "file" else file.parent, model).network(model).state_dict()
     for name, value in model.network.state_dict().items():
         assert torch.equal(loaded[name], value + 1 if name == "conv_in.bias" else value)
 
 
-def test_adapters_in_the_layout_of_user_interfaces_with_an_alpha(
-    workshop: Workshop, model: StableDiffusion, tmp_path: Path
-) -> None:
+def shared_name(name: str) -> str:
+    """A name in the layout of user interfaces."""
+    layer, _, rest = name.removeprefix("unet.").rpartition(".lora_")
+    factor = {"A.weight": "lora_down.weight", "B.weight": "lora_up.weight"}[rest]
+    return f"lora_unet_{layer.replace('.', '_')}.{factor}"
+
+
+@pytest.mark.parametrize("layout", ["user interfaces", "diffusers", "no prefix", "header"])
+def test_an_alpha_acts_in_every_layout(workshop: Workshop, model: StableDiffusion, tmp_path: Path, layout: str) -> None:
     write_adapters(workshop, tmp_path / "lora", "unet.")
     plain = load_file(tmp_path / "lora" / ADAPTERS)
-    doubled = {name: 2 * value if "lora_B" in name else value for name, value in plain.items()}
-    save_file(doubled, tmp_path / "doubled.safetensors")
-    shared = {}
-    for name, value in plain.items():  # rank 2 with alpha 4: twice as strong
-        layer, factor = name.removesuffix(".weight").rsplit(".", 1)
-        layer = layer.replace("unet.", "lora_unet_").replace(".", "_")
-        shared[f"{layer}.{'lora_up' if factor == 'lora_B' else 'lora_down'}.weight"] = value
-        shared[f"{layer}.alpha"] = torch.tensor(4.0)
-    save_file(shared, tmp_path / "shared.safetensors")
+    weaker = {name: value / 4 if "lora_B" in name else value for name, value in plain.items()}
+    save_file(weaker, tmp_path / "weaker.safetensors")
+    layers = {name.rpartition(".lora_")[0] for name in plain}
+    header = {"format": "pt"}
+    match layout:  # rank 2 with alpha 0.5: a quarter
+        case "user interfaces":
+            stated = {shared_name(name): value for name, value in plain.items()}
+            stated |= {f"lora_unet_{layer.removeprefix('unet.').replace('.', '_')}.alpha": HALF for layer in layers}
+        case "diffusers":
+            stated = {**plain, **{f"{layer}.alpha": HALF for layer in layers}}
+        case "no prefix":
+            stated = {**plain, **{f"{layer}.alpha": HALF for layer in layers}}
+            stated = {name.removeprefix("unet."): value for name, value in stated.items()}
+        case _:
+            stated = plain
+            config = {"unet.r": 2, "unet.lora_alpha": 0.5, "unet.target_modules": ["to_q", "to_k", "to_v", "to_out.0"]}
+            header["lora_adapter_metadata"] = json.dumps(config)
+    save_file({name: value.clone() for name, value in stated.items()}, tmp_path / "stated.safetensors", header)
     one, other = (
         predict(model, released(tmp_path / f"{name}.safetensors", model).network(model))
-        for name in ("doubled", "shared")
+        for name in ("weaker", "stated")
     )
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
     assert (one - predict(model, model.network)).abs().max() > 0.01

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,7 +20,7 @@ PROMPTS = 40  # more than one chunk of the evaluation
 
 @dataclasses.dataclass(frozen=True)
 class CommandLine:
-    """The real command line in a subprocess, in a folder of its own, with little data and few prompts."""
+    """The real command line in a process of its own, in a folder of its own, with little data and few prompts."""
 
     folder: Path
     data: Path
@@ -36,6 +38,8 @@ class CommandLine:
         )  # fmt: skip
 
     def run(self, words: list[str], preexec: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+        if preexec is None and words[:3] == self.arguments():
+            return forked.run(words[3:], self.folder, offline())
         return subprocess.run(
             words, cwd=self.folder, env=offline(), capture_output=True, text=True, check=False, preexec_fn=preexec
         )
@@ -63,6 +67,14 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def command(tmp_path: Path, small_data: tuple[Path, Path]) -> CommandLine:
     return CommandLine(tmp_path, *small_data)
+
+
+@pytest.fixture
+def finished(command: CommandLine, uninterrupted: Path) -> Path:
+    """The folder of the finished run of `CommandLine.train_words`, copied into the command's own folder."""
+    shutil.copytree(uninterrupted, command.folder / "runs")
+    (run,) = command.folder.glob("runs/tiny/dpo/*/seed-0")
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import resource
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,13 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layer = next(name for name in tensors if name.endswith("attn1.to_q.weight"))
     save_file({**tensors, layer: tensors[layer] * 1.5}, unet, {"format": "pt"})
 
+    shutil.copytree(tuned, someone / "velocity")
+    scheduler = json.loads((ASSETS / "model" / "scheduler" / "scheduler_config.json").read_text())
+    (someone / "velocity" / "scheduler").mkdir()
+    (someone / "velocity" / "scheduler" / "scheduler_config.json").write_text(
+        json.dumps({**scheduler, "prediction_type": "v_prediction"})
+    )
+
     rows, columns = tensors[layer].shape
     random = torch.Generator().manual_seed(0)
     adapters = {
@@ -38,6 +47,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (someone / "lora").mkdir()
     save_file(adapters, someone / "lora" / "step-2000.safetensors")
+    shutil.copytree(someone / "lora", someone / "lost")
+    (someone / "lost" / "LOST").touch()
     (someone / "gated").mkdir()
     (someone / "gated" / "GATED").touch()
     (someone / "pickled" / "unet").mkdir(parents=True)
@@ -58,16 +69,22 @@ def line(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]
     return CommandLine(folder, small_data[0], folder / "prompts.txt")
 
 
-def evaluate(line: CommandLine, environment: dict[str, str], weights: str) -> subprocess.CompletedProcess[str]:
+def evaluate(
+    line: CommandLine, environment: dict[str, str], weights: str, preexec: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
     words = line.arguments(
         "eval", "--model", "tiny", "--weights", weights, "--prompts", str(line.prompts), "--sampling-steps", "2",
         "--metrics", "aesthetic",
     )  # fmt: skip
-    return subprocess.run(words, cwd=line.folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        words, cwd=line.folder, env=environment, capture_output=True, text=True, check=False, preexec_fn=preexec
+    )
 
 
-def refusal(line: CommandLine, environment: dict[str, str], weights: str) -> str:
-    done = evaluate(line, environment, weights)
+def refusal(
+    line: CommandLine, environment: dict[str, str], weights: str, preexec: Callable[[], None] | None = None
+) -> str:
+    done = evaluate(line, environment, weights, preexec)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return next(text for text in done.stderr.splitlines() if text.startswith("error: "))
@@ -98,6 +115,33 @@ def test_what_the_hub_refuses(line: CommandLine, environment: dict[str, str]) ->
     assert "there is no model someone/else on it, or it is private; check the name" in missing
     pickled = refusal(line, environment, "someone/pickled")
     assert "someone/pickled holds no safetensors weights" in pickled
+
+
+def test_training_starts_from_weights_of_the_hub(line: CommandLine, environment: dict[str, str]) -> None:
+    def train(init: str) -> subprocess.CompletedProcess[str]:
+        words = line.train_words("--metrics", "aesthetic", "--init", init, runs="started")
+        return subprocess.run(words, cwd=line.folder, env=environment, capture_output=True, text=True, check=False)
+
+    done = train("someone/tuned")
+    assert done.returncode == 0, done.stderr
+    (config,) = (json.loads(path.read_text()) for path in line.folder.glob("started/tiny/dpo/*/seed-0/config.json"))
+    assert config["init"] == "someone/tuned"
+    assert config["resolved"]["init"] != config["base_weights"]
+
+    refused = train("someone/velocity")
+    assert refused.returncode == 2
+    assert "someone/velocity was trained for another forward process than 'tiny'" in refused.stderr
+    assert "prediction type v_prediction, not epsilon" in refused.stderr
+
+
+def test_a_download_that_breaks_off(line: CommandLine, environment: dict[str, str], tmp_path: Path) -> None:
+    lost = refusal(line, environment, "someone/lost")
+    assert "can they be had from the hub: the download of someone/lost broke off (" in lost
+    assert f"check the connection and that {tmp_path / 'cache' / 'hub'} can be written" in lost
+    full = refusal(
+        line, environment, "someone/tuned", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    )
+    assert f"the disk is full: {tmp_path / 'cache' / 'hub'} could not be written; free some space" in full
 
 
 def test_without_a_network_and_a_cached_copy(line: CommandLine, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ GATED, MISSING = (403, "GatedRepo"), (404, "RepoNotFound")
 def local_hub(folder: Path, cache: Path) -> Iterator[dict[str, str]]:
     """Serve ``folder/{models,datasets}/<owner>/<name>``; give the environment that makes a program use it.
 
-    A repository with a file ``GATED`` is gated.
+    A repository with a file ``GATED`` is gated; from one with a file ``LOST`` the connection is lost within every file.
     """
 
     class Answers(BaseHTTPRequestHandler):
@@ -47,17 +49,28 @@ def local_hub(folder: Path, cache: Path) -> Iterator[dict[str, str]]:
                 self.give(json.dumps({"id": "/".join(parts[:2]), "sha": COMMIT, "siblings": []}).encode(), with_body)
             elif verb == "tree":
                 self.give(json.dumps(listing(repository)).encode(), with_body)
+            elif with_body and (repository / "LOST").exists():
+                self.head((repository / "/".join(rest)).read_bytes())
+                self.reset()
             else:
                 self.give((repository / "/".join(rest)).read_bytes(), with_body)
 
         def give(self, body: bytes, with_body: bool) -> None:
+            self.head(body)
+            if with_body:
+                self.wfile.write(body)
+
+        def reset(self) -> None:
+            """Close at once, without the end that TCP has otherwise."""
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+
+        def head(self, body: bytes) -> None:
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("ETag", f'"{hashlib.sha1(body, usedforsecurity=False).hexdigest()}"')
             self.send_header("X-Repo-Commit", COMMIT)
             self.end_headers()
-            if with_body:
-                self.wfile.write(body)
 
         def refuse(self, status: int, code: str) -> None:
             self.send_response(status)

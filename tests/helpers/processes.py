@@ -14,6 +14,7 @@ from workshop import Workshop
 
 from algorithms.dpo import DPO
 from bench import PairBatch, StepOutput, registry
+from bench.launch import connect
 from bench.policy import Policy
 
 
@@ -27,8 +28,9 @@ class Uneven(DPO):
 
 
 if __name__ == "__main__":
-    workshop = Workshop(Path(sys.argv[1]))
+    workshop, accelerator = Workshop(Path(sys.argv[1])), connect()
     for folder, settings in json.loads(sys.argv[2]).items():
         name, fields = settings.pop("algorithm", "dpo"), settings.pop("fields", {})
         algorithm = (Uneven if name == "uneven" else registry.algorithms.get(name))(**fields)
-        workshop.train(Path(folder), algorithm, data=algorithm.prepare(workshop.data, workshop.context()), **settings)
+        data = algorithm.prepare(workshop.data, workshop.context())
+        workshop.train(Path(folder), algorithm, data=data, accelerator=accelerator, **settings)

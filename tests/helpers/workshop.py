@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from bench.algorithm import Algorithm, PairBatch, StepOutput, TrainingSettings
+from bench.batches import make_batch
 from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData, read_preferences
 from bench.ledger import Ledger
@@ -28,7 +29,7 @@ from bench.prepare import PrepareContext
 from bench.runs import RunFolder
 from bench.tiny.parts.tokenizer import write_clip_tokenizer
 from bench.tiny.world import COLOURS, OBJECTS
-from bench.training import make_batch, survey_batch, train
+from bench.training import survey_batch, train
 
 CPU = torch.device("cpu")
 PAIRS = 40
@@ -230,13 +231,14 @@ class Workshop:
         data: PreferenceData | None = None,
         seed: int = 0,
         prepared_forwards: int = 0,
+        accelerator: Accelerator | None = None,
         **settings: Any,
     ) -> RunFolder:
         """Train as `bench run` does, or go on with what is in ``folder``."""
         run = RunFolder(folder / "micro" / "algorithm" / "name" / "seed-0")
         run.folder.mkdir(parents=True, exist_ok=True)
         chosen = TrainingSettings(**{"steps": 2, "batch": 8, "micro_batch": 8, "warmup": 0, **settings})
-        accelerator = Accelerator(cpu=True)
+        accelerator = accelerator or Accelerator(cpu=True)
         data = data or self.data
         train(run, algorithm, chosen, self.model(), data, self.encoding(data), seed, accelerator, prepared_forwards)
         return run

@@ -16,6 +16,7 @@ from workshop import CPU, preference_columns, write_parquet
 
 from algorithms.inpo import InPO
 from bench.algorithm import AspectRatios, TrainingSettings
+from bench.batches import make_batch, micro_batches
 from bench.data.buckets import aspect_buckets
 from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData, read_preferences
@@ -23,7 +24,7 @@ from bench.ledger import Ledger
 from bench.models.family import ModelFamily
 from bench.models.find import find_architecture, find_model
 from bench.policy import Policy
-from bench.training import accumulate, make_batch, micro_batches
+from bench.training import accumulate
 
 SHAPES = ((16, 16), (8, 32), (24, 12), (20, 20))
 """Heights and widths of the pictures of one row after the other."""
@@ -66,7 +67,16 @@ def gradients(
 
 def test_the_buckets_of_a_large_model_are_those_it_was_published_with() -> None:
     buckets = aspect_buckets(find_architecture("sdxl").build(torch.device("meta")))
-    published = {(512, 2048), (640, 1600), (768, 1344), (832, 1216), (896, 1152), (1024, 1024), (1216, 832), (2048, 512)}
+    published = {
+        (512, 2048),
+        (640, 1600),
+        (768, 1344),
+        (832, 1216),
+        (896, 1152),
+        (1024, 1024),
+        (1216, 832),
+        (2048, 512),
+    }
     assert published <= set(buckets)
     assert all(height % 64 == width % 64 == 0 and height * width <= 1024**2 for height, width in buckets)
 

@@ -18,6 +18,7 @@ from workshop import write_parquet
 
 from bench import PairBatch, TrainingSettings
 from bench.algorithm import PictureSize
+from bench.batches import make_batch
 from bench.data.cache import EncodedData, to_pixels
 from bench.data.preferences import read_preferences
 from bench.images import together
@@ -26,7 +27,6 @@ from bench.models.family import ModelFamily
 from bench.models.find import find_model
 from bench.models.framing import Framing
 from bench.policy import Policy
-from bench.training import make_batch
 
 CPU = torch.device("cpu")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,17 @@ import diffusers
 import pytest
 import torch
 from pipelines import WRITERS
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench import TrainingSettings, UserError
+from bench.architecture import check_fits
 from bench.ledger import Ledger
 from bench.models.adapters import export_adapters
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
 from bench.models.framing import Framing
+from bench.models.original_names import original_names
 from bench.policy import Policy
 
 
@@ -106,6 +109,68 @@ def test_the_layout_of_user_interfaces_does_in_diffusers_and_here_what_the_train
     torch.testing.assert_close(predict(again, again.load_trained(file)), expected, rtol=0, atol=1e-6)
 
 
+ORIGINAL_BLOCKS = {
+    "down_blocks_1_attentions_0": "input_blocks_3_1",
+    "mid_block_attentions_0": "middle_block_1",
+    "up_blocks_0_attentions_0": "output_blocks_0_1",
+    "up_blocks_0_attentions_1": "output_blocks_1_1",
+}
+"""Of pipelines with one layer in a block."""
+
+
+def test_adapters_with_the_original_names_of_sdxls_blocks(pipeline_folder: Callable[..., Path], tmp_path: Path) -> None:
+    model = load(pipeline_folder("sdxl"))
+    network = trained(model, "lora")
+    expected = predict(model, network)
+    model.save_trained(network, tmp_path / "weights")
+    export_adapters(tmp_path / "weights", tmp_path / "ours.safetensors")
+    renamed = {}
+    for name, value in load_file(tmp_path / "ours.safetensors").items():
+        (block,) = [block for block in ORIGINAL_BLOCKS if block in name]
+        # rank 3 with alpha 1.5: half as strong, undone by twice the second factor
+        strength = {"alpha": 0.5, "lora_up.weight": 2.0}.get(name.partition(".")[2], 1.0)
+        renamed[name.replace(block, ORIGINAL_BLOCKS[block])] = value * strength
+    file = tmp_path / "theirs.safetensors"
+    save_file(renamed, file)
+
+    again = load(pipeline_folder("sdxl"))
+    check_fits(file, again.network, "sdxl")
+    torch.testing.assert_close(predict(again, again.load_trained(file)), expected, rtol=0, atol=1e-6)
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(pipeline_folder("sdxl"))
+    pipeline.load_lora_weights(tmp_path, weight_name=file.name)
+    torch.testing.assert_close(predict(again, pipeline.unet), expected, rtol=0, atol=1e-6)
+
+    both = {**renamed, **load_file(tmp_path / "ours.safetensors")}
+    save_file(both, file)
+    with pytest.raises(UserError, match="adapters of one layer under several names"):
+        check_fits(file, again.network, "sdxl")
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        ("conv_in", "input_blocks.0.0"),
+        ("down_blocks.0.resnets.1.time_emb_proj", "input_blocks.2.0.emb_layers.1"),
+        ("down_blocks.0.downsamplers.0.conv", "input_blocks.3.0.op"),
+        ("down_blocks.1.resnets.0.conv_shortcut", "input_blocks.4.0.skip_connection"),
+        ("down_blocks.1.attentions.0.proj_in", "input_blocks.4.1.proj_in"),
+        (
+            "down_blocks.2.attentions.1.transformer_blocks.9.attn2.to_k",
+            "input_blocks.8.1.transformer_blocks.9.attn2.to_k",
+        ),
+        ("mid_block.resnets.1.conv2", "middle_block.2.out_layers.3"),
+        ("up_blocks.0.resnets.2.conv1", "output_blocks.2.0.in_layers.2"),
+        ("up_blocks.0.upsamplers.0.conv", "output_blocks.2.2.conv"),
+        ("up_blocks.1.attentions.1.proj_out", "output_blocks.4.1.proj_out"),
+        ("up_blocks.2.upsamplers.0.conv", "output_blocks.8.1.conv"),
+        ("add_embedding.linear_2", "label_emb.0.2"),
+    ],
+)
+def test_the_original_names_of_a_unet_with_two_layers_in_a_block(layer: str, name: str) -> None:
+    layers = {layer, "up_blocks.0.attentions.0", "up_blocks.1.attentions.0", "down_blocks.1"}
+    assert original_names(layers, 2) == {layer: name}
+
+
 def test_what_that_layout_is_not_for(pipeline_folder: Callable[..., Path], tmp_path: Path) -> None:
     sdxl, flux = load(pipeline_folder("sdxl")), load(pipeline_folder("flux"))
     sdxl.save_trained(sdxl.network, tmp_path / "full")
@@ -142,6 +207,41 @@ def test_a_large_network_in_several_shards_loads_and_has_a_digest_of_them_all(
     content = shards[-1].read_bytes()
     shards[-1].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert load(tmp_path / "sharded").digest != before
+
+
+@pytest.mark.parametrize("shards", ["one file", "several"])
+def test_a_pipeline_of_half_precision_files_alone_loads_in_float32(
+    pipeline_folder: Callable[..., Path], tmp_path: Path, shards: str
+) -> None:
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(pipeline_folder("sdxl"), dtype=torch.float16)
+    sizes = {} if shards == "one file" else {"max_shard_size": "50KB"}
+    pipeline.save_pretrained(tmp_path / "half", variant="fp16", **sizes)
+    files = [path.name for path in (tmp_path / "half").glob("*/*.safetensors")]
+    assert all(".fp16" in name for name in files)
+    assert (len(files) > 4) == (shards == "several")
+    whole, half = load(pipeline_folder("sdxl")), load(tmp_path / "half")
+    for mine, theirs in (
+        (whole.network, half.network),
+        *zip(whole.encoders.values(), half.encoders.values(), strict=True),
+    ):
+        expected = {name: value.half().float() for name, value in mine.named_parameters()}
+        found = dict(theirs.named_parameters())
+        assert {name: torch.equal(value, found[name]) for name, value in expected.items()} == dict.fromkeys(found, True)
+    released = load(pipeline_folder("sdxl")).load_trained(tmp_path / "half" / "unet")
+    assert torch.equal(predict(whole, released), predict(whole, half.network))
+
+
+def test_a_variant_beside_the_weights_is_not_loaded(pipeline_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(pipeline_folder("sdxl"), tmp_path / "both")
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file(
+        {name: torch.zeros_like(value) for name, value in load_file(file).items()},
+        file.with_name("diffusion_pytorch_model.fp16.safetensors"),
+        {"format": "pt"},
+    )
+    expected, found = load(pipeline_folder("sdxl")), load(folder)
+    assert found.digest == expected.digest
+    assert torch.equal(predict(found, found.network), predict(expected, expected.network))
 
 
 def test_weights_in_the_order_of_cuda_are_saved_as_ever(pipeline_folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ def test_a_hub_id_is_found_in_the_cache_without_a_network(
         ("sdxxl", "unknown model 'sdxxl': did you mean 'sdxl'"),
         ("./nowhere/model", "model folder './nowhere/model' does not exist"),
         ("/nowhere", "model folder '/nowhere' does not exist"),
+        ("../model", "does not exist; give a diffusers folder, a hub id or a registered name"),
     ],
 )
 def test_what_is_nowhere_is_refused(typed: str, part: str) -> None:

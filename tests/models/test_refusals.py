@@ -17,6 +17,7 @@ from bench.models.find import find_model
 from bench.models.flux import Flux
 from bench.models.stable_diffusion_xl import StableDiffusionXL
 from bench.protocol import GenerationSettings
+from bench.released import check_process
 from bench.sampling import build_scheduler
 
 CPU = torch.device("cpu")
@@ -103,10 +104,18 @@ def test_no_weights_at_all(sdxl: Path) -> None:
         find_model(str(sdxl))
 
 
-def test_only_a_variant(sdxl: Path) -> None:
+def test_several_variants_alone(sdxl: Path) -> None:
     file = sdxl / "unet" / "diffusion_pytorch_model.safetensors"
-    file.rename(file.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    with pytest.raises(UserError, match="holds only diffusion_pytorch_model.fp16.safetensors; save the model without"):
+    shutil.copy(file, file.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    file.rename(file.with_name("diffusion_pytorch_model.non_ema.safetensors"))
+    with pytest.raises(UserError, match="holds weights in the variants fp16 and non_ema, and none without; keep one"):
+        find_model(str(sdxl))
+
+
+def test_weights_of_another_name(sdxl: Path) -> None:
+    file = sdxl / "unet" / "diffusion_pytorch_model.safetensors"
+    file.rename(file.with_name("best.safetensors"))
+    with pytest.raises(UserError, match="holds only best.safetensors; save the model as diffusion_pytorch_model.saf"):
         find_model(str(sdxl))
 
 
@@ -165,6 +174,13 @@ def test_zero_terminal_snr_with_epsilon(pipeline_folder: Callable[..., Path]) ->
     model = load(pipeline_folder("sd15", rescale_betas_zero_snr=True))
     with pytest.raises(UserError, match="rescale_betas_zero_snr with prediction_type 'epsilon'"):
         _ = model.process
+
+
+def test_released_weights_of_a_flow_with_another_shift(pipeline_folder: Callable[..., Path]) -> None:
+    base = load(pipeline_folder("sd3"))
+    check_process(pipeline_folder("sd3") / "transformer", "theirs", base, "sd3")
+    with pytest.raises(UserError, match="its pipeline has another noise schedule; judge that pipeline as a model"):
+        check_process(pipeline_folder("sd3", shift=1.0) / "transformer", "theirs", base, "sd3")
 
 
 def test_an_autoencoder_that_normalises_its_latents(sdxl: Path) -> None:
