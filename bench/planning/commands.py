@@ -38,6 +38,9 @@ def plan(
         float,
         typer.Option(min=0.01, max=1, help="Share of a card's peak that training reaches; bench profile measures it."),
     ] = 0.35,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Cards of one kind that share the pairs, each with all weights (DDP, not FSDP).")
+    ] = 1,
     images: Annotated[int, typer.Option(min=0, help="Evaluation images, for their space on disk.")] = 1000,
 ) -> None:
     """Say what runs will cost, before anything is fetched or trained: memory, operations, hours and disk space."""
@@ -49,7 +52,7 @@ def plan(
     found, chosen = _resolve(algo, model, sets, budget)
     encoding = encoding_cost(found)
     for name, algorithm, settings in chosen:
-        planned = make_plan(found, encoding, algorithm, settings)
+        planned = make_plan(found, encoding, algorithm, settings, processes=processes)
         console.print(plan_table(f"{name} on {model}", planned, images), "", highlight=False)
         console.print(cards_table(planned, cards, utilisation), "", highlight=False)
         lacking = planned.lacking(cards[card]) if card is not None else []

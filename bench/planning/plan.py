@@ -12,6 +12,7 @@ import torch
 from bench.algorithm import Algorithm, TrainingSettings
 from bench.data.cache import BATCH
 from bench.images import together
+from bench.layout import refuse_small_batch
 from bench.ledger import refuse_spent_budget
 from bench.models.find import FoundArchitecture
 from bench.planning.accelerators import Accelerator
@@ -54,6 +55,7 @@ class Plan:
 
     Attributes:
         settings: how it trains.
+        processes: that share its pairs evenly, each with weights of its own (DDP).
         encoding: before training.
         training: memory, parameters and operations of training.
         calls: forwards and backwards for one pair, per image, by name of `bench.ledger.COUNTS`.
@@ -66,6 +68,7 @@ class Plan:
     """
 
     settings: TrainingSettings
+    processes: int
     encoding: Encoding
     training: Rehearsal
     calls: Mapping[str, float]
@@ -95,10 +98,10 @@ class Plan:
         return self.pairs * self.flops_per_pair + self.prepared * forward
 
     def seconds(self, peak: float, utilisation: float) -> float:
-        """How long training takes on a card that computes ``peak`` operations a second at most."""
+        """How long training takes on cards, one a process, that compute ``peak`` operations a second at most."""
         if self.flops is None and self.settings.budget is not None:
-            return self.settings.budget.amount
-        return (self.flops or 0.0) / (peak * utilisation)
+            return self.settings.budget.amount / self.processes
+        return (self.flops or 0.0) / (peak * utilisation * self.processes)
 
 
 def make_plan(
@@ -107,6 +110,7 @@ def make_plan(
     algorithm: Algorithm,
     settings: TrainingSettings,
     device: torch.device = CUDA,
+    processes: int = 1,
 ) -> Plan:
     """Plan one run.
 
@@ -115,16 +119,19 @@ def make_plan(
         device: where it would be; nothing is done there.
 
     Raises:
-        UserError: preparing the data takes the whole budget.
+        UserError: preparing the data takes the whole budget, or a process would have no pair of a batch.
     """
+    refuse_small_batch(settings, processes)
     model = found.build(META)
     generation = found.generation or model.generation
     data, prepared = prepared_data(algorithm, model)
     calls = count_calls(model, algorithm, settings, data)
-    training = rehearse(model, encoding.texts, Stage(device, settings.precision), algorithm, settings, data)
+    share, stage = _share(settings, processes), Stage(device, settings.precision)
+    training = rehearse(model, encoding.texts, stage, algorithm, share, data)
     latents = math.prod(model.latent_shape(model.resolution, model.resolution))
     return Plan(
         settings=settings,
+        processes=processes,
         encoding=encoding,
         training=training,
         calls=calls,
@@ -166,12 +173,17 @@ def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Itera
         if "optimizer" in change:
             less = training.with_optimizer(changed.optimizer)
         else:
-            stage = Stage(CUDA, changed.precision)
-            less = rehearse(found.build(META), plan.encoding.texts, stage, algorithm, changed, data)
+            share, stage = _share(changed, plan.processes), Stage(CUDA, changed.precision)
+            less = rehearse(found.build(META), plan.encoding.texts, stage, algorithm, share, data)
         if less.memory.peak < training.memory.peak:
             settings, training = changed, less
             changes |= change
             yield dict(changes), training
+
+
+def _share(settings: TrainingSettings, processes: int) -> TrainingSettings:
+    """With the largest part of a batch that one process has."""
+    return settings.model_copy(update={"batch": math.ceil(settings.batch / processes)})
 
 
 def _pairs(settings: TrainingSettings, calls: Mapping[str, float], prepared: int) -> float | None:

@@ -83,8 +83,10 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
 
 def cards_table(plan: Plan, cards: Mapping[str, Accelerator], utilisation: float) -> Table:
     """How long it takes and whether it fits, card by card."""
+    shared = f"on {plan.processes} cards, each with all weights and its share of the pairs"
+    where = "on one card" if plan.processes == 1 else shared
     table = Table(
-        title=f"on one card, at {utilisation:.0%} (assumed) of its peak in {ARITHMETIC[plan.settings.precision]}; "
+        title=f"{where}, at {utilisation:.0%} (assumed) of its peak in {ARITHMETIC[plan.settings.precision]}; "
         f"{RESERVED / GIB:.0f} GiB of its memory kept free",
         title_justify="left", title_style="bold", box=None, pad_edge=False,
     )  # fmt: skip

@@ -225,6 +225,19 @@ def test_a_budget_of_seconds_takes_as_long_on_every_card(found: Callable[[str], 
     assert plan.seconds(1e12, 0.5) == plan.seconds(1e15, 0.1) == 7200
 
 
+def test_processes_share_the_pairs_and_not_the_weights(found: Callable[[str], FoundArchitecture]) -> None:
+    sd15 = found("sd15")
+    encoding = encoding_cost(sd15)
+    one, three = (make_plan(sd15, encoding, DPO(), trained_with(), CPU, processes=count) for count in (1, 3))
+    assert three.pairs == one.pairs
+    assert three.seconds(1e12, 0.5) == pytest.approx(one.seconds(1e12, 0.5) / 3)
+    # a third of 24 pairs is one micro-batch, which begins without the gradients of an earlier one
+    assert three.training.memory.weights == one.training.memory.weights
+    assert three.training.memory.peak < one.training.memory.peak
+    with pytest.raises(UserError, match="batch=24 is too small for 25 processes; start fewer"):
+        make_plan(sd15, encoding, DPO(), trained_with(), CPU, processes=25)
+
+
 def test_a_card_keeps_a_gibibyte_for_the_driver() -> None:
     card = Card(24 * 2**30, 1.0, 1.0)
     assert card.fits(23 * 2**30)

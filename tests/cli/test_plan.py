@@ -26,6 +26,7 @@ def architecture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_plan_needs_configurations_alone(command: CommandLine, architecture: Path) -> None:
     words = command.arguments("plan", "--algo", "dpo,sft", "--model", str(architecture), "--card", "l4", *SETS)
+    words += ["--processes", "2"]
     done = command.run(words)
     assert done.returncode == 0, done.stderr
     dpo, sft = done.stdout.split("sft on")
@@ -33,7 +34,9 @@ def test_a_plan_needs_configurations_alone(command: CommandLine, architecture: P
     assert "text_encoder_2" in dpo
     assert "reference forwards" in dpo
     assert "reference" not in sft
-    assert "of its peak in float32 without TF32" in " ".join(dpo.split())
+    title = " ".join(dpo.split())
+    assert "on 2 cards, each with all weights and its share of the pairs" in title
+    assert "of its peak in float32 without TF32" in title
     lines = [line.split() for line in dpo.splitlines()]
     assert ["pairs", "40", "batch", "4"] in lines
     assert [line[:4] for line in lines if line[:1] == ["l4"]] == [["l4", "22.0", "GiB", "yes"]]
