@@ -95,7 +95,7 @@ def cards_table(plan: Plan, cards: Mapping[str, Accelerator], utilisation: float
     for name, card in cards.items():
         hours = plan.seconds(card.peak(plan.settings.precision), utilisation) / 3600
         lacking = plan.lacking(card)
-        fits = f"not {' and '.join(lacking)}" if lacking else "yes"
+        fits = f"no: {' and '.join(lacking)}" if lacking else "yes"
         table.add_row(name, f"{card.memory / GIB:.1f} GiB", fits, f"{hours:,.3g}")
     return table
 
