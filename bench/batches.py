@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,16 +12,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.algorithm import PairBatch, PictureSize, TrainingSettings
-from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData
 from bench.metric import pieces
 from bench.models.framing import Size
 from bench.randomness import Draws, batch_rows
 
 
+class Encoded(Protocol):
+    """What batches need of encoded data; `bench.data.cache.EncodedData` says it in full."""
+
+    def size(self, row: int) -> Size:
+        """Height and width in pixels of a row's pictures."""
+
+    def latents(self, rows: Sequence[int]) -> Tensor:
+        """Latents of all images of some rows of one size, (B, K, C, h, w)."""
+
+    def condition(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        """Embeddings of captions, each (B, ...)."""
+
+    def negative(self, count: int) -> dict[str, Tensor]:
+        """Embeddings of an empty negative prompt, each (``count``, ...)."""
+
+    def picture_condition(self, rows: Sequence[int], sides: Sequence[int], size: PictureSize) -> dict[str, Tensor]:
+        """What the model is told of the size and crop of one image of each row, each (B, ...)."""
+
+
 def micro_batches(
     data: PreferenceData,
-    encoded: EncodedData,
+    encoded: Encoded,
     settings: TrainingSettings,
     seed: int,
     step: int,
@@ -42,7 +60,7 @@ def micro_batches(
 
 def make_batch(
     data: PreferenceData,
-    encoded: EncodedData,
+    encoded: Encoded,
     rows: Sequence[int],
     places: Sequence[int],
     caption_dropout: float,

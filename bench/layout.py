@@ -58,6 +58,12 @@ class Layout(abc.ABC):
         """Raise a `UserError` in every process when the others are not about to do the same."""
 
 
+def refuse_small_batch(settings: TrainingSettings, processes: int) -> None:
+    """Raise a `UserError` when a process would have no pair of a batch."""
+    if settings.batch < processes:
+        raise UserError(f"batch={settings.batch} is too small for {processes} processes; start fewer")
+
+
 class Replicated(Layout):
     """Whole in every process; gradients are summed.
 
@@ -69,10 +75,8 @@ class Replicated(Layout):
         self._accelerator = accelerator
 
     def check(self, settings: TrainingSettings) -> None:
-        if self._accelerator is not None and settings.batch < self._accelerator.num_processes:
-            raise UserError(
-                f"batch={settings.batch} is too small for {self._accelerator.num_processes} processes; start fewer"
-            )
+        if self._accelerator is not None:
+            refuse_small_batch(settings, self._accelerator.num_processes)
 
     def put_aside(self, network: nn.Module) -> None:
         pass

@@ -5,8 +5,14 @@ from __future__ import annotations
 import dataclasses
 import resource
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.algorithm import Budget
 
 RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -56,3 +62,12 @@ class Ledger:
         """Set what every process counts for itself back to 0."""
         for name in COUNTS:
             setattr(self, name, 0)
+
+
+def refuse_spent_budget(budget: Budget | None, prepared: int) -> None:
+    """Raise a `UserError` when preparing the data, which cost ``prepared`` forwards, leaves nothing of a budget for training."""
+    if budget is not None and budget.unit == "forwards" and prepared >= budget.amount:
+        raise UserError(
+            f"preparing the data alone costs {prepared:,} forwards, more than the budget of {budget.amount:,g}; "
+            "give a larger --budget"
+        )

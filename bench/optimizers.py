@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 Parameters = Sequence[nn.Parameter]
 
+FLOAT = 4
+"""Bytes of a float32."""
+BLOCK, LEAST = 256, 4096
+"""Of bitsandbytes: elements that share a scale of their 8-bit values, and the fewest of a weight that it keeps in 8 bits."""
+
 
 def runs_anywhere(device: torch.device) -> None:
     """Of an optimizer that needs nothing special."""
@@ -28,11 +33,14 @@ class OptimizerKind:
 
     Attributes:
         build: makes it of parameters, learning rate and weight decay.
+        state: bytes that it remembers of a weight of some shape, once it has stepped; plans go by it, since they neither have
+            the device nor run its kernels.  A step needs little beside: it takes one weight after the other.
         elementwise: whether it treats every element of a weight alone, and so can work on a part of one.
         refuse: raises a `UserError` when it cannot work on a device.
     """
 
     build: Callable[[Parameters, float, float], torch.optim.Optimizer]
+    state: Callable[[Sequence[int]], int]
     elementwise: bool
     refuse: Callable[[torch.device], None] = runs_anywhere
 
@@ -43,11 +51,22 @@ def adamw(parameters: Parameters, learning_rate: float, weight_decay: float) -> 
     return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=fused)
 
 
+def _adamw_state(shape: Sequence[int]) -> int:
+    """Two moments, and the number of steps."""
+    return FLOAT * (2 * math.prod(shape) + 1)
+
+
 def adamw_8bit(parameters: Parameters, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
     """AdamW with moments of 8 bits; Dettmers et al. 2022, arXiv 2110.02861."""
     module = require("bitsandbytes.optim", "optimizer=adamw-8bit", extra="eight-bit")
     optimizer: torch.optim.Optimizer = module.AdamW8bit(parameters, lr=learning_rate, weight_decay=weight_decay)
     return optimizer
+
+
+def _adamw_8bit_state(shape: Sequence[int]) -> int:
+    """Two moments of a byte an element with a scale for every block, or of float32 in a small weight."""
+    count = math.prod(shape)
+    return 2 * FLOAT * count if count < LEAST else 2 * (count + FLOAT * math.ceil(count / BLOCK))
 
 
 def _refuse_8bit(device: torch.device) -> None:
@@ -66,10 +85,17 @@ def adafactor(parameters: Parameters, learning_rate: float, weight_decay: float)
     return optimizer
 
 
+def _adafactor_state(shape: Sequence[int]) -> int:
+    """Means of squares over the last axis and over the one before it, or all squares of a vector; and the weight's size."""
+    if len(shape) < 2:
+        return FLOAT * (math.prod(shape) + 1)
+    return FLOAT * (math.prod(shape[:-1]) + math.prod(shape[:-2]) * shape[-1] + 1)
+
+
 OPTIMIZERS: Mapping[str, OptimizerKind] = {
-    "adamw": OptimizerKind(adamw, elementwise=True),
-    "adamw-8bit": OptimizerKind(adamw_8bit, elementwise=False, refuse=_refuse_8bit),
-    "adafactor": OptimizerKind(adafactor, elementwise=False),
+    "adamw": OptimizerKind(adamw, _adamw_state, elementwise=True),
+    "adamw-8bit": OptimizerKind(adamw_8bit, _adamw_8bit_state, elementwise=False, refuse=_refuse_8bit),
+    "adafactor": OptimizerKind(adafactor, _adafactor_state, elementwise=False),
 }
 
 

@@ -9,19 +9,31 @@ from bench.registry import nearest
 
 GIB = 2**30
 RESERVED = GIB
-"""What the driver's context and the libraries' workspaces take of a card, in bytes; assumed."""
+"""What the process's context, the libraries' workspaces and gaps between tensors take of a card, in bytes; assumed."""
+
+ARITHMETIC = {
+    "bf16": "bf16 with float32 sums",
+    "fp32": "float32 without TF32 (which torch's default leaves to CUDA's convolutions)",
+}
+"""What the operations of a precision are that a card's peak and a measured ceiling count."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Accelerator:
-    """A card: what it can hold, in bytes, and compute densely at most, in operations a second, with float32 sums."""
+    """A card.
+
+    Attributes:
+        memory: bytes that the driver gives a process, its own share taken off.
+        bf16: operations a second at most, dense, with float32 sums.
+        fp32: the same without TF32: torch's default for products of matrices, and not for convolutions on CUDA.
+    """
 
     memory: int
     bf16: float
     fp32: float
 
     def peak(self, precision: str) -> float:
-        """The most operations a second in ``bf16`` or ``fp32``; the latter without TF32, as torch has it by default."""
+        """The most operations a second in ``bf16`` or ``fp32``; see `ARITHMETIC`."""
         return {"bf16": self.bf16, "fp32": self.fp32}[precision]
 
     def fits(self, memory: int) -> bool:
@@ -29,20 +41,26 @@ class Accelerator:
         return memory + RESERVED <= self.memory
 
 
-# NVIDIA's data sheets and architecture papers: dense figures, half of those that are given with sparsity.
+def _accelerator(gibibytes: float, bf16: float, fp32: float) -> Accelerator:
+    return Accelerator(round(gibibytes * GIB), bf16, fp32)
+
+
+# Memory is the total that CUDA reports, as torch prints it when memory runs out: less than the data sheet's, most of all where
+# error correction keeps a sixteenth for itself (L4, A10, L40S).  Read in users' reports; drivers differ by about 0.1 GiB.
+# Operations are from NVIDIA's data sheets and architecture papers: dense, half of those that are given with sparsity.
 ACCELERATORS = {
-    "rtx-3090": Accelerator(24 * GIB, 71e12, 35.6e12),
-    "rtx-4090": Accelerator(24 * GIB, 165.2e12, 82.6e12),
-    "rtx-5090": Accelerator(32 * GIB, 209.5e12, 104.8e12),
-    "l4": Accelerator(24 * GIB, 121e12, 30.3e12),
-    "a10": Accelerator(24 * GIB, 125e12, 31.2e12),
-    "a6000": Accelerator(48 * GIB, 154.8e12, 38.7e12),
-    "l40s": Accelerator(48 * GIB, 362e12, 91.6e12),
-    "a100-40gb": Accelerator(40 * GIB, 312e12, 19.5e12),
-    "a100-80gb": Accelerator(80 * GIB, 312e12, 19.5e12),
-    "h100": Accelerator(80 * GIB, 989.4e12, 66.9e12),
-    "h200": Accelerator(140 * GIB, 989.4e12, 66.9e12),
-    "b200": Accelerator(179 * GIB, 2250e12, 75e12),
+    "rtx-3090": _accelerator(23.6, 71e12, 35.6e12),
+    "rtx-4090": _accelerator(23.6, 165.2e12, 82.6e12),
+    "rtx-5090": _accelerator(31.4, 209.5e12, 104.8e12),
+    "l4": _accelerator(22.0, 121e12, 30.3e12),
+    "a10": _accelerator(22.0, 125e12, 31.2e12),
+    "a6000": _accelerator(47.5, 154.8e12, 38.7e12),
+    "l40s": _accelerator(44.4, 362e12, 91.6e12),
+    "a100-40gb": _accelerator(39.4, 312e12, 19.5e12),
+    "a100-80gb": _accelerator(79.1, 312e12, 19.5e12),
+    "h100": _accelerator(79.1, 989.4e12, 66.9e12),
+    "h200": _accelerator(139.8, 989.4e12, 66.9e12),
+    "b200": _accelerator(178.3, 2250e12, 75e12),
 }
 
 

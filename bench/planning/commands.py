@@ -38,21 +38,28 @@ def plan(
         float,
         typer.Option(min=0.01, max=1, help="Share of a card's peak that training reaches; bench profile measures it."),
     ] = 0.35,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Cards of one kind that share the pairs, each with all weights (DDP, not FSDP).")
+    ] = 1,
     images: Annotated[int, typer.Option(min=0, help="Evaluation images, for their space on disk.")] = 1000,
 ) -> None:
     """Say what runs will cost, before anything is fetched or trained: memory, operations, hours and disk space."""
     from bench.planning.accelerators import find_accelerators
-    from bench.planning.plan import make_plan, smaller
-    from bench.planning.show import cards_table, changes_table, plan_table
+    from bench.planning.plan import encoding_cost, make_plan, smaller
+    from bench.planning.show import cards_table, changes_table, encoding_advice, plan_table
 
     cards, console = find_accelerators(card), Console()
     found, chosen = _resolve(algo, model, sets, budget)
+    encoding = encoding_cost(found)
     for name, algorithm, settings in chosen:
-        planned = make_plan(found, algorithm, settings)
+        planned = make_plan(found, encoding, algorithm, settings, processes=processes)
         console.print(plan_table(f"{name} on {model}", planned, images), "", highlight=False)
         console.print(cards_table(planned, cards, utilisation), "", highlight=False)
-        if card is not None and not cards[card].fits(planned.training.memory.peak):
-            changed = smaller(found, algorithm, settings)
+        lacking = planned.lacking(cards[card]) if card is not None else []
+        if card is not None and "encoding" in lacking:
+            console.print(encoding_advice(card, planned), "", sep="\n", highlight=False)
+        if card is not None and "training" in lacking:
+            changed = smaller(found, algorithm, planned)
             console.print(changes_table(card, cards[card], changed), "", highlight=False)
 
 
@@ -68,11 +75,14 @@ def profile(
     from accelerate import Accelerator
 
     from bench.files import write_json
+    from bench.optimizers import OPTIMIZERS
     from bench.planning.profiling import measure
     from bench.planning.show import profile_table
 
     found, chosen = _resolve(algo, model, sets, None)
     accelerator, figures = Accelerator(cpu=not torch.cuda.is_available()), {}
+    for _, _, settings in chosen:
+        OPTIMIZERS[settings.optimizer].refuse(accelerator.device)
     for name, algorithm, settings in chosen:
         measured = measure(found, algorithm, settings, steps, accelerator)
         figures[name] = dataclasses.asdict(measured)

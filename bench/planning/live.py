@@ -1,4 +1,4 @@
-"""How much memory tensors hold, without asking the operating system."""
+"""How much memory tensors hold, without asking the operating system, and what is computed with them."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-SLACK = 0.002
+from bench.flops import FlopCounter
+
+SLACK = 0.005
 """By how much a peak may be missed, as a share of it; looking for the dead at every step would take too long."""
 
 
-class LiveBytes(TorchDispatchMode):
-    """Bytes of tensors that were made while this mode was on, or added to it, and still live; each storage counts once.
+class Meter(FlopCounter):
+    """Counts operations, and bytes of tensors that were made while it was on, or given to it, and still live.
 
-    It sees what tensors hold, with or without values: no workspace inside a kernel, no fragmentation, nothing else of the
-    process.  So it repeats, which the resident set of a process does not.
+    Each storage counts once.  It sees what tensors hold, with or without values: no workspace inside a kernel, no fragmentation,
+    nothing else of the process.  So it repeats, which the resident set of a process does not.
 
     Attributes:
         peak: the most that lived at one time, at most `SLACK` too low.
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.peak = 0
         # A Python weak reference to a storage can outlive it in torch and then crashes the process; torch's own cannot.
         self._held: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._kept: dict[int, torch.UntypedStorage] = {}
+        self._kept_bytes = 0
         self._most = 0  # what lives now and what has died since it was last looked at
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = super().__torch_dispatch__(func, types, args, kwargs)
         for value in tree_leaves(result):
-            # A tensor without values computes on the meta device, which is not what is asked.
-            if isinstance(value, Tensor) and value.device.type != "meta":
+            if isinstance(value, Tensor):
                 self._count(value.untyped_storage())
         return result
 
@@ -44,8 +46,16 @@ class LiveBytes(TorchDispatchMode):
     def now(self) -> int:
         """Bytes that live."""
         self._held = {key: held for key, held in self._held.items() if not held[0].expired()}
-        self._most = sum(size for _, size in self._held.values())
+        self._most = self._kept_bytes + sum(size for _, size in self._held.values())
         return self._most
+
+    def keep(self, tensors: Iterable[Tensor]) -> None:
+        """Count tensors from now on, and keep them alive."""
+        for storage in (tensor.untyped_storage() for tensor in tensors):
+            self._kept[storage._cdata] = storage  # noqa: SLF001
+            self._held.pop(storage._cdata, None)  # noqa: SLF001
+        self._kept_bytes = sum(storage.nbytes() for storage in self._kept.values())
+        self.allow(0)
 
     def allow(self, more: int) -> None:
         """Raise the peak to ``more`` bytes above what lives now."""
@@ -53,7 +63,7 @@ class LiveBytes(TorchDispatchMode):
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata  # noqa: SLF001
-        if key in self._held:
+        if key in self._held or key in self._kept:
             return
         size = storage.nbytes()
         self._held[key] = StorageWeakRef(storage), size

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.algorithm import Algorithm, Need
-from bench.data.buckets import square
-from bench.data.cache import EncodedData
+from bench.algorithm import Algorithm, Need, PictureSize
 from bench.data.preferences import DataReport, PreferenceData
+from bench.metric import Metric
 from bench.models.family import ModelFamily
+from bench.models.framing import Framing, Size
 from bench.prepare import PrepareContext
 from bench.randomness import generator, normal
 
@@ -45,14 +46,16 @@ def blank_data(captions: Sequence[str], width: int, *, labelled: bool) -> Prefer
     )
 
 
+def _no_scorer(metric: str) -> Metric:
+    raise NotImplementedError(f"a plan loads no scorer, not even {metric}")
+
+
 class BlankContext(PrepareContext):
     """Rewards, embeddings and candidates for `Algorithm.prepare`, made of random numbers."""
 
     def __init__(self, model: ModelFamily) -> None:
-        self._model, self._generation = model, model.generation
+        super().__init__(_no_scorer, model, model.generation, Path())
         self._random = np.random.default_rng(0)
-        self.forwards = 0
-        self.notes = {}
 
     def scores(self, metric: str, data: PreferenceData) -> NDArray[np.float64]:
         return self._random.normal(size=(len(data), data.width))
@@ -68,8 +71,8 @@ class BlankContext(PrepareContext):
         return blank_data(captions, count, labelled=False)
 
 
-class BlankEncoding(EncodedData):
-    """Random latents, and the same random embeddings for every caption.
+class BlankEncoding:
+    """Random latents, and the same random embeddings for every caption; a `bench.batches.Encoded`.
 
     Args:
         data: whose rows they are.
@@ -81,21 +84,32 @@ class BlankEncoding(EncodedData):
     def __init__(
         self, data: PreferenceData, model: ModelFamily, latents: Sequence[int], texts: Mapping[str, Sequence[int]]
     ) -> None:
-        self._data, self._model, self._shape = data, model, tuple(latents)
-        self._sizes = square(data, model)
+        self._width, self._shape = data.width, tuple(latents)
+        self._size = (model.resolution, model.resolution)
+        self._told = model.picture_condition(Framing.whole(self._size))
         self._values = {name: normal(shape, "blank", name) for name, shape in texts.items()}
+
+    def size(self, row: int) -> Size:
+        return self._size
 
     def latents(self, rows: Sequence[int]) -> Tensor:
         def drawn(row: int) -> Tensor:
-            return torch.randn(self._data.width, *self._shape, generator=generator("blank latents", row))
+            return torch.randn(self._width, *self._shape, generator=generator("blank latents", row))
 
         return torch.stack([drawn(row) for row in rows])
 
     def condition(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        return {name: torch.stack([value] * len(captions)) for name, value in self._values.items()}
+        return _repeated(self._values, len(captions))
 
     def negative(self, count: int) -> dict[str, Tensor]:
-        return self.condition([""] * count)
+        return _repeated(self._values, count)
+
+    def picture_condition(self, rows: Sequence[int], sides: Sequence[int], size: PictureSize) -> dict[str, Tensor]:
+        return _repeated(self._told, len(rows))
+
+
+def _repeated(values: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    return {name: torch.stack([value] * count) for name, value in values.items()}
 
 
 def text_shapes(model: ModelFamily) -> dict[str, tuple[int, ...]]:

@@ -18,7 +18,7 @@ class ObservedPolicy(Policy):
         asked: what the network that runs counts as, a name of `bench.ledger.COUNTS`.
     """
 
-    asked = "policy_forwards"
+    asked: str = "policy_forwards"
 
     def reference(self, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         with self._as_reference():
@@ -30,8 +30,8 @@ class ObservedPolicy(Policy):
 
     @contextlib.contextmanager
     def _as_reference(self) -> Iterator[None]:
-        self.asked = "reference_forwards"
+        before, self.asked = self.asked, "reference_forwards"
         try:
             yield
         finally:
-            del self.asked
+            self.asked = before

@@ -12,10 +12,12 @@ import torch
 from bench.algorithm import Algorithm, TrainingSettings
 from bench.data.cache import BATCH
 from bench.images import together
-from bench.ledger import Ledger
+from bench.layout import refuse_small_batch
+from bench.ledger import refuse_spent_budget
 from bench.models.find import FoundArchitecture
+from bench.planning.accelerators import Accelerator
 from bench.planning.counting import count_calls
-from bench.planning.material import prepared_data, text_shapes
+from bench.planning.material import prepared_data
 from bench.planning.rehearsal import Rehearsal, rehearse
 from bench.planning.stage import Stage
 
@@ -24,7 +26,8 @@ FLOAT = 4
 """Bytes of a number in caches and checkpoints."""
 
 CHANGES: Sequence[Mapping[str, Any]] = (
-    {"precision": "bf16"}, {"gradient_checkpointing": True}, {"micro_batch": 1}, {"weights": "lora"},
+    {"precision": "bf16"}, {"gradient_checkpointing": True}, {"micro_batch": 1}, {"optimizer": "adamw-8bit"},
+    {"optimizer": "adafactor"}, {"weights": "lora"},
 )  # fmt: skip
 """What makes a run smaller: first what leaves the result the same or nearly so, last what trains something else."""
 
@@ -37,11 +40,13 @@ class Encoding:
         parameters: of each network, by name.
         memory: bytes at the peak.
         flops: operations for one pair with a caption of its own.
+        texts: shape of each embedding of a caption by name, without a batch axis.
     """
 
     parameters: Mapping[str, int]
     memory: int
     flops: float
+    texts: Mapping[str, Sequence[int]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class Plan:
 
     Attributes:
         settings: how it trains.
+        processes: that share its pairs evenly, each with weights of its own (DDP).
         encoding: before training.
         training: memory, parameters and operations of training.
         calls: forwards and backwards for one pair, per image, by name of `bench.ledger.COUNTS`.
@@ -62,6 +68,7 @@ class Plan:
     """
 
     settings: TrainingSettings
+    processes: int
     encoding: Encoding
     training: Rehearsal
     calls: Mapping[str, float]
@@ -72,10 +79,10 @@ class Plan:
     image_bytes: int
     checkpoint_bytes: int
 
-    @property
-    def memory(self) -> int:
-        """Bytes at the peak of the run, evaluation aside."""
-        return max(self.encoding.memory, self.training.memory.peak)
+    def lacking(self, card: Accelerator) -> list[str]:
+        """What a card has too little memory for, of encoding and training; evaluation aside."""
+        memory = {"encoding": self.encoding.memory, "training": self.training.memory.peak}
+        return [part for part, size in memory.items() if not card.fits(size)]
 
     @property
     def flops_per_pair(self) -> float:
@@ -91,36 +98,47 @@ class Plan:
         return self.pairs * self.flops_per_pair + self.prepared * forward
 
     def seconds(self, peak: float, utilisation: float) -> float:
-        """How long training takes on a card that computes ``peak`` operations a second at most."""
+        """How long training takes on cards, one a process, that compute ``peak`` operations a second at most."""
         if self.flops is None and self.settings.budget is not None:
-            return self.settings.budget.amount
-        return (self.flops or 0.0) / (peak * utilisation)
+            return self.settings.budget.amount / self.processes
+        return (self.flops or 0.0) / (peak * utilisation * self.processes)
 
 
 def make_plan(
-    found: FoundArchitecture, algorithm: Algorithm, settings: TrainingSettings, device: torch.device = CUDA
+    found: FoundArchitecture,
+    encoding: Encoding,
+    algorithm: Algorithm,
+    settings: TrainingSettings,
+    device: torch.device = CUDA,
+    processes: int = 1,
 ) -> Plan:
     """Plan one run.
 
     Args:
+        encoding: by the same model.
         device: where it would be; nothing is done there.
+
+    Raises:
+        UserError: preparing the data takes the whole budget, or a process would have no pair of a batch.
     """
+    refuse_small_batch(settings, processes)
     model = found.build(META)
-    texts, generation = text_shapes(model), found.generation or model.generation
-    encoding = encoding_cost(found)
+    generation = found.generation or model.generation
     data, prepared = prepared_data(algorithm, model)
     calls = count_calls(model, algorithm, settings, data)
-    training = rehearse(model, texts, Stage(device, settings.precision), algorithm, settings, data, device)
+    share, stage = _share(settings, processes), Stage(device, settings.precision)
+    training = rehearse(model, encoding.texts, stage, algorithm, share, data)
     latents = math.prod(model.latent_shape(model.resolution, model.resolution))
     return Plan(
         settings=settings,
+        processes=processes,
         encoding=encoding,
         training=training,
         calls=calls,
-        pairs=_pairs(settings, calls),
+        pairs=_pairs(settings, calls, prepared),
         prepared=prepared,
         latent_bytes=FLOAT * data.width * latents,
-        text_bytes=FLOAT * sum(math.prod(shape) for shape in texts.values()),
+        text_bytes=FLOAT * sum(math.prod(shape) for shape in encoding.texts.values()),
         image_bytes=3 * generation.height * generation.width,
         checkpoint_bytes=FLOAT * training.trainable + training.memory.moments + training.memory.remembered,
     )
@@ -131,44 +149,53 @@ def encoding_cost(found: FoundArchitecture) -> Encoding:
     stage, model = Stage(CUDA, "fp32"), found.build(META)
     stage.place(*model.encoders.values())
     pictures = min(2 * BATCH, together(model.resolution, model.resolution))
-    with stage.counted("texts"):
-        model.encode_text([""] * BATCH)
-    with stage.counted("images"):
-        model.encode_images(torch.zeros(pictures, 3, model.resolution, model.resolution))
+    with stage.meter:
+        with stage.counted("texts"):
+            texts = {name: tuple(value.shape[1:]) for name, value in model.encode_text([""] * BATCH).items()}
+        with stage.counted("images"):
+            model.encode_images(torch.zeros(pictures, 3, model.resolution, model.resolution))
     parameters = {
         name: sum(weight.numel() for weight in network.parameters()) for name, network in model.encoders.items()
     }
     flops = stage.flops["texts"] / BATCH + 2 * stage.flops["images"] / pictures
-    return Encoding(parameters, stage.live.peak, flops)
+    return Encoding(parameters, stage.meter.peak, flops, texts)
 
 
-def smaller(
-    found: FoundArchitecture, algorithm: Algorithm, settings: TrainingSettings
-) -> Iterator[tuple[dict[str, Any], Rehearsal]]:
-    """One change of `CHANGES` after the other, each on top of those before, with what training is then."""
+def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Iterator[tuple[dict[str, Any], Rehearsal]]:
+    """One change of `CHANGES` after the other that makes training smaller, each on top of those before, and training then."""
     changes: dict[str, Any] = {}
+    settings, training = plan.settings, plan.training
+    data, _ = prepared_data(algorithm, found.build(META))
     for change in CHANGES:
-        changed = settings.model_copy(update={**changes, **change})
-        if changed == settings.model_copy(update=changes):
+        changed = settings.model_copy(update=change)
+        if changed == settings:
             continue
-        changes |= change
-        model = found.build(META)
-        texts, (data, _) = text_shapes(model), prepared_data(algorithm, model)
-        yield (
-            dict(changes),
-            rehearse(model, texts, Stage(CUDA, changed.precision), algorithm, changed, data, CUDA),
-        )
+        if "optimizer" in change:
+            less = training.with_optimizer(changed.optimizer)
+        else:
+            share, stage = _share(changed, plan.processes), Stage(CUDA, changed.precision)
+            less = rehearse(found.build(META), plan.encoding.texts, stage, algorithm, share, data)
+        if less.memory.peak < training.memory.peak:
+            settings, training = changed, less
+            changes |= change
+            yield dict(changes), training
 
 
-def _pairs(settings: TrainingSettings, calls: Mapping[str, float]) -> float | None:
+def _share(settings: TrainingSettings, processes: int) -> TrainingSettings:
+    """With the largest part of a batch that one process has."""
+    return settings.model_copy(update={"batch": math.ceil(settings.batch / processes)})
+
+
+def _pairs(settings: TrainingSettings, calls: Mapping[str, float], prepared: int) -> float | None:
+    """Pairs until the end; of a budget in forwards, those that prepared the data are spent before the first pair."""
     budget = settings.budget
     if budget is None:
         return settings.steps * settings.batch
     if budget.unit == "seconds":
         return None
-    each = Ledger(pairs=1).spent("pairs") if budget.unit == "pairs" else _forwards(calls)
-    steps = math.ceil(budget.amount / (each * settings.batch))
-    return steps * settings.batch
+    refuse_spent_budget(budget, prepared)
+    pairs = budget.amount if budget.unit == "pairs" else (budget.amount - prepared) / _forwards(calls)
+    return math.ceil(pairs / settings.batch) * settings.batch
 
 
 def _forwards(calls: Mapping[str, float]) -> float:

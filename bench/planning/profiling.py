@@ -21,7 +21,7 @@ from bench.ledger import Ledger
 from bench.models.family import ModelFamily
 from bench.models.find import FoundArchitecture
 from bench.planning.clock import Clock
-from bench.planning.live import LiveBytes
+from bench.planning.live import Meter
 from bench.planning.material import BlankEncoding, prepared_data, text_shapes
 from bench.planning.observed import ObservedPolicy
 from bench.training import build_optimizer, training_step
@@ -74,7 +74,7 @@ def measure(
     """
     device = accelerator.device
     few = settings.model_copy(update={"batch": min(settings.batch, 2 * settings.micro_batch), "learning_rate": 1e-12})
-    clock, ledger, resident, live = Clock(device), Ledger(), Ledger(), LiveBytes()
+    clock, ledger, resident, meter = Clock(device), Ledger(), Ledger(), Meter()
     texts = text_shapes(found.build(torch.device("meta")))
     model = found.build(device)
     encode = encoding_seconds(model, few.micro_batch, clock)
@@ -85,7 +85,7 @@ def measure(
     resident.observe_memory(device)
     before, pairs = resident.peak_memory_bytes, steps * few.batch
 
-    with contextlib.nullcontext() if device.type == "cuda" else live:
+    with contextlib.nullcontext() if device.type == "cuda" else meter:
         policy = TimedPolicy(model, few, ledger, clock, with_reference=Need.REFERENCE in algorithm.needs)
         optimizer = build_optimizer(policy.parameters(), few)
         algorithm.begin(policy)
@@ -125,7 +125,7 @@ def measure(
         flops_per_pair=flops,
         ceiling=ceiling,
         share=flops / seconds / ceiling,
-        peak_memory_bytes=resident.peak_memory_bytes if cuda else live.peak,
+        peak_memory_bytes=resident.peak_memory_bytes if cuda else meter.peak,
         memory_of="allocated by CUDA" if cuda else "live tensors",
         resident_growth_bytes=None if cuda else resident.peak_memory_bytes - before,
         phases={"encode": encode, **phases},

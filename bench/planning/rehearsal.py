@@ -13,18 +13,18 @@ from collections.abc import Mapping, Sequence
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from bench.algorithm import Algorithm, Condition, Need, TrainingSettings
 from bench.batches import micro_batches
 from bench.data.preferences import PreferenceData
 from bench.ledger import COUNTS, Ledger
 from bench.models.family import ModelFamily
+from bench.optimizers import OPTIMIZERS
 from bench.planning.live import network_tensors, tensor_bytes
 from bench.planning.material import BlankEncoding
 from bench.planning.observed import ObservedPolicy
 from bench.planning.stage import Stage
-from bench.training import accumulate, build_optimizer
+from bench.training import accumulate
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,14 +60,24 @@ class Rehearsal:
     Attributes:
         memory: at the peak.
         parameters: of the trained network.
-        trainable: how many of them are trained.
+        trained: shapes of the weights that are trained.
         flops: operations for one image, by what it was counted as: a name of `bench.ledger.COUNTS`.
     """
 
     memory: Memory
     parameters: int
-    trainable: int
+    trained: Sequence[torch.Size]
     flops: Mapping[str, float]
+
+    @property
+    def trainable(self) -> int:
+        """How many parameters are trained."""
+        return sum(shape.numel() for shape in self.trained)
+
+    def with_optimizer(self, name: str) -> Rehearsal:
+        """The same with another optimizer, which changes nothing but what is remembered."""
+        memory = dataclasses.replace(self.memory, moments=sum(map(OPTIMIZERS[name].state, self.trained)))
+        return dataclasses.replace(self, memory=memory)
 
 
 def rehearse(
@@ -77,38 +87,37 @@ def rehearse(
     algorithm: Algorithm,
     settings: TrainingSettings,
     data: PreferenceData,
-    device: torch.device,
 ) -> Rehearsal:
-    """Two steps of at most two micro-batches; in the second, the optimizer's moments live beside everything else.
+    """One micro-batch, beside the gradients of an earlier one where a batch has several.
+
+    The optimizer is not run, but what it remembers counts: from the second step on it lives beside everything else.
 
     Args:
         model: on the meta device; its network is changed.
         texts: shape of each embedding of a caption, without a batch axis.
         data: prepared by the algorithm.
-        device: where the run would be.
     """
-    few = settings.model_copy(update={"batch": min(settings.batch, 2 * settings.micro_batch), "compile": False})
-    policy = RehearsedPolicy(model, few, stage, with_reference=Need.REFERENCE in algorithm.needs)
-    optimizer = build_optimizer(policy.parameters(), settings)
-    for group in optimizer.param_groups:
-        group["foreach"] = device.type == "cuda" and not group.get("fused")
+    micro = min(settings.batch, settings.micro_batch)
+    few = settings.model_copy(update={"batch": micro, "compile": False})
     encoded = BlankEncoding(data, model, model.latent_shape(model.resolution, model.resolution), texts)
-    tensors, accelerator = [parameter for _, parameter in policy.parameters()], Accelerator(cpu=True)
-    with stage.live:
+    accelerator = Accelerator(cpu=True)
+    policy = RehearsedPolicy(model, few, stage, with_reference=Need.REFERENCE in algorithm.needs)
+    trained = [parameter for _, parameter in policy.parameters()]
+    with stage.meter:
         algorithm.begin(policy)
-        for step in range(2):
-            batches = functools.partial(micro_batches, data, encoded, few, 0, step, accelerator)
-            accumulate(algorithm, few, policy, optimizer, batches, step, accelerator)
-            with stage.entered():
-                torch.nn.utils.clip_grad_norm_(tensors, settings.clip_norm)
-                optimizer.step()
-            algorithm.end_step(step, policy)
+        if settings.batch > micro:
+            stage.give_gradients(trained)
+        # an optimizer of nothing, which leaves these gradients where they are
+        optimizer = torch.optim.SGD([torch.zeros(1)])
+        batches = functools.partial(micro_batches, data, encoded, few, 0, 0, accelerator)
+        accumulate(algorithm, few, policy, optimizer, batches, 0, accelerator)
+        algorithm.end_step(0, policy)
     return Rehearsal(
-        memory=policy.memory_parts(optimizer, stage.live.peak),
+        memory=policy.memory_parts(stage.meter.peak),
         parameters=sum(parameter.numel() for parameter in policy.network.parameters()),
-        trainable=sum(parameter.numel() for parameter in tensors),
+        trained=[parameter.shape for parameter in trained],
         flops={name: stage.flops[name] / max(1, getattr(policy.ledger, name)) for name in COUNTS},
-    )
+    ).with_optimizer(settings.optimizer)
 
 
 class RehearsedPolicy(ObservedPolicy):
@@ -119,18 +128,16 @@ class RehearsedPolicy(ObservedPolicy):
         self._stage, self._anchor = stage, torch.zeros((), requires_grad=True)
         stage.place(self.network, *([self._reference] if self._reference else []))
 
-    def memory_parts(self, optimizer: Optimizer, peak: int) -> Memory:
-        """A peak of memory, by part."""
+    def memory_parts(self, peak: int) -> Memory:
+        """A peak of memory by part, with no optimizer."""
         parameters = [parameter for _, parameter in self.parameters()]
-        moments = [value for state in optimizer.state.values() for value in state.values()]
         known = {
             "weights": tensor_bytes(network_tensors(self.network)),
             "reference": tensor_bytes(network_tensors(self._reference)) if self._reference else 0,
             "gradients": tensor_bytes(each.grad for each in parameters if each.grad is not None),
-            "moments": tensor_bytes(value for value in moments if isinstance(value, Tensor)),
             "remembered": tensor_bytes(value for weights in self.memory.values() for value in weights.values()),
         }
-        return Memory(**known, activations=peak - sum(known.values()))
+        return Memory(**known, moments=0, activations=peak - sum(known.values()))
 
     def _run(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         run = functools.partial(super()._run, network, latents, timesteps, condition)

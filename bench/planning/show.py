@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bench.planning.accelerators import GIB, RESERVED, Accelerator
+from bench.planning.accelerators import ARITHMETIC, GIB, RESERVED, Accelerator
 from bench.planning.plan import Plan
 from bench.planning.profiling import Profile
 from bench.planning.rehearsal import Rehearsal
@@ -83,16 +83,20 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
 
 def cards_table(plan: Plan, cards: Mapping[str, Accelerator], utilisation: float) -> Table:
     """How long it takes and whether it fits, card by card."""
+    shared = f"on {plan.processes} cards, each with all weights and its share of the pairs"
+    where = "on one card" if plan.processes == 1 else shared
     table = Table(
-        title=f"on one card, at {utilisation:.0%} of its peak (assumed), {RESERVED / GIB:.0f} GiB kept free for the driver",
+        title=f"{where}, at {utilisation:.0%} (assumed) of its peak in {ARITHMETIC[plan.settings.precision]}; "
+        f"{RESERVED / GIB:.0f} GiB of its memory kept free",
         title_justify="left", title_style="bold", box=None, pad_edge=False,
     )  # fmt: skip
     for column in ("card", "memory", "fits", "hours of training"):
         table.add_column(column, justify="left" if column == "card" else "right")
     for name, card in cards.items():
         hours = plan.seconds(card.peak(plan.settings.precision), utilisation) / 3600
-        fits = "yes" if card.fits(plan.memory) else "no"
-        table.add_row(name, f"{card.memory / GIB:.0f} GiB", fits, f"{hours:,.3g}")
+        lacking = plan.lacking(card)
+        fits = f"no: {' and '.join(lacking)}" if lacking else "yes"
+        table.add_row(name, f"{card.memory / GIB:.1f} GiB", fits, f"{hours:,.3g}")
     return table
 
 
@@ -112,6 +116,15 @@ def changes_table(name: str, card: Accelerator, changed: Iterable[tuple[dict[str
     return table
 
 
+def encoding_advice(name: str, plan: Plan) -> str:
+    """What to do about a card on which the encoders have no place."""
+    return (
+        f"encoding takes {gibibytes(plan.encoding.memory)}, which {name} does not have: begin the run on a larger card, or on the "
+        "CPU with CUDA_VISIBLE_DEVICES= in front; what it writes to the cache under --runs is only read afterwards.  Evaluation "
+        "encodes its prompts with the same networks."
+    )
+
+
 def profile_table(title: str, profile: Profile) -> Table:
     """What was measured."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
@@ -123,7 +136,9 @@ def profile_table(title: str, profile: Profile) -> Table:
     )
     table.add_row("forwards a second", f"{profile.forwards_per_second:.4g}", "a backward counts as two")
     table.add_row("a pair", operations(profile.flops_per_pair), "in training")
-    table.add_row("ceiling", f"{operations(profile.ceiling)}/s", f"a large product of matrices in {profile.precision}")
+    table.add_row(
+        "ceiling", f"{operations(profile.ceiling)}/s", f"a large product of matrices in {ARITHMETIC[profile.precision]}"
+    )
     table.add_row("share of the ceiling", f"{profile.share:.1%}", "that training reaches")
     table.add_row("memory at the peak", gibibytes(profile.peak_memory_bytes), profile.memory_of)
     if profile.resident_growth_bytes is not None:

@@ -1,18 +1,19 @@
-"""Where networks run on torch's fake tensors, which have shapes and gradients and no values, and what they do there is counted."""
+"""Where networks run without values, and what they do there is counted."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bench.flops import FlopCounter
-from bench.planning.live import LiveBytes
+from bench.planning.blank import BlankTensor
+from bench.planning.live import Meter
 
 PROMOTED = (nn.LayerNorm, nn.GroupNorm)
 """What torch's autocast computes in float32 on CUDA, and not on a CPU; the parts of it that our networks spend memory on."""
@@ -21,75 +22,73 @@ PROMOTED = (nn.LayerNorm, nn.GroupNorm)
 class Stage:
     """Counts memory and operations of networks without values.
 
-    Fake tensors pretend to be on a CPU: a torch that was built for CPUs knows no others, and its attention holds as little as
-    CUDA's does.  What CUDA's autocast does otherwise is done here too.
+    They run as on a CPU: a torch that was built for CPUs knows nothing else, and its attention holds as little as CUDA's does.  What CUDA's autocast does otherwise is done here too.
 
     Args:
         device: where the run would be.
         precision: its arithmetic.
 
     Attributes:
-        live: memory.
+        meter: memory, and all operations.
         flops: operations by what they were counted as.
     """
 
     def __init__(self, device: torch.device, precision: str) -> None:
-        self.live = LiveBytes()
+        self.meter = Meter()
         self.flops: Counter[str] = Counter()
-        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._promotes = device.type == "cuda" and precision == "bf16"
-        self._seen: dict[tuple[str, int], tuple[torch.dtype, int, int]] = {}
-
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[None]:
-        """Nothing in the block has values."""
-        with self._fake, self.live:
-            yield
+        self._seen: dict[str, _Forward] = {}
 
     def place(self, *networks: nn.Module) -> None:
-        """Give networks of the meta device tensors of this stage, in place; they count from now on."""
+        """Give networks of the meta device weights without values, in place; they count from now on."""
         placed: dict[int, Tensor] = {}
 
         def moved(value: Tensor) -> Tensor:
-            if id(value) not in placed:
-                placed[id(value)] = torch.empty_like(value, device="cpu", requires_grad=value.requires_grad)
-            return placed[id(value)]
+            return placed.setdefault(id(value), BlankTensor(value.detach()))
 
-        with self.entered():
-            for module in (module for network in networks for module in network.modules()):
-                for name, weight in module.named_parameters(recurse=False):
-                    setattr(module, name, nn.Parameter(moved(weight), weight.requires_grad))
-                for name, buffer in module.named_buffers(recurse=False):
-                    setattr(module, name, moved(buffer))
-                if self._promotes and isinstance(module, PROMOTED):
-                    module.register_forward_pre_hook(_promoted)
+        for module in (module for network in networks for module in network.modules()):
+            for name, weight in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(moved(weight), weight.requires_grad))
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, moved(buffer))
+            if self._promotes and isinstance(module, PROMOTED):
+                module.register_forward_pre_hook(_promoted)
+        self.meter.keep(placed.values())
+
+    def give_gradients(self, weights: Sequence[nn.Parameter]) -> None:
+        """Give blank weights gradients, as an earlier backward would."""
+        for weight in weights:
+            weight.grad = torch.empty_like(weight)
+        self.meter.keep(weight.grad for weight in weights if weight.grad is not None)
 
     @contextlib.contextmanager
     def counted(self, name: str) -> Iterator[None]:
-        """The same, and its operations count as ``name``."""
-        with FlopCounter() as counter, self.entered():
+        """What `meter` counts in the block are the operations of ``name``."""
+        before = self.meter.total
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")  # how fast a norm is on a CPU
             yield
-        self.flops[name] += counter.total
+        self.flops[name] += self.meter.total - before
 
     def once(self, name: str, rows: int, run: Callable[[], Tensor]) -> torch.dtype:
-        """Run a forward without gradient, or count again one like it; gives the dtype of its result.
+        """Run a forward without gradient, or count again a share of one like it that was no smaller; gives its result's dtype.
 
         Args:
             name: what its operations count as.
             rows: images in it.
         """
-        if (name, rows) not in self._seen:
-            before, flops, peak = self.live.now, self.flops[name], self.live.peak
-            self.live.peak = before
+        seen = self._seen.get(name)
+        if seen is None or seen.rows < rows:
+            before, flops, peak = self.meter.now, self.flops[name], self.meter.peak
+            self.meter.peak = before
             with self.counted(name):
                 dtype = run().dtype
-            self._seen[name, rows] = dtype, self.live.peak - before, self.flops[name] - flops
-            self.live.peak = max(self.live.peak, peak)
+            self._seen[name] = _Forward(rows, dtype, self.meter.peak - before, self.flops[name] - flops)
+            self.meter.peak = max(self.meter.peak, peak)
             return dtype
-        dtype, memory, flops = self._seen[name, rows]
-        self.live.allow(memory)
-        self.flops[name] += flops
-        return dtype
+        self.meter.allow(seen.memory * rows // seen.rows)
+        self.flops[name] += seen.flops * rows // seen.rows
+        return seen.dtype
 
     def graph(self, forward: str, backward: str, run: Callable[[], Tensor], anchor: Tensor) -> Tensor:
         """Zeros for what ``run`` predicts, whose backward runs the prediction's.
@@ -103,6 +102,16 @@ class Stage:
             prediction = run()
         zeros: Tensor = _Bridge.apply(anchor, _Graph(self, backward, prediction))  # type: ignore[no-untyped-call]
         return zeros
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Forward:
+    """What a forward without gradient was seen to cost."""
+
+    rows: int
+    dtype: torch.dtype
+    memory: int
+    flops: int
 
 
 class _Graph:

@@ -55,6 +55,25 @@ def test_adafactor_neither_scales_with_the_weight_nor_moves_more_than_the_rate_o
     torch.testing.assert_close(moved, torch.tensor([[0.774597, 1.095445], [1.039230, 0.979796]]), rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_what_an_optimizer_remembers_is_known_before_it_steps(name: str) -> None:
+    shapes = [(6, 4, 3, 3), (7, 5), (9,)]
+    weights = [nn.Parameter(torch.ones(shape)) for shape in shapes]
+    optimizer = OPTIMIZERS[name].build(weights, 0.1, 0.0)
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    remembered = [[each for each in optimizer.state[weight].values() if isinstance(each, Tensor)] for weight in weights]
+    held = [sum(each.untyped_storage().nbytes() for each in tensors) for tensors in remembered]
+    assert [OPTIMIZERS[name].state(shape) for shape in shapes] == held
+
+
+def test_eight_bits_are_two_bytes_an_element_and_two_scales_a_block_but_not_in_small_weights() -> None:
+    state = OPTIMIZERS["adamw-8bit"].state
+    assert state((64, 100)) == 2 * 6400 + 2 * 4 * 25
+    assert state((4095,)) == 8 * 4095
+
+
 def test_adafactor_goes_on_as_if_it_had_never_stopped(workshop: Workshop, tmp_path: Path) -> None:
     straight = workshop.train(tmp_path / "straight", DPO(), steps=4, optimizer="adafactor")
     workshop.train(tmp_path / "resumed", DPO(), steps=2, optimizer="adafactor")

@@ -26,6 +26,7 @@ def architecture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_plan_needs_configurations_alone(command: CommandLine, architecture: Path) -> None:
     words = command.arguments("plan", "--algo", "dpo,sft", "--model", str(architecture), "--card", "l4", *SETS)
+    words += ["--processes", "2"]
     done = command.run(words)
     assert done.returncode == 0, done.stderr
     dpo, sft = done.stdout.split("sft on")
@@ -33,9 +34,12 @@ def test_a_plan_needs_configurations_alone(command: CommandLine, architecture: P
     assert "text_encoder_2" in dpo
     assert "reference forwards" in dpo
     assert "reference" not in sft
+    title = " ".join(dpo.split())
+    assert "on 2 cards, each with all weights and its share of the pairs" in title
+    assert "of its peak in float32 without TF32" in title
     lines = [line.split() for line in dpo.splitlines()]
     assert ["pairs", "40", "batch", "4"] in lines
-    assert [line[:4] for line in lines if line[:1] == ["l4"]] == [["l4", "24", "GiB", "yes"]]
+    assert [line[:4] for line in lines if line[:1] == ["l4"]] == [["l4", "22.0", "GiB", "yes"]]
 
 
 def test_a_profile_is_also_a_file(command: CommandLine, architecture: Path) -> None:
@@ -49,6 +53,17 @@ def test_a_profile_is_also_a_file(command: CommandLine, architecture: Path) -> N
     # a pair: 2 images, 2 forwards and a backward each
     assert figures["forwards_per_second"] == pytest.approx(8 * figures["pairs_per_second"])
     assert figures["resident_growth_bytes"] >= 0
+
+
+def test_an_optimizer_that_needs_cuda_is_planned_anywhere_and_not_measured_on_a_cpu(
+    command: CommandLine, architecture: Path
+) -> None:
+    words = ("--algo", "dpo", "--model", str(architecture), *SETS, "--set", "optimizer=adamw-8bit")
+    planned = command.run(command.arguments("plan", *words))
+    assert planned.returncode == 0, planned.stderr
+    measured = command.run(command.arguments("profile", *words))
+    assert measured.returncode == 2
+    assert "optimizer=adamw-8bit runs on CUDA only; give --set optimizer=adamw" in measured.stderr
 
 
 @pytest.mark.parametrize(
