@@ -92,12 +92,19 @@ def run(
     from bench.experiment import Experiment, Method
     from bench.models.find import find_model
     from bench.notes import notes_on_prompts, notes_on_training
-    from bench.settings import check_label, parse_budget, parse_overrides, recipe_of, resolve, run_name, split_names
+    from bench.settings import (
+        algorithm_names,
+        check_label,
+        parse_budget,
+        parse_overrides,
+        recipe_of,
+        resolve,
+        run_name,
+        split_names,
+    )
 
     overrides = parse_overrides(sets or []) | (parse_budget(budget) if budget else {})
-    names = list(registry.algorithms) if algo == "all" else split_names(algo)
-    if not names:
-        raise UserError(f"name the algorithms: --algo all, or some of {', '.join(registry.algorithms)}")
+    names = algorithm_names(algo)
     check_label(name)
     recipe = find_model(model).recipe
     plans = [(each, *resolve(each, registry.algorithms.get(each), recipe, overrides)) for each in names]

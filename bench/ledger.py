@@ -68,6 +68,6 @@ def refuse_spent_budget(budget: Budget | None, prepared: int) -> None:
     """Raise a `UserError` when preparing the data, which cost ``prepared`` forwards, leaves nothing of a budget for training."""
     if budget is not None and budget.unit == "forwards" and prepared >= budget.amount:
         raise UserError(
-            f"preparing the data alone costs {prepared:,} forwards, more than the budget of {budget.amount:,g}; "
+            f"preparing the data alone costs {prepared:,} forwards, which leaves nothing of the budget of {budget.amount:,g}; "
             "give a larger --budget"
         )

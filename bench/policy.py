@@ -63,8 +63,8 @@ class Policy:
         if settings.gradient_checkpointing:
             self.network.train()  # diffusers recomputes only in training mode; none of our networks has dropout
             self.network.enable_gradient_checkpointing()  # type: ignore[operator]
-        if self._reference is not None and self._autocast:
-            halve(self._reference)
+        if self._autocast:
+            halve(self.network if self._reference is None else self._reference)
         if settings.compile:
             self.network.compile()
             if self._reference is not None:
@@ -158,12 +158,13 @@ class Policy:
 
 
 def halve(network: nn.Module) -> None:
-    """Keep in bfloat16, in place, what autocast to bfloat16 casts anyway: the weights of linear layers and convolutions.
+    """Keep in bfloat16, in place, what autocast to bfloat16 casts anyway: frozen weights of linear layers and convolutions.
 
     So the predictions under autocast stay what they were to the last bit, in about half the memory.
     """
     for module in network.modules():
-        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        frozen = not any(parameter.requires_grad for parameter in module.parameters())
+        if frozen and isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             module.to(torch.bfloat16)
 
 

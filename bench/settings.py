@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from bench import registry
 from bench.algorithm import RECIPE, Algorithm, Recipe, TrainingSettings
 from bench.errors import UserError
 from bench.protocol import digest
@@ -41,6 +42,18 @@ def parse_overrides(typed: Sequence[str], *, option: str = "--set", example: str
 def split_names(typed: str) -> list[str]:
     """``"dpo, smpo"`` as a list, repeats left out."""
     return list(dict.fromkeys(part.strip() for part in typed.split(",") if part.strip()))
+
+
+def algorithm_names(typed: str) -> list[str]:
+    """The algorithms of ``--algo``: names separated by commas, or ``all``.
+
+    Raises:
+        UserError: there is none.
+    """
+    names = list(registry.algorithms) if typed == "all" else split_names(typed)
+    if not names:
+        raise UserError(f"name the algorithms: --algo all, or some of {', '.join(registry.algorithms)}")
+    return names
 
 
 def recipe_of(algorithm: type[Algorithm], model: str) -> Recipe:

@@ -23,7 +23,7 @@ from bench.data.preferences import PreferenceData
 from bench.diagnostics import DivergedError, check_losses, check_start, diagnose
 from bench.files import append_lines, keep_lines, replace_folder, write_json
 from bench.launch import choose_layout
-from bench.ledger import COUNTS, Ledger
+from bench.ledger import COUNTS, Ledger, refuse_spent_budget
 from bench.models.family import ModelFamily
 from bench.optimizers import OPTIMIZERS, rate_at
 from bench.policy import Policy
@@ -57,10 +57,11 @@ def train(
     Raises:
         DivergedError: a loss or a gradient is not finite (raised before the step, so that the weights stay good), or the first
             loss is not what identical policy and reference must give.
-        UserError: the processes cannot share a batch.
+        UserError: the processes cannot share a batch, or preparing the data has taken the whole budget.
     """
     layout = choose_layout(accelerator)
     layout.check(settings)
+    refuse_spent_budget(settings.budget, prepared_forwards)
     ledger = Ledger()
     ledger.forget_memory(accelerator.device)
     policy = Policy(model, settings, ledger, with_reference=Need.REFERENCE in algorithm.needs, layout=layout)

@@ -13,7 +13,7 @@ RESERVED = GIB
 
 ARITHMETIC = {
     "bf16": "bf16 with float32 sums",
-    "fp32": "float32 without TF32 (which torch's default leaves to CUDA's convolutions)",
+    "fp32": "float32 without TF32",
 }
 """What the operations of a precision are that a card's peak and a measured ceiling count."""
 
@@ -25,7 +25,7 @@ class Accelerator:
     Attributes:
         memory: bytes that the driver gives a process, its own share taken off.
         bf16: operations a second at most, dense, with float32 sums.
-        fp32: the same without TF32: torch's default for products of matrices, and not for convolutions on CUDA.
+        fp32: the same without TF32, which nothing here uses; see `bench.launch.full_precision`.
     """
 
     memory: int
@@ -72,6 +72,12 @@ def find_accelerators(typed: str | None) -> dict[str, Accelerator]:
     """
     if typed is None:
         return ACCELERATORS
-    if typed not in ACCELERATORS:
+    plainly = {_letters_and_digits(name): name for name in ACCELERATORS}
+    name = plainly.get(_letters_and_digits(typed))
+    if name is None:
         raise UserError(f"unknown card {typed!r}: {nearest(typed, ACCELERATORS)}there are {', '.join(ACCELERATORS)}")
-    return {typed: ACCELERATORS[typed]}
+    return {name: ACCELERATORS[name]}
+
+
+def _letters_and_digits(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bench.algorithm import Algorithm, TrainingSettings
     from bench.models.find import FoundArchitecture
 
-Algo = Annotated[str, typer.Option(help="Algorithms, separated by commas.  See: bench list")]
+Algo = Annotated[str, typer.Option(help="Algorithms, separated by commas, or all.  See: bench list")]
 Model = Annotated[
     str,
     typer.Option(help="A registered model (see: bench list), a diffusers folder, or a hub id; no weights are read."),
@@ -41,7 +41,7 @@ def plan(
     processes: Annotated[
         int, typer.Option(min=1, help="Cards of one kind that share the pairs, each with all weights (DDP, not FSDP).")
     ] = 1,
-    images: Annotated[int, typer.Option(min=0, help="Evaluation images, for their space on disk.")] = 1000,
+    images: Annotated[int, typer.Option(min=0, help="Evaluation images of one row.")] = 1000,
 ) -> None:
     """Say what runs will cost, before anything is fetched or trained: memory, operations, hours and disk space."""
     from bench.planning.accelerators import find_accelerators
@@ -54,13 +54,14 @@ def plan(
     for name, algorithm, settings in chosen:
         planned = make_plan(found, encoding, algorithm, settings, processes=processes)
         console.print(plan_table(f"{name} on {model}", planned, images), "", highlight=False)
-        console.print(cards_table(planned, cards, utilisation), "", highlight=False)
-        lacking = planned.lacking(cards[card]) if card is not None else []
-        if card is not None and "encoding" in lacking:
-            console.print(encoding_advice(card, planned), "", sep="\n", highlight=False)
-        if card is not None and "training" in lacking:
-            changed = smaller(found, algorithm, planned)
-            console.print(changes_table(card, cards[card], changed), "", highlight=False)
+        console.print(cards_table(planned, cards, utilisation, images), "", highlight=False)
+        for title, accelerator in cards.items() if card is not None else ():
+            lacking = planned.lacking(accelerator)
+            if "encoding" in lacking:
+                console.print(encoding_advice(title, planned), "", sep="\n", highlight=False)
+            if "training" in lacking:
+                changed = smaller(found, algorithm, planned)
+                console.print(changes_table(title, accelerator, changed), "", highlight=False)
 
 
 def profile(
@@ -75,10 +76,12 @@ def profile(
     from accelerate import Accelerator
 
     from bench.files import write_json
+    from bench.launch import full_precision
     from bench.optimizers import OPTIMIZERS
     from bench.planning.profiling import measure
     from bench.planning.show import profile_table
 
+    full_precision()
     found, chosen = _resolve(algo, model, sets, None)
     accelerator, figures = Accelerator(cpu=not torch.cuda.is_available()), {}
     for _, _, settings in chosen:
@@ -96,11 +99,11 @@ def _resolve(
 ) -> tuple[FoundArchitecture, list[tuple[str, Algorithm, TrainingSettings]]]:
     from bench import registry
     from bench.models.find import find_architecture
-    from bench.settings import parse_budget, parse_overrides, resolve, split_names
+    from bench.settings import algorithm_names, parse_budget, parse_overrides, resolve
 
     overrides = parse_overrides(sets or []) | (parse_budget(budget) if budget else {})
     found = find_architecture(model)
     chosen = [
-        (each, *resolve(each, registry.algorithms.get(each), found.recipe, overrides)) for each in split_names(algo)
+        (each, *resolve(each, registry.algorithms.get(each), found.recipe, overrides)) for each in algorithm_names(algo)
     ]
     return found, chosen

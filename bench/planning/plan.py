@@ -20,6 +20,7 @@ from bench.planning.counting import count_calls
 from bench.planning.material import prepared_data
 from bench.planning.rehearsal import Rehearsal, rehearse
 from bench.planning.stage import Stage
+from bench.sampling import compares
 
 CUDA, META = torch.device("cuda"), torch.device("meta")
 FLOAT = 4
@@ -64,6 +65,8 @@ class Plan:
         latent_bytes: of the cache, for one pair.
         text_bytes: of the cache, for one caption.
         image_bytes: of one evaluation image, at most.
+        image_forwards: of the denoiser for one evaluation image; its size is taken for that of training.
+        image_precision: arithmetic of these.
         checkpoint_bytes: of weights and moments.
     """
 
@@ -77,6 +80,8 @@ class Plan:
     latent_bytes: int
     text_bytes: int
     image_bytes: int
+    image_forwards: int
+    image_precision: str
     checkpoint_bytes: int
 
     def lacking(self, card: Accelerator) -> list[str]:
@@ -94,8 +99,16 @@ class Plan:
         """Operations of the whole training and of what the algorithm prepares with the base model."""
         if self.pairs is None:
             return None
-        forward = max(self.training.flops["reference_forwards"], self.training.flops["policy_forwards"])
-        return self.pairs * self.flops_per_pair + self.prepared * forward
+        return self.pairs * self.flops_per_pair + self.prepared * self._forward
+
+    @property
+    def flops_per_image(self) -> float:
+        """Operations of the denoiser for one evaluation image."""
+        return self.image_forwards * self._forward
+
+    @property
+    def _forward(self) -> float:
+        return max(self.training.flops["reference_forwards"], self.training.flops["policy_forwards"])
 
     def seconds(self, peak: float, utilisation: float) -> float:
         """How long training takes on cards, one a process, that compute ``peak`` operations a second at most."""
@@ -140,6 +153,8 @@ def make_plan(
         latent_bytes=FLOAT * data.width * latents,
         text_bytes=FLOAT * sum(math.prod(shape) for shape in encoding.texts.values()),
         image_bytes=3 * generation.height * generation.width,
+        image_forwards=generation.steps * (2 if compares(model, generation) else 1),
+        image_precision=generation.precision,
         checkpoint_bytes=FLOAT * training.trainable + training.memory.moments + training.memory.remembered,
     )
 

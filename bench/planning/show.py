@@ -17,7 +17,7 @@ SECTION = None
 Row = tuple[str, str, str] | None
 
 MEMORY = {
-    "weights": "in float32",
+    "weights": "in float32 where they are trained",
     "reference": "a frozen copy",
     "gradients": "",
     "moments": "of the optimizer",
@@ -74,6 +74,10 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
     if plan.pairs is not None and plan.flops is not None:
         yield ("pairs", f"{plan.pairs:,.0f}", f"batch {settings.batch}")
         yield ("training", operations(plan.flops), "")
+    each = (
+        f"{images:,} images of {plan.image_forwards} forwards in {plan.image_precision}, for the base and for every row"
+    )
+    yield ("evaluating", operations(images * plan.flops_per_image), each)
     yield SECTION
     yield ("cache of latents", size_on_disk(1000 * plan.latent_bytes), "for 1,000 rows of the data")
     yield ("cache of texts", size_on_disk(1000 * plan.text_bytes), "for 1,000 different captions")
@@ -81,7 +85,7 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
     yield ("evaluation images", size_on_disk(images * plan.image_bytes), f"at most, for {images:,} images")
 
 
-def cards_table(plan: Plan, cards: Mapping[str, Accelerator], utilisation: float) -> Table:
+def cards_table(plan: Plan, cards: Mapping[str, Accelerator], utilisation: float, images: int) -> Table:
     """How long it takes and whether it fits, card by card."""
     shared = f"on {plan.processes} cards, each with all weights and its share of the pairs"
     where = "on one card" if plan.processes == 1 else shared
@@ -90,13 +94,15 @@ def cards_table(plan: Plan, cards: Mapping[str, Accelerator], utilisation: float
         f"{RESERVED / GIB:.0f} GiB of its memory kept free",
         title_justify="left", title_style="bold", box=None, pad_edge=False,
     )  # fmt: skip
-    for column in ("card", "memory", "fits", "hours of training"):
+    for column in ("card", "memory", "fits", "training", f"{images:,} images"):
         table.add_column(column, justify="left" if column == "card" else "right")
     for name, card in cards.items():
-        hours = plan.seconds(card.peak(plan.settings.precision), utilisation) / 3600
+        training = plan.seconds(card.peak(plan.settings.precision), utilisation)
+        rate = card.peak(plan.image_precision) * utilisation * plan.processes
+        evaluating = images * plan.flops_per_image / rate
         lacking = plan.lacking(card)
         fits = f"no: {' and '.join(lacking)}" if lacking else "yes"
-        table.add_row(name, f"{card.memory / GIB:.1f} GiB", fits, f"{hours:,.3g}")
+        table.add_row(name, f"{card.memory / GIB:.1f} GiB", fits, duration(training), duration(evaluating))
     return table
 
 
@@ -139,7 +145,9 @@ def profile_table(title: str, profile: Profile) -> Table:
     table.add_row(
         "ceiling", f"{operations(profile.ceiling)}/s", f"a large product of matrices in {ARITHMETIC[profile.precision]}"
     )
-    table.add_row("share of the ceiling", f"{profile.share:.1%}", "that training reaches")
+    table.add_row(
+        "share of the ceiling", f"{profile.share:.1%}", "that training reaches; convolutions can be faster than it"
+    )
     table.add_row("memory at the peak", gibibytes(profile.peak_memory_bytes), profile.memory_of)
     if profile.resident_growth_bytes is not None:
         table.add_row("growth of the process", gibibytes(profile.resident_growth_bytes), "its resident set")
@@ -162,6 +170,14 @@ def gibibytes(size: int) -> str:
 def size_on_disk(size: int) -> str:
     """Bytes of files."""
     return f"{size / 1e9:,.3g} GB" if size >= 1e7 else f"{size / 1e6:,.3g} MB"
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that a reader thinks in."""
+    for factor, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * factor:
+            return f"{seconds / factor:,.3g} {unit}"
+    return f"{seconds:,.3g} seconds"
 
 
 def operations(flops: float) -> str:

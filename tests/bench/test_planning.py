@@ -210,7 +210,8 @@ def test_a_budget_of_forwards_also_pays_for_what_is_prepared(found: Callable[[st
     assert plan(6000 + 2 * 288).pairs == 48
     assert plan(6000 + 2 * 288 + 1).pairs == 72
     with pytest.raises(
-        UserError, match="preparing the data alone costs 6,000 forwards, more than the budget of 5,000; give"
+        UserError,
+        match="preparing the data alone costs 6,000 forwards, which leaves nothing of the budget of 5,000; give",
     ):
         plan(5000)
 

@@ -363,6 +363,17 @@ class TestBudget:
         assert [line["step"] for line in run.steps()] == [0, 1, 2]
         assert run.ledger()["policy_forwards"] == 24
 
+    def test_a_budget_that_preparing_takes_up_trains_nothing_and_says_so(
+        self, workshop: Workshop, tmp_path: Path
+    ) -> None:
+        budget = {"unit": "forwards", "amount": 70}
+        with pytest.raises(
+            UserError, match="preparing the data alone costs 70 forwards, which leaves nothing of the budget of 70"
+        ):
+            workshop.train(tmp_path, DPO(), budget=budget, prepared_forwards=70)
+        assert not list(tmp_path.rglob("DONE"))
+        assert workshop.train(tmp_path, DPO(), batch=4, budget=budget, prepared_forwards=69).done
+
     def test_a_budget_of_pairs_is_so_many_steps(self, workshop: Workshop, tmp_path: Path) -> None:
         by_budget = workshop.train(tmp_path / "one", DPO(), batch=4, budget={"unit": "pairs", "amount": 12})
         by_steps = workshop.train(tmp_path / "other", DPO(), batch=4, steps=3)

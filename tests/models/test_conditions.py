@@ -180,6 +180,26 @@ def test_a_reference_in_half_precision_predicts_the_bits_of_the_policy(
     assert reference < 0.6 * trained
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # as above
+@pytest.mark.parametrize("kind", WRITERS)
+def test_frozen_weights_under_adapters_are_halved_without_a_trace(
+    pipeline_folder: Callable[..., Path], kind: str
+) -> None:
+    model = load(pipeline_folder(kind))
+    sizes = model.picture_condition(Framing.whole((16, 16)))
+    told = model.encode_text(["a bee"]) | {name: value[None] for name, value in sizes.items()}
+    latents = torch.randn(1, *model.latent_shape(16, 16), generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([300])
+    expected = Policy(load(pipeline_folder(kind)), TrainingSettings(precision="bf16"), Ledger()).predict(
+        latents, t, told
+    )
+    policy = Policy(model, TrainingSettings(precision="bf16", weights="lora"), Ledger())
+    assert torch.equal(policy.predict(latents, t, told), expected)  # the adapters' effect is 0 at first
+    assert {parameter.dtype for _, parameter in policy.parameters()} == {torch.float32}
+    frozen = [p for p in policy.network.parameters() if not p.requires_grad]
+    assert sum(p.nbytes for p in frozen) < 0.6 * sum(4 * p.numel() for p in frozen)
+
+
 @pytest.mark.parametrize(("side", "count"), [(64, 32), (512, 16), (768, 7), (1024, 4), (4096, 1)])
 def test_large_pictures_are_made_fewer_at_a_time(side: int, count: int) -> None:
     assert together(side, side) == count

@@ -26,7 +26,7 @@ def test_a_registered_name_comes_before_a_folder_of_that_name(tmp_path: Path, mo
     assert found.card.source == "stabilityai/stable-diffusion-xl-base-1.0"
     assert found.card.generation.model_dump() == {
         "scheduler": "EulerDiscreteScheduler", "steps": 50, "guidance_scale": 5.0, "negative_prompt": "",
-        "height": 1024, "width": 1024, "images_per_prompt": 1, "seed": 0, "precision": "fp32",
+        "height": 1024, "width": 1024, "images_per_prompt": 1, "seed": 0, "precision": "bf16",
     }  # fmt: skip
 
 
