@@ -36,9 +36,7 @@ def run_words(command: CommandLine, model: str, algo: str, *sets: str) -> list[s
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in ("sd15", "sd3") else ()) for kind in WRITERS]
-)
+@pytest.mark.parametrize("kind", WRITERS)
 def test_train_resume_sample_score_report(command: CommandLine, kind: str) -> None:
     folder = write_model(kind, command.folder / "my model")
     algo, weights = WORK[kind]
