@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 import math
 import statistics
+from collections.abc import Mapping
+from typing import Any
 
+from bench.runs import BASE
 from reports.records import MetricRecord
+from reports.settings import RowSettings
 from reports.statistics import Interval
-from reports.table import Cost, Report, Row, Score
+from reports.table import Cost, Report, Row, Score, trained_rows
 
 
 class Verdict(enum.Enum):
@@ -48,6 +53,20 @@ def grids(report: Report) -> tuple[Grid, ...]:
     return (_win_rates(report), _scores(report), _cost(report))
 
 
+def settings_grid(report: Report) -> Grid:
+    """All that the training of each row was given: a field a line, a row of the report a column."""
+    trained = trained_rows(report)
+    columns = [_settings(row, settings) for row, settings in trained]
+    fields = dict.fromkeys(field for column in columns for field in column)
+    return Grid(
+        "Settings of each row",
+        tuple(row.label for row, _ in trained),
+        tuple(
+            (field, tuple(Cell(column[field]) if field in column else DASH for column in columns)) for field in fields
+        ),
+    )
+
+
 def settings_lines(report: Report) -> tuple[str, ...]:
     """Protocol and metric signatures with the settings that a reader of a score must know."""
     metrics = ", ".join(f"{metric.title} {metric.signature}" for metric in report.metrics)
@@ -59,52 +78,29 @@ def settings_lines(report: Report) -> tuple[str, ...]:
     )
 
 
-def footnotes(report: Report) -> tuple[str, ...]:
-    """What must be known to read the tables, and what is not in them."""
-    images = report.prompts * report.images_per_prompt
-    paired = f"paired with the base on the same {report.prompts} prompts and noise ({images} images a seed)"
-    lines = [
-        f"[ ] and ± are 95 % intervals over prompts and training seeds, {paired}.",
-        "bold is better than the base beyond the interval, italic is worse.",
-    ]
-    if any(score.trained_on for row in report.rows for score in row.scores.values()):
-        lines.append("† trained on this metric: its score is no independent evidence.")
-    if not all(metric.higher_is_better for metric in report.metrics):
-        lines.append("↓ lower is better; a win is a lower score.")
-    single = [row.label for row in report.rows if len(row.seeds) == 1]
-    if single:
-        lines.append(
-            f"one training seed: {', '.join(single)}; the interval covers prompts, not how training seeds differ."
-        )
-    pairs = [row.label for row in report.rows if len(row.seeds) == 2]
-    if pairs:
-        lines.append(
-            f"two training seeds: {', '.join(pairs)}; two say little about how seeds differ, so take the interval as narrow."
-        )
-    seedless = [row.label for row in report.rows[1:] if not row.seeds]
-    if seedless:
-        lines.append(f"no training seed of ours: {', '.join(seedless)}; the interval covers prompts alone.")
-    lines += [f"{row.label} started from {row.init}, not from the base model." for row in report.rows if row.init]
-    return (*lines, *_guidance_notes(report), *report.notes)
+def _settings(row: Row, settings: RowSettings) -> dict[str, str]:
+    data, seen = settings.data, settings.prompts_in_training
+    known: dict[str, Any] = {
+        "data": data.source,
+        "pairs": data.pairs,
+        "digest of the data": data.digest,
+        "digest of the labels": data.labels,
+        "evaluation prompts in training": seen,
+        "recipe": settings.recipe,
+        "changed": ", ".join(f"{field}={value}" for field, value in settings.changed.items()) or None,
+        "started from": row.init or BASE,
+        "training seeds": ", ".join(map(str, row.seeds)),
+    }
+    whole = {**known, **_dotted("algorithm", settings.algorithm), **_dotted("training", settings.training)}
+    return {
+        field: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for field, value in whole.items()
+        if value is not None
+    }
 
 
-def _guidance_notes(report: Report) -> list[str]:
-    """How the rows are sampled that do not follow the protocol's guidance."""
-    lines = []
-    if any(variant["negative"] is None for row in report.rows for variant in row.variants):
-        lines.append("a row at a guidance of its own is compared with the base at the protocol's guidance.")
-    negative = [row for row in report.rows if any(variant["negative"] for variant in row.variants)]
-    if negative:
-        lines.append(
-            "A + B (alpha, beta): A sees the prompt, and base + alpha (A - base) + beta (B - base) the negative prompt, "
-            "in two forward passes a step."
-        )
-    for row in negative:
-        first = row.variants[0]
-        if first["negative"]["title"] == row.label:
-            made = f"{first['positive']['title']} + {row.label} ({first['alpha']:g}, {first['beta']:g})"
-            lines.append(f"{row.label} is a negative, so its images are those of {made}.")
-    return lines
+def _dotted(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{group}.{field}": value for field, value in fields.items()}
 
 
 def _win_rates(report: Report) -> Grid:

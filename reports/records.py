@@ -14,6 +14,7 @@ from bench.protocol import scorer_signature
 from bench.runs import BASE, Evaluation, RunFolder, find_runs
 from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, is_base, run_label
 from reports.judged import Judged, grouped, read_judged
+from reports.settings import RowSettings, row_settings, shown_source
 from reports.statistics import Array
 
 
@@ -55,6 +56,7 @@ class RunRecord:
         steps: lines of the training log by seed; empty where the cost is.
         evaluation: of the first seed; holds the images.
         init: the weights that training started from, when they are not the base model's.
+        settings: what training was given; None for what was not trained here.
     """
 
     algorithm: str
@@ -68,6 +70,7 @@ class RunRecord:
     steps: tuple[Sequence[Mapping[str, Any]], ...]
     evaluation: Evaluation
     init: str | None = None
+    settings: RowSettings | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -205,7 +208,8 @@ def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord], 
         ledgers=tuple(run.ledger() for run in trained),
         steps=tuple(run.steps() for run in trained),
         evaluation=first.evaluation,
-        init=None if config.get("init", BASE) == BASE else config["init"],
+        init=None if config.get("init", BASE) == BASE else shown_source(config["init"]),
+        settings=row_settings([each.run for each in judged], first.evaluation.protocol_signature),
     )
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from bench.errors import UserError
 from bench.files import keep_lines
-from reports.grids import Verdict, footnotes, grids, settings_lines
+from reports.footnotes import footnotes
+from reports.grids import Verdict, grids, settings_lines
 from reports.pictures import open_picture
 from reports.plots import comparison_sheet, training_plot, win_rate_plot
 from reports.report import make_report
