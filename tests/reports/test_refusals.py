@@ -130,6 +130,32 @@ def test_records_of_another_version(lab: Lab) -> None:
     assert "record schema 99" in refusal(lab.runs)
 
 
+@pytest.mark.parametrize("text", ['{"schema": 2, "model": "ti', "", "[1]", b"\xff\xfe{}"])
+def test_a_damaged_configuration_is_named(lab: Lab, text: str | bytes) -> None:
+    lab.base()
+    path = lab.run("dpo", 1).folder / "config.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    sentence = refusal(lab.runs)
+    assert sentence.startswith(f"{path} is damaged (")
+    assert f"move {path.parent} away" in sentence
+
+
+@pytest.mark.parametrize("name", ["protocol.json", "metrics.json", "prompts.json", "scores.jsonl", "in_training.json"])
+def test_a_damaged_evaluation_is_named(lab: Lab, name: str) -> None:
+    lab.base()
+    evaluation = lab.run("dpo").evaluation(lab.protocol.signature)
+    (evaluation.folder / name).write_text('{"a"\n')
+    assert refusal(lab.runs).startswith(f"{evaluation.folder / name} is damaged (")
+
+
+@pytest.mark.parametrize("name", ["ledger.json", "train.jsonl"])
+def test_damaged_records_of_training_are_named(lab: Lab, name: str) -> None:
+    lab.base()
+    path = lab.run("dpo").folder / name
+    path.write_text('{"a"\n')
+    assert refusal(lab.runs).startswith(f"{path} is damaged (")
+
+
 def test_unfinished_runs_are_listed(lab: Lab) -> None:
     lab.base()
     lab.run("dpo", 0)
