@@ -12,7 +12,7 @@ import numpy as np
 from bench.errors import UserError
 from bench.protocol import scorer_signature
 from bench.runs import BASE, Evaluation, RunFolder, find_runs
-from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, is_base, run_label
+from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, is_base, readable, run_label
 from reports.judged import Judged, grouped, read_judged
 from reports.settings import RowSettings, row_settings, shown_source
 from reports.statistics import Array
@@ -113,7 +113,7 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
             f"{runs} holds no runs; make one with `bench run`, or point --runs at the folder that holds them"
         )
     signature = choose_protocol(runs, found, protocol)
-    judged = read_judged([run for run in found if run.done or is_base(run)], signature)
+    judged = read_judged(readable(found), signature)
     base = [each for each in judged if is_base(each.run) and each.own]
     settings = next(
         evaluation.protocol()
@@ -159,7 +159,7 @@ def _metrics(judged: Sequence[Judged]) -> tuple[MetricRecord, ...]:
 
 
 def _unfinished(found: Iterable[RunFolder], signature: str, model: str) -> list[str]:
-    lines = []
+    lines, elsewhere = [], []
     for run in found:
         config = run.config()
         if config["model"] != model:
@@ -167,9 +167,19 @@ def _unfinished(found: Iterable[RunFolder], signature: str, model: str) -> list[
         if not (run.done or is_base(run)):
             total = config["resolved"].get("training", {}).get("steps", "?")
             lines.append(f"{run_label(run)} (training: step {len(run.steps())} of {total})")
+        elif _judged_elsewhere(run, signature):
+            elsewhere.append(run_label(run))
         else:
             lines += [f"{run_label(run)} ({stage})" for stage in _missing(run, signature)]
-    return [f"not finished: {', '.join(lines)}"] if lines else []
+    notes = [f"not finished: {', '.join(lines)}"] if lines else []
+    return [*notes, f"judged under another protocol, so not here: {', '.join(elsewhere)}"] if elsewhere else notes
+
+
+def _judged_elsewhere(run: RunFolder, signature: str) -> bool:
+    """Whether a trained run has results, and nothing under this protocol, not even the beginning of something."""
+    evaluations = run.evaluations()
+    begun = any(each.protocol_signature == signature for each in evaluations)
+    return not begun and any(each.done for each in evaluations)
 
 
 def _missing(run: RunFolder, signature: str) -> list[str]:
