@@ -128,45 +128,52 @@ def _win_rate(score: Score | None) -> Cell:
 
 
 def _scores(report: Report) -> Grid:
-    usual = {metric.name: _usual_decimals(report, metric) for metric in report.metrics}
+    decimals = {metric.name: _usual_decimals(report, metric) for metric in report.metrics}
     return Grid(
         "Score, and its difference to the base",
         tuple(_heading(metric) for metric in report.metrics),
         tuple(
             (
                 row.label,
-                tuple(_score(row.scores.get(metric.name), metric, usual[metric.name]) for metric in report.metrics),
+                tuple(_score(row.scores.get(metric.name), metric, decimals[metric.name]) for metric in report.metrics),
             )
             for row in report.rows
         ),
     )
 
 
-def _score(score: Score | None, metric: MetricRecord, usual: int) -> Cell:
-    """A score, rounded by its own interval; without one, as usual in its column."""
+def _score(score: Score | None, metric: MetricRecord, decimals: int) -> Cell:
     if score is None:
         return DASH
-    half = 0.0 if score.difference is None else score.difference.high - score.difference.mean
-    decimals = _decimals(half) if half > ROUNDING * abs(score.mean) else usual
-    value = f"{score.mean:.{decimals}f}{'†' if score.trained_on else ''}"
+    value = f"{score.mean:z.{decimals}f}{'†' if score.trained_on else ''}"
     if score.difference is None:
         return Cell(value)
     change = score.difference
-    detail = f"{change.mean:+.{decimals}f} ± {change.high - change.mean:.{decimals}f}"
+    detail = f"{change.mean:+z.{decimals}f} ± {change.high - change.mean:.{decimals}f}"
     return Cell(value, detail, _verdict(change, 0.0, higher_is_better=metric.higher_is_better))
 
 
 def _cost(report: Report) -> Grid:
     return Grid(
         "Cost of one training run",
-        ("pairs", "policy forwards", "reference forwards", "device seconds", "peak memory"),
+        ("pairs", "policy forwards", "policy backwards", "reference forwards", "device seconds", "peak memory"),
         tuple((row.label, _cost_cells(row.cost)) for row in report.rows if row.cost is not None),
     )
 
 
 def _cost_cells(cost: Cost) -> tuple[Cell, ...]:
-    counts = (cost.pairs, cost.policy_forwards, cost.reference_forwards, cost.seconds)
-    return (*(Cell(f"{count:,.0f}") for count in counts), Cell(f"{cost.peak_memory_bytes / 1e9:.2f} GB"))
+    counts = (cost.pairs, cost.policy_forwards, cost.policy_backwards, cost.reference_forwards)
+    return (
+        *(Cell(f"{count:,.0f}") for count in counts),
+        Cell(_seconds(cost.seconds)),
+        Cell(f"{cost.peak_memory_bytes / 1e9:.2f} GB"),
+    )
+
+
+def _seconds(seconds: float) -> str:
+    """Whole seconds, below ten with two digits."""
+    rounded = float(f"{seconds:.1e}")
+    return f"{rounded:.{_decimals(rounded)}f}" if 0 < rounded < 10 else f"{seconds:,.0f}"
 
 
 def _heading(metric: MetricRecord) -> str:
@@ -180,12 +187,17 @@ def _verdict(interval: Interval, null: float, *, higher_is_better: bool) -> Verd
 
 
 def _usual_decimals(report: Report, metric: MetricRecord) -> int:
-    """As many as show two digits of a metric's usual interval."""
-    changes = [row.scores[metric.name].difference for row in report.rows if metric.name in row.scores]
-    halves = [change.high - change.mean for change in changes if change is not None and change.high > change.mean]
-    return _decimals(statistics.median(halves)) if halves else 3
+    """As many as show two digits of half a metric's median interval; the whole column has them, so that its rows compare."""
+    scores = [row.scores[metric.name] for row in report.rows if metric.name in row.scores]
+    halves = [
+        half
+        for score in scores
+        if score.difference is not None
+        and (half := score.difference.high - score.difference.mean) > ROUNDING * abs(score.mean)
+    ]
+    return _decimals(statistics.median_low(halves)) if halves else 3
 
 
-def _decimals(half: float) -> int:
-    """As many as show two digits of half an interval."""
-    return min(6, max(0, 1 - math.floor(math.log10(half))))
+def _decimals(value: float) -> int:
+    """As many as show two digits of a positive value."""
+    return min(6, max(0, 1 - math.floor(math.log10(value))))

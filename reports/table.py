@@ -40,6 +40,7 @@ class Cost:
 
     pairs: float
     policy_forwards: float
+    policy_backwards: float
     reference_forwards: float
     seconds: float
     peak_memory_bytes: int
@@ -195,6 +196,7 @@ def _cost(ledgers: Sequence[Mapping[str, Any]]) -> Cost:
     return Cost(
         pairs=mean("pairs"),
         policy_forwards=mean("policy_forwards"),
+        policy_backwards=mean("policy_backwards"),
         reference_forwards=mean("reference_forwards"),
         seconds=mean("seconds"),
         peak_memory_bytes=max(int(ledger["peak_memory_bytes"]) for ledger in ledgers),

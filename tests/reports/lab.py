@@ -84,6 +84,7 @@ class Lab:
         digest: str = "d",
         labels: str = "l",
         pairs: int = 2000,
+        seconds: float = 10.0,
         budget: Mapping[str, Any] | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> RunFolder:
@@ -107,8 +108,8 @@ class Lab:
         write_json(
             run.folder / "ledger.json",
             {
-                "pairs": 32 * steps, "policy_forwards": 64 * steps, "policy_backwards": 64 * steps,
-                "reference_forwards": 64 * steps, "flops": 10**12, "seconds": 10.0 + seed, "peak_memory_bytes": 10**9 + seed,
+                "pairs": 32 * steps, "policy_forwards": 64 * steps, "policy_backwards": 32 * steps,
+                "reference_forwards": 64 * steps, "flops": 10**12, "seconds": seconds + seed, "peak_memory_bytes": 10**9 + seed,
             },
         )  # fmt: skip
         run.finish()
