@@ -38,8 +38,8 @@ def _interval_notes(report: Report) -> list[str]:
     ]
     if report.prompts < FEW_PROMPTS and len(report.rows) > 1:
         lines.append(
-            f"{report.prompts} prompts are few: the intervals may be too narrow, and where all images win, that of the win rate "
-            "has no width at all."
+            f"{report.prompts} prompts are few: intervals may be too narrow, above all those of win rates near 0 or 100 %; where "
+            "all images win, or none, they have no width."
         )
     if any(score.trained_on for row in report.rows for score in row.scores.values()):
         lines.append("† trained on this metric: its score is no independent evidence.")
@@ -56,8 +56,8 @@ def _seed_notes(report: Report) -> list[str]:
         )
     if pairs := [row.label for row in report.rows if len(row.seeds) == 2]:
         lines.append(
-            f"two training seeds: {', '.join(pairs)}; two say little about how seeds differ: the interval may be too narrow (88 % "
-            "instead of 95 % where seeds differ more than prompts), and a very wide one means that the two disagree."
+            f"two training seeds: {', '.join(pairs)}; two say little about how seeds differ: the interval may be too narrow (down "
+            "to 88 % instead of 95 % where seeds differ more than prompts), and a very wide one means that the two disagree."
         )
     if seedless := [row.label for row in report.rows[1:] if not row.seeds]:
         lines.append(f"no training seed of ours: {', '.join(seedless)}; the interval covers prompts alone.")

@@ -12,6 +12,7 @@ from PIL import Image
 
 from bench.errors import UserError
 from bench.files import keep_lines
+from bench.protocol import prompts_digest
 from reports.footnotes import footnotes
 from reports.grids import Verdict, grids, settings_lines
 from reports.pictures import open_picture
@@ -188,6 +189,24 @@ def test_the_settings_travel_with_the_table(full_lab: Lab) -> None:
     assert f"Gold {full_lab.protocol.metric_signature('gold', {'version': 1})}" in metrics
     # echo -n '{"identity":{"version":1},"metric":"gold"}' | sha256sum
     assert "Gold 974c736658e4" in scorers
+
+
+def test_few_seeds_and_few_prompts_are_said_to_make_intervals_too_narrow(
+    full_lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = footnotes(make_report(full_lab.runs))
+    (two,) = [line for line in lines if line.startswith("two training seeds: SFT;")]
+    assert "the interval may be too narrow" in two
+    (few,) = [line for line in lines if line.startswith("12 prompts are few:")]
+    assert "may be too narrow" in few
+
+    many = [f"prompt {number}" for number in range(30)]
+    monkeypatch.setattr("lab.PROMPTS", many)
+    full_lab.runs = full_lab.runs.with_name("many")
+    full_lab.protocol = full_lab.protocol.model_copy(update={"prompts": prompts_digest(many), "prompt_count": 30})
+    full_lab.base()
+    full_lab.run("dpo")
+    assert not any("are few" in line for line in footnotes(make_report(full_lab.runs)))
 
 
 def test_a_negative_prompt_is_stated(lab: Lab) -> None:
