@@ -75,21 +75,26 @@ def _prompt_notes(report: Report, trained: Trained) -> list[str]:
 
 def _data_notes(trained: Trained) -> list[str]:
     """What the rows were trained on, and which row on what where it is not the same."""
+    known: dict[str, set[str]] = {}
+    for _, settings in trained:
+        known.setdefault(settings.data.digest, set()).update(filter(None, [settings.data.labels]))
     rows: dict[tuple[str, str | None], list[str]] = {}
     described: dict[tuple[str, str | None], TrainingData] = {}
     for row, settings in trained:
-        key = (settings.data.digest, settings.data.labels)
+        data = settings.data
+        # labels that were not recorded are no sign of other data where the same images have but one set of labels
+        key = (data.digest, data.labels if len(known[data.digest]) > 1 else None)
         rows.setdefault(key, []).append(row.label)
-        described.setdefault(key, settings.data)
+        described.setdefault(key, data)
     if not rows:
         return []
     *others, most = sorted(rows, key=lambda key: len(rows[key]))
     if not others:
         return [f"trained on {_by_digest(described[most])}."]
-    data = _by_digest if len({digest for digest, _ in rows}) == len(rows) else _by_labels
-    parts = [f"{_were(rows[key])} trained on {data(described[key])}" for key in others]
+    named = _by_digest if len(known) == len(rows) else _by_labels
+    parts = [f"{_were(rows[key])} trained on {named(described[key])}" for key in others]
     rest = "the others" if len(rows[most]) > 1 else rows[most][0]
-    told = ", ".join([*parts, f"{rest} on {data(described[most])}"])
+    told = "; ".join([*parts, f"{rest} on {named(described[most])}"])
     return [f"not the same training data: {told}; such rows do not compare algorithms alone."]
 
 
@@ -98,7 +103,7 @@ def _by_digest(data: TrainingData) -> str:
 
 
 def _by_labels(data: TrainingData) -> str:
-    return f"{data.source} ({data.pairs:,} pairs, digest {data.digest}, labels {data.labels})"
+    return f"{data.source} ({data.pairs:,} pairs, digest {data.digest}, labels {data.labels or 'not recorded'})"
 
 
 def _change_notes(trained: Trained) -> list[str]:

@@ -100,7 +100,11 @@ def _settings(row: Row, settings: RowSettings) -> dict[str, str]:
 
 
 def _dotted(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{group}.{field}": value for field, value in fields.items()}
+    flat: dict[str, Any] = {}
+    for field, value in fields.items():
+        name = f"{group}.{field}"
+        flat |= _dotted(name, value) if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def _win_rates(report: Report) -> Grid:

@@ -45,7 +45,7 @@ def test_rows_that_trained_on_different_data_are_named_in_every_format(lab: Lab)
     lab.run("smpo", title="SmPO", digest="5539", config=data("/home/me/preferences.parquet", 2000))
     report = make_report(lab.runs)
     sentence = (
-        "not the same training data: Diffusion-DPO (jsonl) was trained on own/pairs.jsonl (12 pairs, digest 8523), "
+        "not the same training data: Diffusion-DPO (jsonl) was trained on own/pairs.jsonl (12 pairs, digest 8523); "
         "the others on preferences.parquet (2,000 pairs, digest 5539); such rows do not compare algorithms alone."
     )
     assert about_data(report) == [sentence]
@@ -60,10 +60,27 @@ def test_the_same_images_with_other_labels_are_other_data(lab: Lab) -> None:
     lab.run("sft", title="SFT", labels="judge")
     assert about_data(make_report(lab.runs)) == [
         (
-            "not the same training data: Diffusion-DPO was trained on votes.parquet (2,000 pairs, digest d, labels people), "
+            "not the same training data: Diffusion-DPO was trained on votes.parquet (2,000 pairs, digest d, labels people); "
             "SFT on votes.parquet (2,000 pairs, digest d, labels judge); such rows do not compare algorithms alone."
         )
     ]
+
+
+def without_labels(run: RunFolder) -> None:
+    """Make the records of a run as old as those without the digest of the labels."""
+    config = read_json(run.folder / "config.json")
+    del config["resolved"]["data"]["labels"]
+    write_json(run.folder / "config.json", config)
+
+
+def test_labels_that_were_not_recorded_are_no_other_labels(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo")
+    without_labels(lab.run("smpo", title="SmPO"))
+    assert about_data(make_report(lab.runs)) == ["trained on votes.parquet (2,000 pairs, digest d)."]
+    lab.run("sft", title="SFT", labels="judge")
+    (line,) = about_data(make_report(lab.runs))
+    assert "SmPO on votes.parquet (2,000 pairs, digest d, labels not recorded)" in line
 
 
 def test_data_that_all_rows_share_are_named_once(full_lab: Lab) -> None:
@@ -117,7 +134,7 @@ def told(lab: Lab) -> Report:
     more = {"changed": {"beta": "5"}, "recipe": "a paper, table 3", "init": "/home/me/sft/weights"}
     for seed in (0, 1):
         lab.run("dpo", seed, name="set-1", beta=5.0, config=more)
-    lab.run("sft", title="SFT", steps=40)
+    lab.run("sft", title="SFT", steps=40, budget={"unit": "forwards", "amount": 20000})
     return make_report(lab.runs)
 
 
@@ -136,6 +153,8 @@ def test_the_page_has_all_settings_of_each_row(told: Report) -> None:
         "training seeds": ("0, 1", "0"),
         "algorithm.beta": ("5.0", "1000.0"),
         "training.steps": ("30", "40"),
+        "training.budget.unit": ("-", "forwards"),
+        "training.budget.amount": ("-", "20000"),
     }
     text = page(told)
     assert "Settings of each row" in text
