@@ -90,7 +90,7 @@ def _data_notes(trained: Trained) -> list[str]:
         return []
     *others, most = sorted(rows, key=lambda key: len(rows[key]))
     if not others:
-        return [f"trained on {_by_digest(described[most])}."]
+        return [f"every run was trained on {_by_digest(described[most])}."]
     named = _by_digest if len(known) == len(rows) else _by_labels
     parts = [f"{_were(rows[key])} trained on {named(described[key])}" for key in others]
     rest = "the others" if len(rows[most]) > 1 else rows[most][0]
@@ -107,11 +107,13 @@ def _by_labels(data: TrainingData) -> str:
 
 
 def _change_notes(trained: Trained) -> list[str]:
-    return [
-        f"{row.label}: {', '.join(f'{field}={value}' for field, value in settings.changed.items())}."
-        for row, settings in trained
-        if settings.changed
-    ]
+    """What was typed to change the recipes, a line for the rows with the same changes."""
+    rows: dict[str, list[str]] = {}
+    for row, settings in trained:
+        if settings.changed:
+            changes = ", ".join(f"{field}={value}" for field, value in settings.changed.items())
+            rows.setdefault(changes, []).append(row.label)
+    return [f"{', '.join(labels)}: {changes}." for changes, labels in rows.items()]
 
 
 def _budget_notes(trained: Trained) -> list[str]:

@@ -77,14 +77,14 @@ def test_labels_that_were_not_recorded_are_no_other_labels(lab: Lab) -> None:
     lab.base()
     lab.run("dpo")
     without_labels(lab.run("smpo", title="SmPO"))
-    assert about_data(make_report(lab.runs)) == ["trained on votes.parquet (2,000 pairs, digest d)."]
+    assert about_data(make_report(lab.runs)) == ["every run was trained on votes.parquet (2,000 pairs, digest d)."]
     lab.run("sft", title="SFT", labels="judge")
     (line,) = about_data(make_report(lab.runs))
     assert "SmPO on votes.parquet (2,000 pairs, digest d, labels not recorded)" in line
 
 
 def test_data_that_all_rows_share_are_named_once(full_lab: Lab) -> None:
-    assert about_data(make_report(full_lab.runs)) == ["trained on votes.parquet (2,000 pairs, digest d)."]
+    assert about_data(make_report(full_lab.runs)) == ["every run was trained on votes.parquet (2,000 pairs, digest d)."]
 
 
 def test_a_base_alone_was_trained_on_nothing(lab: Lab) -> None:
@@ -99,13 +99,16 @@ def test_what_was_changed_of_a_recipe_is_spelt_out(lab: Lab) -> None:
     lab.base()
     changed = {"steps": "3", "budget.unit": "pairs", "beta": "5", "micro_batch": "4"}
     lab.run("dpo", name="set-525bd65a", config={"changed": changed})
+    lab.run("orpo", name="set-525bd65a", title="ORPO", config={"changed": changed})
     lab.run("sft", name="recipe", title="SFT", config={"changed": {}})
+    lab.run("smpo", name="set-0", title="SmPO", config={"changed": {"beta": "7"}})
     report = make_report(lab.runs)
+    assert "SmPO (set-0): beta=7." in footnotes(report)
     # micro_batch says how a run is computed and is no part of what it resolved to
-    sentence = "Diffusion-DPO (set-525bd65a): steps=3, budget.unit=pairs, beta=5."
+    sentence = "Diffusion-DPO (set-525bd65a), ORPO (set-525bd65a): steps=3, budget.unit=pairs, beta=5."
     for text in (terminal(report), latex(report).replace("\\_", "_"), markdown(report).replace("\\_", "_")):
         assert sentence in text
-    assert not any(line.startswith("SFT (recipe):") for line in footnotes(report))
+    assert not any("SFT (recipe)" in line and "=" in line for line in footnotes(report))
 
 
 def test_records_older_than_the_list_of_changes_say_nothing_of_it(lab: Lab) -> None:
