@@ -22,15 +22,18 @@ the own result of a negative run, whose weights never make an image alone.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.errors import UserError
 from bench.files import exclusive, read_json, read_lines, write_json
 from bench.migrations import SCHEMA, migrated
 from bench.protocol import Variant
+
+T = TypeVar("T")
 
 BASE = "base"
 CACHE = ".cache"
@@ -65,22 +68,22 @@ class Evaluation:
     def variant(self) -> Variant | None:
         """How its sampling departs from the protocol's; None if it does not."""
         path = self.folder / "variant.json"
-        return Variant.model_validate(read_json(path)) if path.exists() else None
+        return Variant.model_validate(_whole(read_json, path)) if path.exists() else None
 
     def protocol(self) -> dict[str, Any]:
         """The protocol as JSON values."""
-        protocol: dict[str, Any] = read_json(self.folder / "protocol.json")
+        protocol: dict[str, Any] = _whole(read_json, self.folder / "protocol.json")
         return protocol
 
     def metrics(self) -> dict[str, dict[str, Any]]:
         """By metric: ``signature``, ``identity``, and the fields of `bench.metric.MetricInfo` under ``info``; at first none."""
         path = self.folder / "metrics.json"
-        metrics: dict[str, dict[str, Any]] = read_json(path) if path.exists() else {}
+        metrics: dict[str, dict[str, Any]] = _whole(read_json, path) if path.exists() else {}
         return metrics
 
     def prompts(self) -> list[str]:
         """The evaluation prompts in their order."""
-        prompts: list[str] = read_json(self.folder / "prompts.json")
+        prompts: list[str] = _whole(read_json, self.folder / "prompts.json")
         return prompts
 
     def image(self, prompt_index: int, image_index: int) -> Path:
@@ -96,12 +99,12 @@ class Evaluation:
     def prompts_in_training(self) -> int | None:
         """How many of the prompts were captions in training; None where nobody has looked."""
         path = self.folder / "in_training.json"
-        count: int | None = read_json(path)["prompts"] if path.exists() else None
+        count: int | None = _whole(read_json, path)["prompts"] if path.exists() else None
         return count
 
     def score_records(self) -> list[dict[str, Any]]:
         """Lines of ``scores.jsonl``: ``prompt_index``, ``image_index``, ``metric``, ``score`` (raw), ``signature``."""
-        return read_lines(self.scores)
+        return _whole(read_lines, self.scores)
 
 
 class RunFolder:
@@ -122,9 +125,11 @@ class RunFolder:
         """The run's configuration.
 
         Raises:
-            UserError: a newer version of the record format wrote it.
+            UserError: the file is damaged, or a newer version of the record format wrote it.
         """
-        written = read_json(self.folder / "config.json")
+        written = _whole(read_json, self.folder / "config.json")
+        if not isinstance(written, dict):
+            raise _damaged(self.folder / "config.json", "it holds no JSON object")
         config = migrated(written)
         if config is None:
             raise UserError(
@@ -143,12 +148,12 @@ class RunFolder:
     def ledger(self) -> dict[str, Any]:
         """What the run cost: the fields of `bench.ledger.Ledger`; empty for the base model."""
         path = self.folder / "ledger.json"
-        ledger: dict[str, Any] = read_json(path) if path.exists() else {}
+        ledger: dict[str, Any] = _whole(read_json, path) if path.exists() else {}
         return ledger
 
     def steps(self) -> list[dict[str, Any]]:
         """Lines of ``train.jsonl``."""
-        return read_lines(self.train_log)
+        return _whole(read_lines, self.train_log)
 
     def evaluation(self, signature: str) -> Evaluation:
         """The run's own result under one protocol, whether it exists yet or not."""
@@ -236,3 +241,17 @@ def differing(one: Any, other: Any, path: str = "") -> list[str]:
             for line in differing(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
         ]
     return [] if one == other else [f"{path} ({one!r} and {other!r})"]
+
+
+def _whole(read: Callable[[Path], T], path: Path) -> T:
+    """What ``read`` makes of a file of a run, or a `UserError` that names a damaged file."""
+    try:
+        return read(path)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, reason: object) -> UserError:
+    return UserError(
+        f"{path} is damaged ({reason}); put a whole copy there, or move {path.parent} away and give the `bench run` command again"
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
 from bench.runs import BASE, Evaluation, RunFolder, differing
+from reports.judged import grouped, read_judged
 
 
 def run_label(run: RunFolder) -> str:
@@ -25,26 +26,65 @@ def is_base(run: RunFolder) -> bool:
 
 
 def choose_protocol(runs: Path, found: Sequence[RunFolder], wanted: str | None) -> str:
-    """Signature of the protocol of the finished evaluations: the only one, or the wanted one."""
+    """Signature of the protocol of the finished evaluations: the only one, or the wanted one.
+
+    Raises:
+        UserError: no evaluation is finished, none under the wanted protocol, or there are several and none is wanted.
+    """
     protocols: dict[str, dict[str, Any]] = {}
     for run in found:
         for evaluation in run.evaluations():
             if evaluation.done:
                 protocols.setdefault(evaluation.protocol_signature, evaluation.protocol())
-    known = " or ".join(f"--protocol {signature}" for signature in protocols)
     if not protocols:
         raise UserError(
             f"no evaluation under {runs} is finished ({', '.join(map(run_label, found))}); give the `bench run` command again"
         )
-    if wanted is not None and wanted not in protocols:
-        raise UserError(f"{runs} holds no finished evaluation under protocol {wanted}; choose {known}")
-    if wanted is None and len(protocols) > 1:
-        one, other, *_ = protocols.values()
-        raise UserError(
-            f"{runs} holds evaluations under {len(protocols)} protocols, whose scores cannot share a table: "
-            f"they differ in {', '.join(differing(one, other))}; choose {known}"
-        )
-    return wanted or next(iter(protocols))
+    if wanted is None and len(protocols) == 1:
+        return next(iter(protocols))
+    if wanted in protocols:
+        return wanted
+    shared = readable(found)
+    rows = {signature: len(grouped(read_judged(shared, signature))) for signature in protocols}
+    listed = sorted(protocols, key=lambda signature: -rows[signature])
+    lines = [f"  {signature}  {_protocol_line(protocols[signature], rows[signature])}" for signature in listed]
+    choose = f"choose one, for example --protocol {listed[0]}"
+    if wanted is not None:
+        begin, end = f"{runs} holds no finished evaluation under protocol {wanted}, but under", choose
+    else:
+        fields = ", ".join(_varying(list(protocols.values())))
+        begin = f"{runs} holds evaluations under {len(protocols)} protocols"
+        end = f"their scores cannot share a table, because they differ in {fields}; {choose}"
+    raise UserError("\n".join([f"{begin}:", *lines, end]))
+
+
+def readable(found: Iterable[RunFolder]) -> list[RunFolder]:
+    """The runs that can have rows: those that have finished training, and the base model."""
+    return [run for run in found if run.done or is_base(run)]
+
+
+def _protocol_line(protocol: Mapping[str, Any], rows: int) -> str:
+    made = protocol["generation"]
+    parts = (
+        protocol["model"],
+        f"{protocol['prompt_count']} prompts",
+        f"{made['steps']} steps",
+        f"guidance {made['guidance_scale']:g}",
+        f"{made['width']}x{made['height']}",
+        f"{rows} row{'' if rows == 1 else 's'}",
+    )
+    return ", ".join(parts)
+
+
+def _varying(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Dotted names of the fields that are not the same everywhere, with their values."""
+    flat = [
+        {**protocol, **{f"generation.{name}": value for name, value in protocol["generation"].items()}}
+        for protocol in protocols
+    ]
+    names = dict.fromkeys(name for fields in flat for name in fields if name != "generation")
+    values = {name: dict.fromkeys(repr(fields.get(name)) for fields in flat) for name in names}
+    return [f"{name} ({' and '.join(found)})" for name, found in values.items() if len(found) > 1]
 
 
 def check_unique(judged: Iterable[RunFolder]) -> None:

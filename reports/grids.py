@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 import math
 import statistics
+from collections.abc import Mapping
+from typing import Any
 
+from bench.runs import BASE
 from reports.records import MetricRecord
+from reports.settings import RowSettings
 from reports.statistics import Interval
-from reports.table import Cost, Report, Row, Score
+from reports.table import Cost, Report, Row, Score, trained_rows
 
 
 class Verdict(enum.Enum):
@@ -48,6 +53,20 @@ def grids(report: Report) -> tuple[Grid, ...]:
     return (_win_rates(report), _scores(report), _cost(report))
 
 
+def settings_grid(report: Report) -> Grid:
+    """All that the training of each row was given: a field a line, a row of the report a column."""
+    trained = trained_rows(report)
+    columns = [_settings(row, settings) for row, settings in trained]
+    fields = dict.fromkeys(field for column in columns for field in column)
+    return Grid(
+        "Settings of each row",
+        tuple(row.label for row, _ in trained),
+        tuple(
+            (field, tuple(Cell(column[field]) if field in column else DASH for column in columns)) for field in fields
+        ),
+    )
+
+
 def settings_lines(report: Report) -> tuple[str, ...]:
     """Protocol and metric signatures with the settings that a reader of a score must know."""
     metrics = ", ".join(f"{metric.title} {metric.signature}" for metric in report.metrics)
@@ -59,52 +78,33 @@ def settings_lines(report: Report) -> tuple[str, ...]:
     )
 
 
-def footnotes(report: Report) -> tuple[str, ...]:
-    """What must be known to read the tables, and what is not in them."""
-    images = report.prompts * report.images_per_prompt
-    paired = f"paired with the base on the same {report.prompts} prompts and noise ({images} images a seed)"
-    lines = [
-        f"[ ] and ± are 95 % intervals over prompts and training seeds, {paired}.",
-        "bold is better than the base beyond the interval, italic is worse.",
-    ]
-    if any(score.trained_on for row in report.rows for score in row.scores.values()):
-        lines.append("† trained on this metric: its score is no independent evidence.")
-    if not all(metric.higher_is_better for metric in report.metrics):
-        lines.append("↓ lower is better; a win is a lower score.")
-    single = [row.label for row in report.rows if len(row.seeds) == 1]
-    if single:
-        lines.append(
-            f"one training seed: {', '.join(single)}; the interval covers prompts, not how training seeds differ."
-        )
-    pairs = [row.label for row in report.rows if len(row.seeds) == 2]
-    if pairs:
-        lines.append(
-            f"two training seeds: {', '.join(pairs)}; two say little about how seeds differ, so take the interval as narrow."
-        )
-    seedless = [row.label for row in report.rows[1:] if not row.seeds]
-    if seedless:
-        lines.append(f"no training seed of ours: {', '.join(seedless)}; the interval covers prompts alone.")
-    lines += [f"{row.label} started from {row.init}, not from the base model." for row in report.rows if row.init]
-    return (*lines, *_guidance_notes(report), *report.notes)
+def _settings(row: Row, settings: RowSettings) -> dict[str, str]:
+    data, seen = settings.data, settings.prompts_in_training
+    known: dict[str, Any] = {
+        "data": data.source,
+        "pairs": data.pairs,
+        "digest of the data": data.digest,
+        "digest of the labels": data.labels,
+        "evaluation prompts in training": seen,
+        "recipe": settings.recipe,
+        "changed": ", ".join(f"{field}={value}" for field, value in settings.changed.items()) or None,
+        "started from": row.init or BASE,
+        "training seeds": ", ".join(map(str, row.seeds)),
+    }
+    whole = {**known, **_dotted("algorithm", settings.algorithm), **_dotted("training", settings.training)}
+    return {
+        field: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for field, value in whole.items()
+        if value is not None
+    }
 
 
-def _guidance_notes(report: Report) -> list[str]:
-    """How the rows are sampled that do not follow the protocol's guidance."""
-    lines = []
-    if any(variant["negative"] is None for row in report.rows for variant in row.variants):
-        lines.append("a row at a guidance of its own is compared with the base at the protocol's guidance.")
-    negative = [row for row in report.rows if any(variant["negative"] for variant in row.variants)]
-    if negative:
-        lines.append(
-            "A + B (alpha, beta): A sees the prompt, and base + alpha (A - base) + beta (B - base) the negative prompt, "
-            "in two forward passes a step."
-        )
-    for row in negative:
-        first = row.variants[0]
-        if first["negative"]["title"] == row.label:
-            made = f"{first['positive']['title']} + {row.label} ({first['alpha']:g}, {first['beta']:g})"
-            lines.append(f"{row.label} is a negative, so its images are those of {made}.")
-    return lines
+def _dotted(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for field, value in fields.items():
+        name = f"{group}.{field}"
+        flat |= _dotted(name, value) if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def _win_rates(report: Report) -> Grid:
@@ -132,45 +132,52 @@ def _win_rate(score: Score | None) -> Cell:
 
 
 def _scores(report: Report) -> Grid:
-    usual = {metric.name: _usual_decimals(report, metric) for metric in report.metrics}
+    decimals = {metric.name: _usual_decimals(report, metric) for metric in report.metrics}
     return Grid(
         "Score, and its difference to the base",
         tuple(_heading(metric) for metric in report.metrics),
         tuple(
             (
                 row.label,
-                tuple(_score(row.scores.get(metric.name), metric, usual[metric.name]) for metric in report.metrics),
+                tuple(_score(row.scores.get(metric.name), metric, decimals[metric.name]) for metric in report.metrics),
             )
             for row in report.rows
         ),
     )
 
 
-def _score(score: Score | None, metric: MetricRecord, usual: int) -> Cell:
-    """A score, rounded by its own interval; without one, as usual in its column."""
+def _score(score: Score | None, metric: MetricRecord, decimals: int) -> Cell:
     if score is None:
         return DASH
-    half = 0.0 if score.difference is None else score.difference.high - score.difference.mean
-    decimals = _decimals(half) if half > ROUNDING * abs(score.mean) else usual
-    value = f"{score.mean:.{decimals}f}{'†' if score.trained_on else ''}"
+    value = f"{score.mean:z.{decimals}f}{'†' if score.trained_on else ''}"
     if score.difference is None:
         return Cell(value)
     change = score.difference
-    detail = f"{change.mean:+.{decimals}f} ± {change.high - change.mean:.{decimals}f}"
+    detail = f"{change.mean:+z.{decimals}f} ± {change.high - change.mean:.{decimals}f}"
     return Cell(value, detail, _verdict(change, 0.0, higher_is_better=metric.higher_is_better))
 
 
 def _cost(report: Report) -> Grid:
     return Grid(
         "Cost of one training run",
-        ("pairs", "policy forwards", "reference forwards", "device seconds", "peak memory"),
+        ("pairs", "policy forwards", "policy backwards", "reference forwards", "device seconds", "peak memory"),
         tuple((row.label, _cost_cells(row.cost)) for row in report.rows if row.cost is not None),
     )
 
 
 def _cost_cells(cost: Cost) -> tuple[Cell, ...]:
-    counts = (cost.pairs, cost.policy_forwards, cost.reference_forwards, cost.seconds)
-    return (*(Cell(f"{count:,.0f}") for count in counts), Cell(f"{cost.peak_memory_bytes / 1e9:.2f} GB"))
+    counts = (cost.pairs, cost.policy_forwards, cost.policy_backwards, cost.reference_forwards)
+    return (
+        *(Cell(f"{count:,.0f}") for count in counts),
+        Cell(_seconds(cost.seconds)),
+        Cell(f"{cost.peak_memory_bytes / 1e9:.2f} GB"),
+    )
+
+
+def _seconds(seconds: float) -> str:
+    """Whole seconds, below ten with two digits."""
+    rounded = float(f"{seconds:.1e}")
+    return f"{rounded:.{_decimals(rounded)}f}" if 0 < rounded < 10 else f"{seconds:,.0f}"
 
 
 def _heading(metric: MetricRecord) -> str:
@@ -184,12 +191,17 @@ def _verdict(interval: Interval, null: float, *, higher_is_better: bool) -> Verd
 
 
 def _usual_decimals(report: Report, metric: MetricRecord) -> int:
-    """As many as show two digits of a metric's usual interval."""
-    changes = [row.scores[metric.name].difference for row in report.rows if metric.name in row.scores]
-    halves = [change.high - change.mean for change in changes if change is not None and change.high > change.mean]
-    return _decimals(statistics.median(halves)) if halves else 3
+    """As many as show two digits of half a metric's median interval; the whole column has them, so that its rows compare."""
+    scores = [row.scores[metric.name] for row in report.rows if metric.name in row.scores]
+    halves = [
+        half
+        for score in scores
+        if score.difference is not None
+        and (half := score.difference.high - score.difference.mean) > ROUNDING * abs(score.mean)
+    ]
+    return _decimals(statistics.median_low(halves)) if halves else 3
 
 
-def _decimals(half: float) -> int:
-    """As many as show two digits of half an interval."""
-    return min(6, max(0, 1 - math.floor(math.log10(half))))
+def _decimals(value: float) -> int:
+    """As many as show two digits of a positive value."""
+    return min(6, max(0, 1 - math.floor(math.log10(value))))

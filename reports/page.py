@@ -6,7 +6,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from reports.beside import HEADING, published_grids, published_notes
-from reports.grids import footnotes, grids, settings_lines
+from reports.footnotes import footnotes
+from reports.grids import grids, settings_grid, settings_lines
 from reports.plots import training_plot, win_rate_plot
 from reports.table import Report
 
@@ -26,6 +27,7 @@ def page(report: Report) -> str:
         grids=grids(report),
         settings=settings_lines(report),
         footnotes=footnotes(report),
+        row_settings=settings_grid(report),
         published_heading=HEADING,
         published_grids=() if published is None else published_grids(report, published),
         published_notes=() if published is None else published_notes(report, published),

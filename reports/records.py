@@ -12,8 +12,9 @@ import numpy as np
 from bench.errors import UserError
 from bench.protocol import scorer_signature
 from bench.runs import BASE, Evaluation, RunFolder, find_runs
-from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, is_base, run_label
+from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, is_base, readable, run_label
 from reports.judged import Judged, grouped, read_judged
+from reports.settings import RowSettings, row_settings, shown_source
 from reports.statistics import Array
 
 
@@ -55,6 +56,7 @@ class RunRecord:
         steps: lines of the training log by seed; empty where the cost is.
         evaluation: of the first seed; holds the images.
         init: the weights that training started from, when they are not the base model's.
+        settings: what training was given; None for what was not trained here.
     """
 
     algorithm: str
@@ -68,6 +70,7 @@ class RunRecord:
     steps: tuple[Sequence[Mapping[str, Any]], ...]
     evaluation: Evaluation
     init: str | None = None
+    settings: RowSettings | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
             f"{runs} holds no runs; make one with `bench run`, or point --runs at the folder that holds them"
         )
     signature = choose_protocol(runs, found, protocol)
-    judged = read_judged([run for run in found if run.done or is_base(run)], signature)
+    judged = read_judged(readable(found), signature)
     base = [each for each in judged if is_base(each.run) and each.own]
     settings = next(
         evaluation.protocol()
@@ -156,7 +159,7 @@ def _metrics(judged: Sequence[Judged]) -> tuple[MetricRecord, ...]:
 
 
 def _unfinished(found: Iterable[RunFolder], signature: str, model: str) -> list[str]:
-    lines = []
+    lines, elsewhere = [], []
     for run in found:
         config = run.config()
         if config["model"] != model:
@@ -164,9 +167,19 @@ def _unfinished(found: Iterable[RunFolder], signature: str, model: str) -> list[
         if not (run.done or is_base(run)):
             total = config["resolved"].get("training", {}).get("steps", "?")
             lines.append(f"{run_label(run)} (training: step {len(run.steps())} of {total})")
+        elif _judged_elsewhere(run, signature):
+            elsewhere.append(run_label(run))
         else:
             lines += [f"{run_label(run)} ({stage})" for stage in _missing(run, signature)]
-    return [f"not finished: {', '.join(lines)}"] if lines else []
+    notes = [f"not finished: {', '.join(lines)}"] if lines else []
+    return [*notes, f"judged under another protocol, so not here: {', '.join(elsewhere)}"] if elsewhere else notes
+
+
+def _judged_elsewhere(run: RunFolder, signature: str) -> bool:
+    """Whether a trained run has results, and nothing under this protocol, not even the beginning of something."""
+    evaluations = run.evaluations()
+    begun = any(each.protocol_signature == signature for each in evaluations)
+    return not begun and any(each.done for each in evaluations)
 
 
 def _missing(run: RunFolder, signature: str) -> list[str]:
@@ -205,7 +218,8 @@ def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord], 
         ledgers=tuple(run.ledger() for run in trained),
         steps=tuple(run.steps() for run in trained),
         evaluation=first.evaluation,
-        init=None if config.get("init", BASE) == BASE else config["init"],
+        init=None if config.get("init", BASE) == BASE else shown_source(config["init"]),
+        settings=row_settings([each.run for each in judged], first.evaluation.protocol_signature),
     )
 
 

@@ -17,8 +17,10 @@ from rich.table import Table
 from bench.errors import UserError
 from bench.protocol import Variant
 from reports.beside import HEADING, published_grids, published_notes
-from reports.grids import Cell, Grid, Verdict, footnotes, grids, settings_lines
+from reports.footnotes import footnotes
+from reports.grids import Cell, Grid, Verdict, grids, settings_lines
 from reports.records import MetricRecord
+from reports.settings import TrainingData
 from reports.statistics import Interval
 from reports.table import Cost, Report, Row
 
@@ -108,8 +110,10 @@ def _latex_section(section: Sequence[Grid], notes: Sequence[str]) -> str:
 
 
 def as_json(report: Report) -> str:
-    """The whole report, pictures and curves included."""
-    return json.dumps(dataclasses.asdict(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """The whole report, curves included; pictures are for eyes, and in the page."""
+    value = dataclasses.asdict(report)
+    del value["comparison"]
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def as_csv(report: Report) -> str:
@@ -177,12 +181,26 @@ def _csv_line(report: Report, row: Row, metric: MetricRecord) -> dict[str, Any]:
         "prompts": report.prompts,
         "images_per_prompt": report.images_per_prompt,
         "seeds": len(row.seeds),
+        **_settings_columns(row),
         **{field.name: None if cost is None else getattr(cost, field.name) for field in dataclasses.fields(Cost)},
         "metric_signature": metric.signature,
         "scorer_signature": metric.scorer,
         "variants": " ".join(Variant.model_validate(variant).signature for variant in row.variants),
         "protocol_signature": report.signature,
         "protocol": report.settings,
+    }
+
+
+def _settings_columns(row: Row) -> dict[str, Any]:
+    given, data = row.settings, None if row.settings is None else row.settings.data
+    return {
+        "started_from": row.init,
+        "recipe": None if given is None else given.recipe,
+        "changed": None if given is None else " ".join(f"{field}={value}" for field, value in given.changed.items()),
+        "algorithm_settings": None if given is None else json.dumps(given.algorithm, ensure_ascii=False),
+        "training_settings": None if given is None else json.dumps(given.training, ensure_ascii=False),
+        "prompts_in_training": None if given is None else given.prompts_in_training,
+        **{f"data_{field.name}": data and getattr(data, field.name) for field in dataclasses.fields(TrainingData)},
     }
 
 

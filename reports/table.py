@@ -11,9 +11,10 @@ from reports.curves import Curve, training_curves
 from reports.pictures import Comparison, compare
 from reports.published import Published, read_published, select
 from reports.records import MetricRecord, Records, RunRecord
+from reports.settings import RowSettings
 from reports.statistics import Interval, mean_interval, win_rate
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Cost:
 
     pairs: float
     policy_forwards: float
+    policy_backwards: float
     reference_forwards: float
     seconds: float
     peak_memory_bytes: int
@@ -58,6 +60,7 @@ class Row:
         cost: None for what was not trained here, and where another row of the same runs has it.
         curves: training curves by quantity.
         init: the weights that training started from, when they are not the base model's.
+        settings: what training was given; None for what was not trained here.
     """
 
     algorithm: str
@@ -69,6 +72,7 @@ class Row:
     cost: Cost | None
     curves: Mapping[str, Curve]
     init: str | None = None
+    settings: RowSettings | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -132,6 +136,15 @@ def with_published(report: Report) -> Report:
     return dataclasses.replace(report, published=select(read_published(), report.model, report.metrics))
 
 
+def trained_rows(report: Report) -> tuple[tuple[Row, RowSettings], ...]:
+    """The rows that were trained here with their settings, those of the same runs once."""
+    rows: dict[tuple[str, str], tuple[Row, RowSettings]] = {}
+    for row in report.rows:
+        if row.settings is not None:
+            rows.setdefault((row.algorithm, row.name), (row, row.settings))
+    return tuple(rows.values())
+
+
 def settings_line(protocol: Mapping[str, Any]) -> str:
     """The settings that a reader of a score must know, in one line."""
     made = protocol["generation"]
@@ -160,6 +173,7 @@ def _row(row: RunRecord, records: Records) -> Row:
         cost=_cost(row.ledgers) if row.ledgers else None,
         curves=training_curves(row.steps),
         init=row.init,
+        settings=row.settings,
     )
 
 
@@ -182,6 +196,7 @@ def _cost(ledgers: Sequence[Mapping[str, Any]]) -> Cost:
     return Cost(
         pairs=mean("pairs"),
         policy_forwards=mean("policy_forwards"),
+        policy_backwards=mean("policy_backwards"),
         reference_forwards=mean("reference_forwards"),
         seconds=mean("seconds"),
         peak_memory_bytes=max(int(ledger["peak_memory_bytes"]) for ledger in ledgers),

@@ -81,14 +81,26 @@ class Lab:
         beta: float = 1000.0,
         trained_on: Sequence[str] = (),
         steps: int = 30,
+        digest: str = "d",
+        labels: str = "l",
+        pairs: int = 2000,
+        seconds: float = 10.0,
+        budget: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> RunFolder:
-        """A run that was trained and has its log, but is not judged."""
+        """A run that was trained and has its log, but is not judged; ``config`` adds to its configuration."""
         run = RunFolder(self.runs / "tiny" / algorithm / name / f"seed-{seed}")
-        resolved = {"algorithm": {"beta": beta}, "training": {"steps": steps}, "data": {"digest": "d"}}
+        resolved = {
+            "algorithm": {"beta": beta},
+            "training": {"steps": steps, "budget": budget},
+            "data": {"digest": digest, "labels": labels, "pairs": pairs},
+        }
         run.begin(
             {
                 "model": "tiny", "algorithm": algorithm, "title": title, "name": name, "seed": seed,
-                "typed": {}, "resolved": resolved, "trained_on": list(trained_on),
+                "typed": [], "resolved": resolved, "trained_on": list(trained_on),
+                "data": {"source": "/somewhere/votes.parquet", "rows": 2000, "pairs": 2000, "ties_dropped": 0, "undecodable": []},
+                **(config or {}),
             }
         )  # fmt: skip
         write_json(run.weights / "config.json", {"_class_name": "UNet2DConditionModel"})
@@ -96,8 +108,8 @@ class Lab:
         write_json(
             run.folder / "ledger.json",
             {
-                "pairs": 32 * steps, "policy_forwards": 64 * steps, "policy_backwards": 64 * steps,
-                "reference_forwards": 64 * steps, "flops": 10**12, "seconds": 10.0 + seed, "peak_memory_bytes": 10**9 + seed,
+                "pairs": 32 * steps, "policy_forwards": 64 * steps, "policy_backwards": 32 * steps,
+                "reference_forwards": 64 * steps, "flops": 10**12, "seconds": seconds + seed, "peak_memory_bytes": 10**9 + seed,
             },
         )  # fmt: skip
         run.finish()

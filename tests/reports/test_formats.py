@@ -66,10 +66,13 @@ def test_csv_reads_back(full_lab: Lab) -> None:
     assert base["mean"].notna().all()
 
 
-def test_json_reads_back(full_lab: Lab) -> None:
+def test_json_reads_back_and_carries_no_pictures(full_lab: Lab) -> None:
     report = make_report(full_lab.runs)
     value = json.loads(as_json(report))
-    assert value == json.loads(json.dumps(dataclasses.asdict(report)))
+    whole = json.loads(json.dumps(dataclasses.asdict(report)))
+    assert whole.pop("comparison")["prompts"]
+    assert value == whole
+    assert "base64" not in as_json(report)
     assert value["rows"][3]["scores"]["pickscore"]["trained_on"] is True
     assert value["protocol"]["generation"]["steps"] == 20
 

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from bench.errors import UserError
 from reports.beside import published_grids, published_notes
-from reports.grids import Grid, Verdict, footnotes, grids
+from reports.footnotes import footnotes
+from reports.grids import Grid, Verdict, grids
 from reports.page import page
 from reports.published import PublishedTable, read_published, select
 from reports.render import as_csv, as_json, latex, markdown, print_report

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from lab import PROMPTS, Lab
+from lab import PROMPTS, Lab, variant
 
 from bench.errors import UserError
 from bench.files import keep_lines, write_json
@@ -17,12 +17,10 @@ from reports.report import make_report, write_report
 
 
 def refusal(runs: Path, protocol: str | None = None) -> str:
-    """The sentence with which a report is refused."""
+    """The words with which a report is refused."""
     with pytest.raises(UserError) as caught:
         make_report(runs, protocol)
-    sentence = str(caught.value)
-    assert "\n" not in sentence
-    return sentence
+    return str(caught.value)
 
 
 def with_steps(lab: Lab, steps: int) -> Protocol:
@@ -54,31 +52,70 @@ def test_no_base(lab: Lab) -> None:
     assert "tiny/base" in sentence
 
 
-def test_two_protocols_name_the_field_and_the_option(lab: Lab) -> None:
+def test_two_protocols_are_listed_and_their_difference_named(lab: Lab) -> None:
     base = lab.base()
     lab.run()
     one = lab.protocol
     lab.protocol = other = with_steps(lab, 50)
     lab.judge(base, shift=0.0)
-    sentence = refusal(lab.runs)
-    assert "generation.steps (" in sentence
-    assert "20" in sentence
-    assert "50" in sentence
-    assert "guidance" not in sentence
-    assert f"--protocol {one.signature}" in sentence
-    assert f"--protocol {other.signature}" in sentence
+    lab.train("sft", title="SFT")
+    assert refusal(lab.runs).splitlines() == [
+        f"{lab.runs} holds evaluations under 2 protocols:",
+        f"  {one.signature}  tiny, 12 prompts, 20 steps, guidance 3, 64x64, 2 rows",
+        f"  {other.signature}  tiny, 12 prompts, 50 steps, guidance 3, 64x64, 1 row",
+        (
+            "their scores cannot share a table, because they differ in generation.steps (20 and 50); "
+            f"choose one, for example --protocol {one.signature}"
+        ),
+    ]
 
     assert [row.label for row in make_report(lab.runs, one.signature).rows] == ["base", "Diffusion-DPO"]
     report = make_report(lab.runs, other.signature)
     assert [row.label for row in report.rows] == ["base"]
-    assert report.notes == ("not finished: dpo/default seed 0 (evaluation under this protocol not begun)",)
+    assert report.notes == (
+        "not finished: sft/default seed 0 (evaluation under this protocol not begun)",
+        "judged under another protocol, so not here: dpo/default seed 0",
+    )
+
+
+def test_three_protocols_are_compared_all_together(lab: Lab) -> None:
+    base = lab.base()
+    lab.protocol = with_steps(lab, 50)
+    lab.judge(base, shift=0.0)
+    made = lab.protocol.generation.model_copy(update={"guidance_scale": 5.5})
+    lab.protocol = lab.protocol.model_copy(update={"generation": made})
+    lab.judge(base, shift=0.0)
+    words = refusal(lab.runs)
+    assert "under 3 protocols" in words
+    assert sorted(words.splitlines()[-1].partition(" differ in ")[2].partition(";")[0].split(", ")) == [
+        "generation.guidance_scale (3.0 and 5.5)",
+        "generation.steps (20 and 50)",
+    ]
+    assert f"  {lab.protocol.signature}  tiny, 12 prompts, 50 steps, guidance 5.5, 64x64, 1 row" in words
+
+
+def test_rows_of_a_protocol_are_those_of_its_table(lab: Lab) -> None:
+    """Seeds share a row, a run judged with other guidance has another, and a run that still trains has none."""
+    base = lab.base()
+    for seed in (0, 1):
+        run = lab.run("dpo", seed)
+    guided = variant(run, guidance_scale=5)
+    lab.judge(run, shift=0.4, place=run.evaluation_of(lab.protocol.signature, guided), variant=guided)
+    (lab.run("sft", title="SFT").folder / "DONE").unlink()
+    one = lab.protocol.signature
+    lab.protocol = with_steps(lab, 50)
+    lab.judge(base, shift=0.0)
+    assert f"  {one}  tiny, 12 prompts, 20 steps, guidance 3, 64x64, 3 rows" in refusal(lab.runs)
+    assert len(make_report(lab.runs, one).rows) == 3
 
 
 def test_unknown_protocol(lab: Lab) -> None:
     lab.base()
-    sentence = refusal(lab.runs, "feedbeefcafe")
-    assert "under protocol feedbeefcafe" in sentence
-    assert f"--protocol {lab.protocol.signature}" in sentence
+    assert refusal(lab.runs, "feedbeefcafe").splitlines() == [
+        f"{lab.runs} holds no finished evaluation under protocol feedbeefcafe, but under:",
+        f"  {lab.protocol.signature}  tiny, 12 prompts, 20 steps, guidance 3, 64x64, 1 row",
+        f"choose one, for example --protocol {lab.protocol.signature}",
+    ]
 
 
 def test_another_version_of_a_metric(lab: Lab) -> None:
@@ -128,6 +165,32 @@ def test_records_of_another_version(lab: Lab) -> None:
     run = lab.base()
     write_json(run.folder / "config.json", {**run.config(), "schema": 99})
     assert "record schema 99" in refusal(lab.runs)
+
+
+@pytest.mark.parametrize("text", ['{"schema": 2, "model": "ti', "", "[1]", b"\xff\xfe{}"])
+def test_a_damaged_configuration_is_named(lab: Lab, text: str | bytes) -> None:
+    lab.base()
+    path = lab.run("dpo", 1).folder / "config.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    sentence = refusal(lab.runs)
+    assert sentence.startswith(f"{path} is damaged (")
+    assert f"move {path.parent} away" in sentence
+
+
+@pytest.mark.parametrize("name", ["protocol.json", "metrics.json", "prompts.json", "scores.jsonl", "in_training.json"])
+def test_a_damaged_evaluation_is_named(lab: Lab, name: str) -> None:
+    lab.base()
+    evaluation = lab.run("dpo").evaluation(lab.protocol.signature)
+    (evaluation.folder / name).write_text('{"a"\n')
+    assert refusal(lab.runs).startswith(f"{evaluation.folder / name} is damaged (")
+
+
+@pytest.mark.parametrize("name", ["ledger.json", "train.jsonl"])
+def test_damaged_records_of_training_are_named(lab: Lab, name: str) -> None:
+    lab.base()
+    path = lab.run("dpo").folder / name
+    path.write_text('{"a"\n')
+    assert refusal(lab.runs).startswith(f"{path} is damaged (")
 
 
 def test_unfinished_runs_are_listed(lab: Lab) -> None:

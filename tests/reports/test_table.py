@@ -12,7 +12,9 @@ from PIL import Image
 
 from bench.errors import UserError
 from bench.files import keep_lines
-from reports.grids import Verdict, footnotes, grids, settings_lines
+from bench.protocol import prompts_digest
+from reports.footnotes import footnotes
+from reports.grids import Verdict, grids, settings_lines
 from reports.pictures import open_picture
 from reports.plots import comparison_sheet, training_plot, win_rate_plot
 from reports.report import make_report
@@ -60,21 +62,58 @@ def test_display_factor_scales_scores_and_not_win_rates(lab: Lab) -> None:
     assert pickscore.win_rate == gold.win_rate
 
 
-def test_every_score_is_rounded_by_its_own_interval(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.034, "0.034"), (0.7040, "0.70"), (5.25, "5.2"), (9.97, "10"), (12.4, "12"), (3141, "3,141")],
+)
+def test_cost_counts_backwards_and_shows_short_times(lab: Lab, seconds: float, shown: str) -> None:
+    lab.base()
+    lab.run("dpo", seconds=seconds)
+    _, _, cost = grids(make_report(lab.runs))
+    (cells,) = [cells for _, cells in cost.rows]
+    assert dict(zip(cost.columns, (cell.value for cell in cells), strict=True)) == {
+        "pairs": "960",
+        "policy forwards": "1,920",
+        "policy backwards": "960",
+        "reference forwards": "1,920",
+        "device seconds": shown,
+        "peak memory": "1.00 GB",
+    }
+
+
+def shown_scores(lab: Lab, base: float, rows: dict[str, tuple[float, float]]) -> dict[str, tuple[str, str]]:
+    """Values and details of a column: a base that scores the same everywhere, and rows with differences from low to high."""
     lab.identities = {"gold": {"version": 1}}
-    rough, fine = np.zeros((len(PROMPTS), 2)), np.zeros((len(PROMPTS), 2))
-    rough[:, :] = np.linspace(0, 40, len(PROMPTS))[:, None]
-    fine[:, :] = np.linspace(0, 0.004, len(PROMPTS))[:, None]
-    lab.judge(lab.base_alone(), shift=0, scores={"gold": np.zeros((len(PROMPTS), 2))})
-    for name, scores in (("rough", rough), ("fine", fine)):
+    lab.judge(lab.base_alone(), shift=0, scores={"gold": np.full((len(PROMPTS), 2), base)})
+    for name, (low, high) in rows.items():
+        scores = np.repeat(base + np.linspace(low, high, len(PROMPTS))[:, None], 2, axis=1)
         lab.judge(lab.train(name, title=name), shift=0, scores={"gold": scores})
     _, table, _ = grids(make_report(lab.runs))
-    shown = {label: cells[0] for label, cells in table.rows}
-    # t(11, 97.5 %) = 2.201 standard errors: 8.34 of 40 / 11 * sqrt(143 / 11 / 12), and a ten-thousandth of it.
-    assert [(cell.value, cell.detail) for cell in list(shown.values())[1:]] == [
-        ("0.00200", "+0.00200 ± 0.00083"),
-        ("20.0", "+20.0 ± 8.3"),
-    ]
+    return {label: (cells[0].value, cells[0].detail) for label, cells in table.rows}
+
+
+def test_a_column_of_scores_has_one_number_of_decimals(lab: Lab) -> None:
+    # t(11, 97.5 %) = 2.201 standard errors: 8.330 of 40 / 11 * sqrt(143 / 11 / 12), and as much of every other range.
+    # The median, 0.833, has its second digit at the second decimal, so all have two.
+    assert shown_scores(lab, 16.58, {"fine": (0, 0.004), "rough": (0, 40), "usual": (0, 4)}) == {
+        "base": ("16.58", ""),
+        "fine": ("16.58", "+0.00 ± 0.00"),
+        "rough": ("36.58", "+20.00 ± 8.33"),
+        "usual": ("18.58", "+2.00 ± 0.83"),
+    }
+
+
+def test_of_two_intervals_the_finer_sets_the_decimals(lab: Lab) -> None:
+    assert shown_scores(lab, 0.0, {"fine": (0, 0.04), "rough": (0, 4)}) == {
+        "base": ("0.0000", ""),
+        "fine": ("0.0200", "+0.0200 ± 0.0083"),
+        "rough": ("2.0000", "+2.0000 ± 0.8330"),
+    }
+
+
+def test_a_zero_has_no_minus(lab: Lab) -> None:
+    shown = shown_scores(lab, 0.0, {"a": (-4.001, 4), "b": (-3, 3.1)})
+    assert shown["a"] == ("0.0", "+0.0 ± 1.7")
 
 
 def test_lower_is_better(lab: Lab) -> None:
@@ -104,6 +143,7 @@ def test_rows_aggregate_seeds_and_cost(full_lab: Lab) -> None:
     cost = report.rows[1].cost
     assert cost is not None
     assert (cost.pairs, cost.policy_forwards, cost.reference_forwards) == (960, 1920, 1920)
+    assert cost.policy_backwards == 960
     assert (cost.seconds, cost.peak_memory_bytes) == (11.0, 10**9 + 2)  # mean of 10 11 12, and the largest
     assert report.rows[0].cost is None
 
@@ -149,6 +189,24 @@ def test_the_settings_travel_with_the_table(full_lab: Lab) -> None:
     assert f"Gold {full_lab.protocol.metric_signature('gold', {'version': 1})}" in metrics
     # echo -n '{"identity":{"version":1},"metric":"gold"}' | sha256sum
     assert "Gold 974c736658e4" in scorers
+
+
+def test_few_seeds_and_few_prompts_are_said_to_make_intervals_too_narrow(
+    full_lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = footnotes(make_report(full_lab.runs))
+    (two,) = [line for line in lines if line.startswith("two training seeds: SFT;")]
+    assert "the interval may be too narrow" in two
+    (few,) = [line for line in lines if line.startswith("12 prompts are few:")]
+    assert "may be too narrow" in few
+
+    many = [f"prompt {number}" for number in range(30)]
+    monkeypatch.setattr("lab.PROMPTS", many)
+    full_lab.runs = full_lab.runs.with_name("many")
+    full_lab.protocol = full_lab.protocol.model_copy(update={"prompts": prompts_digest(many), "prompt_count": 30})
+    full_lab.base()
+    full_lab.run("dpo")
+    assert not any("are few" in line for line in footnotes(make_report(full_lab.runs)))
 
 
 def test_a_negative_prompt_is_stated(lab: Lab) -> None:

@@ -10,7 +10,8 @@ import pandas as pd
 from lab import Lab, variant
 
 from bench.runs import RunFolder
-from reports.grids import footnotes, grids
+from reports.footnotes import footnotes
+from reports.grids import grids
 from reports.plots import training_plot, win_rate_plot
 from reports.render import as_csv, as_json
 from reports.report import make_report

@@ -1,0 +1,225 @@
+"""A report says what every row was trained with, and on what."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pandas as pd
+import pytest
+from lab import PROMPTS, Lab, variant
+from rich.console import Console
+
+from bench.files import read_json, write_json
+from bench.runs import RunFolder
+from reports.footnotes import footnotes
+from reports.grids import settings_grid
+from reports.page import page
+from reports.render import as_csv, as_json, latex, markdown, print_report
+from reports.report import make_report
+from reports.table import Report
+
+
+def terminal(report: Report) -> str:
+    """What a terminal shows."""
+    stream = io.StringIO()
+    print_report(report, Console(file=stream, width=1000))
+    return stream.getvalue()
+
+
+def data(source: str, pairs: int) -> dict[str, Any]:
+    """What a configuration says of the reading of its data."""
+    return {"data": {"source": source, "rows": pairs, "pairs": pairs, "ties_dropped": 0, "undecodable": []}}
+
+
+def about_data(report: Report) -> list[str]:
+    """The footnotes about training data."""
+    return [line for line in footnotes(report) if "trained on" in line and "digest" in line]
+
+
+def test_rows_that_trained_on_different_data_are_named_in_every_format(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo", name="jsonl", digest="8523", pairs=12, config=data("own/pairs.jsonl", 12))
+    lab.run("sft", title="SFT", digest="5539", config=data("/home/me/preferences.parquet", 2000))
+    lab.run("smpo", title="SmPO", digest="5539", config=data("/home/me/preferences.parquet", 2000))
+    report = make_report(lab.runs)
+    sentence = (
+        "not the same training data: Diffusion-DPO (jsonl) was trained on own/pairs.jsonl (12 pairs, digest 8523); "
+        "the others on preferences.parquet (2,000 pairs, digest 5539); such rows do not compare algorithms alone."
+    )
+    assert about_data(report) == [sentence]
+    for text in (terminal(report), latex(report), page(report), markdown(report).replace("\\_", "_")):
+        assert sentence in text
+        assert "/home/me" not in text
+
+
+def test_the_same_images_with_other_labels_are_other_data(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo", labels="people")
+    lab.run("sft", title="SFT", labels="judge")
+    assert about_data(make_report(lab.runs)) == [
+        (
+            "not the same training data: Diffusion-DPO was trained on votes.parquet (2,000 pairs, digest d, labels people); "
+            "SFT on votes.parquet (2,000 pairs, digest d, labels judge); such rows do not compare algorithms alone."
+        )
+    ]
+
+
+def without_labels(run: RunFolder) -> None:
+    """Make the records of a run as old as those without the digest of the labels."""
+    config = read_json(run.folder / "config.json")
+    del config["resolved"]["data"]["labels"]
+    write_json(run.folder / "config.json", config)
+
+
+def test_labels_that_were_not_recorded_are_no_other_labels(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo")
+    without_labels(lab.run("smpo", title="SmPO"))
+    assert about_data(make_report(lab.runs)) == ["every run was trained on votes.parquet (2,000 pairs, digest d)."]
+    lab.run("sft", title="SFT", labels="judge")
+    (line,) = about_data(make_report(lab.runs))
+    assert "SmPO on votes.parquet (2,000 pairs, digest d, labels not recorded)" in line
+
+
+def test_data_that_all_rows_share_are_named_once(full_lab: Lab) -> None:
+    assert about_data(make_report(full_lab.runs)) == ["every run was trained on votes.parquet (2,000 pairs, digest d)."]
+
+
+def test_a_base_alone_was_trained_on_nothing(lab: Lab) -> None:
+    lab.base()
+    report = make_report(lab.runs)
+    assert not any("trained on" in line for line in footnotes(report))
+    assert settings_grid(report).columns == ()
+    assert "Settings of each row" not in page(report)
+
+
+def test_what_was_changed_of_a_recipe_is_spelt_out(lab: Lab) -> None:
+    lab.base()
+    changed = {"steps": "3", "budget.unit": "pairs", "beta": "5", "micro_batch": "4"}
+    lab.run("dpo", name="set-525bd65a", config={"changed": changed})
+    lab.run("orpo", name="set-525bd65a", title="ORPO", config={"changed": changed})
+    lab.run("sft", name="recipe", title="SFT", config={"changed": {}})
+    lab.run("smpo", name="set-0", title="SmPO", config={"changed": {"beta": "7"}})
+    report = make_report(lab.runs)
+    assert "SmPO (set-0): beta=7." in footnotes(report)
+    # micro_batch says how a run is computed and is no part of what it resolved to
+    sentence = "Diffusion-DPO (set-525bd65a), ORPO (set-525bd65a): steps=3, budget.unit=pairs, beta=5."
+    for text in (terminal(report), latex(report).replace("\\_", "_"), markdown(report).replace("\\_", "_")):
+        assert sentence in text
+    assert not any("SFT (recipe)" in line and "=" in line for line in footnotes(report))
+
+
+def test_records_older_than_the_list_of_changes_say_nothing_of_it(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo", name="set-525bd65a")
+    report = make_report(lab.runs)
+    assert not any(line.startswith("Diffusion-DPO (set-525bd65a):") for line in footnotes(report))
+    assert "changed" not in dict(settings_grid(report).rows)
+
+
+def test_rows_of_one_run_say_it_once(lab: Lab) -> None:
+    lab.base()
+    run = lab.run("dpo", name="set-1", config={"changed": {"beta": "5"}})
+    guided = variant(run, guidance_scale=5)
+    lab.judge(run, shift=0.4, place=run.evaluation_of(lab.protocol.signature, guided), variant=guided)
+    report = make_report(lab.runs)
+    assert len(report.rows) == 3
+    assert [line for line in footnotes(report) if "beta=5" in line] == ["Diffusion-DPO (set-1): beta=5."]
+    assert settings_grid(report).columns == ("Diffusion-DPO (set-1)",)
+
+
+@pytest.fixture
+def told(lab: Lab) -> Report:
+    """A report on two seeds of a run whose records say everything, and on a run whose records are older."""
+    lab.base()
+    more = {"changed": {"beta": "5"}, "recipe": "a paper, table 3", "init": "/home/me/sft/weights"}
+    for seed in (0, 1):
+        lab.run("dpo", seed, name="set-1", beta=5.0, config=more)
+    lab.run("sft", title="SFT", steps=40, budget={"unit": "forwards", "amount": 20000})
+    return make_report(lab.runs)
+
+
+def test_the_page_has_all_settings_of_each_row(told: Report) -> None:
+    grid = settings_grid(told)
+    assert grid.columns == ("Diffusion-DPO (set-1)", "SFT")
+    shown = {field: tuple(cell.value for cell in cells) for field, cells in grid.rows}
+    assert shown == {
+        "data": ("votes.parquet", "votes.parquet"),
+        "pairs": ("2000", "2000"),
+        "digest of the data": ("d", "d"),
+        "digest of the labels": ("l", "l"),
+        "recipe": ("a paper, table 3", "-"),
+        "changed": ("beta=5", "-"),
+        "started from": ("weights", "base"),
+        "training seeds": ("0, 1", "0"),
+        "algorithm.beta": ("5.0", "1000.0"),
+        "training.steps": ("30", "40"),
+        "training.budget.unit": ("-", "forwards"),
+        "training.budget.amount": ("-", "20000"),
+    }
+    text = page(told)
+    assert "Settings of each row" in text
+    assert "a paper, table 3" in text
+    assert "/home/me" not in text
+
+
+def test_json_and_csv_have_all_settings(told: Report) -> None:
+    settings = json.loads(as_json(told))["rows"][1]["settings"]
+    assert settings == {
+        "changed": {"beta": "5"},
+        "recipe": "a paper, table 3",
+        "algorithm": {"beta": 5.0},
+        "training": {"steps": 30, "budget": None},
+        "data": {"source": "votes.parquet", "pairs": 2000, "digest": "d", "labels": "l"},
+        "prompts_in_training": None,
+    }
+    table = pd.read_csv(io.StringIO(as_csv(told))).set_index(["label", "metric"])
+    line = table.loc[("Diffusion-DPO (set-1)", "gold")]
+    assert (line["changed"], line["recipe"], line["started_from"]) == ("beta=5", "a paper, table 3", "weights")
+    assert (line["data_source"], line["data_pairs"], line["data_digest"]) == ("votes.parquet", 2000, "d")
+    assert json.loads(line["algorithm_settings"]) == {"beta": 5.0}
+    assert json.loads(line["training_settings"])["steps"] == 30
+    assert table.loc[("base", "gold"), "data_source":"data_labels"].isna().all()
+
+
+def seen(lab: Lab, run: RunFolder, count: int) -> None:
+    """Record that some evaluation prompts were captions in training."""
+    run.evaluation(lab.protocol.signature).note_prompts_in_training(count)
+
+
+def test_prompts_that_were_captions_in_training_are_told(lab: Lab) -> None:
+    lab.base()
+    for seed in (0, 1):
+        seen(lab, lab.run("dpo", seed, name="x"), 6)
+    seen(lab, lab.run("sft", title="SFT"), 6)
+    seen(lab, lab.run("smpo", title="SmPO"), 0)
+    lab.run("npo", title="NPO")
+    report = make_report(lab.runs)
+    sentence = f"Diffusion-DPO (x), SFT were trained on 6 of these {len(PROMPTS)} prompts."
+    assert [line for line in footnotes(report) if "of these" in line] == [sentence]
+    for text in (terminal(report), latex(report), markdown(report), page(report)):
+        assert sentence in text
+    assert [row["settings"] and row["settings"]["prompts_in_training"] for row in json.loads(as_json(report))["rows"]] == [
+        None, 6, None, 6, 0,
+    ]  # fmt: skip
+
+
+def test_a_budget_in_forwards_is_explained(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo", budget={"unit": "pairs", "amount": 960})
+    assert not any("budget" in line for line in footnotes(make_report(lab.runs)))
+    lab.run("sft", title="SFT", budget={"unit": "forwards", "amount": 20000})
+    lines = [line for line in footnotes(make_report(lab.runs)) if "budget" in line]
+    assert lines == ["a budget in forwards counts a backward as two forwards: SFT."]
+
+
+def test_configurations_of_the_first_schema_are_read(lab: Lab) -> None:
+    lab.base()
+    run = lab.run("dpo")
+    config = read_json(run.folder / "config.json")
+    write_json(run.folder / "config.json", {**config, "schema": 1})
+    settings = make_report(lab.runs).rows[1].settings
+    assert settings is not None
+    assert (settings.training["optimizer"], settings.changed, settings.recipe) == ("adamw", {}, None)
