@@ -11,7 +11,6 @@ from torch import nn
 
 from bench.architecture import check_fits, loaded_files
 from bench.errors import UserError
-from bench.files import read_json
 from bench.models.component import files_digest
 from bench.models.family import ModelFamily
 from bench.protocol import WeightsRecord
@@ -129,7 +128,8 @@ def find_run(runs: Path, model: str, base: Weights, typed: str) -> Weights:
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run; a diffusers component has a ``config.json`` too."""
     path = folder / "config.json"
-    return path.is_file() and "schema" in read_json(path)
+    # as text: a damaged one is a run's too, and named when it is read
+    return path.is_file() and '"schema"' in path.read_text(encoding="utf-8", errors="replace")
 
 
 def _place_name(place: Path) -> str:
