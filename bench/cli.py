@@ -109,7 +109,10 @@ def run(
     for each, algorithm, settings in plans:
         label = name or run_name(overrides | start | learnt, recipe_of(registry.algorithms.get(each), recipe))
         methods.append(Method(each, algorithm, settings, label, overrides))
-    notes = [*notes_on_prompts(experiment), *notes_on_training(experiment, methods)]  # by every process: they read the data
+    notes = [
+        *notes_on_prompts(experiment),
+        *notes_on_training(experiment, methods),
+    ]  # by every process: they read the data
     if experiment.accelerator.is_main_process:
         _print_notes(notes)
     experiment.judge_base()
@@ -219,10 +222,9 @@ def eval_(
 
 @app.command()
 def export(
-    run: Annotated[
-        Path, typer.Argument(help="A finished run with weights=lora, for example runs/sdxl/dpo/lora/seed-0")
-    ],
-    output: Annotated[Path, typer.Argument(help="Safetensors file to write.")],
+    run: Annotated[Path, typer.Argument(help="A finished run with weights=lora, for example sdxl/dpo/lora/seed-0")],
+    output: Annotated[Path, typer.Argument(help="File to write, .safetensors; no other file is replaced.")],
+    runs: Runs = Path("runs"),
 ) -> None:
     """Write a run's adapters as one file in the LoRA layout that user interfaces share (kohya's).
 
@@ -231,9 +233,9 @@ def export(
     from bench.models.adapters import export_adapters
     from bench.runs import RunFolder
 
-    trained = RunFolder(run)
-    if not trained.done:
-        raise UserError(f"{run} is no finished run; give its folder, for example runs/sdxl/dpo/lora/seed-0")
+    trained = next((found for found in (RunFolder(runs / run), RunFolder(run)) if found.done), None)
+    if trained is None:
+        raise UserError(f"{run} is no finished run; give its folder, for example sdxl/dpo/lora/seed-0 under {runs}")
     export_adapters(trained.weights, output)
     Console(stderr=True).print(f"done: {output}", highlight=False, soft_wrap=True)
 
