@@ -15,8 +15,9 @@ from rich.markup import escape
 from bench.data.commands import app as data_app
 from bench.errors import UserError
 from bench.planning.commands import plan, profile
+from bench.registry import DISTRIBUTION
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 app.command()(plan)
 app.command()(profile)
@@ -26,6 +27,23 @@ INTERRUPTED = 130
 """The exit code that typer turns Ctrl-C into."""
 
 Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
+
+
+def _show_version(wanted: bool) -> None:
+    from importlib.metadata import version
+
+    if wanted:
+        Console().print(f"{DISTRIBUTION} {version(DISTRIBUTION)}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def bench(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show name and version, and end.")
+    ] = False,
+) -> None:
+    """Train diffusion alignment algorithms on the same pairs, and judge them under one protocol."""
 
 
 @app.command()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import resource
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +23,11 @@ def test_unknown_algorithm_names_the_nearest(command: CommandLine) -> None:
     text = refusal(command, command.train_words(algo="smpoo"))
     assert "unknown algorithm 'smpoo'" in text
     assert "did you mean 'smpo'" in text
+
+
+def test_the_version_is_shown(command: CommandLine) -> None:
+    done = command.run(command.arguments("--version"))
+    assert (done.returncode, done.stdout) == (0, f"diffusion-alignment-bench {version('diffusion-alignment-bench')}\n")
 
 
 def test_unknown_model_names_what_there_is(command: CommandLine) -> None:
