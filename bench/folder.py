@@ -117,7 +117,6 @@ def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge
     asked = prompts is not None or any(judge.kind.reads_prompt for judge in metrics.values())
     texts = read_image_prompts(prompts, folder, files) if asked else [""] * len(files)
     records = _records(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(
         records.with_name(f".{records.name}.lock"), f"writes {output}; wait for it, or give another --output"
     ):
