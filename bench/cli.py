@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from bench.data.commands import COLUMNS
 from bench.data.commands import app as data_app
 from bench.errors import UserError
 from bench.planning.commands import plan, profile
@@ -65,9 +66,7 @@ def run(
             "id as owner/name:split."
         ),
     ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="The data's own column names, as caption=text,jpg_0=chosen,...")
-    ] = None,
+    columns: Annotated[str | None, typer.Option(help=COLUMNS)] = None,
     prompts: Annotated[str | None, typer.Option(help=PROMPTS)] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Metrics that judge, separated by commas; default: those of the model.")
