@@ -318,11 +318,14 @@ def beta(
     ] = None,
 ) -> None:
     """Turn a published repository's beta into ours, which has the factor 1/2 and mean errors."""
-    from bench.conventions import find
+    from bench.conventions import find, sharing_ours
 
     whose = find(convention)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"beta={whose.to_ours(value, elements):.10g}")
+    console.print(f"for {', '.join(sharing_ours())}")
+    if whose.own is not None:
+        console.print(f"for {whose.own} alone: beta={value:.10g}")
     console.print(
         escape(f"{whose.source}: {whose.factor:g} beta margin, {whose.reduction} errors. {whose.note}".rstrip())
     )

@@ -47,8 +47,9 @@ def show_entry(kind: str, name: str) -> None:
         UserError: an unknown kind or name.
     """
     console, found = Console(), _kind(kind)
+    entry = details(name, found.statements(found.entries.get(name)))
     console.print(found.legend, highlight=False)
-    console.print(details(name, found.statements(found.entries.get(name))), highlight=False)
+    console.print(entry, highlight=False)
 
 
 def overview(title: str, kind: Kind[Any]) -> Table:
@@ -80,6 +81,9 @@ def details(title: str, statements: Iterable[tuple[str, str]]) -> Table:
 
 def _kind(kind: str) -> Kind[Any]:
     if kind not in KINDS:
+        for each, found in KINDS.items():
+            if kind in found.entries:
+                raise UserError(f"{kind!r} is no kind, but one of {each}: bench list {each} {kind}")
         known = [*KINDS, TRAINING]
         raise UserError(f"unknown kind {kind!r}: {nearest(kind, known)}there are {', '.join(known)}")
     return KINDS[kind]
