@@ -12,11 +12,13 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from bench.data.commands import COLUMNS
 from bench.data.commands import app as data_app
 from bench.errors import UserError
 from bench.planning.commands import plan, profile
+from bench.registry import DISTRIBUTION
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 app.command()(plan)
 app.command()(profile)
@@ -33,6 +35,23 @@ Images = Annotated[
         help="field=value: override how evaluation images are made, a part of the protocol.  See: bench list images",
     ),
 ]
+
+
+def _show_version(wanted: bool) -> None:
+    from importlib.metadata import version
+
+    if wanted:
+        Console().print(f"{DISTRIBUTION} {version(DISTRIBUTION)}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def bench(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show name and version, and end.")
+    ] = False,
+) -> None:
+    """Train diffusion alignment algorithms on the same pairs, and judge them under one protocol."""
 
 
 @app.command()
@@ -54,9 +73,7 @@ def run(
             "id as owner/name:split."
         ),
     ] = None,
-    columns: Annotated[
-        str | None, typer.Option(help="The data's own column names, as caption=text,jpg_0=chosen,...")
-    ] = None,
+    columns: Annotated[str | None, typer.Option(help=COLUMNS)] = None,
     prompts: Annotated[str | None, typer.Option(help=PROMPTS)] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Metrics that judge, separated by commas; default: those of the model.")
@@ -244,10 +261,9 @@ def eval_(
 
 @app.command()
 def export(
-    run: Annotated[
-        Path, typer.Argument(help="A finished run with weights=lora, for example runs/sdxl/dpo/lora/seed-0")
-    ],
-    output: Annotated[Path, typer.Argument(help="Safetensors file to write.")],
+    run: Annotated[Path, typer.Argument(help="A finished run with weights=lora, for example sdxl/dpo/lora/seed-0")],
+    output: Annotated[Path, typer.Argument(help="File to write, .safetensors; no other file is replaced.")],
+    runs: Runs = Path("runs"),
 ) -> None:
     """Write a run's adapters as one file in the LoRA layout that user interfaces share (kohya's).
 
@@ -256,9 +272,9 @@ def export(
     from bench.models.adapters import export_adapters
     from bench.runs import RunFolder
 
-    trained = RunFolder(run)
-    if not trained.done:
-        raise UserError(f"{run} is no finished run; give its folder, for example runs/sdxl/dpo/lora/seed-0")
+    trained = next((found for found in (RunFolder(runs / run), RunFolder(run)) if found.done), None)
+    if trained is None:
+        raise UserError(f"{run} is no finished run; give its folder, for example sdxl/dpo/lora/seed-0 under {runs}")
     export_adapters(trained.weights, output)
     Console(stderr=True).print(f"done: {output}", highlight=False, soft_wrap=True)
 
@@ -324,11 +340,14 @@ def beta(
     ] = None,
 ) -> None:
     """Turn a published repository's beta into ours, which has the factor 1/2 and mean errors."""
-    from bench.conventions import find
+    from bench.conventions import find, sharing_ours
 
     whose = find(convention)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"beta={whose.to_ours(value, elements):.10g}")
+    console.print(f"for {', '.join(sharing_ours())}")
+    if whose.own is not None:
+        console.print(f"for {whose.own} alone: beta={value:.10g}")
     console.print(
         escape(f"{whose.source}: {whose.factor:g} beta margin, {whose.reduction} errors. {whose.note}".rstrip())
     )

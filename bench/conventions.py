@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from bench.errors import UserError
-from bench.registry import nearest
+from bench.registry import algorithms, nearest
 
 FACTOR = 0.5
 """The factor of beta in this project, with mean errors."""
@@ -27,6 +27,7 @@ class Convention:
         reduction: how the squared error of a latent becomes a number.
         typical: values of beta published with it.
         note: what else to know.
+        own: the algorithm here whose beta is this one as it is; None for all that share ours.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Convention:
     reduction: Literal["mean", "sum"]
     typical: str
     note: str = ""
+    own: str | None = None
 
     def to_ours(self, beta: float, elements: int | None) -> float:
         """The beta of this project that gives the same argument.
@@ -84,6 +86,7 @@ CONVENTIONS: Mapping[str, Convention] = {
         "mean",
         "2000, 5000",
         "times 2p - 1 of each pair, which is 0.46 at most: gamma = 10 is part of the factor; our smpo has it as a field, and its beta is SmPO's",
+        own="smpo",
     ),
     "sdpo": Convention("AIDC-AI/Diffusion-SDPO at 84fb241, its DPO and DMPO", 0.5, "mean", "2000, 6000"),
     "dspo": Convention(
@@ -96,6 +99,13 @@ CONVENTIONS: Mapping[str, Convention] = {
         "yifan123/flow_grpo at ac4c86e, its flow DPO", 0.5, "mean", "100", "errors of velocities, for flow models"
     ),
 }  # fmt: skip
+
+
+def sharing_ours() -> list[str]:
+    """Names of the registered algorithms that take our beta: their formula has it as beta/2, and nothing else in the factor."""
+    apart = {convention.own for convention in CONVENTIONS.values()}
+    usable = [name for name in algorithms if name not in apart and algorithms.problem(name) is None]
+    return [name for name in usable if "beta/2" in algorithms.get(name).info.formula]
 
 
 def find(name: str) -> Convention:

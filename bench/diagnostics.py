@@ -47,9 +47,13 @@ def check_losses(output: StepOutput, batch: PairBatch, step: int) -> None:
     bad = (~torch.isfinite(output.losses)).nonzero().flatten().tolist()
     if bad:
         pair, t = batch.index[bad[0]], output.timesteps[bad[0]].item()
+        advice = (
+            "the last checkpoint is good: lower the learning rate or raise beta"
+            if step
+            else "no weight has changed yet: look at this pair and at the weights that training starts from"
+        )
         raise DivergedError(
-            f"the loss is {output.losses[bad[0]].item()} at step {step} (pair {pair}, t = {t}); the last checkpoint is good: "
-            "lower the learning rate or raise beta"
+            f"the loss is {output.losses[bad[0]].item()} at step {step} (pair {pair}, t = {t}); {advice}"
         )
 
 

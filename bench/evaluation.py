@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from bench.files import space_checked, write_json
+from bench.files import make_folder, write_checked, write_json
 from bench.guidance import Networks
 from bench.images import together
 from bench.metric import Metric, MetricInfo, pieces
@@ -138,7 +138,7 @@ def _begin(
     judged: Mapping[str, Any],
 ) -> None:
     (evaluation.folder / "DONE").unlink(missing_ok=True)
-    evaluation.images.mkdir(parents=True, exist_ok=True)
+    make_folder(evaluation.images)
     if variant is not None:
         write_json(evaluation.folder / "variant.json", variant.model_dump(mode="json"))
     write_json(evaluation.folder / "protocol.json", protocol.model_dump())
@@ -201,7 +201,7 @@ def _save_image(
         facts.add_text("variant", variant.signature)
     path = evaluation.image(*item)
     beside = path.with_suffix(".partial")
-    with space_checked(path):
+    with write_checked(path):
         Image.fromarray(picture).save(beside, format="png", pnginfo=facts)
         beside.replace(path)
 

@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from bench.errors import UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
+ELSEWHERE = "give another --output or --runs"
 
 
 @contextlib.contextmanager
@@ -36,6 +38,34 @@ def space_checked(target: Path) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def write_checked(target: Path) -> Iterator[None]:
+    """As `space_checked`, and turn a place that cannot be written into a `UserError` too."""
+    try:
+        with space_checked(target):
+            yield
+    except (OSError, SafetensorError) as error:
+        number = _error_number(error)
+        if number not in REFUSED:
+            raise
+        raise UserError(f"{target} cannot be written ({os.strerror(number)}); {ELSEWHERE}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with its parents, if it is not there.
+
+    Raises:
+        UserError: it cannot be made, for example because a part of its path is a file.
+    """
+    try:
+        with space_checked(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UserError(f"{folder} is a file, and a folder is needed; {ELSEWHERE}") from error
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); {ELSEWHERE}") from error
+
+
 def _error_number(error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
@@ -47,8 +77,8 @@ def _error_number(error: Exception) -> int | None:
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file beside ``path`` with ``write(beside)`` and rename it into place."""
     beside = path.with_name(f".{path.name}.partial")
-    with space_checked(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
+    with write_checked(path):
         write(beside)
         _force_to_disk(beside)
         beside.replace(path)
@@ -57,9 +87,10 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
     """Write a folder beside ``path`` with ``write(beside)`` and rename it into place; an old one goes last."""
     beside = path.with_name(f".{path.name}.partial")
-    with space_checked(path):
+    make_folder(path.parent)
+    with write_checked(path):
         shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        beside.mkdir()
         write(beside)
         for file in (*beside.rglob("*"), beside):
             _force_to_disk(file)
@@ -101,7 +132,7 @@ def read_json(path: Path) -> Any:
 
 def append_lines(path: Path, lines: list[str]) -> None:
     """Append whole lines and force them to disk."""
-    with space_checked(path), path.open("a", encoding="utf-8") as stream:
+    with write_checked(path), path.open("a", encoding="utf-8") as stream:
         stream.write("".join(line + "\n" for line in lines))
         stream.flush()
         os.fsync(stream.fileno())
@@ -128,14 +159,17 @@ def exclusive(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock file for this process; the lock ends with the process, however it ends.
 
     Args:
-        lock: the file; holds the number of the process that has it.
+        lock: the file, made with its folder; holds the number of the process that has it.
         doing: end of the sentence ``process 123 already ...``: what the other process does, and what to do about it.
         wait: wait for another process instead of refusing.
 
     Raises:
-        UserError: another process has it.
+        UserError: another process has it, or it cannot be written.
     """
-    with lock.open("a+") as stream:
+    make_folder(lock.parent)
+    with write_checked(lock.parent):
+        stream = lock.open("a+")
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

@@ -6,6 +6,7 @@ and a second call makes only what is missing from it.
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,25 @@ COLUMNS = pa.schema(
 
 WRITERS: Mapping[str, Callable[[Any, Path], object]] = {".parquet": pq.write_table, ".csv": pyarrow.csv.write_csv}
 """Output formats by suffix."""
+
+
+def _names_in_parquet(table: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(table).names)
+    except (OSError, pa.ArrowInvalid):
+        return []
+
+
+def _names_in_csv(table: Path) -> list[str]:
+    if not table.is_file():
+        return []
+    with table.open("rb") as stream:
+        heading = stream.readline().decode(errors="replace")
+    return next(csv.reader([heading]), [])
+
+
+NAMES: Mapping[str, Callable[[Path], list[str]]] = {".parquet": _names_in_parquet, ".csv": _names_in_csv}
+"""What gives the columns of a table by its suffix; none for a file that is no table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +116,7 @@ def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge
     files = find_images(folder)
     asked = prompts is not None or any(judge.kind.reads_prompt for judge in metrics.values())
     texts = read_image_prompts(prompts, folder, files) if asked else [""] * len(files)
-    records = output.with_suffix(".records.jsonl")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    records = _records(output)
     with exclusive(
         records.with_name(f".{records.name}.lock"), f"writes {output}; wait for it, or give another --output"
     ):
@@ -112,9 +131,19 @@ def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge
 
 
 def check_output(output: Path) -> None:
-    """Raise a `UserError` unless the file's suffix names a format that can be written."""
+    """Raise a `UserError` unless the suffix names a format that can be written, and no file but our own would be replaced.
+
+    Our own tables have their records beside them.
+    """
     if output.suffix not in WRITERS:
         raise UserError(f"--output {str(output)!r} must end in {' or '.join(WRITERS)}")
+    own = _records(output).exists() and NAMES[output.suffix](output) == COLUMNS.names
+    if output.exists() and not own:
+        raise UserError(f"{output} is there, and this command did not write it; delete it, or give another --output")
+
+
+def _records(output: Path) -> Path:
+    return output.with_suffix(".records.jsonl")
 
 
 def _read(folder: Path, prompts: Mapping[str, str]) -> tuple[list[Picture], dict[str, str]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from bench.errors import UserError
 from bench.experiment import Experiment
 from bench.guidance import ALPHA, BETA
 from bench.runs import Evaluation
 from bench.slots import Slots
-from bench.weights import Weights, find_run, released_weights
+from bench.weights import Weights, find_run, is_run, released_weights
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ def find_positive(experiment: Experiment, request: Request) -> Weights:
     if request.weights is not None:
         if request.run is not None:
             raise UserError("--run and --weights both name what is judged; give one of them")
+        if any(is_run(place) for place in (Path(request.weights), experiment.runs / request.weights)):
+            raise UserError(f"--weights {request.weights} is a run; give it as --run")
         return _released(experiment, request.weights, request.name)
     if request.run is None:
         return experiment.base

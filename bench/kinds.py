@@ -112,7 +112,7 @@ def _direction(info: MetricInfo) -> str:
 
 
 def _values(fields: Mapping[str, Any]) -> str:
-    return ", ".join(f"{field} {value}" for field, value in fields.items())
+    return ", ".join(f"{field} {'(empty)' if value == '' else value}" for field, value in fields.items())
 
 
 def _range(field: FieldInfo) -> str:

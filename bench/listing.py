@@ -1,4 +1,4 @@
-"""What ``bench list`` prints: read from the registries, so that plug-ins show as our own parts do."""
+"""What ``bench list`` prints: read from the registries, so that plug-ins show as our own parts do, with their origin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.algorithm import TrainingSettings
 from bench.errors import UserError
 from bench.kinds import KINDS, Kind, fields
 from bench.protocol import GenerationSettings
-from bench.registry import nearest, origin
+from bench.registry import is_ours, nearest, origin
 
 FIELDS: Mapping[str, tuple[str, type[BaseModel]]] = {
     "training": ("--set", TrainingSettings),
@@ -54,21 +54,26 @@ def show_entry(kind: str, name: str) -> None:
         UserError: an unknown kind or name.
     """
     console, found = Console(), _kind(kind)
+    entry = details(name, found.statements(found.entries.get(name)))
     console.print(found.legend, highlight=False)
-    console.print(details(name, found.statements(found.entries.get(name))), highlight=False)
+    console.print(entry, highlight=False)
 
 
 def overview(title: str, kind: Kind[Any]) -> Table:
-    """One line an entry: name, what it is, who brings it."""
+    """One line an entry: name, what it is, and who brings it if it is not we."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for column in ("name", "what", "from"):
         table.add_column(column)
     for name in kind.entries:
         problem = kind.entries.problem(name)
-        owner = ", ".join(origin(point) for point in kind.entries.candidates(name))
-        what = f"broken: {type(problem).__name__}: {problem}" if problem else kind.summary(kind.entries.get(name))
+        owner = ", ".join(origin(point) for point in kind.entries.candidates(name) if not is_ours(point))
+        what = f"broken: {_reason(problem)}" if problem else kind.summary(kind.entries.get(name))
         table.add_row(name, escape(what), owner, style="red" if problem else None)
     return table
+
+
+def _reason(problem: BaseException) -> str:
+    return str(problem) if isinstance(problem, UserError) else f"{type(problem).__name__}: {problem}"
 
 
 def details(title: str, statements: Iterable[tuple[str, str]]) -> Table:
@@ -83,6 +88,9 @@ def details(title: str, statements: Iterable[tuple[str, str]]) -> Table:
 
 def _kind(kind: str) -> Kind[Any]:
     if kind not in KINDS:
+        for each, found in KINDS.items():
+            if kind in found.entries:
+                raise UserError(f"{kind!r} is no kind, but one of {each}: bench list {each} {kind}")
         known = [*KINDS, *FIELDS]
         raise UserError(f"unknown kind {kind!r}: {nearest(kind, known)}there are {', '.join(known)}")
     return KINDS[kind]

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench import registry
 from bench.errors import UserError
 from bench.registry import nearest
-from bench.tables import PROMPT_COLUMNS, READERS, Rows, column_of
+from bench.tables import PROMPT_COLUMNS, READERS, Rows, column_of, reason
 
 ADVICE = "give a text file, one prompt a line, a JSON list, or a table with a column 'prompt'"
 
@@ -63,7 +63,7 @@ def _listed(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
         prompts = json.loads(text) if path.suffix == ".json" else [line for line in text.split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"prompts {str(path)!r} cannot be read ({error}); {ADVICE}") from error
+        raise UserError(f"prompts {str(path)!r} cannot be read ({reason(error)}); {ADVICE}") from error
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
         raise UserError(f"prompts {str(path)!r} hold no list of prompts; {ADVICE}")
     return prompts

@@ -195,9 +195,8 @@ class RunFolder:
             wait: wait for another process instead of refusing.
 
         Raises:
-            UserError: another process works on this run.
+            UserError: another process works on this run, or its folder cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         advice = f"works on {self.folder}; wait for it, or give another --name or --runs"
         with exclusive(self.folder / ".lock", advice, wait=wait):
             yield

@@ -90,10 +90,18 @@ def _holds_more_than_text(kind: pa.DataType) -> bool:
 
 
 def _unreadable(source: Path, error: Exception) -> UserError:
-    reason = str(error).partition("\n")[0]
     return UserError(
-        f"prompts {str(source)!r} cannot be read ({reason}); give a text file, one prompt a line, or a table"
+        f"prompts {str(source)!r} cannot be read ({reason(error)}); give a text file, one prompt a line, or a table"
     )
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be read, in a few words."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no text"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder"
+    return str(error).partition("\n")[0]
 
 
 READERS: Mapping[str, Callable[[Path], Rows | None]] = {

@@ -133,8 +133,12 @@ def is_run(folder: Path) -> bool:
 
 
 def _place_name(place: Path) -> str:
-    """The last part of a path that says whose weights they are."""
+    """The last part of a path that says whose weights they are; of a run's weights, algorithm, name and seed."""
     path = place.resolve()
+    run = next((RunFolder(folder) for folder in list(path.parents)[:2] if is_run(folder)), None)
+    if run is not None:
+        config = run.config()
+        return f"{config['algorithm']}-{config['name']}-seed-{config['seed']}"
     if path.is_file():
         return path.stem
     return path.parent.name if path.name in COMPONENTS else path.name

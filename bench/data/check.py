@@ -15,27 +15,30 @@ from rich.table import Table
 
 from bench.data.preferences import Examined
 from bench.data.sources.base import numbered
+from bench.data.sources.labelled import LABEL
 
+PREFERRED = f"and --columns {LABEL}=1 says that image 0 is the preferred one in every row"
 SHOWN = 5
 """Most names that a line lists."""
 
 
-def check_table(examined: Examined, prompts: Sequence[str] | None) -> Table:
+def check_table(examined: Examined, prompts: Sequence[str] | None, needed: str) -> Table:
     """The facts about preference data, a line each.
 
     Args:
         prompts: the evaluation prompts, to be searched for among the captions; None when there are none.
+        needed: what to say where there are none.
     """
     table = Table(title=f"{examined.name}", title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in check_lines(examined, prompts):
+    for name, value in check_lines(examined, prompts, needed):
         table.add_row(name, escape(value))
     return table
 
 
-def check_lines(examined: Examined, prompts: Sequence[str] | None) -> Iterator[tuple[str, str]]:
-    """Name and value of each fact."""
+def check_lines(examined: Examined, prompts: Sequence[str] | None, needed: str) -> Iterator[tuple[str, str]]:
+    """Name and value of each fact; see `check_table`."""
     report, survey, source = examined.report, examined.survey, examined.source
     yield "rows", f"{report.rows:,}"
     yield "images a caption", str(len(source.image_names))
@@ -46,8 +49,9 @@ def check_lines(examined: Examined, prompts: Sequence[str] | None) -> Iterator[t
     yield "rows of equal images, kept", f"{int(survey.alike.sum()):,}"
     yield "labels", _labels(examined)
     captions = _hashes(examined.captions)
+    yield "empty captions, kept", _empty(examined.captions)
     yield "distinct captions", f"{len(np.unique(captions)):,}"
-    yield "evaluation prompts among the captions", _overlap(captions, prompts)
+    yield "evaluation prompts among the captions", _overlap(captions, prompts, needed)
     yield "sizes (height x width)", _sizes(survey.sizes[survey.decodable])
     yield "sources", _values(examined, numbered(source.names, "source") or numbered(source.names, "model"))
     yield "splits", _values(examined, [name for name in ("split",) if name in source.names])
@@ -60,13 +64,19 @@ def check_lines(examined: Examined, prompts: Sequence[str] | None) -> Iterator[t
 def _labels(examined: Examined) -> str:
     labels = examined.labels[examined.kept]
     if not len(labels) or np.isnan(labels).all():
-        return "none"
+        pairs = len(examined.source.image_names) == 2
+        return f"none; most algorithms need {LABEL}, {PREFERRED}" if pairs else "none"
     return f"image 0 is preferred in {100 * labels.mean():.1f} % of {len(labels):,} pairs"
 
 
-def _overlap(captions: NDArray[np.uint64], prompts: Sequence[str] | None) -> str:
+def _empty(captions: Sequence[str]) -> str:
+    empty = sum(not caption.strip() for caption in captions)
+    return f"{empty:,}: trained on like pairs whose caption is dropped (caption_dropout)" if empty else "0"
+
+
+def _overlap(captions: NDArray[np.uint64], prompts: Sequence[str] | None, needed: str) -> str:
     if prompts is None:
-        return "not looked for: give --prompts or --model"
+        return f"not looked for: {needed}"
     found = np.isin(_hashes(prompts), captions)
     shared = [prompt for prompt, is_there in zip(prompts, found, strict=True) if is_there]
     return _some(f"{len(shared):,} of {len(prompts):,}", shared)

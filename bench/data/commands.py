@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Look at preference data, score it, make it and rank it.")
 
 Data = Annotated[str, typer.Argument(help="Preference data; see --data of: bench run --help")]
-Columns = Annotated[str | None, typer.Option(help="The data's own column names, as caption=text,jpg_0=chosen,...")]
+COLUMNS = "The data's own column names, as caption=text,jpg_0=chosen,...; label_0=1 prefers image 0 in every row (label_0=0: image 1)."
+Columns = Annotated[str | None, typer.Option(help=COLUMNS)]
 Output = Annotated[Path, typer.Option(help="Parquet file to write.")]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs; what reading the images found is kept in its cache.")]
 Checkpoints = Annotated[
@@ -42,7 +43,7 @@ def check(
 ) -> None:
     """Show what is in preference data: rows, ties, corrupt and repeated rows, sizes, labels, prompt overlap, digest.
 
-    Exit code 2 for data that training would refuse.
+    Exit code 2 for data that every algorithm would refuse; data without labels is fine for some.
     """
     from bench import registry
     from bench.data.check import check_table
@@ -51,8 +52,9 @@ def check(
     default = registry.models.get(model).prompts if model else None
     typed = prompts or default
     wanted = find_prompts(typed) if typed else None
+    needed = f"{model} has no default prompts, give --prompts" if model else "give --prompts or --model"
     examined = _examine(data, columns, runs)
-    Console().print(check_table(examined, wanted))
+    Console().print(check_table(examined, wanted, needed))
     examined.refuse_unusable()
 
 
@@ -80,6 +82,7 @@ def score(
     names = split_names(metrics)
     if labels is not None and labels not in names:
         raise UserError(f"--labels {labels} is none of --metrics {metrics}; add it there")
+    _refuse_input(output, data)
     examined, pairs = _kept(data, columns, runs)
     if labels is not None and pairs.width != 2:
         raise UserError(f"{data} has {pairs.width} images a caption, and labels are for pairs; see: bench data rank")
@@ -178,6 +181,7 @@ def rank(
     if method not in METHODS:
         raise UserError(f"unknown method {method!r}: {nearest(method, METHODS)}there are {', '.join(METHODS)}")
     names = METHODS[method].metrics(method, {"--judge": judge, "--metrics": metrics})
+    _refuse_input(output, data)
     examined, lists = _kept(data, columns, runs)
     if lists.width < 2:
         raise UserError(f"{data} has one image a caption, and ranking needs two; see: bench data generate")
@@ -220,6 +224,11 @@ def _examine(data: str, columns: str | None, runs: Path) -> Examined:
     from bench.runs import surveys_folder
 
     return examine(open_source(data, parse_columns(columns)), data, surveys_folder(runs))
+
+
+def _refuse_input(output: Path, data: str) -> None:
+    if output.exists() and output.resolve() == Path(data).resolve():
+        raise UserError(f"--output {output} is the input; give another --output")
 
 
 def _kept(data: str, columns: str | None, runs: Path) -> tuple[Examined, PreferenceData]:

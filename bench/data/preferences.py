@@ -17,13 +17,13 @@ from PIL import Image
 from bench.data.lazy import PickedImages, StoredImages, StoredTexts
 from bench.data.sources import open_source
 from bench.data.sources.base import Source, numbered
+from bench.data.sources.labelled import LABEL, TEXTS
 from bench.data.survey import RowsDigest, Survey, decode, survey_rows
 from bench.errors import UserError
 from bench.registry import nearest
 
 REQUIRED = ("caption", "jpg_0")
-LABEL = "label_0"
-LABELS = (0.0, 0.5, 1.0)
+LABELS = tuple(TEXTS.values())
 FACTS = 4096
 """Rows of facts that become Python objects together."""
 MOST_UNDECODABLE = 0.01

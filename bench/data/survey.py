@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data.sources.base import Source
-from bench.files import replace_file
+from bench.files import make_folder, replace_file
 from bench.progress import Progress
 from bench.protocol import digest
 
@@ -73,6 +73,8 @@ def survey_rows(source: Source, captions: Sequence[str], rows: NDArray[np.int64]
     kept = None if cache is None else cache / f"{key}.npz"
     if kept is not None and kept.exists():
         return _load(kept)
+    if cache is not None:
+        make_folder(cache)  # before the pass, which may take hours
     found = _pass(source, captions, rows)
     if kept is not None:
         replace_file(kept, lambda beside: _save(beside, found))

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bench.data.preferences import LABEL, Examined, PreferenceData
+from bench.data.preferences import Examined, PreferenceData
+from bench.data.sources.labelled import LABEL
 from bench.data.sources.parquet import PROVENANCE, open_parquet
 from bench.errors import UserError
 from bench.files import replace_file

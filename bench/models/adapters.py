@@ -17,6 +17,7 @@ from bench.models.folder import check_finite
 
 ADAPTERS = "pytorch_lora_weights.safetensors"
 UNET = "unet"
+SUFFIX = ".safetensors"
 
 
 def save_adapters(network: nn.Module, folder: Path, name: str) -> None:
@@ -92,13 +93,17 @@ def export_adapters(trained: Path, output: Path) -> None:
 
     Args:
         trained: the folder that `save_adapters` wrote.
-        output: the safetensors file.
+        output: the safetensors file; one that holds these very adapters stays as it is.
 
     Raises:
-        UserError: the folder holds full weights, or adapters of a transformer.
+        UserError: the folder holds full weights, or adapters of a transformer; or the output has another name, or holds
+            something else.
     """
     from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
-    from safetensors.torch import save_file
+    from safetensors.torch import save
+
+    if output.suffix != SUFFIX:
+        raise UserError(f"{str(output)!r} must end in {SUFFIX}")
 
     if not (trained / ADAPTERS).is_file():
         raise UserError(
@@ -111,7 +116,11 @@ def export_adapters(trained: Path, output: Path) -> None:
             f"{trained} holds adapters of a transformer, which user interfaces read in diffusers' layout; give them {ADAPTERS}"
         )
     shared = {name: value.contiguous() for name, value in convert_state_dict_to_kohya(tensors).items()}
-    replace_file(output, lambda beside: save_file(shared, beside, {"format": "pt"}))
+    content = save(shared, {"format": "pt"})
+    if not output.exists():
+        replace_file(output, lambda beside: beside.write_bytes(content))
+    elif output.is_dir() or output.read_bytes() != content:
+        raise UserError(f"{output} is there, and is no export of this run; delete it, or give another file")
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

@@ -238,7 +238,7 @@ class TestWriting:
 class TestCheck:
     def facts(self, tmp_path: Path, columns: dict[str, list[Any]], prompts: list[str] | None = None) -> dict[str, str]:
         path = write_parquet(tmp_path / "pairs.parquet", columns)
-        return dict(check_lines(examine(open_source(path), "pairs", None), prompts))
+        return dict(check_lines(examine(open_source(path), "pairs", None), prompts, "give --prompts"))
 
     def test_every_oddity_is_counted(self, tmp_path: Path) -> None:
         columns = preference_columns(8)
@@ -269,8 +269,20 @@ class TestCheck:
         columns = preference_columns(3)
         del columns["label_0"]
         facts = self.facts(tmp_path, columns)
-        assert facts["labels"] == "none"
-        assert facts["evaluation prompts among the captions"] == "not looked for: give --prompts or --model"
+        assert facts["labels"].startswith(
+            "none; most algorithms need label_0, and --columns label_0=1 says that image 0"
+        )
+        assert facts["evaluation prompts among the captions"] == "not looked for: give --prompts"
+        columns["jpg_2"] = columns["jpg_0"]
+        assert self.facts(tmp_path, columns)["labels"] == "none"
+
+    def test_empty_captions_are_counted(self, tmp_path: Path) -> None:
+        columns = preference_columns(5)
+        assert self.facts(tmp_path, columns)["empty captions, kept"] == "0"
+        columns["caption"][1], columns["caption"][3] = "", " \n"
+        assert self.facts(tmp_path, columns)["empty captions, kept"].startswith(
+            "2: trained on like pairs whose caption is"
+        )
 
 
 def test_an_epochs_order_is_what_it_was_before_it_was_kept() -> None:

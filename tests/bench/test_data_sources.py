@@ -106,6 +106,43 @@ class TestColumns:
             parse_columns(typed)
 
 
+class TestOneLabelForAll:
+    def without_labels(self, tmp_path: Path, columns: Columns, **more: list[Any]) -> Path:
+        pairs = {name: column for name, column in columns.items() if name != "label_0"}
+        return write_parquet(tmp_path / "unlabelled.parquet", {**pairs, **more})
+
+    def test_every_row_has_it(self, tmp_path: Path, columns: Columns) -> None:
+        path = self.without_labels(tmp_path, columns)
+        assert read_preferences(path, {"label_0": "1"}).preference_0.tolist() == [1.0] * 6
+        last = read_preferences(path, {"label_0": "0", "caption": "caption"})
+        assert last.preference_0.tolist() == [0.0] * 6
+        assert list(last.captions) == columns["caption"]
+        assert list(last.encoded) == list(zip(columns["jpg_0"], columns["jpg_1"], strict=True))
+        with pytest.raises(UserError, match=r"no preference pair is left of 6 rows \(6 ties\)"):
+            read_preferences(path, {"label_0": "0.5"})
+
+    def test_a_column_of_that_name_comes_first(self, tmp_path: Path, columns: Columns) -> None:
+        path = self.without_labels(tmp_path, columns, **{"1": [0.0, 1.0] * 3})
+        assert read_preferences(path, {"label_0": "1"}).preference_0.tolist() == [0.0, 1.0] * 3
+
+    def test_labels_that_are_there_are_not_replaced(self, tmp_path: Path, columns: Columns) -> None:
+        path = write_parquet(tmp_path / "pairs.parquet", columns)
+        with pytest.raises(UserError, match="pairs.parquet has a column 'label_0'; leave label_0=1 out of --columns"):
+            open_source(path, {"label_0": "1"})
+
+    def test_any_other_value_is_the_name_of_a_column(self, tmp_path: Path, columns: Columns) -> None:
+        path = self.without_labels(tmp_path, columns)
+        with pytest.raises(UserError, match="column '2' of --columns is missing"):
+            open_source(path, {"label_0": "2"})
+
+
+def test_an_empty_file_says_that_it_is_empty(tmp_path: Path) -> None:
+    for name, text in {"pairs.jsonl": "\n", "train.json": "[]"}.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=f"{name} is empty; give a file with preference pairs"):
+            open_source(tmp_path / name, {})
+
+
 class TestJsonLines:
     def test_a_file_gives_what_parquet_gives(self, tmp_path: Path, columns: Columns, parquet: PreferenceData) -> None:
         write_images(tmp_path / "images", columns)

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from bench.errors import UserError
 from bench.files import (
     append_lines,
+    exclusive,
     keep_lines,
     read_json,
     read_lines,
@@ -17,6 +21,8 @@ from bench.files import (
     space_checked,
     write_json,
 )
+
+Replace = Callable[[Path, Callable[[Path], object]], None]
 
 
 def fail_half_way(path: Path) -> None:
@@ -79,6 +85,42 @@ class TestReplaceFile:
     def test_any_other_trouble_keeps_its_own_exception(self, tmp_path: Path) -> None:
         with pytest.raises(IsADirectoryError):
             replace_file(tmp_path / "a.txt", lambda beside: tmp_path.write_text("x"))
+
+
+class TestPlacesThatCannotBeWritten:
+    """/sys refuses even the administrator."""
+
+    @pytest.mark.parametrize("replace", [replace_file, replace_folder])
+    def test_below_a_file(self, replace: Replace, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("a bee")
+        sentence = "a.txt is a file, and a folder is needed; give another --output or --runs"
+        with pytest.raises(UserError, match=sentence):
+            replace(tmp_path / "a.txt" / "b", fail_half_way)
+        with pytest.raises(UserError, match=r"a.txt/b cannot be made \(Not a directory\); give another --output or"):
+            replace(tmp_path / "a.txt" / "b" / "c", fail_half_way)
+
+    @pytest.mark.parametrize("replace", [replace_file, replace_folder])
+    def test_where_the_system_refuses(self, replace: Replace) -> None:
+        with pytest.raises(UserError, match=r"^/sys/runs cannot be made \(.*\); give another --output or --runs$"):
+            replace(Path("/sys/runs/b"), fail_half_way)
+        with pytest.raises(UserError, match=r"^/sys/b cannot be written \(.*\); give another --output or --runs$"):
+            replace(Path("/sys/b"), lambda beside: beside.open("wb"))
+
+    def test_a_refusal_that_only_the_text_of_an_error_tells(self) -> None:
+        def save(beside: Path) -> None:
+            save_file({"a": torch.zeros(1)}, beside)
+
+        with pytest.raises(UserError, match=r"/sys/b.safetensors cannot be written \(Permission denied\)"):
+            replace_file(Path("/sys/b.safetensors"), save)
+
+    def test_a_lock_and_a_log(self, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("a bee")
+        with pytest.raises(UserError, match=r"^/sys cannot be written"), exclusive(Path("/sys/.lock"), "writes"):
+            pass
+        with pytest.raises(UserError, match="a.txt is a file"), exclusive(tmp_path / "a.txt" / ".lock", "writes"):
+            pass
+        with pytest.raises(UserError, match=r"a.txt/log cannot be written \(Not a directory\)"):
+            append_lines(tmp_path / "a.txt" / "log", ["{}"])
 
 
 class TestReplaceFolder:

@@ -190,6 +190,25 @@ def test_the_output_must_be_of_a_known_format(folder: Path) -> None:
         score(folder, output="s.xlsx")
 
 
+@pytest.mark.parametrize("output", ["s.csv", "s.parquet"])
+def test_only_a_table_of_its_own_is_replaced(folder: Path, asked: list[str], output: str) -> None:
+    table = folder.parent / output
+    table.write_bytes(b"file,rating\n0.png,\xff5\n")
+    with pytest.raises(UserError, match=f"{output} is there, and this command did not write it; delete it, or give"):
+        score(folder, output=output)
+    assert table.read_bytes() == b"file,rating\n0.png,\xff5\n"
+    assert asked == []
+    table.unlink()
+    score(folder, output=output)
+    score(folder, version="2", output=output)
+    table.rename(folder.parent / f"theirs-{output}")  # a table that came without its records
+    with pytest.raises(UserError, match="this command did not write it"):
+        score(folder, output=f"theirs-{output}")
+    table.mkdir()
+    with pytest.raises(UserError, match="this command did not write it"):
+        score(folder, output=output)
+
+
 def test_a_checkpoint_that_is_given_comes_before_the_models_and_the_published() -> None:
     judges = choose_metrics(["pickscore", "aesthetic", "clip"], "tiny", {"aesthetic": "mine"})
     assert {name: judge.checkpoint and Path(judge.checkpoint).name for name, judge in judges.items()} == {

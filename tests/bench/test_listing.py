@@ -75,8 +75,16 @@ def test_one_entry_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert "SmPO" not in text
     with pytest.raises(UserError, match="unknown algorithm 'dop': did you mean"):
         show_entry("algorithms", "dop")
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match="'hpsv2' is no kind, but one of metrics: bench list metrics hpsv2"):
+        show("hpsv2", verbose=False)
     with pytest.raises(UserError, match="unknown kind 'algos': did you mean 'algorithms'"):
         show_entry("algos", "dpo")
+
+
+def test_a_text_that_is_empty_shows_as_such() -> None:
+    shown = dict(KINDS["models"].statements(registry.models.get("sdxl")))
+    assert "negative_prompt (empty), " in shown["images"]
 
 
 def test_the_fields_of_training_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

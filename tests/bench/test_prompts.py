@@ -82,6 +82,17 @@ def test_a_file_without_prompts_is_refused(tmp_path: Path, name: str, text: str,
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["p.png", "p.txt", "p.csv", "p.json", "p.jsonl"])
+def test_what_is_no_text_and_what_is_a_folder_is_said_so(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(UserError, match=rf"{name}' cannot be read \(it is no text\); give a text file"):
+        read_prompts(tmp_path / name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=rf"{name}' cannot be read \(it is a folder\); give a text file"):
+        read_prompts(tmp_path / name)
+
+
 def test_what_is_neither_a_set_nor_a_file() -> None:
     with pytest.raises(UserError, match=r"'parti-prompt' are neither a file nor a registered set: did you mean 'parti"):
         find_prompts("parti-prompt")

@@ -8,7 +8,7 @@ import pytest
 
 from bench import registry
 from bench.errors import UserError
-from bench.registry import Registry, nearest, origin
+from bench.registry import ClassOf, InstanceOf, Registry, nearest, origin
 
 Install = Callable[..., None]
 
@@ -30,7 +30,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def fresh() -> Registry[object]:
-    return Registry("bench.algorithms", "algorithm")
+    return Registry("bench.algorithms", "algorithm", InstanceOf("builtins:object"))
 
 
 def test_our_own_parts_come_through_entry_points_of_our_own_distribution() -> None:
@@ -40,7 +40,7 @@ def test_our_own_parts_come_through_entry_points_of_our_own_distribution() -> No
     assert origin(registry.algorithms.point("dpo")).startswith("diffusion-alignment-bench ")
 
 
-@pytest.mark.parametrize("kind", ["algorithms", "metrics", "models"])
+@pytest.mark.parametrize("kind", ["algorithms", "metrics", "models", "families", "prompts"])
 def test_every_entry_of_ours_can_be_imported(kind: str) -> None:
     entries = getattr(registry, kind)
     problems = {name: entries.problem(name) for name in entries}
@@ -68,6 +68,64 @@ def test_a_broken_entry_stays_listed_with_the_exception_of_its_import(install: I
     assert found.problem("dpo") is None
     with pytest.raises(RuntimeError, match="no CUDA 99 here"):
         found.get("broken")
+
+
+SHAPES = """
+import abc
+
+class Shape(abc.ABC):
+    @abc.abstractmethod
+    def area(self): ...
+
+class Square(Shape):
+    corners = 4
+    def area(self): return 1
+
+class Unstated(Shape):
+    def area(self): return 1
+
+class Misstated(Square):
+    corners = "four"
+
+class Vague(Shape):
+    corners = 0
+
+class Plain:
+    corners = 4
+
+SQUARE = Square()
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "sentence"),
+    [
+        ("Unstated", "Unstated states no corners"),
+        ("Misstated", "Misstated states corners as 'four', which is no int"),
+        ("Vague", "Vague does not define area"),
+        ("Plain", "Plain is no shapes.Shape"),
+        ("SQUARE", "SQUARE is no shapes.Shape"),
+    ],
+)
+def test_a_class_that_is_not_what_its_kind_must_be_says_what_is_wrong(
+    install: Install, part: str, sentence: str
+) -> None:
+    install("shapely", {"good": "shapes:Square", "bad": f"shapes:{part}"}, {"shapes": SHAPES})
+    found: Registry[object] = Registry("bench.algorithms", "shape", ClassOf("shapes:Shape", corners="builtins:int"))
+    with pytest.raises(UserError, match=f"^shape 'bad' of shapely 1.5 is malformed: {sentence}$"):
+        found.get("bad")
+    assert isinstance(found.problem("bad"), UserError)
+    assert found.problem("good") is None
+    del sys.modules["shapes"]
+
+
+def test_an_object_that_is_not_what_its_kind_must_be_says_so(install: Install) -> None:
+    install("shapely", {"good": "shapes:SQUARE", "bad": "shapes:Square"}, {"shapes": SHAPES})
+    found: Registry[object] = Registry("bench.algorithms", "shape", InstanceOf("shapes:Shape"))
+    assert found.problem("good") is None
+    with pytest.raises(UserError, match=r"^shape 'bad' of shapely 1.5 is malformed: Square is no shapes.Shape$"):
+        found.get("bad")
+    del sys.modules["shapes"]
 
 
 def test_a_missing_dependency_of_a_plugin_is_named_by_its_own_exception(install: Install) -> None:
@@ -107,7 +165,7 @@ def test_a_name_like_no_other_gets_the_list_alone() -> None:
 
 def test_an_empty_group_says_that_there_is_none() -> None:
     with pytest.raises(UserError, match="unknown thing 'x': there are none"):
-        Registry[object]("bench.nothing", "thing").get("x")
+        Registry[object]("bench.nothing", "thing", InstanceOf("builtins:object")).get("x")
 
 
 def test_nearest_names_are_quoted_best_first() -> None:

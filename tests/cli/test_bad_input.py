@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import resource
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from tests.cli.conftest import CommandLine
 
@@ -22,6 +24,11 @@ def test_unknown_algorithm_names_the_nearest(command: CommandLine) -> None:
     text = refusal(command, command.train_words(algo="smpoo"))
     assert "unknown algorithm 'smpoo'" in text
     assert "did you mean 'smpo'" in text
+
+
+def test_the_version_is_shown(command: CommandLine) -> None:
+    done = command.run(command.arguments("--version"))
+    assert (done.returncode, done.stdout) == (0, f"diffusion-alignment-bench {version('diffusion-alignment-bench')}\n")
 
 
 def test_unknown_model_names_what_there_is(command: CommandLine) -> None:
@@ -158,6 +165,40 @@ def test_a_full_disk_while_saving_keeps_what_was_there(command: CommandLine) -> 
     assert len(base) == 1
     continued = command.run(command.train_words())
     assert continued.returncode == 0, continued.stderr
+
+
+@pytest.mark.parametrize("runs", ["a.txt", "/sys/runs"])
+def test_a_runs_folder_that_cannot_be_made(command: CommandLine, runs: str) -> None:
+    (command.folder / "a.txt").write_text("a bee\n")
+    for words in (
+        command.train_words("--runs", runs),
+        command.arguments("eval", "--model", "tiny", "--prompts", str(command.prompts), "--runs", runs),
+        command.arguments("data", "check", str(command.data), "--runs", runs),
+    ):
+        text = refusal(command, words)
+        assert f"error: {runs}/" in text
+        assert "give another --output or --runs" in text
+    assert (command.folder / "a.txt").read_text() == "a bee\n"
+
+
+@pytest.mark.parametrize("parent", ["a.txt", "/sys"])
+def test_an_output_that_cannot_be_written(command: CommandLine, parent: str) -> None:
+    (command.folder / "a.txt").write_text("a bee\n")
+    (command.folder / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(command.folder / "images" / "0.png")
+    scorer = ("--metrics", "gold", "--model", "tiny")
+    data = str(command.data)
+    for words in (
+        ["score", "images", "--prompts", "a.txt", *scorer, "--output", f"{parent}/x.csv"],
+        ["data", "score", data, *scorer, "--output", f"{parent}/x.parquet"],
+        ["data", "rank", data, "--judge", "gold", "--model", "tiny", "--output", f"{parent}/x.parquet"],
+        ["data", "generate", "--model", "tiny", "--prompts", "a.txt", "--count", "2", "--sampling-steps", "2",
+         "--output", f"{parent}/x.parquet"],
+    ):  # fmt: skip
+        text = refusal(command, command.arguments(*words))
+        assert parent in text
+        assert "give another --output or --runs" in text
+    assert (command.folder / "a.txt").read_text() == "a bee\n"
 
 
 def test_report_of_an_empty_folder(command: CommandLine) -> None:

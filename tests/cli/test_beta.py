@@ -19,6 +19,19 @@ def test_the_first_line_can_be_given_to_set(command: CommandLine, words: list[st
     assert done.stdout.splitlines()[0] == line
 
 
+def test_the_value_is_for_those_that_share_ours_and_smpo_has_its_own(command: CommandLine) -> None:
+    done = command.run(command.arguments("beta", "2000", "--from", "smpo"))
+    assert done.returncode == 0, done.stderr
+    first, second, third = done.stdout.splitlines()[:3]
+    assert (first, third) == ("beta=20000", "for smpo alone: beta=2000")
+    names = second.removeprefix("for ").split(", ")
+    assert {"dpo", "hinge", "kto", "inpo"} <= set(names)
+    assert not {"smpo", "simpo", "cpo", "mapo", "ipo", "sft"} & set(names)
+    other = command.run(command.arguments("beta", "2000", "--from", "diffusion-dpo"))
+    assert other.stdout.splitlines()[1] == second
+    assert "alone" not in other.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -104,6 +104,17 @@ def test_score_adds_columns_and_labels(command: CommandLine) -> None:
     assert step["judges"] == ["pickscore"]
 
 
+@pytest.mark.parametrize("words", [["rank", "--judge", "gold"], ["score", "--metrics", "gold"]])
+def test_the_input_is_no_output(command: CommandLine, words: list[str]) -> None:
+    before = command.data.read_bytes()
+    done = command.run(
+        command.arguments("data", words[0], str(command.data), *words[1:], "--output", str(command.data))
+    )
+    assert done.returncode == 2
+    assert f"error: --output {command.data} is the input; give another --output\n" in done.stderr
+    assert command.data.read_bytes() == before
+
+
 class TestCheck:
     def test_the_tiny_world(self, command: CommandLine) -> None:
         done = command.run(command.arguments("data", "check", str(command.data), "--model", "tiny"))
@@ -130,6 +141,22 @@ class TestCheck:
         assert "column 'caption' is missing" in refused.stderr
         assert "--columns" in refused.stderr
         assert command.run([*words, "--columns", "caption=text,jpg_0=chosen"]).returncode == 0
+
+    def test_chosen_and_rejected_need_no_column_of_labels(self, command: CommandLine) -> None:
+        table = pq.read_table(command.data)
+        names = {"caption": "text", "jpg_0": "chosen", "jpg_1": "rejected"}
+        pairs = table.select(list(names)).rename_columns(list(names.values()))
+        pq.write_table(pairs, command.folder / "other.parquet")
+        check = command.arguments("data", "check", "other.parquet", "--model", "sdxl", "--columns")
+        typed = "caption=text,jpg_0=chosen,jpg_1=rejected"
+        unlabelled = command.run([*check, typed])
+        assert unlabelled.returncode == 0
+        assert "none; most algorithms need label_0, and --columns label_0=1 says" in unlabelled.stdout
+        assert "not looked for: sdxl has no default prompts, give --prompts" in unlabelled.stdout
+        labelled = command.run([*check, f"{typed},label_0=1"])
+        assert "image 0 is preferred in 100.0 % of 48 pairs" in labelled.stdout
+        trained = command.run(command.train_words("--data", "other.parquet", "--columns", f"{typed},label_0=1"))
+        assert trained.returncode == 0, trained.stderr
 
 
 class TestHub:

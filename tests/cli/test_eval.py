@@ -174,6 +174,19 @@ def test_an_unknown_run(line: CommandLine) -> None:
     assert f"did you mean '{DPO}'" in text
 
 
+def test_a_run_among_released_weights(line: CommandLine) -> None:
+    for typed in (DPO, str(line.folder / "runs" / DPO)):
+        assert f"--weights {typed} is a run; give it as --run" in refusal(line, "--weights", typed)
+
+
+def test_weights_in_a_run_are_called_after_it(line: CommandLine) -> None:
+    weights = line.folder / "runs" / DPO / "weights"
+    (file,) = weights.glob("*.safetensors")
+    for typed in (weights, file):
+        (folder,) = evaluate(line, "--weights", str(typed))
+        assert folder.parts[-3] == "dpo-mine-seed-0"
+
+
 def test_an_unfinished_run(line: CommandLine, tmp_path: Path) -> None:
     shutil.copytree(line.folder / "runs" / DPO, tmp_path / "tiny" / "dpo" / "mine" / "seed-0")
     (tmp_path / "tiny" / "dpo" / "mine" / "seed-0" / "DONE").unlink()

@@ -170,6 +170,22 @@ def test_a_run_exports_its_adapters_for_user_interfaces(hub: Path, line: Command
     (run / "DONE").touch()
     done = line.run(line.arguments("export", str(run), "mine.safetensors"))
     assert done.returncode == 0, done.stderr
+    (line.folder / "mine.txt").write_text("a bee\n")
+    (line.folder / "folder.safetensors").mkdir()
+    shutil.copy(adapters, line.folder / "other.safetensors")
     (layer,) = {name.partition(".")[0] for name in load_file(line.folder / "mine.safetensors")}
     assert layer.startswith("lora_unet_")
     assert layer.endswith("attn1_to_q")
+    again = line.run(line.arguments("export", "mine/seed-0", "mine.safetensors", "--runs", "."))
+    assert again.returncode == 0, again.stderr
+    for name, sentence in {
+        "mine.txt": "'mine.txt' must end in .safetensors",
+        "other.safetensors": "other.safetensors is there, and is no export of this run; delete it, or give another file",
+        "/sys/mine.safetensors": "/sys/mine.safetensors cannot be written (Permission denied); give another --output",
+        "folder.safetensors": "folder.safetensors is there, and is no export of this run",
+    }.items():
+        refused = line.run(line.arguments("export", str(run), name))
+        assert refused.returncode == 2, name
+        assert sentence in refused.stderr
+    assert (line.folder / "mine.txt").read_text() == "a bee\n"
+    assert (line.folder / "other.safetensors").read_bytes() == adapters.read_bytes()

@@ -70,9 +70,14 @@ class TestList:
         assert "bench-broken 0.0.9" in line(listing, "broken")
         assert "broken: RuntimeError: crooked needs CUDA 99" in line(listing, "crooked")
 
+    def test_a_part_that_is_not_what_it_must_be_is_listed_as_broken(self, listing: str) -> None:
+        assert "broken: " in line(listing, "stateless")
+        assert "Stateless states no info" in line(listing, "stateless")
+        assert "Plain is no bench.Algorithm" in line(listing, "plain")
+
     def test_a_broken_plugin_leaves_our_own_parts_alone(self, listing: str) -> None:
         for name in ("sft", "dpo", "smpo", "inpo", "pickscore", "gold", "tiny"):
-            assert "diffusion-alignment-bench" in line(listing, name)
+            assert "bench-" not in line(listing, name)  # the owner is named for plug-ins only
             assert "broken" not in line(listing, name)
 
 
@@ -157,6 +162,15 @@ class TestRefusal:
         done = run(tmp_path, "--algo", "broken", "--model", "tiny")
         assert done.returncode == 1
         assert "ModuleNotFoundError: No module named 'flux_capacitor'" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("name", "sentence"), [("stateless", "Stateless states no info"), ("plain", "Plain is no bench.Algorithm")]
+    )
+    def test_a_part_that_is_not_what_it_must_be_is_one_sentence(self, tmp_path: Path, name: str, sentence: str) -> None:
+        done = run(tmp_path, "--algo", name, "--model", "tiny")
+        assert done.returncode == 2
+        assert f"algorithm '{name}' of bench-broken 0.0.9 is malformed: {sentence}" in done.stderr
+        assert "Traceback" not in done.stderr
 
     def test_asking_for_a_broken_metric_raises_its_true_exception(self, tmp_path: Path) -> None:
         done = run(tmp_path, "--algo", "smpo", "--model", "tiny-bright", "--set", "reward=crooked")

@@ -10,6 +10,7 @@ from bench.data.sources.base import Source
 from bench.data.sources.hpd import open_hpd
 from bench.data.sources.hub import fetch_dataset
 from bench.data.sources.jsonl import open_jsonl
+from bench.data.sources.labelled import LABEL, TEXTS, LabelledSource
 from bench.data.sources.parquet import ParquetSource, open_parquet
 from bench.errors import UserError
 from bench.settings import parse_overrides
@@ -27,16 +28,31 @@ def open_source(source: str | Path, columns: Mapping[str, str] | None = None) ->
         source: a Parquet file or a folder of them, a JSONL file of pairs with image paths or a folder with ``metadata.jsonl``,
             HPDv2's ``train.json`` or ``test.json`` or their folder, a folder that `datasets` saved, or a hub id with its
             split, ``owner/name:split``.
-        columns: names of the columns there by their names here, for example ``{"caption": "text"}``.
+        columns: names of the columns there by their names here, for example ``{"caption": "text"}``; a label instead of a name,
+            ``{"label_0": "1"}``, is that of every row.
 
     Raises:
-        UserError: there is no such data, it has none of these layouts, or a column of ``columns`` is missing.
+        UserError: there is no such data, it has none of these layouts, a column of ``columns`` is missing, or every row is to
+            have a label and there are labels.
     """
+    columns = columns or {}
+    label = TEXTS.get(columns.get(LABEL, ""))
+    if label is None:
+        return _open(source, columns)
+    found = _open(source, {name: column for name, column in columns.items() if name != LABEL})
+    if columns[LABEL] in found.names:
+        return _open(source, columns)
+    if LABEL in found.names:
+        raise UserError(f"{source} has a column {LABEL!r}; leave {LABEL}={label:g} out of --columns")
+    return LabelledSource(found, label)
+
+
+def _open(source: str | Path, columns: Mapping[str, str]) -> Source:
     path = Path(source)
     if not path.exists():
-        return ParquetSource(fetch_dataset(str(source)), columns or {})
+        return ParquetSource(fetch_dataset(str(source)), columns)
     for layout in LAYOUTS:
-        found = layout(path, columns or {})
+        found = layout(path, columns)
         if found is not None:
             return found
     raise UserError(

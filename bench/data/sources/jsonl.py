@@ -39,8 +39,10 @@ def to_table(records: list[dict[str, Any]], file: Path) -> pa.Table:
     """Records as a table, a column a field.
 
     Raises:
-        UserError: a field holds values of different kinds.
+        UserError: there are no records, or a field holds values of different kinds.
     """
+    if not records:
+        raise UserError(f"{file} is empty; give a file with preference pairs")
     fields = list(dict.fromkeys(field for record in records for field in record))
     arrays = {}
     for field in fields:
