@@ -95,7 +95,7 @@ def run(
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name of this configuration; default: recipe (untried or defaults where there is none), or a hash of what --set changed."
+            help="Name of this configuration; default: recipe (untried or defaults where there is none), or a hash of what --set changed; --data and --init add theirs."
         ),
     ] = None,
     runs: Runs = Path("runs"),
@@ -139,11 +139,11 @@ def run(
     )
     for each, algorithm, settings in plans:
         experiment.refuse_unfit(each, algorithm, settings)
-    start = {} if init is None else {"init": experiment.init.record.digest}
-    learnt = {} if data is None else {"data": experiment.data.digest}
+    given = {} if init is None else {"init": experiment.init.record.digest}
+    given |= {} if data is None else {"data": experiment.data.digest}
     methods = []
     for each, algorithm, settings in plans:
-        label = name or run_name(overrides | start | learnt, recipe_of(registry.algorithms.get(each), recipe))
+        label = name or run_name(overrides, recipe_of(registry.algorithms.get(each), recipe), **given)
         methods.append(Method(each, algorithm, settings, label, overrides))
     notes = [
         *notes_on_prompts(experiment),
@@ -284,7 +284,7 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="algorithms, metrics, models, prompts families, or the fields of training (--set) and of images (--image); default: all kinds."
+            help="algorithms, metrics, models, prompts or families, or the fields of training (--set) and of images (--image); default: all kinds."
         ),
     ] = None,
     name: Annotated[str | None, typer.Argument(help="One entry of that kind, with all it states.")] = None,
@@ -357,7 +357,10 @@ def _image_settings(images: list[str] | None, **shorthands: float | None) -> dic
     from bench.settings import parse_overrides
 
     typed = parse_overrides(images or [], option="--image", example="precision=bf16")
-    return {**typed, **{field: value for field, value in shorthands.items() if value is not None}}
+    short = {field: value for field, value in shorthands.items() if value is not None}
+    if twice := sorted(typed.keys() & short.keys()):
+        raise UserError(f"--image {twice[0]}=... and the option for {twice[0]} say the same; give one of them")
+    return {**typed, **short}
 
 
 def _print_notes(notes: Iterable[str]) -> None:

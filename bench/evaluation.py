@@ -36,7 +36,7 @@ class Scorer:
 
     Args:
         load: loads the metric.
-        prompts: those of the images, repeats included.
+        prompts: those of the images, one for each.
     """
 
     def __init__(self, load: Callable[[], Metric], prompts: Sequence[str]) -> None:

@@ -255,11 +255,9 @@ class Experiment:
                 ),
             }
         )
-        write_environment(
-            run,
-            self.accelerator.num_processes,
-            settings.model_dump(mode="json", include=set(settings.execution_fields())),
-        )
+        if not run.done:
+            execution = settings.model_dump(mode="json", include=set(settings.execution_fields()))
+            write_environment(run, self.accelerator.num_processes, execution)
 
     def _recipe(self, name: str) -> Recipe | None:
         return registry.algorithms.get(name).recipes.get(self.recipe)
@@ -308,7 +306,8 @@ class Experiment:
         if not self.data.labelled:
             raise UserError(
                 f"{name} needs {Need.PAIRS}, but {self.data.report.source} has no column 'label_0'; "
-                "give labelled pairs, or rank these images first: bench data rank"
+                "give labelled pairs, say that image 0 is always the preferred one (--columns label_0=1), or rank these images first: "
+                "bench data rank"
             )
         if self.data.width != 2:
             raise UserError(

@@ -7,6 +7,7 @@ import enum
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -17,6 +18,9 @@ from bench.layout import Layout, Replicated
 
 WHOLE_WEIGHTS = {"shard_grad_op", "2", "_hybrid_shard_zero2", "5"}
 """Sharding strategies of FSDP, by name and number, that keep the weights whole between forward and backward."""
+
+
+OFFLOAD = "offload to other memory is not supported; split over more processes instead"
 
 
 class Split(enum.Enum):
@@ -73,25 +77,37 @@ def asked_split() -> Split:
         return _deepspeed_split()
     if not _is_on("ACCELERATE_USE_FSDP"):
         return Split.NOTHING
+    if _is_on("FSDP_OFFLOAD_PARAMS"):
+        raise UserError(OFFLOAD)
     strategies = (os.environ.get(f"FSDP_{name}", "").lower() for name in ("RESHARD_AFTER_FORWARD", "SHARDING_STRATEGY"))
     keeps_weights = any(strategy in WHOLE_WEIGHTS | {"false"} for strategy in strategies)
     return Split.GRADIENTS if keeps_weights else Split.WEIGHTS
 
 
 def _deepspeed_split() -> Split:
-    file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
-    zero = {} if file is None else json.loads(Path(file).read_text(encoding="utf-8")).get("zero_optimization", {})
+    zero = _zero_of(os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"))
     stage = str(zero.get("stage", os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")))
-    offloads = [zero.get(f"offload_{part}", {}).get("device", "none") for part in ("optimizer", "param")]
+    offloads = [(zero.get(f"offload_{part}") or {}).get("device", "none") for part in ("optimizer", "param")]
     offloads += [
         os.environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{part}_DEVICE", "none") for part in ("OPTIMIZER", "PARAM")
     ]
     if set(offloads) != {"none"}:
-        raise UserError("DeepSpeed's offload to other memory is not supported; split over more processes instead")
+        raise UserError(OFFLOAD)
     stages = {"0": Split.NOTHING, "2": Split.GRADIENTS, "3": Split.WEIGHTS}
     if stage not in stages:
         raise UserError(f"ZeRO stage {stage} is not supported; give --zero_stage 2, or 3")
     return stages[stage]
+
+
+def _zero_of(file: str | None) -> dict[str, Any]:
+    """What a configuration file of DeepSpeed says of ZeRO."""
+    if file is None:
+        return {}
+    try:
+        zero: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8")).get("zero_optimization") or {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"DeepSpeed's configuration file {file} cannot be read ({error}); give --zero_stage 2 instead") from error
+    return zero
 
 
 def _is_on(variable: str) -> bool:

@@ -53,7 +53,16 @@ def show_entry(kind: str, name: str) -> None:
     Raises:
         UserError: an unknown kind or name.
     """
-    console, found = Console(), _kind(kind)
+    console = Console()
+    if kind in FIELDS:
+        option, model = FIELDS[kind]
+        stated = [each for each in fields(model, option) if each[0] == f"{option} {name}="]
+        if not stated:
+            known = list(model.model_fields)
+            raise UserError(f"{kind} have no field {name!r}: {nearest(name, known)}there are {', '.join(known)}")
+        console.print(details(kind, stated), highlight=False)
+        return
+    found = _kind(kind)
     entry = details(name, found.statements(found.entries.get(name)))
     console.print(found.legend, highlight=False)
     console.print(entry, highlight=False)

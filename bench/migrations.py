@@ -9,7 +9,7 @@ SCHEMA = 2
 
 Config = dict[str, Any]
 
-EXECUTION = ("micro_batch", "gradient_checkpointing", "compile", "checkpoint_seconds")
+EXECUTION_OF_1 = ("micro_batch", "gradient_checkpointing", "compile", "checkpoint_seconds")
 """What schema 1 counted to a run's identity though it does not change what comes out."""
 ADDED = {
     "budget": None,
@@ -32,7 +32,7 @@ def _from_1(config: Config) -> Config:
     resolved = dict(config["resolved"])
     if "training" in resolved:
         training = {**ADDED, **resolved["training"]}
-        resolved["training"] = {name: value for name, value in training.items() if name not in EXECUTION}
+        resolved["training"] = {name: value for name, value in training.items() if name not in EXECUTION_OF_1}
         if not config["trained_on"]:
             resolved.setdefault("rewards", {})
     return {**config, "schema": 2, "resolved": resolved}

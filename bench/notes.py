@@ -9,7 +9,15 @@ from bench import registry
 from bench.settings import recipe_of, without_recipe
 
 if TYPE_CHECKING:
+    from bench.algorithm import TrainingSettings
     from bench.experiment import Experiment, Method
+
+
+def expected_steps(settings: TrainingSettings) -> float | None:
+    """How many steps training takes; None where a budget leaves it open."""
+    if settings.budget is None:
+        return settings.steps
+    return settings.budget.amount / settings.batch if settings.budget.unit == "pairs" else None
 
 
 def notes_on_prompts(experiment: Experiment) -> Iterator[str]:
@@ -35,6 +43,11 @@ def notes_on_training(experiment: Experiment, methods: Sequence[Method]) -> Iter
             yield (
                 f"{method.name} trains adapters at a learning rate of {settings.learning_rate:g}, which its recipe has for all "
                 "weights; adapters usually want a larger one: --set learning_rate=..."
+            )
+        if (steps := expected_steps(settings)) is not None and 2 * settings.warmup > steps:
+            yield (
+                f"{method.name} warms up for {settings.warmup} of its {steps:,.0f} steps, so most of them have less than half "
+                "the learning rate or little more: --set warmup=..."
             )
         if settings.batch > len(experiment.data):
             yield (

@@ -146,9 +146,9 @@ class Policy:
         told = {name: value.to(device) for name, value in condition.items()}
         told |= {name: value[None].to(device) for name, value in sizes.items()}
         latents = torch.zeros(1, *self.model.latent_shape(side, side), device=device)
-        times = self.process.network_times(torch.zeros(1, dtype=torch.int64, device=device))
+        first = torch.zeros(1, dtype=torch.int64, device=device)
         with torch.no_grad(), FlopCounter() as counter:
-            self.model.predict(self.network, latents, times, told)
+            self._run(self.network, latents, first, told)
         flops: int = counter.total
         return flops
 

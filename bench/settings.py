@@ -138,7 +138,12 @@ def check_label(name: str | None) -> None:
         )
 
 
-def run_name(overrides: Mapping[str, str], recipe: Recipe) -> str:
-    """The recipe's name for a recipe as it is, else a short hash of what was changed that changes what comes out."""
+def run_name(overrides: Mapping[str, str], recipe: Recipe, **given: str) -> str:
+    """The recipe's name, or a short hash of what was changed in it and changes what comes out.
+
+    Args:
+        given: digests of data or weights that were given instead of the model's own; they add a short hash.
+    """
     changed = {field: value for field, value in overrides.items() if field not in TrainingSettings.execution_fields()}
-    return f"set-{digest(changed)[:8]}" if changed else recipe.name
+    name = f"set-{digest(changed)[:8]}" if changed else recipe.name
+    return f"{name}-{digest(given)[:8]}" if given else name

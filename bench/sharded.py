@@ -113,8 +113,11 @@ class Sharded(Layout):
 
 def _reshard_without_backward(network: nn.Module, *_: Any) -> None:
     """Give up gathered weights after a forward that no backward follows: they would be stale after the optimizer's step."""
-    if torch.is_grad_enabled():
-        return
+    if not torch.is_grad_enabled():
+        _reshard(network)
+
+
+def _reshard(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -128,6 +131,7 @@ class _Swapped(nn.Module):
         self._network, self._weights = [network], weights
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        _reshard(self._network[0])
         self._swap()
         try:
             return self._network[0](*args, **kwargs)

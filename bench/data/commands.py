@@ -251,6 +251,9 @@ def _scorers(names: list[str], model: str | None, checkpoints: list[str] | None)
 def _device() -> Any:
     import torch
 
+    from bench.launch import full_precision
+
+    full_precision()
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -125,9 +125,8 @@ def changes_table(name: str, card: Accelerator, changed: Iterable[tuple[dict[str
 def encoding_advice(name: str, plan: Plan) -> str:
     """What to do about a card on which the encoders have no place."""
     return (
-        f"encoding takes {gibibytes(plan.encoding.memory)}, which {name} does not have: begin the run on a larger card, or on the "
-        "CPU with CUDA_VISIBLE_DEVICES= in front; what it writes to the cache under --runs is only read afterwards.  Evaluation "
-        "encodes its prompts with the same networks."
+        f"encoding takes {gibibytes(plan.encoding.memory)}, which {name} does not have, and evaluation encodes its prompts with the "
+        "same networks: take a larger card."
     )
 
 

@@ -116,3 +116,12 @@ def test_the_fields_of_images_are_listed(capsys: pytest.CaptureFixture[str]) -> 
     for name in GenerationSettings.model_fields:
         assert f"--image {name}=" in text
     assert "fp32 | bf16" in text
+
+
+def test_one_field_of_images_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    show_entry("images", "precision")
+    text = capsys.readouterr().out
+    assert "--image precision=" in text
+    assert "--image steps=" not in text
+    with pytest.raises(UserError, match="images have no field 'stops': did you mean 'steps'"):
+        show_entry("images", "stops")

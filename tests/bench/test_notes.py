@@ -11,7 +11,7 @@ from bench.errors import UserError
 from bench.experiment import Experiment, Method
 from bench.notes import notes_on_prompts, notes_on_training
 from bench.registry import algorithms
-from bench.settings import check_label, resolve
+from bench.settings import check_label, resolve, run_name
 
 
 def experiment(folder: Path, *prompts: str) -> Experiment:
@@ -49,6 +49,8 @@ def test_prompts_that_are_trained_on_are_counted(tmp_path: Path) -> None:
     [
         ({"weights": "lora"}, "dpo trains adapters at a learning rate of 1e-05, which its recipe has for all weights"),
         ({"weights": "lora", "learning_rate": "1e-4"}, None),
+        ({"steps": "15"}, "dpo warms up for 10 of its 15 steps"),
+        ({"budget.unit": "pairs", "budget.amount": "320"}, "dpo warms up for 10 of its 10 steps"),
         ({"batch": "5000"}, "a batch of 5000 pairs for dpo is more than the 2000 there are"),
     ],
 )
@@ -67,3 +69,11 @@ def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
 def test_two_ends_of_training_are_refused() -> None:
     with pytest.raises(UserError, match="both say when training ends"):
         method(**{"steps": "3", "budget.unit": "pairs", "budget.amount": "64"})
+
+
+def test_data_and_weights_of_ones_own_add_to_the_name() -> None:
+    recipe = algorithms.get("dpo").recipes["sdxl"]
+    plain, others = run_name({}, recipe), {run_name({}, recipe, data=each) for each in ("one", "two")}
+    assert plain == "recipe"
+    assert len(others) == 2
+    assert all(re.fullmatch(r"recipe-[0-9a-f]{8}", name) for name in others)
