@@ -66,7 +66,9 @@ def test_images_that_cannot_be_made_are_refused_by_name(command: CommandLine) ->
 
 
 def test_seeds_that_are_no_numbers(command: CommandLine) -> None:
-    assert "--seeds 'a,b' is not a list of whole numbers" in refusal(command, command.train_words("--seeds", "a,b"))
+    assert "--seeds 'a,b' is not a list of different whole numbers" in refusal(
+        command, command.train_words("--seeds", "a,b")
+    )
 
 
 def test_missing_data_file(command: CommandLine) -> None:
