@@ -106,7 +106,9 @@ def _zero_of(file: str | None) -> dict[str, Any]:
     try:
         zero: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8")).get("zero_optimization") or {}
     except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"DeepSpeed's configuration file {file} cannot be read ({error}); give --zero_stage 2 instead") from error
+        raise UserError(
+            f"DeepSpeed's configuration file {file} cannot be read ({error}); give --zero_stage 2 instead"
+        ) from error
     return zero
 
 

@@ -18,7 +18,9 @@ from unittest.mock import patch
 def started() -> multiprocessing.context.ForkServerContext:
     """The server; it looks for `imported` where the environment says."""
     forkserver.set_forkserver_preload(["imported"])
-    with patch.dict(os.environ, {"PYTHONPATH": str(Path(__file__).parent), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}):
+    with patch.dict(
+        os.environ, {"PYTHONPATH": str(Path(__file__).parent), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    ):
         forkserver.ensure_running()
     return multiprocessing.get_context("forkserver")
 
