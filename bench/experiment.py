@@ -42,6 +42,8 @@ class Method:
 
     Attributes:
         name: the algorithm's registered name.
+        algorithm: it.
+        settings: how it trains.
         label: name of this configuration, part of the path.
         changed: what was typed to change the recipe, by field.
     """

@@ -46,8 +46,8 @@ def notes_on_training(experiment: Experiment, methods: Sequence[Method]) -> Iter
             )
         if (steps := expected_steps(settings)) is not None and 2 * settings.warmup > steps:
             yield (
-                f"{method.name} warms up for {settings.warmup} of its {steps:,.0f} steps, so most of them have less than half "
-                "the learning rate or little more: --set warmup=..."
+                f"{method.name} warms up for {settings.warmup} of its {steps:,.0f} steps and reaches its learning rate late or never: "
+                "--set warmup=..."
             )
         if settings.batch > len(experiment.data):
             yield (
