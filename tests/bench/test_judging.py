@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.cli import _scales
+from bench.commands import _scales
 from bench.errors import UserError
 from bench.experiment import Experiment
 from bench.files import append_lines
