@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
 
 from bench.algorithm import Algorithm, PairBatch, StepOutput, TrainingSettings
 from bench.batches import make_batch
@@ -242,3 +244,9 @@ class Workshop:
         data = data or self.data
         train(run, algorithm, chosen, self.model(), data, self.encoding(data), seed, accelerator, prepared_forwards)
         return run
+
+
+def state(run: RunFolder) -> dict[str, Tensor]:
+    """The tensors of its only checkpoint."""
+    (folder,) = run.checkpoints.iterdir()
+    return load_file(folder / "state.safetensors")
