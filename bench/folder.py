@@ -170,7 +170,7 @@ def _score(
     folder: Path, records: Path, name: str, judge: Judge, prompts: Sequence[str], pictures: Sequence[Picture]
 ) -> MetricScores:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bound = judge.kind.load(judge.checkpoint, device=device).for_prompts(prompts)
+    bound = judge.load(device).for_prompts(prompts)
     identity = bound.identity()
     signature = scorer_signature(name, identity)
     scores = score_pictures(records, str(folder), name, bound, signature, pictures)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import resource
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ class Ledger:
 
     def spent(self, unit: str) -> float:
         """What the run has cost so far in ``pairs``, ``forwards`` (a backward counts as two) or ``seconds``."""
-        forwards = self.policy_forwards + 2 * self.policy_backwards + self.reference_forwards
+        forwards = in_forwards({name: getattr(self, name) for name in COUNTS})
         return {"pairs": self.pairs, "forwards": forwards, "seconds": self.seconds}[unit]
 
     def forget_memory(self, device: torch.device) -> None:
@@ -62,6 +63,11 @@ class Ledger:
         """Set what every process counts for itself back to 0."""
         for name in COUNTS:
             setattr(self, name, 0)
+
+
+def in_forwards(counts: Mapping[str, float]) -> float:
+    """Counts by name of `COUNTS` as forwards, a backward counting as two."""
+    return counts["policy_forwards"] + 2 * counts["policy_backwards"] + counts["reference_forwards"]
 
 
 def refuse_spent_budget(budget: Budget | None, prepared: int) -> None:

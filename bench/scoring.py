@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from bench import registry
@@ -147,6 +148,10 @@ class Judge:
 
     kind: type[Metric]
     checkpoint: str | None
+
+    def load(self, device: torch.device) -> Metric:
+        """The scorer, on a device."""
+        return self.kind.load(self.checkpoint, device=device)
 
 
 def choose_metrics(names: Sequence[str] | None, model: str | None, own: Mapping[str, str]) -> dict[str, Judge]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -34,7 +35,10 @@ class Sharded(Layout):
 
     def __init__(self, accelerator: Accelerator, *, reshard_after_forward: bool) -> None:
         self._accelerator, self._reshard = accelerator, reshard_after_forward
-        self._mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+
+    @functools.cached_property
+    def _mesh(self) -> DeviceMesh:
+        return init_device_mesh(self._accelerator.device.type, (self._accelerator.num_processes,))
 
     def check(self, settings: TrainingSettings) -> None:
         if settings.batch % self._accelerator.num_processes:

@@ -245,7 +245,7 @@ def _scorers(names: list[str], model: str | None, checkpoints: list[str] | None)
 
     own = parse_overrides(checkpoints or [], option="--checkpoint", example="pickscore=folder")
     judges = choose_metrics(names, model, own)
-    return {name: judge.kind.load(judge.checkpoint, device=_device()) for name, judge in judges.items()}
+    return {name: judge.load(_device()) for name, judge in judges.items()}
 
 
 def _device() -> Any:

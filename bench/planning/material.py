@@ -112,6 +112,6 @@ def _repeated(values: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     return {name: torch.stack([value] * count) for name, value in values.items()}
 
 
-def text_shapes(model: ModelFamily) -> dict[str, tuple[int, ...]]:
-    """Shapes of a caption's embeddings by name, found by running the text encoders."""
-    return {name: tuple(value.shape[1:]) for name, value in model.encode_text([""]).items()}
+def text_shapes(encoded: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes of one caption's embeddings by name, of those of a batch."""
+    return {name: tuple(value.shape[1:]) for name, value in encoded.items()}

@@ -13,11 +13,11 @@ from bench.algorithm import Algorithm, TrainingSettings
 from bench.data.cache import BATCH
 from bench.images import together
 from bench.layout import refuse_small_batch
-from bench.ledger import refuse_spent_budget
+from bench.ledger import in_forwards, refuse_spent_budget
 from bench.models.find import FoundArchitecture
 from bench.planning.accelerators import Accelerator
 from bench.planning.counting import count_calls
-from bench.planning.material import prepared_data
+from bench.planning.material import prepared_data, text_shapes
 from bench.planning.rehearsal import Rehearsal, rehearse
 from bench.planning.stage import Stage
 from bench.sampling import compares
@@ -166,7 +166,7 @@ def encoding_cost(found: FoundArchitecture) -> Encoding:
     pictures = min(2 * BATCH, together(model.resolution, model.resolution))
     with stage.meter:
         with stage.counted("texts"):
-            texts = {name: tuple(value.shape[1:]) for name, value in model.encode_text([""] * BATCH).items()}
+            texts = text_shapes(model.encode_text([""] * BATCH))
         with stage.counted("images"):
             model.encode_images(torch.zeros(pictures, 3, model.resolution, model.resolution))
     parameters = {
@@ -209,10 +209,5 @@ def _pairs(settings: TrainingSettings, calls: Mapping[str, float], prepared: int
     if budget.unit == "seconds":
         return None
     refuse_spent_budget(budget, prepared)
-    pairs = budget.amount if budget.unit == "pairs" else (budget.amount - prepared) / _forwards(calls)
+    pairs = budget.amount if budget.unit == "pairs" else (budget.amount - prepared) / in_forwards(calls)
     return math.ceil(pairs / settings.batch) * settings.batch
-
-
-def _forwards(calls: Mapping[str, float]) -> float:
-    """Forwards for one pair, a backward counting as two."""
-    return calls["policy_forwards"] + 2 * calls["policy_backwards"] + calls["reference_forwards"]

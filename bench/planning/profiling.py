@@ -75,7 +75,7 @@ def measure(
     device = accelerator.device
     few = settings.model_copy(update={"batch": min(settings.batch, 2 * settings.micro_batch), "learning_rate": 1e-12})
     clock, ledger, resident, meter = Clock(device), Ledger(), Ledger(), Meter()
-    texts = text_shapes(found.build(torch.device("meta")))
+    texts = text_shapes(found.build(torch.device("meta")).encode_text([""]))
     model = found.build(device)
     encode = encoding_seconds(model, few.micro_batch, clock)
     model.release_encoders()
