@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bench import Algorithm, MetricNames
-from bench.data.preferences import PreferenceData
-from bench.prepare import PrepareContext
+from bench import Algorithm, MetricNames, PreferenceData, PrepareContext
 
 
 class CandidateAlgorithm(Algorithm):

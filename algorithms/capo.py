@@ -23,16 +23,17 @@ from bench import (
     NoisedPairAlgorithm,
     PairBatch,
     PairErrors,
+    Policy,
+    PreferenceData,
+    PrepareContext,
     Recipe,
     StepOutput,
     UserError,
+    calibrated_rewards,
+    dominating_pairs,
     noised_forward,
     pair_logs,
 )
-from bench.data.preferences import PreferenceData
-from bench.data.ranking import calibrated_rewards, dominating_pairs
-from bench.policy import Policy
-from bench.prepare import PrepareContext
 
 SCORE = "calibrated"
 

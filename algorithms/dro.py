@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from algorithms.density import density_ratios
 from algorithms.dpo import like_dpo
 from algorithms.wrapping import PairwiseWrapper
 from bench import (
@@ -24,14 +25,13 @@ from bench import (
     PairErrors,
     PairPredictions,
     PairwiseAlgorithm,
+    Policy,
+    PreferenceData,
+    PrepareContext,
     Recipe,
     StepOutput,
     pair_logs,
-)  # fmt: skip
-from bench.data.density import density_ratios
-from bench.data.preferences import PreferenceData
-from bench.policy import Policy
-from bench.prepare import PrepareContext
+)
 
 COLUMN = "density_ratio"
 

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from algorithms.dpo import dpo_loss
 from algorithms.inverted import invert_pair
-from bench import AlgorithmInfo, Noised, PairBatch, PairErrors, PairwiseAlgorithm, Recipe
-from bench.inversion import Landing
-from bench.policy import Policy
+from bench import AlgorithmInfo, Landing, Noised, PairBatch, PairErrors, PairwiseAlgorithm, Policy, Recipe
 
 
 class InPO(PairwiseAlgorithm):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench import Noised, PairBatch, invert
-from bench.inversion import Landing, Renoise
-from bench.policy import Policy
+from bench import Landing, Noised, PairBatch, Policy, Renoise, invert
 
 
 def invert_pair(

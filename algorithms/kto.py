@@ -14,8 +14,18 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from bench import Algorithm, AlgorithmInfo, Need, PairBatch, PairErrors, Recipe, StepOutput, pair_logs, sample_errors
-from bench.policy import Policy
+from bench import (
+    Algorithm,
+    AlgorithmInfo,
+    Need,
+    PairBatch,
+    PairErrors,
+    Policy,
+    Recipe,
+    StepOutput,
+    pair_logs,
+    sample_errors,
+)
 
 UTILITIES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,

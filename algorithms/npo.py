@@ -13,8 +13,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from algorithms.wrapping import Wrapper
-from bench import AlgorithmInfo, Need, PairBatch, Recipe, StepOutput
-from bench.policy import Policy
+from bench import AlgorithmInfo, Need, PairBatch, Policy, Recipe, StepOutput
 
 
 class NPO(Wrapper):

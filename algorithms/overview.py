@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench import registry
+from bench import ALGORITHMS
 
 
 def markdown() -> str:
     """One row an algorithm, in the order of the registry; algorithms of other distributions are left out."""
     lines = ["| name | paper | formula | needs | status |", "| :-- " * 5 + "|"]
-    for name in registry.algorithms:
-        if registry.algorithms.point(name).module.partition(".")[0] == __package__:
-            algorithm = registry.algorithms.get(name)
+    for name in ALGORITHMS:
+        if ALGORITHMS.point(name).module.partition(".")[0] == __package__:
+            algorithm = ALGORITHMS.get(name)
             info, needs = algorithm.info, ", ".join(sorted(algorithm.needs))
             lines.append(_row([f"`{name}`", info.paper, f"`{info.formula}`", needs, info.status]))
     return "\n".join(lines) + "\n"

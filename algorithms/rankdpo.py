@@ -15,11 +15,18 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from algorithms.candidates import CandidateAlgorithm
-from bench import AlgorithmInfo, Need, PairBatch, Recipe, StepOutput, sample_errors
-from bench.data.preferences import PreferenceData
-from bench.data.ranking import win_shares
-from bench.policy import Policy
-from bench.prepare import PrepareContext
+from bench import (
+    AlgorithmInfo,
+    Need,
+    PairBatch,
+    Policy,
+    PreferenceData,
+    PrepareContext,
+    Recipe,
+    StepOutput,
+    sample_errors,
+    win_shares,
+)
 
 SCORE = "win_share"
 

@@ -15,10 +15,19 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from algorithms.dpo import like_dpo
-from bench import AlgorithmInfo, Need, NoisedPairAlgorithm, PairBatch, PairErrors, Recipe, StepOutput, pair_logs
-from bench.data.preferences import PreferenceData
-from bench.policy import Policy
-from bench.prepare import PrepareContext
+from bench import (
+    AlgorithmInfo,
+    Need,
+    NoisedPairAlgorithm,
+    PairBatch,
+    PairErrors,
+    Policy,
+    PreferenceData,
+    PrepareContext,
+    Recipe,
+    StepOutput,
+    pair_logs,
+)
 
 COLUMN = "features"
 

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from algorithms.dpo import DPO
 from algorithms.wrapping import PairwiseWrapper
-from bench import AlgorithmInfo, Need, Noised, PairBatch, PairErrors, PairPredictions, PairwiseAlgorithm, Recipe
-from bench.policy import Policy
+from bench import AlgorithmInfo, Need, Noised, PairBatch, PairErrors, PairPredictions, PairwiseAlgorithm, Policy, Recipe
 
 
 def safe_scale(predictions: PairPredictions, *, mu: float) -> Tensor:

@@ -13,8 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench import Algorithm, AlgorithmInfo, Condition, Need, PairBatch, Process, Recipe, StepOutput
-from bench.policy import Policy
+from bench import Algorithm, AlgorithmInfo, Condition, Need, PairBatch, Policy, Process, Recipe, StepOutput
 
 AVERAGE = "average"
 

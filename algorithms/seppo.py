@@ -14,9 +14,19 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from bench import Algorithm, AlgorithmInfo, Need, PairBatch, PairErrors, Recipe, StepOutput, pair_logs, sample_errors
-from bench.policy import Policy
-from bench.randomness import uniform
+from bench import (
+    Algorithm,
+    AlgorithmInfo,
+    Need,
+    PairBatch,
+    PairErrors,
+    Policy,
+    Recipe,
+    StepOutput,
+    pair_logs,
+    sample_errors,
+    uniform,
+)
 
 SNAPSHOT = "snapshot"
 

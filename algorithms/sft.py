@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from bench import Algorithm, AlgorithmInfo, PairBatch, Recipe, StepOutput, sample_errors
-from bench.policy import Policy
+from bench import Algorithm, AlgorithmInfo, PairBatch, Policy, Recipe, StepOutput, sample_errors
 
 
 class SFT(Algorithm):

@@ -17,11 +17,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from algorithms.inverted import invert_pair
-from bench import AlgorithmInfo, Need, Noised, PairBatch, PairErrors, PairwiseAlgorithm, Recipe, UserError
-from bench.data.preferences import PreferenceData
-from bench.inversion import Landing, Renoise
-from bench.policy import Policy
-from bench.prepare import PrepareContext
+from bench import (
+    AlgorithmInfo,
+    Landing,
+    Need,
+    Noised,
+    PairBatch,
+    PairErrors,
+    PairwiseAlgorithm,
+    Policy,
+    PreferenceData,
+    PrepareContext,
+    Recipe,
+    Renoise,
+    UserError,
+)
 
 
 def smpo_loss(errors: PairErrors, preference: Tensor, *, beta: float, gamma: float) -> Tensor:

@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from algorithms.dpo import DPO
-from bench import AlgorithmInfo, Need, PairBatch, PairErrors, PairwiseAlgorithm, Recipe, StepOutput
-from bench.policy import Policy
+from bench import AlgorithmInfo, Need, PairBatch, PairErrors, PairwiseAlgorithm, Policy, Recipe, StepOutput
 
 
 def snpo_loss(errors: PairErrors, *, beta: float, mixture: float, scale: float) -> Tensor:

@@ -8,11 +8,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from bench import Algorithm, PairBatch, PairwiseAlgorithm, registry
-from bench.data.preferences import PreferenceData
-from bench.policy import Policy
-from bench.prepare import PrepareContext
-from bench.settings import build
+from bench import ALGORITHMS, Algorithm, PairBatch, PairwiseAlgorithm, Policy, PreferenceData, PrepareContext, build
 
 
 class Wrapper(Algorithm):
@@ -26,7 +22,7 @@ class Wrapper(Algorithm):
     @functools.cached_property
     def inner(self) -> Algorithm:
         """The objective, with its fields."""
-        kind = registry.algorithms.get(self.objective)
+        kind = ALGORITHMS.get(self.objective)
         return build(kind, self.objective_fields, self.objective)
 
     @property

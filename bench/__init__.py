@@ -1,65 +1,124 @@
 """bench: the referee for diffusion preference alignment.
 
-The public names: what an algorithm, a metric or a model of your own needs.
+The public names: what an algorithm, a metric, a model or a script of your own needs.  Each is imported when it is first used.
 """
 
-from bench.algorithm import (
-    Algorithm,
-    AlgorithmInfo,
-    Condition,
-    MetricNames,
-    Need,
-    PairBatch,
-    Recipe,
-    StepOutput,
-    TrainingSettings,
-)
-from bench.errors import UserError, require
-from bench.inversion import Inversion, invert
-from bench.isolated.environment import Environment
-from bench.isolated.metric import IsolatedMetric
-from bench.metric import Metric, MetricInfo
-from bench.pairwise import (
-    Noised,
-    NoisedPairAlgorithm,
-    PairErrors,
-    PairPredictions,
-    PairwiseAlgorithm,
-    PolicyErrors,
-    ReferenceFreeAlgorithm,
-    noised_forward,
-    pair_logs,
-    sample_errors,
-)
-from bench.process import Process
+from __future__ import annotations
 
-__all__ = [
-    "Algorithm",
-    "AlgorithmInfo",
-    "Condition",
-    "Environment",
-    "Inversion",
-    "IsolatedMetric",
-    "Metric",
-    "MetricInfo",
-    "MetricNames",
-    "Need",
-    "Noised",
-    "NoisedPairAlgorithm",
-    "PairBatch",
-    "PairErrors",
-    "PairPredictions",
-    "PairwiseAlgorithm",
-    "PolicyErrors",
-    "Process",
-    "Recipe",
-    "ReferenceFreeAlgorithm",
-    "StepOutput",
-    "TrainingSettings",
-    "UserError",
-    "invert",
-    "noised_forward",
-    "pair_logs",
-    "require",
-    "sample_errors",
-]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal to the table below
+    from bench.core.chunks import batch_slices as batch_slices
+    from bench.core.errors import UserError as UserError
+    from bench.core.errors import require as require
+    from bench.core.prefetch import prefetched as prefetched
+    from bench.core.randomness import uniform as uniform
+    from bench.core.validation import build as build
+    from bench.core.values import digest as digest
+    from bench.data.preferences import PreferenceData as PreferenceData
+    from bench.data.prepare import PrepareContext as PrepareContext
+    from bench.data.ranking import calibrated_rewards as calibrated_rewards
+    from bench.data.ranking import dominating_pairs as dominating_pairs
+    from bench.data.ranking import win_shares as win_shares
+    from bench.models.card import ModelCard as ModelCard
+    from bench.models.family import Condition as Condition
+    from bench.models.family import ModelFamily as ModelFamily
+    from bench.models.forward_process import Process as Process
+    from bench.models.inversion import Inversion as Inversion
+    from bench.models.inversion import Landing as Landing
+    from bench.models.inversion import Renoise as Renoise
+    from bench.models.inversion import invert as invert
+    from bench.models.registry import MODELS as MODELS
+    from bench.prompts.sets import PromptSet as PromptSet
+    from bench.records.protocol import GenerationSettings as GenerationSettings
+    from bench.records.scores import MetricInfo as MetricInfo
+    from bench.scoring.isolated.environment import Environment as Environment
+    from bench.scoring.isolated.metric import IsolatedMetric as IsolatedMetric
+    from bench.scoring.metric import METRICS as METRICS
+    from bench.scoring.metric import EmbeddingMetric as EmbeddingMetric
+    from bench.scoring.metric import Metric as Metric
+    from bench.training.algorithm import ALGORITHMS as ALGORITHMS
+    from bench.training.algorithm import Algorithm as Algorithm
+    from bench.training.algorithm import AlgorithmInfo as AlgorithmInfo
+    from bench.training.algorithm import MetricNames as MetricNames
+    from bench.training.algorithm import Need as Need
+    from bench.training.algorithm import Recipe as Recipe
+    from bench.training.algorithm import StepOutput as StepOutput
+    from bench.training.batch import PairBatch as PairBatch
+    from bench.training.pairwise import Noised as Noised
+    from bench.training.pairwise import NoisedPairAlgorithm as NoisedPairAlgorithm
+    from bench.training.pairwise import PairErrors as PairErrors
+    from bench.training.pairwise import PairPredictions as PairPredictions
+    from bench.training.pairwise import PairwiseAlgorithm as PairwiseAlgorithm
+    from bench.training.pairwise import PolicyErrors as PolicyErrors
+    from bench.training.pairwise import ReferenceFreeAlgorithm as ReferenceFreeAlgorithm
+    from bench.training.pairwise import noised_forward as noised_forward
+    from bench.training.pairwise import pair_logs as pair_logs
+    from bench.training.pairwise import sample_errors as sample_errors
+    from bench.training.policy import Policy as Policy
+    from bench.training.settings import TrainingSettings as TrainingSettings
+
+_WHERE = {
+    "bench.core.chunks": ("batch_slices",),
+    "bench.core.errors": ("UserError", "require"),
+    "bench.core.prefetch": ("prefetched",),
+    "bench.core.randomness": ("uniform",),
+    "bench.core.validation": ("build",),
+    "bench.core.values": ("digest",),
+    "bench.data.preferences": ("PreferenceData",),
+    "bench.data.prepare": ("PrepareContext",),
+    "bench.data.ranking": ("calibrated_rewards", "dominating_pairs", "win_shares"),
+    "bench.models.card": ("ModelCard",),
+    "bench.models.family": ("Condition", "ModelFamily"),
+    "bench.models.forward_process": ("Process",),
+    "bench.models.inversion": ("Inversion", "Landing", "Renoise", "invert"),
+    "bench.models.registry": ("MODELS",),
+    "bench.prompts.sets": ("PromptSet",),
+    "bench.records.protocol": ("GenerationSettings",),
+    "bench.records.scores": ("MetricInfo",),
+    "bench.scoring.isolated.environment": ("Environment",),
+    "bench.scoring.isolated.metric": ("IsolatedMetric",),
+    "bench.scoring.metric": ("METRICS", "EmbeddingMetric", "Metric"),
+    "bench.training.algorithm": (
+        "ALGORITHMS",
+        "Algorithm",
+        "AlgorithmInfo",
+        "MetricNames",
+        "Need",
+        "Recipe",
+        "StepOutput",
+    ),
+    "bench.training.batch": ("PairBatch",),
+    "bench.training.pairwise": (
+        "Noised",
+        "NoisedPairAlgorithm",
+        "PairErrors",
+        "PairPredictions",
+        "PairwiseAlgorithm",
+        "PolicyErrors",
+        "ReferenceFreeAlgorithm",
+        "noised_forward",
+        "pair_logs",
+        "sample_errors",
+    ),
+    "bench.training.policy": ("Policy",),
+    "bench.training.settings": ("TrainingSettings",),
+}
+"""Public names by the module that defines them."""
+
+_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605 (names of a table, not typed twice)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'bench' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.errors import UserError
+from bench.core.errors import UserError
 from reports.records import Records, RunRecord, collect
 from reports.statistics import Array, Interval, mean_interval, win_indicator
 from reports.table import build_report

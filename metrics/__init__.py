@@ -1,1 +1,1 @@
-"""Image scorers: one file per metric, each a `bench.metric.Metric`."""
+"""Image scorers: one file per metric, each a `bench.scoring.metric.Metric`."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from bench.metric import Metric, MetricInfo
+from bench import Metric, MetricInfo
 from metrics.checkpoints import build, digest, fill, find_weights, read_json, read_tensors
 from metrics.cosine import CLIP_WEIGHTS
 from metrics.head import LinearHead

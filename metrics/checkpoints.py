@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bench.errors import UserError
+from bench import UserError
 
 Source = tuple[str, Callable[[Tensor], Tensor]]
 """Where a parameter comes from: its name in the file, and what turns the tensor there into it."""

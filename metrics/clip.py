@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 import torch
 
-from bench.metric import MetricInfo
+from bench import MetricInfo
 from metrics.checkpoints import digest
 from metrics.cosine import CosineMetric, cleaned_ids, load_clip
 from metrics.preprocessing import P1

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from bench.errors import UserError
-from bench.metric import EmbeddingMetric, pieces
+from bench import EmbeddingMetric, UserError, batch_slices
 from metrics.checkpoints import build, fill, find_weights, load_tokenizer, read_json, read_tensors
 from metrics.inference import BATCH, exact_inference, prepared
 from metrics.preprocessing import Preprocessing
@@ -63,7 +62,7 @@ class CosineMetric(EmbeddingMetric):
         rows = torch.tensor([distinct[prompt] for prompt in prompts], device=self.device)
         scores = torch.empty(len(images))
         with exact_inference(self.device):
-            texts = [self.text_embeddings(list(distinct)[piece]) for piece in pieces(len(distinct), BATCH)]
+            texts = [self.text_embeddings(list(distinct)[piece]) for piece in batch_slices(len(distinct), BATCH)]
             for piece, pixels in prepared(self.preprocessing, images, self.device):
                 pictures = self.pixel_embeddings(pixels)
                 scores[piece] = (self.scale * (pictures * torch.cat(texts)[rows[piece]]).sum(-1)).cpu()
@@ -72,12 +71,14 @@ class CosineMetric(EmbeddingMetric):
     def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
         """See `EmbeddingMetric`."""
         with exact_inference(self.device):
-            return torch.cat([self.image_embeddings(images[piece]) for piece in pieces(len(images), BATCH)]).cpu()
+            return torch.cat([self.image_embeddings(images[piece]) for piece in batch_slices(len(images), BATCH)]).cpu()
 
     def embed_texts(self, prompts: Sequence[str]) -> Tensor:
         """See `EmbeddingMetric`."""
         with exact_inference(self.device):
-            return torch.cat([self.text_embeddings(prompts[piece]) for piece in pieces(len(prompts), BATCH)]).cpu()
+            return torch.cat(
+                [self.text_embeddings(prompts[piece]) for piece in batch_slices(len(prompts), BATCH)]
+            ).cpu()
 
     def text_embeddings(self, prompts: Sequence[str]) -> Tensor:
         """Embeddings of length 1, float32 of shape (N, D)."""

@@ -14,8 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench import Metric, MetricInfo, UserError
-from bench.protocol import digest
+from bench import Metric, MetricInfo, UserError, digest
 from bench.tiny.checker import Checker, to_unit_pixels
 from bench.tiny.voters import VOTERS, expected_utility, properties
 from bench.tiny.world import parse_caption

@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Self
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from bench.errors import UserError
-from bench.metric import MetricInfo
+from bench import MetricInfo, UserError
 from metrics.checkpoints import Source, build, digest, fill, find_weights, load_tokenizer, read_json, read_tensors
 from metrics.cosine import CosineMetric, cleaned_ids
 from metrics.preprocessing import P3

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
-from bench.metric import Metric, MetricInfo
+from bench import Metric, MetricInfo
 from metrics.checkpoints import Source, build, digest, fill, find_weights, load_tokenizer, read_json, read_tensors
 from metrics.head import LinearHead
 from metrics.inference import exact_inference, prepared

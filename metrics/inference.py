@@ -10,13 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.metric import pieces
-from bench.prefetch import prefetched
+from bench import batch_slices, prefetched
 from metrics.onednn import OneDNNLinear, mkl_is_slow
 from metrics.preprocessing import Preprocessing
 
 BATCH = 8
-"""Pictures that go through a tower at once: a quarter of `bench.images.CHUNK`, so that most are prepared while the tower works."""
+"""Pictures that go through a tower at once: a quarter of `bench.core.chunks.CHUNK`, so that most are prepared while the tower works."""
 
 
 @contextlib.contextmanager
@@ -48,6 +47,6 @@ def prepared(
 
     The next batch is prepared in a thread while the caller works on one.
     """
-    batches = prefetched(lambda piece: preprocessing.batch(images[piece]), pieces(len(images), BATCH))
+    batches = prefetched(lambda piece: preprocessing.batch(images[piece]), batch_slices(len(images), BATCH))
     for piece, pixels in batches:
         yield piece, pixels.to(device)

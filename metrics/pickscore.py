@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 
 import torch
 
-from bench.metric import MetricInfo
+from bench import MetricInfo
 from metrics.checkpoints import digest
 from metrics.cosine import CosineMetric, load_clip, padded_ids
 from metrics.preprocessing import P2

@@ -18,9 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.errors import UserError, require
-from bench.metric import MetricInfo, pieces
-from bench.protocol import digest
+from bench import MetricInfo, UserError, batch_slices, digest, require
 from metrics.clip import ClipScore
 from metrics.inference import BATCH, exact_inference
 
@@ -82,7 +80,7 @@ class Retrieval(ClipScore):
         rows = torch.tensor([self.rows[prompt] for prompt in prompts], dtype=torch.long)
         scores = torch.empty(len(images))
         with exact_inference(self.device):
-            for piece in pieces(len(images), BATCH):
+            for piece in batch_slices(len(images), BATCH):
                 pools = pool_members(rows[piece], len(self._texts))
                 nearness = torch.einsum("nd,nsd->ns", self.image_embeddings(images[piece]).cpu(), self._texts[pools])
                 own = pools == rows[piece, None]
@@ -95,7 +93,7 @@ class Retrieval(ClipScore):
         by_row = {row: prompt for prompt, row in self.rows.items()}
         texts = [by_row[row] for row in range(len(by_row))]
         with exact_inference(self.device):
-            return torch.cat([self.text_embeddings(texts[piece]).cpu() for piece in pieces(len(texts), BATCH)])
+            return torch.cat([self.text_embeddings(texts[piece]).cpu() for piece in batch_slices(len(texts), BATCH)])
 
 
 class RPrecision(Retrieval):

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
-from bench.runs import BASE, Evaluation, RunFolder, differing
+from bench.core.errors import UserError
+from bench.core.values import differing
+from bench.records.runs import BASE, Evaluation, RunFolder
 from reports.judged import grouped, read_judged
 
 

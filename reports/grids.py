@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from bench.runs import BASE
+from bench.records.runs import BASE
 from reports.records import MetricRecord
 from reports.settings import RowSettings
 from reports.statistics import Interval

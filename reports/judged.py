@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from bench.protocol import Variant
-from bench.runs import Evaluation, RunFolder
+from bench.records.protocol import Variant
+from bench.records.runs import Evaluation, RunFolder
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.errors import UserError
-from bench.files import replace_file
+from bench.core.errors import UserError
+from bench.core.files import replace_file
 from reports.pictures import open_picture
 from reports.table import Report
 

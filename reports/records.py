@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.errors import UserError
-from bench.protocol import scorer_signature
-from bench.runs import BASE, Evaluation, RunFolder, find_runs
+from bench.core.errors import UserError
+from bench.records.protocol import scorer_signature
+from bench.records.runs import BASE, Evaluation, RunFolder, find_runs
 from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, is_base, readable, run_label
 from reports.judged import Judged, grouped, read_judged
 from reports.settings import RowSettings, row_settings, shown_source
@@ -20,7 +20,7 @@ from reports.statistics import Array
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MetricRecord:
-    """A metric under the protocol; the later fields are those of ``bench.metric.MetricInfo``."""
+    """A metric under the protocol; the later fields are those of ``bench.records.scores.MetricInfo``."""
 
     name: str
     signature: str

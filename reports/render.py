@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.errors import UserError
-from bench.protocol import Variant
+from bench.core.errors import UserError
+from bench.records.protocol import Variant
 from reports.beside import HEADING, published_grids, published_notes
 from reports.footnotes import footnotes
 from reports.grids import Cell, Grid, Verdict, grids, settings_lines

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.errors import UserError
-from bench.files import replace_file
+from bench.core.errors import UserError
+from bench.core.files import replace_file
 from reports.page import page
 from reports.records import collect
 from reports.render import as_csv, as_json, latex, markdown, print_report

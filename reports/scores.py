@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.folder import FolderScores, MetricScores
+from bench.records.scores import FolderScores, MetricScores
 from reports.report import PLAIN_WIDTH
 from reports.statistics import clustered_interval
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from bench.runs import RunFolder
+from bench.records.runs import RunFolder
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.errors import UserError
+from bench.core.errors import UserError
 from reports.curves import Curve, training_curves
 from reports.pictures import Comparison, compare
 from reports.published import Published, read_published, select
@@ -55,7 +55,7 @@ class Row:
         name: of the run; empty for the base.
         label: what tables call it.
         seeds: training seeds.
-        variants: by seed, how sampling departs from the protocol's (`bench.protocol.Variant`); empty if it does not.
+        variants: by seed, how sampling departs from the protocol's (`bench.records.protocol.Variant`); empty if it does not.
         scores: by name of the metric; a metric that not every seed has is absent.
         cost: None for what was not trained here, and where another row of the same runs has it.
         curves: training curves by quantity.

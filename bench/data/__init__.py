@@ -1,1 +1,4 @@
-"""Preference data: reading, checking, and caching what the network sees of it."""
+"""A file, folder or hub id -> `PreferenceData`; data and a model -> latents and embeddings on disk; data and a scorer -> scores.
+
+`prepare.py` is the service that algorithms get.
+"""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.algorithm import AspectRatios
 from bench.data.preferences import PreferenceData
 from bench.models.family import ModelFamily
 from bench.models.framing import Size
+
+PictureSize = Literal["true", "nominal"]
+
+AspectRatios = Literal["square", "buckets"]
+
 
 STEPS = 16
 """A side of a bucket is a multiple of the model's side divided by this: of 64 pixels for 1024, as SDXL was trained."""

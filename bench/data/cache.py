@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from bench.algorithm import AspectRatios, PictureSize
-from bench.data.buckets import TRAINING_SIZES
+from bench.core.chunks import batch_slices
+from bench.core.files import write_array
+from bench.core.progress import Progress
+from bench.data.buckets import TRAINING_SIZES, AspectRatios, PictureSize
 from bench.data.preferences import PreferenceData
-from bench.files import write_array
-from bench.metric import pieces
 from bench.models.family import ModelFamily
 from bench.models.framing import Framing, Size, covering
-from bench.progress import Progress
 
 SHARD = 512
 BATCH = 16
@@ -95,12 +94,12 @@ class EncodedData:
     ) -> dict[str, list[Path]]:
         """Shards of the arrays that ``encode`` gives by name, encoded together; ``files`` names their files."""
         shards: dict[str, list[Path]] = {name: [] for name in files}
-        for piece in pieces(count, SHARD):
+        for piece in batch_slices(count, SHARD):
             paths = {name: self._folder / f"{file}-{piece.start:08d}.npy" for name, file in files.items()}
             if not all(path.exists() for path in paths.values()):
                 parts = [
                     encode(slice(piece.start + part.start, piece.start + part.stop))
-                    for part in pieces(piece.stop - piece.start, BATCH)
+                    for part in batch_slices(piece.stop - piece.start, BATCH)
                 ]
                 for name, path in paths.items():
                     write_array(path, np.concatenate([part[name] for part in parts]))

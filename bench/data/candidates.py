@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from bench.core.chunks import batch_slices, images_per_chunk
+from bench.core.files import replace_file
+from bench.core.progress import Progress
+from bench.core.randomness import normal
+from bench.core.values import digest
 from bench.data.preferences import PreferenceData, read_preferences
-from bench.files import replace_file
-from bench.guidance import Networks
-from bench.images import together
-from bench.metric import pieces
 from bench.models.family import ModelFamily
-from bench.progress import Progress
-from bench.protocol import GenerationSettings, digest
-from bench.randomness import normal
-from bench.sampling import draw
+from bench.models.guidance import Networks
+from bench.models.sampling import draw
+from bench.records.protocol import GenerationSettings
 
 SHARD = 64
 
@@ -40,7 +40,7 @@ def generate_candidates(
     distinct = list(dict.fromkeys(captions))
     shards = folder / digest([model.digest, distinct, count, settings.model_dump()])
     with Progress("candidates", total=len(distinct)) as progress:
-        for piece in pieces(len(distinct), SHARD):
+        for piece in batch_slices(len(distinct), SHARD):
             path = shards / f"{piece.start:08d}.parquet"
             if not path.exists():
                 texts = distinct[piece]
@@ -62,12 +62,12 @@ def _draw(
     device = next(model.network.parameters()).device
     shape = model.latent_shape(settings.height, settings.width)
     images: list[bytes] = []
-    for piece in pieces(len(items), together(settings.height, settings.width)):
+    for piece in batch_slices(len(items), images_per_chunk(settings.height, settings.width)):
         part = items[piece]
         noise = torch.stack([normal(shape, "candidate", settings.seed, *item) for item in part]).to(device)
         pictures = draw(model, Networks.single(model.network), [caption for caption, _ in part], noise, settings)
         images += [_png(Image.fromarray(picture)) for picture in pictures]
-    return [tuple(images[piece]) for piece in pieces(len(images), count)]
+    return [tuple(images[piece]) for piece in batch_slices(len(images), count)]
 
 
 def _png(image: Image.Image) -> bytes:

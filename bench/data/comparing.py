@@ -11,12 +11,11 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.core.errors import UserError
+from bench.core.files import replace_file
+from bench.core.progress import Progress
 from bench.data.preferences import PreferenceData
 from bench.data.ranking import Verdict, both_orders, calibrated_rewards, dominating_pairs, rank_by_comparison
-from bench.errors import UserError
-from bench.files import replace_file
-from bench.progress import Progress
-from bench.settings import split_names
 
 Judge = Callable[[int, int, int], bool]
 """``judge(row, first, second)``: whether the first shown image of a row is preferred to the second; called in both orders."""
@@ -39,42 +38,6 @@ class Chosen:
     losers: NDArray[np.int64]
     found: dict[str, Any]
     scores: Mapping[str, NDArray[np.float64]] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Method:
-    """A way to choose pairs by metrics.
-
-    Attributes:
-        option: the command-line option that names its metrics.
-        fewest: how many it needs.
-        most: how many it can use.
-        choose: takes the data, one (N, K) array of scores a metric (higher is better), and the output's path.
-    """
-
-    option: str
-    fewest: int
-    most: int
-    choose: Callable[[PreferenceData, Sequence[NDArray[np.float64]], Path], Chosen]
-
-    def metrics(self, name: str, typed: Mapping[str, str | None]) -> list[str]:
-        """The metrics that the user named.
-
-        Args:
-            name: the method's own name, for messages.
-            typed: what was given to each option that names metrics.
-
-        Raises:
-            UserError: another method's option was used, or too few or too many metrics were named.
-        """
-        for option, text in typed.items():
-            if text is not None and option != self.option:
-                raise UserError(f"--method {name} takes {self.option}, not {option}; leave {option} out")
-        names = split_names(typed[self.option] or "")
-        if not self.fewest <= len(names) <= self.most:
-            wanted = f"{self.fewest} metric" if self.most == self.fewest else f"at least {self.fewest} metrics"
-            raise UserError(f"--method {name} needs {wanted}, not {len(names)}; name them with {self.option}")
-        return names
 
 
 def pairwise(data: PreferenceData, scores: Sequence[NDArray[np.float64]], output: Path) -> Chosen:
@@ -158,6 +121,3 @@ def _logged(judge: Judge, row: int, stream: TextIO, counts: dict[str, int]) -> C
 def _chosen(pairs: list[tuple[int, int, int]], found: dict[str, Any]) -> Chosen:
     rows, winners, losers = np.asarray(pairs, dtype=np.int64).T
     return Chosen(rows, winners, losers, {"pairs": len(pairs), **found})
-
-
-METHODS = {"pairwise": Method("--judge", 1, 1, pairwise), "pareto": Method("--metrics", 2, 16, pareto)}

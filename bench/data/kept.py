@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.files import replace_file, write_array
-from bench.metric import pieces
-from bench.progress import Progress
+from bench.core.chunks import batch_slices
+from bench.core.files import replace_file, write_array
+from bench.core.progress import Progress
 
 SHARD = 64
 """Rows computed and kept together."""
@@ -34,7 +34,7 @@ def kept_rows(path: Path, title: str, count: int, compute: Callable[[slice], NDA
         shards = path.with_suffix(".shards")
         parts = []
         with Progress(title, total=count) as progress:
-            for piece in pieces(count, SHARD):
+            for piece in batch_slices(count, SHARD):
                 part = shards / f"{piece.start:08d}.npy"
                 if not part.exists():
                     write_array(part, compute(piece))

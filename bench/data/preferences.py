@@ -14,13 +14,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.core.errors import UserError, did_you_mean
 from bench.data.lazy import PickedImages, StoredImages, StoredTexts
 from bench.data.sources import open_source
 from bench.data.sources.base import Source, numbered
 from bench.data.sources.labelled import LABEL, TEXTS
 from bench.data.survey import RowsDigest, Survey, decode, survey_rows
-from bench.errors import UserError
-from bench.registry import nearest
 
 REQUIRED = ("caption", "jpg_0")
 LABELS = tuple(TEXTS.values())
@@ -249,7 +248,7 @@ def _check_columns(source: Source, name: str) -> None:
     wanted = [*REQUIRED, "jpg_1"] if LABEL in source.names else list(REQUIRED)
     for column in wanted:
         if column not in source.names:
-            hint = nearest(column, source.names)
+            hint = did_you_mean(column, source.names)
             has = ", ".join(source.names) or "none"
             raise UserError(f"{name}: column {column!r} is missing; {hint}it has {has}; --columns gives it other names")
 

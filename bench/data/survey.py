@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.core.files import make_folder, replace_file
+from bench.core.progress import Progress
+from bench.core.values import digest
 from bench.data.sources.base import Source
-from bench.files import make_folder, replace_file
-from bench.progress import Progress
-from bench.protocol import digest
 
 VERSION = 1
 """Raise it when a survey of the same files would come out differently."""

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from bench.core.chunks import batch_slices
+from bench.core.errors import UserError
+from bench.core.files import replace_file
+from bench.core.values import differing
 from bench.data.preferences import Examined, PreferenceData
 from bench.data.sources.labelled import LABEL
 from bench.data.sources.parquet import PROVENANCE, open_parquet
-from bench.errors import UserError
-from bench.files import replace_file
-from bench.metric import pieces
-from bench.runs import differing
 
 ROWS = 64
 """Rows written together: one row group."""
@@ -83,7 +83,7 @@ def scored_tables(
     if labels is not None:
         added[LABEL] = labels
     facts = source.facts([name for name in source.fact_names if name not in added]).take(examined.kept)
-    for piece in pieces(len(data), ROWS):
+    for piece in batch_slices(len(data), ROWS):
         columns = dict(zip(facts.column_names, facts.slice(piece.start, piece.stop - piece.start).columns, strict=True))
         images = _image_columns(data.encoded[piece])
         yield pa.table({**columns, **images, **{name: values[piece] for name, values in added.items()}})
@@ -101,7 +101,7 @@ def pair_tables(
     """
     sides = np.sort(np.stack([winners, losers], axis=1), axis=1)
     labels = (winners < losers).astype(np.float64)
-    for piece in pieces(len(rows), ROWS):
+    for piece in batch_slices(len(rows), ROWS):
         mine = list(zip(rows[piece].tolist(), sides[piece].tolist(), strict=True))
         images = [tuple(data.encoded[row][side] for side in both) for row, both in mine]
         columns: dict[str, Any] = {"caption": [data.captions[row] for row, _ in mine], **_image_columns(images)}
@@ -116,7 +116,7 @@ def pair_tables(
 
 def candidate_tables(data: PreferenceData, maker: str) -> Iterator[pa.Table]:
     """Unlabelled lists of images, all by one maker."""
-    for piece in pieces(len(data), ROWS):
+    for piece in batch_slices(len(data), ROWS):
         images = _image_columns(data.encoded[piece])
         makers = {f"source_{place}": [maker] * (piece.stop - piece.start) for place in range(data.width)}
         yield pa.table({"caption": data.captions[piece], **images, **makers})

@@ -1,1 +1,4 @@
-"""Model families: how a diffusers folder becomes something that can be trained and sampled."""
+"""Weights on disk -> a denoiser with its forward process, sampler, guidance and inversion.
+
+`families` has one file for each pipeline class, `checkpoints` reads and checks what is on disk.
+"""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from bench.models.family import ModelFamily
-    from bench.protocol import GenerationSettings
+from bench.models.family import ModelFamily
+from bench.records.protocol import GenerationSettings
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from bench.models.card import ModelCard
-from bench.models.flux import Flux
-from bench.models.stable_diffusion import StableDiffusion
-from bench.models.stable_diffusion_3 import StableDiffusion3
-from bench.models.stable_diffusion_xl import StableDiffusionXL
-from bench.protocol import GenerationSettings
+from bench.models.families.flux import Flux
+from bench.models.families.stable_diffusion import StableDiffusion
+from bench.models.families.stable_diffusion_3 import StableDiffusion3
+from bench.models.families.stable_diffusion_xl import StableDiffusionXL
+from bench.records.protocol import GenerationSettings
 
 METRICS: dict[str, str | None] = dict.fromkeys(("pickscore", "hpsv2", "imagereward", "aesthetic", "clip"))
 ARCHITECTURES = Path(__file__).parent / "architectures"

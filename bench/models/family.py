@@ -12,10 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.errors import UserError
+from bench.core.errors import UserError
+from bench.models.forward_process import Process, build_process
 from bench.models.framing import Framing
-from bench.process import Process, build_process
-from bench.protocol import GenerationSettings
+from bench.records.protocol import GenerationSettings
+
+Condition = Mapping[str, Tensor]
+"""What the network is conditioned on: named tensors, each with a leading batch axis."""
 
 
 class ModelFamily(abc.ABC):
@@ -152,7 +155,7 @@ class ModelFamily(abc.ABC):
 
         Args:
             latents: (B, ...).
-            times: (B,), as the model's diffusers scheduler counts them; `bench.process.Process.network_times` gives them.
+            times: (B,), as the model's diffusers scheduler counts them; `bench.models.forward_process.Process.network_times` gives them.
             condition: what `encode_text` and `picture_condition` give, with a leading axis of B; where guidance is an input,
                 its scale ``guidance``.
 

@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from bench import registry
-from bench.errors import UserError
-from bench.hub import HUB_ID
+from bench.core.errors import UserError
+from bench.core.hub import HUB_ID
+from bench.core.validation import build
+from bench.core.values import digest
 from bench.models.card import ModelCard
 from bench.models.cards import METRICS
+from bench.models.checkpoints.pipeline_folder import read_index
 from bench.models.family import ModelFamily
-from bench.models.folder import read_index
-from bench.protocol import GenerationSettings, digest
-from bench.settings import build
+from bench.models.registry import FAMILIES, MODELS
+from bench.records.protocol import GenerationSettings
 
 OWN_CARD = "bench.json"
 
@@ -54,8 +55,8 @@ def find_model(typed: str) -> FoundModel:
     Raises:
         UserError: it is no registered name, no pipeline folder, and cannot be had from the hub.
     """
-    if typed in registry.models:
-        return FoundModel(typed, registry.models.get(typed), registry.models.get(typed).recipe or typed)
+    if typed in MODELS:
+        return FoundModel(typed, MODELS.get(typed), MODELS.get(typed).recipe or typed)
     source = _source(typed)
     return _of_source(source, _read_own_card(Path(source)))
 
@@ -87,11 +88,11 @@ def find_architecture(typed: str) -> FoundArchitecture:
     Raises:
         UserError: as `find_model`.
     """
-    if typed in registry.models:
-        card: ModelCard = registry.models.get(typed)
+    if typed in MODELS:
+        card: ModelCard = MODELS.get(typed)
         return FoundArchitecture(card.family, card.architecture or card.source, card.recipe or typed, card.generation)
     source = _source(typed)
-    family: type[ModelFamily] = registry.families.get(read_index(source)["_class_name"])
+    family: type[ModelFamily] = FAMILIES.get(read_index(source)["_class_name"])
     return FoundArchitecture(family, source, family.recipe, None)
 
 
@@ -110,12 +111,12 @@ def _source(typed: str) -> str:
         raise UserError(
             f"model folder {typed!r} does not exist; give a diffusers folder, a hub id or a registered name"
         )
-    registry.models.point(typed)
+    MODELS.point(typed)
     raise AssertionError(typed)
 
 
 def _of_source(source: str, own: OwnCard) -> FoundModel:
-    family: type[ModelFamily] = registry.families.get(read_index(source)["_class_name"])
+    family: type[ModelFamily] = FAMILIES.get(read_index(source)["_class_name"])
     model = family.load(source, device=torch.device("cpu"))
     generation = build(
         type(model.generation), {**model.generation.model_dump(), **own.generation}, f"{source}/{OWN_CARD}"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from bench.errors import UserError
-from bench.registry import nearest
+from bench.core.errors import UserError, did_you_mean
 
 GIB = 2**30
 RESERVED = GIB
@@ -25,7 +24,7 @@ class Accelerator:
     Attributes:
         memory: bytes that the driver gives a process, its own share taken off.
         bf16: operations a second at most, dense, with float32 sums.
-        fp32: the same without TF32, which nothing here uses; see `bench.launch.full_precision`.
+        fp32: the same without TF32, which nothing here uses; see `bench.core.precision.full_precision`.
     """
 
     memory: int
@@ -75,7 +74,9 @@ def find_accelerators(typed: str | None) -> dict[str, Accelerator]:
     plainly = {_letters_and_digits(name): name for name in ACCELERATORS}
     name = plainly.get(_letters_and_digits(typed))
     if name is None:
-        raise UserError(f"unknown card {typed!r}: {nearest(typed, ACCELERATORS)}there are {', '.join(ACCELERATORS)}")
+        raise UserError(
+            f"unknown card {typed!r}: {did_you_mean(typed, ACCELERATORS)}there are {', '.join(ACCELERATORS)}"
+        )
     return {name: ACCELERATORS[name]}
 
 

@@ -9,15 +9,16 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from bench.algorithm import Algorithm, Condition, Need, TrainingSettings
-from bench.batches import micro_batches
 from bench.data.preferences import PreferenceData
-from bench.layout import Replicated
-from bench.ledger import COUNTS, Ledger
-from bench.models.family import ModelFamily
+from bench.models.family import Condition, ModelFamily
 from bench.planning.material import BlankEncoding
-from bench.policy import Policy
-from bench.training import accumulate
+from bench.training.algorithm import Algorithm, Need
+from bench.training.batches import micro_batches
+from bench.training.distributed.layout import Replicated
+from bench.training.ledger import COUNTS, Ledger
+from bench.training.loop import accumulate
+from bench.training.policy import Policy
+from bench.training.settings import TrainingSettings
 
 PAIRS = 512
 """Pairs that are counted: how often an inversion asks depends on the times drawn."""
@@ -28,7 +29,7 @@ SMALL = (1, 1, 1)
 def count_calls(
     model: ModelFamily, algorithm: Algorithm, settings: TrainingSettings, data: PreferenceData
 ) -> Mapping[str, float]:
-    """Forwards and backwards for one pair, per image, averaged over `PAIRS` of them; by name of `bench.ledger.COUNTS`.
+    """Forwards and backwards for one pair, per image, averaged over `PAIRS` of them; by name of `bench.training.ledger.COUNTS`.
 
     Args:
         model: only its process counts.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
-from bench.flops import FlopCounter
+from bench.core.flops import FlopCounter
 
 SLACK = 0.005
 """By how much a peak may be missed, as a share of it; looking for the dead at every step would take too long."""

@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.algorithm import Algorithm, Need, PictureSize
+from bench.core.randomness import generator, normal
+from bench.data.buckets import PictureSize
 from bench.data.preferences import DataReport, PreferenceData
-from bench.metric import Metric
+from bench.data.prepare import PrepareContext
 from bench.models.family import ModelFamily
 from bench.models.framing import Framing, Size
-from bench.prepare import PrepareContext
-from bench.randomness import generator, normal
+from bench.scoring.metric import Metric
+from bench.training.algorithm import Algorithm, Need
 
 ROWS = 1024
 """Rows of such data: at least as many as the captions that an algorithm makes candidates for by default."""
@@ -72,7 +73,7 @@ class BlankContext(PrepareContext):
 
 
 class BlankEncoding:
-    """Random latents, and the same random embeddings for every caption; a `bench.batches.Encoded`.
+    """Random latents, and the same random embeddings for every caption; a `bench.training.batches.Encoded`.
 
     Args:
         data: whose rows they are.

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from bench.algorithm import Condition
-from bench.policy import Policy
+from bench.models.family import Condition
+from bench.training.policy import Policy
 
 
 class ObservedPolicy(Policy):
     """A policy for those who watch `Policy._run`.
 
     Attributes:
-        asked: what the network that runs counts as, a name of `bench.ledger.COUNTS`.
+        asked: what the network that runs counts as, a name of `bench.training.ledger.COUNTS`.
     """
 
     asked: str = "policy_forwards"

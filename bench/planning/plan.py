@@ -9,18 +9,19 @@ from typing import Any
 
 import torch
 
-from bench.algorithm import Algorithm, TrainingSettings
+from bench.core.chunks import images_per_chunk
 from bench.data.cache import BATCH
-from bench.images import together
-from bench.layout import refuse_small_batch
-from bench.ledger import in_forwards, refuse_spent_budget
 from bench.models.find import FoundArchitecture
+from bench.models.sampling import compares
 from bench.planning.accelerators import Accelerator
 from bench.planning.counting import count_calls
 from bench.planning.material import prepared_data, text_shapes
 from bench.planning.rehearsal import Rehearsal, rehearse
 from bench.planning.stage import Stage
-from bench.sampling import compares
+from bench.training.algorithm import Algorithm
+from bench.training.distributed.layout import refuse_small_batch
+from bench.training.ledger import in_forwards, refuse_spent_budget
+from bench.training.settings import TrainingSettings
 
 CUDA, META = torch.device("cuda"), torch.device("meta")
 FLOAT = 4
@@ -59,7 +60,7 @@ class Plan:
         processes: that share its pairs evenly, each with weights of its own (DDP).
         encoding: before training.
         training: memory, parameters and operations of training.
-        calls: forwards and backwards for one pair, per image, by name of `bench.ledger.COUNTS`.
+        calls: forwards and backwards for one pair, per image, by name of `bench.training.ledger.COUNTS`.
         pairs: how many pairs are seen; None where a budget is in seconds.
         prepared: forwards of the base model before training, for data of `bench.planning.material.ROWS` captions.
         latent_bytes: of the cache, for one pair.
@@ -160,10 +161,10 @@ def make_plan(
 
 
 def encoding_cost(found: FoundArchitecture) -> Encoding:
-    """Run the autoencoder and the text encoders without values, on as many rows as they see together."""
+    """Run the autoencoder and the text encoders without values, on as many rows as they see images_per_chunk."""
     stage, model = Stage(CUDA, "fp32"), found.build(META)
     stage.place(*model.encoders.values())
-    pictures = min(2 * BATCH, together(model.resolution, model.resolution))
+    pictures = min(2 * BATCH, images_per_chunk(model.resolution, model.resolution))
     with stage.meter:
         with stage.counted("texts"):
             texts = text_shapes(model.encode_text([""] * BATCH))

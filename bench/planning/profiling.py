@@ -14,17 +14,18 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 
-from bench.algorithm import Algorithm, Condition, Need, TrainingSettings
-from bench.batches import micro_batches
-from bench.flops import FlopCounter
-from bench.ledger import Ledger
-from bench.models.family import ModelFamily
+from bench.core.flops import FlopCounter
+from bench.models.family import Condition, ModelFamily
 from bench.models.find import FoundArchitecture
 from bench.planning.clock import Clock
 from bench.planning.live import Meter
 from bench.planning.material import BlankEncoding, prepared_data, text_shapes
 from bench.planning.observed import ObservedPolicy
-from bench.training import build_optimizer, training_step
+from bench.training.algorithm import Algorithm, Need
+from bench.training.batches import micro_batches
+from bench.training.ledger import Ledger
+from bench.training.loop import build_optimizer, training_step
+from bench.training.settings import TrainingSettings
 
 CPU_SIDE, CUDA_SIDE = 1024, 8192
 """Side of the square matrices whose product is the ceiling."""

@@ -14,17 +14,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from bench.algorithm import Algorithm, Condition, Need, TrainingSettings
-from bench.batches import micro_batches
 from bench.data.preferences import PreferenceData
-from bench.ledger import COUNTS, Ledger
-from bench.models.family import ModelFamily
-from bench.optimizers import OPTIMIZERS
+from bench.models.family import Condition, ModelFamily
 from bench.planning.live import network_tensors, tensor_bytes
 from bench.planning.material import BlankEncoding
 from bench.planning.observed import ObservedPolicy
 from bench.planning.stage import Stage
-from bench.training import accumulate
+from bench.training.algorithm import Algorithm, Need
+from bench.training.batches import micro_batches
+from bench.training.ledger import COUNTS, Ledger
+from bench.training.loop import accumulate
+from bench.training.optimizers import OPTIMIZERS
+from bench.training.settings import TrainingSettings
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Rehearsal:
         memory: at the peak.
         parameters: of the trained network.
         trained: shapes of the weights that are trained.
-        flops: operations for one image, by what it was counted as: a name of `bench.ledger.COUNTS`.
+        flops: operations for one image, by what it was counted as: a name of `bench.training.ledger.COUNTS`.
     """
 
     memory: Memory

@@ -6,8 +6,8 @@
 from pathlib import Path
 
 from bench.models.card import ModelCard
-from bench.models.stable_diffusion import StableDiffusion
-from bench.protocol import GenerationSettings
+from bench.models.families.stable_diffusion import StableDiffusion
+from bench.records.protocol import GenerationSettings
 
 ASSETS = Path(__file__).parent / "assets"
 

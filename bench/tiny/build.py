@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from bench.files import replace_folder, write_json
-from bench.models.stable_diffusion import StableDiffusion
+from bench.core.files import replace_folder, write_json
+from bench.models.families.stable_diffusion import StableDiffusion
 from bench.tiny import ASSETS, world
+from bench.tiny.building import checking, pairs
+from bench.tiny.building.autoencoder import decode_pool, reconstruction_error, train_autoencoder
+from bench.tiny.building.denoiser import train_denoiser
+from bench.tiny.building.scenes import Pool, draw_pool
+from bench.tiny.building.scorers import Votes, train_scorers
 from bench.tiny.checker import Checker
-from bench.tiny.parts import checking, pairs
-from bench.tiny.parts.autoencoder import decode_pool, reconstruction_error, train_autoencoder
-from bench.tiny.parts.denoiser import train_denoiser
-from bench.tiny.parts.scenes import Pool, draw_pool
-from bench.tiny.parts.scorers import Votes, train_scorers
 
 SCENES = 40_000
 HELD_OUT = 1024

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from bench.files import replace_file
-from bench.randomness import permutation
+from bench.core.files import replace_file
+from bench.core.randomness import permutation
 from bench.tiny import ASSETS
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from bench.errors import require
+from bench.core.errors import require
 
 RESOLUTION = 64
 

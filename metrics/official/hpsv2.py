@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from bench.isolated.environment import Environment
-from bench.isolated.metric import IsolatedMetric
-from bench.metric import MetricInfo
+from bench import Environment, IsolatedMetric, MetricInfo
 from metrics.checkpoints import find_weights
 from metrics.hpsv2 import HPSv2, check_version
 from metrics.official.legacy import FOLDER, LEGACY

@@ -7,10 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from bench.errors import UserError
-from bench.isolated.environment import Environment
-from bench.isolated.metric import IsolatedMetric
-from bench.metric import MetricInfo
+from bench import Environment, IsolatedMetric, MetricInfo, UserError
 from metrics.checkpoints import download, find_weights
 from metrics.imagereward import ImageReward
 from metrics.official.legacy import FOLDER, LEGACY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.isolated.environment import Environment
+from bench import Environment
 
 FOLDER = Path(__file__).parent
 

@@ -26,17 +26,17 @@ from bench import (
     ReferenceFreeAlgorithm,
     StepOutput,
     TrainingSettings,
-    registry,
     sample_errors,
 )
+from bench.core.registry import origin
 from bench.data.preferences import PreferenceData
-from bench.models.stable_diffusion import StableDiffusion
-from bench.models.stable_diffusion_3 import StableDiffusion3
-from bench.policy import Policy
-from bench.registry import origin
-from bench.settings import resolve
+from bench.experiments.recipes import resolve
+from bench.models.families.stable_diffusion import StableDiffusion
+from bench.models.families.stable_diffusion_3 import StableDiffusion3
+from bench.training.algorithm import ALGORITHMS
+from bench.training.policy import Policy
 
-NAMES = [name for name in registry.algorithms if registry.algorithms.problem(name) is None]
+NAMES = [name for name in ALGORITHMS if ALGORITHMS.problem(name) is None]
 ROWS = [3, 17, 4, 8, 25]
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 BEYOND = {annotated_types.Gt: "gt", annotated_types.Ge: "ge", annotated_types.Lt: "lt", annotated_types.Le: "le"}
@@ -59,7 +59,7 @@ def workshop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(params=NAMES)
 def algorithm(request: pytest.FixtureRequest) -> Algorithm:
-    made: Algorithm = registry.algorithms.get(request.param)()
+    made: Algorithm = ALGORITHMS.get(request.param)()
     return made
 
 
@@ -69,9 +69,7 @@ def data(algorithm: Algorithm, workshop: Workshop) -> PreferenceData:
 
 
 def test_every_algorithm_of_this_distribution_is_looked_at_here() -> None:
-    ours = {
-        name for name in registry.algorithms if "diffusion-alignment-bench" in origin(registry.algorithms.point(name))
-    }
+    ours = {name for name in ALGORITHMS if "diffusion-alignment-bench" in origin(ALGORITHMS.point(name))}
     assert ours == tomllib.loads(PYPROJECT.read_text())["project"]["entry-points"]["bench.algorithms"].keys()
     assert ours <= set(NAMES)
 
@@ -323,9 +321,7 @@ def objective(algorithm: Algorithm, dtype: torch.dtype = torch.float32) -> Objec
     )
 
 
-ON_PAIRS = [
-    name for name in NAMES if issubclass(registry.algorithms.get(name), (PairwiseAlgorithm, ReferenceFreeAlgorithm))
-]
+ON_PAIRS = [name for name in NAMES if issubclass(ALGORITHMS.get(name), (PairwiseAlgorithm, ReferenceFreeAlgorithm))]
 
 
 class TestObjective:
@@ -333,7 +329,7 @@ class TestObjective:
 
     @pytest.fixture(params=ON_PAIRS)
     def algorithm(self, request: pytest.FixtureRequest) -> Algorithm:
-        made: Algorithm = registry.algorithms.get(request.param)()
+        made: Algorithm = ALGORITHMS.get(request.param)()
         return made
 
     def test_at_the_reference_the_loss_is_the_stated_one(self, algorithm: Algorithm) -> None:
@@ -382,7 +378,7 @@ class TestDescent:
 
     @pytest.fixture(params=sorted(set(NAMES) - set(ON_PAIRS)))
     def algorithm(self, request: pytest.FixtureRequest) -> Algorithm:
-        made: Algorithm = registry.algorithms.get(request.param)()
+        made: Algorithm = ALGORITHMS.get(request.param)()
         return made
 
     def test_a_small_step_against_the_gradient_lowers_the_loss(

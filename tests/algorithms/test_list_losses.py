@@ -23,9 +23,9 @@ from algorithms.self_npo import SelfNPO, noise_further, pseudo_huber
 from algorithms.seppo import SePPO, seppo_loss
 from algorithms.smpo import SmPO
 from bench import MetricInfo, UserError
-from bench.prepare import PrepareContext
-from bench.process import EpsilonProcess
-from bench.protocol import GenerationSettings
+from bench.data.prepare import PrepareContext
+from bench.models.forward_process import EpsilonProcess
+from bench.records.protocol import GenerationSettings
 
 
 class TestRankDPO:

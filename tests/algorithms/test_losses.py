@@ -18,7 +18,7 @@ from algorithms.inpo import InPO
 from algorithms.smpo import SmPO, smpo_loss
 from bench import Metric, MetricInfo, PairErrors, PairPredictions, UserError, sample_errors
 from bench.data.preferences import PreferenceData, read_preferences
-from bench.prepare import PrepareContext
+from bench.data.prepare import PrepareContext
 
 TARGET = [[0.5, -0.5], [1.0, 0.0]]
 POLICY_WINNER = [[0.4, -0.3], [0.8, 0.1]]

@@ -1,4 +1,4 @@
-"""``bench plan`` and ``bench profile`` as a user types them; the figures are tested in tests/bench/test_planning.py."""
+"""``bench plan`` and ``bench profile`` as a user types them; the figures are tested in tests/planning/test_planning.py."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hub import local_hub, nowhere
 
-from bench import registry
+from bench.prompts.sets import PROMPT_SETS
 
 PRINT = """
 import sys
@@ -21,7 +21,7 @@ from bench.prompts import find_prompts
 for name in sys.argv[1:]:
     print(*find_prompts(name)[::799], sep="|")
 """
-SHOW = "from bench.cli import main; import sys; main()"
+SHOW = "from bench.cli.main import main; import sys; main()"
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +113,8 @@ def test_a_dataset_that_has_changed_is_refused(run: Run, hub: Path) -> None:
 
 def test_the_listing_shows_source_count_digest_policy_and_licence(run: Run) -> None:
     shown = " ".join(run(SHOW, "list", "prompts", "-v").stdout.split())
-    for name in registry.prompts:
-        entry = registry.prompts.get(name)
+    for name in PROMPT_SETS:
+        entry = PROMPT_SETS.get(name)
         for part in (
             name,
             entry.source,

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bench.images import CHUNK
+from bench.core.chunks import CHUNK
 from bench.tiny import ASSETS
 from tests.cli.conftest import CommandLine, offline
 

@@ -45,6 +45,6 @@ def _main(words: Sequence[str], folder: Path, environment: dict[str, str], out: 
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
     sys.argv = ["bench", *words]
-    from bench.cli import main
+    from bench.cli.main import main
 
     main()

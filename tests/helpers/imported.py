@@ -3,13 +3,13 @@
 import importlib
 
 for name, parts in {
-    "bench.cli": (),
-    "bench.data.commands": (),
-    "bench.experiment": (),
-    "bench.folder": (),
-    "bench.judging": (),
-    "bench.listing": (),
-    "bench.planning.commands": (),
+    "bench.cli.main": (),
+    "bench.cli.data": (),
+    "bench.experiments.experiment": (),
+    "bench.scoring.folder": (),
+    "bench.experiments.judging": (),
+    "bench.cli.listing": (),
+    "bench.cli.plan": (),
     "reports.table": (),
     "peft": (),
     "diffusers": ("AutoencoderKL", "UNet2DConditionModel", "DDIMScheduler"),

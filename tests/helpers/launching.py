@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from workshop import Workshop
 
-from bench.runs import RunFolder
+from bench.records.runs import RunFolder
 
 HERE = Path(__file__).parent
 ALONE = [sys.executable]

@@ -31,7 +31,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from bench.tiny.parts.tokenizer import caption_words, write_clip_tokenizer
+from bench.tiny.building.tokenizer import caption_words, write_clip_tokenizer
 
 SIDE = 16
 SD_SCHEDULER: dict[str, Any] = {

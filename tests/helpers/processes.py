@@ -13,9 +13,10 @@ from pathlib import Path
 from workshop import Workshop
 
 from algorithms.dpo import DPO
-from bench import PairBatch, StepOutput, registry
-from bench.launch import connect
-from bench.policy import Policy
+from bench import PairBatch, StepOutput
+from bench.training.algorithm import ALGORITHMS
+from bench.training.distributed.launch import connect
+from bench.training.policy import Policy
 
 
 class Uneven(DPO):
@@ -31,6 +32,6 @@ if __name__ == "__main__":
     workshop, accelerator = Workshop(Path(sys.argv[1])), connect()
     for folder, settings in json.loads(sys.argv[2]).items():
         name, fields = settings.pop("algorithm", "dpo"), settings.pop("fields", {})
-        algorithm = (Uneven if name == "uneven" else registry.algorithms.get(name))(**fields)
+        algorithm = (Uneven if name == "uneven" else ALGORITHMS.get(name))(**fields)
         data = algorithm.prepare(workshop.data, workshop.context())
         workshop.train(Path(folder), algorithm, data=data, accelerator=accelerator, **settings)

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from bench.data.cache import to_pixels
-from bench.inversion import Renoise, invert
 from bench.models.family import ModelFamily
+from bench.models.inversion import Renoise, invert
 from bench.tiny import TINY
 
 STEPS = (10, 20, 50)

@@ -18,20 +18,23 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.algorithm import Algorithm, PairBatch, StepOutput, TrainingSettings
-from bench.batches import make_batch
 from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData, read_preferences
-from bench.ledger import Ledger
-from bench.metric import EmbeddingMetric, MetricInfo
+from bench.data.prepare import PrepareContext
+from bench.models.families.stable_diffusion import StableDiffusion
 from bench.models.family import ModelFamily
-from bench.models.stable_diffusion import StableDiffusion
-from bench.policy import Policy
-from bench.prepare import PrepareContext
-from bench.runs import RunFolder
-from bench.tiny.parts.tokenizer import write_clip_tokenizer
+from bench.records.runs import RunFolder
+from bench.records.scores import MetricInfo
+from bench.scoring.metric import EmbeddingMetric
+from bench.tiny.building.tokenizer import write_clip_tokenizer
 from bench.tiny.world import COLOURS, OBJECTS
-from bench.training import survey_batch, train
+from bench.training.algorithm import Algorithm, StepOutput
+from bench.training.batch import PairBatch
+from bench.training.batches import make_batch
+from bench.training.ledger import Ledger
+from bench.training.loop import survey_batch, train
+from bench.training.policy import Policy
+from bench.training.settings import TrainingSettings
 
 CPU = torch.device("cpu")
 PAIRS = 40

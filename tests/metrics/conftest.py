@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.tiny.parts.layouts import write_json
-from bench.tiny.parts.tokenizer import write_bert_tokenizer, write_clip_tokenizer
+from bench.tiny.building.layouts import write_json
+from bench.tiny.building.tokenizer import write_bert_tokenizer, write_clip_tokenizer
 from metrics.aesthetic import Aesthetic
 from metrics.clip import ClipScore
 from metrics.hpsv2 import HPSv2

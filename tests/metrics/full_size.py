@@ -18,7 +18,7 @@ from filled import GOLDEN, picture, weight
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.tiny.parts.tokenizer import write_bert_tokenizer, write_clip_tokenizer
+from bench.tiny.building.tokenizer import write_bert_tokenizer, write_clip_tokenizer
 from metrics.hpsv2 import HPSv2
 from metrics.imagereward import MEAN, STD, ImageReward
 from metrics.pickscore import PickScore

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import IsolatedMetric, UserError, registry
+from bench import IsolatedMetric, UserError
+from bench.scoring.metric import METRICS
 from bench.tiny import ASSETS
 from metrics.official.hpsv2 import HPSv2Official
 from metrics.official.imagereward import ImageRewardOfficial
@@ -30,8 +31,8 @@ def imported(file: Path) -> set[str]:
 
 
 def test_they_are_registered() -> None:
-    assert registry.metrics.get("hpsv2-official") is HPSv2Official
-    assert registry.metrics.get("imagereward-official") is ImageRewardOfficial
+    assert METRICS.get("hpsv2-official") is HPSv2Official
+    assert METRICS.get("imagereward-official") is ImageRewardOfficial
 
 
 @pytest.mark.parametrize("metric", OFFICIAL)
@@ -41,7 +42,7 @@ def test_a_worker_file_imports_nothing_that_its_environment_lacks(metric: type[I
 
 
 def test_the_server_needs_the_standard_library_alone() -> None:
-    from bench.isolated.worker import SERVE
+    from bench.scoring.isolated.worker import SERVE
 
     assert imported(SERVE) <= sys.stdlib_module_names
 

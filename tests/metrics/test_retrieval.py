@@ -11,7 +11,7 @@ from filled import picture
 from PIL import Image
 from torch import Tensor
 
-from bench.errors import UserError
+from bench.core.errors import UserError
 from metrics.retrieval import RecallAt5, RPrecision, pool_members
 
 official = pytest.importorskip(

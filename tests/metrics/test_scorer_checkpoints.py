@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from bench.errors import UserError
-from bench.metric import Metric
+from bench.core.errors import UserError
+from bench.scoring.metric import Metric
 from metrics.aesthetic import Aesthetic
 from metrics.clip import ClipScore
 from metrics.hpsv2 import VIT_H_14, HPSv2, HPSv20, clip_config

@@ -1,4 +1,4 @@
-"""What every scorer promises: `bench.metric.Metric`."""
+"""What every scorer promises: `bench.scoring.metric.Metric`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import pytest
 import torch
 from filled import PROMPTS, picture
 
-from bench import registry
-from bench.errors import UserError
-from bench.metric import Metric, checked_scores
+from bench.core.errors import UserError
+from bench.scoring.metric import METRICS, Metric, checked_scores
 from metrics import cosine, inference
 from metrics.cosine import clean
 from metrics.hpsv2 import HPSv2, HPSv20
@@ -118,7 +117,7 @@ def test_the_two_versions_of_hpsv2_are_told_apart() -> None:
     assert (HPSv2.version, HPSv20.version) == ("v2.1", "v2.0")
     assert HPSv2.info.title != HPSv20.info.title
     assert not set(HPSv2.files) & set(HPSv20.files)
-    assert (registry.metrics.get("hpsv2"), registry.metrics.get("hpsv2.0")) == (HPSv2, HPSv20)
+    assert (METRICS.get("hpsv2"), METRICS.get("hpsv2.0")) == (HPSv2, HPSv20)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +161,7 @@ def test_prompts_are_cleaned_as_clip_cleans_them(prompt: str, cleaned: str) -> N
 
 @pytest.mark.parametrize("name", [*SCORERS, "hpsv2.0", "gold"])
 def test_every_scorer_states_its_scale(name: str) -> None:
-    info = registry.metrics.get(name).info
+    info = METRICS.get(name).info
     assert info.raw_range
     assert info.unit
     assert info.conventions

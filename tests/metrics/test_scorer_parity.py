@@ -12,7 +12,7 @@ import torch
 from filled import GOLDEN, PAIRS, PICTURES, PROMPTS, picture, stored_ids
 from transformers import BertTokenizer, CLIPTokenizer
 
-from bench.metric import Metric
+from bench.scoring.metric import Metric
 from metrics.aesthetic import Aesthetic
 from metrics.clip import ClipScore
 from metrics.cosine import cleaned_ids, padded_ids

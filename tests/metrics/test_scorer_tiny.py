@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from transformers import BertTokenizer, CLIPTokenizer
 
-from bench.metric import Metric
+from bench.scoring.metric import Metric
 from bench.tiny import world
-from bench.tiny.parts import captions, scorers
-from bench.tiny.parts.scenes import Pool
-from bench.tiny.parts.tokenizer import CONTEXT_LENGTH, caption_words, write_bert_tokenizer, write_clip_tokenizer
+from bench.tiny.building import captions, scorers
+from bench.tiny.building.scenes import Pool
+from bench.tiny.building.tokenizer import CONTEXT_LENGTH, caption_words, write_bert_tokenizer, write_clip_tokenizer
 from metrics.aesthetic import Aesthetic
 from metrics.clip import ClipScore
 from metrics.hpsv2 import HPSv2

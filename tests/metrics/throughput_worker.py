@@ -1,4 +1,4 @@
-"""The official packages' ordinary calls, picture by picture: a scorer file for `bench.isolated.worker`, see `throughput.py`."""
+"""The official packages' ordinary calls, picture by picture: a scorer file for `bench.scoring.isolated.worker`, see `throughput.py`."""
 
 from __future__ import annotations
 

@@ -23,13 +23,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from bench import TrainingSettings, registry
+from bench import TrainingSettings
+from bench.cli.options import parse_overrides
+from bench.experiments.recipes import resolve
 from bench.models.family import ModelFamily
 from bench.models.find import find_architecture
 from bench.models.framing import Framing
-from bench.optimizers import OPTIMIZERS
 from bench.planning.profiling import measure
-from bench.settings import parse_overrides, resolve
+from bench.training.algorithm import ALGORITHMS
+from bench.training.optimizers import OPTIMIZERS
 
 BETA = 5000.0
 
@@ -150,7 +152,7 @@ def main() -> None:
     if typed.inversion_steps:
         overrides["inversion_steps"] = str(typed.inversion_steps)
     found, accelerator = find_architecture(typed.model), Accelerator(cpu=not torch.cuda.is_available())
-    algorithm, settings = resolve(name, registry.algorithms.get(name), found.recipe, overrides)
+    algorithm, settings = resolve(name, ALGORITHMS.get(name), found.recipe, overrides)
     if settings.weights != "full":
         parser.error("the published scripts train all weights; leave --set weights out")
     model = found.build(accelerator.device)

@@ -12,10 +12,10 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from bench.guidance import Networks
+from bench.models.families.flux import pack, unpack
 from bench.models.find import find_model
-from bench.models.flux import pack, unpack
-from bench.sampling import compares, sample
+from bench.models.guidance import Networks
+from bench.models.sampling import compares, sample
 
 PROMPTS = ["a bee on a red background", "two zebras, somewhere in a very large field"]
 STEPS = 4

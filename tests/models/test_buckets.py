@@ -15,16 +15,16 @@ from pipelines import WRITERS
 from workshop import CPU, preference_columns, write_parquet
 
 from algorithms.inpo import InPO
-from bench.algorithm import AspectRatios, TrainingSettings
-from bench.batches import make_batch, micro_batches
-from bench.data.buckets import aspect_buckets
+from bench.data.buckets import AspectRatios, aspect_buckets
 from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData, read_preferences
-from bench.ledger import Ledger
 from bench.models.family import ModelFamily
 from bench.models.find import find_architecture, find_model
-from bench.policy import Policy
-from bench.training import accumulate
+from bench.training.batches import make_batch, micro_batches
+from bench.training.ledger import Ledger
+from bench.training.loop import accumulate
+from bench.training.policy import Policy
+from bench.training.settings import TrainingSettings
 
 SHAPES = ((16, 16), (8, 32), (24, 12), (20, 20))
 """Heights and widths of the pictures of one row after the other."""

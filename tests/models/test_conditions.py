@@ -17,16 +17,16 @@ from pipelines import WRITERS
 from workshop import write_parquet
 
 from bench import PairBatch, TrainingSettings
-from bench.algorithm import PictureSize
-from bench.batches import make_batch
+from bench.core.chunks import images_per_chunk
+from bench.data.buckets import PictureSize
 from bench.data.cache import EncodedData, to_pixels
 from bench.data.preferences import read_preferences
-from bench.images import together
-from bench.ledger import Ledger
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
 from bench.models.framing import Framing
-from bench.policy import Policy
+from bench.training.batches import make_batch
+from bench.training.ledger import Ledger
+from bench.training.policy import Policy
 
 CPU = torch.device("cpu")
 
@@ -202,4 +202,4 @@ def test_frozen_weights_under_adapters_are_halved_without_a_trace(
 
 @pytest.mark.parametrize(("side", "count"), [(64, 32), (512, 16), (768, 7), (1024, 4), (4096, 1)])
 def test_large_pictures_are_made_fewer_at_a_time(side: int, count: int) -> None:
-    assert together(side, side) == count
+    assert images_per_chunk(side, side) == count

@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench import TrainingSettings, UserError
-from bench.architecture import check_fits
-from bench.ledger import Ledger
-from bench.models.adapters import export_adapters
+from bench.models.checkpoints.adapters import export_adapters
+from bench.models.checkpoints.compatibility import check_fits
+from bench.models.checkpoints.original_names import original_names
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
 from bench.models.framing import Framing
-from bench.models.original_names import original_names
-from bench.policy import Policy
+from bench.training.ledger import Ledger
+from bench.training.policy import Policy
 
 
 def load(folder: Path) -> ModelFamily:

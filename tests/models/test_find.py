@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import UserError, registry
+from bench import UserError
+from bench.experiments.recipes import resolve
+from bench.models.families.stable_diffusion_3 import StableDiffusion3
+from bench.models.families.stable_diffusion_xl import StableDiffusionXL
 from bench.models.find import find_model, path_name
-from bench.models.stable_diffusion_3 import StableDiffusion3
-from bench.models.stable_diffusion_xl import StableDiffusionXL
-from bench.settings import resolve
+from bench.training.algorithm import ALGORITHMS
 
 
 def test_a_registered_name_comes_before_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +41,7 @@ def test_a_folder_gets_its_familys_recipe_settings_and_metrics(pipeline_folder: 
     assert found.card.family is StableDiffusionXL
     assert (found.card.generation.height, found.card.generation.guidance_scale) == (16, 5.0)
     assert set(found.card.metrics) == {"pickscore", "hpsv2", "imagereward", "aesthetic", "clip"}
-    dpo, settings = resolve("dpo", registry.algorithms.get("dpo"), found.recipe, {})
+    dpo, settings = resolve("dpo", ALGORITHMS.get("dpo"), found.recipe, {})
     assert dpo.model_dump() == {"beta": 5000.0}
     assert (settings.steps, settings.batch, settings.learning_rate, settings.warmup) == (2000, 2048, 2.048e-5, 200)
     assert settings.picture_size == "nominal"

@@ -17,13 +17,13 @@ from workshop import write_parquet
 
 from algorithms.dpo import DPO
 from bench import PairBatch, TrainingSettings
-from bench.batches import make_batch
 from bench.data.cache import EncodedData, to_pixels
 from bench.data.preferences import PreferenceData, read_preferences
-from bench.inversion import invert
-from bench.ledger import Ledger
 from bench.models.find import find_model
-from bench.policy import Policy
+from bench.models.inversion import invert
+from bench.training.batches import make_batch
+from bench.training.ledger import Ledger
+from bench.training.policy import Policy
 from tests.models import published_step
 from tests.models.published_step import PublishedStep
 

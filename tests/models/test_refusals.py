@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench import UserError
+from bench.models.checkpoints.released import check_process
+from bench.models.families.flux import Flux
+from bench.models.families.stable_diffusion_xl import StableDiffusionXL
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
-from bench.models.flux import Flux
-from bench.models.stable_diffusion_xl import StableDiffusionXL
-from bench.protocol import GenerationSettings
-from bench.released import check_process
-from bench.sampling import build_scheduler
+from bench.models.sampling import build_scheduler
+from bench.records.protocol import GenerationSettings
 
 CPU = torch.device("cpu")
 

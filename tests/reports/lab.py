@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.files import append_lines, write_json
-from bench.metric import MetricInfo
-from bench.protocol import GenerationSettings, Protocol, Variant, WeightsRecord, prompts_digest
-from bench.runs import Evaluation, RunFolder
+from bench.core.files import append_lines, write_json
+from bench.records.protocol import GenerationSettings, Protocol, Variant, WeightsRecord, prompts_digest
+from bench.records.runs import Evaluation, RunFolder
+from bench.records.scores import MetricInfo
 
 PROMPTS = [
     f"a {thing} on a {colour} background"

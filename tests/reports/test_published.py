@@ -15,7 +15,7 @@ import pytest
 from lab import PUBLISHED_INFOS, Lab
 from rich.console import Console
 
-from bench.errors import UserError
+from bench.core.errors import UserError
 from reports.beside import published_grids, published_notes
 from reports.footnotes import footnotes
 from reports.grids import Grid, Verdict, grids

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from lab import PROMPTS, Lab, variant
 
-from bench.errors import UserError
-from bench.files import keep_lines, write_json
-from bench.protocol import Protocol, prompts_digest
+from bench.core.errors import UserError
+from bench.core.files import keep_lines, write_json
+from bench.records.protocol import Protocol, prompts_digest
 from reports.report import make_report, write_report
 
 

@@ -11,8 +11,8 @@ import pytest
 from lab import PROMPTS, Lab, variant
 from rich.console import Console
 
-from bench.files import read_json, write_json
-from bench.runs import RunFolder
+from bench.core.files import read_json, write_json
+from bench.records.runs import RunFolder
 from reports.footnotes import footnotes
 from reports.grids import settings_grid
 from reports.page import page

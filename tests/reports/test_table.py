@@ -10,9 +10,9 @@ import pytest
 from lab import PROMPTS, Lab
 from PIL import Image
 
-from bench.errors import UserError
-from bench.files import keep_lines
-from bench.protocol import prompts_digest
+from bench.core.errors import UserError
+from bench.core.files import keep_lines
+from bench.records.protocol import prompts_digest
 from reports.footnotes import footnotes
 from reports.grids import Verdict, grids, settings_lines
 from reports.pictures import open_picture

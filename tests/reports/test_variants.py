@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from lab import Lab, variant
 
-from bench.runs import RunFolder
+from bench.records.runs import RunFolder
 from reports.footnotes import footnotes
 from reports.grids import grids
 from reports.plots import training_plot, win_rate_plot

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.data.preferences import read_preferences
-from bench.prompts import read_prompts
+from bench.prompts.reading import read_prompts
 from bench.tiny import ASSETS, TINY, world
 from bench.tiny.checker import Checker, to_unit_pixels
 
@@ -61,13 +61,13 @@ def test_the_base_draws_what_it_is_asked_for_most_of_the_time_and_can_improve() 
 
 @pytest.mark.parametrize("name", sorted(TINY.metrics))
 def test_every_scorer_of_the_tiny_world_tells_right_from_wrong(name: str) -> None:
-    from bench.registry import metrics
+    from bench.scoring.metric import METRICS
 
     rng = np.random.default_rng(5)
     requests = [world.draw_request(rng) for _ in range(60)]
     right = [world.render(world.draw_scene(rng, request)) for request in requests]
     wrong = [world.render(world.draw_scene(rng, world.corrupt_request(rng, request))) for request in requests]
-    scorer = metrics.get(name).load(TINY.metrics[name], device=torch.device("cpu"))
+    scorer = METRICS.get(name).load(TINY.metrics[name], device=torch.device("cpu"))
     captions = [request.caption for request in requests]
     wins = (scorer.score(right, captions) > scorer.score(wrong, captions)).float().mean().item()
     if name == "aesthetic":

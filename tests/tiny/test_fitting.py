@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.tiny import fitting
-from bench.tiny.fitting import FitSettings, draws, fit
+from bench.tiny.building import fitting
+from bench.tiny.building.fitting import FitSettings, draws, fit
 
 
 def regression() -> tuple[nn.ModuleDict, torch.Tensor, torch.Tensor]:

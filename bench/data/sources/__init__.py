@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from bench.core.errors import UserError
 from bench.data.sources.arrow import open_arrow
 from bench.data.sources.base import Source
 from bench.data.sources.hpd import open_hpd
@@ -12,10 +13,8 @@ from bench.data.sources.hub import fetch_dataset
 from bench.data.sources.jsonl import open_jsonl
 from bench.data.sources.labelled import LABEL, TEXTS, LabelledSource
 from bench.data.sources.parquet import ParquetSource, open_parquet
-from bench.errors import UserError
-from bench.settings import parse_overrides
 
-__all__ = ["Source", "open_source", "parse_columns"]
+__all__ = ["Source", "open_source"]
 
 LAYOUTS = (open_jsonl, open_hpd, open_arrow, open_parquet)
 """Each gives a `Source` for a path in its layout and None for any other."""
@@ -59,12 +58,3 @@ def _open(source: str | Path, columns: Mapping[str, str]) -> Source:
         f"{path} holds no preference data; give Parquet files, a metadata.jsonl with image paths, HPDv2's train.json, "
         "or a folder that datasets saved"
     )
-
-
-def parse_columns(typed: str | None) -> dict[str, str]:
-    """``"caption=text,jpg_0=chosen"`` as a dict; nothing typed is an empty one.
-
-    Raises:
-        UserError: a part is not of the form name=column, or a name comes twice.
-    """
-    return parse_overrides(typed.split(",") if typed else [], option="--columns", example="caption=text,jpg_0=chosen")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from bench.core.errors import UserError
 from bench.data.sources.base import Source, file_stamp, mapped
 from bench.data.sources.table import TableSource
-from bench.errors import UserError
 
 
 def open_arrow(path: Path, columns: Mapping[str, str]) -> Source | None:

@@ -9,8 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bench.errors import UserError
-from bench.registry import nearest
+from bench.core.errors import UserError, did_you_mean
 
 
 class Source(abc.ABC):
@@ -66,7 +65,7 @@ def mapped(names: Sequence[str], columns: Mapping[str, str], where: Path) -> dic
     """
     for wanted in columns.values():
         if wanted not in names:
-            hint = nearest(wanted, names)
+            hint = did_you_mean(wanted, names)
             raise UserError(f"{where}: column {wanted!r} of --columns is missing; {hint}it has {', '.join(names)}")
     others = {name: name for name in names if name not in columns and name not in columns.values()}
     return {**others, **columns}

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.core.errors import UserError
 from bench.data.sources.base import Source, file_stamp
 from bench.data.sources.jsonl import to_table
 from bench.data.sources.table import TableSource
-from bench.errors import UserError
 
 INDEX = "train.json"
 PATHS = ("image_path", "file_path")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bench.errors import UserError
-from bench.hub import HUB_ID, hub_folder
+from bench.core.errors import UserError
+from bench.core.hub import HUB_ID, hub_folder
 
 SPLIT_OF = re.compile(rf"(?P<name>{HUB_ID.pattern})(:(?P<split>[\w.-]+))?")
 SHARD = re.compile(r"(?P<split>.+?)-\d+-of-(?P<count>\d+)")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from bench.core.errors import UserError
 from bench.data.sources.base import Source, file_stamp, mapped
 from bench.data.sources.table import TableSource
-from bench.errors import UserError
 
 INDEX = "metadata.jsonl"
 

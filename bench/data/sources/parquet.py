@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.core.errors import UserError
 from bench.data.sources.base import Source, file_stamp, image_bytes, mapped
-from bench.errors import UserError
 
 PROVENANCE = b"bench.provenance"
 """Key of the schema's metadata under which the data's provenance is, as JSON."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from bench.core.values import digest
 from bench.data.sources.base import Source, file_stamp, image_bytes
-from bench.protocol import digest
 
 
 class TableSource(Source):

@@ -1,7 +1,7 @@
 """Can be imported, but are no algorithms."""
 
 from bench import PairBatch, PairwiseAlgorithm, StepOutput
-from bench.policy import Policy
+from bench.training.policy import Policy
 
 
 class Stateless(PairwiseAlgorithm):

@@ -1,0 +1,140 @@
+"""What a published beta is in ours: repositories differ by factors that their papers do not mention.
+
+Everywhere the argument of the sigmoid is ``factor * beta * margin``, with a margin of denoising errors.  Ours has the factor 1/2
+and errors that are means over the elements of a latent (`bench.sample_errors`); others have other factors, or sums.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from bench.core.errors import UserError, did_you_mean
+from bench.training.algorithm import ALGORITHMS
+
+FACTOR = 0.5
+"""The factor of beta in this project, with mean errors."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Convention:
+    """How a repository or paper writes the argument of the sigmoid.
+
+    Attributes:
+        source: the repository with its commit, or the equation.
+        factor: what beta is multiplied with, all constants of the code together.
+        reduction: how the squared error of a latent becomes a number.
+        typical: values of beta published with it.
+        note: what else to know.
+        own: the algorithm here whose beta is this one as it is; None for all that share ours.
+    """
+
+    source: str
+    factor: float
+    reduction: Literal["mean", "sum"]
+    typical: str
+    note: str = ""
+    own: str | None = None
+
+    def to_ours(self, beta: float, elements: int | None) -> float:
+        """The beta of this project that gives the same argument.
+
+        Args:
+            beta: a beta under this convention.
+            elements: elements of a latent, C x H x W; asked for by sums alone.
+
+        Raises:
+            UserError: the convention sums, and ``elements`` is not given.
+        """
+        return beta * self.factor / FACTOR * self._elements(elements)
+
+    def _elements(self, elements: int | None) -> int:
+        if self.reduction == "mean":
+            return 1
+        if elements is None:
+            raise UserError(
+                f"{self.source} sums over the elements of a latent: give their number, --elements 16384 for SD 1.5 at "
+                "512x512 (4x64x64) or --elements 65536 for SDXL at 1024x1024 (4x128x128)"
+            )
+        return elements
+
+
+CONVENTIONS: Mapping[str, Convention] = {
+    "bench": Convention("this project", 0.5, "mean", "2000, 5000"),
+    "diffusion-dpo": Convention("SalesforceAIResearch/DiffusionDPO at 5233e759", 0.5, "mean", "2000, 5000"),
+    "dpo-paper": Convention(
+        "Wallace et al. 2023, pseudo-code S9", 1.0, "sum", "-", "written with T folded into beta; the code uses means"
+    ),
+    "dpo-paper-eq46": Convention("Wallace et al. 2023, eq. 46", 0.5, "sum", "-", "the noise-aware derivation"),
+    "diffusers-sd15": Convention(
+        "huggingface/diffusers, train_diffusion_dpo.py at 58eb52c",
+        1.0,
+        "mean",
+        "2500",
+        "the same factor for its hinge; its ipo branch cannot run",
+    ),
+    "diffusers-sdxl": Convention(
+        "huggingface/diffusers, train_diffusion_dpo_sdxl.py at 58eb52c", 0.5, "mean", "5000"
+    ),
+    "npo-sd15": Convention("G-U-N/Diffusion-NPO, DPO-DPO-NPO/train_sd15.py at a14f1db", 1.0, "mean", "500"),
+    "npo-sdxl": Convention("G-U-N/Diffusion-NPO, DPO-DPO-NPO/train_sdxl.py at a14f1db", 0.5, "mean", "2000"),
+    "inpo": Convention("JaydenLyh/InPO at a9cfc4de", 0.5, "mean", "2000, 5000"),
+    "smpo": Convention(
+        "JaydenLyh/SmPO at 8922d54f",
+        5.0,
+        "mean",
+        "2000, 5000",
+        "times 2p - 1 of each pair, which is 0.46 at most: gamma = 10 is part of the factor; our smpo has it as a field, and its beta is SmPO's",
+        own="smpo",
+    ),
+    "sdpo": Convention("AIDC-AI/Diffusion-SDPO at 84fb241, its DPO and DMPO", 0.5, "mean", "2000, 6000"),
+    "dspo": Convention(
+        "huaishengzhu/DSPO at 8b4e09b", 0.5, "mean", "0.001, 5000", "the form for SD1.5 also weights a correction with beta"
+    ),
+    "kto": Convention(
+        "jacklishufan/diffusion-kto at 226bbd02", 1.0, "mean", "1000, 5000", "of one image against the reference, not of a pair"
+    ),
+    "flow-grpo": Convention(
+        "yifan123/flow_grpo at ac4c86e, its flow DPO", 0.5, "mean", "100", "errors of velocities, for flow models"
+    ),
+}  # fmt: skip
+
+
+def sharing_ours() -> list[str]:
+    """Names of the registered ALGORITHMS that take our beta: their formula has it as beta/2, and nothing else in the factor."""
+    apart = {convention.own for convention in CONVENTIONS.values()}
+    usable = [name for name in ALGORITHMS if name not in apart and ALGORITHMS.problem(name) is None]
+    return [name for name in usable if "beta/2" in ALGORITHMS.get(name).info.formula]
+
+
+def find(name: str) -> Convention:
+    """The convention called ``name``.
+
+    Raises:
+        UserError: there is none; the sentence names the did_you_mean and all there are.
+    """
+    if name not in CONVENTIONS:
+        raise UserError(
+            f"unknown convention {name!r}: {did_you_mean(name, CONVENTIONS)}there are {', '.join(CONVENTIONS)}"
+        )
+    return CONVENTIONS[name]
+
+
+def markdown() -> str:
+    """The table of all conventions, as `docs/beta.md` holds it."""
+    lines = ["| convention | source | argument of the sigmoid | errors | published | ours is |", "| :-- " * 6 + "|"]
+    for name, convention in CONVENTIONS.items():
+        times = convention.to_ours(1.0, elements=1)
+        ours = f"{times:g} beta" + (" x elements" if convention.reduction == "sum" else "")
+        source = f"{convention.source} ({convention.note})" if convention.note else convention.source
+        cells = (
+            f"`{name}`",
+            source,
+            f"{convention.factor:g} beta margin",
+            convention.reduction,
+            convention.typical,
+            ours,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

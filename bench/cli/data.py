@@ -1,0 +1,268 @@
+"""``bench data``: check, score, generate and rank preference data."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.data.preferences import Examined, PreferenceData
+    from bench.scoring.metric import Metric
+
+app = typer.Typer(no_args_is_help=True, help="Look at preference data, score it, make it and rank it.")
+
+Data = Annotated[str, typer.Argument(help="Preference data; see --data of: bench run --help")]
+COLUMNS = "The data's own column names, as caption=text,jpg_0=chosen,...; label_0=1 prefers image 0 in every row (label_0=0: image 1)."
+Columns = Annotated[str | None, typer.Option(help=COLUMNS)]
+Output = Annotated[Path, typer.Option(help="Parquet file to write.")]
+Runs = Annotated[Path, typer.Option(help="Folder of all runs; what reading the images found is kept in its cache.")]
+Checkpoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--checkpoint", help="metric=path: a metric's own checkpoint; default: the model's, or the published."
+    ),
+]
+ScoredBy = Annotated[str | None, typer.Option(help="A registered model whose checkpoints of the metrics are used.")]
+
+
+@app.command()
+def check(
+    data: Data,
+    prompts: Annotated[
+        str | None, typer.Option(help="Evaluation prompts to look for among the captions: a set or a file.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A registered model, for its default evaluation prompts.")] = None,
+    columns: Columns = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Show what is in preference data: rows, ties, corrupt and repeated rows, sizes, labels, prompt overlap, digest.
+
+    Exit code 2 for data that every algorithm would refuse; data without labels is fine for some.
+    """
+    from bench.data.check import check_table
+    from bench.models.registry import MODELS
+    from bench.prompts.sets import find_prompts
+
+    default = MODELS.get(model).prompts if model else None
+    typed = prompts or default
+    wanted = find_prompts(typed) if typed else None
+    needed = f"{model} has no default prompts, give --prompts" if model else "give --prompts or --model"
+    examined = _examine(data, columns, runs)
+    Console().print(check_table(examined, wanted, needed))
+    examined.refuse_unusable()
+
+
+@app.command()
+def score(
+    data: Data,
+    metrics: Annotated[str, typer.Option(help="Registered metrics, separated by commas.")],
+    output: Output,
+    labels: Annotated[
+        str | None, typer.Option(help="One of the metrics: write label_0 by its scores; equal scores are ties.")
+    ] = None,
+    model: ScoredBy = None,
+    checkpoints: Checkpoints = None,
+    columns: Columns = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Add columns score_<metric>_0, score_<metric>_1, ... to preference data.
+
+    Ties and undecodable rows are left out.  The same command again continues, or finds everything done.
+    """
+    from bench.cli.options import split_names
+    from bench.data.scores import labels_by_reward, rewards, score_data
+    from bench.data.writing import FOUND, already_made, scored_tables, work_folder, write_data
+
+    names = split_names(metrics)
+    if labels is not None and labels not in names:
+        raise UserError(f"--labels {labels} is none of --metrics {metrics}; add it there")
+    _refuse_input(output, data)
+    examined, pairs = _kept(data, columns, runs)
+    if labels is not None and pairs.width != 2:
+        raise UserError(f"{data} has {pairs.width} images a caption, and labels are for pairs; see: bench data rank")
+    scorers = _scorers(names, model, checkpoints)
+    step: dict[str, Any] = {
+        "command": "data score",
+        "data": pairs.digest,
+        "labels_of_data": pairs.labels_digest,
+        "metrics": {name: scorer.identity() for name, scorer in scorers.items()},
+        "judges": [labels] if labels else [],
+    }
+    if already_made(output, step):
+        _say(f"done: {output}")
+        return
+    scores = {name: score_data(name, scorer, pairs, work_folder(output)) for name, scorer in scorers.items()}
+    voted = None if labels is None else labels_by_reward(rewards(scorers[labels].info, scores[labels]))
+    found = {"rows": len(pairs), "ties_dropped": pairs.report.ties_dropped, "undecodable": pairs.report.undecodable}
+    if voted is not None:
+        found["label_ties"] = int((voted == 0.5).sum())
+        _say(f"{found['label_ties']} of {len(pairs)} pairs have equal scores by {labels}: ties")
+    write_data(
+        output, scored_tables(examined, pairs, scores, voted), [*examined.source.provenance, {**step, FOUND: found}]
+    )
+    _finish(output)
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Option(help="A registered model.  See: bench list")],
+    prompts: Annotated[str, typer.Option(help="Captions: a file or a set of prompts; repeated ones count once.")],
+    count: Annotated[int, typer.Option(min=2, help="Images for each caption.")],
+    output: Output,
+    guidance_scale: Annotated[float | None, typer.Option(help="Guidance of the images.")] = None,
+    sampling_steps: Annotated[int | None, typer.Option(help="Sampling steps of the images.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+) -> None:
+    """Make unlabelled candidates: several images by a model for each caption, as jpg_0, jpg_1, ...
+
+    The same command again continues, or finds everything done.
+    """
+    from bench.core.validation import build
+    from bench.data.candidates import generate_candidates
+    from bench.data.writing import FOUND, already_made, candidate_tables, work_folder, write_data
+    from bench.models.registry import MODELS
+    from bench.prompts.sets import find_prompts
+    from bench.records.protocol import GenerationSettings, prompts_digest
+
+    card = MODELS.get(model)
+    captions = list(dict.fromkeys(find_prompts(prompts)))
+    typed = {"guidance_scale": guidance_scale, "steps": sampling_steps, "seed": seed}
+    changes = {field: value for field, value in typed.items() if value is not None}
+    settings = build(GenerationSettings, {**card.generation.model_dump(), **changes}, "data generate")
+    family = card.family.load(card.source, device=_device())
+    step = {
+        "command": "data generate",
+        "model": model,
+        "weights": family.digest,
+        "prompts": prompts_digest(captions),
+        "count": count,
+        "generation": settings.model_dump(),
+        "judges": [],
+    }
+    if already_made(output, step):
+        _say(f"done: {output}")
+        return
+    data = generate_candidates(family, captions, count, settings, work_folder(output))
+    found = {"captions": len(data), "digest": data.digest}
+    write_data(output, candidate_tables(data, model), [{**step, FOUND: found}])
+    _finish(output)
+
+
+@app.command()
+def rank(
+    data: Data,
+    output: Output,
+    judge: Annotated[
+        str | None, typer.Option(help="For pairwise: the metric that compares two images, in both orders.")
+    ] = None,
+    metrics: Annotated[str | None, typer.Option(help="For pareto: the metrics, separated by commas.")] = None,
+    method: Annotated[str, typer.Option(help="pairwise or pareto.")] = "pairwise",
+    model: ScoredBy = None,
+    checkpoints: Checkpoints = None,
+    columns: Columns = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Turn lists of images into preference pairs.
+
+    pairwise: iterative pairwise ranking, champion against last, comparisons logged beside the output; ties give no pair.
+    pareto: CaPO's pairs, better under every metric, between upper and lower Pareto front, with their calibrated rewards.
+    """
+    from bench.cli.ranking import METHODS
+    from bench.core.errors import did_you_mean
+    from bench.data.scores import rewards, score_data
+    from bench.data.writing import FOUND, already_made, pair_tables, work_folder, write_data
+
+    if method not in METHODS:
+        raise UserError(f"unknown method {method!r}: {did_you_mean(method, METHODS)}there are {', '.join(METHODS)}")
+    names = METHODS[method].metrics(method, {"--judge": judge, "--metrics": metrics})
+    _refuse_input(output, data)
+    examined, lists = _kept(data, columns, runs)
+    if lists.width < 2:
+        raise UserError(f"{data} has one image a caption, and ranking needs two; see: bench data generate")
+    scorers = _scorers(names, model, checkpoints)
+    step: dict[str, Any] = {
+        "command": "data rank",
+        "method": method,
+        "data": lists.digest,
+        "metrics": {name: scorer.identity() for name, scorer in scorers.items()},
+        "judges": names,
+        "note": _leakage(names, model),
+    }
+    if step["note"]:
+        _say(f"note: {step['note']}")
+    if already_made(output, step):
+        _say(f"done: {output}")
+        return
+    scores = {name: score_data(name, scorer, lists, work_folder(output)) for name, scorer in scorers.items()}
+    chosen = METHODS[method].choose(lists, [rewards(scorers[name].info, scores[name]) for name in names], output)
+    pairs = pair_tables(lists.with_scores(**scores, **chosen.scores), chosen.rows, chosen.winners, chosen.losers)
+    found = {"rows": len(lists), **chosen.found}
+    write_data(output, pairs, [*examined.source.provenance, {**step, FOUND: found}])
+    _say(", ".join(f"{name}: {count:,}" for name, count in found.items()))
+    _finish(output)
+
+
+def _leakage(judges: list[str], model: str | None) -> str:
+    """What a reader must know when a judge is also an evaluation metric; empty when it is none."""
+    from bench.models.registry import MODELS
+
+    shared = [name for name in judges if model and name in MODELS.get(model).metrics]
+    if not shared:
+        return ""
+    return f"{', '.join(shared)} also evaluates {model}: after training on these labels its score is no independent evidence"
+
+
+def _examine(data: str, columns: str | None, runs: Path) -> Examined:
+    from bench.cli.options import parse_columns
+    from bench.data.preferences import examine
+    from bench.data.sources import open_source
+    from bench.records.runs import surveys_folder
+
+    return examine(open_source(data, parse_columns(columns)), data, surveys_folder(runs))
+
+
+def _refuse_input(output: Path, data: str) -> None:
+    if output.exists() and output.resolve() == Path(data).resolve():
+        raise UserError(f"--output {output} is the input; give another --output")
+
+
+def _kept(data: str, columns: str | None, runs: Path) -> tuple[Examined, PreferenceData]:
+    from bench.data.preferences import kept_data
+
+    examined = _examine(data, columns, runs)
+    examined.refuse_unusable()
+    return examined, kept_data(examined)
+
+
+def _scorers(names: list[str], model: str | None, checkpoints: list[str] | None) -> dict[str, Metric]:
+    from bench.cli.options import choose_metrics, parse_overrides
+
+    own = parse_overrides(checkpoints or [], option="--checkpoint", example="pickscore=folder")
+    judges = choose_metrics(names, model, own)
+    return {name: judge.load(_device()) for name, judge in judges.items()}
+
+
+def _device() -> Any:
+    import torch
+
+    from bench.core.precision import full_precision
+
+    full_precision()
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _finish(output: Path) -> None:
+    from bench.data.writing import work_folder
+
+    shutil.rmtree(work_folder(output), ignore_errors=True)
+    _say(f"done: {output}")
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)

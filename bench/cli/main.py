@@ -1,0 +1,180 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from bench.cli.data import app as data_app
+from bench.cli.plan import plan, profile
+from bench.cli.run import Runs, eval_, export, run
+from bench.core.errors import UserError
+from bench.core.registry import DISTRIBUTION
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(data_app, name="data")
+app.command()(plan)
+app.command()(profile)
+
+INTERRUPTED = 130
+"""The exit code that typer turns Ctrl-C into."""
+
+
+def _show_version(wanted: bool) -> None:
+    from importlib.metadata import version
+
+    if wanted:
+        Console().print(f"{DISTRIBUTION} {version(DISTRIBUTION)}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def bench(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show name and version, and end.")
+    ] = False,
+) -> None:
+    """Train diffusion alignment algorithms on the same pairs, and judge them under one protocol."""
+
+
+app.command()(run)
+
+
+@app.command()
+def score(
+    images: Annotated[Path, typer.Argument(help="Folder of images; folders in it are searched too.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="One prompt a line, in the order of the images' names; or a CSV, TSV, JSON, JSON-lines or Parquet table with "
+            "the columns file_name and prompt.  Default: a text file beside each image."
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Metrics, separated by commas; default: those of --model.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A registered model whose checkpoints of the metrics are used, for example tiny.")
+    ] = None,
+    checkpoints: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--checkpoint", help="metric=path: a metric's own checkpoint; default: the model's, or the published."
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")] = Path("scores.parquet"),
+) -> None:
+    """Score a folder of images, made by anything, with any metrics.
+
+    The same command again continues, or finds everything done.
+    """
+    from bench.cli.options import choose_metrics, parse_overrides, split_names
+    from bench.scoring.folder import check_output, score_folder
+    from reports.scores import show_scores
+
+    check_output(output)
+    own = parse_overrides(checkpoints or [], option="--checkpoint", example="pickscore=folder")
+    judges = choose_metrics(None if metrics is None else split_names(metrics), model, own)
+    show_scores(score_folder(images, prompts, judges, output), output)
+
+
+app.command("eval")(eval_)
+app.command()(export)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            help="algorithms, metrics, models, prompts or families, or the fields of training (--set) and of images (--image); default: all kinds."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Argument(help="One entry of that kind, with all it states.")] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also citations, formulas, ranges and fields.")
+    ] = False,
+) -> None:
+    """Show algorithms, metrics, models, prompt sets and model families: what they are and who brings them."""
+    from bench.cli.listing import show, show_entry
+
+    if kind is not None and name is not None:
+        show_entry(kind, name)
+    else:
+        show(kind, verbose=verbose)
+
+
+@app.command()
+def report(
+    runs: Runs = Path("runs"),
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="markdown, csv, latex, json or html, instead of the terminal's tables."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File for --format; default: standard output.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Signature of the protocol to show, when there are several.")
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Also what papers have published about the model, in a section apart.")
+    ] = False,
+) -> None:
+    """Compare every run under a folder with the base model: tables with intervals and cost, curves and pictures."""
+    from reports.report import make_report, show_report, write_report
+    from reports.table import with_published
+
+    if format_ is None and output is not None:
+        raise UserError("--output needs --format: markdown, csv, latex, json or html")
+    made = make_report(runs, protocol)
+    if published:
+        made = with_published(made)
+    if format_ is None:
+        show_report(made)
+    else:
+        write_report(made, format_, output)
+
+
+@app.command()
+def beta(
+    value: Annotated[float, typer.Argument(help="A published beta.", min=0)],
+    convention: Annotated[str, typer.Option("--from", help="Whose beta it is.  See docs/beta.md")],
+    elements: Annotated[
+        int | None, typer.Option(help="Elements of a latent, C x H x W; asked for where errors are sums.", min=1)
+    ] = None,
+) -> None:
+    """Turn a published repository's beta into ours, which has the factor 1/2 and mean errors."""
+    from bench.cli.beta import find, sharing_ours
+
+    whose = find(convention)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"beta={whose.to_ours(value, elements):.10g}")
+    console.print(f"for {', '.join(sharing_ours())}")
+    if whose.own is not None:
+        console.print(f"for {whose.own} alone: beta={value:.10g}")
+    console.print(
+        escape(f"{whose.source}: {whose.factor:g} beta margin, {whose.reduction} errors. {whose.note}".rstrip())
+    )
+
+
+def _needed(record: logging.LogRecord) -> bool:
+    return "requires torchvision (not installed)" not in record.getMessage()
+
+
+def main() -> None:
+    """Run the command line: mistakes the user can mend end in one sentence and exit code 2."""
+    # diffusers' pipelines name classes of transformers that need torchvision, of which we use none.
+    logging.getLogger("transformers.utils.import_utils").addFilter(_needed)
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            Console(stderr=True).print("stopped; the same command continues", highlight=False)
+        raise

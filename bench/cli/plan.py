@@ -1,0 +1,109 @@
+"""``bench plan`` and ``bench profile``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from bench.models.find import FoundArchitecture
+    from bench.training.algorithm import Algorithm
+    from bench.training.settings import TrainingSettings
+
+Algo = Annotated[str, typer.Option(help="Algorithms, separated by commas, or all.  See: bench list")]
+Model = Annotated[
+    str,
+    typer.Option(help="A registered model (see: bench list), a diffusers folder, or a hub id; no weights are read."),
+]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="field=value: override a field of the algorithm or of training.")
+]
+
+
+def plan(
+    algo: Algo,
+    model: Model,
+    sets: Sets = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="pairs=N, forwards=N or seconds=N: plan until so much is spent, instead of steps."),
+    ] = None,
+    card: Annotated[
+        str | None, typer.Option(help="One card, for example a100-80gb; also says what to change if it is too small.")
+    ] = None,
+    utilisation: Annotated[
+        float,
+        typer.Option(min=0.01, max=1, help="Share of a card's peak that training reaches; bench profile measures it."),
+    ] = 0.35,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Cards of one kind that share the pairs, each with all weights (DDP, not FSDP).")
+    ] = 1,
+    images: Annotated[int, typer.Option(min=0, help="Evaluation images of one row.")] = 1000,
+) -> None:
+    """Say what runs will cost, before anything is fetched or trained: memory, operations, hours and disk space."""
+    from bench.planning.accelerators import find_accelerators
+    from bench.planning.plan import encoding_cost, make_plan, smaller
+    from bench.planning.show import cards_table, changes_table, encoding_advice, plan_table
+
+    cards, console = find_accelerators(card), Console()
+    found, chosen = _resolve(algo, model, sets, budget)
+    encoding = encoding_cost(found)
+    for name, algorithm, settings in chosen:
+        planned = make_plan(found, encoding, algorithm, settings, processes=processes)
+        console.print(plan_table(f"{name} on {model}", planned, images), "", highlight=False)
+        console.print(cards_table(planned, cards, utilisation, images), "", highlight=False)
+        for title, accelerator in cards.items() if card is not None else ():
+            lacking = planned.lacking(accelerator)
+            if "encoding" in lacking:
+                console.print(encoding_advice(title, planned), "", sep="\n", highlight=False)
+            if "training" in lacking:
+                changed = smaller(found, algorithm, planned)
+                console.print(changes_table(title, accelerator, changed), "", highlight=False)
+
+
+def profile(
+    algo: Algo,
+    model: Model,
+    sets: Sets = None,
+    steps: Annotated[int, typer.Option(min=2, help="Steps that are timed, of at most two micro-batches each.")] = 4,
+    output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+) -> None:
+    """Measure training steps on random weights here: pairs a second, memory, phases, and how near the hardware's limit."""
+    import torch
+    from accelerate import Accelerator
+
+    from bench.core.files import write_json
+    from bench.core.precision import full_precision
+    from bench.planning.profiling import measure
+    from bench.planning.show import profile_table
+    from bench.training.optimizers import OPTIMIZERS
+
+    full_precision()
+    found, chosen = _resolve(algo, model, sets, None)
+    accelerator, figures = Accelerator(cpu=not torch.cuda.is_available()), {}
+    for _, _, settings in chosen:
+        OPTIMIZERS[settings.optimizer].refuse(accelerator.device)
+    for name, algorithm, settings in chosen:
+        measured = measure(found, algorithm, settings, steps, accelerator)
+        figures[name] = dataclasses.asdict(measured)
+        Console().print(profile_table(f"{name} on {model}", measured), "", highlight=False)
+    if output is not None:
+        write_json(output, {"model": model, "algorithms": figures})
+
+
+def _resolve(
+    algo: str, model: str, sets: list[str] | None, budget: str | None
+) -> tuple[FoundArchitecture, list[tuple[str, Algorithm, TrainingSettings]]]:
+    from bench.cli.options import algorithm_names, parse_budget, parse_overrides
+    from bench.experiments.recipes import resolve
+    from bench.models.find import find_architecture
+    from bench.training.algorithm import ALGORITHMS
+
+    overrides = parse_overrides(sets or []) | (parse_budget(budget) if budget else {})
+    found = find_architecture(model)
+    chosen = [(each, *resolve(each, ALGORITHMS.get(each), found.recipe, overrides)) for each in algorithm_names(algo)]
+    return found, chosen

@@ -1,0 +1,34 @@
+"""Two tiers of errors: what the user can mend is one sentence; everything else keeps its traceback."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+
+class UserError(Exception):
+    """Something the user can mend: printed as one sentence that says what to do, without traceback, exit code 2."""
+
+
+def require(module: str, purpose: str, *, extra: str) -> Any:
+    """Import an optional module.
+
+    Raises:
+        UserError: the module is not installed; the sentence holds the pip line.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name != package:
+            raise
+        line = f"pip install 'diffusion-alignment-bench[{extra}]'"
+        raise UserError(f"{purpose} needs the package {package!r}, which is not installed: {line}") from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``did you mean 'x' or 'y'? `` for the closest of ``known``, or nothing when none is close."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(map(repr, close))}? " if close else ""

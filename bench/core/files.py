@@ -1,0 +1,190 @@
+"""Writing that leaves either the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from bench.core.errors import UserError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
+ELSEWHERE = "give another --output or --runs"
+
+
+@contextlib.contextmanager
+def space_checked(target: Path) -> Iterator[None]:
+    """Turn a full disk, quota or file-size limit while writing ``target`` into a `UserError`; what was written before stays."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if _error_number(error) not in FULL:
+            raise
+        raise UserError(
+            f"the disk is full: {target} could not be written; free some space and give the same command again, "
+            "everything before it is kept"
+        ) from error
+
+
+@contextlib.contextmanager
+def write_checked(target: Path) -> Iterator[None]:
+    """As `space_checked`, and turn a place that cannot be written into a `UserError` too."""
+    try:
+        with space_checked(target):
+            yield
+    except (OSError, SafetensorError) as error:
+        number = _error_number(error)
+        if number not in REFUSED:
+            raise
+        raise UserError(f"{target} cannot be written ({os.strerror(number)}); {ELSEWHERE}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with its parents, if it is not there.
+
+    Raises:
+        UserError: it cannot be made, for example because a part of its path is a file.
+    """
+    try:
+        with space_checked(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UserError(f"{folder} is a file, and a folder is needed; {ELSEWHERE}") from error
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); {ELSEWHERE}") from error
+
+
+def _error_number(error: Exception) -> int | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    # safetensors and hf_xet write with Rust, whose errors carry the number in their text only
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found[1]) if found else None
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside ``path`` with ``write(beside)`` and rename it into place."""
+    beside = path.with_name(f".{path.name}.partial")
+    make_folder(path.parent)
+    with write_checked(path):
+        write(beside)
+        _force_to_disk(beside)
+        beside.replace(path)
+
+
+def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a folder beside ``path`` with ``write(beside)`` and rename it into place; an old one goes last."""
+    beside = path.with_name(f".{path.name}.partial")
+    make_folder(path.parent)
+    with write_checked(path):
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        write(beside)
+        for file in (*beside.rglob("*"), beside):
+            _force_to_disk(file)
+        if path.exists():
+            shutil.rmtree(path)
+        beside.replace(path)
+        _force_to_disk(path.parent)
+
+
+def _force_to_disk(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file in one piece."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def write_array(path: Path, value: NDArray[Any]) -> None:
+    """Write an array as ``.npy`` in one piece."""
+
+    def write(beside: Path) -> None:
+        # numpy would add .npy to a name that ends otherwise, but not to a stream's
+        with beside.open("wb") as stream:
+            np.save(stream, value)
+
+    replace_file(path, write)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def append_lines(path: Path, lines: list[str]) -> None:
+    """Append whole lines and force them to disk."""
+    with write_checked(path), path.open("a", encoding="utf-8") as stream:
+        stream.write("".join(line + "\n" for line in lines))
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Records of a JSON-lines file; a last line that a crash cut short is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    # not splitlines, which cuts at rarer ends of lines too, and JSON leaves those as they are
+    return [json.loads(line) for line in whole.split("\n") if line]
+
+
+def keep_lines(path: Path, records: list[dict[str, Any]]) -> None:
+    """Rewrite a JSON-lines file with these records only."""
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold a lock file for this process; the lock ends with the process, however it ends.
+
+    Args:
+        lock: the file, made with its folder; holds the number of the process that has it.
+        doing: end of the sentence ``process 123 already ...``: what the other process does, and what to do about it.
+        wait: wait for another process instead of refusing.
+
+    Raises:
+        UserError: another process has it, or it cannot be written.
+    """
+    make_folder(lock.parent)
+    with write_checked(lock.parent):
+        stream = lock.open("a+")
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            stream.seek(0)
+            owner = stream.read().strip() or "unknown"
+            raise UserError(f"process {owner} already {doing}") from None
+        stream.seek(0)
+        stream.truncate()
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, shortened to 16 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

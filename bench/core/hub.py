@@ -1,0 +1,105 @@
+"""What comes from the Hugging Face hub: downloaded once, then taken from the cache."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from bench.core.errors import UserError
+from bench.core.files import space_checked
+
+VARIANTS = ("*.fp16[.-]*", "*.bf16[.-]*", "*.non_ema.*")
+"""Files with other weights of a network than those that diffusers loads unasked."""
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def hub_folder(
+    repository: str,
+    patterns: Sequence[str],
+    *,
+    kind: Literal["model", "dataset"],
+    complaint: str,
+    ignore: Sequence[str] = (),
+) -> Path:
+    """The local folder with the files of a repository that match some patterns; offline, its cached copy.
+
+    Args:
+        repository: ``owner/name``.
+        patterns: of the files; nothing else is downloaded.
+        kind: of the repository.
+        complaint: how the error begins, for example ``prompts 'x' cannot be had from the hub``.
+        ignore: patterns of files that are left out all the same.
+
+    Raises:
+        UserError: the repository is gated, missing or out of reach, and no whole copy is in the cache; or its download broke
+            off, or found no space.
+    """
+    from huggingface_hub import constants, errors, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        with space_checked(Path(constants.HF_HUB_CACHE)):
+            return Path(
+                snapshot_download(
+                    repository, repo_type=kind, allow_patterns=list(patterns), ignore_patterns=list(ignore) or None
+                )
+            )
+    except GatedRepoError as error:
+        raise UserError(
+            f"{complaint}: {repository} is gated; accept its terms on the hub's page and log in with `hf auth login`"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UserError(
+            f"{complaint}: there is no {kind} {repository} on it, or it is private; check the name, and log in with "
+            "`hf auth login` if it is private"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+        raise UserError(
+            f"{complaint}: {why} and the cache holds no whole copy of {repository}; connect, or give a local copy"
+        ) from error
+    except HfHubHTTPError as error:
+        raise UserError(f"{complaint}: it answers {error.response.status_code}; try again later") from error
+    # The first is that of the library underneath, which other versions have replaced; the last is that of hf_xet.
+    except (errors.HTTPError, OSError, RuntimeError) as error:  # type: ignore[attr-defined]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"{complaint}: the download of {repository} broke off ({reason}); check the connection and that "
+            f"{constants.HF_HUB_CACHE} can be written, then give the same command again"
+        ) from error
+
+
+def hub_model(repository: str, patterns: Sequence[str], *, complaint: str, ignore: Sequence[str] = ()) -> Path:
+    """As `hub_folder` of a model, variants of weights left out, but for a folder that has weights in variants alone.
+
+    Args:
+        repository: ``owner/name``.
+        patterns: of the files; each names the files of one folder.
+        complaint: see `hub_folder`.
+        ignore: see `hub_folder`.
+
+    Raises:
+        UserError: as `hub_folder`.
+    """
+    folder = hub_folder(repository, patterns, kind="model", complaint=complaint, ignore=[*ignore, *VARIANTS])
+    bare = {pattern.rpartition("/")[0] for pattern in patterns if _finds_no_weights(folder, pattern)}
+    if not bare:
+        return folder
+    wanted = [pattern for pattern in patterns if pattern.rpartition("/")[0] in bare]
+    return hub_folder(repository, wanted, kind="model", complaint=complaint, ignore=ignore)
+
+
+def _finds_no_weights(folder: Path, pattern: str) -> bool:
+    place, _, files = pattern.rpartition("/")
+    # Tokenizers and schedulers, which have no config.json, have none in any variant.
+    may_have = place == "" or (folder / place / "config.json").is_file()
+    return files == "*.safetensors" and may_have and not any(folder.glob(pattern))

@@ -1,0 +1,142 @@
+"""One way in for algorithms, metrics and models: entry points, ours and everybody else's alike."""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from bench.core.errors import UserError, did_you_mean
+
+DISTRIBUTION = "diffusion-alignment-bench"
+
+T = TypeVar("T")
+
+
+class Interface(abc.ABC):
+    """What the entries of a registry must be.
+
+    Args:
+        base: their class.
+        states: by name of an attribute that every entry must state, the class of its value.
+    """
+
+    def __init__(self, base: type, **states: type) -> None:
+        self.base, self.states = base, states
+
+    @abc.abstractmethod
+    def complaint(self, entry: object) -> str | None:
+        """The end of the sentence ``X ...`` that says why an entry does not fit; None when it does."""
+
+    def unstated(self, entry: object) -> str | None:
+        """The end of the sentence ``X ...`` about the first attribute that is missing, or is something else."""
+        for attribute, wanted in self.states.items():
+            if not hasattr(entry, attribute):
+                return f"states no {attribute}"
+            if not isinstance(getattr(entry, attribute), wanted):
+                return f"states {attribute} as {getattr(entry, attribute)!r}, not as {public_name(wanted)}"
+        return None
+
+
+class ClassOf(Interface):
+    """A subclass that leaves nothing abstract."""
+
+    def complaint(self, entry: object) -> str | None:
+        if not (isinstance(entry, type) and issubclass(entry, self.base)):
+            return f"is not a subclass of {public_name(self.base)}"
+        undefined = ", ".join(sorted(getattr(entry, "__abstractmethods__", ())))
+        return f"does not define {undefined}" if undefined else self.unstated(entry)
+
+
+class InstanceOf(Interface):
+    """An object of the class."""
+
+    def complaint(self, entry: object) -> str | None:
+        if not isinstance(entry, self.base):
+            return f"is not a {public_name(self.base)}"
+        return self.unstated(entry)
+
+
+def public_name(cls: type) -> str:
+    """What messages call a class: ``bench.Algorithm`` for ours, the plain name for a built-in one."""
+    package = cls.__module__.partition(".")[0]
+    return cls.__name__ if package in ("builtins", "collections") else f"{package}.{cls.__name__}"
+
+
+class Registry(Generic[T]):
+    """Named things of one kind, announced through an entry-point group and imported when first asked for.
+
+    Args:
+        group: the entry-point group, for example ``bench.algorithms``.
+        kind: what one entry is called in messages, for example ``algorithm``.
+        interface: what an entry must be.
+    """
+
+    def __init__(self, group: str, kind: str, interface: Interface) -> None:
+        self.group, self.kind, self.interface = group, kind, interface
+
+    @functools.cached_property
+    def _points(self) -> Mapping[str, list[EntryPoint]]:
+        points: dict[str, list[EntryPoint]] = {}
+        for point in sorted(entry_points(group=self.group), key=lambda point: point.name):
+            others = points.setdefault(point.name, [])
+            if all((point.value, origin(point)) != (other.value, origin(other)) for other in others):
+                others.append(point)
+        return points
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._points)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._points
+
+    def point(self, name: str) -> EntryPoint:
+        """The entry point called ``name``, not imported.
+
+        Raises:
+            UserError: no entry, or two of different distributions, have that name.
+        """
+        points = self._points.get(name)
+        if points is None:
+            hint = did_you_mean(name, self._points)
+            raise UserError(f"unknown {self.kind} {name!r}: {hint}there are {', '.join(self._points) or 'none'}")
+        if len(points) > 1:
+            owners = " and ".join(f"{origin(point)} ({point.value})" for point in points)
+            raise UserError(f"two entries are called {self.kind} {name!r}: {owners}; uninstall one of them")
+        return points[0]
+
+    def candidates(self, name: str) -> list[EntryPoint]:
+        """Every entry point of that name; more than one is a conflict that `point` refuses."""
+        return self._points[name]
+
+    def get(self, name: str) -> T:
+        """The entry called ``name``; whatever its import raises is passed on as it is.
+
+        Raises:
+            UserError: no entry has that name, or two, or the entry is not what one of this kind must be.
+        """
+        point = self.point(name)
+        entry: T = point.load()
+        if complaint := self.interface.complaint(entry):
+            raise UserError(f"{self.kind} {name!r} of {origin(point)} is malformed: {point.attr} {complaint}")
+        return entry
+
+    def problem(self, name: str) -> BaseException | None:
+        """Why the entry cannot be used, or None.  For listings, which show a broken plug-in instead of failing with it."""
+        try:
+            self.get(name)
+        except Exception as error:  # noqa: BLE001 (a plug-in may raise anything; the listing shows it as it is)
+            return error
+        return None
+
+
+def is_ours(point: EntryPoint) -> bool:
+    """Whether this project announced an entry point."""
+    return point.dist is not None and point.dist.name == DISTRIBUTION
+
+
+def origin(point: EntryPoint) -> str:
+    """Distribution and version that announced an entry point, for example ``my-plugin 1.0``."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"

@@ -1,0 +1,98 @@
+"""What an algorithm's `prepare` may use: scorers, their embeddings and fresh candidates, all of them kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.core.errors import UserError
+from bench.core.values import digest
+from bench.data.candidates import generate_candidates
+from bench.data.kept import kept_rows
+from bench.data.preferences import PreferenceData
+from bench.data.scores import rewards, score_data, turned
+from bench.models.family import ModelFamily
+from bench.models.sampling import compares
+from bench.records.protocol import GenerationSettings
+from bench.scoring.metric import EmbeddingMetric, Metric
+
+
+class PrepareContext:
+    """Services for `bench.training.algorithm.Algorithm.prepare`.
+
+    Args:
+        load_metric: gives the scorer of a name, with the checkpoint that the model is judged by.
+        model: the base model.
+        generation: how its images are made.
+        cache: a folder shared by all runs on the same data.
+
+    Attributes:
+        forwards: network forwards of the base model that the prepared data cost, whether they were made now or kept.
+        notes: facts that `prepare` found and a reader of the run needs; written to ``prepared.json``.
+    """
+
+    def __init__(
+        self, load_metric: Callable[[str], Metric], model: ModelFamily, generation: GenerationSettings, cache: Path
+    ) -> None:
+        self._load_metric, self._model, self._generation, self._cache = load_metric, model, generation, cache
+        self.forwards = 0
+        self.notes: dict[str, Any] = {}
+
+    def scores(self, metric: str, data: PreferenceData) -> NDArray[np.float64]:
+        """Scores of all images in the raw unit, turned so that higher is better; float64, (N, K).
+
+        Computed once per data and scorer.
+        """
+        scorer = self._load_metric(metric)
+        return turned(scorer.info, score_data(metric, scorer, data, self._cache))
+
+    def rewards(self, metric: str, data: PreferenceData) -> NDArray[np.float64]:
+        """The same in the unit that tables show, for what depends on how large a difference of 1 is; float64, (N, K)."""
+        scorer = self._load_metric(metric)
+        return rewards(scorer.info, score_data(metric, scorer, data, self._cache))
+
+    def features(self, metric: str, data: PreferenceData) -> NDArray[np.float32]:
+        """Embeddings by a CLIP scorer of each row's caption and images, captions first; float32, (N, 1 + K, D), length 1.
+
+        Computed once per data and scorer, memory-mapped and read-only.
+
+        Raises:
+            UserError: the metric has no embeddings.
+        """
+        scorer = self._load_metric(metric)
+        if not isinstance(scorer, EmbeddingMetric):
+            raise UserError(f"metric {metric!r} has no embeddings; choose a CLIP scorer such as pickscore or clip")
+        width = data.width
+
+        def embed(rows: slice) -> NDArray[np.float32]:
+            images = [data.image(row, side) for row in range(rows.start, rows.stop) for side in range(width)]
+            pictures = scorer.embed_images(images).numpy()
+            texts = scorer.embed_texts(data.captions[rows]).numpy()
+            return np.concatenate([texts[:, None], pictures.reshape(len(texts), width, -1)], axis=1)
+
+        path = self._cache / f"features-{digest([data.digest, metric, scorer.identity()])}.npy"
+        return kept_rows(path, f"{metric}'s embeddings of {data.report.source}", len(data), embed)
+
+    def lists(self, data: PreferenceData, captions: int, count: int) -> PreferenceData:
+        """Lists of images: the data itself if it has more than two a caption, else images that the base model makes.
+
+        Args:
+            data: lists, or pairs whose captions are used.
+            captions: most captions that images are made for.
+            count: images by the base model for each of them; made once per captions, count and settings.
+        """
+        if data.width > 2:
+            return data
+        return self._candidates(list(dict.fromkeys(data.captions))[:captions], count)
+
+    def _candidates(self, captions: Sequence[str], count: int) -> PreferenceData:
+        slots = 2 if compares(self._model, self._generation) else 1
+        self.forwards += len(captions) * count * self._generation.steps * slots
+        return self._generate(captions, count)
+
+    def _generate(self, captions: Sequence[str], count: int) -> PreferenceData:
+        return generate_candidates(self._model, captions, count, self._generation, self._cache / "candidates")

@@ -1,0 +1,46 @@
+"""Scores of preference data by registered metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.core.values import digest
+from bench.data.kept import kept_rows
+from bench.data.preferences import PreferenceData
+from bench.records.scores import MetricInfo
+from bench.scoring.metric import Metric, checked_scores
+
+
+def score_data(name: str, scorer: Metric, data: PreferenceData, folder: Path) -> NDArray[np.float64]:
+    """Raw scores of all images; float64, (N, K).  Kept in ``folder``, from where an interrupted call goes on.
+
+    Raises:
+        UserError: the scorer returns scores that are not finite, or too few.
+    """
+    bound, width = scorer.for_prompts(data.captions), data.width
+
+    def score(rows: slice) -> NDArray[np.float64]:
+        images = [data.image(row, side) for row in range(rows.start, rows.stop) for side in range(width)]
+        captions = [caption for caption in data.captions[rows] for _ in range(width)]
+        return np.asarray(checked_scores(name, bound.score(images, captions), len(images))).reshape(-1, width)
+
+    path = folder / f"scores-{digest([data.digest, name, bound.identity()])}.npy"
+    return np.array(kept_rows(path, f"{name} of {data.report.source}", len(data), score))
+
+
+def turned(info: MetricInfo, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Raw scores of a metric, their sign turned where lower is better; of any shape."""
+    return scores if info.higher_is_better else -scores
+
+
+def rewards(info: MetricInfo, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Raw scores of a metric in the unit that tables show, turned so that higher is better; of any shape."""
+    return info.display_factor * turned(info, scores)
+
+
+def labels_by_reward(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``label_0`` by rewards of pairs, (N, 2) to (N,): 1, 0, or 0.5 for equal rewards."""
+    return 0.5 + 0.5 * np.sign(values[:, 0] - values[:, 1])

@@ -1,0 +1,73 @@
+"""Which weights stand in which slot of guidance, and how strong it is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from bench.evaluation.weights import Weights
+from bench.models.family import ModelFamily
+from bench.models.guidance import ALPHA, BETA, Networks, pair
+from bench.records.protocol import Protocol, Variant
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slots:
+    """One way to make images.
+
+    Attributes:
+        positive: the weights that see the prompt.
+        guidance_scale: of classifier-free guidance.
+        negative: the weights that see the negative prompt, merged with alpha and beta; None is the positive ones.
+        alpha: share of the positive weights' offset in the negative slot.
+        beta: share of the negative weights' offset in the negative slot.
+    """
+
+    positive: Weights
+    guidance_scale: float
+    negative: Weights | None = None
+    alpha: float = ALPHA
+    beta: float = BETA
+
+    def variant(self, protocol: Protocol) -> Variant | None:
+        """How this departs from the protocol's own sampling of the positive weights; None if it does not."""
+        if self.negative is None and self.guidance_scale == protocol.generation.guidance_scale:
+            return None
+        return Variant(
+            positive=self.positive.record,
+            negative=None if self.negative is None else self.negative.record,
+            alpha=self.alpha,
+            beta=self.beta,
+            guidance_scale=self.guidance_scale,
+        )
+
+    def networks(self, model: ModelFamily) -> Networks:
+        """The denoisers."""
+        positive = self.positive.network(model)
+        if self.negative is None:
+            return Networks.single(positive)
+        return pair(model.network, positive, self.negative.network(model), alpha=self.alpha, beta=self.beta)
+
+    @property
+    def title(self) -> str:
+        """What the progress display calls the images."""
+        slots = [self.positive, *([self.negative] if self.negative else [])]
+        names = [
+            record.title if record.seed is None else f"{record.title} seed {record.seed}"
+            for record in (weights.record for weights in slots)
+        ]
+        return f"{' + '.join(names)}, guidance {self.guidance_scale:g}"
+
+    @property
+    def owner(self) -> Weights:
+        """The weights that the images are a result of: the positive ones, but a negative run's where the base is positive."""
+        if self.negative is not None and self.negative.offsets is not None and self.positive.folder is None:
+            return self.negative
+        return self.positive
+
+
+def own_slots(weights: Weights, base: Weights, guidance_scale: float) -> Slots:
+    """How weights are judged when nothing else is asked for: a negative run's by the base model, with them as its negative."""
+    if weights.offsets is None:
+        return Slots(weights, guidance_scale)
+    alpha, beta = weights.offsets
+    return Slots(base, guidance_scale, weights, alpha, beta)

@@ -1,0 +1,143 @@
+"""Weights to be judged: the base model's, a finished run's, or a folder's that others released."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bench.core.errors import UserError, did_you_mean
+from bench.models.checkpoints.compatibility import check_fits, loaded_files
+from bench.models.checkpoints.component import files_digest
+from bench.models.checkpoints.released import COMPONENTS, check_process, find_released
+from bench.models.family import ModelFamily
+from bench.records.protocol import WeightsRecord
+from bench.records.runs import BASE, RELEASED, RunFolder, base_folder, find_runs
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Weights:
+    """Weights that can stand in a slot of guidance.
+
+    Attributes:
+        record: what the records of evaluations say of them.
+        run: the folder that their evaluations belong to, whether it exists yet or not.
+        config: the configuration of that folder.
+        folder: where they are, or their file, as `ModelFamily.load_trained` reads them; None is the base model's own.
+    """
+
+    record: WeightsRecord
+    run: RunFolder
+    config: Mapping[str, Any]
+    folder: Path | None
+
+    @property
+    def offsets(self) -> tuple[float, float] | None:
+        """Alpha and beta of a run that trained a negative; None for all other weights."""
+        negative = self.config["resolved"].get("negative")
+        return None if negative is None else (negative["alpha"], negative["beta"])
+
+    def network(self, model: ModelFamily) -> nn.Module:
+        """The denoiser; the base model's own is not copied."""
+        return model.network if self.folder is None else model.load_trained(self.folder)
+
+
+def base_weights(runs: Path, model: str, title: str, digest: str) -> Weights:
+    """The base model's own weights."""
+    config = {"model": model, "algorithm": BASE, "title": title, "resolved": {}}
+    return Weights(WeightsRecord(title=title, source=BASE, digest=digest), base_folder(runs, model), config, None)
+
+
+def run_weights(runs: Path, run: RunFolder) -> Weights:
+    """The weights of a run that has finished training."""
+    config = run.config()
+    record = WeightsRecord(
+        title=run.title,
+        source=run.folder.resolve().relative_to(runs.resolve()).as_posix(),
+        digest=files_digest(loaded_files(run.weights)),
+        seed=config["seed"],
+        trained_on=tuple(config["trained_on"]),
+    )
+    return Weights(record, run, config, run.weights)
+
+
+def released_weights(runs: Path, model: str, typed: str, name: str | None, base: ModelFamily) -> Weights:
+    """Weights that others released: a diffusers denoiser, the denoiser of a pipeline, or adapters of it.
+
+    Args:
+        typed: a folder, a safetensors file or a hub id.
+        name: what tables call them; None is the name of the folder, file or repository.
+        base: the base model.
+
+    Raises:
+        UserError: no such weights, none in safetensors, or weights of another architecture or for another forward process.
+    """
+    place = find_released(typed)
+    check_fits(place, base.network, model)
+    check_process(place, typed, base, model)
+    title = name or (_place_name(place) if Path(typed).exists() else typed.rpartition("/")[2])
+    record = WeightsRecord(title=title, source=typed, digest=files_digest(loaded_files(place)))
+    config = {
+        "model": model, "algorithm": RELEASED, "title": title, "name": title, "source": typed,
+        "resolved": {"weights": record.digest},
+    }  # fmt: skip
+    return Weights(record, RunFolder(runs / model / RELEASED / title), config, place)
+
+
+def find_run(runs: Path, model: str, base: Weights, typed: str) -> Weights:
+    """A finished run, or the base model, by its folder: absolute, or relative to ``runs`` or to where we are.
+
+    Raises:
+        UserError: there is no such run, it is not finished, or it is not on this model.
+    """
+    folder = next((folder for folder in (runs / typed, Path(typed)) if is_run(folder)), None)
+    if folder is None:
+        known = [run.folder.relative_to(runs).as_posix() for run in find_runs(runs)]
+        raise UserError(
+            f"there is no run {typed!r} under {runs}: {did_you_mean(typed, known)}give the folder of a finished run, "
+            f"for example {model}/dpo/recipe/seed-0"
+        )
+    run = RunFolder(folder)
+    config = run.config()
+    if config["model"] != model:
+        raise UserError(f"{folder} is a run on the model {config['model']!r}; give a run on {model!r}")
+    if config["algorithm"] == BASE:
+        return base
+    if config["algorithm"] == RELEASED:
+        raise UserError(
+            f"{folder} holds evaluations of released weights; give the weights themselves: {config['source']}"
+        )
+    if not run.done:
+        training = config["resolved"]["training"]
+        total = f"a budget of {training['budget']}" if training.get("budget") else training["steps"]
+        raise UserError(
+            f"{folder} has not finished training (step {len(run.steps())} of {total}); give its `bench run` command again"
+        )
+    if config.get("base_weights", config["resolved"]["init"]) != base.record.digest:
+        raise UserError(
+            f"{folder} was trained from weights {config['resolved']['init']}, but {model!r} has {base.record.digest}; "
+            "train it again"
+        )
+    return run_weights(runs, run)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run; a diffusers component has a ``config.json`` too."""
+    path = folder / "config.json"
+    # as text: a damaged one is a run's too, and named when it is read
+    return path.is_file() and '"schema"' in path.read_text(encoding="utf-8", errors="replace")
+
+
+def _place_name(place: Path) -> str:
+    """The last part of a path that says whose weights they are; of a run's weights, algorithm, name and seed."""
+    path = place.resolve()
+    run = next((RunFolder(folder) for folder in list(path.parents)[:2] if is_run(folder)), None)
+    if run is not None:
+        config = run.config()
+        return f"{config['algorithm']}-{config['name']}-seed-{config['seed']}"
+    if path.is_file():
+        return path.stem
+    return path.parent.name if path.name in COMPONENTS else path.name

@@ -1,0 +1,28 @@
+"""An algorithm with its settings: a row of a report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from bench.training.algorithm import Algorithm
+from bench.training.settings import TrainingSettings
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Method:
+    """An algorithm with its settings: a row of a report.
+
+    Attributes:
+        name: the algorithm's registered name.
+        algorithm: it.
+        settings: how it trains.
+        label: name of this configuration, part of the path.
+        changed: what was typed to change the recipe, by field.
+    """
+
+    name: str
+    algorithm: Algorithm
+    settings: TrainingSettings
+    label: str
+    changed: Mapping[str, str]

@@ -1,0 +1,54 @@
+"""Sentences for who starts a run: what is allowed, and what they would want to know before it costs hours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bench.experiments.experiment import Experiment
+from bench.experiments.method import Method
+from bench.experiments.recipes import recipe_of, without_recipe
+from bench.training.algorithm import ALGORITHMS
+from bench.training.settings import TrainingSettings
+
+
+def expected_steps(settings: TrainingSettings) -> float | None:
+    """How many steps training takes; None where a budget leaves it open."""
+    if settings.budget is None:
+        return settings.steps
+    return settings.budget.amount / settings.batch if settings.budget.unit == "pairs" else None
+
+
+def notes_on_prompts(experiment: Experiment) -> Iterator[str]:
+    """Notes on what images will be made for."""
+    if experiment.repeated_prompts:
+        given = len(experiment.prompts) + experiment.repeated_prompts
+        yield (
+            f"{experiment.repeated_prompts} of {given} evaluation prompts are repeats and are left out: "
+            "their images would be the same, and no evidence of their own"
+        )
+
+
+def notes_on_training(experiment: Experiment, methods: Sequence[Method]) -> Iterator[str]:
+    """Notes on what will be trained, and on what."""
+    if seen := experiment.prompts_in_training:
+        yield f"{seen} of {len(experiment.prompts)} evaluation prompts are captions of the training data"
+    for method in methods:
+        algorithm, settings = ALGORITHMS.get(method.name), method.settings
+        if without := without_recipe(method.name, algorithm, experiment.recipe, settings):
+            yield without
+        for_all_weights = recipe_of(algorithm, experiment.recipe).training.get("weights", "full") == "full"
+        if settings.weights == "lora" and for_all_weights and "learning_rate" not in method.changed:
+            yield (
+                f"{method.name} trains adapters at a learning rate of {settings.learning_rate:g}, which its recipe has for all "
+                "weights; adapters usually want a larger one: --set learning_rate=..."
+            )
+        if (steps := expected_steps(settings)) is not None and 2 * settings.warmup > steps:
+            yield (
+                f"{method.name} warms up for {settings.warmup} of its {steps:,.0f} steps and reaches its learning rate late or never: "
+                "--set warmup=..."
+            )
+        if settings.batch > len(experiment.data):
+            yield (
+                f"a batch of {settings.batch} pairs for {method.name} is more than the {len(experiment.data)} there are: "
+                "one step sees pairs several times"
+            )

@@ -1,0 +1,70 @@
+"""From what was typed to typed settings: recipes, overrides, and refusals by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench.core.errors import UserError, did_you_mean
+from bench.core.validation import build
+from bench.core.values import digest
+from bench.training.algorithm import RECIPE, Algorithm, Recipe
+from bench.training.settings import TrainingSettings
+
+
+def recipe_of(algorithm: type[Algorithm], model: str) -> Recipe:
+    """The algorithm's recipe for a model; without one, an empty recipe that leaves all fields at their defaults."""
+    return algorithm.recipes.get(model, Recipe(source="the fields' defaults", name="defaults"))
+
+
+def resolve(
+    name: str, algorithm: type[Algorithm], model: str, overrides: Mapping[str, str]
+) -> tuple[Algorithm, TrainingSettings]:
+    """The algorithm's recipe for a model, with overrides; without a recipe, the fields' defaults.
+
+    Raises:
+        UserError: an unknown field (with the did_you_mean names) or a value that is not allowed.
+    """
+    recipe = recipe_of(algorithm, model)
+    fields, training = set(algorithm.model_fields), set(TrainingSettings.model_fields)
+    for field in (typed.partition(".")[0] for typed in overrides):
+        if field not in fields | training:
+            known = sorted(fields | training)
+            raise UserError(
+                f"{name} has no field {field!r}: {did_you_mean(field, known)}there are {', '.join(known)} "
+                "(--set is for every algorithm of the command)"
+            )
+    if "steps" in overrides and any(typed.startswith("budget.") for typed in overrides):
+        raise UserError("--set steps and --budget both say when training ends; give one of them")
+    mine, runs = dict(recipe.algorithm), dict(recipe.training)
+    for typed, value in overrides.items():
+        field, dot, part = typed.partition(".")
+        target: dict[str, Any] = mine if field in fields else runs
+        whole = target.get(field)
+        target[field] = {**(whole if isinstance(whole, Mapping) else {}), part: value} if dot else value
+    return build(algorithm, mine, name), build(TrainingSettings, runs, name)
+
+
+def without_recipe(name: str, algorithm: type[Algorithm], model: str, settings: TrainingSettings) -> str | None:
+    """A sentence for who runs an algorithm on a model that it has no tried recipe for; None where it has one."""
+    recipe = recipe_of(algorithm, model)
+    if recipe.name == RECIPE:
+        return None
+    if model in algorithm.recipes:
+        return f"{name} has no tried recipe for {model}: {recipe.source}"
+    have = ", ".join(algorithm.recipes) or "no model"
+    return (
+        f"{name} has no recipe for {model} (it has for {have}): fields that --set does not give have their defaults, "
+        f"here {settings.steps} steps of {settings.batch} pairs at a learning rate of {settings.learning_rate:g}"
+    )
+
+
+def run_name(overrides: Mapping[str, str], recipe: Recipe, **given: str) -> str:
+    """The recipe's name, or a short hash of what was changed in it and changes what comes out.
+
+    Args:
+        given: digests of data or weights that were given instead of the model's own; they add a short hash.
+    """
+    changed = {field: value for field, value in overrides.items() if field not in TrainingSettings.execution_fields()}
+    name = f"set-{digest(changed)[:8]}" if changed else recipe.name
+    return f"{name}-{digest(given)[:8]}" if given else name

@@ -1,0 +1,178 @@
+"""Whether weights on disk fit a denoiser: read from the headers of the files, before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from bench.core.errors import UserError
+from bench.models.checkpoints.component import component_weights
+from bench.models.checkpoints.original_names import original_names
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+DENOISERS = ("unet.", "transformer.")
+"""How a pipeline begins the names of its denoiser's adapters."""
+
+ORIGINAL = "model.diffusion_model."
+"""How a checkpoint of a whole model begins the names of its denoiser where it is no diffusers folder."""
+
+SHARED = "lora_unet_"
+"""How the layout that user interfaces share, kohya's, begins the names of a UNet's layers; dots are underscores in it.
+
+The layers have diffusers' names, or those of the UNet's original code.
+"""
+
+SHARED_FACTORS = {"lora_down.weight": "lora_A.weight", "lora_up.weight": "lora_B.weight"}
+ALPHA = ".alpha"
+
+FACTORS = {".lora_A.weight": 1, ".lora_B.weight": 0}
+"""The two factors of an adapter, each with the axis that it shares with the weight it changes."""
+
+
+def check_fits(place: Path, network: nn.Module, model: str) -> None:
+    """Check that a file or folder holds all weights of ``network``, or adapters of it.
+
+    Args:
+        place: a safetensors file, or a folder of them.
+        network: the base model's denoiser.
+        model: its name, for messages.
+
+    Raises:
+        UserError: a weight is missing, left over, or of another shape.
+    """
+    found = header_shapes(place)
+    here = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    if holds_adapters(found):
+        _check_adapters(place, found, adapter_names(found, network), here, model)
+    else:
+        _check_full(place, found, here, model)
+
+
+def holds_adapters(names: Iterable[str]) -> bool:
+    """Whether some of the names are those of adapters, in any program's layout."""
+    return any("lora" in name for name in names)
+
+
+def adapter_names(names: Iterable[str], network: nn.Module) -> dict[str, str]:
+    """Names of adapters in diffusers' layout without the denoiser in front, by the names in the file.
+
+    They are ``<layer>.lora_A.weight``, ``<layer>.lora_B.weight`` and ``<layer>.alpha``; a name of neither layout stays as it is.
+    """
+    layers = _shared_layers(network)
+    return {name: _plain(name, layers) for name in names}
+
+
+def _shared_layers(network: nn.Module) -> dict[str, str]:
+    """Diffusers' names of a network's layers, by every name that the shared layout has for them."""
+    layers = [name for name, _ in network.named_modules()]
+    depth = getattr(getattr(network, "config", None), "layers_per_block", None)
+    original = original_names(set(layers), depth) if isinstance(depth, int) else {}
+    known = [*((layer, layer) for layer in layers), *original.items()]
+    return {f"{SHARED}{name.replace('.', '_')}": layer for layer, name in known}
+
+
+def _plain(name: str, layers: Mapping[str, str]) -> str:
+    layer, _, rest = name.partition(".")
+    if layer in layers:
+        return f"{layers[layer]}.{SHARED_FACTORS.get(rest, rest)}"
+    return without_denoiser(name)
+
+
+def without_denoiser(name: str) -> str:
+    """A name of a pipeline's adapters without the denoiser in front."""
+    for denoiser in DENOISERS:
+        name = name.removeprefix(denoiser)
+    return name
+
+
+def loaded_files(place: Path) -> list[Path]:
+    """The safetensors files that `ModelFamily.load_trained` reads of a place.
+
+    Args:
+        place: a file, the folder of a diffusers network, or a folder with one file, whatever its name.
+
+    Raises:
+        UserError: they are not all there, or the folder holds none or several of which one must be chosen.
+    """
+    if place.is_file():
+        return [place]
+    if (place / "config.json").exists():
+        return list(component_weights(place).files)
+    files = sorted(place.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{place} holds no safetensors weights; give a folder that does")
+    if len(files) > 1:
+        raise UserError(
+            f"{place} holds {len(files)} safetensors files; give one of them by its path: {' or '.join(map(str, files))}"
+        )
+    return files
+
+
+def header_shapes(place: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that are loaded of a place, by name.
+
+    Raises:
+        UserError: as `loaded_files`, or a file is damaged.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in loaded_files(place):
+        try:
+            with safe_open(path, framework="pt") as file:
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise UserError(f"{path} cannot be read ({error}); fetch it again") from error
+    return shapes
+
+
+def _check_full(folder: Path, found: Shapes, here: Shapes, model: str) -> None:
+    if any(name.startswith(ORIGINAL) for name in found):
+        raise UserError(
+            f"{folder} is a checkpoint in the original layout; turn it into a folder with diffusers first: "
+            "from_single_file(FILE), then save_pretrained(FOLDER)"
+        )
+    for name in sorted({*found, *here}):
+        if found.get(name) != here.get(name):
+            raise UserError(
+                f"{folder} holds another architecture than {model!r}: {name} is {_shape(found.get(name))} there and "
+                f"{_shape(here.get(name))} here; give weights of the same kind of model"
+            )
+
+
+def _check_adapters(folder: Path, found: Shapes, plainly: Mapping[str, str], here: Shapes, model: str) -> None:
+    if len(set(plainly.values())) < len(plainly):
+        raise UserError(f"{folder} holds adapters of one layer under several names; fetch another copy of it")
+    ranks: dict[str, dict[str, int]] = {}
+    for name, shape in sorted(found.items()):
+        plain = plainly[name]
+        if plain.endswith(ALPHA) and math.prod(shape) == 1 and f"{plain.removesuffix(ALPHA)}.weight" in here:
+            continue
+        factor = next((ending for ending in FACTORS if plain.endswith(ending)), None)
+        changed = None if factor is None else here.get(f"{plain.removesuffix(factor)}.weight")
+        if factor is None or changed is None or not _shares_axis(factor, shape, changed):
+            raise UserError(
+                f"{folder}: {name} {_shape(shape)} is no adapter of the denoiser of {model!r}; give a LoRA for this kind of "
+                "model, for its denoiser alone, in the layout of diffusers' save_lora_weights or, of a UNet, in kohya's"
+            )
+        ranks.setdefault(plain.removesuffix(factor), {})[factor] = shape[1 - FACTORS[factor]]
+    for layer, by_factor in ranks.items():
+        if len(by_factor) < len(FACTORS) or len(set(by_factor.values())) > 1:
+            stated = " and ".join(
+                f"{factor.removesuffix('.weight')[1:]} of rank {rank}" for factor, rank in by_factor.items()
+            )
+            raise UserError(
+                f"{folder}: the adapter of {layer} has {stated}, and needs two factors of one rank; fetch it again"
+            )
+
+
+def _shares_axis(factor: str, shape: tuple[int, ...], changed: tuple[int, ...]) -> bool:
+    """Whether a factor of an adapter has the axes of the weight that it changes, and fits it along the one they share."""
+    return len(shape) == len(changed) and shape[FACTORS[factor]] == changed[FACTORS[factor]]
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else "x".join(map(str, shape)) or "a number"

@@ -1,0 +1,104 @@
+"""Where weights are that others released: a file, a folder, or a repository of the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.core.errors import UserError
+from bench.core.hub import HUB_ID, hub_model
+from bench.models.checkpoints.compatibility import loaded_files
+from bench.models.checkpoints.component import PICKLED
+from bench.models.checkpoints.pipeline_folder import INDEX, SCHEDULER, load_scheduler_config
+from bench.models.family import ModelFamily
+from bench.models.forward_process import FlowProcess, Process
+
+COMPONENTS = ("unet", "transformer")
+"""Where a diffusers pipeline keeps its denoiser."""
+
+WANTED = "a safetensors file, the folder of a diffusers unet or transformer, of a pipeline, or of a LoRA, or a hub id"
+
+
+def find_released(typed: str) -> Path:
+    """The safetensors file, or the folder that holds the denoiser or its adapters; of a hub id, downloaded once.
+
+    Raises:
+        UserError: there is nothing, or it is not all there, or it is pickled, or one of several files must be chosen.
+    """
+    path = Path(typed)
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise UserError(f"{path} is no safetensors file, and others can run code when they are loaded; convert it")
+        return path
+    folder = path if path.is_dir() else _download(typed)
+    places = [*(folder / component for component in COMPONENTS), folder]
+    place = next((place for place in places if any(place.glob("*.safetensors"))), None)
+    if place is None:
+        pickled = sorted(file.name for each in places for pattern in PICKLED for file in each.glob(pattern))
+        why = (
+            f", only pickled ones ({pickled[0]}), which can run code when they are loaded: convert them"
+            if pickled
+            else ""
+        )
+        raise UserError(f"{typed} holds no safetensors weights{why}; give {WANTED}")
+    loaded_files(place)
+    return place
+
+
+def check_process(place: Path, typed: str, base: ModelFamily, model: str) -> None:
+    """Check that the denoiser of a pipeline was trained for the forward process under which it will be sampled.
+
+    Args:
+        place: as `find_released` gives it; outside a pipeline nothing says what it was trained for.
+        typed: what was asked for, for messages.
+        base: the model under whose process it will be sampled.
+        model: its name, for messages.
+
+    Raises:
+        UserError: the pipeline's scheduler describes another process, or none that is known here.
+    """
+    scheduler = place.parent / "scheduler"
+    if place.name not in COMPONENTS or not (scheduler / SCHEDULER).is_file():
+        return
+    try:
+        theirs = base.process_of(load_scheduler_config(scheduler))
+    except UserError as error:
+        raise UserError(f"{typed}: {error}") from error
+    if different := _difference(theirs, base.process):
+        raise UserError(
+            f"{typed} was trained for another forward process than {model!r}, which would misread its predictions: its "
+            f"pipeline has {different}; judge that pipeline as a model of its own, with --model"
+        )
+
+
+def _difference(theirs: Process, ours: Process) -> str | None:
+    if theirs.prediction_type != ours.prediction_type:
+        return f"the prediction type {theirs.prediction_type}, not {ours.prediction_type}"
+    if theirs.train_timesteps != ours.train_timesteps:
+        return f"{theirs.train_timesteps} training timesteps, not {ours.train_timesteps}"
+    if isinstance(ours, FlowProcess):
+        return None  # its networks are told how much noise there is, whatever the schedule
+    same = torch.allclose(_schedule(theirs), _schedule(ours), rtol=0, atol=1e-6)
+    return None if same else "another noise schedule"
+
+
+def _schedule(process: Process) -> Tensor:
+    """Signal and sigma at all training times; float64, (2, T)."""
+    times = torch.arange(process.train_timesteps)
+    like = torch.zeros(len(times), dtype=torch.float64)
+    return torch.stack([process.signal(times, like), process.sigma(times, like)])
+
+
+def _download(typed: str) -> Path:
+    """The denoiser of a repository with a whole pipeline, and of any other what lies at its top."""
+    if not HUB_ID.fullmatch(typed):
+        raise UserError(f"weights {typed!r} do not exist; give {WANTED}")
+    complaint = f"weights {typed!r} are neither here nor can they be had from the hub"
+    parts = [f"{component}/*.{ending}" for component in COMPONENTS for ending in ("safetensors", "json")]
+    folder = hub_model(typed, [INDEX, f"scheduler/{SCHEDULER}", *parts], complaint=complaint)
+    if any((folder / component).is_dir() for component in COMPONENTS):
+        return folder
+    top = ["*.safetensors", "*.json"]
+    return hub_model(typed, top, complaint=complaint, ignore=["*/*"])

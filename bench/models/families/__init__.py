@@ -1,0 +1,1 @@
+"""One file for each diffusers pipeline class that can be trained and sampled."""

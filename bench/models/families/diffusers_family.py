@@ -1,0 +1,220 @@
+"""What the families of diffusers pipelines share: lazy components, latents of an autoencoder, weights on disk."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench.core.chunks import images_per_chunk
+from bench.core.errors import UserError
+from bench.core.values import digest
+from bench.models.checkpoints.adapters import load_adapters, read_tensors, save_adapters
+from bench.models.checkpoints.blueprint import Blueprint
+from bench.models.checkpoints.compatibility import header_shapes, holds_adapters, loaded_files
+from bench.models.checkpoints.pipeline_folder import PipelineFolder, check_finite, load_weights
+from bench.models.family import ModelFamily
+from bench.models.forward_process import Process, build_process
+
+
+class DiffusersFamily(ModelFamily):
+    """A model in the layout of one diffusers pipeline class.
+
+    Attributes:
+        pipeline_class: name of that class.
+        network_name: the component that is trained, ``unet`` or ``transformer``.
+        encoder_names: the text encoders; each has a tokenizer of the same number.
+        patch: side of the squares of latents that the denoiser takes images_per_chunk.
+    """
+
+    pipeline_class: ClassVar[str]
+    network_name: ClassVar[str]
+    encoder_names: ClassVar[Sequence[str]]
+    patch: ClassVar[int] = 1
+
+    def __init__(self, folder: PipelineFolder, device: torch.device) -> None:
+        self._folder, self._device = folder, device
+
+    @classmethod
+    def load(cls, source: str, *, device: torch.device) -> Self:
+        return cls(PipelineFolder(source, cls.pipeline_class, cls._parts()), device)
+
+    @classmethod
+    def unweighted(cls, source: str, *, device: torch.device) -> Self:
+        return cls(Blueprint(source, cls.pipeline_class, cls._parts()), device)
+
+    @classmethod
+    def _parts(cls) -> list[str]:
+        tokenizers = [tokenizer_name(name) for name in cls.encoder_names]
+        return ["scheduler", "vae", cls.network_name, *cls.encoder_names, *tokenizers]
+
+    @property
+    def encoders(self) -> dict[str, nn.Module]:
+        return {"vae": self._vae, **{name: encoder for name, (_, encoder) in self._encoders.items()}}
+
+    @functools.cached_property
+    def network(self) -> nn.Module:
+        return arranged(self._folder.load_model(self.network_name, self._device))
+
+    @functools.cached_property
+    def network_config(self) -> Mapping[str, Any]:
+        """The denoiser's configuration."""
+        return self._folder.config(self.network_name)
+
+    @functools.cached_property
+    def process(self) -> Process:
+        return self.process_of(self.scheduler_config)
+
+    def process_of(self, scheduler: Mapping[str, Any]) -> Process:
+        return build_process(scheduler, self._tokens(self.latent_shape(self.resolution, self.resolution)))
+
+    @functools.cached_property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        return dict(self._folder.load_part("scheduler").config)
+
+    @property
+    def digest(self) -> str:
+        return self._folder.digest(self.network_name)
+
+    @property
+    def encoders_digest(self) -> str:
+        return digest({part: self._folder.digest(part) for part in ("vae", *self._present_encoders)})
+
+    @property
+    def resolution(self) -> int:
+        side: int = self.network_config["sample_size"] * self._scale
+        return side
+
+    @functools.cached_property
+    def _vae(self) -> Any:
+        # In float32 always: SDXL's autoencoder overflows in half precision.
+        vae = self._folder.load_model("vae", self._device)
+        if getattr(vae.config, "latents_mean", None) is not None:
+            raise UserError(f"{self._folder.path}: autoencoders with latents_mean are not supported; use another model")
+        return vae
+
+    @functools.cached_property
+    def _vae_config(self) -> Mapping[str, Any]:
+        return self._folder.config("vae")
+
+    @property
+    def _scale(self) -> int:
+        halvings: int = len(self._vae_config["block_out_channels"]) - 1
+        return 1 << halvings
+
+    @property
+    def size_unit(self) -> int:
+        return self._scale * self.patch
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        unit = self.size_unit
+        if height % unit or width % unit:
+            raise UserError(
+                f"pictures of {height}x{width} pixels are not possible: "
+                f"height and width must be multiples of {unit} for this model"
+            )
+        return (self._vae_config["latent_channels"], height // self._scale, width // self._scale)
+
+    def _tokens(self, shape: Sequence[int]) -> int:
+        """How many tokens the denoiser makes of latents of ``shape`` (C, h, w)."""
+        return (shape[-2] // self.patch) * (shape[-1] // self.patch)
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        batches = pixels.split(images_per_chunk(*pixels.shape[-2:]))
+        latents = torch.cat([self._vae.encode(batch.to(self._vae.device)).latent_dist.mean for batch in batches])
+        factor: float = self._vae.config.scaling_factor
+        return (latents - self._latent_shift) * factor
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+        pixels = self._vae.decode(latents.float() / self._vae.config.scaling_factor + self._latent_shift).sample
+        pixels = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        array: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
+        return array
+
+    @property
+    def _latent_shift(self) -> float:
+        shift: float | None = self._vae.config.shift_factor
+        return shift or 0.0
+
+    @functools.cached_property
+    def _encoders(self) -> dict[str, tuple[Any, Any]]:
+        """Tokenizer and network of the text encoders, by the network's name; an optional one may be absent."""
+        return {
+            name: (self._folder.load_part(tokenizer_name(name)), self._folder.load_model(name, self._device))
+            for name in self._present_encoders
+        }
+
+    @property
+    def _present_encoders(self) -> list[str]:
+        return [name for name in self.encoder_names if self._needs(name) or self._folder.holds(name)]
+
+    def _needs(self, encoder: str) -> bool:
+        """Whether the text encoder cannot be left out of the pipeline."""
+        return True
+
+    def release_encoders(self) -> None:
+        for part in ("_vae", "_encoders"):
+            self.__dict__.pop(part, None)
+
+    def save_trained(self, network: Any, folder: Path) -> None:
+        network.to(memory_format=torch.contiguous_format)  # safetensors takes no other order
+        if getattr(network, "peft_config", None):
+            save_adapters(network, folder, self.network_name)
+        else:
+            network.save_pretrained(folder, safe_serialization=True)
+
+    def load_trained(self, folder: Path) -> nn.Module:
+        if holds_adapters(header_shapes(folder)):
+            return load_adapters(self.network, folder, self.network_name)
+        if (folder / "config.json").exists():
+            kind = self._folder.component_class(self.network_name)
+            return arranged(load_weights(kind, folder, self._device))
+        [file] = loaded_files(folder)
+        return with_weights(self.network, file)
+
+    def start_from(self, folder: Path) -> None:
+        network: Any = self.load_trained(folder)
+        if getattr(network, "peft_config", None):
+            network.fuse_lora()
+            network.unload_lora()
+        self.network = network
+
+
+def arranged(network: nn.Module) -> nn.Module:
+    """The network with its convolutions' weights in the order that CUDA's kernels want, channels last; elsewhere as it is."""
+    on_cuda = next(network.parameters()).device.type == "cuda"
+    return network.to(memory_format=torch.channels_last) if on_cuda else network  # type: ignore[call-overload]
+
+
+def tokenizer_name(encoder: str) -> str:
+    """The tokenizer that belongs to a text encoder: ``text_encoder_2`` has ``tokenizer_2``."""
+    return encoder.replace("text_encoder", "tokenizer")
+
+
+def token_ids(tokenizer: Any, prompts: Sequence[str], length: int, device: torch.device) -> Tensor:
+    """Ids of prompts, cut or padded to ``length``; int64, (B, length)."""
+    ids: Tensor = tokenizer(
+        list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    )["input_ids"]
+    return ids.to(device)
+
+
+def with_weights(base: nn.Module, file: Path) -> nn.Module:
+    """A copy of ``base`` with all its weights from one file.
+
+    Raises:
+        UserError: a weight is not finite.
+    """
+    network = copy.deepcopy(base)
+    network.load_state_dict({name: value.float() for name, value in read_tensors(file).items()})
+    check_finite(network, file)
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,38 @@
+"""Stable Diffusion 1.x and 2.x: a UNet conditioned on one CLIP text encoder; also the layout of the tiny model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bench.models.families.diffusers_family import DiffusersFamily, token_ids
+from bench.records.protocol import GenerationSettings
+
+
+class StableDiffusion(DiffusersFamily):
+    """A diffusers ``StableDiffusionPipeline``, epsilon or v-prediction."""
+
+    pipeline_class = "StableDiffusionPipeline"
+    network_name = "unet"
+    encoder_names = ("text_encoder",)
+    recipe = "sd15"
+    lora_targets: ClassVar[Sequence[str]] = ("to_k", "to_q", "to_v", "to_out.0")
+    condition_names = ("prompt_embeds",)
+
+    @property
+    def generation(self) -> GenerationSettings:
+        side = self.resolution
+        return GenerationSettings(scheduler="DDIMScheduler", steps=50, guidance_scale=7.5, height=side, width=side)
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        tokenizer, encoder = self._encoders["text_encoder"]
+        ids = token_ids(tokenizer, prompts, tokenizer.model_max_length, encoder.device)
+        return {"prompt_embeds": encoder(ids).last_hidden_state.float()}
+
+    def predict(self, network: nn.Module, latents: Tensor, times: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        prediction: Tensor = network(latents, times, condition["prompt_embeds"]).sample
+        return prediction

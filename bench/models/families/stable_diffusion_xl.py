@@ -1,0 +1,59 @@
+"""Stable Diffusion XL: a UNet conditioned on two CLIP text encoders and on the size and crop of the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bench.models.families.diffusers_family import DiffusersFamily, token_ids
+from bench.models.framing import Framing
+from bench.records.protocol import GenerationSettings
+
+
+class StableDiffusionXL(DiffusersFamily):
+    """A diffusers ``StableDiffusionXLPipeline``; Podell et al. 2023, arXiv 2307.01952."""
+
+    pipeline_class = "StableDiffusionXLPipeline"
+    network_name = "unet"
+    encoder_names = ("text_encoder", "text_encoder_2")
+    recipe = "sdxl"
+    lora_targets: ClassVar[Sequence[str]] = ("to_k", "to_q", "to_v", "to_out.0")
+    condition_names = ("prompt_embeds", "pooled")
+
+    @property
+    def generation(self) -> GenerationSettings:
+        side = self.resolution
+        return GenerationSettings(
+            scheduler="EulerDiscreteScheduler", steps=50, guidance_scale=5.0, height=side, width=side
+        )
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        states, pooled = [], []
+        for tokenizer, encoder in self._encoders.values():
+            ids = token_ids(tokenizer, prompts, tokenizer.model_max_length, encoder.device)
+            output = encoder(ids, output_hidden_states=True)
+            states.append(output.hidden_states[-2])
+            pooled.append(output[0])
+        return {"prompt_embeds": torch.cat(states, dim=-1).float(), "pooled": pooled[-1].float()}
+
+    def encode_negative(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """As `encode_text`, but an empty negative prompt is all zeros where the pipeline says so, as in SDXL itself."""
+        encoded = self.encode_text(prompts)
+        if self._folder.option("force_zeros_for_empty_prompt", default=True):
+            for value in encoded.values():
+                value[[row for row, prompt in enumerate(prompts) if not prompt]] = 0
+        return encoded
+
+    def picture_condition(self, framing: Framing) -> dict[str, Tensor]:
+        """The micro-conditioning: original size, corner of the crop, size of the crop; float32, (6,)."""
+        sizes = (*framing.original, *framing.corner, *framing.target)
+        return {"time_ids": torch.tensor(sizes, dtype=torch.float32)}
+
+    def predict(self, network: nn.Module, latents: Tensor, times: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        added = {"text_embeds": condition["pooled"], "time_ids": condition["time_ids"]}
+        prediction: Tensor = network(latents, times, condition["prompt_embeds"], added_cond_kwargs=added).sample
+        return prediction

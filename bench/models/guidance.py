@@ -1,0 +1,98 @@
+"""Guidance between two predictions, and the weights that make the negative one.
+
+Diffusion-NPO (arXiv 2505.11245) and Self-NPO (arXiv 2505.11777) train weights for the negative slot of guidance alone.  The same
+two slots serve autoguidance, where the negative weights are simply worse ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from bench.models.family import Condition
+
+ALPHA = 1.0
+BETA = 1.0
+"""Both offsets in full, as all released commands of Diffusion-NPO have them."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Networks:
+    """The denoisers in the two slots of guidance.
+
+    Attributes:
+        positive: sees the prompt.
+        negative: sees the negative prompt; usually the same network.
+    """
+
+    positive: nn.Module
+    negative: nn.Module
+
+    @classmethod
+    def single(cls, network: nn.Module) -> Self:
+        """One network in both slots, which is plain classifier-free guidance."""
+        return cls(network, network)
+
+    def branches(self, condition: Condition, negative: Condition) -> list[tuple[nn.Module, Condition]]:
+        """What each network is told, negative slot first: one forward pass of both slots where one network serves both."""
+        if self.positive is self.negative:
+            both = {name: torch.cat([negative[name], value]) for name, value in condition.items()}
+            return [(self.positive, both)]
+        return [(self.negative, negative), (self.positive, condition)]
+
+
+def guide(negative: Tensor, positive: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance: ``negative + scale * (positive - negative)``; 1 is the positive prediction alone."""
+    return negative + scale * (positive - negative)
+
+
+def merge(
+    base: Mapping[str, Tensor],
+    positive: Mapping[str, Tensor],
+    negative: Mapping[str, Tensor],
+    *,
+    alpha: float,
+    beta: float,
+) -> dict[str, Tensor]:
+    """Weights for the negative slot: ``base + alpha * (positive - base) + beta * (negative - base)``.
+
+    Two networks that were trained apart differ also in what they share, and guidance multiplies that difference; alpha gives
+    the negative slot the positive weights' offset too.  Written as a weighted sum, so that (1, 0) is exactly the positive
+    weights and (0, 1) exactly the negative ones.
+
+    Args:
+        base: state of the model that both were trained from; what is no floating-point tensor is taken from here.
+        positive: state of the weights that see the prompt, of the same names and shapes.
+        negative: state of the weights that were trained as negative, of the same names and shapes.
+        alpha: share of the positive offset, in [0, 1].
+        beta: share of the negative offset, in [0, 1].
+    """
+    return {
+        name: alpha * positive[name] + (1 - alpha - beta) * value + beta * negative[name]
+        if value.is_floating_point()
+        else value
+        for name, value in base.items()
+    }
+
+
+def fused(network: Any) -> nn.Module:
+    """The network with its adapters, if it has any, added to its weights and removed, in place: its state is then a full one."""
+    if getattr(network, "peft_config", None):
+        network.fuse_lora()
+        network.unload_lora()
+    return network  # type: ignore[no-any-return]
+
+
+def pair(base: nn.Module, positive: nn.Module, negative: nn.Module, *, alpha: float, beta: float) -> Networks:
+    """The networks of negative guidance; adapters are fused and ``negative`` gets the merged weights, both in place."""
+    positive, negative = fused(positive), fused(copy.deepcopy(negative) if negative is base else negative)
+    if (alpha, beta) == (1, 0):  # the merge is the positive itself: the same bits as without a negative
+        return Networks.single(positive)
+    states = (network.state_dict() for network in (base, positive, negative))
+    negative.load_state_dict(merge(*states, alpha=alpha, beta=beta))
+    return Networks(positive, negative)

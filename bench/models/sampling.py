@@ -1,0 +1,110 @@
+"""Images from noise, under the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench.core.errors import UserError
+from bench.models.family import ModelFamily
+from bench.models.forward_process import FlowProcess
+from bench.models.framing import Framing
+from bench.models.guidance import Networks, guide
+from bench.records.protocol import GenerationSettings
+
+FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
+
+
+def build_scheduler(settings: GenerationSettings, model: ModelFamily) -> Any:
+    """The diffusers scheduler of the protocol, with the model's own noise schedule, set for the protocol's size and steps.
+
+    Raises:
+        UserError: diffusers has no scheduler of that name, or it is not one for this kind of model.
+    """
+    import diffusers
+
+    kind = getattr(diffusers, settings.scheduler, None)
+    if kind is None:
+        raise UserError(f"diffusers has no scheduler {settings.scheduler!r}; give a class name such as DDIMScheduler")
+    flow = isinstance(model.process, FlowProcess)
+    if flow != (settings.scheduler == FLOW_SCHEDULER):
+        better = FLOW_SCHEDULER if flow else "one for diffusion models such as DDIMScheduler"
+        raise UserError(
+            f"{settings.scheduler} cannot sample a model that predicts {model.process.prediction_type}; use {better}"
+        )
+    scheduler = kind.from_config(dict(model.scheduler_config))
+    model.set_timesteps(scheduler, settings.steps, model.latent_shape(settings.height, settings.width))
+    return scheduler
+
+
+def compares(model: ModelFamily, settings: GenerationSettings) -> bool:
+    """Whether guidance needs a second prediction, with the negative prompt."""
+    return model.classifier_free and settings.guidance_scale > 1
+
+
+@torch.no_grad()
+def sample(
+    model: ModelFamily,
+    networks: Networks,
+    noise: Tensor,
+    condition: Mapping[str, Tensor],
+    negative: Mapping[str, Tensor],
+    settings: GenerationSettings,
+) -> Tensor:
+    """Denoise ``noise`` (B, ...) under guidance; clean latents of the same shape, float32.
+
+    Args:
+        networks: what predicts in the two slots of guidance; with guidance 1 only the positive one does.
+        condition: embeddings of the prompts, leading axis B.
+        negative: embeddings of the negative prompt, leading axis B; used only where guidance compares with it.
+    """
+    scheduler = build_scheduler(settings, model)
+    guided = compares(model, settings)
+    branches = networks.branches(condition, negative) if guided else [(networks.positive, condition)]
+    branches = [(network, {**told, **_pictures_condition(model, settings, told)}) for network, told in branches]
+    # The scheduler of flows scales nothing: its latents are as the network wants them.
+    latents: Tensor = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    scales = hasattr(scheduler, "scale_model_input")
+    for t in scheduler.timesteps:
+        inputs = scheduler.scale_model_input(latents, t) if scales else latents
+        with torch.autocast(latents.device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16"):
+            prediction = torch.cat([_predict(model, network, inputs, t, told) for network, told in branches]).float()
+        if guided:
+            without, with_prompt = prediction.chunk(2)
+            prediction = guide(without, with_prompt, settings.guidance_scale)
+        latents = scheduler.step(prediction, t, latents).prev_sample
+    return latents
+
+
+def _predict(model: ModelFamily, network: nn.Module, inputs: Tensor, t: Tensor, told: Mapping[str, Tensor]) -> Tensor:
+    """Predictions for ``inputs`` (B, ...), repeated for each of the conditions in ``told`` (n B, ...); (n B, ...)."""
+    repeats = len(next(iter(told.values()))) // len(inputs)
+    inputs = torch.cat([inputs] * repeats)
+    return model.predict(network, inputs, t.expand(len(inputs)).to(inputs.device), told)
+
+
+def draw(
+    model: ModelFamily, networks: Networks, prompts: Sequence[str], noise: Tensor, settings: GenerationSettings
+) -> NDArray[np.uint8]:
+    """Pictures of prompts from given noise (B, ...); uint8, (B, H, W, 3)."""
+    condition = model.encode_text(prompts)
+    negative = model.encode_negative([settings.negative_prompt] * len(prompts)) if compares(model, settings) else {}
+    return model.decode(sample(model, networks, noise, condition, negative, settings))
+
+
+def _pictures_condition(
+    model: ModelFamily, settings: GenerationSettings, prompts: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """What the network is told besides the prompts: size and crop of the pictures, and guidance where it is an input."""
+    embeddings = next(iter(prompts.values()))
+    count, device = len(embeddings), embeddings.device
+    whole = model.picture_condition(Framing.whole((settings.height, settings.width)))
+    told = {name: value.to(device).expand(count, *value.shape) for name, value in whole.items()}
+    if not model.classifier_free:
+        told["guidance"] = torch.full((count,), settings.guidance_scale, device=device)
+    return told

@@ -1,0 +1,49 @@
+"""Evaluation prompts: a registered set, or a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bench.core.errors import UserError
+from bench.prompts.tables import PROMPT_COLUMNS, READERS, Rows, column_of, reason
+
+ADVICE = "give a text file, one prompt a line, a JSON list, or a table with a column 'prompt'"
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Read prompts, in the order of the file.
+
+    Args:
+        path: a text file with one a line (empty lines do not count), a JSON list of strings, or a table (CSV, TSV, JSON,
+            JSON lines, Parquet) with a column of `bench.prompts.tables.PROMPT_COLUMNS`.
+
+    Raises:
+        UserError: the file is missing or empty, a row has no prompt, or it holds something else.
+    """
+    suffix = path.suffix.lower()
+    rows = READERS[suffix](path) if suffix in READERS else None
+    prompts = _listed(path) if rows is None else _column(rows, path)
+    if not prompts:
+        raise UserError(f"prompts {str(path)!r} hold none; {ADVICE}")
+    return prompts
+
+
+def _column(rows: Rows, path: Path) -> list[str]:
+    column = column_of(PROMPT_COLUMNS, rows, path)
+    prompts = [row.get(column) for row in rows]
+    for number, prompt in enumerate(prompts, start=1):
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise UserError(f"{path}: row {number} has no text in column {column!r}; every row needs a prompt")
+    return [str(prompt) for prompt in prompts]
+
+
+def _listed(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        prompts = json.loads(text) if path.suffix == ".json" else [line for line in text.split("\n") if line.strip()]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"prompts {str(path)!r} cannot be read ({reason(error)}); {ADVICE}") from error
+    if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise UserError(f"prompts {str(path)!r} hold no list of prompts; {ADVICE}")
+    return prompts

@@ -1,0 +1,119 @@
+"""Named sets of evaluation prompts, registered under the entry-point group ``bench.prompts``.
+
+The prompts themselves are not in this package: they are read from the sets' own datasets on the hub at their first use.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from bench.core.errors import UserError, did_you_mean
+from bench.core.hub import hub_folder
+from bench.core.registry import InstanceOf, Registry
+from bench.prompts.reading import read_prompts
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PromptSet:
+    """A set of prompts in a dataset of the hub.
+
+    Attributes:
+        title: the name in listings.
+        source: ``owner/name`` of the dataset.
+        files: patterns of the files, in the order of their prompts; see `bench.prompts.read_prompts` for their layouts.
+        count: how many prompts the files hold, repeats included.
+        licence: of the prompts, as far as the dataset states one.
+        note: what a reader must know.
+    """
+
+    title: str
+    source: str
+    files: tuple[str, ...]
+    count: int
+    licence: str
+    note: str = ""
+
+    def read(self) -> list[str]:
+        """The prompts in their order, downloaded once.
+
+        Raises:
+            UserError: they can be had neither from the hub nor from its cache, or their number has changed.
+        """
+        local = "or give a copy of its files as --prompts FILE"
+        complaint = f"the prompt set {self.title!r} cannot be had from the hub"
+        folder = hub_folder(self.source, self.files, kind="dataset", complaint=complaint)
+        prompts: list[str] = []
+        for pattern in self.files:
+            found = sorted(folder.glob(pattern))
+            if not found:
+                raise UserError(
+                    f"{complaint}: the copy of {self.source} here has no {pattern}; connect to complete it, {local}"
+                )
+            prompts += [prompt for file in found for prompt in read_prompts(file)]
+        if len(prompts) != self.count:
+            raise UserError(
+                f"{self.source} holds {len(prompts)} prompts for the set {self.title!r}, not {self.count}: it has changed, and "
+                "scores would compare with nobody's; find the original, and give it as --prompts FILE"
+            )
+        return prompts
+
+
+PROMPT_SETS: Registry[PromptSet] = Registry("bench.prompts", "prompt set", InstanceOf(PromptSet))
+
+
+def _pick_a_pic(split: str, note: str) -> PromptSet:
+    return PromptSet(
+        title=f"Pick-a-Pic v2 {split}, unique",
+        source="yuvalkirstain/pickapic_v2_no_images",
+        files=(f"data/{split}_unique-*.parquet",),
+        count=500,
+        licence="none stated on the dataset's card",
+        note=f"written by users of a web application, some unsafe; {note}",
+    )
+
+
+def _hpdv2(*styles: str) -> PromptSet:
+    return PromptSet(
+        title=f"HPDv2 {', '.join(styles)}",
+        source="zhwang/HPDv2",
+        files=tuple(f"benchmark/{style}.json" for style in styles),
+        count=800 * len(styles),
+        licence="none stated on this dataset's card; its authors' ymhao/HPDv2 states Apache-2.0",
+        note="the benchmark of HPS v2; a few prompts repeat",
+    )
+
+
+PICK_A_PIC_VALIDATION = _pick_a_pic("validation", "that of Diffusion-DPO, SPO and LPO")
+PICK_A_PIC_TEST = _pick_a_pic("test", "that of Diffusion-KTO and MaPO")
+HPDV2 = _hpdv2("anime", "concept-art", "paintings", "photo")
+HPDV2_ANIME = _hpdv2("anime")
+HPDV2_CONCEPT_ART = _hpdv2("concept-art")
+HPDV2_PAINTINGS = _hpdv2("paintings")
+HPDV2_PHOTO = _hpdv2("photo")
+PARTI_PROMPTS = PromptSet(
+    title="PartiPrompts",
+    source="nateraw/parti-prompts",
+    files=("PartiPrompts.tsv",),
+    count=1632,
+    licence="Apache-2.0",
+    note="of the paper on Parti, arXiv:2206.10789; 1632 prompts in 12 categories",
+)
+
+
+def find_prompts(typed: str) -> list[str]:
+    """The prompts that were asked for; the name of a registered set comes before a file of that name.
+
+    Raises:
+        UserError: neither a set nor a file, or one that cannot be read.
+    """
+    if typed in PROMPT_SETS:
+        return PROMPT_SETS.get(typed).read()
+    path = Path(typed)
+    if not path.exists():
+        known = list(PROMPT_SETS)
+        raise UserError(
+            f"prompts {typed!r} are neither a file nor a registered set: {did_you_mean(typed, known)}there are {', '.join(known)}; "
+            "or give a text file, one prompt a line"
+        )
+    return read_prompts(path)

@@ -1,0 +1,114 @@
+"""Tables of prompts: CSV, TSV, JSON, JSON lines and Parquet as rows of Python values."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.core.errors import UserError
+
+PROMPT_COLUMNS = ("prompt", "caption", "text")
+"""Names under which tables hold prompts, the preferred first."""
+
+Rows = list[dict[str, Any]]
+
+
+def column_of(wanted: Sequence[str], rows: Rows, source: Path) -> str:
+    """The first of some names that a table has, as it is written there; capitals do not matter.
+
+    Raises:
+        UserError: it has none of them.
+    """
+    columns = list(rows[0]) if rows else []
+    for name in wanted:
+        for column in columns:
+            if column.lower() == name:
+                return column
+    raise UserError(
+        f"{source} has no column {wanted[0]!r} (or {', '.join(wanted[1:])}); it has {', '.join(map(str, columns)) or 'none'}"
+    )
+
+
+def _read_separated(source: Path) -> Rows:
+    delimiter = "\t" if source.suffix.lower() == ".tsv" else ","
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, delimiter=delimiter)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _unreadable(source, error) from error
+    for number, row in enumerate(rows, start=1):
+        if None in row:  # the key of the fields beyond those of the heading
+            raise UserError(
+                f"{source}: row {number} has more fields than the heading; put texts that hold the delimiter into quotes"
+            )
+    return rows
+
+
+def _read_json(source: Path) -> Rows | None:
+    """Rows, or None for a list of prompts."""
+    try:
+        value = json.loads(source.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise _unreadable(source, error) from error
+    if isinstance(value, Mapping):
+        return [{"file_name": file, "prompt": prompt} for file, prompt in value.items()]
+    is_table = isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+    return value if is_table else None
+
+
+def _read_json_lines(source: Path) -> Rows:
+    try:
+        rows = [json.loads(line) for line in source.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise _unreadable(source, error) from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{source} does not hold one JSON object a line; give an object with file name and prompt each")
+    return rows
+
+
+def _read_parquet(source: Path) -> Rows:
+    try:
+        schema = pq.read_schema(source)
+        texts = [field.name for field in schema if not _holds_more_than_text(field.type)]
+        rows: Rows = pq.read_table(source, columns=texts).to_pylist()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(source, error) from error
+    return rows
+
+
+def _holds_more_than_text(kind: pa.DataType) -> bool:
+    """Whether it is a column of images or lists, which may be gigabytes."""
+    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return bool(binary or pa.types.is_nested(kind))
+
+
+def _unreadable(source: Path, error: Exception) -> UserError:
+    return UserError(
+        f"prompts {str(source)!r} cannot be read ({reason(error)}); give a text file, one prompt a line, or a table"
+    )
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be read, in a few words."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no text"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder"
+    return str(error).partition("\n")[0]
+
+
+READERS: Mapping[str, Callable[[Path], Rows | None]] = {
+    ".csv": _read_separated,
+    ".tsv": _read_separated,
+    ".json": _read_json,
+    ".jsonl": _read_json_lines,
+    ".parquet": _read_parquet,
+}
+"""By suffix; None stands for a list, which `bench.prompts.read_prompts` reads."""

@@ -1,0 +1,49 @@
+"""What a run was made with."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from bench.core.files import write_json
+from bench.records.runs import RunFolder
+
+
+def write_environment(run: RunFolder, processes: int, execution: Mapping[str, Any]) -> None:
+    """Write what the run was made with last: packages, Python, device, processes, git commit, and settings of how to compute."""
+    import torch
+
+    packages = {item.metadata["Name"]: item.version for item in distributions()}
+    write_json(
+        run.folder / "environment.json",
+        {
+            "python": sys.version,
+            "platform": platform.platform(),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+            "threads": torch.get_num_threads(),
+            "processes": processes,
+            "execution": dict(execution),
+            "git": _git_commit(),
+            "packages": dict(sorted(packages.items())),
+        },
+    )
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this package is imported from, with ``+`` for changes; None where it is installed."""
+    folder = Path(__file__).parent
+    command = ["git", "-C", str(folder)]
+    try:
+        tracked = subprocess.run([*command, "ls-files", "--error-unmatch", __file__], capture_output=True, check=False)
+        if tracked.returncode:
+            return None  # a repository around an installed package is somebody else's
+        head = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        changed = subprocess.run([*command, "diff", "--quiet", "HEAD"], capture_output=True, check=False)
+    except FileNotFoundError:
+        return None
+    return head.stdout.strip() + ("+" if changed.returncode else "") or None

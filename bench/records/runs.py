@@ -1,0 +1,246 @@
+"""The run folder: everything a report needs, nothing else.
+
+runs/<model>/base/                                   the model as it is, judged once per protocol
+runs/<model>/<algorithm>/<name>/seed-<n>/            one training run
+    config.json        what was typed and what it resolved to
+    environment.json   packages, device, processes, git, and settings that do not change what comes out
+    prepared.json      what the algorithm's `prepare` did, if anything
+    train.jsonl        one line a step
+    checkpoints/       the newest state, safetensors
+    weights/           the trained network, loads in diffusers
+    ledger.json        what it cost
+    evaluations/<protocol signature>/                 the run's own result
+        protocol.json  variant.json  metrics.json  prompts.json  in_training.json  images/  scores.jsonl  DONE
+    evaluations/<protocol>-<variant signature>/       the same weights under other guidance, see `bench eval`
+    DONE
+runs/<model>/weights/<name>/                         weights that others released: evaluations only
+
+``variant.json`` says how the sampling departs from the protocol's; mostly it does not, and the file is absent.  It is there in
+the own result of a negative run, whose weights never make an image alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bench.core.errors import UserError
+from bench.core.files import exclusive, read_json, read_lines, write_json
+from bench.core.values import differing
+from bench.records.migrations import SCHEMA, migrated
+from bench.records.protocol import Variant
+
+T = TypeVar("T")
+
+BASE = "base"
+CACHE = ".cache"
+"""Folder beside the models' folders: what all runs share."""
+RELEASED = "weights"
+"""The place of an algorithm's name for weights that were not trained here."""
+
+
+class Evaluation:
+    """Images and scores of one set of weights under one protocol."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.images = folder / "images"
+        self.scores = folder / "scores.jsonl"
+
+    @property
+    def done(self) -> bool:
+        """Whether every image has every score."""
+        return (self.folder / "DONE").exists()
+
+    @property
+    def protocol_signature(self) -> str:
+        """The signature of its protocol."""
+        return self.folder.name.partition("-")[0]
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the run's own result under the protocol."""
+        return self.folder.name == self.protocol_signature
+
+    def variant(self) -> Variant | None:
+        """How its sampling departs from the protocol's; None if it does not."""
+        path = self.folder / "variant.json"
+        return Variant.model_validate(_whole(read_json, path)) if path.exists() else None
+
+    def protocol(self) -> dict[str, Any]:
+        """The protocol as JSON values."""
+        protocol: dict[str, Any] = _whole(read_json, self.folder / "protocol.json")
+        return protocol
+
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """By metric: ``signature``, ``identity``, and the fields of `bench.records.scores.MetricInfo` under ``info``; at first none."""
+        path = self.folder / "metrics.json"
+        metrics: dict[str, dict[str, Any]] = _whole(read_json, path) if path.exists() else {}
+        return metrics
+
+    def prompts(self) -> list[str]:
+        """The evaluation prompts in their order."""
+        prompts: list[str] = _whole(read_json, self.folder / "prompts.json")
+        return prompts
+
+    def image(self, prompt_index: int, image_index: int) -> Path:
+        """Where the image of a prompt is."""
+        return self.images / f"{prompt_index:05d}-{image_index:02d}.png"
+
+    def note_prompts_in_training(self, count: int) -> None:
+        """Record how many of the prompts were captions in training."""
+        if self.prompts_in_training != count:
+            write_json(self.folder / "in_training.json", {"prompts": count})
+
+    @property
+    def prompts_in_training(self) -> int | None:
+        """How many of the prompts were captions in training; None where nobody has looked."""
+        path = self.folder / "in_training.json"
+        count: int | None = _whole(read_json, path)["prompts"] if path.exists() else None
+        return count
+
+    def score_records(self) -> list[dict[str, Any]]:
+        """Lines of ``scores.jsonl``: ``prompt_index``, ``image_index``, ``metric``, ``score`` (raw), ``signature``."""
+        return _whole(read_lines, self.scores)
+
+
+class RunFolder:
+    """One training run, or the base model, on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoints = folder / "checkpoints"
+        self.weights = folder / "weights"
+        self.train_log = folder / "train.jsonl"
+
+    @property
+    def done(self) -> bool:
+        """Whether training has finished (always, for the base model)."""
+        return (self.folder / "DONE").exists()
+
+    def config(self) -> dict[str, Any]:
+        """The run's configuration.
+
+        Raises:
+            UserError: the file is damaged, or a newer version of the record format wrote it.
+        """
+        written = _whole(read_json, self.folder / "config.json")
+        if not isinstance(written, dict):
+            raise _damaged(self.folder / "config.json", "it holds no JSON object")
+        config = migrated(written)
+        if config is None:
+            raise UserError(
+                f"{self.folder} was written with record schema {written.get('schema')}, this version reads up to {SCHEMA}; "
+                "use the version that wrote it, or another --runs folder"
+            )
+        return config
+
+    @property
+    def title(self) -> str:
+        """What tables call the run, whatever its training seed, for example ``Diffusion-DPO (recipe)``."""
+        config = self.config()
+        title, name = config["title"], config.get("name", "")
+        return title if name in ("", "default", title) else f"{title} ({name})"
+
+    def ledger(self) -> dict[str, Any]:
+        """What the run cost: the fields of `bench.training.ledger.Ledger`; empty for the base model."""
+        path = self.folder / "ledger.json"
+        ledger: dict[str, Any] = _whole(read_json, path) if path.exists() else {}
+        return ledger
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Lines of ``train.jsonl``."""
+        return _whole(read_lines, self.train_log)
+
+    def evaluation(self, signature: str) -> Evaluation:
+        """The run's own result under one protocol, whether it exists yet or not."""
+        return Evaluation(self.folder / "evaluations" / signature)
+
+    def evaluation_of(self, signature: str, variant: Variant) -> Evaluation:
+        """An evaluation under one protocol with other sampling, whether it exists yet or not."""
+        return Evaluation(self.folder / "evaluations" / f"{signature}-{variant.signature}")
+
+    def evaluations(self) -> list[Evaluation]:
+        """All evaluations that exist, in order of their signatures."""
+        return [Evaluation(path.parent) for path in sorted(self.folder.glob("evaluations/*/protocol.json"))]
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Write the configuration of a new run, or check that an old one has the same.
+
+        Raises:
+            UserError: the folder holds a run with another configuration.
+        """
+        if not (self.folder / "config.json").exists():
+            write_json(self.folder / "config.json", {"schema": SCHEMA, **config})
+            return
+        old = self.config()["resolved"]
+        if old != config["resolved"]:
+            fields = ", ".join(differing(old, config["resolved"]))
+            raise UserError(
+                f"{self.folder} holds a run that differs in {fields}; give another --name, or delete the folder"
+            )
+
+    def finish(self) -> None:
+        """Mark training as finished."""
+        (self.folder / "DONE").touch()
+
+    @contextlib.contextmanager
+    def locked(self, *, wait: bool = False) -> Iterator[None]:
+        """Hold the run for this process; the lock ends with the process, however it ends.
+
+        Args:
+            wait: wait for another process instead of refusing.
+
+        Raises:
+            UserError: another process works on this run, or its folder cannot be written.
+        """
+        advice = f"works on {self.folder}; wait for it, or give another --name or --runs"
+        with exclusive(self.folder / ".lock", advice, wait=wait):
+            yield
+
+
+def base_folder(runs: Path, model: str) -> RunFolder:
+    """Where the base model's evaluations are."""
+    return RunFolder(runs / model / BASE)
+
+
+def surveys_folder(runs: Path) -> Path:
+    """Where it is kept what reading all images of some data found; see `bench.data.survey`."""
+    return runs / CACHE / "surveys"
+
+
+def find_runs(runs: Path) -> list[RunFolder]:
+    """Every training run and base model under a folder, in order of path; runs do not lie inside one another.
+
+    Links to folders are followed, each folder once; hidden folders hold no runs.
+    """
+    found, seen = [], set()
+    for folder, inside, files in os.walk(runs, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            inside.clear()
+        elif "config.json" in files:
+            found.append(RunFolder(Path(folder)))
+            inside.clear()
+        else:
+            inside[:] = sorted(name for name in inside if not name.startswith("."))
+        seen.add(real)
+    return sorted(found, key=lambda run: run.folder)
+
+
+def _whole(read: Callable[[Path], T], path: Path) -> T:
+    """What ``read`` makes of a file of a run, or a `UserError` that names a damaged file."""
+    try:
+        return read(path)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, reason: object) -> UserError:
+    return UserError(
+        f"{path} is damaged ({reason}); put a whole copy there, or move {path.parent} away and give the `bench run` command again"
+    )

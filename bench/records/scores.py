@@ -1,0 +1,88 @@
+"""What is written down of scores: what a metric is, an image with its prompt, and the scores of a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MetricInfo:
+    """What a reader must know to read a score.
+
+    Attributes:
+        title: the name in tables.
+        raw_range: where raw scores lie, for example ``-1 to 1``.
+        unit: of the raw score, for example ``cosine``.
+        display_factor: what people multiply by in papers; tables show ``raw * display_factor``.
+        published: typical values of published checkpoints, in words, in displayed units.
+        source: paper and code.
+        higher_is_better: the direction.
+        conventions: other scales in which people report the same score, in words.
+    """
+
+    title: str
+    raw_range: str
+    unit: str
+    source: str
+    published: str = ""
+    display_factor: float = 1.0
+    higher_is_better: bool = True
+    conventions: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptedImage:
+    """An image to score.
+
+    Attributes:
+        path: its file.
+        prompt: what it is judged against.
+        key: what tells it from the others in a record; the same fields for every image of a call, JSON values.
+    """
+
+    path: Path
+    prompt: str
+    key: Mapping[str, Any]
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """The key's values."""
+        return tuple(self.key.values())
+
+
+@dataclass(frozen=True, slots=True)
+class MetricScores:
+    """One metric's scores of a folder.
+
+    Attributes:
+        name: registered name.
+        info: what a reader must know of the metric.
+        signature: hash of name and identity, 12 hex digits.
+        identity: version, weights digest, preprocessing.
+        scores: raw, in the order of the readable pictures.
+    """
+
+    name: str
+    info: MetricInfo
+    signature: str
+    identity: Mapping[str, Any]
+    scores: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class FolderScores:
+    """A scored folder.
+
+    Attributes:
+        pictures: the images that could be read.
+        unreadable: reason by file of those that could not.
+        metrics: scores by metric, in the order asked for.
+    """
+
+    pictures: Sequence[PromptedImage]
+    unreadable: Mapping[str, str]
+    metrics: Sequence[MetricScores]

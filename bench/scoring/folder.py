@@ -1,0 +1,161 @@
+"""Score a folder of images with any metrics: what ``bench score`` does.
+
+``scores.parquet`` (or ``.csv``) has one row for each image and metric; beside it ``scores.records.jsonl`` grows while scoring,
+and a second call makes only what is missing from it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import torch
+
+from bench.core.errors import UserError
+from bench.core.files import exclusive, file_digest, replace_file
+from bench.core.progress import Progress
+from bench.records.protocol import scorer_signature
+from bench.records.scores import FolderScores, MetricScores, PromptedImage
+from bench.scoring.image_prompts import read_image_prompts
+from bench.scoring.images import UnreadableImageError, find_images, open_image
+from bench.scoring.loop import Judge, refuse_constant, score_pictures
+
+COLUMNS = pa.schema(
+    [
+        ("file", pa.string()),
+        ("prompt", pa.string()),
+        ("metric", pa.string()),
+        ("score", pa.float64()),
+        ("problem", pa.string()),
+        ("image_digest", pa.string()),
+        ("metric_signature", pa.string()),
+        ("metric_identity", pa.string()),
+    ]
+)
+"""Of the output: score is raw, and empty where problem says why the image could not be read; identity is JSON."""
+
+WRITERS: Mapping[str, Callable[[Any, Path], object]] = {".parquet": pq.write_table, ".csv": pyarrow.csv.write_csv}
+"""Output formats by suffix."""
+
+
+def _names_in_parquet(table: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(table).names)
+    except (OSError, pa.ArrowInvalid):
+        return []
+
+
+def _names_in_csv(table: Path) -> list[str]:
+    if not table.is_file():
+        return []
+    with table.open("rb") as stream:
+        heading = stream.readline().decode(errors="replace")
+    return next(csv.reader([heading]), [])
+
+
+NAMES: Mapping[str, Callable[[Path], list[str]]] = {".parquet": _names_in_parquet, ".csv": _names_in_csv}
+"""What gives the columns of a table by its suffix; none for a file that is no table."""
+
+
+def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge], output: Path) -> FolderScores:
+    """Score every image under a folder and write the table; continues what an earlier call began.
+
+    Images that cannot be read are named in the result and in the table, and the rest is scored.
+
+    Args:
+        folder: the images; folders in it are searched too.
+        prompts: see `bench.scoring.image_prompts.read_image_prompts`; not needed when no metric reads prompts.
+        metrics: scorers by registered name; one at a time is in memory.
+        output: a ``.parquet`` or ``.csv`` file.
+
+    Raises:
+        UserError: images, prompts or output do not fit, no image can be read, or a metric is broken.
+    """
+    check_output(output)
+    files = find_images(folder)
+    asked = prompts is not None or any(judge.kind.reads_prompt for judge in metrics.values())
+    texts = read_image_prompts(prompts, folder, files) if asked else [""] * len(files)
+    records = _records(output)
+    with exclusive(
+        records.with_name(f".{records.name}.lock"), f"writes {output}; wait for it, or give another --output"
+    ):
+        pictures, unreadable = _read(folder, dict(zip(files, texts, strict=True)))
+        if not pictures:
+            raise UserError(f"none of the {len(files)} images in {folder} can be read; the first: {_first(unreadable)}")
+        scored = [_score(folder, records, name, judge, texts, pictures) for name, judge in metrics.items()]
+        result = FolderScores(pictures, unreadable, scored)
+        table = _table(result, dict(zip(files, texts, strict=True)))
+        replace_file(output, lambda beside: WRITERS[output.suffix](table, beside))
+    return result
+
+
+def check_output(output: Path) -> None:
+    """Raise a `UserError` unless the suffix names a format that can be written, and no file but our own would be replaced.
+
+    Our own tables have their records beside them.
+    """
+    if output.suffix not in WRITERS:
+        raise UserError(f"--output {str(output)!r} must end in {' or '.join(WRITERS)}")
+    own = _records(output).exists() and NAMES[output.suffix](output) == COLUMNS.names
+    if output.exists() and not own:
+        raise UserError(f"{output} is there, and this command did not write it; delete it, or give another --output")
+
+
+def _records(output: Path) -> Path:
+    return output.with_suffix(".records.jsonl")
+
+
+def _read(folder: Path, prompts: Mapping[str, str]) -> tuple[list[PromptedImage], dict[str, str]]:
+    """Decode every image once, so that what cannot be scored is known before anything is scored."""
+    pictures, unreadable = [], {}
+    with Progress(f"reading {folder}", total=len(prompts)) as progress:
+        for file, prompt in prompts.items():
+            path = folder / file
+            try:
+                open_image(path)
+                pictures.append(
+                    PromptedImage(path, prompt, {"file": file, "image": file_digest(path), "prompt": prompt})
+                )
+            except UnreadableImageError as error:
+                unreadable[file] = str(error)
+            progress.advance()
+    return pictures, unreadable
+
+
+def _first(unreadable: Mapping[str, str]) -> str:
+    file, reason = next(iter(unreadable.items()))
+    return f"{file}: {reason}"
+
+
+def _score(
+    folder: Path, records: Path, name: str, judge: Judge, prompts: Sequence[str], pictures: Sequence[PromptedImage]
+) -> MetricScores:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    bound = judge.load(device).for_prompts(prompts)
+    identity = bound.identity()
+    signature = scorer_signature(name, identity)
+    scores = score_pictures(records, str(folder), name, bound, signature, pictures)
+    if len({picture.key["image"] for picture in pictures}) > 1:
+        refuse_constant(name, bound, scores, str(folder))
+    return MetricScores(name, bound.info, signature, identity, scores)
+
+
+def _table(result: FolderScores, prompts: Mapping[str, str]) -> pa.Table:
+    rows = []
+    for metric in result.metrics:
+        scores = {p.key["file"]: (s, p.key["image"]) for p, s in zip(result.pictures, metric.scores, strict=True)}
+        identity = json.dumps(metric.identity, sort_keys=True, ensure_ascii=False)
+        for file, prompt in prompts.items():
+            score, image = scores.get(file, (None, None))
+            problem = result.unreadable.get(file)
+            rows.append((file, prompt, metric.name, score, problem, image, metric.signature, identity))
+    columns = zip(*rows, strict=True)
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, COLUMNS, strict=True)], schema=COLUMNS
+    )

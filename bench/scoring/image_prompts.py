@@ -1,0 +1,94 @@
+"""Which prompt belongs to which image of a folder: a list in order, a table by file name, or a text file beside each image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from bench.core.errors import UserError
+from bench.prompts.reading import read_prompts
+from bench.prompts.tables import PROMPT_COLUMNS, READERS, Rows, column_of
+
+FILE_COLUMNS = ("file_name", "filename", "file", "image")
+"""Names under which tables hold an image's file, the preferred first."""
+
+SHOWN = 5
+
+
+def read_image_prompts(source: Path | None, folder: Path, files: Sequence[str]) -> list[str]:
+    """The prompt of each image.
+
+    Args:
+        source: one of
+
+            * a text file, one prompt a line, or a JSON list of strings, in the order of ``files``;
+            * a table (CSV, TSV, JSON lines, JSON, Parquet) with a column of `FILE_COLUMNS`, relative to ``folder``, and
+              one of `bench.prompts.tables.PROMPT_COLUMNS`; or a JSON object, file name to prompt;
+            * None: a text file of the same name lies beside each image, ``bee.txt`` for ``bee.png``.
+        folder: the images' folder.
+        files: the images, relative to it, as `bench.scoring.images.find_images` gives them.
+
+    Raises:
+        UserError: the source cannot be read, or some image has no prompt or two, or some prompt no image.
+    """
+    if source is None:
+        return _beside(folder, files)
+    rows = READERS[source.suffix.lower()](source) if source.suffix.lower() in READERS else None
+    return (
+        _in_order(read_prompts(source), source, folder, files) if rows is None else _named(rows, source, folder, files)
+    )
+
+
+def _in_order(prompts: list[str], source: Path, folder: Path, files: Sequence[str]) -> list[str]:
+    if len(prompts) != len(files):
+        raise UserError(
+            f"{source} holds {len(prompts)} prompts, {folder} {len(files)} images; give one prompt for each image in the order "
+            f"of their names, or a table with the columns {FILE_COLUMNS[0]} and {PROMPT_COLUMNS[0]}"
+        )
+    return prompts
+
+
+def _beside(folder: Path, files: Sequence[str]) -> list[str]:
+    texts = [(folder / file).with_suffix(".txt") for file in files]
+    missing = [path.relative_to(folder).as_posix() for path in texts if not path.is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(files)} images in {folder} have no prompt beside them ({_listed(missing)}); "
+            "give --prompts FILE, or such a text file for each image"
+        )
+    try:
+        return [path.read_text(encoding="utf-8").strip() for path in texts]
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"a prompt beside an image in {folder} is not UTF-8 text ({error}); save it as UTF-8"
+        ) from error
+
+
+def _named(rows: Rows, source: Path, folder: Path, files: Sequence[str]) -> list[str]:
+    file_column, prompt_column = (column_of(names, rows, source) for names in (FILE_COLUMNS, PROMPT_COLUMNS))
+    prompts: dict[str, str] = {}
+    for row in rows:
+        file, prompt = row.get(file_column), row.get(prompt_column)
+        if not isinstance(file, str) or not isinstance(prompt, str):
+            raise UserError(f"{source}: file name or prompt is missing in {row!r}; every row needs both")
+        name = PurePosixPath(file).as_posix()
+        if name in prompts:
+            raise UserError(f"{source} has two prompts for {name}; give one prompt for each image")
+        prompts[name] = prompt
+    without = [file for file in files if file not in prompts]
+    if without:
+        raise UserError(
+            f"{source} has no prompt for {len(without)} of {len(files)} images in {folder} ({_listed(without)}); add them"
+        )
+    known = set(files)
+    strange = [name for name in prompts if name not in known]
+    if strange:
+        raise UserError(
+            f"{source} names {len(strange)} images that are not in {folder} ({_listed(strange)}); take them out, or add the "
+            "images"
+        )
+    return [prompts[file] for file in files]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -1,0 +1,1 @@
+"""Scorers that run in an environment of their own, as worker processes."""

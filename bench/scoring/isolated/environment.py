@@ -1,0 +1,154 @@
+"""Python environments for scorers, built once and kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.core.errors import UserError
+from bench.core.files import read_json, replace_folder, write_json
+from bench.core.values import digest
+
+FACTS = "environment.json"
+TOOLS = ("pip", "setuptools")
+"""What every new environment has, in versions that vary from machine to machine and decide no score."""
+DESCRIBE = f"""\
+import importlib.metadata, json, sys
+packages = {{item.metadata["Name"]: item.version for item in importlib.metadata.distributions()}}
+packages = {{name: version for name, version in sorted(packages.items()) if name not in {TOOLS}}}
+print(json.dumps({{"python": "%d.%d" % sys.version_info[:2], "packages": packages}}))
+"""
+OURS = ("PIP_CONSTRAINT", "PYTHONHOME", "PYTHONPATH")
+"""Variables that are about our own environment and would spoil another one."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Environment:
+    """What a scorer needs installed.
+
+    Attributes:
+        python: version of the interpreter, ``3.8`` or later, for example ``3.11``.
+        requirements: as pip takes them; pin them, or two machines give two signatures.
+        unresolved: installed last, without what they ask for: packages whose own pins cannot be met.
+    """
+
+    python: str
+    requirements: tuple[str, ...] = ()
+    unresolved: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BuiltEnvironment:
+    """An environment on disk."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.folder / "bin" / "python"
+
+    def identity(self) -> dict[str, Any]:
+        """``python`` and ``packages``: the versions that were installed, for the record."""
+        facts: dict[str, Any] = read_json(self.folder / FACTS)
+        return facts
+
+
+def built(title: str, environment: Environment) -> BuiltEnvironment:
+    """The environment, built if this is the first time; a process that comes second waits for the first.
+
+    Args:
+        title: what messages call the scorer that needs it.
+        environment: what it needs.
+
+    Raises:
+        UserError: there is no such interpreter, or pip failed.
+    """
+    folder = cache_folder() / digest(dataclasses.asdict(environment))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_suffix(".lock")):
+        if not folder.exists():
+            log = folder.with_suffix(".log")
+            console = Console(stderr=True)
+            console.print(f"building the environment of {title}, once; see {log}", highlight=False, soft_wrap=True)
+            replace_folder(folder, lambda beside: _build(title, environment, beside, log))
+    return BuiltEnvironment(folder)
+
+
+def cache_folder() -> Path:
+    """Where environments are kept: under ``$XDG_CACHE_HOME``, or ``~/.cache``."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "diffusion-alignment-bench" / "environments"
+
+
+def interpreter(title: str, version: str) -> str:
+    """A Python of that version: the running one, or ``python<version>`` on the PATH.
+
+    Raises:
+        UserError: there is none.
+    """
+    for candidate in (sys.executable, shutil.which(f"python{version}")):
+        if candidate is not None and _version(candidate) == version:
+            return candidate
+    raise UserError(
+        f"{title} runs in an environment of its own with Python {version}, which is not on this machine; install it so "
+        f"that python{version} is on the PATH"
+    )
+
+
+def _version(python: str) -> str:
+    ask = [python, "-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    return subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _build(title: str, environment: Environment, folder: Path, log: Path) -> None:
+    python = interpreter(title, environment.python)
+    # Scripts of the environment hold the path it was built at; only its interpreter is used, which may be moved.
+    install = [str(BuiltEnvironment(folder).python), "-I", "-m", "pip", "install", "--no-input"]
+    with log.open("w+", encoding="utf-8") as stream:
+        _run([python, "-I", "-m", "venv", str(folder)], title, stream)
+        if environment.requirements:
+            _run([*install, *environment.requirements], title, stream)
+        if environment.unresolved:
+            _run([*install, "--no-deps", *environment.unresolved], title, stream)
+    ask = [str(BuiltEnvironment(folder).python), "-I", "-c", DESCRIBE]
+    facts = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
+    write_json(folder / FACTS, json.loads(facts))
+
+
+def _run(command: Sequence[str], title: str, log: Any) -> None:
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=foreign_variables(), check=False
+    )
+    if done.returncode:
+        log.seek(0)
+        lines = [line.strip() for line in log if line.strip()]
+        errors = [line for line in lines if line.startswith("ERROR")]
+        reason = (errors or lines or [f"exit code {done.returncode}"])[-1]
+        raise UserError(
+            f"the environment of {title} could not be built ({reason}); see that the package index can be reached and "
+            f"give the same command again; all that was said is in {log.name}"
+        )
+
+
+def foreign_variables() -> dict[str, str]:
+    """The environment variables for a process in another environment: ours, less those that are about this one."""
+    return {name: value for name, value in os.environ.items() if name not in OURS}
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

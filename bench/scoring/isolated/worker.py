@@ -1,0 +1,171 @@
+"""Our side of a worker process: start it, ask it, start it again when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from bench.core.errors import UserError
+from bench.scoring.isolated.environment import foreign_variables
+
+SERVE = Path(__file__).with_name("serve.py")
+LIVES = 2
+"""How many processes may die over one batch: the first death may be an accident, the second is the batch's doing."""
+POLL_SECONDS = 1.0
+
+
+class WorkerError(RuntimeError):
+    """The scorer raised an exception in its process; the message holds its traceback."""
+
+
+class _DeathError(Exception):
+    """The process ended without an answer."""
+
+
+class Worker:
+    """A scorer in a process of its own, started when first asked.
+
+    Args:
+        title: what messages call the scorer.
+        python: the interpreter of its environment.
+        scorer: the scorer file, see `bench.scoring.isolated.metric.IsolatedMetric`.
+        arguments: what its ``load`` is called with; JSON values.
+    """
+
+    def __init__(self, title: str, python: Path, scorer: Path, arguments: Mapping[str, Any]) -> None:
+        self.title, self.arguments = title, arguments
+        self.command = [str(python), "-I", str(SERVE), str(scorer)]
+        self._life: _Life | None = None
+
+    def score(self, images: Sequence[Path], prompts: Sequence[str]) -> list[float]:
+        """The scores of image files for the prompts of the same position.
+
+        Raises:
+            UserError: the process died twice over these images, or answered something other than that many numbers.
+            WorkerError: the scorer raised an exception.
+        """
+        request = {"images": [str(path.absolute()) for path in images], "prompts": list(prompts)}
+        deaths = []
+        for _ in range(LIVES):
+            try:
+                scores = self._ask(request).get("scores")
+            except _DeathError as death:
+                deaths.append(str(death))
+            else:
+                return self._checked(scores, len(images))
+        raise UserError(
+            f"the worker process of {self.title} died {LIVES} times over the same {len(images)} images "
+            f"({deaths[-1]}); see that it has enough memory, or leave this metric out"
+        )
+
+    def stop(self) -> None:
+        """End the process; the next `score` starts another one."""
+        if self._life is not None:
+            self._life.stop()
+            self._life = None
+
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        # After anything but an answer, an interrupted wait included, the next answer could be an old one's.
+        with contextlib.ExitStack() as unless_answered:
+            unless_answered.callback(self.stop)
+            if self._life is None:
+                self._life = self._born()
+                self._answer(self._life, {"load": self.arguments})
+            answer = self._answer(self._life, request)
+            unless_answered.pop_all()
+        return answer
+
+    def _born(self) -> _Life:
+        try:
+            return _Life(self.command)
+        except OSError as error:
+            raise UserError(
+                f"the worker process of {self.title} cannot be started ({error}); delete the folder of its environment, "
+                "and it is built again"
+            ) from error
+
+    def _answer(self, life: _Life, request: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            answer = json.loads(life.exchange(json.dumps(request).encode() + b"\n"))
+        except ValueError as error:
+            raise UserError(
+                f"the worker process of {self.title} broke the protocol ({error}); mend its scorer"
+            ) from error
+        if "error" in answer:
+            raise WorkerError(f"{self.title} raised an exception in its own environment:\n{answer['error']}")
+        return dict(answer)
+
+    def _checked(self, scores: Any, count: int) -> list[float]:
+        if not isinstance(scores, list) or len(scores) != count:
+            found = len(scores) if isinstance(scores, list) else "no"
+            raise UserError(f"{self.title} returned {found} scores for {count} images; mend its scorer")
+        return scores
+
+
+class _Life:
+    """One process, from its start to its end, which `stop` brings about, or the end of this object."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.channel, theirs = socket.socketpair()
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
+        with theirs, contextlib.ExitStack() as unless_started:
+            unless_started.callback(self.channel.close)
+            unless_started.callback(self.log.close)
+            self.process = subprocess.Popen(
+                [*command, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=self.log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[theirs.fileno()],
+                env=foreign_variables(),
+                start_new_session=True,
+            )
+            unless_started.pop_all()
+        self.stop = weakref.finalize(self, _end, self.process, self.channel, self.log)
+
+    def exchange(self, line: bytes) -> bytes:
+        """Send a line and wait for the line that answers it."""
+        received = b""
+        try:
+            self.channel.sendall(line)
+            while not received.endswith(b"\n"):
+                ready, _, _ = select.select([self.channel], [], [], POLL_SECONDS)
+                # A process that the scorer forked may hold the other end open after its parent's death.
+                if not ready and self.process.poll() is None:
+                    continue
+                part = self.channel.recv(1 << 16) if ready else b""
+                if not part:
+                    raise _DeathError(self._obituary())
+                received += part
+        except (BrokenPipeError, ConnectionResetError):
+            raise _DeathError(self._obituary()) from None
+        return received
+
+    def _obituary(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=5)
+        code = self.process.poll()
+        cause = "it hung up" if code is None else f"signal {-code}" if code < 0 else f"exit code {code}"
+        self.log.seek(0)
+        lines = self.log.read().decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+        return f"{cause}; the last it printed: {last}"
+
+
+def _end(process: subprocess.Popen[bytes], channel: socket.socket, log: IO[bytes]) -> None:
+    """End a process and those that it started; it has nothing to save."""
+    channel.close()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    log.close()

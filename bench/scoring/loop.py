@@ -1,0 +1,138 @@
+"""The scoring loop: every score is appended to the records as it is made, and a second call makes only what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from bench.core.chunks import CHUNK, batch_slices
+from bench.core.errors import UserError
+from bench.core.files import append_lines, keep_lines, read_lines
+from bench.core.prefetch import prefetched
+from bench.core.processes import ALONE, Processes
+from bench.core.progress import Progress
+from bench.records.scores import PromptedImage
+from bench.scoring.images import UnreadableImageError, open_image
+from bench.scoring.metric import Metric, checked_scores
+
+
+def score_pictures(
+    records: Path,
+    title: str,
+    name: str,
+    metric: Metric,
+    signature: str,
+    pictures: Sequence[PromptedImage],
+    processes: Processes = ALONE,
+) -> list[float]:
+    """Score images in chunks, from where an earlier call stopped; the next chunk is decoded while the metric works on one.
+
+    Args:
+        records: JSON-lines file; a line holds a picture's key, ``metric``, ``score`` (raw) and ``signature``.  Lines of other
+            metrics stay, lines of this one for another signature or other pictures go.
+        title: what the progress display calls the images.
+        name: the metric's registered name.
+        signature: of the metric under its settings.
+        processes: who does it; each scores whole chunks, and the main process writes them in order.
+
+    Returns:
+        Raw scores, one for each picture.
+
+    Raises:
+        UserError: a metric returns scores that are not finite, or too few; or an image has vanished meanwhile.
+    """
+    chunks = [pictures[piece] for piece in batch_slices(len(pictures), CHUNK)]
+    values = processes.from_main(lambda: _take_up(records, name, signature, chunks))
+    missing = [place for place, scores in enumerate(values) if scores is None]
+    done = sum(len(scores) for scores in values if scores is not None)
+    rounds = [processes.share(missing[piece]) for piece in batch_slices(len(missing), processes.count)]  # a chunk each
+
+    def opened(places: Sequence[int]) -> list[list[Image.Image]]:
+        return [[_opened(picture.path) for picture in chunks[place]] for place in places]
+
+    with Progress(f"{name} of {title}", total=len(pictures), done=done) as progress:
+        for places, images in prefetched(opened, rounds):
+            mine = [
+                (place, _score_chunk(name, metric, chunks[place], chunk))
+                for place, chunk in zip(places, images, strict=True)
+            ]
+            for place, scores in processes.gathered(mine):
+                values[place] = scores
+                if processes.main:
+                    _record(records, name, signature, chunks[place], scores)
+                progress.advance(len(scores))
+    return [score for scores in values if scores is not None for score in scores]
+
+
+def _take_up(
+    records: Path, name: str, signature: str, chunks: Sequence[Sequence[PromptedImage]]
+) -> list[list[float] | None]:
+    """The scores of every chunk that an earlier call finished, None for the others, whose lines go."""
+    written = read_lines(records)
+    fields = tuple(chunks[0][0].key) if chunks else ()
+    known = {
+        tuple(record[field] for field in fields): record
+        for record in written
+        if record["metric"] == name and record["signature"] == signature
+    }
+    done = [all(picture.place in known for picture in chunk) for chunk in chunks]
+    kept = [record for record in written if record["metric"] != name]
+    kept += [known[picture.place] for chunk, whole in zip(chunks, done, strict=True) if whole for picture in chunk]
+    keep_lines(records, kept)  # without a last line that a crash cut short
+    return [
+        [known[picture.place]["score"] for picture in chunk] if whole else None
+        for chunk, whole in zip(chunks, done, strict=True)
+    ]
+
+
+def _score_chunk(
+    name: str, metric: Metric, chunk: Sequence[PromptedImage], images: Sequence[Image.Image]
+) -> list[float]:
+    return checked_scores(name, metric.score(images, [picture.prompt for picture in chunk]), len(chunk))
+
+
+def _record(records: Path, name: str, signature: str, chunk: Sequence[PromptedImage], scores: Sequence[float]) -> None:
+    lines = [
+        {**picture.key, "metric": name, "score": score, "signature": signature}
+        for picture, score in zip(chunk, scores, strict=True)
+    ]
+    append_lines(records, [json.dumps(line, ensure_ascii=False) for line in lines])
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return open_image(path)
+    except UnreadableImageError as error:
+        raise UserError(
+            f"image {path} cannot be scored: {error}; mend or delete it and give the command again"
+        ) from error
+
+
+def refuse_constant(name: str, metric: Metric, scores: Sequence[float], title: str) -> None:
+    """Raise a `UserError` when a continuous metric gives several different images one score."""
+    if metric.continuous and len(scores) > 1 and len(set(scores)) == 1:
+        raise UserError(
+            f"metric {name!r} gives all {len(scores)} images of {title} the score {scores[0]}; the metric is broken"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A scorer that is not loaded yet.
+
+    Attributes:
+        kind: its class.
+        checkpoint: see `bench.scoring.metric.Metric.load`.
+    """
+
+    kind: type[Metric]
+    checkpoint: str | None
+
+    def load(self, device: torch.device) -> Metric:
+        """The scorer, on a device."""
+        return self.kind.load(self.checkpoint, device=device)

@@ -1,0 +1,94 @@
+"""What an image scorer is."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bench.core.errors import UserError
+from bench.core.registry import ClassOf, Registry
+from bench.records.scores import MetricInfo
+
+
+class Metric(abc.ABC):
+    """Scores images against their prompts.
+
+    A subclass is registered under the entry-point group ``bench.metrics``.
+    """
+
+    info: ClassVar[MetricInfo]
+    reads_prompt: ClassVar[bool] = True
+    """False when a score depends on the image alone."""
+    continuous: ClassVar[bool] = True
+    """False when many images rightly share a score, as with hit or miss; of others, one score for all images is an error."""
+
+    @classmethod
+    @abc.abstractmethod
+    def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
+        """Load the scorer.
+
+        Args:
+            checkpoint: a local path or a hub id; None is the published default.
+            device: where it computes; always in float32.  bf16 moves scores as much as methods differ in papers: with random
+                weights of full size by up to 0.05 (PickScore), 0.0013 (HPSv2's cosine) and 0.005 (ImageReward).
+
+        Raises:
+            UserError: the checkpoint is missing, or has another layout (missing and unexpected keys are listed).
+        """
+
+    @abc.abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What decides a score besides image and prompt: version, weights digest, preprocessing; JSON values only."""
+
+    def for_prompts(self, prompts: Sequence[str]) -> Metric:
+        """The scorer to use when the images to judge have these prompts, repeats included; called before `score`.
+
+        For scorers that compare an image's prompt with the others', which then are part of `identity`; by default, itself.
+        """
+        return self
+
+    @abc.abstractmethod
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        """Raw scores of images for the prompts of the same position; float32 on the CPU, shape (N,).
+
+        A score depends neither on the other images of the call nor on their order.
+        """
+
+
+class EmbeddingMetric(Metric):
+    """A metric that embeds images and prompts in one space."""
+
+    @abc.abstractmethod
+    def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """Embeddings of length 1; float32 on the CPU, shape (N, D)."""
+
+    @abc.abstractmethod
+    def embed_texts(self, prompts: Sequence[str]) -> Tensor:
+        """Embeddings of length 1; float32 on the CPU, shape (N, D)."""
+
+
+def checked_scores(name: str, scores: Tensor, count: int) -> list[float]:
+    """The scores of one call as floats.
+
+    Raises:
+        UserError: too few, too many or non-finite scores: such a scorer is broken, and no number enters a record.
+    """
+    if scores.shape != (count,):
+        raise UserError(
+            f"metric {name!r} returned scores of shape {tuple(scores.shape)} for {count} images; fix the metric"
+        )
+    bad = [index for index, score in enumerate(scores.tolist()) if not torch.isfinite(torch.tensor(score))]
+    if bad:
+        raise UserError(
+            f"metric {name!r} returned a score that is not finite for image {bad[0]} of {count}; fix the metric"
+        )
+    values: list[float] = scores.double().tolist()
+    return values
+
+
+METRICS: Registry[type[Metric]] = Registry("bench.metrics", "metric", ClassOf(Metric, info=MetricInfo))

@@ -1,0 +1,145 @@
+"""Prompts, pictures of the tiny model, votes on them, and the preference data that ships."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from bench.core.chunks import CHUNK, batch_slices
+from bench.core.files import replace_file, write_array
+from bench.core.progress import Progress
+from bench.core.randomness import normal, uniform
+from bench.evaluation.loop import evaluation_noise
+from bench.models.family import ModelFamily
+from bench.models.guidance import Networks
+from bench.models.sampling import draw
+from bench.tiny import GENERATION, world
+from bench.tiny.checker import Checker, Measured
+from bench.tiny.voters import extra_is_right, population_preference, properties
+
+PAIRS = 2000
+EVALUATION_COMBINATIONS = 100
+EVALUATION_PROMPTS = 200
+JPEG_QUALITY = 90
+BATCH = 64
+
+
+def combinations() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """All (object, colour) combinations, split into those for training and those for evaluation; they share none."""
+    every = [(name, colour) for name in world.OBJECTS for colour in world.COLOURS]
+    order = np.random.default_rng(41).permutation(len(every))
+    chosen = set(order[:EVALUATION_COMBINATIONS].tolist())
+    return [each for i, each in enumerate(every) if i not in chosen], [
+        each for i, each in enumerate(every) if i in chosen
+    ]
+
+
+def draw_requests(allowed: Sequence[tuple[str, str]], count: int, seed: int) -> list[world.Request]:
+    """Random requests for allowed combinations; two in five name the size or the place as well."""
+    requests = []
+    for index in range(count):
+        rng = np.random.default_rng((seed, index))
+        name, colour = allowed[int(rng.integers(len(allowed)))]
+        drawn = world.draw_request(rng)
+        requests.append(world.Request(name, colour, drawn.size, drawn.place))
+    return requests
+
+
+def evaluation_prompts() -> list[str]:
+    """The evaluation prompts, each once, for combinations that no preference pair has."""
+    requests = draw_requests(combinations()[1], 20 * EVALUATION_PROMPTS, seed=42)
+    return list(dict.fromkeys(request.caption for request in requests))[:EVALUATION_PROMPTS]
+
+
+def generate(model: ModelFamily, requests: Sequence[world.Request], name: str, work: Path) -> Tensor:
+    """Two pictures of the base model for each request; uint8, (N, 2, 3, 64, 64).
+
+    Made in batch_slices that are kept under ``work``, so that an interrupted call continues.
+    """
+    settings = GENERATION.model_copy(update={"precision": "bf16"})
+    shape = model.latent_shape(settings.height, settings.width)
+    parts: list[NDArray[np.uint8]] = []
+    with Progress(f"pictures for {name}", total=len(requests)) as progress:
+        for piece in batch_slices(len(requests), BATCH):
+            path = work / "pictures" / f"{name}-{piece.start:06d}.npy"
+            if not path.exists():
+                captions = [request.caption for request in requests[piece] for _ in (0, 1)]
+                addresses = [(row, side) for row in range(piece.start, piece.stop) for side in (0, 1)]
+                noise = torch.stack([normal(shape, "tiny pairs", name, row, side) for row, side in addresses])
+                pictures = draw(model, Networks.single(model.network), captions, noise, settings)
+                write_array(path, pictures.reshape(-1, 2, *pictures.shape[1:]).transpose(0, 1, 4, 2, 3))
+            parts.append(np.load(path))
+            progress.advance(len(parts[-1]))
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def protocol_pictures(model: ModelFamily, prompts: Sequence[str]) -> Tensor:
+    """The base model's picture of each evaluation prompt under the protocol; uint8, (N, 3, 64, 64)."""
+    shape = model.latent_shape(GENERATION.height, GENERATION.width)
+    made = []
+    for piece in batch_slices(len(prompts), CHUNK):
+        captions = list(prompts[piece])
+        noise = torch.stack([evaluation_noise(GENERATION, prompt, 0, shape) for prompt in captions])
+        made.append(draw(model, Networks.single(model.network), captions, noise, GENERATION))
+    return torch.from_numpy(np.concatenate(made)).permute(0, 3, 1, 2)
+
+
+def preferences(checker: Checker, requests: Sequence[world.Request], pictures: Tensor) -> NDArray[np.float64]:
+    """The population's P(picture 0 preferred) of every pair; (N,)."""
+    sides = []
+    for side in (0, 1):
+        measured = checker.measure(pictures[:, side].float() / 127.5 - 1)
+        sides.append(np.stack([properties(request, measured, row) for row, request in enumerate(requests)]))
+    return population_preference(*sides)
+
+
+def votes(preference: NDArray[np.float64], name: str) -> NDArray[np.bool_]:
+    """One vote a pair: whether picture 0 wins; (N,)."""
+    return np.asarray([uniform("tiny votes", name, row) < p for row, p in enumerate(preference)])
+
+
+def write_preferences(
+    path: Path, requests: Sequence[world.Request], pictures: Tensor, preference: NDArray[np.float64]
+) -> None:
+    """Write Pick-a-Pic's columns and the true ``p_0`` as Parquet."""
+    wins = votes(preference, "preferences")
+    table = pa.table(
+        {
+            "caption": [request.caption for request in requests],
+            "jpg_0": [_jpeg(picture) for picture in pictures[:, 0].numpy()],
+            "jpg_1": [_jpeg(picture) for picture in pictures[:, 1].numpy()],
+            "label_0": wins.astype(np.float64),
+            "p_0": preference,
+            "source_0": ["tiny"] * len(requests),
+            "source_1": ["tiny"] * len(requests),
+            "split": ["train"] * len(requests),
+        }
+    )
+    replace_file(path, lambda beside: pq.write_table(table, beside))
+
+
+def _jpeg(picture: NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(picture.transpose(1, 2, 0)).save(stream, format="jpeg", quality=JPEG_QUALITY, subsampling=0)
+    return stream.getvalue()
+
+
+def rates(requests: Sequence[world.Request], measured: Measured) -> dict[str, float]:
+    """Share of measured pictures that show what was asked, by nameable attribute; size and place where they were named."""
+    extra = [float(extra_is_right(request, measured, row)) for row, request in enumerate(requests)]
+    columns = {
+        "right object": [float(measured.objects[row] == request.object) for row, request in enumerate(requests)],
+        "right colour": [float(measured.colours[row] == request.colour) for row, request in enumerate(requests)],
+        "right size, where named": [extra[row] for row, request in enumerate(requests) if request.size],
+        "right place, where named": [extra[row] for row, request in enumerate(requests) if request.place],
+    }
+    return {name: float(np.mean(values)) for name, values in columns.items()}

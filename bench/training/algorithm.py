@@ -1,0 +1,147 @@
+"""What an alignment algorithm is, and what the harness hands it."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+from torch import Tensor
+
+from bench.core.registry import ClassOf, Registry
+from bench.data.preferences import PreferenceData
+from bench.data.prepare import PrepareContext
+from bench.training.batch import PairBatch
+from bench.training.policy import Policy
+
+MetricNames = Annotated[
+    tuple[str, ...], BeforeValidator(lambda names: names.split(",") if isinstance(names, str) else names)
+]
+"""Names of registered metrics, typed as ``a,b``."""
+
+
+class Need(enum.StrEnum):
+    """What an algorithm cannot do without."""
+
+    PAIRS = "preference pairs"
+    IMAGES = "captioned images"
+    REFERENCE = "a frozen reference model"
+    REWARD = "a reward model"
+    GUIDANCE = "classifier-free guidance"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What one step of an algorithm returns, un-reduced.
+
+    Attributes:
+        losses: one loss a pair, (B,), with gradient.
+        timesteps: the training times, (B,), for diagnostics by time.
+        logs: detached diagnostics, (B,) each; averaged over the global batch, in all and by bucket of t.
+    """
+
+    losses: Tensor
+    timesteps: Tensor
+    logs: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+RECIPE = "recipe"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recipe:
+    """Settings for one model.
+
+    Attributes:
+        source: where they come from.
+        algorithm: fields of the algorithm.
+        training: fields of the run.
+        name: what tables call a run with these settings as they are; says so where nobody has published or tried them.
+    """
+
+    source: str
+    algorithm: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    name: str = RECIPE
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AlgorithmInfo:
+    """What `bench list` shows of an algorithm.
+
+    Attributes:
+        title: the name in tables.
+        paper: citation with arXiv number.
+        formula: the loss in one line.
+        status: how it relates to the published method, in words: matches released code, matches the paper, reconstructed.
+    """
+
+    title: str
+    paper: str
+    formula: str
+    status: str
+
+
+class Algorithm(BaseModel, abc.ABC):
+    """An alignment algorithm: its fields are its hyper-parameters.
+
+    A subclass is registered under the entry-point group ``bench.algorithms``.  Unknown and out-of-range values are refused by
+    name.  The harness calls `prepare` once, then `step` for every micro-batch, and reduces, checks, accumulates, clips and
+    steps itself.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    info: ClassVar[AlgorithmInfo]
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS})
+    recipes: ClassVar[Mapping[str, Recipe]] = {}
+    negative: ClassVar[bool] = False
+    """Whether the trained weights are a negative: they serve only in the unconditional slot of guidance."""
+
+    @property
+    def initial_loss(self) -> float | None:
+        """The loss at step 0, where policy and reference are the same, if it is known; the harness asserts it.
+
+        A subclass states a constant as ``initial_loss: ClassVar[float | None] = ...``.
+        """
+        return None
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Names of the metrics whose scores this algorithm trains on; tables mark them."""
+        return ()
+
+    @property
+    def embedded_by(self) -> tuple[str, ...]:
+        """Names of the metrics whose embeddings `prepare` asks for; their scores are not trained on."""
+        return ()
+
+    def prepare(self, data: PreferenceData, context: PrepareContext) -> PreferenceData:
+        """Turn the data into what this algorithm trains on, for example with soft labels; the default changes nothing."""
+        return data
+
+    def begin(self, policy: Policy) -> None:
+        """Called once before the first step of a run, and not again when it is resumed; the default does nothing."""
+
+    def survey(self, batch: PairBatch, policy: Policy) -> Tensor | None:
+        """What `step` must know of the whole global batch: one row a pair, (B, ...), float32; None when it needs nothing.
+
+        Called without gradient for every micro-batch before the first `step`; gathered over micro-batches and processes, it
+        comes back as ``batch.survey``.  So an objective that couples the pairs of a batch does not depend on how it is cut.
+        """
+        return None
+
+    @abc.abstractmethod
+    def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
+        """Losses of one micro-batch, un-reduced."""
+
+    def end_step(self, step: int, policy: Policy) -> None:
+        """Called after the optimizer's step number ``step`` (0-based), for example to average weights; the default does nothing."""
+
+
+ALGORITHMS: Registry[type[Algorithm]] = Registry(
+    "bench.algorithms", "algorithm", ClassOf(Algorithm, info=AlgorithmInfo, needs=frozenset, recipes=Mapping)
+)

@@ -1,0 +1,118 @@
+"""Training state on disk: safetensors only, renamed into place, exact."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bench.core.errors import UserError
+from bench.core.files import replace_folder
+from bench.training.distributed.layout import Layout
+from bench.training.ledger import Ledger
+
+Parameters = list[tuple[str, nn.Parameter]]
+
+
+Memory = dict[str, dict[str, Tensor]]
+"""Remembered weights by name and parameter; see `bench.training.policy.Policy`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainingState:
+    """What training changes.
+
+    Attributes:
+        parameters: the trainable parameters by name.
+        optimizer: theirs.
+        memory: remembered weights.
+        layout: how all of these lie over the processes; on disk they are whole, so that another layout can go on.
+    """
+
+    parameters: Parameters
+    optimizer: torch.optim.Optimizer
+    memory: Memory
+    layout: Layout
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Everything in whole, under its name in a checkpoint; every process must go through all of it."""
+        for remembered, weights in self.memory.items():
+            for name, value in weights.items():
+                yield f"memory/{remembered}/{name}", self.layout.whole(value)
+        for name, parameter in self.parameters:
+            yield f"weights/{name}", self.layout.whole(parameter.detach())
+            for key, value in self.optimizer.state[parameter].items():
+                if isinstance(value, Tensor):
+                    yield f"optimizer/{key}/{name}", self.layout.whole(value.detach())
+                else:
+                    yield f"number/{key}/{name}", torch.tensor(value)
+
+    def restored(self, kind: str, key: str, value: Tensor, parameter: nn.Parameter) -> Tensor | float:
+        """A value of the optimizer's state of one parameter as the optimizer keeps it."""
+        if kind == "number":
+            return value.item()
+        if key == "step" and not self.optimizer.param_groups[0].get("fused"):
+            return value  # AdamW counts on the CPU
+        return self.layout.part(value, parameter)
+
+
+def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], ledger: Ledger) -> None:
+    """Save the state before ``step`` as ``folder/step-<n>`` and drop the older ones."""
+    metadata = {"step": str(step), "ledger": json.dumps(dataclasses.asdict(ledger))}
+    target = folder / f"step-{step:08d}"
+    replace_folder(target, lambda beside: save_file(dict(state), beside / "state.safetensors", metadata))
+    for old in checkpoints(folder):
+        if old != target:
+            shutil.rmtree(old)
+
+
+def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger) -> int:
+    """Take up the newest checkpoint, in place; returns the step to go on with, 0 when there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    newest = checkpoints(folder)
+    if not newest:
+        return 0
+    with _opened(newest[-1] / "state.safetensors") as file:
+        metadata = file.metadata()
+        by_name = dict(state.parameters)
+        for full in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
+            kind, _, rest = full.partition("/")
+            value = file.get_tensor(full)
+            if kind == "weights":
+                with torch.no_grad():
+                    by_name[rest].copy_(state.layout.part(value, by_name[rest]))
+            elif kind == "memory":
+                remembered, _, name = rest.partition("/")
+                state.memory.setdefault(remembered, {})[name] = state.layout.part(value, by_name[name])
+            else:
+                key, _, name = rest.partition("/")
+                state.optimizer.state[by_name[name]][key] = state.restored(kind, key, value, by_name[name])
+    for field, value in json.loads(metadata["ledger"]).items():
+        setattr(ledger, field, value)
+    return int(metadata["step"])
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"the checkpoint {path} cannot be read ({error}); delete {path.parent} and give the command again: "
+            "training begins anew"
+        ) from error
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())

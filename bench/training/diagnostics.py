@@ -1,0 +1,76 @@
+"""What is recorded of a training step, and what must hold before its weights change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from bench.core.errors import UserError
+from bench.training.algorithm import Algorithm, StepOutput
+from bench.training.batch import PairBatch
+from bench.training.settings import TrainingSettings
+
+TIME_BUCKETS = 10
+
+
+class DivergedError(UserError):
+    """Training met a loss or gradient that is not finite, or a start that is not what it must be."""
+
+
+def diagnose(outputs: Sequence[StepOutput], batch: int, times: int, accelerator: Accelerator) -> dict[str, Any]:
+    """Means over the global batch of the loss and of every log, in all and by bucket of t."""
+    columns = {"loss": torch.cat([output.losses.detach() for output in outputs])}
+    for name in outputs[0].logs:
+        columns[name] = torch.cat([output.logs[name] for output in outputs])
+    bucket = torch.cat([output.timesteps for output in outputs]) * TIME_BUCKETS // times
+    hits = torch.nn.functional.one_hot(bucket.long(), TIME_BUCKETS).double()
+    sums = torch.stack([*(column.double() @ hits for column in columns.values()), hits.sum(0)])
+    sums = accelerator.reduce(sums, reduction="sum")
+    counts = sums[-1]
+    means: dict[str, Any] = {name: (row.sum() / batch).item() for name, row in zip(columns, sums, strict=False)}
+    return means | {"by_timestep": {name: _means(row, counts) for name, row in zip(columns, sums, strict=False)}}
+
+
+def _means(sums: Tensor, counts: Tensor) -> list[float | None]:
+    return [total / count if count else None for total, count in zip(sums.tolist(), counts.tolist(), strict=True)]
+
+
+def check_losses(output: StepOutput, batch: PairBatch, step: int) -> None:
+    """Refuse losses that are not one a pair (`ValueError`) or not finite (`DivergedError`, with the first such pair)."""
+    if output.losses.shape != (len(batch.index),):
+        raise ValueError(
+            f"an algorithm must return one loss a pair, not a tensor of shape {tuple(output.losses.shape)}"
+        )
+    bad = (~torch.isfinite(output.losses)).nonzero().flatten().tolist()
+    if bad:
+        pair, t = batch.index[bad[0]], output.timesteps[bad[0]].item()
+        advice = (
+            "the last checkpoint is good: lower the learning rate or raise beta"
+            if step
+            else "no weight has changed yet: look at this pair and at the weights that training starts from"
+        )
+        raise DivergedError(
+            f"the loss is {output.losses[bad[0]].item()} at step {step} (pair {pair}, t = {t}); {advice}"
+        )
+
+
+def check_start(algorithm: Algorithm, settings: TrainingSettings, record: dict[str, float]) -> None:
+    """Raise a `DivergedError` when the first step is not what identical policy and reference must give."""
+    margin = record.get("margin")
+    if margin:
+        why = (
+            "the compiler rounds them differently: use compile=false"
+            if settings.compile
+            else "the reference does not see what the policy sees"
+        )
+        raise DivergedError(f"at step 0 policy and reference are the same, but the margin is {margin}; {why}")
+    expected = algorithm.initial_loss
+    if expected is not None and not math.isclose(record["loss"], expected, rel_tol=1e-5):
+        raise DivergedError(
+            f"the loss at step 0 is {record['loss']}, but identical policy and reference must give {expected}"
+        )

@@ -1,0 +1,1 @@
+"""How weights, gradients and optimizer states lie over the processes that ``accelerate launch`` started."""

@@ -1,0 +1,76 @@
+"""What a run cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from bench.core.errors import UserError
+from bench.training.settings import Budget
+
+RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+COUNTS = ("policy_forwards", "policy_backwards", "reference_forwards")
+"""The fields that every process counts for itself."""
+
+
+@dataclasses.dataclass(slots=True)
+class Ledger:
+    """Counts of one run; forwards and backwards are counted per image, summed over processes.
+
+    ``flops`` counts a backward as two forwards; ``seconds`` are of training on the clock times its processes;
+    ``peak_memory_bytes`` is the largest so far of one process's resident set on a CPU, of its allocated device memory on CUDA.
+    """
+
+    pairs: int = 0
+    policy_forwards: int = 0
+    policy_backwards: int = 0
+    reference_forwards: int = 0
+    flops: int = 0
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def spent(self, unit: str) -> float:
+        """What the run has cost so far in ``pairs``, ``forwards`` (a backward counts as two) or ``seconds``."""
+        forwards = in_forwards({name: getattr(self, name) for name in COUNTS})
+        return {"pairs": self.pairs, "forwards": forwards, "seconds": self.seconds}[unit]
+
+    def forget_memory(self, device: torch.device) -> None:
+        """Start measuring memory anew: what this process used before is no cost of this run."""
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        elif RESET.exists():
+            RESET.write_text("5")
+
+    def observe_memory(self, device: torch.device) -> None:
+        """Raise ``peak_memory_bytes`` to what this process has used since `forget_memory`."""
+        if device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(device)
+        elif STATUS.exists():
+            peak = int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) * 1024
+        else:  # elsewhere than on Linux the peak cannot be reset
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self.peak_memory_bytes = max(self.peak_memory_bytes, peak)
+
+    def forget_counts(self) -> None:
+        """Set what every process counts for itself back to 0."""
+        for name in COUNTS:
+            setattr(self, name, 0)
+
+
+def in_forwards(counts: Mapping[str, float]) -> float:
+    """Counts by name of `COUNTS` as forwards, a backward counting as two."""
+    return counts["policy_forwards"] + 2 * counts["policy_backwards"] + counts["reference_forwards"]
+
+
+def refuse_spent_budget(budget: Budget | None, prepared: int) -> None:
+    """Raise a `UserError` when preparing the data, which cost ``prepared`` forwards, leaves nothing of a budget for training."""
+    if budget is not None and budget.unit == "forwards" and prepared >= budget.amount:
+        raise UserError(
+            f"preparing the data alone costs {prepared:,} forwards, which leaves nothing of the budget of {budget.amount:,g}; "
+            "give a larger --budget"
+        )

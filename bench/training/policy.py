@@ -1,0 +1,190 @@
+"""The model being trained, its frozen reference, and what they cost."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.core.flops import FlopCounter
+from bench.models.family import ModelFamily
+from bench.models.forward_process import Process
+from bench.models.framing import Framing
+from bench.training.distributed.layout import Layout, Replicated
+from bench.training.ledger import Ledger
+from bench.training.settings import TrainingSettings
+
+
+class Policy:
+    """A trainable denoiser with its reference.
+
+    With full fine-tuning the reference is a frozen copy; with adapters it is the same network with adapters switched off,
+    which needs no second copy.  An algorithm cannot tell which.  One without a reference trains the model itself.
+
+    Args:
+        with_reference: whether the algorithm asks for a reference.
+        layout: how the weights lie over the processes; None for one process alone.
+
+    Attributes:
+        network: the trainable network.
+        ledger: counts every forward and backward.
+        memory: remembered values of the trainable weights, by name and parameter; part of every checkpoint.
+        whole_network: gives the main process the network with whole weights, for saving; every process must call it.
+    """
+
+    def __init__(
+        self,
+        model: ModelFamily,
+        settings: TrainingSettings,
+        ledger: Ledger,
+        *,
+        with_reference: bool = True,
+        layout: Layout | None = None,
+    ) -> None:
+        self.model, self.ledger = model, ledger
+        self.layout = layout or Replicated()
+        self.memory: dict[str, dict[str, Tensor]] = {}
+        self._autocast = settings.precision == "bf16"
+        self._with_reference = with_reference
+        self._reference: nn.Module | None = None
+        self.layout.put_aside(model.network)
+        self.network: nn.Module = model.network
+        if settings.weights == "lora":
+            self.network = add_adapters(model, settings.lora_rank)
+        elif with_reference:
+            self._reference = model.network
+            self.network = copy.deepcopy(model.network)
+        if settings.weights == "full":
+            self.network.requires_grad_(True)
+        if settings.gradient_checkpointing:
+            self.network.train()  # diffusers recomputes only in training mode; none of our networks has dropout
+            self.network.enable_gradient_checkpointing()  # type: ignore[operator]
+        if self._autocast:
+            halve(self.network if self._reference is None else self._reference)
+        if settings.compile:
+            self.network.compile()
+            if self._reference is not None:
+                self._reference.compile()
+        self.whole_network = self.layout.place(self.network)
+        if self._reference is not None:
+            self.layout.place(self._reference)
+
+    @property
+    def process(self) -> Process:
+        """The forward process."""
+        return self.model.process
+
+    def parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """The trainable parameters with their names, in a fixed order."""
+        return [(name, parameter) for name, parameter in self.network.named_parameters() if parameter.requires_grad]
+
+    def predict(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """The policy's raw prediction, with gradient where gradients are on; shape of ``latents``."""
+        self.ledger.policy_forwards += len(latents)
+        if torch.is_grad_enabled():
+            self.ledger.policy_backwards += len(latents)
+        self.layout.together("the policy with gradient" if torch.is_grad_enabled() else "the policy")
+        return self._run(self.network, latents, timesteps, condition)
+
+    @torch.no_grad()
+    def reference(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """The reference's raw prediction, without gradient; shape of ``latents``.
+
+        Raises:
+            ValueError: the algorithm does not state `bench.Need.REFERENCE`.
+        """
+        if not self._with_reference:
+            raise ValueError("an algorithm that asks for the reference must state Need.REFERENCE in its needs")
+        self.ledger.reference_forwards += len(latents)
+        self.layout.together("the reference")
+        if self._reference is not None:
+            return self._run(self._reference, latents, timesteps, condition)
+        with adapters_off(self.network):
+            return self._run(self.network, latents, timesteps, condition)
+
+    def remember(self, name: str) -> None:
+        """Keep a copy of the trainable weights as they are now."""
+        self.memory[name] = {key: parameter.detach().clone() for key, parameter in self.parameters()}
+
+    @torch.no_grad()
+    def average(self, name: str, decay: float) -> None:
+        """Move remembered weights towards the present ones: ``decay * remembered + (1 - decay) * present``."""
+        for key, parameter in self.parameters():
+            self.memory[name][key].lerp_(parameter.detach(), 1 - decay)
+
+    @torch.no_grad()
+    def remembered(self, name: str, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """The raw prediction with remembered weights, without gradient; shape of ``latents``."""
+        self.ledger.reference_forwards += len(latents)
+        self.layout.together(f"remembered weights {name}")
+        replaced = self.layout.replaced(self.network, self.memory[name])
+        return self._run(replaced, latents, timesteps, condition)
+
+    def anyone(self, wish: bool) -> bool:
+        """Whether an algorithm must go on asking the network, because of this process's pairs or another's.
+
+        Processes that split the weights between them ask together, or wait for each other forever: a loop whose length depends
+        on the pairs goes on while anyone wishes it, and asks in vain where this process has nothing left.
+        """
+        return self.layout.anyone(wish)
+
+    @torch.no_grad()
+    def idle(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> None:
+        """Ask the policy in vain, because `anyone` still asks it; no cost of the run, whose pairs did not need it."""
+        self.layout.together("the policy")
+        self._run(self.network, latents, timesteps, condition)
+
+    def forward_flops(self, condition: Mapping[str, Tensor]) -> int:
+        """Floating-point operations of one forward of one image at the model's resolution, under any condition of one row."""
+        side = self.model.resolution
+        device = next(self.network.parameters()).device
+        sizes = self.model.picture_condition(Framing.whole((side, side)))
+        told = {name: value.to(device) for name, value in condition.items()}
+        told |= {name: value[None].to(device) for name, value in sizes.items()}
+        latents = torch.zeros(1, *self.model.latent_shape(side, side), device=device)
+        first = torch.zeros(1, dtype=torch.int64, device=device)
+        with torch.no_grad(), FlopCounter() as counter:
+            self._run(self.network, latents, first, told)
+        flops: int = counter.total
+        return flops
+
+    def _run(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        with torch.autocast(latents.device.type, dtype=torch.bfloat16, enabled=self._autocast):
+            return self.model.predict(network, latents, self.process.network_times(timesteps), condition)
+
+
+def halve(network: nn.Module) -> None:
+    """Keep in bfloat16, in place, what autocast to bfloat16 casts anyway: frozen weights of linear layers and convolutions.
+
+    So the predictions under autocast stay what they were to the last bit, in about half the memory.
+    """
+    for module in network.modules():
+        frozen = not any(parameter.requires_grad for parameter in module.parameters())
+        if frozen and isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            module.to(torch.bfloat16)
+
+
+def add_adapters(model: ModelFamily, rank: int) -> nn.Module:
+    """Add trainable low-rank adapters to the model's network, in place; their effect is exactly 0 at first."""
+    from peft import LoraConfig
+
+    network: Any = model.network
+    torch.manual_seed(0)  # the adapters' first factor is random; the second is 0
+    network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(model.lora_targets)))
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    return network  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def adapters_off(network: Any) -> Iterator[None]:
+    """Switch the adapters of ``network`` off for the duration of the block."""
+    network.disable_adapters()
+    try:
+        yield
+    finally:
+        network.enable_adapters()

@@ -1,0 +1,15 @@
+"""The learning rate over training: warm-up, then a constant or a cosine."""
+
+from __future__ import annotations
+
+import math
+
+from bench.training.settings import TrainingSettings
+
+
+def rate_at(settings: TrainingSettings, step: int) -> float:
+    """The learning rate of optimizer step ``step`` (0-based): linear warm-up, then constant, or half a cosine that nears 0."""
+    if step < settings.warmup or settings.schedule == "constant":
+        return settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup))
+    gone = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * gone))

@@ -1,0 +1,91 @@
+"""How a run trains, whatever the algorithm."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
+
+from bench.data.buckets import AspectRatios, PictureSize
+from bench.training.optimizers import known_optimizer
+
+EXECUTION: JsonDict = {"execution": True}
+"""Marks a field that says how a run is computed; what comes out is the same, rounding aside."""
+
+OptimizerName = Annotated[str, AfterValidator(known_optimizer)]
+
+
+class Budget(BaseModel):
+    """How much a run may cost, so that methods can be compared at matched cost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    unit: Literal["pairs", "forwards", "seconds"] = Field(
+        description="pairs seen, network forwards (a backward counts as two), or seconds of training times processes"
+    )
+    amount: float = Field(gt=0, description="training stops after the step that reaches it")
+
+
+class TrainingSettings(BaseModel):
+    """How a run trains, whatever the algorithm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    steps: int = Field(default=100, gt=0, description="optimizer steps, unless there is a budget")
+    budget: Budget | None = Field(
+        default=None, description="see --budget: train until so much is spent, instead of steps"
+    )
+    batch: int = Field(default=32, gt=0, description="pairs in one optimizer step, over all processes")
+    micro_batch: int = Field(
+        default=32, gt=0, description="pairs in one forward pass of one process", json_schema_extra=EXECUTION
+    )
+    optimizer: OptimizerName = Field(
+        default="adamw", description="adamw, adafactor (less memory), or adamw-8bit (less still, CUDA only)"
+    )
+    learning_rate: float = Field(default=1e-4, gt=0, description="peak learning rate")
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant",
+        description="the rate after warm-up: constant, or half a cosine that nears 0 at the last step",
+    )
+    warmup: int = Field(default=10, ge=0, description="optimizer steps of linear warm-up")
+    weight_decay: float = Field(default=1e-2, ge=0, description="weight decay, decoupled from the gradient")
+    clip_norm: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    caption_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of pairs trained with an empty caption")
+    weights: Literal["full", "lora"] = Field(default="full", description="train all weights, or low-rank adapters")
+    lora_rank: int = Field(default=16, gt=0, description="rank of the adapters")
+    picture_size: PictureSize = Field(
+        default="true", description="SDXL is told each picture's true size and crop, or nominal: whole and of full size"
+    )
+    aspect_ratios: AspectRatios = Field(
+        default="square",
+        description="pictures are cut to the model's square, or buckets: to the nearest shape of its area",
+    )
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of the network")
+    gradient_checkpointing: bool = Field(
+        default=False, description="recompute activations to save memory", json_schema_extra=EXECUTION
+    )
+    compile: bool = Field(
+        default=False,
+        description="compile the network (torch.compile): minutes at first, then faster",
+        json_schema_extra=EXECUTION,
+    )
+    checkpoint_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        description="least seconds between checkpoints; 0 saves every step",
+        json_schema_extra=EXECUTION,
+    )
+
+    @classmethod
+    def execution_fields(cls) -> frozenset[str]:
+        """Names of the fields that are no part of what a run is."""
+        return frozenset(name for name, field in cls.model_fields.items() if field.json_schema_extra == EXECUTION)
+
+    @model_validator(mode="after")
+    def _cosine_has_an_end(self) -> Self:
+        if self.schedule == "cosine" and self.budget is not None:
+            raise ValueError(
+                "schedule=cosine ends with a number of steps; leave --budget out, or give schedule=constant"
+            )
+        return self

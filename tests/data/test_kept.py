@@ -1,0 +1,51 @@
+"""What takes long to compute is kept on the way."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from workshop import Workshop
+
+from bench.core.errors import UserError
+from bench.data.kept import kept_rows
+
+
+def test_an_interrupted_computation_goes_on_where_it_was(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def compute(rows: slice) -> NDArray[np.float32]:
+        asked.append(rows.start)
+        if asked == [0, 64, 128]:
+            raise KeyboardInterrupt
+        return np.outer(np.arange(rows.start, rows.stop), [1, 10]).astype(np.float32)
+
+    file = tmp_path / "sub" / "values.npy"
+    with pytest.raises(KeyboardInterrupt):
+        kept_rows(file, "values", 150, compute)
+    values = kept_rows(file, "values", 150, compute)
+    assert asked == [0, 64, 128, 128]
+    assert (values.shape, values.dtype) == ((150, 2), np.float32)
+    assert values[[0, 63, 64, 149]].tolist() == [[0, 0], [63, 630], [64, 640], [149, 1490]]
+    assert os.listdir(file.parent) == ["values.npy"]
+    kept_rows(file, "values", 150, compute)
+    assert len(asked) == 4
+
+
+def test_features_stay_on_disk(workshop: Workshop) -> None:
+    features = workshop.context().features("pickscore", workshop.data)
+    assert isinstance(features, np.memmap)
+    assert (features.shape, features.dtype) == ((40, 3, 3), np.float32)
+    picture = np.asarray(workshop.data.image(7, 1), dtype=np.float64).mean((0, 1))
+    assert features[7, 2].tolist() == pytest.approx((picture / np.linalg.norm(picture)).tolist(), abs=1e-6)
+
+
+def test_a_full_disk_leaves_the_shards(tmp_path: Path) -> None:
+    file = tmp_path / "values.npy"
+    (tmp_path / ".values.npy.partial").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"the disk is full: .*values\.npy could not be written"):
+        kept_rows(file, "values", 70, lambda rows: np.zeros(rows.stop - rows.start))
+    assert sorted(os.listdir(tmp_path / "values.shards")) == ["00000000.npy", "00000064.npy"]

@@ -1,0 +1,81 @@
+"""What a command says before it costs hours."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bench.cli.options import check_label
+from bench.core.errors import UserError
+from bench.experiments.experiment import Experiment
+from bench.experiments.method import Method
+from bench.experiments.notes import notes_on_prompts, notes_on_training
+from bench.experiments.recipes import resolve, run_name
+from bench.training.algorithm import ALGORITHMS
+
+
+def experiment(folder: Path, *prompts: str) -> Experiment:
+    (folder / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in prompts))
+    return Experiment("tiny", folder / "runs", data=None, prompts=str(folder / "prompts.txt"), generation={})
+
+
+def method(**changed: str) -> Method:
+    algorithm, settings = resolve("dpo", ALGORITHMS.get("dpo"), "tiny", changed)
+    return Method("dpo", algorithm, settings, "mine", changed)
+
+
+def test_repeated_prompts_are_no_evidence(tmp_path: Path) -> None:
+    made = experiment(tmp_path, "a bee", "a cat", "a bee", "a bee")
+    assert made.prompts == ["a bee", "a cat"]
+    assert made.protocol.prompt_count == 2
+    (note,) = notes_on_prompts(made)
+    assert note.startswith("2 of 4 evaluation prompts are repeats and are left out")
+
+
+def test_nothing_is_said_where_nothing_is_amiss(tmp_path: Path) -> None:
+    made = experiment(tmp_path, "a bee nobody has seen", "a cat nobody has seen")
+    assert [*notes_on_prompts(made), *notes_on_training(made, [method()])] == []
+
+
+def test_prompts_that_are_trained_on_are_counted(tmp_path: Path) -> None:
+    caption = experiment(tmp_path, "x").data.captions[0]
+    made = experiment(tmp_path, caption, "a cat nobody has seen")
+    assert made.prompts_in_training == 1
+    assert list(notes_on_training(made, [])) == ["1 of 2 evaluation prompts are captions of the training data"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"weights": "lora"}, "dpo trains adapters at a learning rate of 1e-05, which its recipe has for all weights"),
+        ({"weights": "lora", "learning_rate": "1e-4"}, None),
+        ({"steps": "15"}, "dpo warms up for 10 of its 15 steps"),
+        ({"budget.unit": "pairs", "budget.amount": "320"}, "dpo warms up for 10 of its 10 steps"),
+        ({"batch": "5000"}, "a batch of 5000 pairs for dpo is more than the 2000 there are"),
+    ],
+)
+def test_settings_that_surprise(tmp_path: Path, changed: dict[str, str], said: str | None) -> None:
+    notes = list(notes_on_training(experiment(tmp_path, "a cat nobody has seen"), [method(**changed)]))
+    assert len(notes) == (said is not None)
+    assert all(note.startswith(str(said)) for note in notes)
+
+
+@pytest.mark.parametrize("name", ["../../x", "", ".", "a/b", "a b", "-x"])
+def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=re.escape(repr(name))):
+        check_label(name)
+
+
+def test_two_ends_of_training_are_refused() -> None:
+    with pytest.raises(UserError, match="both say when training ends"):
+        method(**{"steps": "3", "budget.unit": "pairs", "budget.amount": "64"})
+
+
+def test_data_and_weights_of_ones_own_add_to_the_name() -> None:
+    recipe = ALGORITHMS.get("dpo").recipes["sdxl"]
+    plain, others = run_name({}, recipe), {run_name({}, recipe, data=each) for each in ("one", "two")}
+    assert plain == "recipe"
+    assert len(others) == 2
+    assert all(re.fullmatch(r"recipe-[0-9a-f]{8}", name) for name in others)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from algorithms.cpo import CPO
+from algorithms.dpo import DPO
+from algorithms.npo import NPO
+from algorithms.smpo import SmPO
+from bench.cli.options import parse_budget, parse_overrides
+from bench.core.errors import UserError
+from bench.experiments.recipes import recipe_of, resolve, run_name, without_recipe
+from bench.training.settings import TrainingSettings
+
+TRIED = DPO.recipes["tiny"]
+
+
+def test_fields_and_values_are_told_apart_at_the_first_equals_sign() -> None:
+    assert parse_overrides(["beta=2000", "reward=a=b"]) == {"beta": "2000", "reward": "a=b"}
+
+
+@pytest.mark.parametrize("typed", ["beta", "=3", "beta=", ""])
+def test_what_is_no_assignment_is_refused_with_an_example(typed: str) -> None:
+    with pytest.raises(UserError, match=f"{re.escape(repr(typed))} is not of the form field=value, for example"):
+        parse_overrides([typed])
+
+
+def test_a_field_given_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="--set beta is given twice"):
+        parse_overrides(["beta=1", "steps=3", "beta=2"])
+
+
+def test_without_a_recipe_the_defaults_hold() -> None:
+    assert resolve("dpo", DPO, "nothing-like-it", {}) == (DPO(beta=2000.0), TrainingSettings())
+
+
+def test_defaults_are_said_where_there_is_no_recipe() -> None:
+    settings = TrainingSettings(steps=7, batch=16, learning_rate=1e-4)
+    assert without_recipe("dpo", DPO, "tiny", settings) is None
+    assert "cpo has no tried recipe for sdxl: ours" in str(without_recipe("cpo", CPO, "sdxl", settings))
+    note = without_recipe("dpo", DPO, "nothing-like-it", settings)
+    assert note is not None
+    assert note.startswith("dpo has no recipe for nothing-like-it (it has for tiny, sd15, sdxl)")
+    assert "7 steps of 16 pairs at a learning rate of 0.0001" in note
+
+
+def test_the_recipe_of_the_model_holds_where_nothing_is_overridden() -> None:
+    algorithm, settings = resolve("dpo", DPO, "sd15", {"warmup": "7"})
+    assert algorithm == DPO(beta=5000.0)
+    assert (settings.steps, settings.batch, settings.learning_rate, settings.warmup) == (2000, 2048, 2.048e-5, 7)
+
+
+def test_overrides_reach_the_algorithm_and_the_training() -> None:
+    algorithm, settings = resolve("smpo", SmPO, "tiny", {"gamma": "3", "inversion": "exact", "weights": "lora"})
+    assert isinstance(algorithm, SmPO)
+    assert (algorithm.gamma, algorithm.inversion, settings.weights) == (3.0, "exact", "lora")
+
+
+def test_an_unknown_field_is_refused_with_the_nearest_names_and_all_of_them() -> None:
+    with pytest.raises(UserError, match="dpo has no field 'betta': did you mean 'beta'") as refusal:
+        resolve("dpo", DPO, "tiny", {"betta": "1"})
+    assert "learning_rate" in str(refusal.value)
+
+
+def test_a_field_of_another_algorithm_is_unknown() -> None:
+    with pytest.raises(UserError, match="dpo has no field 'gamma'"):
+        resolve("dpo", DPO, "tiny", {"gamma": "1"})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("beta", "0", "greater than 0"),
+        ("beta", "-5", "greater than 0"),
+        ("beta", "much", "valid number"),
+        ("beta", "nan", "finite|greater than 0|number"),
+        ("steps", "0", "greater than 0"),
+        ("steps", "2.5", "valid integer"),
+        ("caption_dropout", "1", "less than 1"),
+        ("learning_rate", "inf", "finite"),
+        ("weights", "both", "'full' or 'lora'"),
+        ("precision", "fp8", "'fp32' or 'bf16'"),
+        ("micro_batch", "0", "greater than 0"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name_and_reason(field: str, value: str, reason: str) -> None:
+    with pytest.raises(UserError, match=f"dpo: {field}={value!r} is not allowed: .*({reason})"):
+        resolve("dpo", DPO, "tiny", {field: value})
+
+
+def test_a_choice_of_the_algorithm_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match="smpo: inversion='sideways' is not allowed: .*'snap', 'exact' or 'official'"):
+        resolve("smpo", SmPO, "tiny", {"inversion": "sideways"})
+
+
+def test_a_configuration_is_named_after_what_was_changed() -> None:
+    assert run_name({}, recipe_of(CPO, "sdxl")) == "untried"
+    assert run_name({}, recipe_of(CPO, "nothing-like-it")) == "defaults"
+    assert run_name({}, TRIED) == "recipe"
+    assert run_name({"micro_batch": "1", "checkpoint_seconds": "600"}, TRIED) == "recipe"
+    assert run_name({"beta": "1"}, TRIED) == run_name({"beta": "1", "compile": "true"}, TRIED)
+    assert run_name({"beta": "1", "steps": "2"}, TRIED) == run_name({"steps": "2", "beta": "1"}, TRIED)
+    assert (
+        len(
+            {
+                run_name({}, TRIED),
+                run_name({"beta": "1"}, TRIED),
+                run_name({"beta": "2"}, TRIED),
+                run_name({"steps": "1"}, TRIED),
+            }
+        )
+        == 4
+    )
+
+
+def test_a_dotted_name_reaches_a_field_of_a_field() -> None:
+    npo, settings = resolve("npo", NPO, "sd15", {"objective_fields.beta": "700", **parse_budget("forwards=9000")})
+    assert npo.inner == DPO(beta=700.0)
+    assert settings.budget is not None
+    assert (settings.budget.unit, settings.budget.amount) == ("forwards", 9000)
+
+
+def test_a_field_of_what_has_no_fields_is_refused() -> None:
+    with pytest.raises(UserError, match="beta="):
+        resolve("dpo", DPO, "tiny", {"beta.gamma": "1"})
+
+
+@pytest.mark.parametrize("typed", ["9000", "forwards", "forwards="])
+def test_a_budget_of_another_form_is_refused(typed: str) -> None:
+    with pytest.raises(UserError, match="is not of the form unit=amount, for example"):
+        parse_budget(typed)
+
+
+def test_a_budget_of_an_unknown_unit_is_refused_with_the_units() -> None:
+    with pytest.raises(UserError, match="'pairs', 'forwards' or 'seconds'"):
+        resolve("dpo", DPO, "tiny", parse_budget("hours=3"))

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from bench.core.errors import UserError
+from bench.prompts.reading import read_prompts
+from bench.prompts.sets import find_prompts
+from bench.prompts.tables import READERS
+from bench.tiny import TINY
+from metrics.gold import Gold
+
+PROMPTS = ["a bee, red", 'a sign that says "stop"', "élan 猫"]
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.txt", 'a bee, red\n\na sign that says "stop"\nélan 猫\n'),
+        ("p.json", json.dumps(PROMPTS)),
+        ("p.json", json.dumps([{"prompt": prompt, "metadata": {}} for prompt in PROMPTS])),
+        ("p.csv", 'id,prompt\n1,"a bee, red"\n2,"a sign that says ""stop"""\n3,élan 猫\n'),
+        ("p.csv", '\ufeffcaption\n"a bee, red"\n"a sign that says ""stop"""\nélan 猫\n'),
+        ("p.csv", ',prompt\n0,"a bee, red"\n1,"a sign that says ""stop"""\n2,élan 猫\n'),  # as pandas writes an index
+        ("P.TSV", 'Prompt\tCategory\tNote\na bee, red\tAnimals\t\na sign that says "stop"\tArts\t\nélan 猫\tWorld\t\n'),
+        ("p.jsonl", "\n".join(json.dumps({"text": prompt}) for prompt in PROMPTS) + "\n"),
+    ],
+)  # fmt: skip
+def test_prompts_of_a_file_in_their_order(tmp_path: Path, name: str, text: str) -> None:
+    assert read_prompts(write(tmp_path, name, text)) == PROMPTS
+
+
+def test_captions_of_a_parquet_file(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"label_0": [1.0, 0.0, 0.5], "caption": PROMPTS}), tmp_path / "p.parquet")
+    assert read_prompts(tmp_path / "p.parquet") == PROMPTS
+
+
+def test_of_a_parquet_file_only_texts_are_read(tmp_path: Path) -> None:
+    columns = {"jpg_0": [b"png"] * 3, "embedding": [[1.0]] * 3, "caption": PROMPTS}
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    assert list(READERS[".parquet"](tmp_path / "p.parquet")[0]) == ["caption"]
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl"])
+def test_a_prompt_may_hold_a_rare_separator_of_lines(tmp_path: Path, name: str, separator: str) -> None:
+    prompts = [f"a bee{separator}on red", "a cat"]
+    lines = prompts if name == "p.txt" else [json.dumps({"prompt": each}, ensure_ascii=False) for each in prompts]
+    assert read_prompts(write(tmp_path, name, "\n".join(lines))) == prompts
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("p.csv", "1,a bee\n2,a cat\n", "has no column 'prompt' .*; it has 1, a bee"),
+        ("p.csv", "id,prompt\n1,a bee, red\n", "row 1 has more fields than the heading; put texts .* into quotes"),
+        ("p.csv", "id,prompt\n1,a bee\n2,\n", "row 2 has no text in column 'prompt'"),
+        ("p.csv", "id,prompt\n1,a bee\n2\n", "row 2 has no text in column 'prompt'"),
+        ("p.csv", "", "has no column 'prompt'"),
+        ("p.jsonl", '{"prompt": 7}\n', "row 1 has no text in column 'prompt'"),
+        ("p.json", '{"a.png": 3}', "row 1 has no text"),
+        ("p.json", "[]", "hold none; give a text file"),
+        ("p.json", "[1]", "hold no list of prompts"),
+        ("p.json", "{", "cannot be read"),
+        ("p.txt", "\n \n", "hold none; give a text file"),
+        ("p.parquet", "no parquet", "cannot be read"),
+    ],
+)
+def test_a_file_without_prompts_is_refused(tmp_path: Path, name: str, text: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint) as caught:
+        read_prompts(write(tmp_path, name, text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["p.png", "p.txt", "p.csv", "p.json", "p.jsonl"])
+def test_what_is_no_text_and_what_is_a_folder_is_said_so(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(UserError, match=rf"{name}' cannot be read \(it is no text\); give a text file"):
+        read_prompts(tmp_path / name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=rf"{name}' cannot be read \(it is a folder\); give a text file"):
+        read_prompts(tmp_path / name)
+
+
+def test_what_is_neither_a_set_nor_a_file() -> None:
+    with pytest.raises(UserError, match=r"'parti-prompt' are neither a file nor a registered set: did you mean 'parti"):
+        find_prompts("parti-prompt")
+
+
+def test_a_registered_set_comes_before_a_file_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "partiprompts").write_text("a bee\n")
+    with pytest.raises(UserError, match="prompt set 'PartiPrompts' cannot be had from the hub: HF_HUB_OFFLINE is set"):
+        find_prompts("partiprompts")
+    assert find_prompts("./partiprompts") == ["a bee"]
+
+
+def test_gold_refuses_foreign_prompts_before_anything_is_made() -> None:
+    gold = Gold.load(TINY.metrics["gold"], device=torch.device("cpu"))
+    assert gold.for_prompts(["a large bee on a red background"]) is gold
+    with pytest.raises(UserError, match="'a dog': it is no caption of the tiny world, such as .* or leave gold out"):
+        gold.for_prompts(["a large bee on a red background", "a dog"])

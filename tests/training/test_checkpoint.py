@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.core.errors import UserError
+from bench.training.checkpoint import Parameters, TrainingState, checkpoints, load_checkpoint, save_checkpoint
+from bench.training.distributed.layout import Replicated
+from bench.training.ledger import Ledger
+
+State = tuple[Parameters, torch.optim.AdamW]
+
+
+def fresh(seed: int, dtype: torch.dtype = torch.float32) -> State:
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2)).to(dtype)
+    return list(network.named_parameters()), torch.optim.AdamW(network.parameters(), lr=0.1)
+
+
+def save(folder: Path, number: int, state: State, ledger: Ledger) -> None:
+    save_checkpoint(folder, number, dict(TrainingState(*state, {}, Replicated()).tensors()), ledger)
+
+
+def load(folder: Path, state: State, ledger: Ledger) -> int:
+    return load_checkpoint(folder, TrainingState(*state, {}, Replicated()), ledger)
+
+
+def step(state: State, number: int) -> None:
+    parameters, optimizer = state
+    source = torch.Generator().manual_seed(number)
+    for _, parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=source).to(parameter)
+    optimizer.step()
+
+
+def tensors(state: State) -> dict[str, Tensor]:
+    parameters, optimizer = state
+    found = {name: parameter.detach() for name, parameter in parameters}
+    for name, parameter in parameters:
+        found |= {f"{name} {key}": value for key, value in optimizer.state[parameter].items()}
+    return found
+
+
+def assert_equal(one: State, other: State) -> None:
+    left, right = tensors(one), tensors(other)
+    assert left.keys() == right.keys()
+    assert [name for name, value in left.items() if not torch.equal(value, right[name])] == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_weights_and_optimizer_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    saved, loaded = fresh(0, dtype), fresh(1, dtype)
+    for number in range(3):
+        step(saved, number)
+    save(tmp_path, 3, saved, Ledger(pairs=96, seconds=1.5))
+    ledger = Ledger()
+    assert load(tmp_path, loaded, ledger) == 3
+    assert_equal(saved, loaded)
+    assert ledger == Ledger(pairs=96, seconds=1.5)
+
+
+def test_going_on_from_a_checkpoint_equals_never_having_stopped(tmp_path: Path) -> None:
+    straight, resumed = fresh(0), fresh(0)
+    for number in range(3):
+        step(straight, number)
+    save(tmp_path, 3, straight, Ledger())
+    load(tmp_path, resumed, Ledger())
+    for number in range(3, 6):
+        step(straight, number)
+        step(resumed, number)
+    assert_equal(straight, resumed)
+
+
+def test_a_state_before_the_first_step_can_be_saved(tmp_path: Path) -> None:
+    saved, loaded = fresh(0), fresh(1)
+    save(tmp_path, 0, saved, Ledger())
+    assert load(tmp_path, loaded, Ledger()) == 0
+    assert_equal(saved, loaded)
+
+
+def test_without_a_checkpoint_training_starts_at_step_0_with_what_it_has(tmp_path: Path) -> None:
+    state = fresh(0)
+    ledger = Ledger(pairs=1)
+    assert load(tmp_path / "nothing", state, ledger) == 0
+    assert_equal(state, fresh(0))
+    assert ledger == Ledger(pairs=1)
+
+
+def test_older_checkpoints_go_when_a_newer_one_is_whole(tmp_path: Path) -> None:
+    state = fresh(0)
+    for number in (8, 9, 10, 100):
+        save(tmp_path, number, state, Ledger())
+        assert [path.name for path in checkpoints(tmp_path)] == [f"step-{number:08d}"]
+    assert os.listdir(tmp_path) == ["step-00000100"]
+
+
+def test_the_newest_of_two_checkpoints_is_taken(tmp_path: Path) -> None:
+    old, new, loaded = fresh(0), fresh(1), fresh(2)
+    save(tmp_path / "elsewhere", 9, old, Ledger())
+    save(tmp_path, 10, new, Ledger())
+    (tmp_path / "elsewhere" / "step-00000009").rename(tmp_path / "step-00000009")
+    assert load(tmp_path, loaded, Ledger()) == 10
+    assert_equal(new, loaded)
+
+
+def test_a_checkpoint_that_a_crash_left_half_written_is_not_taken(tmp_path: Path) -> None:
+    saved, loaded = fresh(0), fresh(1)
+    save(tmp_path, 5, saved, Ledger())
+    half = tmp_path / ".step-00000006.partial"
+    half.mkdir()
+    (half / "state.safetensors").write_bytes(b"half")
+    assert load(tmp_path, loaded, Ledger()) == 5
+    assert_equal(saved, loaded)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    save(tmp_path, 5, fresh(0), Ledger())
+    file = tmp_path / "step-00000005" / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"step-00000005/state\.safetensors cannot be read .* delete .*step-00000005"):
+        load(tmp_path, fresh(1), Ledger())
+
+
+def test_only_safetensors_are_written(tmp_path: Path) -> None:
+    save(tmp_path, 1, fresh(0), Ledger())
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["state.safetensors"]
