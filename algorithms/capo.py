@@ -73,7 +73,7 @@ class CaPO(CandidateAlgorithm, NoisedPairAlgorithm):
         "tiny": Recipe(
             source="ours: beta such that typical margins reach typical reward differences; as many steps as dpo",
             algorithm={"beta": 2000.0, "rewards": ("pickscore", "imagereward"), "candidates": 4, "captions": 400},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         )
     }
 
@@ -118,7 +118,7 @@ class CaPO(CandidateAlgorithm, NoisedPairAlgorithm):
         noised = self.noised(batch, policy)
         errors = self.predict(noised, batch, policy).errors()
         process, t = policy.process, noised.timesteps
-        weights = time_weights(process.signal(t, errors.margin), process.sigma(t, errors.margin), bias=self.bias)
+        weights = time_weights(process.alpha(t, errors.margin), process.sigma(t, errors.margin), bias=self.bias)
         winner, loser = batch.scores[SCORE].unbind(1)
         losses = capo_loss(errors, winner - loser, weights, beta=self.beta, placement=self.weighting)
         return StepOutput(losses, t, pair_logs(errors))

@@ -40,7 +40,7 @@ class CPO(ReferenceFreeAlgorithm):
         "tiny": Recipe(
             source="ours: beta as simpo's, both terms pull equally hard on an even pair; training as dpo's; not tuned",
             algorithm={"beta": 100.0, "sft_weight": 50.0},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         **like_dpo(beta=100.0, sft_weight=50.0),
     }

@@ -42,20 +42,20 @@ class DPO(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: beta as published, learning rate lowered until the margin grew on training prompts of the tiny world",
             algorithm={"beta": 2000.0},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         "sd15": Recipe(
             source="released launcher at 5233e759: 1e-8 x 2048 (scale_lr), warm-up 500",
             algorithm={"beta": 5000.0},
-            training={"steps": 2000, "batch": 2048, "micro_batch": 4, "learning_rate": 2.048e-5, "warmup": 500,
+            training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 4, "learning_rate": 2.048e-5, "warmup_steps": 500,
                       "caption_dropout": 0.2},
         ),
         "sdxl": Recipe(
             source="released SDXL launcher at 5233e759: 1e-8 x 2048 (scale_lr), warm-up 200; with bf16 here, fp16 there",
             algorithm={"beta": 5000.0},
-            training={"steps": 2000, "batch": 2048, "micro_batch": 1, "learning_rate": 2.048e-5, "warmup": 200,
+            training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 1, "learning_rate": 2.048e-5, "warmup_steps": 200,
                       "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "picture_size": "nominal", "optimizer": "adafactor"},
+                      "size_conditioning": "nominal", "optimizer": "adafactor"},
         ),
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)

@@ -40,7 +40,7 @@ class DPOWithSFT(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: the recipe of dpo; both terms pull equally hard at the start; not tuned",
             algorithm={"beta": 2000.0, "sft_weight": 500.0},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         **like_dpo(beta=5000.0, sft_weight=1250.0),
     }

@@ -67,7 +67,7 @@ class DRO(PairwiseWrapper, PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe; lambda as published; the data has one source, so h is 1",
             algorithm={"objective": "dpo", "temperature": 1.0},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         **like_dpo(objective="dpo", objective_fields={"beta": 5000.0}, temperature=1.0),
     }
@@ -98,7 +98,7 @@ class DRO(PairwiseWrapper, PairwiseAlgorithm):
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
         return self.pairwise.loss(errors, preference)
 
-    def survey(self, batch: PairBatch, policy: Policy) -> Tensor:
+    def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor:
         """Loss and ratio of every pair, (B, 2)."""
         predictions = self.predict(self.noised(batch, policy), batch, policy)
         losses = self.pairwise.prediction_loss(predictions, batch.preference)
@@ -106,13 +106,13 @@ class DRO(PairwiseWrapper, PairwiseAlgorithm):
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         """Every loss has the objective's value, and together they have its gradient."""
-        if batch.survey is None:
-            raise ValueError("dro needs the survey of the global batch")
-        every, ratios = batch.survey.unbind(1)
+        if batch.global_batch_stats is None:
+            raise ValueError("dro needs the statistics of the global batch")
+        every, ratios = batch.global_batch_stats.unbind(1)
         noised = self.noised(batch, policy)
         predictions: PairPredictions = self.predict(noised, batch, policy)
         losses = self.pairwise.prediction_loss(predictions, batch.preference)
-        weights = len(every) * dro_weights(every, ratios, temperature=self.temperature)[list(batch.place)]
+        weights = len(every) * dro_weights(every, ratios, temperature=self.temperature)[list(batch.batch_positions)]
         value = dro_objective(every, ratios, temperature=self.temperature)
         return StepOutput(
             value + weights * (losses - losses.detach()),

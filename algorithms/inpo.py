@@ -15,7 +15,7 @@ from torch import Tensor
 
 from algorithms.dpo import dpo_loss
 from algorithms.inverted import invert_pair
-from bench import AlgorithmInfo, Landing, Noised, PairBatch, PairErrors, PairwiseAlgorithm, Policy, Recipe
+from bench import AlgorithmInfo, Endpoint, Noised, PairBatch, PairErrors, PairwiseAlgorithm, Policy, Recipe
 
 
 class InPO(PairwiseAlgorithm):
@@ -31,20 +31,20 @@ class InPO(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: beta as published, learning rate lowered until the margin grew on training prompts of the tiny world",
             algorithm={"beta": 2000.0, "inversion_steps": 5},
-            training={"steps": 60, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 60, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         "sd15": Recipe(
             source="released launcher at a9cfc4de: 1e-8 x 1024 (scale_lr); it starts from an SFT checkpoint",
             algorithm={"beta": 2000.0},
-            training={"steps": 400, "batch": 1024, "micro_batch": 4, "learning_rate": 1.024e-5, "warmup": 200,
+            training={"steps": 400, "global_batch_size": 1024, "micro_batch_size": 4, "learning_rate": 1.024e-5, "warmup_steps": 200,
                       "caption_dropout": 0.2},
         ),
         "sdxl": Recipe(
             source="released SDXL launcher at a9cfc4de: 1e-8 x 1024 (scale_lr); with bf16 here, fp16 there",
             algorithm={"beta": 5000.0, "inversion_steps": 10},
-            training={"steps": 400, "batch": 1024, "micro_batch": 1, "learning_rate": 1.024e-5, "warmup": 200,
+            training={"steps": 400, "global_batch_size": 1024, "micro_batch_size": 1, "learning_rate": 1.024e-5, "warmup_steps": 200,
                       "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "picture_size": "nominal", "optimizer": "adafactor"},
+                      "size_conditioning": "nominal", "optimizer": "adafactor"},
         ),
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)
@@ -53,8 +53,8 @@ class InPO(PairwiseAlgorithm):
         default=2000.0, gt=0, description="strength of the pull towards the reference (mean errors, factor 1/2)"
     )
     inversion_steps: int = Field(default=10, ge=2, le=500, description="steps of the inversion grid over all times")
-    inversion: Landing = Field(
-        default="snap", description="where an inversion ends: snap, exact, or official (released code)"
+    inversion: Endpoint = Field(
+        default="grid", description="where an inversion ends: snap, exact, or official (released code)"
     )
     eta: float = Field(
         default=0.1, ge=0, le=1, description="noise after each inversion step, share of the DDPM deviation"
@@ -62,7 +62,7 @@ class InPO(PairwiseAlgorithm):
 
     def noised(self, batch: PairBatch, policy: Policy) -> Noised:
         return invert_pair(
-            batch, policy, steps=self.inversion_steps, landing=self.inversion, renoise="none", eta=self.eta
+            batch, policy, steps=self.inversion_steps, endpoint=self.inversion, renoise="none", eta=self.eta
         )
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench import Landing, Noised, PairBatch, Policy, Renoise, invert
+from bench import Endpoint, Noised, PairBatch, Policy, Renoise, invert
 
 
 def invert_pair(
-    batch: PairBatch, policy: Policy, *, steps: int, landing: Landing, renoise: Renoise, eta: float
+    batch: PairBatch, policy: Policy, *, steps: int, endpoint: Endpoint, renoise: Renoise, eta: float
 ) -> Noised:
     """Invert winner and loser with the current policy, conditioned on the caption, to the same time.
 
@@ -24,16 +24,16 @@ def invert_pair(
     def predict(latents: Tensor, timesteps: Tensor, rows: Tensor) -> Tensor:
         return policy.predict(latents, timesteps, {name: value[rows] for name, value in condition.items()})
 
-    def idle() -> None:
-        policy.idle(clean[:1], t[:1], {name: value[:1] for name, value in condition.items()})
+    def dummy_forward() -> None:
+        policy.dummy_forward(clean[:1], t[:1], {name: value[:1] for name, value in condition.items()})
 
     def noise(step: int) -> Tensor:
         sides = [batch.draws.normal(f"inversion {side} {step}", batch.winner.shape[1:]) for side in ("winner", "loser")]
         return torch.cat(sides)
 
     inverted = invert(
-        predict, process, clean, torch.cat([t, t]), steps=steps, landing=landing, renoise=renoise, eta=eta, noise=noise,
-        anyone=policy.anyone, idle=idle,
+        predict, process, clean, torch.cat([t, t]), steps=steps, endpoint=endpoint, renoise=renoise, eta=eta, noise=noise,
+        any_rank=policy.any_rank, dummy_forward=dummy_forward,
     )  # fmt: skip
     target = process.target(clean, inverted.noise, inverted.timesteps)
     winner, loser = inverted.latents.chunk(2)

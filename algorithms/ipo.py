@@ -40,7 +40,7 @@ class IPO(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: the recipe of dpo, aiming at the margin 0.001 where its sigmoid has the argument 1; not tuned",
             algorithm={"tau": 500.0},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         **like_dpo(tau=1250.0),
     }

@@ -61,12 +61,12 @@ class KTO(Algorithm):
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe",
             algorithm={"beta": 2000.0},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         "sd15": Recipe(
             source="paper: beta 5000 without factor 1/2 is 10000 here, 4 GPUs x 2 images are 4 pairs here, 10,000 iterations (the script says 20,000)",
             algorithm={"beta": 10000.0, "desirable_share": 0.8},
-            training={"steps": 10000, "batch": 4, "micro_batch": 4, "learning_rate": 1e-7, "warmup": 1000,
+            training={"steps": 10000, "global_batch_size": 4, "micro_batch_size": 4, "learning_rate": 1e-7, "warmup_steps": 1000,
                       "caption_dropout": 0.2},
         ),
     }  # fmt: skip
@@ -77,17 +77,17 @@ class KTO(Algorithm):
     )
     desirable_share: float = Field(default=0.5, gt=0, lt=1, description="weight of the desirable images")
 
-    def survey(self, batch: PairBatch, policy: Policy) -> Tensor:
+    def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor:
         """Gains of winner and loser, (B, 2)."""
         _, errors = self._errors(batch, policy)
         return _gains(errors)
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
-        if batch.survey is None:
-            raise ValueError("kto needs the survey of the global batch")
+        if batch.global_batch_stats is None:
+            raise ValueError("kto needs the statistics of the global batch")
         shares = torch.tensor([self.desirable_share, 1 - self.desirable_share], device=batch.winner.device)
         timesteps, errors = self._errors(batch, policy)
-        reference_point = (batch.survey.mean(0) * shares).sum().clamp(min=0)
+        reference_point = (batch.global_batch_stats.mean(0) * shares).sum().clamp(min=0)
         signs = torch.tensor([1.0, -1.0], device=shares.device)
         losses = kto_losses(_gains(errors), signs, reference_point, beta=self.beta, utility=self.utility)
         logs = {**pair_logs(errors), "reference_point": reference_point.expand(len(losses))}

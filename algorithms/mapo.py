@@ -56,12 +56,12 @@ class MaPO(ReferenceFreeAlgorithm):
         "tiny": Recipe(
             source="ours: beta as published, the training of dpo's recipe; not tuned",
             algorithm={"beta": 8.0},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         "sdxl": Recipe(
             source="paper v2: 8 H100, 2048 = 32 x 8 x 8, 8-bit AdamW; here AdamW (see optimizer=adamw-8bit) and bf16",
             algorithm={"beta": 8.0},
-            training={"steps": 2000, "batch": 2048, "micro_batch": 1, "learning_rate": 1e-7, "schedule": "cosine", "warmup": 0,
+            training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 1, "learning_rate": 1e-7, "lr_schedule": "cosine", "warmup_steps": 0,
                       "caption_dropout": 0.0, "precision": "bf16", "gradient_checkpointing": True},
         ),
     }  # fmt: skip

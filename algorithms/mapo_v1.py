@@ -42,12 +42,12 @@ class MaPOv1(ReferenceFreeAlgorithm):
         "tiny": Recipe(
             source="ours: fields as released, the training of dpo's recipe; not tuned",
             algorithm={"beta": 0.1, "snr": 0.5, "margin_scale": 1000.0},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         "sdxl": Recipe(
             source="released README: batch 8 x 2, true sizes; with AdamW (see optimizer=adamw-8bit) and bf16 here, 8-bit AdamW and fp16 there",
             algorithm={"beta": 0.1, "snr": 0.5, "margin_scale": 1000.0},
-            training={"steps": 2000, "batch": 16, "micro_batch": 1, "learning_rate": 1e-5, "warmup": 0,
+            training={"steps": 2000, "global_batch_size": 16, "micro_batch_size": 1, "learning_rate": 1e-5, "warmup_steps": 0,
                       "caption_dropout": 0.0, "precision": "bf16", "gradient_checkpointing": True},
         ),
     }  # fmt: skip

@@ -31,19 +31,19 @@ class NPO(Wrapper):
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe",
             algorithm={"objective": "dpo"},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         "sd15": Recipe(
             source="released script at a14f1db: beta 500 with factor 1 is 1000 here, no caption dropout; the released weights are those of step 2000",
             algorithm={"objective": "dpo", "objective_fields": {"beta": 1000.0}},
-            training={"steps": 2000, "batch": 64, "micro_batch": 4, "learning_rate": 5e-6, "warmup": 0,
-                      "caption_dropout": 0.0, "weights": "lora", "lora_rank": 8},
+            training={"steps": 2000, "global_batch_size": 64, "micro_batch_size": 4, "learning_rate": 5e-6, "warmup_steps": 0,
+                      "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 8},
         ),
         "sdxl": Recipe(
             source="released script at a14f1db: beta 2000, factor 1/2, no caption dropout, true sizes; the released weights are those of step 2000; with AdamW (see optimizer=adamw-8bit) and bf16 here, 8-bit AdamW and fp16 there",
             algorithm={"objective": "dpo", "objective_fields": {"beta": 2000.0}},
-            training={"steps": 2000, "batch": 60, "micro_batch": 2, "learning_rate": 5e-6, "warmup": 0,
-                      "caption_dropout": 0.0, "weights": "lora", "lora_rank": 8, "precision": "bf16",
+            training={"steps": 2000, "global_batch_size": 60, "micro_batch_size": 2, "learning_rate": 5e-6, "warmup_steps": 0,
+                      "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 8, "precision": "bf16",
                       "gradient_checkpointing": True},
         ),
     }  # fmt: skip
@@ -54,8 +54,8 @@ class NPO(Wrapper):
             raise ValueError(f"objective {self.objective!r} has no winner and loser to exchange; choose dpo or kin")
         return self
 
-    def survey(self, batch: PairBatch, policy: Policy) -> Tensor | None:
-        return self.inner.survey(batch.flipped(), policy)
+    def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor | None:
+        return self.inner.global_batch_stats(batch.flipped(), policy)
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         return self.inner.step(batch.flipped(), policy)

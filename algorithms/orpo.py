@@ -60,13 +60,13 @@ class ORPO(ReferenceFreeAlgorithm):
         "tiny": Recipe(
             source="ours: at errors of 0.05 both terms pull equally hard on an even pair; training as dpo's; not tuned",
             algorithm={"beta": 0.1, "compare": "odds"},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         "sdxl": Recipe(
             source="diffusers' README of its ORPO script: LoRA, batch 8 x 2, true sizes, 8-bit AdamW and fp16; here AdamW (see optimizer=adamw-8bit), bf16 and the right sign",
             algorithm={"beta": 0.1, "compare": "likelihoods"},
-            training={"steps": 2000, "batch": 16, "micro_batch": 2, "learning_rate": 1e-5, "warmup": 0,
-                      "caption_dropout": 0.0, "weights": "lora", "lora_rank": 8, "precision": "bf16",
+            training={"steps": 2000, "global_batch_size": 16, "micro_batch_size": 2, "learning_rate": 1e-5, "warmup_steps": 0,
+                      "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 8, "precision": "bf16",
                       "gradient_checkpointing": True},
         ),
     }  # fmt: skip

@@ -44,7 +44,7 @@ class RobustDPO(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: the recipe of dpo with the flip probability that language models use, not tuned",
             algorithm={"beta": 2000.0, "flip_probability": 0.1},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         **like_dpo(beta=5000.0, flip_probability=0.1),
     }

@@ -72,7 +72,7 @@ class RPO(NoisedPairAlgorithm):
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe; tau is a guess",
             algorithm={"beta": 2000.0, "temperature": 0.05},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         **like_dpo(beta=5000.0, temperature=0.05),
     }
@@ -94,21 +94,25 @@ class RPO(NoisedPairAlgorithm):
         """Note with each pair the embeddings of its caption and its images."""
         return data.with_columns(**{COLUMN: context.features(self.features, data)})
 
-    def survey(self, batch: PairBatch, policy: Policy) -> Tensor:
+    def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor:
         """Gaps of winner and loser, then the joint embedding of caption and winner, (B, 2 + 2 D)."""
         errors = self.predict(self.noised(batch, policy), batch, policy).errors()
         return torch.cat([_gaps(errors), joint_embedding(batch)], dim=1)
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         """Values are the winners' terms; gradients also hold what the losers do in the terms of all other winners."""
-        if batch.survey is None:
-            raise ValueError("rpo needs the survey of the global batch")
+        if batch.global_batch_stats is None:
+            raise ValueError("rpo needs the statistics of the global batch")
         noised = self.noised(batch, policy)
         errors = self.predict(noised, batch, policy).errors()
         winner_gaps, loser_gaps = _gaps(errors).unbind(1)
-        every_winner, every_loser, embeddings = batch.survey[:, 0], batch.survey[:, 1], batch.survey[:, 2:]
+        every_winner, every_loser, embeddings = (
+            batch.global_batch_stats[:, 0],
+            batch.global_batch_stats[:, 1],
+            batch.global_batch_stats[:, 2:],
+        )
         weights = contrast_weights(1 - embeddings @ embeddings.T, temperature=self.temperature)
-        mine = list(batch.place)
+        mine = list(batch.batch_positions)
 
         def terms(winner: Tensor, loser: Tensor, weight: Tensor) -> Tensor:
             return contrasts(winner, loser, weight, beta=self.beta, placement=self.placement, count=len(every_loser))
@@ -122,7 +126,7 @@ def joint_embedding(batch: PairBatch) -> Tensor:
     """Embedding of each pair's caption and winner, of length 1, (B, 2 D)."""
     features = batch.columns[COLUMN]
     rows = torch.arange(len(features), device=features.device)
-    return torch.cat([features[:, 0], features[rows, 1 + batch.winner_place]], dim=1) / math.sqrt(2)
+    return torch.cat([features[:, 0], features[rows, 1 + batch.winner_index]], dim=1) / math.sqrt(2)
 
 
 def _gaps(errors: PairErrors) -> Tensor:

@@ -49,12 +49,12 @@ class SDPO(PairwiseWrapper, PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe; mu as published for SD1.5",
             algorithm={"objective": "dpo", "mu": 0.9},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         "sd15": Recipe(
             source="mu from released code at 84fb241 for DPO; the rest as Diffusion-DPO's launcher at 5233e759",
             algorithm={"objective": "dpo", "objective_fields": {"beta": 5000.0}, "mu": 0.9},
-            training={"steps": 2000, "batch": 2048, "micro_batch": 4, "learning_rate": 2.048e-5, "warmup": 500,
+            training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 4, "learning_rate": 2.048e-5, "warmup_steps": 500,
                       "caption_dropout": 0.2},
         ),
         "sdxl": Recipe(

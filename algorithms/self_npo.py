@@ -13,14 +13,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench import Algorithm, AlgorithmInfo, Condition, Need, PairBatch, Policy, Process, Recipe, StepOutput
+from bench import Algorithm, AlgorithmInfo, Condition, ForwardProcess, Need, PairBatch, Policy, Recipe, StepOutput
 
 AVERAGE = "average"
 
 
-def noise_further(process: Process, latents: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> Tensor:
+def noise_further(process: ForwardProcess, latents: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """Latents of time t at the noisier time s: ``x_s = (a_s / a_t) x_t + sqrt(sigma_s^2 - sigma_t^2 a_s^2 / a_t^2) noise``."""
-    ratio = process.signal(s, latents) / process.signal(t, latents)
+    ratio = process.alpha(s, latents) / process.alpha(t, latents)
     spread = (process.sigma(s, latents) ** 2 - (process.sigma(t, latents) * ratio) ** 2).clamp(min=0).sqrt()
     return ratio * latents + spread * noise
 
@@ -45,19 +45,19 @@ class SelfNPO(Algorithm):
         "tiny": Recipe(
             source="ours: the released steps of SD1.5, a faster average for a shorter training",
             algorithm={"decay": 0.99},
-            training={"steps": 100, "batch": 16, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 16, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         "sd15": Recipe(
             source="released code at a14f1db, no caption dropout",
-            training={"steps": 1000, "batch": 20, "micro_batch": 4, "learning_rate": 1e-6, "warmup": 0, "weight_decay": 1e-3,
+            training={"steps": 1000, "global_batch_size": 20, "micro_batch_size": 4, "learning_rate": 1e-6, "warmup_steps": 0, "weight_decay": 1e-3,
                       "caption_dropout": 0.0},
         ),
         "sdxl": Recipe(
             source="released code at a14f1db, no caption dropout; with AdamW (see optimizer=adamw-8bit) and bf16 here, 8-bit AdamW and fp16 there, which also tells where its random crop was",
             algorithm={"grid": 40, "guidance_scale": -5.0},
-            training={"steps": 1000, "batch": 10, "micro_batch": 1, "learning_rate": 1e-7, "warmup": 0, "weight_decay": 0.0,
+            training={"steps": 1000, "global_batch_size": 10, "micro_batch_size": 1, "learning_rate": 1e-7, "warmup_steps": 0, "weight_decay": 0.0,
                       "caption_dropout": 0.0, "precision": "bf16", "gradient_checkpointing": True,
-                      "picture_size": "nominal"},
+                      "size_conditioning": "nominal"},
         ),
     }  # fmt: skip
 
@@ -72,10 +72,10 @@ class SelfNPO(Algorithm):
     width: float = Field(default=1e-3, gt=0, description="c of the pseudo-Huber loss")
 
     def begin(self, policy: Policy) -> None:
-        policy.remember(AVERAGE)
+        policy.snapshot(AVERAGE)
 
     def end_step(self, step: int, policy: Policy) -> None:
-        policy.average(AVERAGE, self.decay)
+        policy.update_ema(AVERAGE, self.decay)
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         process, draws, device = policy.process, batch.draws, batch.candidates.device
@@ -102,8 +102,8 @@ class SelfNPO(Algorithm):
     def _guided(
         self, policy: Policy, latents: Tensor, t: Tensor, condition: Condition, unconditional: Condition
     ) -> Tensor:
-        with_caption = policy.remembered(AVERAGE, latents, t, condition)
-        without = policy.remembered(AVERAGE, latents, t, unconditional)
+        with_caption = policy.predict_with_snapshot(AVERAGE, latents, t, condition)
+        without = policy.predict_with_snapshot(AVERAGE, latents, t, unconditional)
         return with_caption + self.guidance_scale * (with_caption - without)
 
 

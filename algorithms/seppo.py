@@ -58,7 +58,7 @@ class SePPO(Algorithm):
         "tiny": Recipe(
             source="ours: dpo's beta and learning rate; a younger pool for a shorter training",
             algorithm={"beta": 2000.0, "sampling_steps": 10, "guidance_scale": 3.0, "interval": 10, "pool": 4},
-            training={"steps": 50, "batch": 16, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 50, "global_batch_size": 16, "learning_rate": 1e-5, "warmup_steps": 10},
         )
     }
     initial_loss: ClassVar[float | None] = math.log(2)
@@ -70,16 +70,16 @@ class SePPO(Algorithm):
     guidance_scale: float = Field(default=7.5, ge=1, description="guidance of a sample")
 
     def begin(self, policy: Policy) -> None:
-        policy.remember(f"{SNAPSHOT}-0")
+        policy.snapshot(f"{SNAPSHOT}-0")
 
     def end_step(self, step: int, policy: Policy) -> None:
         version, rest = divmod(step + 1, self.interval)
         if rest == 0:
-            policy.remember(f"{SNAPSHOT}-{version % self.pool}")
+            policy.snapshot(f"{SNAPSHOT}-{version % self.pool}")
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         process, draws = policy.process, batch.draws
-        versions = sorted(policy.memory)
+        versions = sorted(policy.snapshots)
         version = versions[int(uniform(draws.seed, "version", draws.step) * len(versions))]
         loser = self._sample(version, batch, policy)
         t = process.timesteps(draws.uniform("timestep")).to(loser.device)
@@ -88,7 +88,9 @@ class SePPO(Algorithm):
         condition = {name: torch.cat([value, value]) for name, value in batch.condition.items()}
         latents, target = process.add_noise(clean, noise, times), process.target(clean, noise, times)
         policy_errors = sample_errors(policy.predict(latents, times, condition), target).chunk(2)
-        reference_errors = sample_errors(policy.remembered(version, latents, times, condition), target).chunk(2)
+        reference_errors = sample_errors(
+            policy.predict_with_snapshot(version, latents, times, condition), target
+        ).chunk(2)
         errors = PairErrors(*policy_errors, *reference_errors)
         return StepOutput(seppo_loss(errors, beta=self.beta), t, pair_logs(errors))
 
@@ -102,7 +104,7 @@ class SePPO(Algorithm):
         both = {name: torch.cat([unconditional[name], value]) for name, value in batch.condition.items()}
         for step in reversed(range(self.sampling_steps)):
             t = torch.full((count,), (step + 1) * stride - 1, device=latents.device)
-            predicted = policy.remembered(version, torch.cat([latents, latents]), torch.cat([t, t]), both)
+            predicted = policy.predict_with_snapshot(version, torch.cat([latents, latents]), torch.cat([t, t]), both)
             without, with_caption = predicted.chunk(2)
             prediction = without + self.guidance_scale * (with_caption - without)
             latents = process.transition(latents, prediction, t, t - stride, eta=0).mean

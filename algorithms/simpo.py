@@ -41,7 +41,7 @@ class SimPO(ReferenceFreeAlgorithm):
         "tiny": Recipe(
             source="ours: half of the base's differences |Ml - Mw| exceed 0.005 = gamma/beta; training as dpo's; not tuned",
             algorithm={"beta": 100.0, "gamma": 0.5},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         **like_dpo(beta=100.0, gamma=0.5),
     }

@@ -19,7 +19,7 @@ from torch.nn import functional
 from algorithms.inverted import invert_pair
 from bench import (
     AlgorithmInfo,
-    Landing,
+    Endpoint,
     Need,
     Noised,
     PairBatch,
@@ -60,20 +60,20 @@ class SmPO(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: of two settings tried on training prompts of the tiny world; a coarser inversion drifts in colour",
             algorithm={"beta": 2000.0, "inversion_steps": 10},
-            training={"steps": 30, "batch": 32, "learning_rate": 5e-6, "warmup": 10},
+            training={"steps": 30, "global_batch_size": 32, "learning_rate": 5e-6, "warmup_steps": 10},
         ),
         "sd15": Recipe(
             source="released launcher at 8922d54f: 1e-8 x 1024 (scale_lr); it starts from an SFT checkpoint",
             algorithm={"beta": 2000.0, "inversion_steps": 5},
-            training={"steps": 200, "batch": 1024, "micro_batch": 4, "learning_rate": 1.024e-5, "warmup": 100,
+            training={"steps": 200, "global_batch_size": 1024, "micro_batch_size": 4, "learning_rate": 1.024e-5, "warmup_steps": 100,
                       "caption_dropout": 0.2},
         ),
         "sdxl": Recipe(
             source="released SDXL launcher at 8922d54f: 1e-8 x 1024 (scale_lr), from the base; with bf16 here, fp16 there",
             algorithm={"beta": 5000.0, "inversion_steps": 10},
-            training={"steps": 200, "batch": 1024, "micro_batch": 1, "learning_rate": 1.024e-5, "warmup": 100,
+            training={"steps": 200, "global_batch_size": 1024, "micro_batch_size": 1, "learning_rate": 1.024e-5, "warmup_steps": 100,
                       "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "picture_size": "nominal", "optimizer": "adafactor"},
+                      "size_conditioning": "nominal", "optimizer": "adafactor"},
         ),
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)
@@ -84,8 +84,8 @@ class SmPO(PairwiseAlgorithm):
     gamma: float = Field(default=10.0, gt=0, description="scale of the smoothed label")
     reward: str = Field(default="pickscore", description="metric whose scores smooth the labels")
     inversion_steps: int = Field(default=10, ge=2, le=500, description="steps of the inversion grid over all times")
-    inversion: Landing = Field(
-        default="snap", description="where an inversion ends: snap, exact, or official (released code)"
+    inversion: Endpoint = Field(
+        default="grid", description="where an inversion ends: snap, exact, or official (released code)"
     )
 
     @property
@@ -106,7 +106,7 @@ class SmPO(PairwiseAlgorithm):
 
     def noised(self, batch: PairBatch, policy: Policy) -> Noised:
         renoise: Renoise = "same" if self.inversion == "official" else "next"
-        return invert_pair(batch, policy, steps=self.inversion_steps, landing=self.inversion, renoise=renoise, eta=0.0)
+        return invert_pair(batch, policy, steps=self.inversion_steps, endpoint=self.inversion, renoise=renoise, eta=0.0)
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
         return smpo_loss(errors, preference, beta=self.beta, gamma=self.gamma)

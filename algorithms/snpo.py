@@ -53,12 +53,12 @@ class SNPO(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: beta and rate of dpo's tiny recipe, lambda as published; not tuned",
             algorithm={"beta": 2000.0, "mixture": 0.9},
-            training={"steps": 100, "batch": 32, "learning_rate": 1e-5, "warmup": 10, "caption_dropout": 0.0},
+            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10, "caption_dropout": 0.0},
         ),
         "sd15": Recipe(
             source="as summarised: beta 2000, 2.048e-8, 3000 steps of 512; warm-up is not known. A rate of 2.048e-5 would be that of dpo: check it",
             algorithm={"beta": 2000.0, "mixture": 0.9},
-            training={"steps": 3000, "batch": 512, "micro_batch": 4, "learning_rate": 2.048e-8, "warmup": 0,
+            training={"steps": 3000, "global_batch_size": 512, "micro_batch_size": 4, "learning_rate": 2.048e-8, "warmup_steps": 0,
                       "caption_dropout": 0.0},
         ),
         "sdxl": Recipe(
@@ -96,8 +96,8 @@ class SNPO(PairwiseAlgorithm):
             batch,
             winner=route(batch.winner, exchanged.winner),
             loser=route(batch.loser, exchanged.loser),
-            winner_place=route(batch.winner_place, exchanged.winner_place),
-            loser_place=route(batch.loser_place, exchanged.loser_place),
+            winner_index=route(batch.winner_index, exchanged.winner_index),
+            loser_index=route(batch.loser_index, exchanged.loser_index),
             condition={name: route(value, told_loser[name]) for name, value in batch.condition.items()},
             loser_condition={name: route(value, told_winner[name]) for name, value in batch.loser_condition.items()},
         )

@@ -45,8 +45,8 @@ class Wrapper(Algorithm):
     def begin(self, policy: Policy) -> None:
         self.inner.begin(policy)
 
-    def survey(self, batch: PairBatch, policy: Policy) -> Tensor | None:
-        return self.inner.survey(batch, policy)
+    def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor | None:
+        return self.inner.global_batch_stats(batch, policy)
 
     def end_step(self, step: int, policy: Policy) -> None:
         self.inner.end_step(step, policy)

@@ -24,9 +24,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.models.card import ModelCard as ModelCard
     from bench.models.family import Condition as Condition
     from bench.models.family import ModelFamily as ModelFamily
-    from bench.models.forward_process import Process as Process
+    from bench.models.forward_process import ForwardProcess as ForwardProcess
+    from bench.models.inversion import Endpoint as Endpoint
     from bench.models.inversion import Inversion as Inversion
-    from bench.models.inversion import Landing as Landing
     from bench.models.inversion import Renoise as Renoise
     from bench.models.inversion import invert as invert
     from bench.models.registry import MODELS as MODELS

@@ -20,8 +20,8 @@ from bench import Metric, MetricInfo
 from metrics.checkpoints import build, digest, fill, find_weights, read_json, read_tensors
 from metrics.cosine import CLIP_WEIGHTS
 from metrics.head import LinearHead
-from metrics.inference import exact_inference, prepared
-from metrics.preprocessing import P1, Preprocessing
+from metrics.inference import exact_inference, preprocessed_batches
+from metrics.preprocessing import OpenAIPreprocessing, Preprocessing
 
 
 class Aesthetic(Metric):
@@ -62,11 +62,11 @@ class Aesthetic(Metric):
     def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
         """See `Metric.load`."""
         path = find_weights(checkpoint or cls.published, ("*.pth",), ("clip/*",))
-        beside = path.parent / "clip"
-        tower, tower_path = load_tower(str(beside) if beside.is_dir() else cls.published_clip)
+        partial = path.parent / "clip"
+        tower, tower_path = load_tower(str(partial) if partial.is_dir() else cls.published_clip)
         head = LinearHead(tower.config.projection_dim)
         fill(head, read_tensors(path), path)
-        preprocessing = P1(tower.config.image_size)
+        preprocessing = OpenAIPreprocessing(tower.config.image_size)
         return cls(tower, head, preprocessing, device=device, weights=digest(path, tower_path))
 
     def identity(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Aesthetic(Metric):
             raise ValueError(f"{len(images)} images for {len(prompts)} prompts")
         scores = torch.empty(len(images))
         with exact_inference(self.device):
-            for piece, pixels in prepared(self.preprocessing, images, self.device):
+            for piece, pixels in preprocessed_batches(self.preprocessing, images, self.device):
                 embeddings = normalize(self.tower(pixel_values=pixels).image_embeds, dim=-1)
                 scores[piece] = self.head(embeddings)[:, 0].cpu()
         return scores

@@ -24,7 +24,7 @@ Source = tuple[str, Callable[[Tensor], Tensor]]
 SHOWN_KEYS = 8
 
 
-def find_weights(checkpoint: str, weights: Sequence[str], beside: Sequence[str]) -> Path:
+def find_weights(checkpoint: str, weights: Sequence[str], partial: Sequence[str]) -> Path:
     """The weights file of a checkpoint; what belongs to it lies in the same folder.
 
     Args:
@@ -39,7 +39,7 @@ def find_weights(checkpoint: str, weights: Sequence[str], beside: Sequence[str])
     if path.is_file():
         return path
     for pattern in weights:
-        folder = path if path.is_dir() else download(checkpoint, [pattern, *beside])
+        folder = path if path.is_dir() else download(checkpoint, [pattern, *partial])
         found = sorted(folder.glob(pattern))
         if found:
             return found[0]

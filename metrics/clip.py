@@ -12,7 +12,7 @@ import torch
 from bench import MetricInfo
 from metrics.checkpoints import digest
 from metrics.cosine import CosineMetric, cleaned_ids, load_clip
-from metrics.preprocessing import P1
+from metrics.preprocessing import OpenAIPreprocessing
 
 
 class ClipScore(CosineMetric):
@@ -40,5 +40,5 @@ class ClipScore(CosineMetric):
         """See `Metric.load`."""
         model, tokenizer, path = load_clip(checkpoint or cls.published, cls.published)
         tokenize = cleaned_ids(tokenizer, model.config.text_config.max_position_embeddings)
-        preprocessing = P1(model.config.vision_config.image_size)
+        preprocessing = OpenAIPreprocessing(model.config.vision_config.image_size)
         return cls(model, tokenize, preprocessing, device=device, weights=digest(path))

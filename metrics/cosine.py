@@ -16,7 +16,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from bench import EmbeddingMetric, UserError, batch_slices
 from metrics.checkpoints import build, fill, find_weights, load_tokenizer, read_json, read_tensors
-from metrics.inference import BATCH, exact_inference, prepared
+from metrics.inference import BATCH, exact_inference, preprocessed_batches
 from metrics.preprocessing import Preprocessing
 
 Tokenize = Callable[[Sequence[str]], Tensor]
@@ -63,7 +63,7 @@ class CosineMetric(EmbeddingMetric):
         scores = torch.empty(len(images))
         with exact_inference(self.device):
             texts = [self.text_embeddings(list(distinct)[piece]) for piece in batch_slices(len(distinct), BATCH)]
-            for piece, pixels in prepared(self.preprocessing, images, self.device):
+            for piece, pixels in preprocessed_batches(self.preprocessing, images, self.device):
                 pictures = self.pixel_embeddings(pixels)
                 scores[piece] = (self.scale * (pictures * torch.cat(texts)[rows[piece]]).sum(-1)).cpu()
         return scores

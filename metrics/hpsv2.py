@@ -16,7 +16,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from bench import MetricInfo, UserError
 from metrics.checkpoints import Source, build, digest, fill, find_weights, load_tokenizer, read_json, read_tensors
 from metrics.cosine import CosineMetric, cleaned_ids
-from metrics.preprocessing import P3
+from metrics.preprocessing import LetterboxPreprocessing
 
 VIT_H_14: dict[str, Any] = {
     "embed_dim": 1024,
@@ -78,11 +78,11 @@ class HPSv2(CosineMetric):
         Args:
             checkpoint: see the class.
             device: see `Metric.load`.
-            antialias: see `metrics.preprocessing.P3`; True is what the official package does beside torchvision 0.17
+            antialias: see `metrics.preprocessing.LetterboxPreprocessing`; True is what the official package does beside torchvision 0.17
                 and later.
         """
-        beside = ("open_clip_config.json", "vocab.json", "merges.txt", "tokenizer_config.json")
-        path = find_weights(checkpoint or cls.published, cls.files, beside)
+        partial = ("open_clip_config.json", "vocab.json", "merges.txt", "tokenizer_config.json")
+        path = find_weights(checkpoint or cls.published, cls.files, partial)
         check_version(path, cls.version)
         settings = read_json(path.parent / "open_clip_config.json", {"model_cfg": VIT_H_14})
         model = build(lambda: CLIPModel(clip_config(settings["model_cfg"])), path)
@@ -90,7 +90,7 @@ class HPSv2(CosineMetric):
         text = model.config.text_config
         tokenizer = load_tokenizer(CLIPTokenizer, path.parent, cls.published_tokenizer, vocabulary=text.vocab_size)
         tokenize = cleaned_ids(tokenizer, text.max_position_embeddings)
-        preprocessing = P3(model.config.vision_config.image_size, antialias)
+        preprocessing = LetterboxPreprocessing(model.config.vision_config.image_size, antialias)
         return cls(model, tokenize, preprocessing, device=device, weights=digest(path))
 
 

@@ -17,8 +17,8 @@ from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisio
 from bench import Metric, MetricInfo
 from metrics.checkpoints import Source, build, digest, fill, find_weights, load_tokenizer, read_json, read_tensors
 from metrics.head import LinearHead
-from metrics.inference import exact_inference, prepared
-from metrics.preprocessing import P1, Preprocessing
+from metrics.inference import exact_inference, preprocessed_batches
+from metrics.preprocessing import OpenAIPreprocessing, Preprocessing
 
 BERT_BASE: dict[str, Any] = {
     "hidden_size": 768,
@@ -136,8 +136,8 @@ class ImageReward(Metric):
     @classmethod
     def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
         """See `Metric.load`."""
-        beside = ("med_config.json", "vision_config.json", "vocab.txt", "tokenizer_config.json")
-        path = find_weights(checkpoint or cls.published, ("ImageReward.pt",), beside)
+        partial = ("med_config.json", "vision_config.json", "vocab.txt", "tokenizer_config.json")
+        path = find_weights(checkpoint or cls.published, ("ImageReward.pt",), partial)
         text = BERT_BASE | read_json(path.parent / "med_config.json", BERT_BASE)
         vision = VIT_L_16 | read_json(path.parent / "vision_config.json", VIT_L_16)
         network = build(lambda: RewardNetwork(vision, text), path)
@@ -147,7 +147,13 @@ class ImageReward(Metric):
         tokenizer = load_tokenizer(
             BertTokenizer, path.parent, cls.published_tokenizer, vocabulary=text["vocab_size"] - 2
         )
-        return cls(network, masked_ids(tokenizer), P1(vision["image_size"]), device=device, weights=digest(path))
+        return cls(
+            network,
+            masked_ids(tokenizer),
+            OpenAIPreprocessing(vision["image_size"]),
+            device=device,
+            weights=digest(path),
+        )
 
     def identity(self) -> dict[str, Any]:
         """See `Metric`."""
@@ -159,7 +165,7 @@ class ImageReward(Metric):
             raise ValueError(f"{len(images)} images for {len(prompts)} prompts")
         scores = torch.empty(len(images))
         with exact_inference(self.device):
-            for piece, pixels in prepared(self.preprocessing, images, self.device):
+            for piece, pixels in preprocessed_batches(self.preprocessing, images, self.device):
                 ids, mask = self.tokenize(prompts[piece])
                 rewards = self.network(pixels, ids.to(self.device), mask.to(self.device))
                 scores[piece] = ((rewards - MEAN) / STD).cpu()

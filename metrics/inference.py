@@ -40,7 +40,7 @@ def exact_inference(device: torch.device) -> Iterator[None]:
             setting.fp32_precision = precision
 
 
-def prepared(
+def preprocessed_batches(
     preprocessing: Preprocessing, images: Sequence[Image.Image], device: torch.device
 ) -> Iterator[tuple[slice, Tensor]]:
     """Batches of `BATCH`: which images, and their pixels as float32 of shape (N, 3, size, size) on ``device``.

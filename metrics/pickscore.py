@@ -13,7 +13,7 @@ import torch
 from bench import MetricInfo
 from metrics.checkpoints import digest
 from metrics.cosine import CosineMetric, load_clip, padded_ids
-from metrics.preprocessing import P2
+from metrics.preprocessing import HuggingFacePreprocessing
 
 
 class PickScore(CosineMetric):
@@ -42,7 +42,7 @@ class PickScore(CosineMetric):
         """See `Metric.load`."""
         model, tokenizer, path = load_clip(checkpoint or cls.published, cls.published_tokenizer)
         tokenize = padded_ids(tokenizer, model.config.text_config.max_position_embeddings)
-        preprocessing = P2(model.config.vision_config.image_size)
+        preprocessing = HuggingFacePreprocessing(model.config.vision_config.image_size)
         return cls(model, tokenize, preprocessing, device=device, weights=digest(path))
 
     @property

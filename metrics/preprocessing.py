@@ -2,13 +2,13 @@
 
 All three end in float32, shape (3, size, size), normalised with the mean and standard deviation of CLIP.
 
-* `P1`, "openai" (OpenAI ``clip``; ImageReward, aesthetic predictor, CLIPScore): resize, crop, then convert to RGB.
-* `P2`, "huggingface" (``CLIPImageProcessor``; PickScore): convert to RGB, resize, crop; the crop of a non-square
-  picture can lie one pixel from that of P1.
-* `P3`, "letterbox" (HPSv2): convert to RGB, resize the *long* side as a float tensor, pad to a square with black.
+* `OpenAIPreprocessing`, "openai" (OpenAI ``clip``; ImageReward, aesthetic predictor, CLIPScore): resize, crop, then convert to RGB.
+* `HuggingFacePreprocessing`, "huggingface" (``CLIPImageProcessor``; PickScore): convert to RGB, resize, crop; the crop of a non-square
+  picture can lie one pixel from that of `openai`.
+* `LetterboxPreprocessing`, "letterbox" (HPSv2): convert to RGB, resize the *long* side as a float tensor, pad to a square with black.
 
-Source: the packages of the authors (clip, transformers 4.30, hpsv2 1.2.0), to which P1 and P2 are equal bit by bit and
-P3 within 2e-6.
+Source: the packages of the authors (clip, transformers 4.30, hpsv2 1.2.0), to which `openai` and `huggingface` are equal bit by bit and
+`letterbox` within 2e-6.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Preprocessing(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class P1(Preprocessing):
+class OpenAIPreprocessing(Preprocessing):
     """Resize, crop, convert."""
 
     name: ClassVar[str] = "openai"
@@ -77,7 +77,7 @@ class P1(Preprocessing):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class P2(Preprocessing):
+class HuggingFacePreprocessing(Preprocessing):
     """Convert, resize, crop."""
 
     name: ClassVar[str] = "huggingface"
@@ -95,7 +95,7 @@ class P2(Preprocessing):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class P3(Preprocessing):
+class LetterboxPreprocessing(Preprocessing):
     """Letterbox.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 from bench.core.errors import UserError
 from bench.core.values import differing
 from bench.records.runs import BASE, Evaluation, RunFolder
-from reports.judged import grouped, read_judged
+from reports.evaluations import grouped, read_judged
 
 
 def run_label(run: RunFolder) -> str:

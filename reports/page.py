@@ -5,11 +5,11 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports.beside import HEADING, published_grids, published_notes
 from reports.footnotes import footnotes
-from reports.grids import grids, settings_grid, settings_lines
 from reports.plots import training_plot, win_rate_plot
+from reports.published_tables import HEADING, published_grids, published_notes
 from reports.table import Report
+from reports.text_tables import grids, settings_grid, settings_lines
 
 
 def page(report: Report) -> str:

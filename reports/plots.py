@@ -152,11 +152,11 @@ def comparison_sheet(report: Report, path: Path, *, prompts: int = 8) -> None:
                 axes.set_axis_off()
                 if line == 0:
                     axes.set_title(textwrap.fill(name, 16), fontsize=8)
-        replace_file(path, lambda beside: figure.savefig(beside, format="png", metadata={"Software": None}))
+        replace_file(path, lambda partial: figure.savefig(partial, format="png", metadata={"Software": None}))
 
 
 def _figure(columns: int, lines: int, *, height: float, share: bool) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(3.6 * columns + 0.4, height * lines + 0.5), layout="constrained")
+    figure = Figure(figsize=(3.6 * columns + 0.4, height * lines + 0.5), strategy="constrained")
     panels = np.asarray(figure.subplots(lines, columns, squeeze=False, sharex=share, sharey=share)).ravel()
     return figure, panels.tolist()
 

@@ -13,7 +13,7 @@ from bench.core.errors import UserError
 from bench.records.protocol import scorer_signature
 from bench.records.runs import BASE, Evaluation, RunFolder, find_runs
 from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, is_base, readable, run_label
-from reports.judged import Judged, grouped, read_judged
+from reports.evaluations import Judged, grouped, read_judged
 from reports.settings import RowSettings, row_settings, shown_source
 from reports.statistics import Array
 

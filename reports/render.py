@@ -16,13 +16,13 @@ from rich.table import Table
 
 from bench.core.errors import UserError
 from bench.records.protocol import Variant
-from reports.beside import HEADING, published_grids, published_notes
 from reports.footnotes import footnotes
-from reports.grids import Cell, Grid, Verdict, grids, settings_lines
+from reports.published_tables import HEADING, published_grids, published_notes
 from reports.records import MetricRecord
 from reports.settings import TrainingData
 from reports.statistics import Interval
 from reports.table import Cost, Report, Row
+from reports.text_tables import Cell, Grid, Verdict, grids, settings_lines
 
 _TERMINAL = {Verdict.BETTER: "bold green", Verdict.WORSE: "italic red", Verdict.OPEN: ""}
 _MARKDOWN = {Verdict.BETTER: "**{}**", Verdict.WORSE: "*{}*", Verdict.OPEN: "{}"}

@@ -65,6 +65,6 @@ def write_report(report: Report, format_name: str, path: Path | None) -> None:
         sys.stdout.write(text)
         return
     try:
-        replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+        replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); give another --output") from error

@@ -12,7 +12,7 @@ from rich.console import Console
 from bench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.data.preferences import Examined, PreferenceData
+    from bench.data.preferences import InspectedData, PreferenceData
     from bench.scoring.metric import Metric
 
 app = typer.Typer(no_args_is_help=True, help="Look at preference data, score it, make it and rank it.")
@@ -53,9 +53,9 @@ def check(
     typed = prompts or default
     wanted = find_prompts(typed) if typed else None
     needed = f"{model} has no default prompts, give --prompts" if model else "give --prompts or --model"
-    examined = _examine(data, columns, runs)
-    Console().print(check_table(examined, wanted, needed))
-    examined.refuse_unusable()
+    inspected = _examine(data, columns, runs)
+    Console().print(check_table(inspected, wanted, needed))
+    inspected.refuse_unusable()
 
 
 @app.command()
@@ -83,7 +83,7 @@ def score(
     if labels is not None and labels not in names:
         raise UserError(f"--labels {labels} is none of --metrics {metrics}; add it there")
     _refuse_input(output, data)
-    examined, pairs = _kept(data, columns, runs)
+    inspected, pairs = _kept(data, columns, runs)
     if labels is not None and pairs.width != 2:
         raise UserError(f"{data} has {pairs.width} images a caption, and labels are for pairs; see: bench data rank")
     scorers = _scorers(names, model, checkpoints)
@@ -104,7 +104,7 @@ def score(
         found["label_ties"] = int((voted == 0.5).sum())
         _say(f"{found['label_ties']} of {len(pairs)} pairs have equal scores by {labels}: ties")
     write_data(
-        output, scored_tables(examined, pairs, scores, voted), [*examined.source.provenance, {**step, FOUND: found}]
+        output, scored_tables(inspected, pairs, scores, voted), [*inspected.source.provenance, {**step, FOUND: found}]
     )
     _finish(output)
 
@@ -182,7 +182,7 @@ def rank(
         raise UserError(f"unknown method {method!r}: {did_you_mean(method, METHODS)}there are {', '.join(METHODS)}")
     names = METHODS[method].metrics(method, {"--judge": judge, "--metrics": metrics})
     _refuse_input(output, data)
-    examined, lists = _kept(data, columns, runs)
+    inspected, lists = _kept(data, columns, runs)
     if lists.width < 2:
         raise UserError(f"{data} has one image a caption, and ranking needs two; see: bench data generate")
     scorers = _scorers(names, model, checkpoints)
@@ -203,7 +203,7 @@ def rank(
     chosen = METHODS[method].choose(lists, [rewards(scorers[name].info, scores[name]) for name in names], output)
     pairs = pair_tables(lists.with_scores(**scores, **chosen.scores), chosen.rows, chosen.winners, chosen.losers)
     found = {"rows": len(lists), **chosen.found}
-    write_data(output, pairs, [*examined.source.provenance, {**step, FOUND: found}])
+    write_data(output, pairs, [*inspected.source.provenance, {**step, FOUND: found}])
     _say(", ".join(f"{name}: {count:,}" for name, count in found.items()))
     _finish(output)
 
@@ -218,13 +218,13 @@ def _leakage(judges: list[str], model: str | None) -> str:
     return f"{', '.join(shared)} also evaluates {model}: after training on these labels its score is no independent evidence"
 
 
-def _examine(data: str, columns: str | None, runs: Path) -> Examined:
+def _examine(data: str, columns: str | None, runs: Path) -> InspectedData:
     from bench.cli.options import parse_columns
-    from bench.data.preferences import examine
+    from bench.data.preferences import inspect_data
     from bench.data.sources import open_source
     from bench.records.runs import surveys_folder
 
-    return examine(open_source(data, parse_columns(columns)), data, surveys_folder(runs))
+    return inspect_data(open_source(data, parse_columns(columns)), data, surveys_folder(runs))
 
 
 def _refuse_input(output: Path, data: str) -> None:
@@ -232,12 +232,12 @@ def _refuse_input(output: Path, data: str) -> None:
         raise UserError(f"--output {output} is the input; give another --output")
 
 
-def _kept(data: str, columns: str | None, runs: Path) -> tuple[Examined, PreferenceData]:
+def _kept(data: str, columns: str | None, runs: Path) -> tuple[InspectedData, PreferenceData]:
     from bench.data.preferences import kept_data
 
-    examined = _examine(data, columns, runs)
-    examined.refuse_unusable()
-    return examined, kept_data(examined)
+    inspected = _examine(data, columns, runs)
+    inspected.refuse_unusable()
+    return inspected, kept_data(inspected)
 
 
 def _scorers(names: list[str], model: str | None, checkpoints: list[str] | None) -> dict[str, Metric]:

@@ -45,11 +45,11 @@ def plan(
     images: Annotated[int, typer.Option(min=0, help="Evaluation images of one row.")] = 1000,
 ) -> None:
     """Say what runs will cost, before anything is fetched or trained: memory, operations, hours and disk space."""
-    from bench.planning.accelerators import find_accelerators
+    from bench.planning.gpus import find_gpus
     from bench.planning.plan import encoding_cost, make_plan, smaller
     from bench.planning.show import cards_table, changes_table, encoding_advice, plan_table
 
-    cards, console = find_accelerators(card), Console()
+    cards, console = find_gpus(card), Console()
     found, chosen = _resolve(algo, model, sets, budget)
     encoding = encoding_cost(found)
     for name, algorithm, settings in chosen:

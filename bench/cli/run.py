@@ -188,7 +188,7 @@ def eval_(
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A finished run with weights=lora, for example sdxl/dpo/lora/seed-0")],
+    run: Annotated[Path, typer.Argument(help="A finished run with trainable=lora, for example sdxl/dpo/lora/seed-0")],
     output: Annotated[Path, typer.Argument(help="File to write, .safetensors; no other file is replaced.")],
     runs: Runs = Path("runs"),
 ) -> None:

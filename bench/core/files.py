@@ -76,28 +76,28 @@ def _error_number(error: Exception) -> int | None:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside ``path`` with ``write(beside)`` and rename it into place."""
-    beside = path.with_name(f".{path.name}.partial")
+    """Write a file beside ``path`` with ``write(partial)`` and rename it into place."""
+    partial = path.with_name(f".{path.name}.partial")
     make_folder(path.parent)
     with write_checked(path):
-        write(beside)
-        _force_to_disk(beside)
-        beside.replace(path)
+        write(partial)
+        _force_to_disk(partial)
+        partial.replace(path)
 
 
 def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a folder beside ``path`` with ``write(beside)`` and rename it into place; an old one goes last."""
-    beside = path.with_name(f".{path.name}.partial")
+    """Write a folder beside ``path`` with ``write(partial)`` and rename it into place; an old one goes last."""
+    partial = path.with_name(f".{path.name}.partial")
     make_folder(path.parent)
     with write_checked(path):
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        write(beside)
-        for file in (*beside.rglob("*"), beside):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        write(partial)
+        for file in (*partial.rglob("*"), partial):
             _force_to_disk(file)
         if path.exists():
             shutil.rmtree(path)
-        beside.replace(path)
+        partial.replace(path)
         _force_to_disk(path.parent)
 
 
@@ -112,15 +112,15 @@ def _force_to_disk(path: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file in one piece."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def write_array(path: Path, value: NDArray[Any]) -> None:
     """Write an array as ``.npy`` in one piece."""
 
-    def write(beside: Path) -> None:
+    def write(partial: Path) -> None:
         # numpy would add .npy to a name that ends otherwise, but not to a stream's
-        with beside.open("wb") as stream:
+        with partial.open("wb") as stream:
             np.save(stream, value)
 
     replace_file(path, write)
@@ -152,7 +152,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def keep_lines(path: Path, records: list[dict[str, Any]]) -> None:
     """Rewrite a JSON-lines file with these records only."""
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 @contextlib.contextmanager

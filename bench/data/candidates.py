@@ -20,7 +20,7 @@ from bench.core.values import digest
 from bench.data.preferences import PreferenceData, read_preferences
 from bench.models.family import ModelFamily
 from bench.models.guidance import Networks
-from bench.models.sampling import draw
+from bench.models.sampling import generate_images
 from bench.records.protocol import GenerationSettings
 
 SHARD = 64
@@ -47,7 +47,7 @@ def generate_candidates(
                 rows = _draw(model, texts, count, settings)
                 columns = {f"jpg_{place}": [row[place] for row in rows] for place in range(count)}
                 table = pa.table({"caption": texts, **columns})
-                replace_file(path, lambda beside, table=table: pq.write_table(table, beside))  # type: ignore[misc]
+                replace_file(path, lambda partial, table=table: pq.write_table(table, partial))  # type: ignore[misc]
             progress.advance(piece.stop - piece.start)
     data = read_preferences(shards, cache=shards)
     source = f"{count} images by {model.digest} for each caption"
@@ -65,7 +65,9 @@ def _draw(
     for piece in batch_slices(len(items), images_per_chunk(settings.height, settings.width)):
         part = items[piece]
         noise = torch.stack([normal(shape, "candidate", settings.seed, *item) for item in part]).to(device)
-        pictures = draw(model, Networks.single(model.network), [caption for caption, _ in part], noise, settings)
+        pictures = generate_images(
+            model, Networks.single(model.network), [caption for caption, _ in part], noise, settings
+        )
         images += [_png(Image.fromarray(picture)) for picture in pictures]
     return [tuple(images[piece]) for piece in batch_slices(len(images), count)]
 

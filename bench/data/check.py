@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from bench.data.preferences import Examined
+from bench.data.preferences import InspectedData
 from bench.data.sources.base import numbered
 from bench.data.sources.labelled import LABEL
 
@@ -22,49 +22,49 @@ SHOWN = 5
 """Most names that a line lists."""
 
 
-def check_table(examined: Examined, prompts: Sequence[str] | None, needed: str) -> Table:
+def check_table(inspected: InspectedData, prompts: Sequence[str] | None, needed: str) -> Table:
     """The facts about preference data, a line each.
 
     Args:
         prompts: the evaluation prompts, to be searched for among the captions; None when there are none.
         needed: what to say where there are none.
     """
-    table = Table(title=f"{examined.name}", title_justify="left", show_header=False, box=None, pad_edge=False)
+    table = Table(title=f"{inspected.name}", title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in check_lines(examined, prompts, needed):
+    for name, value in check_lines(inspected, prompts, needed):
         table.add_row(name, escape(value))
     return table
 
 
-def check_lines(examined: Examined, prompts: Sequence[str] | None, needed: str) -> Iterator[tuple[str, str]]:
+def check_lines(inspected: InspectedData, prompts: Sequence[str] | None, needed: str) -> Iterator[tuple[str, str]]:
     """Name and value of each fact; see `check_table`."""
-    report, survey, source = examined.report, examined.survey, examined.source
+    report, survey, source = inspected.report, inspected.survey, inspected.source
     yield "rows", f"{report.rows:,}"
     yield "images a caption", str(len(source.image_names))
     yield "kept", f"{report.pairs:,}"
     yield "ties, dropped", f"{report.ties_dropped:,}"
     yield "undecodable, skipped", _some(f"{len(report.undecodable):,}", report.undecodable)
     yield "repeated rows, kept", f"{len(survey.rows) - len(np.unique(survey.rows)):,}"
-    yield "rows of equal images, kept", f"{int(survey.alike.sum()):,}"
-    yield "labels", _labels(examined)
-    captions = _hashes(examined.captions)
-    yield "empty captions, kept", _empty(examined.captions)
+    yield "rows of equal images, kept", f"{int(survey.identical_images.sum()):,}"
+    yield "labels", _labels(inspected)
+    captions = _hashes(inspected.captions)
+    yield "empty captions, kept", _empty(inspected.captions)
     yield "distinct captions", f"{len(np.unique(captions)):,}"
     yield "evaluation prompts among the captions", _overlap(captions, prompts, needed)
     yield "sizes (height x width)", _sizes(survey.sizes[survey.decodable])
-    yield "sources", _values(examined, numbered(source.names, "source") or numbered(source.names, "model"))
-    yield "splits", _values(examined, [name for name in ("split",) if name in source.names])
+    yield "sources", _values(inspected, numbered(source.names, "source") or numbered(source.names, "model"))
+    yield "splits", _values(inspected, [name for name in ("split",) if name in source.names])
     yield "scores", ", ".join(_score_names(source.names)) or "none"
     yield "digest", survey.digest
     for step in source.provenance:
         yield "made by", json.dumps(step, ensure_ascii=False)
 
 
-def _labels(examined: Examined) -> str:
-    labels = examined.labels[examined.kept]
+def _labels(inspected: InspectedData) -> str:
+    labels = inspected.labels[inspected.kept]
     if not len(labels) or np.isnan(labels).all():
-        pairs = len(examined.source.image_names) == 2
+        pairs = len(inspected.source.image_names) == 2
         return f"none; most algorithms need {LABEL}, {PREFERRED}" if pairs else "none"
     return f"image 0 is preferred in {100 * labels.mean():.1f} % of {len(labels):,} pairs"
 
@@ -93,11 +93,11 @@ def _sizes(sizes: NDArray[np.int32]) -> str:
     return ", ".join(shown) + (f", {others:,} other sizes" if others else "")
 
 
-def _values(examined: Examined, names: Sequence[str]) -> str:
+def _values(inspected: InspectedData, names: Sequence[str]) -> str:
     """How often each value stands in some columns, commonest first."""
     counts: collections.Counter[str] = collections.Counter()
     for name in names:
-        for entry in pc.value_counts(examined.source.facts([name])[name]).to_pylist():
+        for entry in pc.value_counts(inspected.source.facts([name])[name]).to_pylist():
             counts[str(entry["values"])] += entry["counts"]
     shown = [f"{value}: {count:,}" for value, count in counts.most_common(SHOWN)]
     others = len(counts) - len(shown)

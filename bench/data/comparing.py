@@ -69,8 +69,8 @@ def rank_data(data: PreferenceData, judge: Judge, log: Path) -> Chosen:
     best: list[tuple[int, int, int]] = []
     counts = {"comparisons": 0, "ties": 0}
 
-    def write(beside: Path) -> None:
-        with beside.open("w", encoding="utf-8") as stream, Progress("ranking", total=len(data)) as progress:
+    def write(partial: Path) -> None:
+        with partial.open("w", encoding="utf-8") as stream, Progress("ranking", total=len(data)) as progress:
             for row in range(len(data)):
                 compare = _logged(judge, row, stream, counts)
                 order = rank_by_comparison(data.width, compare)

@@ -21,7 +21,7 @@ Kind = TypeVar("Kind", bound=np.generic)
 """Type of the values."""
 
 
-def kept_rows(path: Path, title: str, count: int, compute: Callable[[slice], NDArray[Kind]]) -> NDArray[Kind]:
+def cached_rows(path: Path, title: str, count: int, compute: Callable[[slice], NDArray[Kind]]) -> NDArray[Kind]:
     """Values of ``count`` rows, (N, ...), memory-mapped and read-only.
 
     Args:
@@ -40,7 +40,7 @@ def kept_rows(path: Path, title: str, count: int, compute: Callable[[slice], NDA
                     write_array(part, compute(piece))
                 parts.append(part)
                 progress.advance(piece.stop - piece.start)
-        replace_file(path, lambda beside: _join(beside, parts, count))
+        replace_file(path, lambda partial: _join(partial, parts, count))
         shutil.rmtree(shards)
     values: NDArray[Kind] = np.load(path, mmap_mode="r")
     return values

@@ -139,7 +139,7 @@ def data_of(captions: Sequence[str], encoded: Sequence[tuple[bytes, ...]], sourc
 
 
 @dataclasses.dataclass(frozen=True)
-class Examined:
+class InspectedData:
     """All rows of a source as the policy sees them, before it is decided whether they will do.
 
     Attributes:
@@ -187,7 +187,7 @@ class Examined:
             )
 
 
-def examine(source: Source, name: str, cache: Path | None) -> Examined:
+def inspect_data(source: Source, name: str, cache: Path | None) -> InspectedData:
     """Look at every row of a source: its label, its caption, and whether its images can be decoded.
 
     Args:
@@ -201,7 +201,7 @@ def examine(source: Source, name: str, cache: Path | None) -> Examined:
     labels = _labels(source, name)
     rows = np.flatnonzero(labels != 0.5)
     captions = _captions(source, rows, name)
-    return Examined(name, source, labels, rows, captions, survey_rows(source, captions, rows, cache))
+    return InspectedData(name, source, labels, rows, captions, survey_rows(source, captions, rows, cache))
 
 
 def read_preferences(
@@ -216,30 +216,30 @@ def read_preferences(
 
     Args:
         columns: names of the columns there by their names here.
-        cache: see `examine`.
+        cache: see `inspect_data`.
 
     Raises:
         UserError: no such data, a missing column, a label other than 0, 0.5 and 1, no pair left, or more than 1 % of the
             rows undecodable.
     """
-    examined = examine(open_source(source, columns), str(source), cache)
-    examined.refuse_unusable()
-    return kept_data(examined)
+    inspected = inspect_data(open_source(source, columns), str(source), cache)
+    inspected.refuse_unusable()
+    return kept_data(inspected)
 
 
-def kept_data(examined: Examined) -> PreferenceData:
+def kept_data(inspected: InspectedData) -> PreferenceData:
     """The pairs that the policy keeps."""
-    source, kept, decodable = examined.source, examined.kept, examined.survey.decodable
+    source, kept, decodable = inspected.source, inspected.kept, inspected.survey.decodable
     return PreferenceData(
-        captions=examined.captions if decodable.all() else _captions(source, kept, examined.name),
+        captions=inspected.captions if decodable.all() else _captions(source, kept, inspected.name),
         encoded=StoredImages(source, kept),
-        preference_0=examined.labels[kept],
-        digest=examined.survey.digest,
-        report=examined.report,
+        preference_0=inspected.labels[kept],
+        digest=inspected.survey.digest,
+        report=inspected.report,
         scores=_scores(source, kept),
-        sources=_makers(source, kept),
+        sources=_generators(source, kept),
         judges=_judges(source.provenance),
-        sizes=examined.survey.sizes if decodable.all() else examined.survey.sizes[decodable],
+        sizes=inspected.survey.sizes if decodable.all() else inspected.survey.sizes[decodable],
     )
 
 
@@ -276,7 +276,7 @@ def _captions(source: Source, rows: NDArray[np.int64], name: str) -> StoredTexts
     return StoredTexts(column if len(rows) == len(column) else column.take(rows))
 
 
-def _makers(source: Source, kept: NDArray[np.int64]) -> list[tuple[str, ...]] | None:
+def _generators(source: Source, kept: NDArray[np.int64]) -> list[tuple[str, ...]] | None:
     """Names of what made the images, K a row; equal rows share one tuple."""
     names = numbered(source.names, "source") or numbered(source.names, "model")
     if not names:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from bench.core.errors import UserError
 from bench.core.values import digest
 from bench.data.candidates import generate_candidates
-from bench.data.kept import kept_rows
+from bench.data.kept import cached_rows
 from bench.data.preferences import PreferenceData
 from bench.data.scores import rewards, score_data, turned
 from bench.models.family import ModelFamily
-from bench.models.sampling import compares
+from bench.models.sampling import uses_classifier_free_guidance
 from bench.records.protocol import GenerationSettings
 from bench.scoring.metric import EmbeddingMetric, Metric
 
@@ -75,7 +75,7 @@ class PrepareContext:
             return np.concatenate([texts[:, None], pictures.reshape(len(texts), width, -1)], axis=1)
 
         path = self._cache / f"features-{digest([data.digest, metric, scorer.identity()])}.npy"
-        return kept_rows(path, f"{metric}'s embeddings of {data.report.source}", len(data), embed)
+        return cached_rows(path, f"{metric}'s embeddings of {data.report.source}", len(data), embed)
 
     def lists(self, data: PreferenceData, captions: int, count: int) -> PreferenceData:
         """Lists of images: the data itself if it has more than two a caption, else images that the base model makes.
@@ -90,7 +90,7 @@ class PrepareContext:
         return self._candidates(list(dict.fromkeys(data.captions))[:captions], count)
 
     def _candidates(self, captions: Sequence[str], count: int) -> PreferenceData:
-        slots = 2 if compares(self._model, self._generation) else 1
+        slots = 2 if uses_classifier_free_guidance(self._model, self._generation) else 1
         self.forwards += len(captions) * count * self._generation.steps * slots
         return self._generate(captions, count)
 

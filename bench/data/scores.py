@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.values import digest
-from bench.data.kept import kept_rows
+from bench.data.kept import cached_rows
 from bench.data.preferences import PreferenceData
 from bench.records.scores import MetricInfo
 from bench.scoring.metric import Metric, checked_scores
@@ -28,7 +28,7 @@ def score_data(name: str, scorer: Metric, data: PreferenceData, folder: Path) ->
         return np.asarray(checked_scores(name, bound.score(images, captions), len(images))).reshape(-1, width)
 
     path = folder / f"scores-{digest([data.digest, name, bound.identity()])}.npy"
-    return np.array(kept_rows(path, f"{name} of {data.report.source}", len(data), score))
+    return np.array(cached_rows(path, f"{name} of {data.report.source}", len(data), score))
 
 
 def turned(info: MetricInfo, scores: NDArray[np.float64]) -> NDArray[np.float64]:

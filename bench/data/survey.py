@@ -30,13 +30,13 @@ class Survey:
         digest: of captions and images of the rows whose images can all be decoded; see `RowsDigest`.
         sizes: height and width of every image in pixels, int32, (N, K, 2); 0 where it cannot be decoded.
         rows: a hash of each row's caption and images, uint64, (N,).
-        alike: whether all images of the row are the same file, (N,).
+        identical_images: whether all images of the row are the same file, (N,).
     """
 
     digest: str
     sizes: NDArray[np.int32]
     rows: NDArray[np.uint64]
-    alike: NDArray[np.bool_]
+    identical_images: NDArray[np.bool_]
 
     @property
     def decodable(self) -> NDArray[np.bool_]:
@@ -75,15 +75,15 @@ def survey_rows(source: Source, captions: Sequence[str], rows: NDArray[np.int64]
         return _load(kept)
     if cache is not None:
         make_folder(cache)  # before the pass, which may take hours
-    found = _pass(source, captions, rows)
+    found = _scan_images(source, captions, rows)
     if kept is not None:
-        replace_file(kept, lambda beside: _save(beside, found))
+        replace_file(kept, lambda partial: _save(partial, found))
     return found
 
 
-def _pass(source: Source, captions: Sequence[str], rows: NDArray[np.int64]) -> Survey:
+def _scan_images(source: Source, captions: Sequence[str], rows: NDArray[np.int64]) -> Survey:
     sizes = np.zeros((len(rows), len(source.image_names), 2), dtype=np.int32)
-    hashes, alike = np.zeros(len(rows), dtype=np.uint64), np.zeros(len(rows), dtype=np.bool_)
+    hashes, identical_images = np.zeros(len(rows), dtype=np.uint64), np.zeros(len(rows), dtype=np.bool_)
     whole = RowsDigest()
     with Progress(f"reading {len(rows)} rows", total=len(rows)) as progress:
         for place, row in enumerate(rows.tolist()):
@@ -95,9 +95,9 @@ def _pass(source: Source, captions: Sequence[str], rows: NDArray[np.int64]) -> S
             for part in (caption.encode(), *images):
                 own.update(len(part).to_bytes(8, "little") + part)
             hashes[place] = int.from_bytes(own.digest(), "little")
-            alike[place] = len(images) > 1 and len(set(images)) == 1
+            identical_images[place] = len(images) > 1 and len(set(images)) == 1
             progress.advance()
-    return Survey(whole.value(), sizes, hashes, alike)
+    return Survey(whole.value(), sizes, hashes, identical_images)
 
 
 def _decoded_size(encoded: bytes) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from bench.core.chunks import batch_slices
 from bench.core.errors import UserError
 from bench.core.files import replace_file
 from bench.core.values import differing
-from bench.data.preferences import Examined, PreferenceData
+from bench.data.preferences import InspectedData, PreferenceData
 from bench.data.sources.labelled import LABEL
 from bench.data.sources.parquet import PROVENANCE, open_parquet
 
@@ -57,32 +57,32 @@ def work_folder(output: Path) -> Path:
 def write_data(output: Path, tables: Iterable[pa.Table], provenance: Sequence[Step]) -> None:
     """Write tables, one a row group, as one Parquet file; it appears when it is whole."""
 
-    def write(beside: Path) -> None:
+    def write(partial: Path) -> None:
         with contextlib.ExitStack() as stack:
             writer = None
             for table in tables:
                 if writer is None:
                     told = table.schema.with_metadata({PROVENANCE: json.dumps(list(provenance)).encode()})
-                    writer = stack.enter_context(pq.ParquetWriter(beside, told))
+                    writer = stack.enter_context(pq.ParquetWriter(partial, told))
                 writer.write_table(table.cast(writer.schema))
 
     replace_file(output, write)
 
 
 def scored_tables(
-    examined: Examined,
+    inspected: InspectedData,
     data: PreferenceData,
     scores: Mapping[str, NDArray[np.float64]],
     labels: NDArray[np.float64] | None,
 ) -> Iterator[pa.Table]:
     """The kept rows with all their columns and new scores; ``label_0`` is replaced when ``labels`` is given."""
-    source = examined.source
+    source = inspected.source
     added: dict[str, NDArray[np.float64]] = {
         f"score_{name}_{place}": values[:, place] for name, values in scores.items() for place in range(data.width)
     }
     if labels is not None:
         added[LABEL] = labels
-    facts = source.facts([name for name in source.fact_names if name not in added]).take(examined.kept)
+    facts = source.facts([name for name in source.fact_names if name not in added]).take(inspected.kept)
     for piece in batch_slices(len(data), ROWS):
         columns = dict(zip(facts.column_names, facts.slice(piece.start, piece.stop - piece.start).columns, strict=True))
         images = _image_columns(data.encoded[piece])

@@ -21,7 +21,7 @@ from bench.core.progress import Progress
 from bench.core.randomness import normal
 from bench.models.family import ModelFamily
 from bench.models.guidance import Networks
-from bench.models.sampling import draw
+from bench.models.sampling import generate_images
 from bench.records.protocol import GenerationSettings, Protocol, Variant
 from bench.records.runs import Evaluation
 from bench.records.scores import MetricInfo, PromptedImage
@@ -180,7 +180,7 @@ def _generate(
         for piece in batch_slices(len(missing), processes.count):  # a chunk for every process
             for chunk in processes.share(missing[piece]):
                 noise = torch.stack([evaluation_noise(settings, prompts[p], i, shape) for p, i in chunk]).to(device)
-                pictures = draw(model, networks, [prompts[p] for p, _ in chunk], noise, settings)
+                pictures = generate_images(model, networks, [prompts[p] for p, _ in chunk], noise, settings)
                 for item, picture in zip(chunk, pictures, strict=True):
                     _save_image(evaluation, item, picture, prompts[item[0]], protocol, variant)
             progress.advance(sum(map(len, missing[piece])))
@@ -203,10 +203,10 @@ def _save_image(
     if variant is not None:
         facts.add_text("variant", variant.signature)
     path = evaluation.image(*item)
-    beside = path.with_suffix(".partial")
+    partial = path.with_suffix(".partial")
     with write_checked(path):
-        Image.fromarray(picture).save(beside, format="png", pnginfo=facts)
-        beside.replace(path)
+        Image.fromarray(picture).save(partial, format="png", pnginfo=facts)
+        partial.replace(path)
 
 
 def _described(scorers: Mapping[str, Scorer], protocol: Protocol) -> dict[str, dict[str, Any]]:

@@ -35,7 +35,7 @@ class Weights:
     folder: Path | None
 
     @property
-    def offsets(self) -> tuple[float, float] | None:
+    def negative_scales(self) -> tuple[float, float] | None:
         """Alpha and beta of a run that trained a negative; None for all other weights."""
         negative = self.config["resolved"].get("negative")
         return None if negative is None else (negative["alpha"], negative["beta"])

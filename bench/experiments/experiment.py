@@ -18,20 +18,20 @@ from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData, read_preferences
 from bench.data.prepare import PrepareContext
 from bench.evaluation.loop import Scorer, evaluate
-from bench.evaluation.slots import Slots, own_slots
+from bench.evaluation.sampling_weights import SamplingWeights, default_sampling
 from bench.evaluation.weights import Weights, base_weights, find_run, is_run, released_weights, run_weights
 from bench.experiments.method import Method
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
 from bench.models.guidance import ALPHA, BETA
-from bench.models.sampling import compares
+from bench.models.sampling import uses_classifier_free_guidance
 from bench.prompts.sets import find_prompts
 from bench.records.environment import write_environment
 from bench.records.protocol import GenerationSettings, Protocol, prompts_digest
 from bench.records.runs import CACHE, Evaluation, RunFolder, surveys_folder
 from bench.scoring.metric import METRICS, EmbeddingMetric, Metric
 from bench.training.algorithm import ALGORITHMS, Algorithm, Need, Recipe
-from bench.training.distributed.launch import choose_layout, connect
+from bench.training.distributed.launch import choose_strategy, connect
 from bench.training.loop import train
 from bench.training.optimizers import OPTIMIZERS
 from bench.training.settings import TrainingSettings
@@ -85,7 +85,7 @@ class Experiment:
         settings = build(GenerationSettings, {**self.card.generation.model_dump(), **generation}, "images")
         base = self.load_model()
         base.check(settings)
-        self._guided = compares(base, settings)
+        self._guided = uses_classifier_free_guidance(base, settings)
         self.protocol = Protocol(
             model=self.name,
             base_weights=base.digest,
@@ -126,7 +126,7 @@ class Experiment:
         if self._init is None:
             return self.base
         weights = self.find_weights(self._init)
-        if weights.offsets is not None:
+        if weights.negative_scales is not None:
             raise UserError(
                 f"--init {self._init} trained negative weights, which make no images alone; give another run"
             )
@@ -154,22 +154,22 @@ class Experiment:
     def judge_base(self) -> None:
         """Evaluate the base model; a command that comes second waits for the first."""
         with self.held(self.base.run, wait=True):
-            self.judge(own_slots(self.base, self.base, self.protocol.generation.guidance_scale))
+            self.judge(default_sampling(self.base, self.base, self.protocol.generation.guidance_scale))
 
-    def judge(self, slots: Slots) -> Evaluation:
+    def judge(self, slots: SamplingWeights) -> Evaluation:
         """Evaluate some weights under the protocol, with guidance of any kind; the caller holds the owner's folder."""
-        owner, variant = slots.owner, slots.variant(self.protocol)
+        result_owner, variant = slots.result_owner, slots.variant(self.protocol)
         if self.accelerator.is_main_process:
-            owner.run.begin(dict(owner.config))
-            if not owner.run.done:  # not trained here
-                write_environment(owner.run, self.accelerator.num_processes, {})
-                owner.run.finish()
-        own = own_slots(owner, self.base, self.protocol.generation.guidance_scale).variant(self.protocol)
+            result_owner.run.begin(dict(result_owner.config))
+            if not result_owner.run.done:  # not trained here
+                write_environment(result_owner.run, self.accelerator.num_processes, {})
+                result_owner.run.finish()
+        own = default_sampling(result_owner, self.base, self.protocol.generation.guidance_scale).variant(self.protocol)
         signature = self.protocol.signature
         if variant is None or variant == own:
-            place = owner.run.evaluation(signature)
+            place = result_owner.run.evaluation(signature)
         else:
-            place = owner.run.evaluation_of(signature, variant)
+            place = result_owner.run.evaluation_of(signature, variant)
         model = self.load_model()
         return evaluate(
             place,
@@ -198,7 +198,7 @@ class Experiment:
             if not run.done:
                 self._train(run, method.algorithm, method.settings, seed)
             weights = run_weights(self.runs, run)
-            judged = self.judge(own_slots(weights, self.base, self.protocol.generation.guidance_scale))
+            judged = self.judge(default_sampling(weights, self.base, self.protocol.generation.guidance_scale))
             if self.accelerator.is_main_process:
                 judged.note_prompts_in_training(self.prompts_in_training)
         return run
@@ -265,11 +265,11 @@ class Experiment:
     def refuse_unfit(self, name: str, algorithm: Algorithm, settings: TrainingSettings) -> None:
         """Raise a `UserError` that says why the algorithm cannot run here with these settings, if it cannot."""
         OPTIMIZERS[settings.optimizer].refuse(self.accelerator.device)
-        choose_layout(self.accelerator).check(settings)
-        if settings.weights == "lora" and self.init.folder is not None:
+        choose_strategy(self.accelerator).check(settings)
+        if settings.trainable == "lora" and self.init.folder is not None:
             raise UserError(
                 f"{name} would train adapters of {self.init.record.title}, which say nothing without it; "
-                "leave --init out, or train all weights: --set weights=full"
+                "leave --init out, or train all weights: --set trainable=full"
             )
         for metric in algorithm.trained_on:
             METRICS.point(metric)

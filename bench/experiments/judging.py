@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.core.errors import UserError
-from bench.evaluation.slots import Slots
+from bench.evaluation.sampling_weights import SamplingWeights
 from bench.evaluation.weights import Weights, find_run, is_run, released_weights
 from bench.experiments.experiment import Experiment
 from bench.models.guidance import ALPHA, BETA
@@ -56,8 +56,8 @@ def judge(experiment: Experiment, request: Request) -> Iterator[Evaluation]:
     beta = BETA if request.beta is None else request.beta
     experiment.judge_base()
     for scale in scales:
-        slots = Slots(positive, scale, negative, alpha, beta)
-        with experiment.held(slots.owner.run, wait=True):
+        slots = SamplingWeights(positive, scale, negative, alpha, beta)
+        with experiment.held(slots.result_owner.run, wait=True):
             yield experiment.judge(slots)
 
 
@@ -72,7 +72,7 @@ def find_positive(experiment: Experiment, request: Request) -> Weights:
     if request.run is None:
         return experiment.base
     weights = find_run(experiment.runs, experiment.name, experiment.base, request.run)
-    if weights.offsets is not None:
+    if weights.negative_scales is not None:
         raise UserError(
             f"{request.run} trained negative weights, which make no images alone; give it as --negative, "
             "with or without another --run"

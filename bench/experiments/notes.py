@@ -15,7 +15,7 @@ def expected_steps(settings: TrainingSettings) -> float | None:
     """How many steps training takes; None where a budget leaves it open."""
     if settings.budget is None:
         return settings.steps
-    return settings.budget.amount / settings.batch if settings.budget.unit == "pairs" else None
+    return settings.budget.amount / settings.global_batch_size if settings.budget.unit == "pairs" else None
 
 
 def notes_on_prompts(experiment: Experiment) -> Iterator[str]:
@@ -37,18 +37,18 @@ def notes_on_training(experiment: Experiment, methods: Sequence[Method]) -> Iter
         if without := without_recipe(method.name, algorithm, experiment.recipe, settings):
             yield without
         for_all_weights = recipe_of(algorithm, experiment.recipe).training.get("weights", "full") == "full"
-        if settings.weights == "lora" and for_all_weights and "learning_rate" not in method.changed:
+        if settings.trainable == "lora" and for_all_weights and "learning_rate" not in method.changed:
             yield (
                 f"{method.name} trains adapters at a learning rate of {settings.learning_rate:g}, which its recipe has for all "
                 "weights; adapters usually want a larger one: --set learning_rate=..."
             )
-        if (steps := expected_steps(settings)) is not None and 2 * settings.warmup > steps:
+        if (steps := expected_steps(settings)) is not None and 2 * settings.warmup_steps > steps:
             yield (
-                f"{method.name} warms up for {settings.warmup} of its {steps:,.0f} steps and reaches its learning rate late or never: "
-                "--set warmup=..."
+                f"{method.name} warms up for {settings.warmup_steps} of its {steps:,.0f} steps and reaches its learning rate late or never: "
+                "--set warmup_steps=..."
             )
-        if settings.batch > len(experiment.data):
+        if settings.global_batch_size > len(experiment.data):
             yield (
-                f"a batch of {settings.batch} pairs for {method.name} is more than the {len(experiment.data)} there are: "
+                f"a batch of {settings.global_batch_size} pairs for {method.name} is more than the {len(experiment.data)} there are: "
                 "one step sees pairs several times"
             )

@@ -55,7 +55,7 @@ def without_recipe(name: str, algorithm: type[Algorithm], model: str, settings: 
     have = ", ".join(algorithm.recipes) or "no model"
     return (
         f"{name} has no recipe for {model} (it has for {have}): fields that --set does not give have their defaults, "
-        f"here {settings.steps} steps of {settings.batch} pairs at a learning rate of {settings.learning_rate:g}"
+        f"here {settings.steps} steps of {settings.global_batch_size} pairs at a learning rate of {settings.learning_rate:g}"
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.core.errors import UserError
-from bench.models.forward_process import Process, build_process
+from bench.models.forward_process import ForwardProcess, build_forward_process
 from bench.models.framing import Framing
 from bench.records.protocol import GenerationSettings
 
@@ -68,16 +68,16 @@ class ModelFamily(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def process(self) -> Process:
+    def process(self) -> ForwardProcess:
         """Its forward process, at its resolution."""
 
-    def process_of(self, scheduler: Mapping[str, Any]) -> Process:
+    def process_of(self, scheduler: Mapping[str, Any]) -> ForwardProcess:
         """The forward process of a diffusers scheduler's configuration, at the model's resolution.
 
         Raises:
             UserError: it describes none that is known here.
         """
-        return build_process(scheduler)
+        return build_forward_process(scheduler)
 
     @property
     @abc.abstractmethod
@@ -155,7 +155,7 @@ class ModelFamily(abc.ABC):
 
         Args:
             latents: (B, ...).
-            times: (B,), as the model's diffusers scheduler counts them; `bench.models.forward_process.Process.network_times` gives them.
+            times: (B,), as the model's diffusers scheduler counts them; `bench.models.forward_process.ForwardProcess.network_times` gives them.
             condition: what `encode_text` and `picture_condition` give, with a leading axis of B; where guidance is an input,
                 its scale ``guidance``.
 

@@ -1,7 +1,7 @@
 """The forward process of a diffusion or flow model, one object per parametrisation.
 
-Every process here is Gaussian: ``x_t = signal(t) * x_0 + sigma(t) * noise``.  The parametrisations differ in what the
-network predicts; everything else is written once, in terms of `to_x0` and `to_noise`.  Schedules are kept in float64 and
+Every process here is Gaussian: ``x_t = alpha(t) * x_0 + sigma(t) * noise``.  The parametrisations differ in what the
+network predicts; everything else is written once, in terms of `to_x0` and `to_epsilon`.  Schedules are kept in float64 and
 used in the dtype of the latents, at least float32.
 """
 
@@ -33,27 +33,27 @@ class Transition:
         return density.float().flatten(1).mean(1)
 
 
-class Process(abc.ABC):
+class ForwardProcess(abc.ABC):
     """A Gaussian forward process with discrete times.
 
     Args:
-        signal: factor of ``x_0`` at t = 0, 1, ...; float64, shape (T,).
+        alpha: factor of ``x_0`` at t = 0, 1, ...; float64, shape (T,).
         sigma: factor of the noise at the same times; float64, shape (T,).
     """
 
     prediction_type: ClassVar[str]
 
-    def __init__(self, signal: Tensor, sigma: Tensor) -> None:
-        self._signal, self._sigma = signal.double(), sigma.double()
+    def __init__(self, alpha: Tensor, sigma: Tensor) -> None:
+        self._alpha, self._sigma = alpha.double(), sigma.double()
 
     @property
     def train_timesteps(self) -> int:
         """T, the number of training times; t is in 0 ... T-1."""
-        return len(self._signal)
+        return len(self._alpha)
 
-    def signal(self, t: Tensor, like: Tensor) -> Tensor:
+    def alpha(self, t: Tensor, like: Tensor) -> Tensor:
         """Factor of ``x_0`` at times ``t`` (B,), shaped to multiply ``like``; times below 0 count as 0."""
-        return self._at(self._signal, t, like)
+        return self._at(self._alpha, t, like)
 
     def sigma(self, t: Tensor, like: Tensor) -> Tensor:
         """Factor of the noise at times ``t`` (B,), shaped to multiply ``like``; times below 0 count as 0."""
@@ -69,11 +69,11 @@ class Process(abc.ABC):
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """``x_t`` for clean latents and noise of shape (B, ...), times (B,)."""
-        return self.signal(t, x0) * x0 + self.sigma(t, x0) * noise
+        return self.alpha(t, x0) * x0 + self.sigma(t, x0) * noise
 
-    def noise_between(self, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    def implied_noise(self, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
         """The noise that connects ``x_0`` with ``x_t`` (tau in SmPO and InPO); shape (B, ...)."""
-        return (xt - self.signal(t, xt) * x0) / self.sigma(t, xt)
+        return (xt - self.alpha(t, xt) * x0) / self.sigma(t, xt)
 
     @abc.abstractmethod
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Process(abc.ABC):
         """The clean latents that a prediction implies; shape (B, ...)."""
 
     @abc.abstractmethod
-    def to_noise(self, xt: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+    def to_epsilon(self, xt: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         """The noise that a prediction implies; shape (B, ...)."""
 
     def transition(self, xt: Tensor, prediction: Tensor, t: Tensor, previous: Tensor, *, eta: float) -> Transition:
@@ -93,11 +93,11 @@ class Process(abc.ABC):
         Args:
             eta: share of the DDPM variance; 0 is deterministic (then ``std`` is 0).
         """
-        x0, noise = self.to_x0(xt, prediction, t), self.to_noise(xt, prediction, t)
-        signal, sigma = self.signal(t, xt), self.sigma(t, xt)
-        signal_to, sigma_to = self.signal(previous, xt), self.sigma(previous, xt)
-        std = eta * (sigma_to / sigma) * (1 - (signal / signal_to) ** 2).clamp(min=0).sqrt()
-        mean = signal_to * x0 + (sigma_to**2 - std**2).clamp(min=0).sqrt() * noise
+        x0, noise = self.to_x0(xt, prediction, t), self.to_epsilon(xt, prediction, t)
+        alpha, sigma = self.alpha(t, xt), self.sigma(t, xt)
+        alpha_to, sigma_to = self.alpha(previous, xt), self.sigma(previous, xt)
+        std = eta * (sigma_to / sigma) * (1 - (alpha / alpha_to) ** 2).clamp(min=0).sqrt()
+        mean = alpha_to * x0 + (sigma_to**2 - std**2).clamp(min=0).sqrt() * noise
         return Transition(mean, std.flatten())
 
     @staticmethod
@@ -107,7 +107,7 @@ class Process(abc.ABC):
         return expand(values.to(device=like.device, dtype=dtype), like)
 
 
-class EpsilonProcess(Process):
+class EpsilonProcess(ForwardProcess):
     """The network predicts the noise (DDPM, SD1.5, SDXL)."""
 
     prediction_type = "epsilon"
@@ -116,28 +116,28 @@ class EpsilonProcess(Process):
         return noise
 
     def to_x0(self, xt: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        return (xt - self.sigma(t, xt) * prediction) / self.signal(t, xt)
+        return (xt - self.sigma(t, xt) * prediction) / self.alpha(t, xt)
 
-    def to_noise(self, xt: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+    def to_epsilon(self, xt: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         return prediction
 
 
-class VelocityProcess(Process):
-    """The network predicts ``v = signal * noise - sigma * x_0`` (SD2.x; Salimans and Ho 2022)."""
+class VelocityProcess(ForwardProcess):
+    """The network predicts ``v = alpha * noise - sigma * x_0`` (SD2.x; Salimans and Ho 2022)."""
 
     prediction_type = "v_prediction"
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        return self.signal(t, x0) * noise - self.sigma(t, x0) * x0
+        return self.alpha(t, x0) * noise - self.sigma(t, x0) * x0
 
     def to_x0(self, xt: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        return self.signal(t, xt) * xt - self.sigma(t, xt) * prediction
+        return self.alpha(t, xt) * xt - self.sigma(t, xt) * prediction
 
-    def to_noise(self, xt: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        return self.sigma(t, xt) * xt + self.signal(t, xt) * prediction
+    def to_epsilon(self, xt: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        return self.sigma(t, xt) * xt + self.alpha(t, xt) * prediction
 
 
-class FlowProcess(Process):
+class FlowProcess(ForwardProcess):
     """The network predicts ``noise - x_0`` along ``x_t = (1 - sigma) x_0 + sigma noise`` (SD3, FLUX; Lipman et al. 2023)."""
 
     prediction_type = "flow"
@@ -152,8 +152,8 @@ class FlowProcess(Process):
     def to_x0(self, xt: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         return xt - self.sigma(t, xt) * prediction
 
-    def to_noise(self, xt: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        return xt + self.signal(t, xt) * prediction
+    def to_epsilon(self, xt: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        return xt + self.alpha(t, xt) * prediction
 
 
 def expand(values: Tensor, like: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ def expand(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *(1,) * (like.ndim - 1))
 
 
-def build_process(config: Mapping[str, Any], tokens: int | None = None) -> Process:
+def build_forward_process(config: Mapping[str, Any], tokens: int | None = None) -> ForwardProcess:
     """The process that a diffusers scheduler configuration describes.
 
     Args:
@@ -223,8 +223,8 @@ def shift_exponent(config: Mapping[str, Any], tokens: int) -> float:
 
 def _zero_terminal_snr(abar: Tensor) -> Tensor:
     """Shift and scale the signal so that the last time is pure noise and the first stays (Lin et al. 2023, algorithm 1)."""
-    signal = abar.sqrt()
-    rescaled: Tensor = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
+    alpha = abar.sqrt()
+    rescaled: Tensor = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
     return rescaled**2
 
 

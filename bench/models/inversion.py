@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.models.forward_process import Process, expand
+from bench.models.forward_process import ForwardProcess, expand
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``predict(latents (b, ...), timesteps (b,), rows (b,))``: ``rows`` says which samples of the batch these are."""
 
-Landing = Literal["snap", "exact", "official"]
+Endpoint = Literal["grid", "exact", "official"]
 Renoise = Literal["none", "next", "same"]
 
 
@@ -30,17 +30,17 @@ class Inversion:
 @torch.no_grad()
 def invert(
     predict: Predict,
-    process: Process,
+    process: ForwardProcess,
     x0: Tensor,
     timesteps: Tensor,
     *,
     steps: int,
-    landing: Landing = "snap",
+    endpoint: Endpoint = "grid",
     renoise: Renoise = "none",
     eta: float = 0.0,
     noise: Callable[[int], Tensor] | None = None,
-    anyone: Callable[[bool], bool] = bool,
-    idle: Callable[[], object] = lambda: None,
+    any_rank: Callable[[bool], bool] = bool,
+    dummy_forward: Callable[[], object] = lambda: None,
 ) -> Inversion:
     """Invert ``x_0`` up to per-sample times with DDIM, optionally with one ReNoise refinement.
 
@@ -51,7 +51,7 @@ def invert(
         predict: the network, conditioned; called without gradient.
         x0: clean latents, (B, ...).
         timesteps: wanted times, int64 (B,).
-        landing: where a sample ends.  ``snap``: at the first grid time >= t (the last one for later t), and that is the time
+        landing: where a sample ends.  ``grid``: at the first grid time >= t (the last one for later t), and that is the time
             returned.  ``exact``: the last step is shortened to end at t.  ``official``: as the released SmPO and InPO code
             does, for replication: on the grid, but called t, with a first network call at a negative time.
         renoise: ``none`` is DDIM.  ``next`` averages the noise predicted at the start of a step with the one predicted at its
@@ -59,7 +59,7 @@ def invert(
             as the released SmPO code does.
         eta: noise added after each step, as a share of the DDPM standard deviation (InPO: 0.1).
         noise: ``noise(k)`` gives the standard normal noise (B, ...) of grid step k; needed when ``eta`` > 0.
-        anyone: see `bench.training.policy.Policy.anyone`.
+        any_rank: see `bench.training.policy.Policy.any_rank`.
         idle: asks the network in vain, once for every call of ``predict`` that others make and this process does not.
 
     Returns:
@@ -69,7 +69,7 @@ def invert(
         raise ValueError("eta > 0 needs noise")
     stride = process.train_timesteps // steps
     first, last = 1, 1 + stride * (steps - 1)
-    if landing == "exact":
+    if endpoint == "exact":
         goal = timesteps.clone()
     else:
         goal = first + torch.div(timesteps - first + stride - 1, stride, rounding_mode="floor") * stride
@@ -78,41 +78,41 @@ def invert(
     start = torch.full_like(timesteps, first - stride)
     for step in range(steps + 1):
         rows = (start < goal).nonzero().flatten()
-        if not anyone(len(rows) > 0):
+        if not any_rank(len(rows) > 0):
             break
         if len(rows) == 0:
             for _ in range(1 if renoise == "none" else 2):
-                idle()
+                dummy_forward()
             continue
         source, end = start[rows], torch.minimum(start[rows] + stride, goal[rows])
         # the clean latents count as time 0: only the released code asks the network about negative times
-        asked = source if landing == "official" else source.clamp(min=0)
+        asked = source if endpoint == "official" else source.clamp(min=0)
         x = latents[rows]
-        predicted = process.to_noise(x, predict(x, asked, rows), asked)
+        predicted = process.to_epsilon(x, predict(x, asked, rows), asked)
         if renoise != "none":
             again = end if renoise == "next" else asked
             moved = _move(process, x, predicted, source, end)
-            predicted = (predicted + process.to_noise(moved, predict(moved, again, rows), again)) / 2
+            predicted = (predicted + process.to_epsilon(moved, predict(moved, again, rows), again)) / 2
         x = _move(process, x, predicted, source, end)
         if eta > 0 and noise is not None:
             x = x + eta * expand(posterior_std(process, end, source), x).to(x) * noise(step)[rows].to(x)
         latents = latents.index_copy(0, rows, x)
         start = start.index_copy(0, rows, end)
-    reached = timesteps if landing == "official" else goal
-    return Inversion(latents, reached, process.noise_between(x0.to(latents), latents, reached))
+    reached = timesteps if endpoint == "official" else goal
+    return Inversion(latents, reached, process.implied_noise(x0.to(latents), latents, reached))
 
 
-def posterior_std(process: Process, t: Tensor, previous: Tensor) -> Tensor:
+def posterior_std(process: ForwardProcess, t: Tensor, previous: Tensor) -> Tensor:
     """Standard deviation of the DDPM step from ``t`` to the cleaner ``previous``; float64 on the CPU, shape (B,).
 
     ``sqrt((1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s))``; negative times count as 0.
     """
     like = torch.zeros(len(t), dtype=torch.float64)
-    signal, sigma = process.signal(t, like), process.sigma(t, like)
-    signal_s, sigma_s = process.signal(previous, like), process.sigma(previous, like)
-    return (sigma_s / sigma) * (1 - (signal / signal_s) ** 2).clamp(min=0).sqrt()
+    alpha, sigma = process.alpha(t, like), process.sigma(t, like)
+    alpha_s, sigma_s = process.alpha(previous, like), process.sigma(previous, like)
+    return (sigma_s / sigma) * (1 - (alpha / alpha_s) ** 2).clamp(min=0).sqrt()
 
 
-def _move(process: Process, x: Tensor, noise: Tensor, source: Tensor, end: Tensor) -> Tensor:
-    x0 = (x - process.sigma(source, x) * noise) / process.signal(source, x)
-    return process.signal(end, x) * x0 + process.sigma(end, x) * noise
+def _move(process: ForwardProcess, x: Tensor, noise: Tensor, source: Tensor, end: Tensor) -> Tensor:
+    x0 = (x - process.sigma(source, x) * noise) / process.alpha(source, x)
+    return process.alpha(end, x) * x0 + process.sigma(end, x) * noise

@@ -42,7 +42,7 @@ def build_scheduler(settings: GenerationSettings, model: ModelFamily) -> Any:
     return scheduler
 
 
-def compares(model: ModelFamily, settings: GenerationSettings) -> bool:
+def uses_classifier_free_guidance(model: ModelFamily, settings: GenerationSettings) -> bool:
     """Whether guidance needs a second prediction, with the negative prompt."""
     return model.classifier_free and settings.guidance_scale > 1
 
@@ -64,7 +64,7 @@ def sample(
         negative: embeddings of the negative prompt, leading axis B; used only where guidance compares with it.
     """
     scheduler = build_scheduler(settings, model)
-    guided = compares(model, settings)
+    guided = uses_classifier_free_guidance(model, settings)
     branches = networks.branches(condition, negative) if guided else [(networks.positive, condition)]
     branches = [(network, {**told, **_pictures_condition(model, settings, told)}) for network, told in branches]
     # The scheduler of flows scales nothing: its latents are as the network wants them.
@@ -88,12 +88,16 @@ def _predict(model: ModelFamily, network: nn.Module, inputs: Tensor, t: Tensor, 
     return model.predict(network, inputs, t.expand(len(inputs)).to(inputs.device), told)
 
 
-def draw(
+def generate_images(
     model: ModelFamily, networks: Networks, prompts: Sequence[str], noise: Tensor, settings: GenerationSettings
 ) -> NDArray[np.uint8]:
     """Pictures of prompts from given noise (B, ...); uint8, (B, H, W, 3)."""
     condition = model.encode_text(prompts)
-    negative = model.encode_negative([settings.negative_prompt] * len(prompts)) if compares(model, settings) else {}
+    negative = (
+        model.encode_negative([settings.negative_prompt] * len(prompts))
+        if uses_classifier_free_guidance(model, settings)
+        else {}
+    )
     return model.decode(sample(model, networks, noise, condition, negative, settings))
 
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from bench.data.preferences import PreferenceData
 from bench.models.family import Condition, ModelFamily
-from bench.planning.material import BlankEncoding
+from bench.planning.dummy_data import DummyEncoding
 from bench.training.algorithm import Algorithm, Need
 from bench.training.batches import micro_batches
-from bench.training.distributed.layout import Replicated
+from bench.training.distributed.strategy import Replicated
 from bench.training.ledger import COUNTS, Ledger
 from bench.training.loop import accumulate
 from bench.training.policy import Policy
@@ -35,9 +35,9 @@ def count_calls(
         model: only its process counts.
         data: prepared by the algorithm.
     """
-    many = settings.model_copy(update={"batch": PAIRS, "micro_batch": 64})
+    many = settings.model_copy(update={"batch": PAIRS, "micro_batch_size": 64})
     policy = SilentPolicy(model, with_reference=Need.REFERENCE in algorithm.needs)
-    encoded = BlankEncoding(data, model, SMALL, dict.fromkeys(model.condition_names, (1,)))
+    encoded = DummyEncoding(data, model, SMALL, dict.fromkeys(model.condition_names, (1,)))
     accelerator = Accelerator(cpu=True)
     algorithm.begin(policy)
     batches = functools.partial(micro_batches, data, encoded, many, 0, 0, accelerator)
@@ -53,7 +53,8 @@ class SilentPolicy(Policy):
     """
 
     def __init__(self, model: ModelFamily, *, with_reference: bool) -> None:
-        self.model, self.ledger, self.memory, self.layout = model, Ledger(), {}, Replicated()
+        self.model, self.ledger, self.strategy = model, Ledger(), Replicated()
+        self.snapshots: dict[str, dict[str, Tensor]] = {}
         self._with_reference = with_reference
         self.network = self._reference = nn.Linear(1, 1, bias=False)
         self.anchor = self.network.weight

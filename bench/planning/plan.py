@@ -12,14 +12,14 @@ import torch
 from bench.core.chunks import images_per_chunk
 from bench.data.cache import BATCH
 from bench.models.find import FoundArchitecture
-from bench.models.sampling import compares
-from bench.planning.accelerators import Accelerator
+from bench.models.sampling import uses_classifier_free_guidance
 from bench.planning.counting import count_calls
-from bench.planning.material import prepared_data, text_shapes
-from bench.planning.rehearsal import Rehearsal, rehearse
-from bench.planning.stage import Stage
+from bench.planning.dry_run import DryRun, dry_run
+from bench.planning.dummy_data import prepared_data, text_shapes
+from bench.planning.gpus import GpuSpec
+from bench.planning.tracer import Tracer
 from bench.training.algorithm import Algorithm
-from bench.training.distributed.layout import refuse_small_batch
+from bench.training.distributed.strategy import refuse_small_batch
 from bench.training.ledger import in_forwards, refuse_spent_budget
 from bench.training.settings import TrainingSettings
 
@@ -28,8 +28,8 @@ FLOAT = 4
 """Bytes of a number in caches and checkpoints."""
 
 CHANGES: Sequence[Mapping[str, Any]] = (
-    {"precision": "bf16"}, {"gradient_checkpointing": True}, {"micro_batch": 1}, {"optimizer": "adamw-8bit"},
-    {"optimizer": "adafactor"}, {"weights": "lora"},
+    {"precision": "bf16"}, {"gradient_checkpointing": True}, {"micro_batch_size": 1}, {"optimizer": "adamw-8bit"},
+    {"optimizer": "adafactor"}, {"trainable": "lora"},
 )  # fmt: skip
 """What makes a run smaller: first what leaves the result the same or nearly so, last what trains something else."""
 
@@ -62,7 +62,7 @@ class Plan:
         training: memory, parameters and operations of training.
         calls: forwards and backwards for one pair, per image, by name of `bench.training.ledger.COUNTS`.
         pairs: how many pairs are seen; None where a budget is in seconds.
-        prepared: forwards of the base model before training, for data of `bench.planning.material.ROWS` captions.
+        prepared: forwards of the base model before training, for data of `bench.planning.dummy_data.ROWS` captions.
         latent_bytes: of the cache, for one pair.
         text_bytes: of the cache, for one caption.
         image_bytes: of one evaluation image, at most.
@@ -74,7 +74,7 @@ class Plan:
     settings: TrainingSettings
     processes: int
     encoding: Encoding
-    training: Rehearsal
+    training: DryRun
     calls: Mapping[str, float]
     pairs: float | None
     prepared: int
@@ -85,7 +85,7 @@ class Plan:
     image_precision: str
     checkpoint_bytes: int
 
-    def lacking(self, card: Accelerator) -> list[str]:
+    def lacking(self, card: GpuSpec) -> list[str]:
         """What a card has too little memory for, of encoding and training; evaluation aside."""
         memory = {"encoding": self.encoding.memory, "training": self.training.memory.peak}
         return [part for part, size in memory.items() if not card.fits(size)]
@@ -140,8 +140,8 @@ def make_plan(
     generation = found.generation or model.generation
     data, prepared = prepared_data(algorithm, model)
     calls = count_calls(model, algorithm, settings, data)
-    share, stage = _share(settings, processes), Stage(device, settings.precision)
-    training = rehearse(model, encoding.texts, stage, algorithm, share, data)
+    share, stage = _share(settings, processes), Tracer(device, settings.precision)
+    training = dry_run(model, encoding.texts, stage, algorithm, share, data)
     latents = math.prod(model.latent_shape(model.resolution, model.resolution))
     return Plan(
         settings=settings,
@@ -154,15 +154,15 @@ def make_plan(
         latent_bytes=FLOAT * data.width * latents,
         text_bytes=FLOAT * sum(math.prod(shape) for shape in encoding.texts.values()),
         image_bytes=3 * generation.height * generation.width,
-        image_forwards=generation.steps * (2 if compares(model, generation) else 1),
+        image_forwards=generation.steps * (2 if uses_classifier_free_guidance(model, generation) else 1),
         image_precision=generation.precision,
-        checkpoint_bytes=FLOAT * training.trainable + training.memory.moments + training.memory.remembered,
+        checkpoint_bytes=FLOAT * training.trainable + training.memory.moments + training.memory.predict_with_snapshot,
     )
 
 
 def encoding_cost(found: FoundArchitecture) -> Encoding:
     """Run the autoencoder and the text encoders without values, on as many rows as they see images_per_chunk."""
-    stage, model = Stage(CUDA, "fp32"), found.build(META)
+    stage, model = Tracer(CUDA, "fp32"), found.build(META)
     stage.place(*model.encoders.values())
     pictures = min(2 * BATCH, images_per_chunk(model.resolution, model.resolution))
     with stage.meter:
@@ -177,7 +177,7 @@ def encoding_cost(found: FoundArchitecture) -> Encoding:
     return Encoding(parameters, stage.meter.peak, flops, texts)
 
 
-def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Iterator[tuple[dict[str, Any], Rehearsal]]:
+def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Iterator[tuple[dict[str, Any], DryRun]]:
     """One change of `CHANGES` after the other that makes training smaller, each on top of those before, and training then."""
     changes: dict[str, Any] = {}
     settings, training = plan.settings, plan.training
@@ -189,8 +189,8 @@ def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Itera
         if "optimizer" in change:
             less = training.with_optimizer(changed.optimizer)
         else:
-            share, stage = _share(changed, plan.processes), Stage(CUDA, changed.precision)
-            less = rehearse(found.build(META), plan.encoding.texts, stage, algorithm, share, data)
+            share, stage = _share(changed, plan.processes), Tracer(CUDA, changed.precision)
+            less = dry_run(found.build(META), plan.encoding.texts, stage, algorithm, share, data)
         if less.memory.peak < training.memory.peak:
             settings, training = changed, less
             changes |= change
@@ -199,16 +199,16 @@ def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Itera
 
 def _share(settings: TrainingSettings, processes: int) -> TrainingSettings:
     """With the largest part of a batch that one process has."""
-    return settings.model_copy(update={"batch": math.ceil(settings.batch / processes)})
+    return settings.model_copy(update={"batch": math.ceil(settings.global_batch_size / processes)})
 
 
 def _pairs(settings: TrainingSettings, calls: Mapping[str, float], prepared: int) -> float | None:
     """Pairs until the end; of a budget in forwards, those that prepared the data are spent before the first pair."""
     budget = settings.budget
     if budget is None:
-        return settings.steps * settings.batch
+        return settings.steps * settings.global_batch_size
     if budget.unit == "seconds":
         return None
     refuse_spent_budget(budget, prepared)
     pairs = budget.amount if budget.unit == "pairs" else (budget.amount - prepared) / in_forwards(calls)
-    return math.ceil(pairs / settings.batch) * settings.batch
+    return math.ceil(pairs / settings.global_batch_size) * settings.global_batch_size

@@ -17,10 +17,10 @@ from torch.autograd.graph import register_multi_grad_hook
 from bench.core.flops import FlopCounter
 from bench.models.family import Condition, ModelFamily
 from bench.models.find import FoundArchitecture
-from bench.planning.clock import Clock
-from bench.planning.live import Meter
-from bench.planning.material import BlankEncoding, prepared_data, text_shapes
-from bench.planning.observed import ObservedPolicy
+from bench.planning.dummy_data import DummyEncoding, prepared_data, text_shapes
+from bench.planning.memory_tracker import MemoryTracker
+from bench.planning.timer import Clock
+from bench.planning.traced_policy import TracedPolicy
 from bench.training.algorithm import Algorithm, Need
 from bench.training.batches import micro_batches
 from bench.training.ledger import Ledger
@@ -74,17 +74,19 @@ def measure(
     diverge, and the cost does not depend on it.
     """
     device = accelerator.device
-    few = settings.model_copy(update={"batch": min(settings.batch, 2 * settings.micro_batch), "learning_rate": 1e-12})
-    clock, ledger, resident, meter = Clock(device), Ledger(), Ledger(), Meter()
+    few = settings.model_copy(
+        update={"batch": min(settings.global_batch_size, 2 * settings.micro_batch_size), "learning_rate": 1e-12}
+    )
+    clock, ledger, resident, meter = Clock(device), Ledger(), Ledger(), MemoryTracker()
     texts = text_shapes(found.build(torch.device("meta")).encode_text([""]))
     model = found.build(device)
-    encode = encoding_seconds(model, few.micro_batch, clock)
+    encode = encoding_seconds(model, few.micro_batch_size, clock)
     model.release_encoders()
     data, _ = prepared_data(algorithm, model)
-    encoded = BlankEncoding(data, model, model.latent_shape(model.resolution, model.resolution), texts)
-    resident.forget_memory(device)
-    resident.observe_memory(device)
-    before, pairs = resident.peak_memory_bytes, steps * few.batch
+    encoded = DummyEncoding(data, model, model.latent_shape(model.resolution, model.resolution), texts)
+    resident.reset_peak_memory(device)
+    resident.record_peak_memory(device)
+    before, pairs = resident.peak_memory_bytes, steps * few.global_batch_size
 
     with contextlib.nullcontext() if device.type == "cuda" else meter:
         policy = TimedPolicy(model, few, ledger, clock, with_reference=Need.REFERENCE in algorithm.needs)
@@ -93,7 +95,7 @@ def measure(
         for step in range(steps):
             batches = functools.partial(micro_batches, data, encoded, few, 0, step, accelerator)
             training_step(algorithm, few, policy, optimizer, batches, step, accelerator)
-    resident.observe_memory(device)
+    resident.record_peak_memory(device)
 
     # Apart from the memory, so that nothing else is alive while it is measured.
     with FlopCounter() as counter:
@@ -105,7 +107,7 @@ def measure(
     optimizer.register_step_pre_hook(lambda *_: clock.begin("optimizer"))
     optimizer.register_step_post_hook(lambda *_: clock.end())
     clock.seconds.clear()
-    ledger.forget_counts()
+    ledger.reset_counts()
     began = clock.now()
     for step in range(steps):
         batches = functools.partial(micro_batches, data, encoded, few, 0, step, accelerator)
@@ -114,7 +116,7 @@ def measure(
 
     phases = {name: seconds / pairs for name, seconds in clock.seconds.items()}
     phases["other"] = elapsed / pairs - sum(phases.values())
-    phases["optimizer"] *= few.batch / settings.batch
+    phases["optimizer"] *= few.global_batch_size / settings.global_batch_size
     seconds, ceiling = sum(phases.values()), matmul_ceiling(device, settings.precision, clock)
     cuda = device.type == "cuda"
     return Profile(
@@ -122,7 +124,7 @@ def measure(
         precision=settings.precision,
         pairs=pairs,
         pairs_per_second=1 / seconds,
-        forwards_per_second=ledger.spent("forwards") / pairs / seconds,
+        forwards_per_second=ledger.total("forwards") / pairs / seconds,
         flops_per_pair=flops,
         ceiling=ceiling,
         share=flops / seconds / ceiling,
@@ -133,7 +135,7 @@ def measure(
     )
 
 
-class TimedPolicy(ObservedPolicy):
+class TimedPolicy(TracedPolicy):
     """A policy whose forwards and backwards are phases of a clock."""
 
     def __init__(

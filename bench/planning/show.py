@@ -8,10 +8,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bench.planning.accelerators import ARITHMETIC, GIB, RESERVED, Accelerator
+from bench.planning.dry_run import DryRun
+from bench.planning.gpus import ARITHMETIC, GIB, RESERVED, GpuSpec
 from bench.planning.plan import Plan
 from bench.planning.profiling import Profile
-from bench.planning.rehearsal import Rehearsal
 
 SECTION = None
 Row = tuple[str, str, str] | None
@@ -61,7 +61,7 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
         size = getattr(training.memory, name)
         if size:
             yield (name, gibibytes(size), remark)
-    yield ("memory in training", gibibytes(training.memory.peak), f"micro_batch {settings.micro_batch}")
+    yield ("memory in training", gibibytes(training.memory.peak), f"micro_batch_size {settings.micro_batch_size}")
     yield ("memory in encoding", gibibytes(plan.encoding.memory), "before training; these networks leave afterwards")
     yield SECTION
     for name, label in CALLS.items():
@@ -72,7 +72,7 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
     if plan.prepared:
         yield ("preparing", f"{plan.prepared:,}", "forwards of the base model, before training")
     if plan.pairs is not None and plan.flops is not None:
-        yield ("pairs", f"{plan.pairs:,.0f}", f"batch {settings.batch}")
+        yield ("pairs", f"{plan.pairs:,.0f}", f"batch {settings.global_batch_size}")
         yield ("training", operations(plan.flops), "")
     each = (
         f"{images:,} images of {plan.image_forwards} forwards in {plan.image_precision}, for the base and for every row"
@@ -85,7 +85,7 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
     yield ("evaluation images", size_on_disk(images * plan.image_bytes), f"at most, for {images:,} images")
 
 
-def cards_table(plan: Plan, cards: Mapping[str, Accelerator], utilisation: float, images: int) -> Table:
+def cards_table(plan: Plan, cards: Mapping[str, GpuSpec], utilisation: float, images: int) -> Table:
     """How long it takes and whether it fits, card by card."""
     shared = f"on {plan.processes} cards, each with all weights and its share of the pairs"
     where = "on one card" if plan.processes == 1 else shared
@@ -106,7 +106,7 @@ def cards_table(plan: Plan, cards: Mapping[str, Accelerator], utilisation: float
     return table
 
 
-def changes_table(name: str, card: Accelerator, changed: Iterable[tuple[dict[str, Any], Rehearsal]]) -> Table:
+def changes_table(name: str, card: GpuSpec, changed: Iterable[tuple[dict[str, Any], DryRun]]) -> Table:
     """What to change, until training fits."""
     table = Table(
         title=f"what to change for {name}", title_justify="left", title_style="bold", box=None, pad_edge=False

@@ -91,7 +91,7 @@ def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge
         scored = [_score(folder, records, name, judge, texts, pictures) for name, judge in metrics.items()]
         result = FolderScores(pictures, unreadable, scored)
         table = _table(result, dict(zip(files, texts, strict=True)))
-        replace_file(output, lambda beside: WRITERS[output.suffix](table, beside))
+        replace_file(output, lambda partial: WRITERS[output.suffix](table, partial))
     return result
 
 

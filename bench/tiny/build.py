@@ -52,7 +52,7 @@ def build(out: Path, work: Path) -> dict[str, Any]:
 
     if not (out / "model").exists():
         pipeline = train_denoiser(vae, pool, work)
-        replace_folder(out / "model", lambda beside: save_half(pipeline, beside))
+        replace_folder(out / "model", lambda partial: save_half(pipeline, partial))
     model = StableDiffusion.load(str(out / "model"), device=torch.device("cpu"))
 
     if not (out / "checker").exists():

@@ -30,7 +30,7 @@ def flip_votes(source: Path, output: Path, *, share: float, seed: int) -> None:
     place = table.schema.get_field_index("label_0")
     column = pa.array(labels).cast(table.schema.field(place).type)
     flipped = table.set_column(place, "label_0", column)
-    replace_file(output, lambda beside: pq.write_table(flipped, beside))
+    replace_file(output, lambda partial: pq.write_table(flipped, partial))
 
 
 def main(

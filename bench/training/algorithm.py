@@ -126,11 +126,11 @@ class Algorithm(BaseModel, abc.ABC):
     def begin(self, policy: Policy) -> None:
         """Called once before the first step of a run, and not again when it is resumed; the default does nothing."""
 
-    def survey(self, batch: PairBatch, policy: Policy) -> Tensor | None:
+    def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor | None:
         """What `step` must know of the whole global batch: one row a pair, (B, ...), float32; None when it needs nothing.
 
         Called without gradient for every micro-batch before the first `step`; gathered over micro-batches and processes, it
-        comes back as ``batch.survey``.  So an objective that couples the pairs of a batch does not depend on how it is cut.
+        comes back as ``batch.global_batch_stats``.  So an objective that couples the pairs of a batch does not depend on how it is cut.
         """
         return None
 

@@ -29,10 +29,10 @@ class PairBatch:
         preference: P(winner preferred), float32, (B,); 1 for a hard label, NaN for data without labels.
         scores: scores of the candidates by name in the order of the data, float32, (B, K) each.
         columns: what `Algorithm.prepare` noted about each row, float32, (B, ...) each.
-        index: row numbers in the data.
-        place: places of these rows in the global batch of the step.
+        row_ids: row numbers in the data.
+        batch_positions: positions of these rows in the global batch of the step.
         draws: the random draws of this step for these rows.
-        survey: what `Algorithm.survey` found, for every row of the global batch in its order, (N, ...); None without a survey.
+        global_batch_stats: what `Algorithm.global_batch_stats` returned, for every row of the global batch in its order, (N, ...); None where the algorithm needs none.
     """
 
     winner: Tensor
@@ -41,16 +41,16 @@ class PairBatch:
     condition: Condition
     loser_condition: Condition
     candidate_condition: Condition
-    tell_unconditional: Callable[[], Condition]
-    winner_place: Tensor
-    loser_place: Tensor
+    make_unconditional: Callable[[], Condition]
+    winner_index: Tensor
+    loser_index: Tensor
     preference: Tensor
     scores: Mapping[str, Tensor]
     columns: Mapping[str, Tensor]
-    index: tuple[int, ...]
-    place: tuple[int, ...]
+    row_ids: tuple[int, ...]
+    batch_positions: tuple[int, ...]
     draws: Draws
-    survey: Tensor | None = None
+    global_batch_stats: Tensor | None = None
 
     def flipped(self) -> PairBatch:
         """The same pairs under the opposite preference; candidates and scores keep the order of the data."""
@@ -60,20 +60,20 @@ class PairBatch:
             loser=self.winner,
             condition=self.loser_condition,
             loser_condition=self.condition,
-            winner_place=self.loser_place,
-            loser_place=self.winner_place,
+            winner_index=self.loser_index,
+            loser_index=self.winner_index,
         )
 
     @property
     def candidate_unconditional(self) -> Condition:
         """As ``candidate_condition``, with an empty prompt, as guidance at sampling has it; made anew at every call."""
-        return self.tell_unconditional()
+        return self.make_unconditional()
 
     @property
     def unconditional(self) -> Condition:
         """As ``condition``, with an empty prompt; made anew at every call."""
-        rows = torch.arange(len(self.index), device=self.winner_place.device)
-        return {name: value[rows, self.winner_place] for name, value in self.candidate_unconditional.items()}
+        rows = torch.arange(len(self.row_ids), device=self.winner_index.device)
+        return {name: value[rows, self.winner_index] for name, value in self.candidate_unconditional.items()}
 
     @property
     def both_conditions(self) -> Condition:

@@ -48,15 +48,15 @@ def micro_batches(
     accelerator: Accelerator,
 ) -> Iterator[PairBatch]:
     """This process's share of the global batch of a step, cut into micro-batches of pictures of one size."""
-    rows = batch_rows(len(data), settings.batch, seed, step)
+    rows = batch_rows(len(data), settings.global_batch_size, seed, step)
     by_size: dict[Size, list[int]] = {}
-    for place in range(accelerator.process_index, settings.batch, accelerator.num_processes):
+    for place in range(accelerator.process_index, settings.global_batch_size, accelerator.num_processes):
         by_size.setdefault(encoded.size(rows[place]), []).append(place)
     for places in by_size.values():
-        for piece in batch_slices(len(places), settings.micro_batch):
+        for piece in batch_slices(len(places), settings.micro_batch_size):
             yield make_batch(
                 data, encoded, rows, places[piece], settings.caption_dropout, seed, step, accelerator.device,
-                settings.picture_size,
+                settings.size_conditioning,
             )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def make_batch(
     seed: int,
     step: int,
     device: torch.device,
-    picture_size: PictureSize = "true",
+    size_conditioning: PictureSize = "true",
 ) -> PairBatch:
     """Some rows of a global batch as latents, the preferred image first; a caption is dropped for all its images alike.
 
@@ -90,7 +90,9 @@ def make_batch(
     def told(embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeddings (B, ...) with size and crop of every candidate, (B, K, ...)."""
         sides = range(candidates.shape[1])
-        each = [{**embeddings, **encoded.picture_condition(mine, [side] * len(mine), picture_size)} for side in sides]
+        each = [
+            {**embeddings, **encoded.picture_condition(mine, [side] * len(mine), size_conditioning)} for side in sides
+        ]
         return {name: torch.stack([one[name] for one in each], dim=1).to(device) for name in each[0]}
 
     def facts(columns: Mapping[str, NDArray[np.floating[Any]]]) -> dict[str, Tensor]:
@@ -105,13 +107,13 @@ def make_batch(
         condition={name: value[every, winner] for name, value in condition.items()},
         loser_condition={name: value[every, loser] for name, value in condition.items()},
         candidate_condition=condition,
-        tell_unconditional=lambda: told(encoded.negative(len(mine))),
-        winner_place=winner,
-        loser_place=loser,
+        make_unconditional=lambda: told(encoded.negative(len(mine))),
+        winner_index=winner,
+        loser_index=loser,
         preference=torch.where(swapped, 1 - label, label),
         scores=facts(data.scores),
         columns=facts(data.columns),
-        index=tuple(mine),
-        place=tuple(places),
+        row_ids=tuple(mine),
+        batch_positions=tuple(places),
         draws=draws,
     )

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from bench.core.errors import UserError
 from bench.core.files import replace_folder
-from bench.training.distributed.layout import Layout
+from bench.training.distributed.strategy import ParallelStrategy
 from bench.training.ledger import Ledger
 
 Parameters = list[tuple[str, nn.Parameter]]
 
 
-Memory = dict[str, dict[str, Tensor]]
+Snapshots = dict[str, dict[str, Tensor]]
 """Remembered weights by name and parameter; see `bench.training.policy.Policy`."""
 
 
@@ -33,25 +33,25 @@ class TrainingState:
     Attributes:
         parameters: the trainable parameters by name.
         optimizer: theirs.
-        memory: remembered weights.
+        snapshots: copies of the weights by name.
         layout: how all of these lie over the processes; on disk they are whole, so that another layout can go on.
     """
 
     parameters: Parameters
     optimizer: torch.optim.Optimizer
-    memory: Memory
-    layout: Layout
+    snapshots: Snapshots
+    strategy: ParallelStrategy
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Everything in whole, under its name in a checkpoint; every process must go through all of it."""
-        for remembered, weights in self.memory.items():
+        for snapshot, weights in self.snapshots.items():
             for name, value in weights.items():
-                yield f"memory/{remembered}/{name}", self.layout.whole(value)
+                yield f"memory/{snapshot}/{name}", self.strategy.gather_full(value)
         for name, parameter in self.parameters:
-            yield f"weights/{name}", self.layout.whole(parameter.detach())
+            yield f"weights/{name}", self.strategy.gather_full(parameter.detach())
             for key, value in self.optimizer.state[parameter].items():
                 if isinstance(value, Tensor):
-                    yield f"optimizer/{key}/{name}", self.layout.whole(value.detach())
+                    yield f"optimizer/{key}/{name}", self.strategy.gather_full(value.detach())
                 else:
                     yield f"number/{key}/{name}", torch.tensor(value)
 
@@ -61,14 +61,14 @@ class TrainingState:
             return value.item()
         if key == "step" and not self.optimizer.param_groups[0].get("fused"):
             return value  # AdamW counts on the CPU
-        return self.layout.part(value, parameter)
+        return self.strategy.shard_like(value, parameter)
 
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], ledger: Ledger) -> None:
     """Save the state before ``step`` as ``folder/step-<n>`` and drop the older ones."""
     metadata = {"step": str(step), "ledger": json.dumps(dataclasses.asdict(ledger))}
     target = folder / f"step-{step:08d}"
-    replace_folder(target, lambda beside: save_file(dict(state), beside / "state.safetensors", metadata))
+    replace_folder(target, lambda partial: save_file(dict(state), partial / "state.safetensors", metadata))
     for old in checkpoints(folder):
         if old != target:
             shutil.rmtree(old)
@@ -91,10 +91,10 @@ def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger) -> int:
             value = file.get_tensor(full)
             if kind == "weights":
                 with torch.no_grad():
-                    by_name[rest].copy_(state.layout.part(value, by_name[rest]))
+                    by_name[rest].copy_(state.strategy.shard_like(value, by_name[rest]))
             elif kind == "memory":
-                remembered, _, name = rest.partition("/")
-                state.memory.setdefault(remembered, {})[name] = state.layout.part(value, by_name[name])
+                snapshot, _, name = rest.partition("/")
+                state.snapshots.setdefault(snapshot, {})[name] = state.strategy.shard_like(value, by_name[name])
             else:
                 key, _, name = rest.partition("/")
                 state.optimizer.state[by_name[name]][key] = state.restored(kind, key, value, by_name[name])

@@ -42,13 +42,13 @@ def _means(sums: Tensor, counts: Tensor) -> list[float | None]:
 
 def check_losses(output: StepOutput, batch: PairBatch, step: int) -> None:
     """Refuse losses that are not one a pair (`ValueError`) or not finite (`DivergedError`, with the first such pair)."""
-    if output.losses.shape != (len(batch.index),):
+    if output.losses.shape != (len(batch.row_ids),):
         raise ValueError(
             f"an algorithm must return one loss a pair, not a tensor of shape {tuple(output.losses.shape)}"
         )
     bad = (~torch.isfinite(output.losses)).nonzero().flatten().tolist()
     if bad:
-        pair, t = batch.index[bad[0]], output.timesteps[bad[0]].item()
+        pair, t = batch.row_ids[bad[0]], output.timesteps[bad[0]].item()
         advice = (
             "the last checkpoint is good: lower the learning rate or raise beta"
             if step

@@ -34,20 +34,20 @@ class Ledger:
     seconds: float = 0.0
     peak_memory_bytes: int = 0
 
-    def spent(self, unit: str) -> float:
+    def total(self, unit: str) -> float:
         """What the run has cost so far in ``pairs``, ``forwards`` (a backward counts as two) or ``seconds``."""
         forwards = in_forwards({name: getattr(self, name) for name in COUNTS})
         return {"pairs": self.pairs, "forwards": forwards, "seconds": self.seconds}[unit]
 
-    def forget_memory(self, device: torch.device) -> None:
+    def reset_peak_memory(self, device: torch.device) -> None:
         """Start measuring memory anew: what this process used before is no cost of this run."""
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         elif RESET.exists():
             RESET.write_text("5")
 
-    def observe_memory(self, device: torch.device) -> None:
-        """Raise ``peak_memory_bytes`` to what this process has used since `forget_memory`."""
+    def record_peak_memory(self, device: torch.device) -> None:
+        """Raise ``peak_memory_bytes`` to what this process has used since `reset_peak_memory`."""
         if device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(device)
         elif STATUS.exists():
@@ -56,7 +56,7 @@ class Ledger:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.peak_memory_bytes = max(self.peak_memory_bytes, peak)
 
-    def forget_counts(self) -> None:
+    def reset_counts(self) -> None:
         """Set what every process counts for itself back to 0."""
         for name in COUNTS:
             setattr(self, name, 0)

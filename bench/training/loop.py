@@ -26,7 +26,7 @@ from bench.training.batch import PairBatch
 from bench.training.batches import micro_batches
 from bench.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from bench.training.diagnostics import DivergedError, check_losses, check_start, diagnose
-from bench.training.distributed.launch import choose_layout
+from bench.training.distributed.launch import choose_strategy
 from bench.training.ledger import COUNTS, Ledger, refuse_spent_budget
 from bench.training.optimizers import OPTIMIZERS
 from bench.training.policy import Policy
@@ -62,15 +62,15 @@ def train(
             loss is not what identical policy and reference must give.
         UserError: the processes cannot share a batch, or preparing the data has taken the whole budget.
     """
-    layout = choose_layout(accelerator)
-    layout.check(settings)
+    strategy = choose_strategy(accelerator)
+    strategy.check(settings)
     refuse_spent_budget(settings.budget, prepared_forwards)
     ledger = Ledger()
-    ledger.forget_memory(accelerator.device)
-    policy = Policy(model, settings, ledger, with_reference=Need.REFERENCE in algorithm.needs, layout=layout)
+    ledger.reset_peak_memory(accelerator.device)
+    policy = Policy(model, settings, ledger, with_reference=Need.REFERENCE in algorithm.needs, strategy=strategy)
     parameters = policy.parameters()
     optimizer = build_optimizer(parameters, settings)
-    state = TrainingState(parameters, optimizer, policy.memory, layout)
+    state = TrainingState(parameters, optimizer, policy.snapshots, strategy)
 
     start = load_checkpoint(run.checkpoints, state, ledger)
     if start == 0:
@@ -79,7 +79,7 @@ def train(
     if accelerator.is_main_process:
         keep_lines(run.train_log, [line for line in run.steps() if line["step"] < start])
     else:
-        ledger.forget_counts()  # the main process goes on with the sums
+        ledger.reset_counts()  # the main process goes on with the sums
     accelerator.wait_for_everyone()
 
     def save(step: int) -> None:
@@ -95,7 +95,7 @@ def train(
     def spent(step: int) -> float:
         if settings.budget is None:
             return step
-        return _over_processes(ledger, accelerator).spent(settings.budget.unit)
+        return _over_processes(ledger, accelerator).total(settings.budget.unit)
 
     saved, pause, step = time.monotonic(), settings.checkpoint_seconds, start
     limit = settings.steps if settings.budget is None else settings.budget.amount
@@ -107,9 +107,9 @@ def train(
             record = training_step(algorithm, settings, policy, optimizer, batches, step, accelerator)
 
             # The record.
-            ledger.pairs += settings.batch
+            ledger.pairs += settings.global_batch_size
             ledger.seconds += (time.monotonic() - began) * accelerator.num_processes
-            ledger.observe_memory(accelerator.device)
+            ledger.record_peak_memory(accelerator.device)
             record |= {"pairs": ledger.pairs, "seconds": ledger.seconds}
             if accelerator.is_main_process:
                 append_lines(run.train_log, [json.dumps({"step": step, **record})])
@@ -123,10 +123,10 @@ def train(
                 pause = settings.checkpoint_seconds and max(settings.checkpoint_seconds, (saved - began) / SAVING_SHARE)
 
     total = _over_processes(ledger, accelerator)
-    total.flops = round(total.spent("forwards")) * policy.forward_flops(encoded.condition([""]))
+    total.flops = round(total.total("forwards")) * policy.forward_flops(encoded.condition([""]))
     trained = policy.whole_network()
     if accelerator.is_main_process:
-        replace_folder(run.weights, lambda beside: model.save_trained(trained, beside))
+        replace_folder(run.weights, lambda partial: model.save_trained(trained, partial))
         write_json(run.folder / "ledger.json", dataclasses.asdict(total))
         run.finish()
     accelerator.wait_for_everyone()
@@ -158,13 +158,13 @@ def training_step(
     # Gradients of the global batch, one micro-batch after the other.
     outputs = accumulate(algorithm, settings, policy, optimizer, batches, step, accelerator)
     tensors = [parameter for _, parameter in policy.parameters()]
-    policy.layout.sum_gradients(tensors)
+    policy.strategy.sum_gradients(tensors)
 
     # Diagnostics of the global batch, and the two checks that come before the step.
-    record = diagnose(outputs, settings.batch, policy.process.train_timesteps, accelerator)
+    record = diagnose(outputs, settings.global_batch_size, policy.process.train_timesteps, accelerator)
     if step == 0:
         check_start(algorithm, settings, record)
-    norm = policy.layout.whole(torch.nn.utils.clip_grad_norm_(tensors, settings.clip_norm)).item()
+    norm = policy.strategy.gather_full(torch.nn.utils.clip_grad_norm_(tensors, settings.max_grad_norm)).item()
     if not math.isfinite(norm):
         raise DivergedError(f"the gradient is not finite at step {step}; lower the learning rate or raise beta")
 
@@ -189,31 +189,31 @@ def accumulate(
     """Gradients of this process's share of the global batch, and the detached outputs of its micro-batches."""
     optimizer.zero_grad(set_to_none=True)
     outputs = []
-    survey = survey_batch(algorithm, policy, batches(), settings.batch, accelerator)
+    stats = gather_batch_stats(algorithm, policy, batches(), settings.global_batch_size, accelerator)
     for batch in batches():
-        output = algorithm.step(dataclasses.replace(batch, survey=survey), policy)
+        output = algorithm.step(dataclasses.replace(batch, global_batch_stats=stats), policy)
         check_losses(output, batch, step)
-        policy.layout.together("backward")
-        (output.losses.sum() / settings.batch).backward()
+        policy.strategy.check_ranks_in_sync("backward")
+        (output.losses.sum() / settings.global_batch_size).backward()
         outputs.append(dataclasses.replace(output, losses=output.losses.detach()))
     return outputs
 
 
 @torch.no_grad()
-def survey_batch(
+def gather_batch_stats(
     algorithm: Algorithm, policy: Policy, batches: Iterable[PairBatch], count: int, accelerator: Accelerator
 ) -> Tensor | None:
     """What the algorithm finds in every pair of the global batch, (count, ...) in its order; None when it does not look."""
-    if type(algorithm).survey is Algorithm.survey:
+    if type(algorithm).global_batch_stats is Algorithm.global_batch_stats:
         return None
     gathered: Tensor | None = None
     for batch in batches:
-        found = algorithm.survey(batch, policy)
+        found = algorithm.global_batch_stats(batch, policy)
         if found is None:
             return None
         if gathered is None:
             gathered = found.new_zeros(count, *found.shape[1:])
-        gathered[list(batch.place)] = found
+        gathered[list(batch.batch_positions)] = found
     if gathered is None:
         raise ValueError("a process has no pairs of the batch")
     summed: Tensor = accelerator.reduce(gathered, reduction="sum")

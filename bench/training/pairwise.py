@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.models.forward_process import Process
+from bench.models.forward_process import ForwardProcess
 from bench.training.algorithm import Algorithm, Need, StepOutput
 from bench.training.batch import PairBatch
 from bench.training.policy import Policy
@@ -138,14 +138,14 @@ class ReferenceFreeAlgorithm(Algorithm):
         return StepOutput(self.loss(errors, batch.preference), t, logs)
 
 
-def noised_alike(process: Process, batch: PairBatch) -> Noised:
+def noised_alike(process: ForwardProcess, batch: PairBatch) -> Noised:
     """Noise the two images of each pair with one noise at one time."""
     t = process.timesteps(batch.draws.uniform("timestep")).to(batch.winner.device)
     noise = batch.draws.normal("noise", batch.winner.shape[1:]).to(batch.winner)
     return noised_forward(process, batch, noise, noise, t)
 
 
-def noised_forward(process: Process, batch: PairBatch, winner: Tensor, loser: Tensor, t: Tensor) -> Noised:
+def noised_forward(process: ForwardProcess, batch: PairBatch, winner: Tensor, loser: Tensor, t: Tensor) -> Noised:
     """Noise the two images of each pair with the given noise at times ``t``."""
     return Noised(
         process.add_noise(batch.winner, winner, t),

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from bench.core.flops import FlopCounter
 from bench.models.family import ModelFamily
-from bench.models.forward_process import Process
+from bench.models.forward_process import ForwardProcess
 from bench.models.framing import Framing
-from bench.training.distributed.layout import Layout, Replicated
+from bench.training.distributed.strategy import ParallelStrategy, Replicated
 from bench.training.ledger import Ledger
 from bench.training.settings import TrainingSettings
 
@@ -32,7 +32,7 @@ class Policy:
     Attributes:
         network: the trainable network.
         ledger: counts every forward and backward.
-        memory: remembered values of the trainable weights, by name and parameter; part of every checkpoint.
+        snapshots: copies of the trainable weights, by name and parameter; part of every checkpoint.
         whole_network: gives the main process the network with whole weights, for saving; every process must call it.
     """
 
@@ -43,38 +43,38 @@ class Policy:
         ledger: Ledger,
         *,
         with_reference: bool = True,
-        layout: Layout | None = None,
+        strategy: ParallelStrategy | None = None,
     ) -> None:
         self.model, self.ledger = model, ledger
-        self.layout = layout or Replicated()
-        self.memory: dict[str, dict[str, Tensor]] = {}
+        self.strategy = strategy or Replicated()
+        self.snapshots: dict[str, dict[str, Tensor]] = {}
         self._autocast = settings.precision == "bf16"
         self._with_reference = with_reference
         self._reference: nn.Module | None = None
-        self.layout.put_aside(model.network)
+        self.strategy.offload_until_placed(model.network)
         self.network: nn.Module = model.network
-        if settings.weights == "lora":
+        if settings.trainable == "lora":
             self.network = add_adapters(model, settings.lora_rank)
         elif with_reference:
             self._reference = model.network
             self.network = copy.deepcopy(model.network)
-        if settings.weights == "full":
+        if settings.trainable == "full":
             self.network.requires_grad_(True)
         if settings.gradient_checkpointing:
             self.network.train()  # diffusers recomputes only in training mode; none of our networks has dropout
             self.network.enable_gradient_checkpointing()  # type: ignore[operator]
         if self._autocast:
-            halve(self.network if self._reference is None else self._reference)
+            cast_frozen_to_bf16(self.network if self._reference is None else self._reference)
         if settings.compile:
             self.network.compile()
             if self._reference is not None:
                 self._reference.compile()
-        self.whole_network = self.layout.place(self.network)
+        self.whole_network = self.strategy.place(self.network)
         if self._reference is not None:
-            self.layout.place(self._reference)
+            self.strategy.place(self._reference)
 
     @property
-    def process(self) -> Process:
+    def process(self) -> ForwardProcess:
         """The forward process."""
         return self.model.process
 
@@ -87,7 +87,7 @@ class Policy:
         self.ledger.policy_forwards += len(latents)
         if torch.is_grad_enabled():
             self.ledger.policy_backwards += len(latents)
-        self.layout.together("the policy with gradient" if torch.is_grad_enabled() else "the policy")
+        self.strategy.check_ranks_in_sync("the policy with gradient" if torch.is_grad_enabled() else "the policy")
         return self._run(self.network, latents, timesteps, condition)
 
     @torch.no_grad()
@@ -100,42 +100,44 @@ class Policy:
         if not self._with_reference:
             raise ValueError("an algorithm that asks for the reference must state Need.REFERENCE in its needs")
         self.ledger.reference_forwards += len(latents)
-        self.layout.together("the reference")
+        self.strategy.check_ranks_in_sync("the reference")
         if self._reference is not None:
             return self._run(self._reference, latents, timesteps, condition)
         with adapters_off(self.network):
             return self._run(self.network, latents, timesteps, condition)
 
-    def remember(self, name: str) -> None:
+    def snapshot(self, name: str) -> None:
         """Keep a copy of the trainable weights as they are now."""
-        self.memory[name] = {key: parameter.detach().clone() for key, parameter in self.parameters()}
+        self.snapshots[name] = {key: parameter.detach().clone() for key, parameter in self.parameters()}
 
     @torch.no_grad()
-    def average(self, name: str, decay: float) -> None:
+    def update_ema(self, name: str, decay: float) -> None:
         """Move remembered weights towards the present ones: ``decay * remembered + (1 - decay) * present``."""
         for key, parameter in self.parameters():
-            self.memory[name][key].lerp_(parameter.detach(), 1 - decay)
+            self.snapshots[name][key].lerp_(parameter.detach(), 1 - decay)
 
     @torch.no_grad()
-    def remembered(self, name: str, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+    def predict_with_snapshot(
+        self, name: str, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]
+    ) -> Tensor:
         """The raw prediction with remembered weights, without gradient; shape of ``latents``."""
         self.ledger.reference_forwards += len(latents)
-        self.layout.together(f"remembered weights {name}")
-        replaced = self.layout.replaced(self.network, self.memory[name])
+        self.strategy.check_ranks_in_sync(f"remembered weights {name}")
+        replaced = self.strategy.replaced(self.network, self.snapshots[name])
         return self._run(replaced, latents, timesteps, condition)
 
-    def anyone(self, wish: bool) -> bool:
+    def any_rank(self, wish: bool) -> bool:
         """Whether an algorithm must go on asking the network, because of this process's pairs or another's.
 
         Processes that split the weights between them ask together, or wait for each other forever: a loop whose length depends
-        on the pairs goes on while anyone wishes it, and asks in vain where this process has nothing left.
+        on the pairs goes on while any rank wishes it, and asks in vain where this process has nothing left.
         """
-        return self.layout.anyone(wish)
+        return self.strategy.any_rank(wish)
 
     @torch.no_grad()
-    def idle(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> None:
-        """Ask the policy in vain, because `anyone` still asks it; no cost of the run, whose pairs did not need it."""
-        self.layout.together("the policy")
+    def dummy_forward(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> None:
+        """Ask the policy in vain, because `any_rank` still asks it; no cost of the run, whose pairs did not need it."""
+        self.strategy.check_ranks_in_sync("the policy")
         self._run(self.network, latents, timesteps, condition)
 
     def forward_flops(self, condition: Mapping[str, Tensor]) -> int:
@@ -157,7 +159,7 @@ class Policy:
             return self.model.predict(network, latents, self.process.network_times(timesteps), condition)
 
 
-def halve(network: nn.Module) -> None:
+def cast_frozen_to_bf16(network: nn.Module) -> None:
     """Keep in bfloat16, in place, what autocast to bfloat16 casts anyway: frozen weights of linear layers and convolutions.
 
     So the predictions under autocast stay what they were to the last bit, in about half the memory.

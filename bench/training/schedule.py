@@ -9,7 +9,7 @@ from bench.training.settings import TrainingSettings
 
 def rate_at(settings: TrainingSettings, step: int) -> float:
     """The learning rate of optimizer step ``step`` (0-based): linear warm-up, then constant, or half a cosine that nears 0."""
-    if step < settings.warmup or settings.schedule == "constant":
-        return settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup))
-    gone = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    if step < settings.warmup_steps or settings.lr_schedule == "constant":
+        return settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    gone = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * gone))

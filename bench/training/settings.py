@@ -36,25 +36,25 @@ class TrainingSettings(BaseModel):
     budget: Budget | None = Field(
         default=None, description="see --budget: train until so much is spent, instead of steps"
     )
-    batch: int = Field(default=32, gt=0, description="pairs in one optimizer step, over all processes")
-    micro_batch: int = Field(
+    global_batch_size: int = Field(default=32, gt=0, description="pairs in one optimizer step, over all processes")
+    micro_batch_size: int = Field(
         default=32, gt=0, description="pairs in one forward pass of one process", json_schema_extra=EXECUTION
     )
     optimizer: OptimizerName = Field(
         default="adamw", description="adamw, adafactor (less memory), or adamw-8bit (less still, CUDA only)"
     )
     learning_rate: float = Field(default=1e-4, gt=0, description="peak learning rate")
-    schedule: Literal["constant", "cosine"] = Field(
+    lr_schedule: Literal["constant", "cosine"] = Field(
         default="constant",
         description="the rate after warm-up: constant, or half a cosine that nears 0 at the last step",
     )
-    warmup: int = Field(default=10, ge=0, description="optimizer steps of linear warm-up")
+    warmup_steps: int = Field(default=10, ge=0, description="optimizer steps of linear warm-up")
     weight_decay: float = Field(default=1e-2, ge=0, description="weight decay, decoupled from the gradient")
-    clip_norm: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     caption_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of pairs trained with an empty caption")
-    weights: Literal["full", "lora"] = Field(default="full", description="train all weights, or low-rank adapters")
+    trainable: Literal["full", "lora"] = Field(default="full", description="train all weights, or low-rank adapters")
     lora_rank: int = Field(default=16, gt=0, description="rank of the adapters")
-    picture_size: PictureSize = Field(
+    size_conditioning: PictureSize = Field(
         default="true", description="SDXL is told each picture's true size and crop, or nominal: whole and of full size"
     )
     aspect_ratios: AspectRatios = Field(
@@ -84,8 +84,8 @@ class TrainingSettings(BaseModel):
 
     @model_validator(mode="after")
     def _cosine_has_an_end(self) -> Self:
-        if self.schedule == "cosine" and self.budget is not None:
+        if self.lr_schedule == "cosine" and self.budget is not None:
             raise ValueError(
-                "schedule=cosine ends with a number of steps; leave --budget out, or give schedule=constant"
+                "lr_schedule=cosine ends with a number of steps; leave --budget out, or give lr_schedule=constant"
             )
         return self

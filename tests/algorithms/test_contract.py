@@ -226,19 +226,19 @@ class TestAdapters:
     def test_fresh_adapters_give_a_margin_of_exactly_zero_and_the_stated_loss(
         self, algorithm: Algorithm, workshop: Workshop, data: PreferenceData
     ) -> None:
-        assert_at_the_reference(algorithm, workshop.step(algorithm, ROWS, workshop.policy(weights="lora"), data))
+        assert_at_the_reference(algorithm, workshop.step(algorithm, ROWS, workshop.policy(trainable="lora"), data))
 
     def test_fresh_adapters_in_half_precision_give_a_margin_of_exactly_zero_too(
         self, algorithm: Algorithm, workshop: Workshop, data: PreferenceData
     ) -> None:
-        output = workshop.step(algorithm, ROWS, workshop.policy(weights="lora", precision="bf16"), data)
+        output = workshop.step(algorithm, ROWS, workshop.policy(trainable="lora", precision="bf16"), data)
         assert torch.isfinite(output.losses).all()
         assert output.logs.get("margin", torch.zeros(5)).tolist() == [0, 0, 0, 0, 0]
 
     def test_the_gradient_reaches_the_adapters_and_not_the_reference(
         self, algorithm: Algorithm, workshop: Workshop, data: PreferenceData
     ) -> None:
-        received = receivers(algorithm, workshop, workshop.policy(weights="lora"), data)
+        received = receivers(algorithm, workshop, workshop.policy(trainable="lora"), data)
         assert received
         assert all("lora_" in name for name in received)
 

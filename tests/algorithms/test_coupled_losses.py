@@ -253,7 +253,9 @@ class TestCoupledTraining:
         def weights(folder: str, *legs: int) -> dict[str, Tensor]:
             path = tmp_path_factory.mktemp(folder)
             for steps in legs:
-                run = workshop.train(path, algorithm, steps=steps, batch=4, learning_rate=1e-3, checkpoint_seconds=0)
+                run = workshop.train(
+                    path, algorithm, steps=steps, global_batch_size=4, learning_rate=1e-3, checkpoint_seconds=0
+                )
                 (run.folder / "DONE").unlink()
             return dict(workshop.model().load_trained(run.weights).named_parameters())
 

@@ -171,7 +171,7 @@ class TestSelfNPO:
         with torch.no_grad():
             parameter.add_(1)
         algorithm.end_step(0, policy)
-        torch.testing.assert_close(policy.memory["average"][name], start + 0.25)
+        torch.testing.assert_close(policy.snapshots["average"][name], start + 0.25)
 
 
 class TestSePPO:
@@ -185,4 +185,4 @@ class TestSePPO:
         algorithm.begin(policy)
         for step in range(9):
             algorithm.end_step(step, policy)
-        assert sorted(policy.memory) == ["snapshot-0", "snapshot-1"]
+        assert sorted(policy.snapshots) == ["snapshot-0", "snapshot-1"]

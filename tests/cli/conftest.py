@@ -30,7 +30,7 @@ class CommandLine:
         return [sys.executable, "-m", "bench", *words]
 
     def train_words(self, *words: str, runs: str = "runs", algo: str = "dpo") -> list[str]:
-        settings = ("steps=6", "batch=4", "micro_batch=4", "checkpoint_seconds=0", "warmup=0")
+        settings = ("steps=6", "global_batch_size=4", "micro_batch_size=4", "checkpoint_seconds=0", "warmup_steps=0")
         sets = [word for setting in settings for word in ("--set", setting)]
         return self.arguments(
             "run", "--algo", algo, "--model", "tiny", "--data", str(self.data), "--prompts", str(self.prompts),

@@ -20,7 +20,7 @@ from bench.cli.ranking import METHODS
 from bench.core.randomness import batch_rows, permutation
 from bench.data.check import check_lines
 from bench.data.comparing import choose_pairs, rank_data, score_judge
-from bench.data.preferences import PreferenceData, examine, kept_data, read_preferences
+from bench.data.preferences import PreferenceData, inspect_data, kept_data, read_preferences
 from bench.data.ranking import dominating_pairs
 from bench.data.scores import labels_by_reward, rewards, score_data
 from bench.data.sources import open_source
@@ -204,11 +204,11 @@ class TestWriting:
         columns = preference_columns(130)  # more than one row group
         columns["label_0"][1] = 0.5
         columns["user"] = list(range(130))
-        examined = examine(open_source(write_parquet(tmp_path / "in.parquet", columns)), "in", None)
-        data = kept_data(examined)
+        inspected = inspect_data(open_source(write_parquet(tmp_path / "in.parquet", columns)), "in", None)
+        data = kept_data(inspected)
         scores = np.arange(258.0).reshape(129, 2)
         labels = np.resize([1.0, 0.5, 0.0], 129)
-        write_data(tmp_path / "out.parquet", scored_tables(examined, data, {"level": scores}, labels), [])
+        write_data(tmp_path / "out.parquet", scored_tables(inspected, data, {"level": scores}, labels), [])
         written = pq.read_table(tmp_path / "out.parquet").to_pydict()
         assert written["user"] == [0, *range(2, 130)]
         assert written["jpg_1"] == [columns["jpg_1"][row] for row in written["user"]]
@@ -240,7 +240,7 @@ class TestWriting:
 class TestCheck:
     def facts(self, tmp_path: Path, columns: dict[str, list[Any]], prompts: list[str] | None = None) -> dict[str, str]:
         path = write_parquet(tmp_path / "pairs.parquet", columns)
-        return dict(check_lines(examine(open_source(path), "pairs", None), prompts, "give --prompts"))
+        return dict(check_lines(inspect_data(open_source(path), "pairs", None), prompts, "give --prompts"))
 
     def test_every_oddity_is_counted(self, tmp_path: Path) -> None:
         columns = preference_columns(8)

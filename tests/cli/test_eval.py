@@ -18,11 +18,11 @@ SHORT = (
     "--set",
     "steps=2",
     "--set",
-    "batch=4",
+    "global_batch_size=4",
     "--set",
-    "micro_batch=4",
+    "micro_batch_size=4",
     "--set",
-    "warmup=0",
+    "warmup_steps=0",
     "--set",
     "learning_rate=1e-3",
 )
@@ -146,7 +146,7 @@ def test_training_starts_from_another_run_which_is_its_reference(line: CommandLi
     ("words", "reason"),
     [
         (("--init", NPO), "trained negative weights"),
-        (("--init", DPO, "--set", "weights=lora"), "dpo would train adapters of Diffusion-DPO (mine)"),
+        (("--init", DPO, "--set", "trainable=lora"), "dpo would train adapters of Diffusion-DPO (mine)"),
         (("--init", "tiny/dpo/none/seed-0"), "there is no run 'tiny/dpo/none/seed-0'"),
     ],
 )

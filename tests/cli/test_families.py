@@ -28,7 +28,7 @@ def run_words(command: CommandLine, model: str, algo: str, *sets: str) -> list[s
     prompts = command.folder / "prompts.txt"
     prompts.write_text("a bee on a red background\na large tree\na cat\n")
     settings = (
-        f"steps={STEPS}", "batch=2", "micro_batch=2", "warmup=0", "checkpoint_seconds=0", "precision=fp32", *sets,
+        f"steps={STEPS}", "global_batch_size=2", "micro_batch_size=2", "warmup_steps=0", "checkpoint_seconds=0", "precision=fp32", *sets,
     )  # fmt: skip
     return command.arguments(
         "run", "--algo", algo, "--model", model, "--data", str(command.data), "--prompts", str(prompts),

@@ -10,7 +10,7 @@ from pipelines import write_sdxl
 
 from tests.cli.conftest import CommandLine
 
-SETS = ("--set", "batch=4", "--set", "micro_batch=2", "--set", "precision=fp32", "--set", "steps=10")
+SETS = ("--set", "global_batch_size=4", "--set", "micro_batch_size=2", "--set", "precision=fp32", "--set", "steps=10")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from bench.prompts.sets import PROMPT_SETS
 
 PRINT = """
 import sys
-from bench.prompts import find_prompts
+from bench.prompts.sets import find_prompts
 for name in sys.argv[1:]:
     print(*find_prompts(name)[::799], sep="|")
 """

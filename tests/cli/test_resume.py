@@ -102,14 +102,14 @@ def test_a_second_process_on_the_same_run_says_so_and_exits(command: CommandLine
 
 def test_how_a_run_is_computed_is_no_part_of_what_it_is(command: CommandLine, finished: Path) -> None:
     log = (finished / "train.jsonl").read_bytes()
-    words = ["micro_batch=2" if word == "micro_batch=4" else word for word in command.train_words()]
+    words = ["micro_batch_size=2" if word == "micro_batch_size=4" else word for word in command.train_words()]
     again = command.run([*words, "--set", "gradient_checkpointing=true"])
     assert again.returncode == 0, again.stderr
     assert [path.name for path in finished.parent.parent.iterdir()] == [finished.parent.name]
     assert (finished / "train.jsonl").read_bytes() == log
     made_with = json.loads((finished / "environment.json").read_text())
     assert made_with["processes"] == 1
-    assert made_with["execution"]["micro_batch"] == 4  # as it was trained
+    assert made_with["execution"]["micro_batch_size"] == 4  # as it was trained
 
 
 def test_a_run_of_an_older_version_is_recognised(command: CommandLine, finished: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_run_of_an_older_version_is_recognised(command: CommandLine, finished:
     training = config["resolved"]["training"]
     for later in ("optimizer", "schedule", "aspect_ratios"):
         del training[later]
-    training |= {"micro_batch": 4, "gradient_checkpointing": False, "checkpoint_seconds": 0.0}
+    training |= {"micro_batch_size": 4, "gradient_checkpointing": False, "checkpoint_seconds": 0.0}
     del config["resolved"]["rewards"]
     (finished / "config.json").write_text(json.dumps({**config, "schema": 1}))
     log = (finished / "train.jsonl").read_bytes()

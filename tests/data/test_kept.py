@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from workshop import Workshop
 
 from bench.core.errors import UserError
-from bench.data.kept import kept_rows
+from bench.data.kept import cached_rows
 
 
 def test_an_interrupted_computation_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -25,13 +25,13 @@ def test_an_interrupted_computation_goes_on_where_it_was(tmp_path: Path) -> None
 
     file = tmp_path / "sub" / "values.npy"
     with pytest.raises(KeyboardInterrupt):
-        kept_rows(file, "values", 150, compute)
-    values = kept_rows(file, "values", 150, compute)
+        cached_rows(file, "values", 150, compute)
+    values = cached_rows(file, "values", 150, compute)
     assert asked == [0, 64, 128, 128]
     assert (values.shape, values.dtype) == ((150, 2), np.float32)
     assert values[[0, 63, 64, 149]].tolist() == [[0, 0], [63, 630], [64, 640], [149, 1490]]
     assert os.listdir(file.parent) == ["values.npy"]
-    kept_rows(file, "values", 150, compute)
+    cached_rows(file, "values", 150, compute)
     assert len(asked) == 4
 
 
@@ -47,5 +47,5 @@ def test_a_full_disk_leaves_the_shards(tmp_path: Path) -> None:
     file = tmp_path / "values.npy"
     (tmp_path / ".values.npy.partial").symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"the disk is full: .*values\.npy could not be written"):
-        kept_rows(file, "values", 70, lambda rows: np.zeros(rows.stop - rows.start))
+        cached_rows(file, "values", 70, lambda rows: np.zeros(rows.stop - rows.start))
     assert sorted(os.listdir(tmp_path / "values.shards")) == ["00000000.npy", "00000064.npy"]

@@ -20,7 +20,7 @@ import torch
 from bench.cli import app
 from bench.data.preferences import read_preferences
 from bench.randomness import batch_rows
-from bench.runs import surveys_folder
+from bench.records.runs import surveys_folder
 from pathlib import Path
 app(standalone_mode=False)
 data = read_preferences(sys.argv[3], cache=surveys_folder(Path(sys.argv[5])))

@@ -11,7 +11,7 @@ import pytest
 from bench.cli.run import _scales
 from bench.core.errors import UserError
 from bench.core.files import append_lines
-from bench.evaluation.slots import Slots, own_slots
+from bench.evaluation.sampling_weights import SamplingWeights, default_sampling
 from bench.experiments.experiment import Experiment
 from bench.experiments.judging import Request, find_negative, find_positive, judge
 from bench.records.runs import RunFolder
@@ -70,27 +70,27 @@ def test_a_negative_is_a_run_the_base_or_a_folder(experiment: Experiment, monkey
     run = write_run(experiment, "away", negative={"alpha": 1.0, "beta": 1.0})
     by_run = find_negative(experiment, dataclasses.replace(NOTHING, negative="tiny/away/recipe/seed-3"))
     assert by_run is not None
-    assert (by_run.folder, by_run.offsets) == (run.weights, (1, 1))
+    assert (by_run.folder, by_run.negative_scales) == (run.weights, (1, 1))
     base = RunFolder(experiment.runs / "tiny" / "base")
     base.begin({"model": "tiny", "algorithm": "base", "title": "Tiny", "resolved": {}})
     assert find_negative(experiment, dataclasses.replace(NOTHING, negative="tiny/base")) is experiment.base
     by_folder = find_negative(experiment, dataclasses.replace(NOTHING, negative=str(ASSETS / "model" / "unet")))
     assert by_folder is not None
     assert by_folder.record.title == "model"
-    assert by_folder.offsets is None
+    assert by_folder.negative_scales is None
 
 
 def test_a_negative_run_is_judged_as_negative_of_the_base(experiment: Experiment) -> None:
     write_run(experiment, "guide", negative={"alpha": 1.0, "beta": 0.5})
     negative = find_negative(experiment, dataclasses.replace(NOTHING, negative="tiny/guide/recipe/seed-3"))
     assert negative is not None
-    own = own_slots(negative, experiment.base, 3)
+    own = default_sampling(negative, experiment.base, 3)
     assert (own.positive, own.negative, own.alpha, own.beta) == (experiment.base, negative, 1, 0.5)
-    assert own.owner is negative
+    assert own.result_owner is negative
     aligned = find_positive(experiment, dataclasses.replace(NOTHING, run=str(write_run(experiment, "aligned").folder)))
-    assert Slots(aligned, 3, negative).owner is aligned
-    assert Slots(experiment.base, 3, aligned).owner is experiment.base
-    assert own_slots(aligned, experiment.base, 3).variant(experiment.protocol) is None
+    assert SamplingWeights(aligned, 3, negative).result_owner is aligned
+    assert SamplingWeights(experiment.base, 3, aligned).result_owner is experiment.base
+    assert default_sampling(aligned, experiment.base, 3).variant(experiment.protocol) is None
 
 
 def test_a_variant_is_signed_by_all_that_decides_its_images(experiment: Experiment) -> None:
@@ -100,16 +100,16 @@ def test_a_variant_is_signed_by_all_that_decides_its_images(experiment: Experime
     renamed = dataclasses.replace(theirs, record=theirs.record.model_copy(update={"title": "t", "source": "s"}))
     other = dataclasses.replace(theirs, record=theirs.record.model_copy(update={"digest": "d"}))
     every = [
-        Slots(base, 5), Slots(base, 5, theirs), Slots(base, 6, theirs), Slots(base, 5, theirs, alpha=0.5),
-        Slots(base, 5, theirs, beta=0.5), Slots(base, 5, other), Slots(other, 5, theirs),
+        SamplingWeights(base, 5), SamplingWeights(base, 5, theirs), SamplingWeights(base, 6, theirs), SamplingWeights(base, 5, theirs, alpha=0.5),
+        SamplingWeights(base, 5, theirs, beta=0.5), SamplingWeights(base, 5, other), SamplingWeights(other, 5, theirs),
     ]  # fmt: skip
     variants = [slots.variant(experiment.protocol) for slots in every]
     assert len({variant.signature for variant in variants if variant}) == len(every)
-    same = Slots(base, 5, renamed).variant(experiment.protocol)
+    same = SamplingWeights(base, 5, renamed).variant(experiment.protocol)
     assert same is not None
     assert variants[1] is not None
     assert same.signature == variants[1].signature
-    assert Slots(base, experiment.protocol.generation.guidance_scale).variant(experiment.protocol) is None
+    assert SamplingWeights(base, experiment.protocol.generation.guidance_scale).variant(experiment.protocol) is None
 
 
 def test_an_unknown_run_names_the_nearest(experiment: Experiment) -> None:

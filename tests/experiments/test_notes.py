@@ -49,8 +49,11 @@ def test_prompts_that_are_trained_on_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"weights": "lora"}, "dpo trains adapters at a learning rate of 1e-05, which its recipe has for all weights"),
-        ({"weights": "lora", "learning_rate": "1e-4"}, None),
+        (
+            {"trainable": "lora"},
+            "dpo trains adapters at a learning rate of 1e-05, which its recipe has for all weights",
+        ),
+        ({"trainable": "lora", "learning_rate": "1e-4"}, None),
         ({"steps": "15"}, "dpo warms up for 10 of its 15 steps"),
         ({"budget.unit": "pairs", "budget.amount": "320"}, "dpo warms up for 10 of its 10 steps"),
         ({"batch": "5000"}, "a batch of 5000 pairs for dpo is more than the 2000 there are"),

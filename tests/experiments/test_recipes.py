@@ -36,7 +36,7 @@ def test_without_a_recipe_the_defaults_hold() -> None:
 
 
 def test_defaults_are_said_where_there_is_no_recipe() -> None:
-    settings = TrainingSettings(steps=7, batch=16, learning_rate=1e-4)
+    settings = TrainingSettings(steps=7, global_batch_size=16, learning_rate=1e-4)
     assert without_recipe("dpo", DPO, "tiny", settings) is None
     assert "cpo has no tried recipe for sdxl: ours" in str(without_recipe("cpo", CPO, "sdxl", settings))
     note = without_recipe("dpo", DPO, "nothing-like-it", settings)
@@ -46,15 +46,20 @@ def test_defaults_are_said_where_there_is_no_recipe() -> None:
 
 
 def test_the_recipe_of_the_model_holds_where_nothing_is_overridden() -> None:
-    algorithm, settings = resolve("dpo", DPO, "sd15", {"warmup": "7"})
+    algorithm, settings = resolve("dpo", DPO, "sd15", {"warmup_steps": "7"})
     assert algorithm == DPO(beta=5000.0)
-    assert (settings.steps, settings.batch, settings.learning_rate, settings.warmup) == (2000, 2048, 2.048e-5, 7)
+    assert (settings.steps, settings.global_batch_size, settings.learning_rate, settings.warmup_steps) == (
+        2000,
+        2048,
+        2.048e-5,
+        7,
+    )
 
 
 def test_overrides_reach_the_algorithm_and_the_training() -> None:
-    algorithm, settings = resolve("smpo", SmPO, "tiny", {"gamma": "3", "inversion": "exact", "weights": "lora"})
+    algorithm, settings = resolve("smpo", SmPO, "tiny", {"gamma": "3", "inversion": "exact", "trainable": "lora"})
     assert isinstance(algorithm, SmPO)
-    assert (algorithm.gamma, algorithm.inversion, settings.weights) == (3.0, "exact", "lora")
+    assert (algorithm.gamma, algorithm.inversion, settings.trainable) == (3.0, "exact", "lora")
 
 
 def test_an_unknown_field_is_refused_with_the_nearest_names_and_all_of_them() -> None:
@@ -81,7 +86,7 @@ def test_a_field_of_another_algorithm_is_unknown() -> None:
         ("learning_rate", "inf", "finite"),
         ("weights", "both", "'full' or 'lora'"),
         ("precision", "fp8", "'fp32' or 'bf16'"),
-        ("micro_batch", "0", "greater than 0"),
+        ("micro_batch_size", "0", "greater than 0"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name_and_reason(field: str, value: str, reason: str) -> None:
@@ -98,7 +103,7 @@ def test_a_configuration_is_named_after_what_was_changed() -> None:
     assert run_name({}, recipe_of(CPO, "sdxl")) == "untried"
     assert run_name({}, recipe_of(CPO, "nothing-like-it")) == "defaults"
     assert run_name({}, TRIED) == "recipe"
-    assert run_name({"micro_batch": "1", "checkpoint_seconds": "600"}, TRIED) == "recipe"
+    assert run_name({"micro_batch_size": "1", "checkpoint_seconds": "600"}, TRIED) == "recipe"
     assert run_name({"beta": "1"}, TRIED) == run_name({"beta": "1", "compile": "true"}, TRIED)
     assert run_name({"beta": "1", "steps": "2"}, TRIED) == run_name({"steps": "2", "beta": "1"}, TRIED)
     assert (

@@ -32,7 +32,7 @@ from bench.training.algorithm import Algorithm, StepOutput
 from bench.training.batch import PairBatch
 from bench.training.batches import make_batch
 from bench.training.ledger import Ledger
-from bench.training.loop import survey_batch, train
+from bench.training.loop import gather_batch_stats, train
 from bench.training.policy import Policy
 from bench.training.settings import TrainingSettings
 
@@ -220,13 +220,13 @@ class Workshop:
         places: Sequence[int] | None = None,
     ) -> StepOutput:
         """One step as the harness calls it on a global batch of ``rows``, or on the pairs at some places of it."""
-        if not policy.memory:
+        if not policy.snapshots:
             algorithm.begin(policy)
         encoded = self.encoding(data)
         whole = make_batch(data, encoded, rows, range(len(rows)), 0.1, 0, 0, CPU)
-        survey = survey_batch(algorithm, policy, [whole], len(rows), Accelerator(cpu=True))
+        stats = gather_batch_stats(algorithm, policy, [whole], len(rows), Accelerator(cpu=True))
         batch = whole if places is None else make_batch(data, encoded, rows, places, 0.1, 0, 0, CPU)
-        return algorithm.step(dataclasses.replace(batch, survey=survey), policy)
+        return algorithm.step(dataclasses.replace(batch, global_batch_stats=stats), policy)
 
     def train(
         self,
@@ -242,7 +242,9 @@ class Workshop:
         """Train as `bench run` does, or go on with what is in ``folder``."""
         run = RunFolder(folder / "micro" / "algorithm" / "name" / "seed-0")
         run.folder.mkdir(parents=True, exist_ok=True)
-        chosen = TrainingSettings(**{"steps": 2, "batch": 8, "micro_batch": 8, "warmup": 0, **settings})
+        chosen = TrainingSettings(
+            **{"steps": 2, "global_batch_size": 8, "micro_batch_size": 8, "warmup_steps": 0, **settings}
+        )
         accelerator = accelerator or Accelerator(cpu=True)
         data = data or self.data
         train(run, algorithm, chosen, self.model(), data, self.encoding(data), seed, accelerator, prepared_forwards)

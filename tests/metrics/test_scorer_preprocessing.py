@@ -8,13 +8,20 @@ import torch
 from filled import GOLDEN, picture, points
 from PIL import Image
 
-from metrics.preprocessing import MEAN, P1, P2, P3, STD, Preprocessing
+from metrics.preprocessing import (
+    MEAN,
+    STD,
+    HuggingFacePreprocessing,
+    LetterboxPreprocessing,
+    OpenAIPreprocessing,
+    Preprocessing,
+)
 
 ROUTES = {
-    "openai": P1(224),
-    "huggingface": P2(224),
-    "letterbox": P3(224),
-    "letterbox_antialiased": P3(224, antialias=True),
+    "openai": OpenAIPreprocessing(224),
+    "huggingface": HuggingFacePreprocessing(224),
+    "letterbox": LetterboxPreprocessing(224),
+    "letterbox_antialiased": LetterboxPreprocessing(224, antialias=True),
 }
 CASES = [(route, image) for route in ROUTES for image in GOLDEN["points"][route]]
 
@@ -31,18 +38,21 @@ def test_pixels_equal_the_official_ones(route: str, image: str) -> None:
 def test_crops_of_p1_and_p2_are_one_pixel_apart_when_the_surplus_is_3_modulo_4() -> None:
     columns = np.arange(227, dtype=np.uint8)
     image = Image.fromarray(np.broadcast_to(columns[None, :, None], (224, 227, 3)).copy())
-    first = [(route(image)[0, 0, 0].item() * STD[0] + MEAN[0]) * 255 for route in (P1(224), P2(224))]
+    first = [
+        (route(image)[0, 0, 0].item() * STD[0] + MEAN[0]) * 255
+        for route in (OpenAIPreprocessing(224), HuggingFacePreprocessing(224))
+    ]
     assert first == pytest.approx([2, 1], abs=1e-3)
 
 
 @pytest.mark.parametrize("size", [(224, 224), (224, 229), (228, 224), (300, 300)])
 def test_p1_and_p2_agree_otherwise(size: tuple[int, int]) -> None:
     image = picture("sq512").resize(size)
-    assert torch.equal(P1(224)(image), P2(224)(image))
+    assert torch.equal(OpenAIPreprocessing(224)(image), HuggingFacePreprocessing(224)(image))
 
 
 def test_letterbox_pads_a_picture_whose_long_side_needs_no_resize() -> None:
-    pixels = P3(224)(picture("edge224x180"))
+    pixels = LetterboxPreprocessing(224)(picture("edge224x180"))
     black = torch.tensor([-mean / deviation for mean, deviation in zip(MEAN, STD, strict=True)])
     assert pixels.shape == (3, 224, 224)
     for edge in (pixels[:, :22], pixels[:, -22:]):
@@ -53,18 +63,18 @@ def test_letterbox_pads_a_picture_whose_long_side_needs_no_resize() -> None:
 
 
 def test_letterbox_puts_the_odd_pixel_right_and_below() -> None:
-    white = P3(8)(Image.new("RGB", (8, 5), "white"))[0]
+    white = LetterboxPreprocessing(8)(Image.new("RGB", (8, 5), "white"))[0]
     assert (white > 0).any(dim=1).tolist() == [False, *[True] * 5, False, False]
-    white = P3(8)(Image.new("RGB", (3, 8), "white"))[0]
+    white = LetterboxPreprocessing(8)(Image.new("RGB", (3, 8), "white"))[0]
     assert (white > 0).any(dim=0).tolist() == [False, False, *[True] * 3, False, False, False]
 
 
 def test_letterbox_keeps_something_of_a_very_thin_picture() -> None:
-    assert (P3(8)(Image.new("RGB", (1000, 3), "white"))[0] > 0).any()
+    assert (LetterboxPreprocessing(8)(Image.new("RGB", (1000, 3), "white"))[0] > 0).any()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
-@pytest.mark.parametrize("route", [P1(16), P2(16), P3(16)])
+@pytest.mark.parametrize("route", [OpenAIPreprocessing(16), HuggingFacePreprocessing(16), LetterboxPreprocessing(16)])
 def test_every_mode_becomes_rgb(mode: str, route: Preprocessing) -> None:
     pixels = route(Image.new("RGB", (40, 20), (200, 40, 90)).convert(mode))
     assert pixels.shape == (3, 16, 16)
@@ -72,7 +82,7 @@ def test_every_mode_becomes_rgb(mode: str, route: Preprocessing) -> None:
 
 
 def test_identity_says_what_decides_the_pixels() -> None:
-    assert P1(224).identity() == {"name": "openai", "size": 224, "antialias": True}
-    assert P2(64).identity() == {"name": "huggingface", "size": 64, "antialias": True}
-    assert P3(224).identity() == {"name": "letterbox", "size": 224, "antialias": False}
-    assert P3(224, antialias=True).identity()["antialias"] is True
+    assert OpenAIPreprocessing(224).identity() == {"name": "openai", "size": 224, "antialias": True}
+    assert HuggingFacePreprocessing(64).identity() == {"name": "huggingface", "size": 64, "antialias": True}
+    assert LetterboxPreprocessing(224).identity() == {"name": "letterbox", "size": 224, "antialias": False}
+    assert LetterboxPreprocessing(224, antialias=True).identity()["antialias"] is True

@@ -75,18 +75,18 @@ class PublishedStep:
         while start < t.item() and start + stride < process.train_timesteps:
             source = t.new_tensor([max(start, 0)])
             end = t.new_tensor([start + stride])
-            noise = process.to_noise(latents, self.predict(self.policy, latents, source, condition), source)
+            noise = process.to_epsilon(latents, self.predict(self.policy, latents, source, condition), source)
             for _ in range(self.renoise):
                 moved = self.moved(latents, noise, source, end)
-                again = process.to_noise(moved, self.predict(self.policy, moved, end, condition), end)
+                again = process.to_epsilon(moved, self.predict(self.policy, moved, end, condition), end)
                 noise = (noise + again) / 2
             latents, start = self.moved(latents, noise, source, end), start + stride
         return latents, t.new_tensor([start])
 
     def moved(self, latents: Tensor, noise: Tensor, source: Tensor, end: Tensor) -> Tensor:
         process = self.model.process
-        clean = (latents - process.sigma(source, latents) * noise) / process.signal(source, latents)
-        return process.signal(end, latents) * clean + process.sigma(end, latents) * noise
+        clean = (latents - process.sigma(source, latents) * noise) / process.alpha(source, latents)
+        return process.alpha(end, latents) * clean + process.sigma(end, latents) * noise
 
     def loss(self, pixels: Tensor, caption: str, t: Tensor, noise: Tensor) -> Tensor:
         """Of one pair: the preferred picture and the other (2, 3, H, W), their time (1,), and the noise of both (1, ...)."""
@@ -96,7 +96,7 @@ class PublishedStep:
         if self.steps:
             inverted, reached = zip(*(self.invert(one[None], t, condition) for one in clean), strict=True)
             latents, times = torch.cat(inverted), torch.cat(reached)
-            noise = process.noise_between(clean, latents, times)
+            noise = process.implied_noise(clean, latents, times)
         else:
             noise, times = torch.cat([noise, noise]), torch.cat([t, t])
             latents = process.add_noise(clean, noise, times)
@@ -109,7 +109,7 @@ class PublishedStep:
 
     def step(self) -> None:
         """The optimizer's step, on the gradients of all pairs so far."""
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.clip_norm)
+        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -130,7 +130,7 @@ class PublishedStep:
         gradients = self.now() - began
         began = self.now()
         self.step()
-        return 1 / (gradients / pairs + (self.now() - began) / self.settings.batch)
+        return 1 / (gradients / pairs + (self.now() - began) / self.settings.global_batch_size)
 
     def now(self) -> float:
         if self.device.type == "cuda":
@@ -153,7 +153,7 @@ def main() -> None:
         overrides["inversion_steps"] = str(typed.inversion_steps)
     found, accelerator = find_architecture(typed.model), Accelerator(cpu=not torch.cuda.is_available())
     algorithm, settings = resolve(name, ALGORITHMS.get(name), found.recipe, overrides)
-    if settings.weights != "full":
+    if settings.trainable != "full":
         parser.error("the published scripts train all weights; leave --set weights out")
     model = found.build(accelerator.device)
     step = PublishedStep(model, settings, steps=typed.inversion_steps, renoise=typed.renoise)
@@ -166,7 +166,7 @@ def main() -> None:
     lines = [
         f"{name} on {typed.model}, {ours.device}, {settings.precision}, {settings.optimizer}",
         f"published step  {published:.4g} pairs/s, one pair at a time",
-        f"harness         {ours.pairs_per_second:.4g} pairs/s, micro_batch {settings.micro_batch}",
+        f"harness         {ours.pairs_per_second:.4g} pairs/s, micro_batch_size {settings.micro_batch_size}",
         f"ratio           {ours.pairs_per_second / published:.2f}{remark}",
         f"cache           {ours.phases['encode']:.3g} s a pair, once for all runs on the data; in no rate of the harness",
     ]

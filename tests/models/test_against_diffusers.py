@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.models.families.flux import pack, unpack
 from bench.models.find import find_model
 from bench.models.guidance import Networks
-from bench.models.sampling import compares, sample
+from bench.models.sampling import sample, uses_classifier_free_guidance
 
 PROMPTS = ["a bee on a red background", "two zebras, somewhere in a very large field"]
 STEPS = 4
@@ -29,7 +29,9 @@ def ours(folder: Path, noise: Tensor, height: int, width: int, **changes: Any) -
     model = found.card.family.load(str(folder), device=torch.device("cpu"))
     settings = found.card.generation.model_copy(update={"steps": STEPS, "height": height, "width": width, **changes})
     model.check(settings)
-    negative = model.encode_negative([settings.negative_prompt] * 2) if compares(model, settings) else {}
+    negative = (
+        model.encode_negative([settings.negative_prompt] * 2) if uses_classifier_free_guidance(model, settings) else {}
+    )
     latents = sample(model, Networks.single(model.network), noise, model.encode_text(PROMPTS), negative, settings)
     return latents, model.decode(latents)
 

@@ -49,18 +49,18 @@ def load(folder: Path) -> ModelFamily:
 
 
 def gradients(
-    model: ModelFamily, data: PreferenceData, folder: Path, aspect_ratios: AspectRatios, micro_batch: int
+    model: ModelFamily, data: PreferenceData, folder: Path, aspect_ratios: AspectRatios, micro_batch_size: int
 ) -> tuple[dict[int, float], torch.Tensor, Ledger]:
     """Losses by row, the gradient, and what one step on all pairs cost, of an objective that inverts."""
     settings = TrainingSettings(
-        batch=len(data), micro_batch=micro_batch, aspect_ratios=aspect_ratios, caption_dropout=0
+        global_batch_size=len(data), micro_batch_size=micro_batch_size, aspect_ratios=aspect_ratios, caption_dropout=0
     )
     encoded = EncodedData(data, model, folder, aspect_ratios)
     policy, accelerator = Policy(model, settings, Ledger()), Accelerator(cpu=True)
     optimizer = torch.optim.SGD([parameter for _, parameter in policy.parameters()])
     cut = list(micro_batches(data, encoded, settings, 0, 0, accelerator))
     outputs = accumulate(InPO(inversion_steps=4), settings, policy, optimizer, lambda: cut, 0, accelerator)
-    rows = [row for batch in cut for row in batch.index]
+    rows = [row for batch in cut for row in batch.row_ids]
     losses = dict(zip(rows, torch.cat([output.losses for output in outputs]).tolist(), strict=True))
     return losses, torch.cat([parameter.grad.flatten() for _, parameter in policy.parameters()]), policy.ledger
 

@@ -58,7 +58,7 @@ def picture(height: int, width: int) -> bytes:
     return stream.getvalue()
 
 
-def batch_of(model: ModelFamily, folder: Path, picture_size: PictureSize) -> PairBatch:
+def batch_of(model: ModelFamily, folder: Path, size_conditioning: PictureSize) -> PairBatch:
     columns = {
         "caption": ["a bee", "a cat"],
         "jpg_0": [picture(48, 16), picture(16, 16)],
@@ -67,7 +67,7 @@ def batch_of(model: ModelFamily, folder: Path, picture_size: PictureSize) -> Pai
     }
     data = read_preferences(write_parquet(folder / "pairs.parquet", columns))
     encoded = EncodedData(data, model, folder / "cache")
-    return make_batch(data, encoded, [0, 1], [0, 1], 0.0, 0, 0, CPU, picture_size)
+    return make_batch(data, encoded, [0, 1], [0, 1], 0.0, 0, 0, CPU, size_conditioning)
 
 
 def test_sdxl_is_told_the_true_size_and_crop_of_winner_and_loser(
@@ -193,7 +193,7 @@ def test_frozen_weights_under_adapters_are_halved_without_a_trace(
     expected = Policy(load(pipeline_folder(kind)), TrainingSettings(precision="bf16"), Ledger()).predict(
         latents, t, told
     )
-    policy = Policy(model, TrainingSettings(precision="bf16", weights="lora"), Ledger())
+    policy = Policy(model, TrainingSettings(precision="bf16", trainable="lora"), Ledger())
     assert torch.equal(policy.predict(latents, t, told), expected)  # the adapters' effect is 0 at first
     assert {parameter.dtype for _, parameter in policy.parameters()} == {torch.float32}
     frozen = [p for p in policy.network.parameters() if not p.requires_grad]

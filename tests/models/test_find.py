@@ -43,8 +43,13 @@ def test_a_folder_gets_its_familys_recipe_settings_and_metrics(pipeline_folder: 
     assert set(found.card.metrics) == {"pickscore", "hpsv2", "imagereward", "aesthetic", "clip"}
     dpo, settings = resolve("dpo", ALGORITHMS.get("dpo"), found.recipe, {})
     assert dpo.model_dump() == {"beta": 5000.0}
-    assert (settings.steps, settings.batch, settings.learning_rate, settings.warmup) == (2000, 2048, 2.048e-5, 200)
-    assert settings.picture_size == "nominal"
+    assert (settings.steps, settings.global_batch_size, settings.learning_rate, settings.warmup_steps) == (
+        2000,
+        2048,
+        2.048e-5,
+        200,
+    )
+    assert settings.size_conditioning == "nominal"
 
 
 def test_a_folder_may_say_how_it_is_judged(pipeline_folder: Callable[..., Path], tmp_path: Path) -> None:

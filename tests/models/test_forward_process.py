@@ -10,10 +10,10 @@ from bench.core.errors import UserError
 from bench.models.forward_process import (
     EpsilonProcess,
     FlowProcess,
-    Process,
+    ForwardProcess,
     Transition,
     VelocityProcess,
-    build_process,
+    build_forward_process,
 )
 
 SD = {
@@ -29,14 +29,14 @@ ABAR = {
 }  # fmt: skip
 
 PROCESSES = {
-    "epsilon": build_process({**SD, "prediction_type": "epsilon"}),
-    "v_prediction": build_process({**SD, "prediction_type": "v_prediction"}),
-    "flow": build_process({"num_train_timesteps": 1000, "shift": 3.0}),
+    "epsilon": build_forward_process({**SD, "prediction_type": "epsilon"}),
+    "v_prediction": build_forward_process({**SD, "prediction_type": "v_prediction"}),
+    "flow": build_forward_process({"num_train_timesteps": 1000, "shift": 3.0}),
 }
 
 
 @pytest.fixture(params=PROCESSES)
-def process(request: pytest.FixtureRequest) -> Process:
+def process(request: pytest.FixtureRequest) -> ForwardProcess:
     return PROCESSES[request.param]
 
 
@@ -52,13 +52,13 @@ def one(value: float) -> Tensor:
 def test_the_schedule_of_stable_diffusion_has_the_published_products(t: int, abar: float) -> None:
     process = PROCESSES["epsilon"]
     at = torch.tensor([t])
-    assert process.signal(at, one(0)).item() ** 2 == pytest.approx(abar, rel=1e-11)
+    assert process.alpha(at, one(0)).item() ** 2 == pytest.approx(abar, rel=1e-11)
     assert process.sigma(at, one(0)).item() ** 2 == pytest.approx(1 - abar, rel=1e-8)
 
 
-def test_times_below_zero_count_as_zero(process: Process) -> None:
-    late = process.signal(torch.tensor([-99]), one(0)), process.sigma(torch.tensor([-1]), one(0))
-    assert late == (process.signal(torch.tensor([0]), one(0)), process.sigma(torch.tensor([0]), one(0)))
+def test_times_below_zero_count_as_zero(process: ForwardProcess) -> None:
+    late = process.alpha(torch.tensor([-99]), one(0)), process.sigma(torch.tensor([-1]), one(0))
+    assert late == (process.alpha(torch.tensor([0]), one(0)), process.sigma(torch.tensor([0]), one(0)))
 
 
 def test_half_precision_latents_get_a_schedule_that_is_not_rounded_to_half() -> None:
@@ -85,16 +85,16 @@ def test_velocity_is_signal_times_noise_minus_sigma_times_data() -> None:
     assert target.item() == pytest.approx(expected, abs=1e-11)
 
 
-def test_the_right_prediction_gives_back_data_and_noise_at_mixed_times(process: Process) -> None:
+def test_the_right_prediction_gives_back_data_and_noise_at_mixed_times(process: ForwardProcess) -> None:
     x0, noise, t = some(1), some(2), torch.tensor([0, 17, 500, 990])
     xt = process.add_noise(x0, noise, t)
     target = process.target(x0, noise, t)
     torch.testing.assert_close(process.to_x0(xt, target, t), x0, rtol=0, atol=1e-11)
-    torch.testing.assert_close(process.to_noise(xt, target, t), noise, rtol=0, atol=1e-11)
-    torch.testing.assert_close(process.noise_between(x0, xt, t), noise, rtol=0, atol=1e-11)
+    torch.testing.assert_close(process.to_epsilon(xt, target, t), noise, rtol=0, atol=1e-11)
+    torch.testing.assert_close(process.implied_noise(x0, xt, t), noise, rtol=0, atol=1e-11)
 
 
-def test_a_deterministic_step_with_the_right_prediction_lands_on_the_path(process: Process) -> None:
+def test_a_deterministic_step_with_the_right_prediction_lands_on_the_path(process: ForwardProcess) -> None:
     x0, noise = some(1), some(2)
     t, previous = torch.tensor([100, 300, 700, 990]), torch.tensor([0, 250, 350, 100])
     xt = process.add_noise(x0, noise, t)
@@ -145,7 +145,7 @@ def test_each_sample_of_a_batch_has_its_own_deviation() -> None:
     assert step.log_prob(torch.zeros(2, 3)).tolist() == pytest.approx([-0.9189385, -1.6120857], abs=1e-6)
 
 
-def test_uniform_draws_cover_all_times_evenly(process: Process) -> None:
+def test_uniform_draws_cover_all_times_evenly(process: ForwardProcess) -> None:
     draws = torch.arange(2000, dtype=torch.float64) / 2000
     times = process.timesteps(draws)
     assert times.dtype == torch.int64
@@ -159,9 +159,9 @@ def test_the_scheduler_configuration_chooses_the_process() -> None:
 
 def test_an_unknown_prediction_type_is_refused_by_name() -> None:
     with pytest.raises(UserError, match="'sample' is not supported: use epsilon"):
-        build_process({**SD, "prediction_type": "sample"})
+        build_forward_process({**SD, "prediction_type": "sample"})
 
 
 def test_an_unknown_schedule_is_refused_by_name() -> None:
     with pytest.raises(UserError, match="'cosine' is not supported: use scaled_linear"):
-        build_process({**SD, "beta_schedule": "cosine"})
+        build_forward_process({**SD, "beta_schedule": "cosine"})

@@ -10,14 +10,14 @@ import torch
 from round_trip import pictures, round_trip
 from torch import Tensor
 
-from bench.models.forward_process import EpsilonProcess, Process, build_process
-from bench.models.inversion import Inversion, Landing, Renoise, invert, posterior_std
+from bench.models.forward_process import EpsilonProcess, ForwardProcess, build_forward_process
+from bench.models.inversion import Endpoint, Inversion, Renoise, invert, posterior_std
 from bench.tiny import TINY
 
 SD = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-PROCESS = build_process(SD)
+PROCESS = build_forward_process(SD)
 X0 = torch.tensor([[1.0, -0.5]], dtype=torch.float64)
-LANDINGS: tuple[Landing, ...] = ("snap", "exact", "official")
+LANDINGS: tuple[Endpoint, ...] = ("grid", "exact", "official")
 RENOISES: tuple[Renoise, ...] = ("none", "next", "same")
 
 # The toy network eps(x, t) = 0.1 x + 0.001 t from x0 = [1, -0.5], ten steps: latents at 1, 101, ... 401.
@@ -65,7 +65,7 @@ def mismatch(steps: int, t: list[int]) -> tuple[list[int], Tensor]:
     grid = toy(t, steps=steps)[0].timesteps
     data = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(len(t), 2)
     noise = torch.tensor([[0.0, 1.0]], dtype=torch.float64).expand(len(t), 2)
-    tau = PROCESS.noise_between(data, PROCESS.add_noise(data, noise, grid), at)
+    tau = PROCESS.implied_noise(data, PROCESS.add_noise(data, noise, grid), at)
     return grid.tolist(), tau.norm(dim=1)
 
 
@@ -73,18 +73,18 @@ class TestWorkedExample:
     @pytest.mark.parametrize("renoise", RENOISES)
     def test_every_step_of_the_trace_is_the_published_one(self, renoise: Renoise) -> None:
         times = [1, 101, 201, 301, 401]
-        inverted, _ = toy(times, landing="official", renoise=renoise)
+        inverted, _ = toy(times, endpoint="official", renoise=renoise)
         expected = torch.tensor(TRACES[renoise], dtype=torch.float64)  # ten digits
         torch.testing.assert_close(inverted.latents, expected, rtol=0, atol=1e-9)
 
     @pytest.mark.parametrize("renoise", RENOISES)
     def test_latents_and_noise_for_t_350_are_the_published_ones(self, renoise: Renoise) -> None:
         latents, tau_350, tau_401 = (torch.tensor([row], dtype=torch.float64) for row in ENDS[renoise])
-        inverted, _ = toy([350], landing="official", renoise=renoise)
+        inverted, _ = toy([350], endpoint="official", renoise=renoise)
         torch.testing.assert_close(inverted.latents, latents, rtol=0, atol=1e-9)
         assert inverted.timesteps.tolist() == [350]
         torch.testing.assert_close(inverted.noise, tau_350, rtol=0, atol=1e-9)
-        on_grid = PROCESS.noise_between(X0, inverted.latents, torch.tensor([401]))
+        on_grid = PROCESS.implied_noise(X0, inverted.latents, torch.tensor([401]))
         torch.testing.assert_close(on_grid, tau_401, rtol=0, atol=1e-9)
 
     def test_our_default_differs_from_the_published_numbers_by_its_first_call_at_time_zero_only(self) -> None:
@@ -97,27 +97,27 @@ class TestWorkedExample:
 
 class TestGrid:
     def test_ten_steps_ask_at_the_published_times(self) -> None:
-        _, network = toy([901], landing="official", steps=10)
+        _, network = toy([901], endpoint="official", steps=10)
         assert network.times == [[-99], [1], [101], [201], [301], [401], [501], [601], [701], [801]]
 
     def test_five_steps_ask_at_the_published_times(self) -> None:
-        _, network = toy([801], landing="official", steps=5)
+        _, network = toy([801], endpoint="official", steps=5)
         assert network.times == [[-199], [1], [201], [401], [601]]
 
     @pytest.mark.parametrize(("steps", "mean"), [(10, 6.382), (5, 3.792)])
-    @pytest.mark.parametrize("landing", ["snap", "official"])
-    def test_mean_cost_over_all_times_is_the_published_one(self, steps: int, mean: float, landing: Landing) -> None:
+    @pytest.mark.parametrize("landing", ["grid", "official"])
+    def test_mean_cost_over_all_times_is_the_published_one(self, steps: int, mean: float, endpoint: Endpoint) -> None:
         times = list(range(1000))
-        assert toy(times, steps=steps, landing=landing)[1].asked == round(1000 * mean)
-        assert toy(times, steps=steps, landing=landing, renoise="next")[1].asked == round(2000 * mean)
+        assert toy(times, steps=steps, endpoint=endpoint)[1].asked == round(1000 * mean)
+        assert toy(times, steps=steps, endpoint=endpoint, renoise="next")[1].asked == round(2000 * mean)
 
     def test_renoise_asks_a_second_time_at_the_end_of_a_step_or_at_its_start_as_released(self) -> None:
         assert toy([101], renoise="next")[1].times == [[0], [1], [1], [101]]
         assert toy([101], renoise="same")[1].times == [[0], [0], [1], [1]]
-        assert toy([101], renoise="same", landing="official")[1].times == [[-99], [-99], [1], [1]]
+        assert toy([101], renoise="same", endpoint="official")[1].times == [[-99], [-99], [1], [1]]
 
     def test_exact_landing_shortens_the_last_step(self) -> None:
-        assert toy([350], landing="exact", renoise="next")[1].times == [[0], [1], [1], [101], [101], [201], [201], [301],
+        assert toy([350], endpoint="exact", renoise="next")[1].times == [[0], [1], [1], [101], [101], [201], [201], [301],
                                                                         [301], [350]]  # fmt: skip
 
 
@@ -161,35 +161,41 @@ class TestLanding:
     def test_snap_returns_the_grid_time_where_the_latents_are(self, t: int, reached: int) -> None:
         assert toy([t])[0].timesteps.tolist() == [reached]
 
-    @pytest.mark.parametrize("landing", ["snap", "exact"])
+    @pytest.mark.parametrize("landing", ["grid", "exact"])
     @pytest.mark.parametrize("renoise", RENOISES)
     @pytest.mark.parametrize("steps", [5, 10])
-    def test_latents_lie_exactly_at_the_time_returned(self, landing: Landing, renoise: Renoise, steps: int) -> None:
+    def test_latents_lie_exactly_at_the_time_returned(self, endpoint: Endpoint, renoise: Renoise, steps: int) -> None:
         # The network is right about one constant noise, so where the latents are can be seen from them.
         data = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(1000, 2)
         noise = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
         times = torch.arange(1000)
         start = PROCESS.add_noise(data, noise, torch.zeros(1000, dtype=torch.int64))
         inverted = invert(
-            lambda x, t, rows: noise.expand_as(x), PROCESS, start, times, steps=steps, landing=landing, renoise=renoise
+            lambda x, t, rows: noise.expand_as(x),
+            PROCESS,
+            start,
+            times,
+            steps=steps,
+            endpoint=endpoint,
+            renoise=renoise,
         )
         expected = PROCESS.add_noise(data, noise, inverted.timesteps)
         torch.testing.assert_close(inverted.latents, expected, rtol=0, atol=1e-12)
 
     def test_exact_returns_the_wanted_time(self) -> None:
-        assert toy(list(range(1000)), landing="exact")[0].timesteps.tolist() == list(range(1000))
+        assert toy(list(range(1000)), endpoint="exact")[0].timesteps.tolist() == list(range(1000))
 
     @pytest.mark.parametrize("landing", LANDINGS)
     @pytest.mark.parametrize("renoise", RENOISES)
-    def test_the_noise_returned_connects_clean_and_inverted_latents(self, landing: Landing, renoise: Renoise) -> None:
-        inverted, _ = toy([0, 2, 350, 999], landing=landing, renoise=renoise)
+    def test_the_noise_returned_connects_clean_and_inverted_latents(self, endpoint: Endpoint, renoise: Renoise) -> None:
+        inverted, _ = toy([0, 2, 350, 999], endpoint=endpoint, renoise=renoise)
         again = PROCESS.add_noise(X0, inverted.noise, inverted.timesteps)
         torch.testing.assert_close(again, inverted.latents, rtol=0, atol=1e-12)
 
-    @pytest.mark.parametrize("landing", ["snap", "exact"])
+    @pytest.mark.parametrize("landing", ["grid", "exact"])
     @pytest.mark.parametrize("renoise", RENOISES)
-    def test_the_network_is_never_asked_about_times_below_zero(self, landing: Landing, renoise: Renoise) -> None:
-        _, network = toy(list(range(1000)), landing=landing, renoise=renoise)
+    def test_the_network_is_never_asked_about_times_below_zero(self, endpoint: Endpoint, renoise: Renoise) -> None:
+        _, network = toy(list(range(1000)), endpoint=endpoint, renoise=renoise)
         assert min(map(min, network.times)) == 0
         assert max(map(max, network.times)) <= 999
 
@@ -197,12 +203,12 @@ class TestLanding:
 class TestBatch:
     @pytest.mark.parametrize("landing", LANDINGS)
     @pytest.mark.parametrize("renoise", RENOISES)
-    def test_mixed_times_in_one_batch_equal_one_by_one(self, landing: Landing, renoise: Renoise) -> None:
+    def test_mixed_times_in_one_batch_equal_one_by_one(self, endpoint: Endpoint, renoise: Renoise) -> None:
         times = [999, 0, 350, 2, 101, 902, 1]
         x0 = torch.randn(len(times), 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        whole, _ = toy(times, x0, landing=landing, renoise=renoise)
+        whole, _ = toy(times, x0, endpoint=endpoint, renoise=renoise)
         for row, t in enumerate(times):
-            single, _ = toy([t], x0[row : row + 1], landing=landing, renoise=renoise)
+            single, _ = toy([t], x0[row : row + 1], endpoint=endpoint, renoise=renoise)
             assert torch.equal(single.latents[0], whole.latents[row])
             assert torch.equal(single.noise[0], whole.noise[row])
             assert single.timesteps[0] == whole.timesteps[row]
@@ -253,7 +259,9 @@ class TestStochastic:
             toy([350], eta=0.1)
 
 
-def sample_back(process: Process, network: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: list[int]) -> Tensor:
+def sample_back(
+    process: ForwardProcess, network: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: list[int]
+) -> Tensor:
     for t, previous in itertools.pairwise(times):
         now, then = torch.tensor([t]), torch.tensor([previous])
         x = process.transition(x, network(x, now), now, then, eta=0.0).mean
@@ -290,11 +298,11 @@ class TestRoundTrip:
         assert self.error(10, "next") < 0.7 * self.error(10, "none")
 
     def test_velocity_inverts_as_noise_prediction_does(self) -> None:
-        velocity = build_process({**SD, "prediction_type": "v_prediction"})
+        velocity = build_forward_process({**SD, "prediction_type": "v_prediction"})
 
         def predict(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
             noise = self.network(x, t)
-            return (noise - velocity.sigma(t, x) * x) / velocity.signal(t, x)
+            return (noise - velocity.sigma(t, x) * x) / velocity.alpha(t, x)
 
         assert isinstance(PROCESS, EpsilonProcess)
         one = invert(predict, velocity, X0, torch.tensor([350]), steps=10, renoise="next")
@@ -304,11 +312,11 @@ class TestRoundTrip:
         torch.testing.assert_close(one.latents, other.latents, rtol=0, atol=1e-12)
 
     def test_a_flow_with_one_velocity_everywhere_is_inverted_exactly(self) -> None:
-        flow = build_process({"num_train_timesteps": 1000, "shift": 3.0})
+        flow = build_forward_process({"num_train_timesteps": 1000, "shift": 3.0})
         data, noise = X0, torch.tensor([[-0.3, 0.8]], dtype=torch.float64)
         start = flow.add_noise(data, noise, torch.tensor([0]))
         inverted = invert(
-            lambda x, t, rows: (noise - data).expand_as(x), flow, start, torch.tensor([350]), steps=10, landing="exact"
+            lambda x, t, rows: (noise - data).expand_as(x), flow, start, torch.tensor([350]), steps=10, endpoint="exact"
         )
         expected = flow.add_noise(data, noise, torch.tensor([350]))
         torch.testing.assert_close(inverted.latents, expected, rtol=0, atol=1e-12)

@@ -91,7 +91,7 @@ def test_it_inverts_a_picture_as_inpo_and_smpo_do(
 
 def test_the_ratio_is_measured_by_hand(pipeline_folder: Callable[..., Path]) -> None:
     words = ["--inversion-steps", "2", "--renoise", "--pairs", "1"]
-    for setting in ("batch=2", "micro_batch=1", "precision=fp32", "optimizer=adafactor"):
+    for setting in ("global_batch_size=2", "micro_batch_size=1", "precision=fp32", "optimizer=adafactor"):
         words += ["--set", setting]
     script = [sys.executable, published_step.__file__, str(pipeline_folder("sdxl")), *words]
     done = subprocess.run(script, capture_output=True, text=True, check=False)

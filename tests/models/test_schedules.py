@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.core.errors import UserError
-from bench.models.forward_process import FlowProcess, VelocityProcess, build_process, shift_exponent
+from bench.models.forward_process import FlowProcess, VelocityProcess, build_forward_process, shift_exponent
 
 SD = {
     "num_train_timesteps": 1000,
@@ -26,17 +26,17 @@ ONE = torch.zeros(1, 1, dtype=torch.float64)
 
 
 def sigma(config: dict[str, Any], t: int, tokens: int | None = None) -> float:
-    return build_process(config, tokens).sigma(torch.tensor([t]), ONE).item()
+    return build_forward_process(config, tokens).sigma(torch.tensor([t]), ONE).item()
 
 
 class TestNetworkTimes:
     def test_a_diffusion_network_is_given_the_training_time(self) -> None:
         t = torch.tensor([0, 7, 999, -99])
-        assert build_process(SD).network_times(t) is t
+        assert build_forward_process(SD).network_times(t) is t
 
     @pytest.mark.parametrize(("t", "given"), [(0, 2.994012), (499, 750.0), (999, 1000.0), (-100, 2.994012)])
     def test_a_flow_network_is_given_the_shifted_sigma_in_thousandths(self, t: int, given: float) -> None:
-        process = build_process({"num_train_timesteps": 1000, "shift": 3.0})
+        process = build_forward_process({"num_train_timesteps": 1000, "shift": 3.0})
         times = process.network_times(torch.tensor([t]))
         assert times.dtype == torch.float32
         assert times.item() == pytest.approx(given, rel=1e-6)
@@ -45,7 +45,7 @@ class TestNetworkTimes:
         from diffusers import FlowMatchEulerDiscreteScheduler
 
         scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-        ours = build_process(scheduler.config).network_times(torch.arange(1000))
+        ours = build_forward_process(scheduler.config).network_times(torch.arange(1000))
         torch.testing.assert_close(ours, scheduler.timesteps.flip(0), rtol=1e-6, atol=0)
 
 
@@ -63,18 +63,18 @@ class TestResolutionDependentShift:
 
     def test_without_a_resolution_it_is_no_schedule(self) -> None:
         with pytest.raises(ValueError, match="number of image tokens"):
-            build_process(FLUX)
+            build_forward_process(FLUX)
 
     def test_a_fixed_shift_ignores_the_resolution(self) -> None:
         fixed = {"num_train_timesteps": 1000, "shift": 3.0, "use_dynamic_shifting": False}
         assert sigma(fixed, 499, 4096) == pytest.approx(0.75, rel=1e-12)
-        assert isinstance(build_process(fixed), FlowProcess)
+        assert isinstance(build_forward_process(fixed), FlowProcess)
 
 
 class TestZeroTerminalSnr:
     def test_the_last_time_is_pure_noise_the_first_stays_and_between_them_the_signal_is_stretched(self) -> None:
-        process = build_process({**SD, "rescale_betas_zero_snr": True})
-        signal = [process.signal(torch.tensor([t]), ONE).item() for t in (0, 500, 999)]
+        process = build_forward_process({**SD, "rescale_betas_zero_snr": True})
+        signal = [process.alpha(torch.tensor([t]), ONE).item() for t in (0, 500, 999)]
         assert signal[0] == pytest.approx(math.sqrt(0.99915), rel=1e-12)
         # From the published products at 500 and 999: .276332683823 and .00466009851308.
         assert signal[1] == pytest.approx(0.4909363, rel=1e-5)
@@ -85,12 +85,12 @@ class TestZeroTerminalSnr:
         from diffusers import DDIMScheduler
 
         scheduler = DDIMScheduler(**SD, rescale_betas_zero_snr=True)
-        ours = build_process(scheduler.config).signal(torch.arange(1000), torch.zeros(1000)) ** 2
+        ours = build_forward_process(scheduler.config).signal(torch.arange(1000), torch.zeros(1000)) ** 2
         torch.testing.assert_close(ours, scheduler.alphas_cumprod, rtol=1e-3, atol=1e-6)
 
     def test_it_is_refused_for_a_network_that_predicts_noise(self) -> None:
         with pytest.raises(UserError, match="only v_prediction says anything about the picture"):
-            build_process({**SD, "prediction_type": "epsilon", "rescale_betas_zero_snr": True})
+            build_forward_process({**SD, "prediction_type": "epsilon", "rescale_betas_zero_snr": True})
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ class TestZeroTerminalSnr:
 )
 def test_what_is_not_known_is_refused_by_name(config: dict[str, Any], part: str) -> None:
     with pytest.raises(UserError, match=part):
-        build_process(config, 256)
+        build_forward_process(config, 256)

@@ -19,14 +19,14 @@ from algorithms.self_npo import SelfNPO
 from algorithms.smpo import SmPO
 from bench.core.errors import UserError
 from bench.models.find import FoundArchitecture, find_architecture
-from bench.planning.accelerators import Accelerator as Card
-from bench.planning.blank import BlankTensor
 from bench.planning.counting import count_calls
-from bench.planning.live import Meter, tensor_bytes
-from bench.planning.material import prepared_data
+from bench.planning.dummy_data import prepared_data
+from bench.planning.gpus import GpuSpec as Card
+from bench.planning.memory_tracker import MemoryTracker, tensor_bytes
 from bench.planning.plan import Plan, encoding_cost, make_plan, smaller
 from bench.planning.profiling import measure
-from bench.planning.stage import Stage
+from bench.planning.shape_tensor import ShapeTensor
+from bench.planning.tracer import Tracer
 from bench.training.algorithm import Algorithm
 from bench.training.settings import TrainingSettings
 
@@ -49,17 +49,17 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], FoundArch
 
 
 def trained_with(**fields: Any) -> TrainingSettings:
-    return TrainingSettings(**{"batch": 24, "micro_batch": 8, "warmup": 0, **fields})
+    return TrainingSettings(**{"global_batch_size": 24, "micro_batch_size": 8, "warmup_steps": 0, **fields})
 
 
 CASES: dict[str, tuple[str, Algorithm, dict[str, Any]]] = {
     "sd15, inversion": ("sd15", InPO(inversion_steps=4), {}),
-    "sd15, lists": ("sd15", RankDPO(captions=50), {"weights": "lora", "lora_rank": 4}),
+    "sd15, lists": ("sd15", RankDPO(captions=50), {"trainable": "lora", "lora_rank": 4}),
     "sd15, remembered weights": ("sd15", SelfNPO(), {}),
     "sdxl, inversion, recomputing": ("sdxl", SmPO(inversion_steps=4), {"gradient_checkpointing": True}),
-    "sdxl, bf16": ("sdxl", DPO(), {"precision": "bf16", "batch": 8}),
+    "sdxl, bf16": ("sdxl", DPO(), {"precision": "bf16", "global_batch_size": 8}),
     "sd3": ("sd3", KTO(), {}),
-    "flux, adapters": ("flux", DPO(), {"weights": "lora", "lora_rank": 4}),
+    "flux, adapters": ("flux", DPO(), {"trainable": "lora", "lora_rank": 4}),
 }
 
 
@@ -115,7 +115,7 @@ def test_each_change_makes_training_smaller(found: Callable[[str], FoundArchitec
     plan = make_plan(sdxl, encoding_cost(sdxl), DPO(), trained_with())
     changed = list(smaller(sdxl, DPO(), plan))
     assert [list(changes)[-1] for changes, _ in changed] == [
-        "precision", "gradient_checkpointing", "micro_batch", "optimizer", "optimizer", "weights",
+        "precision", "gradient_checkpointing", "micro_batch_size", "optimizer", "optimizer", "weights",
     ]  # fmt: skip
     peaks = [plan.training.memory.peak, *(training.memory.peak for _, training in changed)]
     assert peaks == sorted(peaks, reverse=True)
@@ -142,7 +142,7 @@ def test_an_optimizer_on_cuda_adds_what_it_remembers_and_no_copy_of_the_weights(
 ) -> None:
     """350,388 numbers in 292 weights; AdamW on CUDA is one kernel, which makes nothing between."""
     sdxl = found("sdxl")
-    settings = trained_with(micro_batch=1, precision="bf16", gradient_checkpointing=True, optimizer=optimizer)
+    settings = trained_with(micro_batch_size=1, precision="bf16", gradient_checkpointing=True, optimizer=optimizer)
     memory = make_plan(sdxl, encoding_cost(sdxl), DPO(), settings).training.memory
     assert memory.weights == memory.gradients == 4 * 350_388
     assert memory.moments == {"adamw": 8 * 350_388 + 4 * 292, "adafactor": 469_504}[optimizer]
@@ -174,7 +174,7 @@ def test_the_full_sdxl_is_planned_with_torchs_own_count() -> None:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.predict(model.network, latents, times, condition)
 
-    settings = trained_with(micro_batch=1, batch=2048, precision="bf16")
+    settings = trained_with(micro_batch_size=1, global_batch_size=2048, precision="bf16")
     sdxl = find_architecture("sdxl")
     plan = make_plan(sdxl, encoding_cost(sdxl), DPO(), settings)
     assert plan.training.flops["policy_forwards"] == counter.get_total_flops()
@@ -236,7 +236,7 @@ def test_processes_share_the_pairs_and_not_the_weights(found: Callable[[str], Fo
     # a third of 24 pairs is one micro-batch, which begins without the gradients of an earlier one
     assert three.training.memory.weights == one.training.memory.weights
     assert three.training.memory.peak < one.training.memory.peak
-    with pytest.raises(UserError, match="batch=24 is too small for 25 processes; start fewer"):
+    with pytest.raises(UserError, match="global_batch_size=24 is too small for 25 processes; start fewer"):
         make_plan(sd15, encoding, DPO(), trained_with(), CPU, processes=25)
 
 
@@ -249,7 +249,7 @@ def test_a_card_keeps_a_gibibyte_for_the_driver() -> None:
 class TestBlankTensor:
     def test_it_is_shaped_as_the_real_result_and_holds_as_much(self) -> None:
         real = torch.ones(6, 4, requires_grad=True)
-        blank = BlankTensor(torch.empty(6, 4, device="meta")).requires_grad_()
+        blank = ShapeTensor(torch.empty(6, 4, device="meta")).requires_grad_()
         for tensor in (real, blank):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 product = (tensor.t() @ tensor)[:2]
@@ -260,7 +260,7 @@ class TestBlankTensor:
             assert tensor.grad.shape == (6, 4)
 
     def test_an_operation_in_place_gives_the_same_tensor_and_views_share_a_storage(self) -> None:
-        blank = BlankTensor(torch.empty(6, 4, device="meta"))
+        blank = ShapeTensor(torch.empty(6, 4, device="meta"))
         assert blank.add_(torch.ones(4)) is blank
         view, other = blank.view(24)[3:], blank + 1
         assert tensor_bytes([blank, view]) == 96
@@ -269,7 +269,7 @@ class TestBlankTensor:
 
 class TestMeter:
     def test_views_share_a_storage_and_the_dead_do_not_count(self) -> None:
-        meter = Meter()
+        meter = MemoryTracker()
         with meter:
             one = torch.zeros(1000)
             view = one.view(10, 100)
@@ -281,7 +281,7 @@ class TestMeter:
         assert (meter.now, meter.peak) == (0, 8000)
 
     def test_what_it_keeps_counts_once(self) -> None:
-        meter, weight = Meter(), torch.zeros(1000)
+        meter, weight = MemoryTracker(), torch.zeros(1000)
         with meter:
             made = torch.zeros(500)
             meter.keep([weight, weight[:10], made])
@@ -291,7 +291,7 @@ class TestMeter:
         assert meter.now == 6000
 
     def test_what_backward_needs_lives_until_backward(self) -> None:
-        meter = Meter()
+        meter = MemoryTracker()
         inputs = torch.ones(100, requires_grad=True)
         with meter:
             total = (inputs.exp() * 2).sum()
@@ -302,7 +302,7 @@ class TestMeter:
 
 
 def test_a_stage_gives_zeros_and_gradients_to_weights_without_values() -> None:
-    stage, network = Stage(CPU, "fp32"), torch.nn.Linear(4, 3, device="meta")
+    stage, network = Tracer(CPU, "fp32"), torch.nn.Linear(4, 3, device="meta")
     stage.place(network)
     anchor = torch.zeros((), requires_grad=True)
     with stage.meter:

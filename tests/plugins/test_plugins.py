@@ -31,7 +31,7 @@ def bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     write_parquet(folder / "pairs.parquet", preference_columns(6))
     (folder / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
-    brief = ["--set", "steps=2", "--set", "batch=3", "--set", "micro_batch=3", "--sampling-steps", "2"]
+    brief = ["--set", "steps=2", "--set", "global_batch_size=3", "--set", "micro_batch_size=3", "--sampling-steps", "2"]
     return bench(folder, "run", "--data", "pairs.parquet", "--prompts", "prompts.txt", *brief, *arguments)
 
 

@@ -23,9 +23,9 @@ def test_the_commit_is_the_packages_and_not_the_working_folders(
     git(tmp_path, "commit", "--allow-empty", "-m", "mine")
     monkeypatch.chdir(tmp_path)
     run = RunFolder(tmp_path / "run")
-    write_environment(run, 2, {"micro_batch": 4})
+    write_environment(run, 2, {"micro_batch_size": 4})
     written = read_json(run.folder / "environment.json")
-    assert (written["processes"], written["execution"]) == (2, {"micro_batch": 4})
+    assert (written["processes"], written["execution"]) == (2, {"micro_batch_size": 4})
 
     package = Path(bench.__file__).parent
     if "site-packages" in package.parts:

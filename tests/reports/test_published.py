@@ -16,14 +16,14 @@ from lab import PUBLISHED_INFOS, Lab
 from rich.console import Console
 
 from bench.core.errors import UserError
-from reports.beside import published_grids, published_notes
 from reports.footnotes import footnotes
-from reports.grids import Grid, Verdict, grids
 from reports.page import page
 from reports.published import PublishedTable, read_published, select
+from reports.published_tables import published_grids, published_notes
 from reports.render import as_csv, as_json, latex, markdown, print_report
 from reports.report import make_report
 from reports.table import Report, with_published
+from reports.text_tables import Grid, Verdict, grids
 
 
 def report_of(lab: Lab, model: str, metrics: Sequence[str] = ("pickscore", "hpsv2", "imagereward")) -> Report:

@@ -14,11 +14,11 @@ from rich.console import Console
 from bench.core.files import read_json, write_json
 from bench.records.runs import RunFolder
 from reports.footnotes import footnotes
-from reports.grids import settings_grid
 from reports.page import page
 from reports.render import as_csv, as_json, latex, markdown, print_report
 from reports.report import make_report
 from reports.table import Report
+from reports.text_tables import settings_grid
 
 
 def terminal(report: Report) -> str:
@@ -97,14 +97,14 @@ def test_a_base_alone_was_trained_on_nothing(lab: Lab) -> None:
 
 def test_what_was_changed_of_a_recipe_is_spelt_out(lab: Lab) -> None:
     lab.base()
-    changed = {"steps": "3", "budget.unit": "pairs", "beta": "5", "micro_batch": "4"}
+    changed = {"steps": "3", "budget.unit": "pairs", "beta": "5", "micro_batch_size": "4"}
     lab.run("dpo", name="set-525bd65a", config={"changed": changed})
     lab.run("orpo", name="set-525bd65a", title="ORPO", config={"changed": changed})
     lab.run("sft", name="recipe", title="SFT", config={"changed": {}})
     lab.run("smpo", name="set-0", title="SmPO", config={"changed": {"beta": "7"}})
     report = make_report(lab.runs)
     assert "SmPO (set-0): beta=7." in footnotes(report)
-    # micro_batch says how a run is computed and is no part of what it resolved to
+    # micro_batch_size says how a run is computed and is no part of what it resolved to
     sentence = "Diffusion-DPO (set-525bd65a), ORPO (set-525bd65a): steps=3, budget.unit=pairs, beta=5."
     for text in (terminal(report), latex(report).replace("\\_", "_"), markdown(report).replace("\\_", "_")):
         assert sentence in text

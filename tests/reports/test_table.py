@@ -14,11 +14,11 @@ from bench.core.errors import UserError
 from bench.core.files import keep_lines
 from bench.records.protocol import prompts_digest
 from reports.footnotes import footnotes
-from reports.grids import Verdict, grids, settings_lines
 from reports.pictures import open_picture
 from reports.plots import comparison_sheet, training_plot, win_rate_plot
 from reports.report import make_report
 from reports.table import Report
+from reports.text_tables import Verdict, grids, settings_lines
 
 HALVES = np.repeat([[0.25, 0.25], [0.75, 0.75]], len(PROMPTS) // 2, axis=0)
 """Scores (prompts, images): 0.25 for the first six prompts, 0.75 for the others."""

@@ -11,10 +11,10 @@ from lab import Lab, variant
 
 from bench.records.runs import RunFolder
 from reports.footnotes import footnotes
-from reports.grids import grids
 from reports.plots import training_plot, win_rate_plot
 from reports.render import as_csv, as_json
 from reports.report import make_report
+from reports.text_tables import grids
 
 
 def judge_variant(

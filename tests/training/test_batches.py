@@ -16,7 +16,7 @@ class TestBatch:
         assert torch.equal(batch.winner, torch.stack([both[0, 0], both[1, 1]]))
         assert torch.equal(batch.loser, torch.stack([both[0, 1], both[1, 0]]))
         assert batch.preference.tolist() == [1, 1]
-        assert batch.index == (0, 1)
+        assert batch.row_ids == (0, 1)
 
     def test_a_soft_label_is_the_probability_of_the_winner(self, workshop: Workshop) -> None:
         soft = workshop.data.with_preference(np.array([0.75, 0.25] * 20))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.core.errors import UserError
 from bench.training.checkpoint import Parameters, TrainingState, checkpoints, load_checkpoint, save_checkpoint
-from bench.training.distributed.layout import Replicated
+from bench.training.distributed.strategy import Replicated
 from bench.training.ledger import Ledger
 
 State = tuple[Parameters, torch.optim.AdamW]

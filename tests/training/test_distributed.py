@@ -11,13 +11,13 @@ from workshop import Workshop
 @pytest.mark.parametrize("batch", [pytest.param(8, marks=pytest.mark.slow, id="even"), pytest.param(5, id="odd")])
 def test_two_processes_give_the_weights_of_one(workshop: Workshop, tmp_path: Path, batch: int) -> None:
     """To a twentieth of what the four steps moved: float32 sums in another order, and AdamW divides by their size."""
-    settings = {"steps": 4, "batch": batch, "micro_batch": 3, "learning_rate": 1e-4}
+    settings = {"steps": 4, "batch": batch, "micro_batch_size": 3, "learning_rate": 1e-4}
     one = train(ALONE, workshop, tmp_path / "one", **settings)
     two = train(TWO, workshop, tmp_path / "two", **settings)
     base = dict(workshop.model().network.named_parameters())
-    alone, together = weights(one), weights(two)
+    alone, check_ranks_in_sync = weights(one), weights(two)
     moved = torch.cat([(value - base[name]).flatten() for name, value in alone.items()])
-    apart = torch.cat([(value - together[name]).flatten() for name, value in alone.items()])
+    apart = torch.cat([(value - check_ranks_in_sync[name]).flatten() for name, value in alone.items()])
     assert moved.norm() > 0
     assert apart.norm() < 0.05 * moved.norm()
 
@@ -31,7 +31,7 @@ def test_two_processes_give_the_weights_of_one(workshop: Workshop, tmp_path: Pat
 
 
 def test_two_processes_go_on_where_one_stopped(workshop: Workshop, tmp_path: Path) -> None:
-    settings = {"batch": 8, "learning_rate": 1e-4}
+    settings = {"global_batch_size": 8, "learning_rate": 1e-4}
     straight = train(ALONE, workshop, tmp_path / "straight", steps=3, **settings)
     train(ALONE, workshop, tmp_path / "changed", steps=1, **settings)
     changed = train(TWO, workshop, tmp_path / "changed", steps=3, **settings)
@@ -43,16 +43,22 @@ def test_two_processes_go_on_where_one_stopped(workshop: Workshop, tmp_path: Pat
 
 
 def test_more_processes_than_pairs_in_a_batch_are_refused(workshop: Workshop, tmp_path: Path) -> None:
-    done = launch(TWO, workshop, {tmp_path: {"steps": 1, "batch": 1}})
+    done = launch(TWO, workshop, {tmp_path: {"steps": 1, "global_batch_size": 1}})
     assert done.returncode != 0
-    assert "batch=1 is too small for 2 processes" in done.stderr
+    assert "global_batch_size=1 is too small for 2 processes" in done.stderr
 
 
 @pytest.mark.parametrize("algorithm", ["kto", pytest.param("rpo", marks=pytest.mark.slow)])
 def test_an_objective_that_couples_a_batch_couples_it_over_processes(
     workshop: Workshop, tmp_path: Path, algorithm: str
 ) -> None:
-    settings = {"algorithm": algorithm, "steps": 2, "batch": 5, "micro_batch": 2, "learning_rate": 1e-4}
+    settings = {
+        "algorithm": algorithm,
+        "steps": 2,
+        "global_batch_size": 5,
+        "micro_batch_size": 2,
+        "learning_rate": 1e-4,
+    }
     one, two = (train(how, workshop, tmp_path / str(len(how)), **settings) for how in (ALONE, TWO))
     for lonely, joint in zip(one.steps(), two.steps(), strict=True):
         assert joint["loss"] == pytest.approx(lonely["loss"], rel=1e-3)
@@ -60,7 +66,7 @@ def test_an_objective_that_couples_a_batch_couples_it_over_processes(
 
 
 def test_a_budget_is_that_of_all_processes(workshop: Workshop, tmp_path: Path) -> None:
-    settings = {"batch": 4, "budget": {"unit": "forwards", "amount": 70}, "checkpoint_seconds": 0}
+    settings = {"global_batch_size": 4, "budget": {"unit": "forwards", "amount": 70}, "checkpoint_seconds": 0}
     run = train(TWO, workshop, tmp_path, **settings)
     assert len(run.steps()) == 3
     assert run.ledger()["policy_forwards"] == 24

@@ -41,8 +41,8 @@ def test_cached_and_fresh_encodings_give_the_same_losses(workshop: Workshop) -> 
     told = model.encode_text(captions)
     fresh = dataclasses.replace(
         cached,
-        winner=latents(cached.winner_place),
-        loser=latents(cached.loser_place),
+        winner=latents(cached.winner_index),
+        loser=latents(cached.loser_index),
         condition=told,
         loser_condition=told,
     )

@@ -42,7 +42,7 @@ class Watched(DPO):
         output = super().step(batch, policy)
         if now and self.poison == "loss":
             return dataclasses.replace(
-                output, losses=output.losses * torch.tensor([math.nan, *[1.0] * (len(batch.index) - 1)])
+                output, losses=output.losses * torch.tensor([math.nan, *[1.0] * (len(batch.row_ids) - 1)])
             )
         if now and self.poison == "gradient":  # 0 with an infinite slope
             return dataclasses.replace(output, losses=output.losses + (output.losses * 0).sqrt())
@@ -73,12 +73,14 @@ class TestAccumulation:
     """
 
     @pytest.mark.parametrize("algorithm", [DPO(), SFT(), InPO(inversion_steps=4)], ids=["dpo", "sft", "inpo"])
-    @pytest.mark.parametrize("micro_batch", [8, 1, 5])
+    @pytest.mark.parametrize("micro_batch_size", [8, 1, 5])
     def test_any_cut_of_the_batch_gives_the_same_update(
-        self, workshop: Workshop, tmp_path: Path, algorithm: DPO | SFT | InPO, micro_batch: int
+        self, workshop: Workshop, tmp_path: Path, algorithm: DPO | SFT | InPO, micro_batch_size: int
     ) -> None:
-        whole = workshop.train(tmp_path / "whole", algorithm, steps=1, batch=32, micro_batch=32)
-        cut = workshop.train(tmp_path / "cut", algorithm, steps=1, batch=32, micro_batch=micro_batch)
+        whole = workshop.train(tmp_path / "whole", algorithm, steps=1, global_batch_size=32, micro_batch_size=32)
+        cut = workshop.train(
+            tmp_path / "cut", algorithm, steps=1, global_batch_size=32, micro_batch_size=micro_batch_size
+        )
         expected, made = gradient(whole), gradient(cut)
         assert expected.norm() > 0.01
         assert (made - expected).norm() < 1e-4 * expected.norm()
@@ -92,7 +94,7 @@ class TestAccumulation:
         assert buckets[0] == pytest.approx(buckets[1], rel=1e-4)
 
     def test_the_update_is_that_of_the_mean_loss_over_the_batch(self, workshop: Workshop, tmp_path: Path) -> None:
-        run = workshop.train(tmp_path, SFT(), steps=1, batch=8, micro_batch=3, clip_norm=1e9)
+        run = workshop.train(tmp_path, SFT(), steps=1, global_batch_size=8, micro_batch_size=3, max_grad_norm=1e9)
         policy = workshop.policy()
         from bench.core.randomness import batch_rows
 
@@ -183,9 +185,9 @@ class TestResume:
     def test_going_on_equals_never_having_stopped_bit_for_bit(
         self, workshop: Workshop, tmp_path: Path, weights: str, stop: int
     ) -> None:
-        straight = workshop.train(tmp_path / "straight", DPO(), steps=4, weights=weights, warmup=3)
-        workshop.train(tmp_path / "resumed", DPO(), steps=stop, weights=weights, warmup=3)
-        resumed = workshop.train(tmp_path / "resumed", DPO(), steps=4, weights=weights, warmup=3)
+        straight = workshop.train(tmp_path / "straight", DPO(), steps=4, weights=weights, warmup_steps=3)
+        workshop.train(tmp_path / "resumed", DPO(), steps=stop, weights=weights, warmup_steps=3)
+        resumed = workshop.train(tmp_path / "resumed", DPO(), steps=4, weights=weights, warmup_steps=3)
         assert_same(state(resumed), state(straight))
         (file,) = straight.weights.glob("*.safetensors")
         assert_same(load_file(resumed.weights / file.name), load_file(file))
@@ -242,7 +244,7 @@ class TestWeights:
     def test_adapters_are_far_smaller_than_the_network_and_hold_nothing_else(
         self, workshop: Workshop, tmp_path: Path
     ) -> None:
-        run = workshop.train(tmp_path, DPO(), steps=1, weights="lora", lora_rank=2)
+        run = workshop.train(tmp_path, DPO(), steps=1, trainable="lora", lora_rank=2)
         (file,) = run.weights.glob("*.safetensors")
         saved = load_file(file)
         assert saved
@@ -290,20 +292,20 @@ class TestRecord:
         )
 
     def test_the_rate_warms_up_in_even_steps_and_stays(self, workshop: Workshop, tmp_path: Path) -> None:
-        run = workshop.train(tmp_path, SFT(), steps=5, warmup=4, learning_rate=1e-3)
+        run = workshop.train(tmp_path, SFT(), steps=5, warmup_steps=4, learning_rate=1e-3)
         assert [line["learning_rate"] for line in run.steps()] == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3])
 
     def test_the_ledger_counts_pairs_and_every_image_that_went_through_a_network(
         self, workshop: Workshop, tmp_path: Path
     ) -> None:
-        dpo = workshop.train(tmp_path / "dpo", DPO(), steps=2, batch=6, micro_batch=4).ledger()
+        dpo = workshop.train(tmp_path / "dpo", DPO(), steps=2, global_batch_size=6, micro_batch_size=4).ledger()
         assert (dpo["pairs"], dpo["policy_forwards"], dpo["policy_backwards"], dpo["reference_forwards"]) == (
             12,
             24,
             24,
             24,
         )
-        sft = workshop.train(tmp_path / "sft", SFT(), steps=2, batch=6, micro_batch=4).ledger()
+        sft = workshop.train(tmp_path / "sft", SFT(), steps=2, global_batch_size=6, micro_batch_size=4).ledger()
         assert (sft["pairs"], sft["policy_forwards"], sft["policy_backwards"], sft["reference_forwards"]) == (
             12,
             12,
@@ -314,7 +316,7 @@ class TestRecord:
         assert dpo["peak_memory_bytes"] > 10_000_000
 
     def test_inversion_costs_forwards_but_no_backwards(self, workshop: Workshop, tmp_path: Path) -> None:
-        inpo = workshop.train(tmp_path, InPO(inversion_steps=4), steps=2, batch=6).ledger()
+        inpo = workshop.train(tmp_path, InPO(inversion_steps=4), steps=2, global_batch_size=6).ledger()
         assert inpo["policy_backwards"] == 24
         assert inpo["reference_forwards"] == 24
         assert 24 + 24 <= inpo["policy_forwards"] <= 24 + 24 * 4
@@ -348,7 +350,7 @@ class TestReference:
 
 
 def test_what_preparing_cost_counts_as_forwards_of_the_reference(workshop: Workshop, tmp_path: Path) -> None:
-    run = workshop.train(tmp_path, DPO(), batch=4, steps=1, prepared_forwards=1000)
+    run = workshop.train(tmp_path, DPO(), global_batch_size=4, steps=1, prepared_forwards=1000)
     assert run.ledger()["reference_forwards"] == 1008
 
 
@@ -356,5 +358,5 @@ def test_peak_memory_is_that_of_the_run_and_not_of_the_process_before_it(worksho
     before = torch.ones(400_000_000, dtype=torch.uint8)
     del before
     high = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    run = workshop.train(tmp_path, DPO(), batch=4, steps=1)
+    run = workshop.train(tmp_path, DPO(), global_batch_size=4, steps=1)
     assert run.ledger()["peak_memory_bytes"] < high - 200_000_000

@@ -15,7 +15,7 @@ from bench import TrainingSettings, UserError
 from bench.core.validation import build
 from bench.records.runs import RunFolder
 from bench.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from bench.training.distributed.layout import Replicated
+from bench.training.distributed.strategy import Replicated
 from bench.training.ledger import Ledger
 from bench.training.optimizers import OPTIMIZERS
 from bench.training.schedule import rate_at
@@ -64,8 +64,10 @@ def test_what_an_optimizer_remembers_is_known_before_it_steps(name: str) -> None
     for weight in weights:
         weight.grad = torch.ones_like(weight)
     optimizer.step()
-    remembered = [[each for each in optimizer.state[weight].values() if isinstance(each, Tensor)] for weight in weights]
-    held = [sum(each.untyped_storage().nbytes() for each in tensors) for tensors in remembered]
+    predict_with_snapshot = [
+        [each for each in optimizer.state[weight].values() if isinstance(each, Tensor)] for weight in weights
+    ]
+    held = [sum(each.untyped_storage().nbytes() for each in tensors) for tensors in predict_with_snapshot]
     assert [OPTIMIZERS[name].state(shape) for shape in shapes] == held
 
 
@@ -86,7 +88,7 @@ def test_adafactor_goes_on_as_if_it_had_never_stopped(workshop: Workshop, tmp_pa
 
 
 def test_the_record_holds_the_rate_of_the_schedule(workshop: Workshop, tmp_path: Path) -> None:
-    run = workshop.train(tmp_path, DPO(), steps=2, learning_rate=1e-4, schedule="cosine")
+    run = workshop.train(tmp_path, DPO(), steps=2, learning_rate=1e-4, lr_schedule="cosine")
     assert [line["learning_rate"] for line in run.steps()] == pytest.approx([1e-4, 0.5e-4])
 
 
@@ -113,7 +115,7 @@ def test_a_fused_optimizer_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 
 def test_a_cosine_falls_to_zero_after_the_warm_up() -> None:
-    settings = TrainingSettings(steps=6, warmup=2, learning_rate=1e-3, schedule="cosine")
+    settings = TrainingSettings(steps=6, warmup_steps=2, learning_rate=1e-3, lr_schedule="cosine")
     rates = [rate_at(settings, step) for step in range(7)]
     assert rates == pytest.approx([0.5e-3, 1e-3, 1e-3, 0.853553e-3, 0.5e-3, 0.146447e-3, 0], abs=1e-9)
 
@@ -123,8 +125,8 @@ def test_a_cosine_falls_to_zero_after_the_warm_up() -> None:
     [
         ({"optimizer": "adam"}, "optimizer='adam' is not allowed: .*there are adamw, adamw-8bit, adafactor"),
         (
-            {"schedule": "cosine", "budget": {"unit": "pairs", "amount": 9}},
-            "schedule=cosine ends with a number of steps; leave --budget out",
+            {"lr_schedule": "cosine", "budget": {"unit": "pairs", "amount": 9}},
+            "lr_schedule=cosine ends with a number of steps; leave --budget out",
         ),
     ],
 )

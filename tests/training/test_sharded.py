@@ -20,17 +20,17 @@ FSDP = {"ACCELERATE_USE_FSDP": "true"}  # what `accelerate launch --use_fsdp` se
 COUNTS = ("pairs", "policy_forwards", "policy_backwards", "flops")
 SETTINGS: dict[str, dict[str, Any]] = {
     "full": {},
-    "lora": {"weights": "lora", "learning_rate": 1e-3},
+    "lora": {"trainable": "lora", "learning_rate": 1e-3},
     "bf16": {"precision": "bf16", "gradient_checkpointing": True},
     "memory": {"algorithm": "self-npo", "fields": {"truncation": 1, "decay": 0.5}},
     "survey": {"algorithm": "kto"},
     "versions": {"algorithm": "seppo"},
-    "lora in bf16": {"weights": "lora", "precision": "bf16", "learning_rate": 1e-3},
+    "lora in bf16": {"trainable": "lora", "precision": "bf16", "learning_rate": 1e-3},
     "inversion": {"algorithm": "inpo", "fields": {"inversion_steps": 4}},
 }
 STAGE_2 = ("full", "lora", "memory", "inversion", "versions", "lora in bf16")
 """Which of them run with split gradients and whole weights too."""
-EVERY = {"steps": 2, "batch": 6, "micro_batch": 2, "learning_rate": 1e-4}
+EVERY = {"steps": 2, "global_batch_size": 6, "micro_batch_size": 2, "learning_rate": 1e-4}
 
 Both = Callable[[str], tuple[RunFolder, RunFolder]]
 
@@ -133,8 +133,8 @@ def test_a_file_of_deepspeed_says_the_stage(tmp_path: Path, monkeypatch: pytest.
     ("settings", "complaint"),
     [
         pytest.param(
-            {"batch": 5},
-            "batch=5 cannot be shared evenly by 2 processes that split the weights",
+            {"global_batch_size": 5},
+            "global_batch_size=5 cannot be shared evenly by 2 processes that split the weights",
             id="batch",
             marks=pytest.mark.slow,
         ),

@@ -50,8 +50,8 @@ def _open(source: str | Path, columns: Mapping[str, str]) -> Source:
     path = Path(source)
     if not path.exists():
         return ParquetSource(fetch_dataset(str(source)), columns)
-    for layout in LAYOUTS:
-        found = layout(path, columns)
+    for strategy in LAYOUTS:
+        found = strategy(path, columns)
         if found is not None:
             return found
     raise UserError(

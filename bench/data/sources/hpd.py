@@ -39,15 +39,15 @@ def open_hpd(path: Path, columns: Mapping[str, str]) -> Source | None:
         raise UserError(f"{file} cannot be read as JSON ({error}); give HPDv2's train.json or test.json") from error
     entries = content if isinstance(content, list) else [content]
     records = [pair for row, entry in enumerate(entries) for pair in _pairs(entry, row, file)]
-    beside = file.parent
+    partial = file.parent
     first = records[0]["jpg_0"] if records else ""
-    folder = beside if (beside / first).is_file() else beside / file.stem
+    folder = partial if (partial / first).is_file() else partial / file.stem
     return TableSource(to_table(records, file), folder, file_stamp(file))
 
 
 def _pairs(entry: Any, row: int, file: Path) -> Iterator[dict[str, Any]]:
     paths = next((entry[name] for name in PATHS if name in entry), None) if isinstance(entry, dict) else None
-    worth = _worth(entry) if paths else None
+    worth = _scores_from_ranks(entry) if paths else None
     if not paths or worth is None or "prompt" not in entry or len(worth) != len(paths):
         raise UserError(
             f"{file}: entry {row} is not of HPDv2's layout; it needs prompt, image_path (or file_path) and, of the same "
@@ -58,7 +58,7 @@ def _pairs(entry: Any, row: int, file: Path) -> Iterator[dict[str, Any]]:
         yield {"caption": entry["prompt"], "jpg_0": paths[one], "jpg_1": paths[other], "label_0": label}
 
 
-def _worth(entry: Mapping[str, Any]) -> list[float] | None:
+def _scores_from_ranks(entry: Mapping[str, Any]) -> list[float] | None:
     """A number for each image, higher for the better; None when the entry says nothing.  Rank 1 is the best."""
     if "human_preference" in entry:
         return list(entry["human_preference"])

@@ -108,7 +108,7 @@ def export_adapters(trained: Path, output: Path) -> None:
     if not (trained / ADAPTERS).is_file():
         raise UserError(
             f"{trained} holds full weights, and this layout is for adapters; diffusers loads the folder as it is, and "
-            "--set weights=lora trains adapters"
+            "--set trainable=lora trains adapters"
         )
     tensors = read_tensors(trained / ADAPTERS)
     if not all(name.startswith(f"{UNET}.") for name in tensors):
@@ -118,7 +118,7 @@ def export_adapters(trained: Path, output: Path) -> None:
     shared = {name: value.contiguous() for name, value in convert_state_dict_to_kohya(tensors).items()}
     content = save(shared, {"format": "pt"})
     if not output.exists():
-        replace_file(output, lambda beside: beside.write_bytes(content))
+        replace_file(output, lambda partial: partial.write_bytes(content))
     elif output.is_dir() or output.read_bytes() != content:
         raise UserError(f"{output} is there, and is no export of this run; delete it, or give another file")
 

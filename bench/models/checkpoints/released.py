@@ -13,7 +13,7 @@ from bench.models.checkpoints.compatibility import loaded_files
 from bench.models.checkpoints.component import PICKLED
 from bench.models.checkpoints.pipeline_folder import INDEX, SCHEDULER, load_scheduler_config
 from bench.models.family import ModelFamily
-from bench.models.forward_process import FlowProcess, Process
+from bench.models.forward_process import FlowProcess, ForwardProcess
 
 COMPONENTS = ("unet", "transformer")
 """Where a diffusers pipeline keeps its denoiser."""
@@ -73,7 +73,7 @@ def check_process(place: Path, typed: str, base: ModelFamily, model: str) -> Non
         )
 
 
-def _difference(theirs: Process, ours: Process) -> str | None:
+def _difference(theirs: ForwardProcess, ours: ForwardProcess) -> str | None:
     if theirs.prediction_type != ours.prediction_type:
         return f"the prediction type {theirs.prediction_type}, not {ours.prediction_type}"
     if theirs.train_timesteps != ours.train_timesteps:
@@ -84,11 +84,11 @@ def _difference(theirs: Process, ours: Process) -> str | None:
     return None if same else "another noise schedule"
 
 
-def _schedule(process: Process) -> Tensor:
+def _schedule(process: ForwardProcess) -> Tensor:
     """Signal and sigma at all training times; float64, (2, T)."""
     times = torch.arange(process.train_timesteps)
     like = torch.zeros(len(times), dtype=torch.float64)
-    return torch.stack([process.signal(times, like), process.sigma(times, like)])
+    return torch.stack([process.alpha(times, like), process.sigma(times, like)])
 
 
 def _download(typed: str) -> Path:

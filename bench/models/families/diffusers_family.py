@@ -21,7 +21,7 @@ from bench.models.checkpoints.blueprint import Blueprint
 from bench.models.checkpoints.compatibility import header_shapes, holds_adapters, loaded_files
 from bench.models.checkpoints.pipeline_folder import PipelineFolder, check_finite, load_weights
 from bench.models.family import ModelFamily
-from bench.models.forward_process import Process, build_process
+from bench.models.forward_process import ForwardProcess, build_forward_process
 
 
 class DiffusersFamily(ModelFamily):
@@ -69,11 +69,11 @@ class DiffusersFamily(ModelFamily):
         return self._folder.config(self.network_name)
 
     @functools.cached_property
-    def process(self) -> Process:
+    def process(self) -> ForwardProcess:
         return self.process_of(self.scheduler_config)
 
-    def process_of(self, scheduler: Mapping[str, Any]) -> Process:
-        return build_process(scheduler, self._tokens(self.latent_shape(self.resolution, self.resolution)))
+    def process_of(self, scheduler: Mapping[str, Any]) -> ForwardProcess:
+        return build_forward_process(scheduler, self._tokens(self.latent_shape(self.resolution, self.resolution)))
 
     @functools.cached_property
     def scheduler_config(self) -> Mapping[str, Any]:

@@ -82,7 +82,7 @@ def built(title: str, environment: Environment) -> BuiltEnvironment:
             log = folder.with_suffix(".log")
             console = Console(stderr=True)
             console.print(f"building the environment of {title}, once; see {log}", highlight=False, soft_wrap=True)
-            replace_folder(folder, lambda beside: _build(title, environment, beside, log))
+            replace_folder(folder, lambda partial: _build(title, environment, partial, log))
     return BuiltEnvironment(folder)
 
 

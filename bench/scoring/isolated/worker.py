@@ -19,7 +19,7 @@ from bench.core.errors import UserError
 from bench.scoring.isolated.environment import foreign_variables
 
 SERVE = Path(__file__).with_name("serve.py")
-LIVES = 2
+MAX_ATTEMPTS = 2
 """How many processes may die over one batch: the first death may be an accident, the second is the batch's doing."""
 POLL_SECONDS = 1.0
 
@@ -28,7 +28,7 @@ class WorkerError(RuntimeError):
     """The scorer raised an exception in its process; the message holds its traceback."""
 
 
-class _DeathError(Exception):
+class _WorkerExitedError(Exception):
     """The process ended without an answer."""
 
 
@@ -45,7 +45,7 @@ class Worker:
     def __init__(self, title: str, python: Path, scorer: Path, arguments: Mapping[str, Any]) -> None:
         self.title, self.arguments = title, arguments
         self.command = [str(python), "-I", str(SERVE), str(scorer)]
-        self._life: _Life | None = None
+        self._life: _Process | None = None
 
     def score(self, images: Sequence[Path], prompts: Sequence[str]) -> list[float]:
         """The scores of image files for the prompts of the same position.
@@ -56,15 +56,15 @@ class Worker:
         """
         request = {"images": [str(path.absolute()) for path in images], "prompts": list(prompts)}
         deaths = []
-        for _ in range(LIVES):
+        for _ in range(MAX_ATTEMPTS):
             try:
                 scores = self._ask(request).get("scores")
-            except _DeathError as death:
+            except _WorkerExitedError as death:
                 deaths.append(str(death))
             else:
                 return self._checked(scores, len(images))
         raise UserError(
-            f"the worker process of {self.title} died {LIVES} times over the same {len(images)} images "
+            f"the worker process of {self.title} died {MAX_ATTEMPTS} times over the same {len(images)} images "
             f"({deaths[-1]}); see that it has enough memory, or leave this metric out"
         )
 
@@ -79,22 +79,22 @@ class Worker:
         with contextlib.ExitStack() as unless_answered:
             unless_answered.callback(self.stop)
             if self._life is None:
-                self._life = self._born()
+                self._life = self._start()
                 self._answer(self._life, {"load": self.arguments})
             answer = self._answer(self._life, request)
             unless_answered.pop_all()
         return answer
 
-    def _born(self) -> _Life:
+    def _start(self) -> _Process:
         try:
-            return _Life(self.command)
+            return _Process(self.command)
         except OSError as error:
             raise UserError(
                 f"the worker process of {self.title} cannot be started ({error}); delete the folder of its environment, "
                 "and it is built again"
             ) from error
 
-    def _answer(self, life: _Life, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _answer(self, life: _Process, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
             answer = json.loads(life.exchange(json.dumps(request).encode() + b"\n"))
         except ValueError as error:
@@ -112,7 +112,7 @@ class Worker:
         return scores
 
 
-class _Life:
+class _Process:
     """One process, from its start to its end, which `stop` brings about, or the end of this object."""
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -145,13 +145,13 @@ class _Life:
                     continue
                 part = self.channel.recv(1 << 16) if ready else b""
                 if not part:
-                    raise _DeathError(self._obituary())
+                    raise _WorkerExitedError(self._exit_reason())
                 received += part
         except (BrokenPipeError, ConnectionResetError):
-            raise _DeathError(self._obituary()) from None
+            raise _WorkerExitedError(self._exit_reason()) from None
         return received
 
-    def _obituary(self) -> str:
+    def _exit_reason(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=5)
         code = self.process.poll()

@@ -15,7 +15,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from bench.models.forward_process import build_process
+from bench.models.forward_process import build_forward_process
 from bench.tiny import world
 from bench.tiny.building.autoencoder import encode
 from bench.tiny.building.fitting import FitSettings, draws, fit
@@ -96,7 +96,7 @@ def train_denoiser(vae: Any, pool: Pool, work: Path) -> StableDiffusionPipeline:
     tokenizer_folder = work / "tokenizer"
     write_clip_tokenizer(tokenizer_folder)
     tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
-    text_encoder, unet, process = build_text_encoder(tokenizer), build_unet(), build_process(SCHEDULER)
+    text_encoder, unet, process = build_text_encoder(tokenizer), build_unet(), build_forward_process(SCHEDULER)
     captions = [web_caption(request, np.random.default_rng((17, row))) for row, request in enumerate(pool.requests)]
     tokens = torch.tensor(tokenizer(captions, padding="max_length", truncation=True)["input_ids"])
     blank = torch.tensor(tokenizer([""], padding="max_length")["input_ids"])[0]

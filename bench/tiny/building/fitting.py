@@ -87,9 +87,9 @@ def fit(
 
 def _save(path: Path, state: dict[str, object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
-    torch.save(state, beside)
-    beside.replace(path)
+    partial = path.with_suffix(".tmp")
+    torch.save(state, partial)
+    partial.replace(path)
 
 
 def draws(step: int, count: int, size: int, *, seed: int = 0) -> Tensor:

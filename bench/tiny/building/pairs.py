@@ -21,7 +21,7 @@ from bench.core.randomness import normal, uniform
 from bench.evaluation.loop import evaluation_noise
 from bench.models.family import ModelFamily
 from bench.models.guidance import Networks
-from bench.models.sampling import draw
+from bench.models.sampling import generate_images
 from bench.tiny import GENERATION, world
 from bench.tiny.checker import Checker, Measured
 from bench.tiny.voters import extra_is_right, population_preference, properties
@@ -75,7 +75,7 @@ def generate(model: ModelFamily, requests: Sequence[world.Request], name: str, w
                 captions = [request.caption for request in requests[piece] for _ in (0, 1)]
                 addresses = [(row, side) for row in range(piece.start, piece.stop) for side in (0, 1)]
                 noise = torch.stack([normal(shape, "tiny pairs", name, row, side) for row, side in addresses])
-                pictures = draw(model, Networks.single(model.network), captions, noise, settings)
+                pictures = generate_images(model, Networks.single(model.network), captions, noise, settings)
                 write_array(path, pictures.reshape(-1, 2, *pictures.shape[1:]).transpose(0, 1, 4, 2, 3))
             parts.append(np.load(path))
             progress.advance(len(parts[-1]))
@@ -89,7 +89,7 @@ def protocol_pictures(model: ModelFamily, prompts: Sequence[str]) -> Tensor:
     for piece in batch_slices(len(prompts), CHUNK):
         captions = list(prompts[piece])
         noise = torch.stack([evaluation_noise(GENERATION, prompt, 0, shape) for prompt in captions])
-        made.append(draw(model, Networks.single(model.network), captions, noise, GENERATION))
+        made.append(generate_images(model, Networks.single(model.network), captions, noise, GENERATION))
     return torch.from_numpy(np.concatenate(made)).permute(0, 3, 1, 2)
 
 
@@ -124,7 +124,7 @@ def write_preferences(
             "split": ["train"] * len(requests),
         }
     )
-    replace_file(path, lambda beside: pq.write_table(table, beside))
+    replace_file(path, lambda partial: pq.write_table(table, partial))
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> bytes:

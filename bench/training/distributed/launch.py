@@ -15,7 +15,7 @@ from accelerate.utils import patch_environment
 
 from bench.core.errors import UserError
 from bench.core.precision import full_precision
-from bench.training.distributed.layout import Layout, Replicated
+from bench.training.distributed.strategy import ParallelStrategy, Replicated
 
 WHOLE_WEIGHTS = {"shard_grad_op", "2", "_hybrid_shard_zero2", "5"}
 """Sharding strategies of FSDP, by name and number, that keep the weights whole between forward and backward."""
@@ -34,7 +34,7 @@ class Split(enum.Enum):
     """The weights too: ZeRO stage 3."""
 
 
-def choose_layout(accelerator: Accelerator) -> Layout:
+def choose_strategy(accelerator: Accelerator) -> ParallelStrategy:
     """What the launcher asks for: split weights or gradients, else everything whole.
 
     Raises:

@@ -16,15 +16,15 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from bench.core.errors import UserError
-from bench.training.distributed.layout import Layout
+from bench.training.distributed.strategy import ParallelStrategy
 from bench.training.optimizers import OPTIMIZERS
 from bench.training.settings import TrainingSettings
 
 
-class Sharded(Layout):
+class Sharded(ParallelStrategy):
     """Split over the processes by torch's ``fully_shard``; every forward and backward gathers a block's weights in all of them.
 
-    So all processes must use the networks in the same order.  Where they do not, `together` ends all of them, since otherwise
+    So all processes must use the networks in the same order.  Where they do not, `check_ranks_in_sync` ends all of them, since otherwise
     they would wait for each other forever, or compute with weights of another network.
 
     Args:
@@ -41,9 +41,9 @@ class Sharded(Layout):
         return init_device_mesh(self._accelerator.device.type, (self._accelerator.num_processes,))
 
     def check(self, settings: TrainingSettings) -> None:
-        if settings.batch % self._accelerator.num_processes:
+        if settings.global_batch_size % self._accelerator.num_processes:
             raise UserError(
-                f"batch={settings.batch} cannot be shared evenly by {self._accelerator.num_processes} processes that split the "
+                f"global_batch_size={settings.global_batch_size} cannot be shared evenly by {self._accelerator.num_processes} processes that split the "
                 "weights (FSDP); choose a multiple"
             )
         if not OPTIMIZERS[settings.optimizer].elementwise:
@@ -56,7 +56,7 @@ class Sharded(Layout):
         if settings.compile:
             raise UserError("compile=true does not go with split weights (FSDP); use compile=false")
 
-    def put_aside(self, network: nn.Module) -> None:
+    def offload_until_placed(self, network: nn.Module) -> None:
         network.to("cpu")  # two whole copies may not fit the device
 
     def place(self, network: nn.Module) -> Callable[[], nn.Module]:
@@ -64,7 +64,7 @@ class Sharded(Layout):
             network.to(self._accelerator.device)
             return lambda: network
         network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # only such weights can be split
-        hollow = _hollow(network)
+        hollow = _meta_copy(network)
         # The blocks that diffusers keeps on one device are gathered one by one.
         units = set(getattr(network, "_no_split_modules", None) or ())
         blocks = [module for module in network.modules() if type(module).__name__ in units]
@@ -77,11 +77,11 @@ class Sharded(Layout):
                 module.set_force_sum_reduction_for_comms(True)
         if not self._reshard:
             network.register_forward_hook(_reshard_without_backward)
-        return lambda: self._filled(hollow, network)
+        return lambda: self._gather_into(hollow, network)
 
-    def _filled(self, hollow: nn.Module, network: nn.Module) -> nn.Module:
+    def _gather_into(self, hollow: nn.Module, network: nn.Module) -> nn.Module:
         for name, parameter in network.named_parameters():
-            value = self.whole(parameter.detach())
+            value = self.gather_full(parameter.detach())
             if self._accelerator.is_main_process:
                 owner, _, field = name.rpartition(".")
                 setattr(hollow.get_submodule(owner), field, nn.Parameter(value.cpu(), requires_grad=False))
@@ -90,10 +90,10 @@ class Sharded(Layout):
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         pass  # the backward has done it
 
-    def whole(self, value: Tensor) -> Tensor:
+    def gather_full(self, value: Tensor) -> Tensor:
         return value.full_tensor() if isinstance(value, DTensor) else value
 
-    def part(self, value: Tensor, like: Tensor) -> Tensor:
+    def shard_like(self, value: Tensor, like: Tensor) -> Tensor:
         value = value.to(like.device)
         if not isinstance(like, DTensor) or value.shape != like.shape:
             return value
@@ -102,11 +102,11 @@ class Sharded(Layout):
     def replaced(self, network: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
         return _Swapped(network, weights)
 
-    def anyone(self, wish: bool) -> bool:
+    def any_rank(self, wish: bool) -> bool:
         flag = torch.tensor(float(wish), device=self._accelerator.device)
         return bool(self._accelerator.reduce(flag, reduction="sum").item())
 
-    def together(self, doing: str) -> None:
+    def check_ranks_in_sync(self, doing: str) -> None:
         codes = torch.tensor([zlib.crc32(doing.encode())], dtype=torch.int64, device=self._accelerator.device)
         if len(set(self._accelerator.gather(codes).tolist())) > 1:
             raise UserError(
@@ -151,7 +151,7 @@ class _Swapped(nn.Module):
             value.copy_(mine)
 
 
-def _hollow(network: nn.Module) -> nn.Module:
+def _meta_copy(network: nn.Module) -> nn.Module:
     """A copy of ``network`` whose parameters take no memory."""
     empty = {
         id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)

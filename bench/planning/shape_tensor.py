@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class BlankTensor(Tensor):
+class ShapeTensor(Tensor):
     """A tensor of torch's meta device that says it is on a CPU, so that networks do what they do where they have values.
 
     What meets one in an operation counts as blank too.  torch's own fake tensors do the same and more, at several times the cost
@@ -47,11 +47,11 @@ class BlankTensor(Tensor):
             given["device"] = torch.device("meta")
         result = func(*map(_meta, args), **given)
         # an operation in place gives back the very tensor that it was given
-        return _blank(result, {id(value.meta): value for value in args if isinstance(value, BlankTensor)})
+        return _blank(result, {id(value.meta): value for value in args if isinstance(value, ShapeTensor)})
 
 
 def _meta(value: Any) -> Any:
-    if isinstance(value, BlankTensor):
+    if isinstance(value, ShapeTensor):
         return value.meta
     if isinstance(value, Tensor):
         return value.to("meta")
@@ -60,9 +60,9 @@ def _meta(value: Any) -> Any:
     return value
 
 
-def _blank(value: Any, known: dict[int, BlankTensor]) -> Any:
+def _blank(value: Any, known: dict[int, ShapeTensor]) -> Any:
     if isinstance(value, Tensor):
-        return known[id(value)] if id(value) in known else BlankTensor(value)
+        return known[id(value)] if id(value) in known else ShapeTensor(value)
     if isinstance(value, list | tuple):
         return [_blank(each, known) for each in value]
     return value

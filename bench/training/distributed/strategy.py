@@ -14,7 +14,7 @@ from bench.core.errors import UserError
 from bench.training.settings import TrainingSettings
 
 
-class Layout(abc.ABC):
+class ParallelStrategy(abc.ABC):
     """Where the weights of a network are, and what processes must do together because of it."""
 
     @abc.abstractmethod
@@ -22,7 +22,7 @@ class Layout(abc.ABC):
         """Raise a `UserError` when the processes cannot train with these settings."""
 
     @abc.abstractmethod
-    def put_aside(self, network: nn.Module) -> None:
+    def offload_until_placed(self, network: nn.Module) -> None:
         """Move ``network`` to where it may wait, in copies, until it is placed."""
 
     @abc.abstractmethod
@@ -38,11 +38,11 @@ class Layout(abc.ABC):
         """Make every gradient that of the global batch, after the last backward of a step."""
 
     @abc.abstractmethod
-    def whole(self, value: Tensor) -> Tensor:
+    def gather_full(self, value: Tensor) -> Tensor:
         """A weight, or what belongs to one, in whole; every process must call it."""
 
     @abc.abstractmethod
-    def part(self, value: Tensor, like: Tensor) -> Tensor:
+    def shard_like(self, value: Tensor, like: Tensor) -> Tensor:
         """What belongs to the weight ``like``, whole or of another shape, laid out as the weight is and on its device."""
 
     @abc.abstractmethod
@@ -50,21 +50,23 @@ class Layout(abc.ABC):
         """A network that computes, without gradient, with other values of some parameters."""
 
     @abc.abstractmethod
-    def anyone(self, wish: bool) -> bool:
+    def any_rank(self, wish: bool) -> bool:
         """Whether this process, or another that must ask the network at the same time, still has something to ask."""
 
     @abc.abstractmethod
-    def together(self, doing: str) -> None:
+    def check_ranks_in_sync(self, doing: str) -> None:
         """Raise a `UserError` in every process when the others are not about to do the same."""
 
 
 def refuse_small_batch(settings: TrainingSettings, processes: int) -> None:
     """Raise a `UserError` when a process would have no pair of a batch."""
-    if settings.batch < processes:
-        raise UserError(f"batch={settings.batch} is too small for {processes} processes; start fewer")
+    if settings.global_batch_size < processes:
+        raise UserError(
+            f"global_batch_size={settings.global_batch_size} is too small for {processes} processes; start fewer"
+        )
 
 
-class Replicated(Layout):
+class Replicated(ParallelStrategy):
     """Whole in every process; gradients are summed.
 
     Args:
@@ -78,7 +80,7 @@ class Replicated(Layout):
         if self._accelerator is not None:
             refuse_small_batch(settings, self._accelerator.num_processes)
 
-    def put_aside(self, network: nn.Module) -> None:
+    def offload_until_placed(self, network: nn.Module) -> None:
         pass
 
     def place(self, network: nn.Module) -> Callable[[], nn.Module]:
@@ -92,19 +94,19 @@ class Replicated(Layout):
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad = self._accelerator.reduce(parameter.grad, reduction="sum")
 
-    def whole(self, value: Tensor) -> Tensor:
+    def gather_full(self, value: Tensor) -> Tensor:
         return value
 
-    def part(self, value: Tensor, like: Tensor) -> Tensor:
+    def shard_like(self, value: Tensor, like: Tensor) -> Tensor:
         return value.to(like.device)
 
     def replaced(self, network: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
         return _Called(network, weights)
 
-    def anyone(self, wish: bool) -> bool:
+    def any_rank(self, wish: bool) -> bool:
         return wish
 
-    def together(self, doing: str) -> None:
+    def check_ranks_in_sync(self, doing: str) -> None:
         pass
 
 

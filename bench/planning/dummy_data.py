@@ -72,7 +72,7 @@ class BlankContext(PrepareContext):
         return blank_data(captions, count, labelled=False)
 
 
-class BlankEncoding:
+class DummyEncoding:
     """Random latents, and the same random embeddings for every caption; a `bench.training.batches.Encoded`.
 
     Args:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reports.grids import DASH, Cell, Grid
 from reports.published import Published, PublishedSource, PublishedValue
 from reports.records import MetricRecord
 from reports.table import Report
+from reports.text_tables import DASH, Cell, Grid
 
 HEADING = "Published, not run here"
 DOUBT = "?"

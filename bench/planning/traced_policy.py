@@ -11,7 +11,7 @@ from bench.models.family import Condition
 from bench.training.policy import Policy
 
 
-class ObservedPolicy(Policy):
+class TracedPolicy(Policy):
     """A policy for those who watch `Policy._run`.
 
     Attributes:
@@ -24,9 +24,9 @@ class ObservedPolicy(Policy):
         with self._as_reference():
             return super().reference(latents, timesteps, condition)
 
-    def remembered(self, name: str, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+    def predict_with_snapshot(self, name: str, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         with self._as_reference():
-            return super().remembered(name, latents, timesteps, condition)
+            return super().predict_with_snapshot(name, latents, timesteps, condition)
 
     @contextlib.contextmanager
     def _as_reference(self) -> Iterator[None]:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from bench.data.preferences import PreferenceData
 from bench.models.family import Condition, ModelFamily
-from bench.planning.live import network_tensors, tensor_bytes
-from bench.planning.material import BlankEncoding
-from bench.planning.observed import ObservedPolicy
-from bench.planning.stage import Stage
+from bench.planning.dummy_data import DummyEncoding
+from bench.planning.memory_tracker import network_tensors, tensor_bytes
+from bench.planning.traced_policy import TracedPolicy
+from bench.planning.tracer import Tracer
 from bench.training.algorithm import Algorithm, Need
 from bench.training.batches import micro_batches
 from bench.training.ledger import COUNTS, Ledger
@@ -45,7 +45,7 @@ class Memory:
     reference: int
     gradients: int
     moments: int
-    remembered: int
+    predict_with_snapshot: int
     activations: int
 
     @property
@@ -55,7 +55,7 @@ class Memory:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Rehearsal:
+class DryRun:
     """What was seen.
 
     Attributes:
@@ -75,20 +75,20 @@ class Rehearsal:
         """How many parameters are trained."""
         return sum(shape.numel() for shape in self.trained)
 
-    def with_optimizer(self, name: str) -> Rehearsal:
+    def with_optimizer(self, name: str) -> DryRun:
         """The same with another optimizer, which changes nothing but what is remembered."""
         memory = dataclasses.replace(self.memory, moments=sum(map(OPTIMIZERS[name].state, self.trained)))
         return dataclasses.replace(self, memory=memory)
 
 
-def rehearse(
+def dry_run(
     model: ModelFamily,
     texts: Mapping[str, Sequence[int]],
-    stage: Stage,
+    stage: Tracer,
     algorithm: Algorithm,
     settings: TrainingSettings,
     data: PreferenceData,
-) -> Rehearsal:
+) -> DryRun:
     """One micro-batch, beside the gradients of an earlier one where a batch has several.
 
     The optimizer is not run, but what it remembers counts: from the second step on it lives beside everything else.
@@ -98,22 +98,22 @@ def rehearse(
         texts: shape of each embedding of a caption, without a batch axis.
         data: prepared by the algorithm.
     """
-    micro = min(settings.batch, settings.micro_batch)
+    micro = min(settings.global_batch_size, settings.micro_batch_size)
     few = settings.model_copy(update={"batch": micro, "compile": False})
-    encoded = BlankEncoding(data, model, model.latent_shape(model.resolution, model.resolution), texts)
+    encoded = DummyEncoding(data, model, model.latent_shape(model.resolution, model.resolution), texts)
     accelerator = Accelerator(cpu=True)
     policy = RehearsedPolicy(model, few, stage, with_reference=Need.REFERENCE in algorithm.needs)
     trained = [parameter for _, parameter in policy.parameters()]
     with stage.meter:
         algorithm.begin(policy)
-        if settings.batch > micro:
+        if settings.global_batch_size > micro:
             stage.give_gradients(trained)
         # an optimizer of nothing, which leaves these gradients where they are
         optimizer = torch.optim.SGD([torch.zeros(1)])
         batches = functools.partial(micro_batches, data, encoded, few, 0, 0, accelerator)
         accumulate(algorithm, few, policy, optimizer, batches, 0, accelerator)
         algorithm.end_step(0, policy)
-    return Rehearsal(
+    return DryRun(
         memory=policy.memory_parts(stage.meter.peak),
         parameters=sum(parameter.numel() for parameter in policy.network.parameters()),
         trained=[parameter.shape for parameter in trained],
@@ -121,10 +121,10 @@ def rehearse(
     ).with_optimizer(settings.optimizer)
 
 
-class RehearsedPolicy(ObservedPolicy):
+class RehearsedPolicy(TracedPolicy):
     """A policy whose networks have no values and predict 0."""
 
-    def __init__(self, model: ModelFamily, settings: TrainingSettings, stage: Stage, *, with_reference: bool) -> None:
+    def __init__(self, model: ModelFamily, settings: TrainingSettings, stage: Tracer, *, with_reference: bool) -> None:
         super().__init__(model, settings, Ledger(), with_reference=with_reference)
         self._stage, self._anchor = stage, torch.zeros((), requires_grad=True)
         stage.place(self.network, *([self._reference] if self._reference else []))
@@ -136,7 +136,7 @@ class RehearsedPolicy(ObservedPolicy):
             "weights": tensor_bytes(network_tensors(self.network)),
             "reference": tensor_bytes(network_tensors(self._reference)) if self._reference else 0,
             "gradients": tensor_bytes(each.grad for each in parameters if each.grad is not None),
-            "remembered": tensor_bytes(value for weights in self.memory.values() for value in weights.values()),
+            "remembered": tensor_bytes(value for weights in self.snapshots.values() for value in weights.values()),
         }
         return Memory(**known, moments=0, activations=peak - sum(known.values()))
 

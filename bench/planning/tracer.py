@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.planning.blank import BlankTensor
-from bench.planning.live import Meter
+from bench.planning.memory_tracker import MemoryTracker
+from bench.planning.shape_tensor import ShapeTensor
 
 PROMOTED = (nn.LayerNorm, nn.GroupNorm)
 """What torch's autocast computes in float32 on CUDA, and not on a CPU; the parts of it that our networks spend memory on."""
 
 
-class Stage:
+class Tracer:
     """Counts memory and operations of networks without values.
 
     They run as on a CPU: a torch that was built for CPUs knows nothing else, and its attention holds as little as CUDA's does.  What CUDA's autocast does otherwise is done here too.
@@ -34,7 +34,7 @@ class Stage:
     """
 
     def __init__(self, device: torch.device, precision: str) -> None:
-        self.meter = Meter()
+        self.meter = MemoryTracker()
         self.flops: Counter[str] = Counter()
         self._promotes = device.type == "cuda" and precision == "bf16"
         self._seen: dict[str, _Forward] = {}
@@ -44,7 +44,7 @@ class Stage:
         placed: dict[int, Tensor] = {}
 
         def moved(value: Tensor) -> Tensor:
-            return placed.setdefault(id(value), BlankTensor(value.detach()))
+            return placed.setdefault(id(value), ShapeTensor(value.detach()))
 
         for module in (module for network in networks for module in network.modules()):
             for name, weight in module.named_parameters(recurse=False):
@@ -117,7 +117,7 @@ class _Forward:
 class _Graph:
     """A prediction without values, until its backward."""
 
-    def __init__(self, stage: Stage, name: str, prediction: Tensor) -> None:
+    def __init__(self, stage: Tracer, name: str, prediction: Tensor) -> None:
         self._stage, self._name, self._predictions = stage, name, [prediction]
 
     def zeros(self) -> Tensor:

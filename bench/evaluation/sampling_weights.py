@@ -11,7 +11,7 @@ from bench.records.protocol import Protocol, Variant
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Slots:
+class SamplingWeights:
     """One way to make images.
 
     Attributes:
@@ -58,16 +58,16 @@ class Slots:
         return f"{' + '.join(names)}, guidance {self.guidance_scale:g}"
 
     @property
-    def owner(self) -> Weights:
+    def result_owner(self) -> Weights:
         """The weights that the images are a result of: the positive ones, but a negative run's where the base is positive."""
-        if self.negative is not None and self.negative.offsets is not None and self.positive.folder is None:
+        if self.negative is not None and self.negative.negative_scales is not None and self.positive.folder is None:
             return self.negative
         return self.positive
 
 
-def own_slots(weights: Weights, base: Weights, guidance_scale: float) -> Slots:
+def default_sampling(weights: Weights, base: Weights, guidance_scale: float) -> SamplingWeights:
     """How weights are judged when nothing else is asked for: a negative run's by the base model, with them as its negative."""
-    if weights.offsets is None:
-        return Slots(weights, guidance_scale)
-    alpha, beta = weights.offsets
-    return Slots(base, guidance_scale, weights, alpha, beta)
+    if weights.negative_scales is None:
+        return SamplingWeights(weights, guidance_scale)
+    alpha, beta = weights.negative_scales
+    return SamplingWeights(base, guidance_scale, weights, alpha, beta)

@@ -16,7 +16,7 @@ SLACK = 0.005
 """By how much a peak may be missed, as a share of it; looking for the dead at every step would take too long."""
 
 
-class Meter(FlopCounter):
+class MemoryTracker(FlopCounter):
     """Counts operations, and bytes of tensors that were made while it was on, or given to it, and still live.
 
     Each storage counts once.  It sees what tensors hold, with or without values: no workspace inside a kernel, no fragmentation,

@@ -18,7 +18,7 @@ ARITHMETIC = {
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Accelerator:
+class GpuSpec:
     """A card.
 
     Attributes:
@@ -40,30 +40,30 @@ class Accelerator:
         return memory + RESERVED <= self.memory
 
 
-def _accelerator(gibibytes: float, bf16: float, fp32: float) -> Accelerator:
-    return Accelerator(round(gibibytes * GIB), bf16, fp32)
+def _gpu(gibibytes: float, bf16: float, fp32: float) -> GpuSpec:
+    return GpuSpec(round(gibibytes * GIB), bf16, fp32)
 
 
 # Memory is the total that CUDA reports, as torch prints it when memory runs out: less than the data sheet's, most of all where
 # error correction keeps a sixteenth for itself (L4, A10, L40S).  Read in users' reports; drivers differ by about 0.1 GiB.
 # Operations are from NVIDIA's data sheets and architecture papers: dense, half of those that are given with sparsity.
 ACCELERATORS = {
-    "rtx-3090": _accelerator(23.6, 71e12, 35.6e12),
-    "rtx-4090": _accelerator(23.6, 165.2e12, 82.6e12),
-    "rtx-5090": _accelerator(31.4, 209.5e12, 104.8e12),
-    "l4": _accelerator(22.0, 121e12, 30.3e12),
-    "a10": _accelerator(22.0, 125e12, 31.2e12),
-    "a6000": _accelerator(47.5, 154.8e12, 38.7e12),
-    "l40s": _accelerator(44.4, 362e12, 91.6e12),
-    "a100-40gb": _accelerator(39.4, 312e12, 19.5e12),
-    "a100-80gb": _accelerator(79.1, 312e12, 19.5e12),
-    "h100": _accelerator(79.1, 989.4e12, 66.9e12),
-    "h200": _accelerator(139.8, 989.4e12, 66.9e12),
-    "b200": _accelerator(178.3, 2250e12, 75e12),
+    "rtx-3090": _gpu(23.6, 71e12, 35.6e12),
+    "rtx-4090": _gpu(23.6, 165.2e12, 82.6e12),
+    "rtx-5090": _gpu(31.4, 209.5e12, 104.8e12),
+    "l4": _gpu(22.0, 121e12, 30.3e12),
+    "a10": _gpu(22.0, 125e12, 31.2e12),
+    "a6000": _gpu(47.5, 154.8e12, 38.7e12),
+    "l40s": _gpu(44.4, 362e12, 91.6e12),
+    "a100-40gb": _gpu(39.4, 312e12, 19.5e12),
+    "a100-80gb": _gpu(79.1, 312e12, 19.5e12),
+    "h100": _gpu(79.1, 989.4e12, 66.9e12),
+    "h200": _gpu(139.8, 989.4e12, 66.9e12),
+    "b200": _gpu(178.3, 2250e12, 75e12),
 }
 
 
-def find_accelerators(typed: str | None) -> dict[str, Accelerator]:
+def find_gpus(typed: str | None) -> dict[str, GpuSpec]:
     """The card of that name, or all cards.
 
     Raises:
