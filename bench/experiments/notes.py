@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
-from bench.experiments.recipes import recipe_of, without_recipe
+from bench.experiments.recipes import outdated_names, recipe_of, without_recipe
 from bench.training.algorithm import ALGORITHMS
 from bench.training.settings import TrainingSettings
 
@@ -32,6 +32,8 @@ def notes_on_training(experiment: Experiment, methods: Sequence[Method]) -> Iter
     """Notes on what will be trained, and on what."""
     if seen := experiment.prompts_in_training:
         yield f"{seen} of {len(experiment.prompts)} evaluation prompts are captions of the training data"
+    if methods and (renamed := outdated_names(methods[0].changed)):
+        yield renamed
     for method in methods:
         algorithm, settings = ALGORITHMS.get(method.name), method.settings
         if without := without_recipe(method.name, algorithm, experiment.recipe, settings):

@@ -8,6 +8,7 @@ from typing import Any
 from bench.core.errors import UserError, did_you_mean
 from bench.core.validation import build
 from bench.core.values import digest
+from bench.records.migrations import RENAMED, RENAMED_VALUES, current_names
 from bench.training.algorithm import RECIPE, Algorithm, Recipe
 from bench.training.settings import TrainingSettings
 
@@ -23,9 +24,10 @@ def resolve(
     """The algorithm's recipe for a model, with overrides; without a recipe, the fields' defaults.
 
     Raises:
-        UserError: an unknown field (with the did_you_mean names) or a value that is not allowed.
+        UserError: an unknown field (with the nearest names) or a value that is not allowed.
     """
     recipe = recipe_of(algorithm, model)
+    overrides = current_names(overrides)
     fields, training = set(algorithm.model_fields), set(TrainingSettings.model_fields)
     for field in (typed.partition(".")[0] for typed in overrides):
         if field not in fields | training:
@@ -36,13 +38,24 @@ def resolve(
             )
     if "steps" in overrides and any(typed.startswith("budget.") for typed in overrides):
         raise UserError("--set steps and --budget both say when training ends; give one of them")
-    mine, runs = dict(recipe.algorithm), dict(recipe.training)
+    mine, runs = current_names(recipe.algorithm), current_names(recipe.training)
     for typed, value in overrides.items():
         field, dot, part = typed.partition(".")
         target: dict[str, Any] = mine if field in fields else runs
         whole = target.get(field)
         target[field] = {**(whole if isinstance(whole, Mapping) else {}), part: value} if dot else value
     return build(algorithm, mine, name), build(TrainingSettings, runs, name)
+
+
+def outdated_names(overrides: Mapping[str, str]) -> str | None:
+    """A sentence about settings that were given by names of an earlier version; None where there are none."""
+    old = [f"{name} is now {RENAMED[name]}" for name in overrides if name in RENAMED]
+    old += [
+        f"{name}={value} is now {name}={new}"
+        for (name, value), new in RENAMED_VALUES.items()
+        if overrides.get(name) == value
+    ]
+    return f"renamed settings: {', '.join(old)}; the old names are accepted until version 0.3" if old else None
 
 
 def without_recipe(name: str, algorithm: type[Algorithm], model: str, settings: TrainingSettings) -> str | None:
@@ -65,6 +78,7 @@ def run_name(overrides: Mapping[str, str], recipe: Recipe, **given: str) -> str:
     Args:
         given: digests of data or weights that were given instead of the model's own; they add a short hash.
     """
-    changed = {field: value for field, value in overrides.items() if field not in TrainingSettings.execution_fields()}
+    named = current_names(overrides).items()
+    changed = {field: value for field, value in named if field not in TrainingSettings.execution_fields()}
     name = f"set-{digest(changed)[:8]}" if changed else recipe.name
     return f"{name}-{digest(given)[:8]}" if given else name

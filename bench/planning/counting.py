@@ -35,7 +35,7 @@ def count_calls(
         model: only its process counts.
         data: prepared by the algorithm.
     """
-    many = settings.model_copy(update={"batch": PAIRS, "micro_batch_size": 64})
+    many = settings.model_copy(update={"global_batch_size": PAIRS, "micro_batch_size": 64})
     policy = SilentPolicy(model, with_reference=Need.REFERENCE in algorithm.needs)
     encoded = DummyEncoding(data, model, SMALL, dict.fromkeys(model.condition_names, (1,)))
     accelerator = Accelerator(cpu=True)

@@ -99,7 +99,7 @@ def dry_run(
         data: prepared by the algorithm.
     """
     micro = min(settings.global_batch_size, settings.micro_batch_size)
-    few = settings.model_copy(update={"batch": micro, "compile": False})
+    few = settings.model_copy(update={"global_batch_size": micro, "compile": False})
     encoded = DummyEncoding(data, model, model.latent_shape(model.resolution, model.resolution), texts)
     accelerator = Accelerator(cpu=True)
     policy = RehearsedPolicy(model, few, stage, with_reference=Need.REFERENCE in algorithm.needs)

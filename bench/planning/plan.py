@@ -199,7 +199,7 @@ def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Itera
 
 def _share(settings: TrainingSettings, processes: int) -> TrainingSettings:
     """With the largest part of a batch that one process has."""
-    return settings.model_copy(update={"batch": math.ceil(settings.global_batch_size / processes)})
+    return settings.model_copy(update={"global_batch_size": math.ceil(settings.global_batch_size / processes)})
 
 
 def _pairs(settings: TrainingSettings, calls: Mapping[str, float], prepared: int) -> float | None:

@@ -75,7 +75,10 @@ def measure(
     """
     device = accelerator.device
     few = settings.model_copy(
-        update={"batch": min(settings.global_batch_size, 2 * settings.micro_batch_size), "learning_rate": 1e-12}
+        update={
+            "global_batch_size": min(settings.global_batch_size, 2 * settings.micro_batch_size),
+            "learning_rate": 1e-12,
+        }
     )
     clock, ledger, resident, meter = Clock(device), Ledger(), Ledger(), MemoryTracker()
     texts = text_shapes(found.build(torch.device("meta")).encode_text([""]))

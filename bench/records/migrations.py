@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-SCHEMA = 2
+SCHEMA = 3
 
 Config = dict[str, Any]
 
@@ -19,6 +19,28 @@ ADDED = {
     "aspect_ratios": "square",
 }
 """Training settings that came while schema 1 was written, with what was done before they were there."""
+
+RENAMED = {
+    "batch": "global_batch_size",
+    "micro_batch": "micro_batch_size",
+    "warmup": "warmup_steps",
+    "clip_norm": "max_grad_norm",
+    "schedule": "lr_schedule",
+    "picture_size": "size_conditioning",
+    "weights": "trainable",
+}
+"""Training settings by their names up to schema 2, with their names today."""
+RENAMED_VALUES = {("inversion", "snap"): "grid"}
+"""Values of fields of algorithms by their names up to schema 2, with their names today."""
+
+
+def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an algorithm or of training, old names and values replaced by those of today."""
+    renamed = {RENAMED.get(name, name): value for name, value in settings.items()}
+    return {
+        name: RENAMED_VALUES.get((name, value), value) if isinstance(value, str) else value
+        for name, value in renamed.items()
+    }
 
 
 def migrated(config: Config) -> Config | None:
@@ -38,4 +60,13 @@ def _from_1(config: Config) -> Config:
     return {**config, "schema": 2, "resolved": resolved}
 
 
-STEPS: Mapping[int, Callable[[Config], Config]] = {1: _from_1}
+def _from_2(config: Config) -> Config:
+    resolved = dict(config["resolved"])
+    for part in ("training", "algorithm"):
+        if part in resolved:
+            resolved[part] = current_names(resolved[part])
+    changed = {"changed": current_names(config["changed"])} if "changed" in config else {}
+    return {**config, **changed, "schema": 3, "resolved": resolved}
+
+
+STEPS: Mapping[int, Callable[[Config], Config]] = {1: _from_1, 2: _from_2}

@@ -56,7 +56,7 @@ def test_prompts_that_are_trained_on_are_counted(tmp_path: Path) -> None:
         ({"trainable": "lora", "learning_rate": "1e-4"}, None),
         ({"steps": "15"}, "dpo warms up for 10 of its 15 steps"),
         ({"budget.unit": "pairs", "budget.amount": "320"}, "dpo warms up for 10 of its 10 steps"),
-        ({"batch": "5000"}, "a batch of 5000 pairs for dpo is more than the 2000 there are"),
+        ({"global_batch_size": "5000"}, "a batch of 5000 pairs for dpo is more than the 2000 there are"),
     ],
 )
 def test_settings_that_surprise(tmp_path: Path, changed: dict[str, str], said: str | None) -> None:

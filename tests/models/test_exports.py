@@ -31,7 +31,7 @@ def load(folder: Path) -> ModelFamily:
 
 def trained(model: ModelFamily, weights: str) -> Any:
     """A network that differs from the base in everything that is trained."""
-    policy = Policy(model, TrainingSettings.model_validate({"weights": weights, "lora_rank": 3}), Ledger())
+    policy = Policy(model, TrainingSettings.model_validate({"trainable": weights, "lora_rank": 3}), Ledger())
     source = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for _, parameter in policy.parameters():

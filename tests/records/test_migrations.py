@@ -23,12 +23,12 @@ OLD: dict[str, Any] = {
 
 
 def test_a_run_of_schema_1_has_the_identity_that_it_would_have_today() -> None:
-    today = TrainingSettings(steps=100, batch=32, learning_rate=1e-5, warmup=10)
+    today = TrainingSettings(steps=100, global_batch_size=32, learning_rate=1e-5, warmup_steps=10)
     config = migrated(OLD)
     assert config is not None
     expected = today.model_dump(mode="json", exclude=set(today.execution_fields()))
     assert config["resolved"]["training"] == expected, (
-        "a field was added to a run's identity: raise SCHEMA in bench/migrations.py, and say in a step from the last one "
+        "a field was added to a run's identity: raise SCHEMA in bench/records/migrations.py, and say in a step from the last one "
         "what was done before the field was there"
     )
     assert config["resolved"]["rewards"] == {}
