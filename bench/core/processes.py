@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
@@ -19,6 +20,7 @@ class Processes:
     """
 
     def __init__(self, accelerator: Accelerator | None = None) -> None:
+        self._accelerator = accelerator
         self.count: int = accelerator.num_processes if accelerator else 1
         self._index: int = accelerator.process_index if accelerator else 0
 
@@ -38,6 +40,17 @@ class Processes:
         values = [make() if self.main else None]
         broadcast_object_list(values)
         return values[0]  # type: ignore[return-value]
+
+    def broadcast(self, flag: bool) -> bool:
+        """The main process's ``flag``, in all processes: it decides where clocks or files may differ."""
+        return self.any(flag and self.main)
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is true in any process."""
+        if self._accelerator is None or self.count == 1:
+            return flag
+        flags = torch.tensor(int(flag), device=self._accelerator.device)
+        return bool(self._accelerator.reduce(flags, reduction="sum").item())
 
     def gathered(self, values: Sequence[T]) -> list[T]:
         """The values of all processes, in order of the processes."""

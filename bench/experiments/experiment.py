@@ -32,7 +32,7 @@ from bench.records.runs import CACHE, Evaluation, RunFolder, surveys_folder
 from bench.scoring.metric import METRICS, EmbeddingMetric, Metric
 from bench.training.algorithm import ALGORITHMS, Algorithm, Need, Recipe
 from bench.training.distributed.launch import choose_strategy, connect
-from bench.training.loop import train
+from bench.training.loop import Job, train
 from bench.training.optimizers import OPTIMIZERS
 from bench.training.settings import TrainingSettings
 
@@ -257,7 +257,8 @@ class Experiment:
         model.release_encoders()
         if self.accelerator.is_main_process and context.notes:
             write_json(run.folder / "prepared.json", context.notes)
-        train(run, algorithm, settings, model, data, encoded, seed, self.accelerator, context.forwards)
+        job = Job(algorithm, settings, model, data, encoded, seed, context.forwards)
+        train(job, run, self.accelerator)
 
     def _cache(self, data: PreferenceData, model: ModelFamily) -> Path:
         return self.runs / CACHE / f"{data.digest}-{model.encoders_digest}-{model.resolution}"

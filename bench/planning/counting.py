@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -13,12 +13,11 @@ from bench.data.preferences import PreferenceData
 from bench.models.family import Condition, ModelFamily
 from bench.planning.dummy_data import DummyEncoding
 from bench.training.algorithm import Algorithm, Need
-from bench.training.batches import micro_batches
-from bench.training.distributed.strategy import Replicated
+from bench.training.batches import StepBatches
 from bench.training.ledger import COUNTS, Ledger
-from bench.training.loop import accumulate
 from bench.training.policy import Policy
 from bench.training.settings import TrainingSettings
+from bench.training.step import Trainer, accumulate
 
 PAIRS = 512
 """Pairs that are counted: how often an inversion asks depends on the times drawn."""
@@ -40,8 +39,9 @@ def count_calls(
     encoded = DummyEncoding(data, model, SMALL, dict.fromkeys(model.condition_names, (1,)))
     accelerator = Accelerator(cpu=True)
     algorithm.begin(policy)
-    batches = functools.partial(micro_batches, data, encoded, many, 0, 0, accelerator)
-    accumulate(algorithm, many, policy, torch.optim.SGD([policy.anchor]), batches, 0, accelerator)
+    batches = StepBatches(data, encoded, many, 0, 0, accelerator)
+    trainer = Trainer(algorithm, many, policy, torch.optim.SGD([policy.anchor]), accelerator)
+    accumulate(trainer, batches, 0)
     return {name: getattr(policy.ledger, name) / PAIRS for name in COUNTS}
 
 
@@ -53,11 +53,11 @@ class SilentPolicy(Policy):
     """
 
     def __init__(self, model: ModelFamily, *, with_reference: bool) -> None:
-        self.model, self.ledger, self.strategy = model, Ledger(), Replicated()
-        self.snapshots: dict[str, dict[str, Tensor]] = {}
-        self._with_reference = with_reference
-        self.network = self._reference = nn.Linear(1, 1, bias=False)
-        self.anchor = self.network.weight
+        anchor = nn.Linear(1, 1, bias=False)
+        silent = copy.copy(model)
+        vars(silent)["network"] = anchor  # in place of the cached one
+        super().__init__(silent, TrainingSettings(), Ledger(), with_reference=with_reference)
+        self.anchor = next(self.network.parameters())
 
-    def _run(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+    def run_network(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         return torch.zeros(latents.shape) * self.anchor.sum()

@@ -21,11 +21,11 @@ from bench.planning.memory_tracker import network_tensors, tensor_bytes
 from bench.planning.traced_policy import TracedPolicy
 from bench.planning.tracer import Tracer
 from bench.training.algorithm import Algorithm, Need
-from bench.training.batches import micro_batches
+from bench.training.batches import StepBatches
 from bench.training.ledger import COUNTS, Ledger
-from bench.training.loop import accumulate
 from bench.training.optimizers import OPTIMIZERS
 from bench.training.settings import TrainingSettings
+from bench.training.step import Trainer, accumulate
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,8 +110,8 @@ def dry_run(
             stage.give_gradients(trained)
         # an optimizer of nothing, which leaves these gradients where they are
         optimizer = torch.optim.SGD([torch.zeros(1)])
-        batches = functools.partial(micro_batches, data, encoded, few, 0, 0, accelerator)
-        accumulate(algorithm, few, policy, optimizer, batches, 0, accelerator)
+        batches = StepBatches(data, encoded, few, 0, 0, accelerator)
+        accumulate(Trainer(algorithm, few, policy, optimizer, accelerator), batches, 0)
         algorithm.end_step(0, policy)
     return DryRun(
         memory=policy.memory_parts(stage.meter.peak),
@@ -140,8 +140,8 @@ class RehearsedPolicy(TracedPolicy):
         }
         return Memory(**known, moments=0, activations=peak - sum(known.values()))
 
-    def _run(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
-        run = functools.partial(super()._run, network, latents, timesteps, condition)
+    def run_network(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        run = functools.partial(super().run_network, network, latents, timesteps, condition)
         if torch.is_grad_enabled():
             return self._stage.graph(self.asked, "policy_backwards", run, self._anchor)
         return torch.zeros(latents.shape, dtype=self._stage.once(self.asked, len(latents), run))

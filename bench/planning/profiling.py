@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 import platform
 from collections.abc import Mapping
@@ -22,10 +21,10 @@ from bench.planning.memory_tracker import MemoryTracker
 from bench.planning.timer import Clock
 from bench.planning.traced_policy import TracedPolicy
 from bench.training.algorithm import Algorithm, Need
-from bench.training.batches import micro_batches
+from bench.training.batches import StepBatches
 from bench.training.ledger import Ledger
-from bench.training.loop import build_optimizer, training_step
 from bench.training.settings import TrainingSettings
+from bench.training.step import Trainer, build_optimizer, training_step
 
 CPU_SIDE, CUDA_SIDE = 1024, 8192
 """Side of the square matrices whose product is the ceiling."""
@@ -94,17 +93,16 @@ def measure(
     with contextlib.nullcontext() if device.type == "cuda" else meter:
         policy = TimedPolicy(model, few, ledger, clock, with_reference=Need.REFERENCE in algorithm.needs)
         optimizer = build_optimizer(policy.parameters(), few)
+        trainer = Trainer(algorithm, few, policy, optimizer, accelerator)
         algorithm.begin(policy)
         for step in range(steps):
-            batches = functools.partial(micro_batches, data, encoded, few, 0, step, accelerator)
-            training_step(algorithm, few, policy, optimizer, batches, step, accelerator)
+            training_step(trainer, StepBatches(data, encoded, few, 0, step, accelerator), step)
     resident.record_peak_memory(device)
 
     # Apart from the memory, so that nothing else is alive while it is measured.
     with FlopCounter() as counter:
         for step in range(steps):
-            batches = functools.partial(micro_batches, data, encoded, few, 0, step, accelerator)
-            training_step(algorithm, few, policy, optimizer, batches, steps + step, accelerator)
+            training_step(trainer, StepBatches(data, encoded, few, 0, step, accelerator), steps + step)
     flops = counter.total / pairs
 
     optimizer.register_step_pre_hook(lambda *_: clock.begin("optimizer"))
@@ -113,8 +111,7 @@ def measure(
     ledger.reset_counts()
     began = clock.now()
     for step in range(steps):
-        batches = functools.partial(micro_batches, data, encoded, few, 0, step, accelerator)
-        training_step(algorithm, few, policy, optimizer, batches, steps + step, accelerator)
+        training_step(trainer, StepBatches(data, encoded, few, 0, step, accelerator), steps + step)
     elapsed = clock.now() - began
 
     phases = {name: seconds / pairs for name, seconds in clock.seconds.items()}
@@ -149,11 +146,11 @@ class TimedPolicy(TracedPolicy):
         trained = [parameter for _, parameter in self.parameters()]
         register_multi_grad_hook(trained, lambda _: clock.end(), mode="all")
 
-    def _run(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+    def run_network(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         graph = torch.is_grad_enabled()
         policy = "policy forward" if graph else "policy without gradient"
         with self._clock.phase("reference" if self.asked == "reference_forwards" else policy):
-            prediction = super()._run(network, latents, timesteps, condition)
+            prediction = super().run_network(network, latents, timesteps, condition)
         if graph:
             prediction.register_hook(lambda _: self._clock.begin("backward"))
         return prediction

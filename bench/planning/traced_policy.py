@@ -12,7 +12,7 @@ from bench.training.policy import Policy
 
 
 class TracedPolicy(Policy):
-    """A policy for those who watch `Policy._run`.
+    """A policy for those who watch `Policy.run_network`.
 
     Attributes:
         asked: what the network that runs counts as, a name of `bench.training.ledger.COUNTS`.

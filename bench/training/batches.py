@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -39,81 +41,107 @@ class Encoded(Protocol):
         """What the model is told of the size and crop of one image of each row, each (B, ...)."""
 
 
-def micro_batches(
-    data: PreferenceData,
-    encoded: Encoded,
-    settings: TrainingSettings,
-    seed: int,
-    step: int,
-    accelerator: Accelerator,
-) -> Iterator[PairBatch]:
-    """This process's share of the global batch of a step, cut into micro-batches of pictures of one size."""
-    rows = batch_rows(len(data), settings.global_batch_size, seed, step)
-    by_size: dict[Size, list[int]] = {}
-    for place in range(accelerator.process_index, settings.global_batch_size, accelerator.num_processes):
-        by_size.setdefault(encoded.size(rows[place]), []).append(place)
-    for places in by_size.values():
-        for piece in batch_slices(len(places), settings.micro_batch_size):
-            yield make_batch(
-                data, encoded, rows, places[piece], settings.caption_dropout, seed, step, accelerator.device,
-                settings.size_conditioning,
-            )  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class StepBatches:
+    """One process's share of the global batch of a step, cut into micro-batches of images of one size.
+
+    Iterating makes the micro-batches anew each time, with the same draws.
+
+    Args:
+        data: what is trained on.
+        encoded: its latents and embeddings.
+        settings: sizes of the batches, and caption dropout.
+        seed: the training seed.
+        step: the optimizer step, 0-based.
+        accelerator: the processes that share the global batch.
+    """
+
+    data: PreferenceData
+    encoded: Encoded
+    settings: TrainingSettings
+    seed: int
+    step: int
+    accelerator: Accelerator
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        for positions in self._cut(self.accelerator.process_index):
+            yield make_batch(self, self.rows, positions)
+
+    @property
+    def rounds(self) -> int:
+        """The most micro-batches that any process has of this step; every process knows it without asking."""
+        return max(len(self._cut(rank)) for rank in range(self.accelerator.num_processes))
+
+    @functools.cached_property
+    def rows(self) -> Sequence[int]:
+        """Row numbers of the global batch in the data."""
+        return batch_rows(len(self.data), self.settings.global_batch_size, self.seed, self.step)
+
+    def _cut(self, rank: int) -> list[Sequence[int]]:
+        """Positions in the global batch of each micro-batch of one process."""
+        by_size: dict[Size, list[int]] = {}
+        for position in range(rank, self.settings.global_batch_size, self.accelerator.num_processes):
+            by_size.setdefault(self.encoded.size(self.rows[position]), []).append(position)
+        return [
+            positions[piece]
+            for positions in by_size.values()
+            for piece in batch_slices(len(positions), self.settings.micro_batch_size)
+        ]
 
 
-def make_batch(
-    data: PreferenceData,
-    encoded: Encoded,
-    rows: Sequence[int],
-    places: Sequence[int],
-    caption_dropout: float,
-    seed: int,
-    step: int,
-    device: torch.device,
-    size_conditioning: PictureSize = "true",
-) -> PairBatch:
+def make_batch(step: StepBatches, global_rows: Sequence[int], positions: Sequence[int]) -> PairBatch:
     """Some rows of a global batch as latents, the preferred image first; a caption is dropped for all its images alike.
 
     Args:
-        rows: row numbers of the global batch in the data.
-        places: which of them this batch holds.
+        step: where the rows come from and how they are drawn.
+        global_rows: row numbers of the global batch in the data.
+        positions: which of them this batch holds.
     """
-    mine = [rows[place] for place in places]
-    draws = Draws(seed, step, mine, [rows[:place].count(rows[place]) for place in places])
-    candidates = encoded.latents(mine).to(device)
-    label = torch.from_numpy(data.preference_0[mine]).to(device, torch.float32)
-    other = candidates.shape[1] - 1
-    swapped = label < 0.5
-    every = torch.arange(len(mine), device=device)
-    dropped = (draws.uniform("caption dropout") < caption_dropout).tolist()
-    captions = ["" if drop else data.captions[row] for row, drop in zip(mine, dropped, strict=True)]
+    data, encoded, device = step.data, step.encoded, step.accelerator.device
+    rows = [global_rows[position] for position in positions]
+    # A row that comes twice in a global batch gets different noise: its repeats are numbered.
+    repeats = [global_rows[:position].count(global_rows[position]) for position in positions]
+    draws = Draws(step.seed, step.step, rows, repeats)
 
-    def told(embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # Captions, some of them dropped.
+    dropped = (draws.uniform("caption dropout") < step.settings.caption_dropout).tolist()
+    captions = ["" if drop else data.captions[row] for row, drop in zip(rows, dropped, strict=True)]
+
+    # Images, and which of them is preferred.
+    candidates = encoded.latents(rows).to(device)
+    label = torch.from_numpy(data.preference_0[rows]).to(device, torch.float32)
+    last = candidates.shape[1] - 1
+    swapped = label < 0.5
+    winner, loser = torch.where(swapped, last, 0), torch.where(swapped, 0, last)
+
+    def conditioning(embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeddings (B, ...) with size and crop of every candidate, (B, K, ...)."""
-        sides = range(candidates.shape[1])
+        size_conditioning = step.settings.size_conditioning
         each = [
-            {**embeddings, **encoded.picture_condition(mine, [side] * len(mine), size_conditioning)} for side in sides
+            {**embeddings, **encoded.picture_condition(rows, [side] * len(rows), size_conditioning)}
+            for side in range(candidates.shape[1])
         ]
         return {name: torch.stack([one[name] for one in each], dim=1).to(device) for name in each[0]}
 
-    def facts(columns: Mapping[str, NDArray[np.floating[Any]]]) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(value[mine]).to(device, torch.float32) for name, value in columns.items()}
+    def columns(values: Mapping[str, NDArray[np.floating[Any]]]) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(value[rows]).to(device, torch.float32) for name, value in values.items()}
 
-    winner, loser = torch.where(swapped, other, 0), torch.where(swapped, 0, other)
-    condition = told(encoded.condition(captions))
+    arange = torch.arange(len(rows), device=device)
+    condition = conditioning(encoded.condition(captions))
     return PairBatch(
-        winner=candidates[every, winner],
-        loser=candidates[every, loser],
+        winner=candidates[arange, winner],
+        loser=candidates[arange, loser],
         candidates=candidates,
-        condition={name: value[every, winner] for name, value in condition.items()},
-        loser_condition={name: value[every, loser] for name, value in condition.items()},
+        condition={name: value[arange, winner] for name, value in condition.items()},
+        loser_condition={name: value[arange, loser] for name, value in condition.items()},
         candidate_condition=condition,
-        make_unconditional=lambda: told(encoded.negative(len(mine))),
+        make_unconditional=lambda: conditioning(encoded.negative(len(rows))),
         winner_index=winner,
         loser_index=loser,
         preference=torch.where(swapped, 1 - label, label),
-        scores=facts(data.scores),
-        columns=facts(data.columns),
-        row_ids=tuple(mine),
-        batch_positions=tuple(places),
+        scores=columns(data.scores),
+        columns=columns(data.columns),
+        row_ids=tuple(rows),
+        batch_positions=tuple(positions),
         draws=draws,
     )

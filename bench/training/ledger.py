@@ -56,6 +56,11 @@ class Ledger:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.peak_memory_bytes = max(self.peak_memory_bytes, peak)
 
+    def restore(self, earlier: Ledger) -> None:
+        """Set every count back to an earlier value."""
+        for field in dataclasses.fields(self):
+            setattr(self, field.name, getattr(earlier, field.name))
+
     def reset_counts(self) -> None:
         """Set what every process counts for itself back to 0."""
         for name in COUNTS:

@@ -88,7 +88,7 @@ class Policy:
         if torch.is_grad_enabled():
             self.ledger.policy_backwards += len(latents)
         self.strategy.check_ranks_in_sync("the policy with gradient" if torch.is_grad_enabled() else "the policy")
-        return self._run(self.network, latents, timesteps, condition)
+        return self.run_network(self.network, latents, timesteps, condition)
 
     @torch.no_grad()
     def reference(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
@@ -102,9 +102,9 @@ class Policy:
         self.ledger.reference_forwards += len(latents)
         self.strategy.check_ranks_in_sync("the reference")
         if self._reference is not None:
-            return self._run(self._reference, latents, timesteps, condition)
+            return self.run_network(self._reference, latents, timesteps, condition)
         with adapters_off(self.network):
-            return self._run(self.network, latents, timesteps, condition)
+            return self.run_network(self.network, latents, timesteps, condition)
 
     def snapshot(self, name: str) -> None:
         """Keep a copy of the trainable weights as they are now."""
@@ -124,7 +124,7 @@ class Policy:
         self.ledger.reference_forwards += len(latents)
         self.strategy.check_ranks_in_sync(f"remembered weights {name}")
         replaced = self.strategy.replaced(self.network, self.snapshots[name])
-        return self._run(replaced, latents, timesteps, condition)
+        return self.run_network(replaced, latents, timesteps, condition)
 
     def any_rank(self, wish: bool) -> bool:
         """Whether an algorithm must go on asking the network, because of this process's pairs or another's.
@@ -138,7 +138,7 @@ class Policy:
     def dummy_forward(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> None:
         """Ask the policy in vain, because `any_rank` still asks it; no cost of the run, whose pairs did not need it."""
         self.strategy.check_ranks_in_sync("the policy")
-        self._run(self.network, latents, timesteps, condition)
+        self.run_network(self.network, latents, timesteps, condition)
 
     def forward_flops(self, condition: Mapping[str, Tensor]) -> int:
         """Floating-point operations of one forward of one image at the model's resolution, under any condition of one row."""
@@ -150,11 +150,13 @@ class Policy:
         latents = torch.zeros(1, *self.model.latent_shape(side, side), device=device)
         first = torch.zeros(1, dtype=torch.int64, device=device)
         with torch.no_grad(), FlopCounter() as counter:
-            self._run(self.network, latents, first, told)
+            self.run_network(self.network, latents, first, told)
         flops: int = counter.total
         return flops
 
-    def _run(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+    def run_network(
+        self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]
+    ) -> Tensor:
         with torch.autocast(latents.device.type, dtype=torch.bfloat16, enabled=self._autocast):
             return self.model.predict(network, latents, self.process.network_times(timesteps), condition)
 

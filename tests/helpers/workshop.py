@@ -30,11 +30,12 @@ from bench.tiny.building.tokenizer import write_clip_tokenizer
 from bench.tiny.world import COLOURS, OBJECTS
 from bench.training.algorithm import Algorithm, StepOutput
 from bench.training.batch import PairBatch
-from bench.training.batches import make_batch
+from bench.training.batches import Encoded, StepBatches, make_batch
 from bench.training.ledger import Ledger
-from bench.training.loop import gather_batch_stats, train
+from bench.training.loop import Job, train
 from bench.training.policy import Policy
 from bench.training.settings import TrainingSettings
+from bench.training.step import Trainer, gather_batch_stats
 
 CPU = torch.device("cpu")
 PAIRS = 40
@@ -195,7 +196,7 @@ class Workshop:
     ) -> PairBatch:
         """Some pairs as the harness hands them to an algorithm."""
         data = data or self.data
-        return make_batch(data, self.encoding(data), rows, range(len(rows)), 0.1, seed, step, CPU)
+        return batch_of(data, self.encoding(data), rows, caption_dropout=0.1, seed=seed, step=step)
 
     def context(self) -> PrepareContext:
         """What `prepare` gets; every metric is `Brightness`."""
@@ -222,10 +223,11 @@ class Workshop:
         """One step as the harness calls it on a global batch of ``rows``, or on the pairs at some places of it."""
         if not policy.snapshots:
             algorithm.begin(policy)
-        encoded = self.encoding(data)
-        whole = make_batch(data, encoded, rows, range(len(rows)), 0.1, 0, 0, CPU)
-        stats = gather_batch_stats(algorithm, policy, [whole], len(rows), Accelerator(cpu=True))
-        batch = whole if places is None else make_batch(data, encoded, rows, places, 0.1, 0, 0, CPU)
+        batches = GivenRows.of(data, self.encoding(data), rows)
+        optimizer = torch.optim.SGD([torch.zeros(1)])
+        trainer = Trainer(algorithm, batches.settings, policy, optimizer, batches.accelerator)
+        stats = gather_batch_stats(trainer, batches)
+        batch = make_batch(batches, rows, range(len(rows)) if places is None else places)
         return algorithm.step(dataclasses.replace(batch, global_batch_stats=stats), policy)
 
     def train(
@@ -247,8 +249,44 @@ class Workshop:
         )
         accelerator = accelerator or Accelerator(cpu=True)
         data = data or self.data
-        train(run, algorithm, chosen, self.model(), data, self.encoding(data), seed, accelerator, prepared_forwards)
+        job = Job(algorithm, chosen, self.model(), data, self.encoding(data), seed, prepared_forwards)
+        train(job, run, accelerator)
         return run
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenRows(StepBatches):
+    """The batches of a step whose global batch is given instead of drawn; one micro-batch unless the settings say otherwise."""
+
+    rows: Sequence[int] = ()
+
+    @classmethod
+    def of(
+        cls,
+        data: PreferenceData,
+        encoded: Encoded,
+        rows: Sequence[int],
+        *,
+        seed: int = 0,
+        step: int = 0,
+        **settings: Any,
+    ) -> Self:
+        """All rows in this process, with settings of `TrainingSettings`."""
+        size = {"global_batch_size": len(rows), "micro_batch_size": len(rows)}
+        chosen = TrainingSettings(**{**size, **settings})
+        return cls(data, encoded, chosen, seed, step, Accelerator(cpu=True), rows)
+
+
+def batch_of(
+    data: PreferenceData,
+    encoded: Encoded,
+    rows: Sequence[int],
+    positions: Sequence[int] | None = None,
+    **drawn: Any,
+) -> PairBatch:
+    """Some positions (default: all) of a global batch of ``rows``; see `GivenRows.of` for what else can be given."""
+    batches = GivenRows.of(data, encoded, rows, **{"caption_dropout": 0.0, **drawn})
+    return make_batch(batches, rows, range(len(rows)) if positions is None else positions)
 
 
 def state(run: RunFolder) -> dict[str, Tensor]:

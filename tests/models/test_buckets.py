@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from pipelines import WRITERS
-from workshop import CPU, preference_columns, write_parquet
+from workshop import CPU, batch_of, preference_columns, write_parquet
 
 from algorithms.inpo import InPO
 from bench.data.buckets import AspectRatios, aspect_buckets
@@ -20,11 +20,11 @@ from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData, read_preferences
 from bench.models.family import ModelFamily
 from bench.models.find import find_architecture, find_model
-from bench.training.batches import make_batch, micro_batches
+from bench.training.batches import StepBatches
 from bench.training.ledger import Ledger
-from bench.training.loop import accumulate
 from bench.training.policy import Policy
 from bench.training.settings import TrainingSettings
+from bench.training.step import Trainer, accumulate
 
 SHAPES = ((16, 16), (8, 32), (24, 12), (20, 20))
 """Heights and widths of the pictures of one row after the other."""
@@ -58,8 +58,9 @@ def gradients(
     encoded = EncodedData(data, model, folder, aspect_ratios)
     policy, accelerator = Policy(model, settings, Ledger()), Accelerator(cpu=True)
     optimizer = torch.optim.SGD([parameter for _, parameter in policy.parameters()])
-    cut = list(micro_batches(data, encoded, settings, 0, 0, accelerator))
-    outputs = accumulate(InPO(inversion_steps=4), settings, policy, optimizer, lambda: cut, 0, accelerator)
+    batches = StepBatches(data, encoded, settings, 0, 0, accelerator)
+    cut = list(batches)
+    outputs = accumulate(Trainer(InPO(inversion_steps=4), settings, policy, optimizer, accelerator), batches, 0)
     rows = [row for batch in cut for row in batch.row_ids]
     losses = dict(zip(rows, torch.cat([output.losses for output in outputs]).tolist(), strict=True))
     return losses, torch.cat([parameter.grad.flatten() for _, parameter in policy.parameters()]), policy.ledger
@@ -103,7 +104,7 @@ def test_a_row_gets_the_bucket_nearest_to_the_mean_shape_of_its_pictures(
     assert [encoded.size(row) for row in range(3)] == [(16, 16), (8, 32), (16, 16)]
     assert encoded.latents([1]).shape == (1, 2, 4, 4, 16)
 
-    told = make_batch(data, encoded, [1], [0], 0.0, 0, 0, CPU).condition["time_ids"]
+    told = batch_of(data, encoded, [1]).condition["time_ids"]
     # 16x60 covers 8x32 as 9x32 (8.53 rounded): one row too many, of which none is cut above
     assert told.tolist() == [[16, 60, 0, 0, 8, 32]]
 

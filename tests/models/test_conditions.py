@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from pipelines import WRITERS
-from workshop import write_parquet
+from workshop import batch_of, write_parquet
 
 from bench import PairBatch, TrainingSettings
 from bench.core.chunks import images_per_chunk
@@ -24,7 +24,6 @@ from bench.data.preferences import read_preferences
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
 from bench.models.framing import Framing
-from bench.training.batches import make_batch
 from bench.training.ledger import Ledger
 from bench.training.policy import Policy
 
@@ -58,7 +57,7 @@ def picture(height: int, width: int) -> bytes:
     return stream.getvalue()
 
 
-def batch_of(model: ModelFamily, folder: Path, size_conditioning: PictureSize) -> PairBatch:
+def pairs_of(model: ModelFamily, folder: Path, size_conditioning: PictureSize) -> PairBatch:
     columns = {
         "caption": ["a bee", "a cat"],
         "jpg_0": [picture(48, 16), picture(16, 16)],
@@ -67,13 +66,13 @@ def batch_of(model: ModelFamily, folder: Path, size_conditioning: PictureSize) -
     }
     data = read_preferences(write_parquet(folder / "pairs.parquet", columns))
     encoded = EncodedData(data, model, folder / "cache")
-    return make_batch(data, encoded, [0, 1], [0, 1], 0.0, 0, 0, CPU, size_conditioning)
+    return batch_of(data, encoded, [0, 1], size_conditioning=size_conditioning)
 
 
 def test_sdxl_is_told_the_true_size_and_crop_of_winner_and_loser(
     pipeline_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    batch = batch_of(load(pipeline_folder("sdxl")), tmp_path, "true")
+    batch = pairs_of(load(pipeline_folder("sdxl")), tmp_path, "true")
     assert batch.condition["time_ids"].tolist() == [[48, 16, 16, 0, 16, 16], [32, 24, 2, 0, 16, 16]]
     assert batch.loser_condition["time_ids"].tolist() == [[16, 64, 0, 24, 16, 16], [16, 16, 0, 0, 16, 16]]
     both = batch.both_conditions
@@ -85,14 +84,14 @@ def test_sdxl_is_told_the_true_size_and_crop_of_winner_and_loser(
 def test_nominally_every_picture_is_whole_as_in_the_published_scripts(
     pipeline_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    batch = batch_of(load(pipeline_folder("sdxl")), tmp_path, "nominal")
+    batch = pairs_of(load(pipeline_folder("sdxl")), tmp_path, "nominal")
     assert batch.both_conditions["time_ids"].tolist() == [[16, 16, 0, 0, 16, 16]] * 4
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sd3", "flux"])
 def test_other_models_are_told_captions_alone(pipeline_folder: Callable[..., Path], tmp_path: Path, kind: str) -> None:
     model = load(pipeline_folder(kind))
-    batch = batch_of(model, tmp_path, "true")
+    batch = pairs_of(model, tmp_path, "true")
     assert list(batch.condition) == list(batch.loser_condition) == list(model.condition_names)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from workshop import write_parquet
+from workshop import batch_of, write_parquet
 
 from algorithms.dpo import DPO
 from bench import PairBatch, TrainingSettings
@@ -21,7 +21,6 @@ from bench.data.cache import EncodedData, to_pixels
 from bench.data.preferences import PreferenceData, read_preferences
 from bench.models.find import find_model
 from bench.models.inversion import invert
-from bench.training.batches import make_batch
 from bench.training.ledger import Ledger
 from bench.training.policy import Policy
 from tests.models import published_step
@@ -46,7 +45,7 @@ class Pair:
         columns = {"caption": ["a bee"], "jpg_0": [picture(1)], "jpg_1": [picture(2)], "label_0": [0.0]}
         self.data: PreferenceData = read_preferences(write_parquet(folder / "pairs.parquet", columns))
         encoded = EncodedData(self.data, model, folder / "cache")
-        self.batch: PairBatch = make_batch(self.data, encoded, [0], [0], 0.0, 0, 0, CPU, "nominal")
+        self.batch: PairBatch = batch_of(self.data, encoded, [0], size_conditioning="nominal")
 
     @property
     def pixels(self) -> Tensor:

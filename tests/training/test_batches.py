@@ -3,9 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from workshop import CPU, Workshop
-
-from bench.training.batches import make_batch
+from workshop import Workshop, batch_of
 
 
 class TestBatch:
@@ -30,10 +28,10 @@ class TestBatch:
         rows = list(range(40)) * 10
 
         def dropped(rate: float, step: int) -> list[bool]:
-            batch = make_batch(workshop.data, workshop.encoded, list(range(40)), range(40), rate, 0, step, CPU)
+            batch = batch_of(workshop.data, workshop.encoded, list(range(40)), caption_dropout=rate, step=step)
             return [torch.equal(row, empty) for row in batch.condition["prompt_embeds"]]
 
         assert sum(sum(dropped(0.25, step)) for step in range(10)) / len(rows) == pytest.approx(0.25, abs=0.07)
         assert sum(dropped(0.0, 0)) == 0
-        alone = make_batch(workshop.data, workshop.encoded, [7], [0], 0.25, 0, 3, CPU)
+        alone = batch_of(workshop.data, workshop.encoded, [7], caption_dropout=0.25, step=3)
         assert torch.equal(alone.condition["prompt_embeds"][0], empty) == dropped(0.25, 3)[7]

@@ -16,9 +16,9 @@ from bench.training.policy import Policy
 ROWS = [3, 8, 1, 13]
 
 
-def moved(workshop: Workshop, weights: str) -> Policy:
+def moved(workshop: Workshop, trainable: str) -> Policy:
     """A policy that has left its reference."""
-    policy = workshop.policy(weights=weights)
+    policy = workshop.policy(trainable=trainable)
     source = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for _, parameter in policy.parameters():

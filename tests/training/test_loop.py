@@ -12,7 +12,7 @@ import torch
 from pydantic import PrivateAttr
 from safetensors.torch import load_file
 from torch import Tensor
-from workshop import CPU, Workshop, state
+from workshop import Workshop, batch_of, state
 
 from algorithms.dpo import DPO
 from algorithms.inpo import InPO
@@ -20,7 +20,6 @@ from algorithms.sft import SFT
 from bench import PairBatch, StepOutput, TrainingSettings
 from bench.core.errors import UserError
 from bench.records.runs import RunFolder
-from bench.training.batches import make_batch
 from bench.training.diagnostics import DivergedError
 from bench.training.ledger import Ledger
 from bench.training.policy import Policy
@@ -114,10 +113,10 @@ class TestAccumulation:
 
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
-    @pytest.mark.parametrize("weights", ["full", "lora"])
-    def test_a_compiled_network_gives_the_same_update(self, workshop: Workshop, tmp_path: Path, weights: str) -> None:
-        plain = workshop.train(tmp_path / "plain", DPO(), steps=1, weights=weights)
-        compiled = workshop.train(tmp_path / "compiled", DPO(), steps=1, weights=weights, compile=True)
+    @pytest.mark.parametrize("trainable", ["full", "lora"])
+    def test_a_compiled_network_gives_the_same_update(self, workshop: Workshop, tmp_path: Path, trainable: str) -> None:
+        plain = workshop.train(tmp_path / "plain", DPO(), steps=1, trainable=trainable)
+        compiled = workshop.train(tmp_path / "compiled", DPO(), steps=1, trainable=trainable, compile=True)
         assert (gradient(compiled) - gradient(plain)).norm() < 1e-4 * gradient(plain).norm()
         (file,) = compiled.weights.glob("*.safetensors")
         assert load_file(file).keys() == load_file(plain.weights / file.name).keys()
@@ -180,14 +179,14 @@ class TestStop:
 
 
 class TestResume:
-    @pytest.mark.parametrize("weights", ["full", "lora"])
+    @pytest.mark.parametrize("trainable", ["full", "lora"])
     @pytest.mark.parametrize("stop", [1, 3])
     def test_going_on_equals_never_having_stopped_bit_for_bit(
-        self, workshop: Workshop, tmp_path: Path, weights: str, stop: int
+        self, workshop: Workshop, tmp_path: Path, trainable: str, stop: int
     ) -> None:
-        straight = workshop.train(tmp_path / "straight", DPO(), steps=4, weights=weights, warmup_steps=3)
-        workshop.train(tmp_path / "resumed", DPO(), steps=stop, weights=weights, warmup_steps=3)
-        resumed = workshop.train(tmp_path / "resumed", DPO(), steps=4, weights=weights, warmup_steps=3)
+        straight = workshop.train(tmp_path / "straight", DPO(), steps=4, trainable=trainable, warmup_steps=3)
+        workshop.train(tmp_path / "resumed", DPO(), steps=stop, trainable=trainable, warmup_steps=3)
+        resumed = workshop.train(tmp_path / "resumed", DPO(), steps=4, trainable=trainable, warmup_steps=3)
         assert_same(state(resumed), state(straight))
         (file,) = straight.weights.glob("*.safetensors")
         assert_same(load_file(resumed.weights / file.name), load_file(file))
@@ -225,12 +224,12 @@ class TestResume:
 
 
 class TestWeights:
-    @pytest.mark.parametrize("weights", ["full", "lora"])
+    @pytest.mark.parametrize("trainable", ["full", "lora"])
     def test_what_was_trained_is_saved_and_loads_for_sampling(
-        self, workshop: Workshop, tmp_path: Path, weights: str
+        self, workshop: Workshop, tmp_path: Path, trainable: str
     ) -> None:
         algorithm = Watched()
-        run = workshop.train(tmp_path, algorithm, steps=3, weights=weights, learning_rate=1e-3)
+        run = workshop.train(tmp_path, algorithm, steps=3, trainable=trainable, learning_rate=1e-3)
         model = workshop.model()
         loaded = model.load_trained(run.weights)
         latents = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -328,12 +327,12 @@ class TestRecord:
 
 class TestRepeats:
     def test_a_row_that_comes_twice_in_a_batch_has_other_noise_the_second_time(self, workshop: Workshop) -> None:
-        batch = make_batch(workshop.data, workshop.encoded, [7, 3, 7], range(3), 0.0, 0, 0, CPU)
+        batch = batch_of(workshop.data, workshop.encoded, [7, 3, 7])
         noise = batch.draws.normal("noise", (4,))
         assert not torch.equal(noise[0], noise[2])
-        alone = make_batch(workshop.data, workshop.encoded, [7, 3, 7], [2], 0.0, 0, 0, CPU)
+        alone = batch_of(workshop.data, workshop.encoded, [7, 3, 7], [2])
         assert torch.equal(alone.draws.normal("noise", (4,))[0], noise[2])
-        once = make_batch(workshop.data, workshop.encoded, [7, 3], range(2), 0.0, 0, 0, CPU)
+        once = batch_of(workshop.data, workshop.encoded, [7, 3])
         assert torch.equal(once.draws.normal("noise", (4,)), noise[:2])
 
 

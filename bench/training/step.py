@@ -1,0 +1,152 @@
+"""One step of the optimizer on one global batch: gradients, diagnostics, checks, update."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bench.core import termination
+from bench.core.processes import Processes
+from bench.training.algorithm import Algorithm, StepOutput
+from bench.training.batch import PairBatch
+from bench.training.batches import StepBatches
+from bench.training.diagnostics import DivergedError, check_losses, check_start, diagnose
+from bench.training.optimizers import OPTIMIZERS
+from bench.training.policy import Policy
+from bench.training.schedule import rate_at
+from bench.training.settings import TrainingSettings
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trainer:
+    """What every step of a run uses.
+
+    Attributes:
+        algorithm: the objective.
+        settings: how the run trains.
+        policy: the networks.
+        optimizer: of the policy's trainable parameters.
+        accelerator: the processes.
+    """
+
+    algorithm: Algorithm
+    settings: TrainingSettings
+    policy: Policy
+    optimizer: Optimizer
+    accelerator: Accelerator
+
+
+def build_optimizer(parameters: Sequence[tuple[str, nn.Parameter]], settings: TrainingSettings) -> Optimizer:
+    """The optimizer of named parameters."""
+    tensors = [parameter for _, parameter in parameters]
+    return OPTIMIZERS[settings.optimizer].build(tensors, settings.learning_rate, settings.weight_decay)
+
+
+def training_step(trainer: Trainer, batches: StepBatches, step: int) -> dict[str, Any]:
+    """Change the weights by one step, and return what is recorded of it.
+
+    Args:
+        trainer: what the step uses.
+        batches: this process's share of the global batch.
+        step: number of the step, 0-based; it decides the learning rate.
+
+    Raises:
+        DivergedError: a loss or a gradient is not finite (raised before the update, so the weights stay good), or the first
+            loss is not what identical policy and reference must give.
+        TerminatedError: SIGTERM came before the update; no weight has changed.
+    """
+    policy, settings = trainer.policy, trainer.settings
+
+    # Gradients of the global batch, one micro-batch after the other.
+    outputs = accumulate(trainer, batches, step)
+    tensors = [parameter for _, parameter in policy.parameters()]
+    policy.strategy.sum_gradients(tensors)
+
+    # Diagnostics of the global batch, and the two checks that come before the update.
+    times = policy.process.train_timesteps
+    record = diagnose(outputs, settings.global_batch_size, times, trainer.accelerator)
+    if step == 0:
+        check_start(trainer.algorithm, settings, record)
+    norm = policy.strategy.gather_full(torch.nn.utils.clip_grad_norm_(tensors, settings.max_grad_norm)).item()
+    if not math.isfinite(norm):
+        raise DivergedError(f"the gradient is not finite at step {step}; lower the learning rate or raise beta")
+
+    # The update.
+    learning_rate = rate_at(settings, step)
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = learning_rate
+    trainer.optimizer.step()
+    trainer.algorithm.end_step(step, policy)
+    return record | {"gradient_norm": norm, "learning_rate": learning_rate}
+
+
+def accumulate(trainer: Trainer, batches: StepBatches, step: int) -> list[StepOutput]:
+    """Gradients of this process's share of the global batch, and the detached outputs of its micro-batches.
+
+    Every loss is divided by the size of the global batch before its backward, so any way of cutting it gives the same sum.
+
+    Raises:
+        DivergedError: a loss is not finite.
+        TerminatedError: SIGTERM came to any process.
+    """
+    policy, size = trainer.policy, trainer.settings.global_batch_size
+    trainer.optimizer.zero_grad(set_to_none=True)
+    stats = gather_batch_stats(trainer, batches)
+    outputs = []
+    for batch in stoppable(trainer, batches):
+        output = trainer.algorithm.step(dataclasses.replace(batch, global_batch_stats=stats), policy)
+        check_losses(output, batch, step)
+        policy.strategy.check_ranks_in_sync("backward")
+        (output.losses.sum() / size).backward()
+        outputs.append(dataclasses.replace(output, losses=output.losses.detach()))
+    return outputs
+
+
+@torch.no_grad()
+def gather_batch_stats(trainer: Trainer, batches: StepBatches) -> Tensor | None:
+    """`Algorithm.global_batch_stats` of every pair of the global batch, (global_batch_size, ...) in its order, float32.
+
+    None for an algorithm that needs none.
+
+    Raises:
+        TerminatedError: SIGTERM came to any process.
+    """
+    if type(trainer.algorithm).global_batch_stats is Algorithm.global_batch_stats:
+        return None
+    gathered: Tensor | None = None
+    for batch in stoppable(trainer, batches):
+        found = trainer.algorithm.global_batch_stats(batch, trainer.policy)
+        if found is None:
+            return None
+        if gathered is None:
+            gathered = found.new_zeros(trainer.settings.global_batch_size, *found.shape[1:])
+        gathered[list(batch.batch_positions)] = found
+    if gathered is None:
+        raise ValueError("a process has no pairs of the batch")
+    # Every process has filled other rows of zeros, so the sum holds all rows.
+    summed: Tensor = trainer.accelerator.reduce(gathered, reduction="sum")
+    return summed
+
+
+def stoppable(trainer: Trainer, batches: StepBatches) -> Iterator[PairBatch]:
+    """The micro-batches; before each, all processes stop together when SIGTERM has come to any of them.
+
+    Processes may have different numbers of micro-batches, so each takes part in as many of these meetings as the longest has.
+
+    Raises:
+        TerminatedError: SIGTERM has come.
+    """
+    processes, own = Processes(trainer.accelerator), iter(batches)
+    for _ in range(batches.rounds):
+        if processes.any(termination.requested()):
+            raise termination.TerminatedError
+        batch = next(own, None)
+        if batch is not None:
+            yield batch
