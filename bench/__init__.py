@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.core.chunks import batch_slices as batch_slices
     from bench.core.errors import UserError as UserError
     from bench.core.errors import require as require
+    from bench.core.hub import hub_folder as hub_folder
     from bench.core.prefetch import prefetched as prefetched
     from bench.core.randomness import uniform as uniform
     from bench.core.validation import build as build
@@ -62,6 +63,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
 _WHERE = {
     "bench.core.chunks": ("batch_slices",),
     "bench.core.errors": ("UserError", "require"),
+    "bench.core.hub": ("hub_folder",),
     "bench.core.prefetch": ("prefetched",),
     "bench.core.randomness": ("uniform",),
     "bench.core.validation": ("build",),
