@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.scoring.metric import METRICS as METRICS
     from bench.scoring.metric import EmbeddingMetric as EmbeddingMetric
     from bench.scoring.metric import Metric as Metric
+    from bench.scoring.metric import weights_digest as weights_digest
     from bench.training.algorithm import ALGORITHMS as ALGORITHMS
     from bench.training.algorithm import Algorithm as Algorithm
     from bench.training.algorithm import AlgorithmInfo as AlgorithmInfo
@@ -81,7 +82,7 @@ _WHERE = {
     "bench.records.scores": ("MetricInfo",),
     "bench.scoring.isolated.environment": ("Environment",),
     "bench.scoring.isolated.metric": ("IsolatedMetric",),
-    "bench.scoring.metric": ("METRICS", "EmbeddingMetric", "Metric"),
+    "bench.scoring.metric": ("METRICS", "EmbeddingMetric", "Metric", "weights_digest"),
     "bench.training.algorithm": (
         "ALGORITHMS",
         "Algorithm",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 from collections.abc import Callable, Iterable, Sequence
@@ -175,16 +174,6 @@ def _number_positions(module: nn.Module) -> None:
 def _listed(names: list[str]) -> str:
     shown = ", ".join(names[:SHOWN_KEYS])
     return shown if len(names) <= SHOWN_KEYS else f"{shown} and {len(names) - SHOWN_KEYS} more"
-
-
-def digest(*paths: Path) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of the files' bytes, one file after the other."""
-    total = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                total.update(block)
-    return f"sha256:{total.hexdigest()[:16]}"
 
 
 def load_tokenizer(kind: Any, folder: Path, hub_id: str, *, vocabulary: int) -> Any:

@@ -22,6 +22,8 @@ from bench.core.errors import UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
+BLOCK = 1 << 22
+"""Bytes that are read at a time, so that a checkpoint of many gigabytes is never in memory as a whole."""
 ELSEWHERE = "give another --output or --runs"
 
 
@@ -184,7 +186,11 @@ def exclusive(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
         yield
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, shortened to 16 hex digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+def file_digest(*files: Path) -> str:
+    """SHA-256 over the bytes of files in their order, shortened to 16 hex digits."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(BLOCK):
+                digest.update(block)
+    return digest.hexdigest()[:16]
