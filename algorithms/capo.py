@@ -33,6 +33,7 @@ from bench import (
     dominating_pairs,
     noised_forward,
     pair_logs,
+    random_timesteps,
 )
 
 SCORE = "calibrated"
@@ -109,9 +110,9 @@ class CaPO(CandidateAlgorithm, NoisedPairAlgorithm):
         return pairs.with_preference(np.ones(len(rows))).with_scores(**{SCORE: scores})
 
     def noised(self, batch: PairBatch, policy: Policy) -> Noised:
-        t = policy.process.timesteps(batch.draws.uniform("timestep")).to(batch.winner.device)
-        shape = batch.winner.shape[1:]
-        winner, loser = (batch.draws.normal(f"noise {side}", shape).to(batch.winner) for side in ("winner", "loser"))
+        t = random_timesteps(policy.process, batch.draws, batch.winner)
+        winner = batch.draws.normal_like("noise winner", batch.winner)
+        loser = batch.draws.normal_like("noise loser", batch.loser)
         return noised_forward(policy.process, batch, winner, loser, t)
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:

@@ -24,6 +24,7 @@ from bench import (
     PrepareContext,
     Recipe,
     StepOutput,
+    random_timesteps,
     sample_errors,
     win_shares,
 )
@@ -79,8 +80,8 @@ class RankDPO(CandidateAlgorithm):
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         count = batch.candidates.shape[1]
         process, clean = policy.process, batch.candidates.flatten(0, 1)
-        times = process.timesteps(batch.draws.uniform("timestep")).to(clean.device)
-        noise = batch.draws.normal("noise", clean.shape[1:]).to(clean).repeat_interleave(count, 0)
+        times = random_timesteps(process, batch.draws, batch.winner)
+        noise = batch.draws.normal_like("noise", batch.winner).repeat_interleave(count, 0)
         t = times.repeat_interleave(count)
         condition = {name: value.flatten(0, 1) for name, value in batch.candidate_condition.items()}
         latents, target = process.add_noise(clean, noise, t), process.target(clean, noise, t)

@@ -15,7 +15,18 @@ from torch import Tensor
 
 from algorithms.dpo import DPO
 from algorithms.wrapping import PairwiseWrapper
-from bench import AlgorithmInfo, Need, Noised, PairBatch, PairErrors, PairPredictions, PairwiseAlgorithm, Policy, Recipe
+from bench import (
+    AlgorithmInfo,
+    Need,
+    Noised,
+    PairBatch,
+    PairErrors,
+    PairPredictions,
+    PairwiseAlgorithm,
+    Policy,
+    Recipe,
+    expand,
+)
 
 
 def safe_scale(predictions: PairPredictions, *, mu: float) -> Tensor:
@@ -75,6 +86,5 @@ class SDPO(PairwiseWrapper, PairwiseAlgorithm):
     def prediction_loss(self, predictions: PairPredictions, preference: Tensor) -> Tensor:
         scale = safe_scale(predictions, mu=self.mu)
         loser = predictions.policy_loser
-        scale = scale.reshape(-1, *(1,) * (loser.ndim - 1))
-        guarded = predictions._replace(policy_loser=loser.detach() + scale * (loser - loser.detach()))
+        guarded = predictions._replace(policy_loser=loser.detach() + expand(scale, loser) * (loser - loser.detach()))
         return self.pairwise.prediction_loss(guarded, preference)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from bench import Algorithm, AlgorithmInfo, PairBatch, Policy, Recipe, StepOutput, sample_errors
+from bench import Algorithm, AlgorithmInfo, PairBatch, Policy, Recipe, StepOutput, noised_images, sample_errors
 
 
 class SFT(Algorithm):
@@ -36,7 +36,5 @@ class SFT(Algorithm):
     }  # fmt: skip
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
-        t = policy.process.timesteps(batch.draws.uniform("timestep")).to(batch.winner.device)
-        noise = batch.draws.normal("noise", batch.winner.shape[1:]).to(batch.winner)
-        prediction = policy.predict(policy.process.add_noise(batch.winner, noise, t), t, batch.condition)
-        return StepOutput(sample_errors(prediction, policy.process.target(batch.winner, noise, t)), t)
+        latents, targets, t = noised_images(policy.process, batch.draws, batch.winner)
+        return StepOutput(sample_errors(policy.predict(latents, t, batch.condition), targets), t)

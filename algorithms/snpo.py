@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from algorithms.dpo import DPO
-from bench import AlgorithmInfo, Need, PairBatch, PairErrors, PairwiseAlgorithm, Policy, Recipe, StepOutput
+from bench import AlgorithmInfo, Need, PairBatch, PairErrors, PairwiseAlgorithm, Policy, Recipe, StepOutput, expand
 
 
 def snpo_loss(errors: PairErrors, *, beta: float, mixture: float, scale: float) -> Tensor:
@@ -84,13 +84,13 @@ class SNPO(PairwiseAlgorithm):
         return super().step(self.routed(batch), policy)
 
     def routed(self, batch: PairBatch) -> PairBatch:
-        """The batch, in which a share of the pairs is exchanged and told an empty prompt."""
+        """The batch, in which a share of the pairs is exchanged and conditioned on an empty prompt."""
         empty = (batch.draws.uniform("empty prompt") < self.empty_share).to(batch.winner.device)
         exchanged = batch.flipped()
-        told_loser, told_winner = exchanged.unconditional, batch.unconditional
+        empty_loser, empty_winner = exchanged.unconditional, batch.unconditional
 
         def route(usual: Tensor, other: Tensor) -> Tensor:
-            return torch.where(empty.view(-1, *[1] * (usual.dim() - 1)), other, usual)
+            return torch.where(expand(empty, usual), other, usual)
 
         return dataclasses.replace(
             batch,
@@ -98,6 +98,6 @@ class SNPO(PairwiseAlgorithm):
             loser=route(batch.loser, exchanged.loser),
             winner_index=route(batch.winner_index, exchanged.winner_index),
             loser_index=route(batch.loser_index, exchanged.loser_index),
-            condition={name: route(value, told_loser[name]) for name, value in batch.condition.items()},
-            loser_condition={name: route(value, told_winner[name]) for name, value in batch.loser_condition.items()},
+            condition={name: route(value, empty_loser[name]) for name, value in batch.condition.items()},
+            loser_condition={name: route(value, empty_winner[name]) for name, value in batch.loser_condition.items()},
         )

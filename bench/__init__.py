@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.models.family import Condition as Condition
     from bench.models.family import ModelFamily as ModelFamily
     from bench.models.forward_process import ForwardProcess as ForwardProcess
+    from bench.models.forward_process import expand as expand
+    from bench.models.guidance import guide as guide
+    from bench.models.guidance import guided_ddim_step as guided_ddim_step
     from bench.models.inversion import Endpoint as Endpoint
     from bench.models.inversion import Inversion as Inversion
     from bench.models.inversion import Renoise as Renoise
@@ -48,14 +51,18 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.algorithm import Recipe as Recipe
     from bench.training.algorithm import StepOutput as StepOutput
     from bench.training.batch import PairBatch as PairBatch
-    from bench.training.pairwise import Noised as Noised
+    from bench.training.noising import Noised as Noised
+    from bench.training.noising import NoisedImages as NoisedImages
+    from bench.training.noising import noised_alike as noised_alike
+    from bench.training.noising import noised_forward as noised_forward
+    from bench.training.noising import noised_images as noised_images
+    from bench.training.noising import random_timesteps as random_timesteps
     from bench.training.pairwise import NoisedPairAlgorithm as NoisedPairAlgorithm
     from bench.training.pairwise import PairErrors as PairErrors
     from bench.training.pairwise import PairPredictions as PairPredictions
     from bench.training.pairwise import PairwiseAlgorithm as PairwiseAlgorithm
     from bench.training.pairwise import PolicyErrors as PolicyErrors
     from bench.training.pairwise import ReferenceFreeAlgorithm as ReferenceFreeAlgorithm
-    from bench.training.pairwise import noised_forward as noised_forward
     from bench.training.pairwise import pair_logs as pair_logs
     from bench.training.pairwise import sample_errors as sample_errors
     from bench.training.policy import Policy as Policy
@@ -74,7 +81,8 @@ _WHERE = {
     "bench.data.ranking": ("calibrated_rewards", "dominating_pairs", "win_shares"),
     "bench.models.card": ("ModelCard",),
     "bench.models.family": ("Condition", "ModelFamily"),
-    "bench.models.forward_process": ("ForwardProcess",),
+    "bench.models.forward_process": ("ForwardProcess", "expand"),
+    "bench.models.guidance": ("guide", "guided_ddim_step"),
     "bench.models.inversion": ("Endpoint", "Inversion", "Renoise", "invert"),
     "bench.models.registry": ("MODELS",),
     "bench.prompts.sets": ("PromptSet",),
@@ -93,15 +101,21 @@ _WHERE = {
         "StepOutput",
     ),
     "bench.training.batch": ("PairBatch",),
-    "bench.training.pairwise": (
+    "bench.training.noising": (
         "Noised",
+        "NoisedImages",
+        "noised_images",
+        "noised_alike",
+        "noised_forward",
+        "random_timesteps",
+    ),
+    "bench.training.pairwise": (
         "NoisedPairAlgorithm",
         "PairErrors",
         "PairPredictions",
         "PairwiseAlgorithm",
         "PolicyErrors",
         "ReferenceFreeAlgorithm",
-        "noised_forward",
         "pair_logs",
         "sample_errors",
     ),
