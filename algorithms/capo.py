@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from algorithms.candidates import CandidateAlgorithm
+from algorithms.recipes import TINY
 from bench import (
     AlgorithmInfo,
     MetricNames,
@@ -74,7 +75,7 @@ class CaPO(CandidateAlgorithm, NoisedPairAlgorithm):
         "tiny": Recipe(
             source="ours: beta such that typical margins reach typical reward differences; as many steps as dpo",
             algorithm={"beta": 2000.0, "rewards": ("pickscore", "imagereward"), "candidates": 4, "captions": 400},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         )
     }
 

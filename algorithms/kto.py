@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from algorithms.recipes import TINY
 from bench import (
     Algorithm,
     AlgorithmInfo,
@@ -62,7 +63,7 @@ class KTO(Algorithm):
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe",
             algorithm={"beta": 2000.0},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         "sd15": Recipe(
             source="paper: beta 5000 without factor 1/2 is 10000 here, 4 GPUs x 2 images are 4 pairs here, 10,000 iterations (the script says 20,000)",

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from algorithms.candidates import CandidateAlgorithm
+from algorithms.recipes import TINY
 from bench import (
     AlgorithmInfo,
     Need,
@@ -64,7 +65,7 @@ class RankDPO(CandidateAlgorithm):
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe with the paper's factor; four candidates for each of 400 captions",
             algorithm={"beta": 4000.0, "rewards": ("pickscore", "imagereward"), "candidates": 4, "captions": 400},
-            training={"steps": 50, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training={**TINY, "steps": 50},
         )
     }
 

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.dpo import DPO
+from algorithms.recipes import SD15, SDXL, TINY
 from algorithms.wrapping import PairwiseWrapper
 from bench import (
     AlgorithmInfo,
@@ -60,18 +60,17 @@ class SDPO(PairwiseWrapper, PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe; mu as published for SD1.5",
             algorithm={"objective": "dpo", "mu": 0.9},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         "sd15": Recipe(
             source="mu from released code at 84fb241 for DPO; the rest as Diffusion-DPO's launcher at 5233e759",
             algorithm={"objective": "dpo", "objective_fields": {"beta": 5000.0}, "mu": 0.9},
-            training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 4, "learning_rate": 2.048e-5, "warmup_steps": 500,
-                      "caption_dropout": 0.2},
+            training=SD15,
         ),
         "sdxl": Recipe(
             source="mu from released code at 84fb241 for SDXL; the rest as Diffusion-DPO's SDXL launcher at 5233e759",
             algorithm={"objective": "dpo", "objective_fields": {"beta": 5000.0}, "mu": 0.6},
-            training=DPO.recipes["sdxl"].training,
+            training=SDXL,
         ),
     }  # fmt: skip
 

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from algorithms.recipes import TINY
 from bench import (
     Algorithm,
     AlgorithmInfo,
@@ -58,7 +59,7 @@ class SelfNPO(Algorithm):
         "tiny": Recipe(
             source="ours: the released steps of SD1.5, a faster average for a shorter training",
             algorithm={"decay": 0.99},
-            training={"steps": 100, "global_batch_size": 16, "learning_rate": 1e-5, "warmup_steps": 10},
+            training={**TINY, "global_batch_size": 16},
         ),
         "sd15": Recipe(
             source="released code at a14f1db, no caption dropout",

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from algorithms.recipes import TINY
 from bench import (
     Algorithm,
     AlgorithmInfo,
@@ -61,7 +62,7 @@ class SePPO(Algorithm):
         "tiny": Recipe(
             source="ours: dpo's beta and learning rate; a younger pool for a shorter training",
             algorithm={"beta": 2000.0, "sampling_steps": 10, "guidance_scale": 3.0, "interval": 10, "pool": 4},
-            training={"steps": 50, "global_batch_size": 16, "learning_rate": 1e-5, "warmup_steps": 10},
+            training={**TINY, "steps": 50, "global_batch_size": 16},
         )
     }
     initial_loss: ClassVar[float | None] = math.log(2)

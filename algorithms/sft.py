@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from algorithms.recipes import SD15, SDXL, TINY
 from bench import Algorithm, AlgorithmInfo, PairBatch, Policy, Recipe, StepOutput, noised_images, sample_errors
 
 
@@ -20,18 +21,15 @@ class SFT(Algorithm):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
             source="ours: one learning rate tried on training prompts of the tiny world",
-            training={"steps": 80, "global_batch_size": 32, "learning_rate": 2e-5, "warmup_steps": 10},
+            training={**TINY, "steps": 80, "learning_rate": 2e-5},
         ),
         "sd15": Recipe(
             source="DiffusionDPO at 5233e759, --train_method sft, with the settings of its DPO launcher",
-            training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 4, "learning_rate": 2.048e-5, "warmup_steps": 500,
-                      "caption_dropout": 0.2},
+            training=SD15,
         ),
         "sdxl": Recipe(
             source="DiffusionDPO at 5233e759, --train_method sft, with the settings of its SDXL launcher; with bf16 here, fp16 there",
-            training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 1, "learning_rate": 2.048e-5, "warmup_steps": 200,
-                      "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "size_conditioning": "nominal", "optimizer": "adafactor"},
+            training=SDXL,
         ),
     }  # fmt: skip
 

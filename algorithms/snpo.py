@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from algorithms.dpo import DPO
+from algorithms.recipes import SDXL, TINY
 from bench import AlgorithmInfo, Need, PairBatch, PairErrors, PairwiseAlgorithm, Policy, Recipe, StepOutput, expand
 
 
@@ -53,7 +53,7 @@ class SNPO(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: beta and rate of dpo's tiny recipe, lambda as published; not tuned",
             algorithm={"beta": 2000.0, "mixture": 0.9},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10, "caption_dropout": 0.0},
+            training={**TINY, "caption_dropout": 0.0},
         ),
         "sd15": Recipe(
             source="as summarised: beta 2000, 2.048e-8, 3000 steps of 512; warm-up is not known. A rate of 2.048e-5 would be that of dpo: check it",
@@ -64,7 +64,7 @@ class SNPO(PairwiseAlgorithm):
         "sdxl": Recipe(
             source="as summarised: beta 5000, 2.048e-8, 625 steps of 2048; the rest as dpo's, but for captions. As for sd15, check the rate",
             algorithm={"beta": 5000.0, "mixture": 0.9},
-            training={**DPO.recipes["sdxl"].training, "steps": 625, "learning_rate": 2.048e-8, "caption_dropout": 0.0},
+            training={**SDXL, "steps": 625, "learning_rate": 2.048e-8, "caption_dropout": 0.0},
         ),
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)
