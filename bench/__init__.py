@@ -37,6 +37,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.prompts.sets import PromptSet as PromptSet
     from bench.records.protocol import GenerationSettings as GenerationSettings
     from bench.records.scores import MetricInfo as MetricInfo
+    from bench.scoring.images import CLIP_MEAN as CLIP_MEAN
+    from bench.scoring.images import CLIP_STD as CLIP_STD
     from bench.scoring.isolated.environment import Environment as Environment
     from bench.scoring.isolated.metric import IsolatedMetric as IsolatedMetric
     from bench.scoring.metric import METRICS as METRICS
@@ -88,6 +90,7 @@ _WHERE = {
     "bench.prompts.sets": ("PromptSet",),
     "bench.records.protocol": ("GenerationSettings",),
     "bench.records.scores": ("MetricInfo",),
+    "bench.scoring.images": ("CLIP_MEAN", "CLIP_STD"),
     "bench.scoring.isolated.environment": ("Environment",),
     "bench.scoring.isolated.metric": ("IsolatedMetric",),
     "bench.scoring.metric": ("METRICS", "EmbeddingMetric", "Metric", "weights_digest"),
