@@ -98,6 +98,10 @@ class DRO(PairwiseWrapper, PairwiseAlgorithm):
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
         return self.pairwise.loss(errors, preference)
 
+    @property
+    def needs_batch_stats(self) -> bool:
+        return True
+
     def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor:
         """Loss and ratio of every pair, (B, 2)."""
         predictions = self.predict(self.noised(batch, policy), batch, policy)

@@ -204,7 +204,7 @@ def gather_batch_stats(
     algorithm: Algorithm, policy: Policy, batches: Iterable[PairBatch], count: int, accelerator: Accelerator
 ) -> Tensor | None:
     """What the algorithm finds in every pair of the global batch, (count, ...) in its order; None when it does not look."""
-    if type(algorithm).global_batch_stats is Algorithm.global_batch_stats:
+    if not algorithm.needs_batch_stats:
         return None
     gathered: Tensor | None = None
     for batch in batches:
