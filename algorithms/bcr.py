@@ -13,7 +13,8 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.dpo import dpo_loss, like_dpo
+from algorithms.dpo import dpo_loss
+from algorithms.recipes import TINY, like_dpo
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -43,7 +44,7 @@ class BCR(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: the recipe of dpo; delta is the upper quartile of Mw - Rw in a dpo run of 25 steps; not tuned",
             algorithm={"beta": 2000.0, "penalty": 1000.0, "delta": 6e-4},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         **like_dpo(beta=5000.0, penalty=2500.0, delta=6e-4),
     }

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from algorithms.candidates import CandidateAlgorithm
+from algorithms.recipes import TINY
 from bench import (
     AlgorithmInfo,
     MetricNames,
@@ -33,6 +34,7 @@ from bench import (
     dominating_pairs,
     noised_forward,
     pair_logs,
+    random_timesteps,
 )
 
 SCORE = "calibrated"
@@ -73,7 +75,7 @@ class CaPO(CandidateAlgorithm, NoisedPairAlgorithm):
         "tiny": Recipe(
             source="ours: beta such that typical margins reach typical reward differences; as many steps as dpo",
             algorithm={"beta": 2000.0, "rewards": ("pickscore", "imagereward"), "candidates": 4, "captions": 400},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         )
     }
 
@@ -109,9 +111,9 @@ class CaPO(CandidateAlgorithm, NoisedPairAlgorithm):
         return pairs.with_preference(np.ones(len(rows))).with_scores(**{SCORE: scores})
 
     def noised(self, batch: PairBatch, policy: Policy) -> Noised:
-        t = policy.process.timesteps(batch.draws.uniform("timestep")).to(batch.winner.device)
-        shape = batch.winner.shape[1:]
-        winner, loser = (batch.draws.normal(f"noise {side}", shape).to(batch.winner) for side in ("winner", "loser"))
+        t = random_timesteps(policy.process, batch.draws, batch.winner)
+        winner = batch.draws.normal_like("noise winner", batch.winner)
+        loser = batch.draws.normal_like("noise loser", batch.loser)
         return noised_forward(policy.process, batch, winner, loser, t)
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:

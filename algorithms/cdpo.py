@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from algorithms.dpo import like_dpo
+from algorithms.recipes import TINY, like_dpo
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -45,7 +45,7 @@ class ConservativeDPO(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: the recipe of dpo with the smoothing that language models use, not tuned",
             algorithm={"beta": 2000.0, "label_smoothing": 0.1},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         **like_dpo(beta=5000.0, label_smoothing=0.1),
     }

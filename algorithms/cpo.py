@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from algorithms.dpo import like_dpo
+from algorithms.recipes import TINY, like_dpo
 from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 
@@ -40,7 +40,7 @@ class CPO(ReferenceFreeAlgorithm):
         "tiny": Recipe(
             source="ours: beta as simpo's, both terms pull equally hard on an even pair; training as dpo's; not tuned",
             algorithm={"beta": 100.0, "sft_weight": 50.0},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         **like_dpo(beta=100.0, sft_weight=50.0),
     }

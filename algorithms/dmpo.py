@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from algorithms.recipes import SD15, SDXL, TINY
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -45,20 +46,17 @@ class DMPO(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: the recipe of dpo with the released alpha, not tuned",
             algorithm={"beta": 2000.0, "alpha": 0.01},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         "sd15": Recipe(
             source="Diffusion-SDPO's launcher at 1c83c65, 8 GPUs: 1e-8 x 2048 (scale_lr); it adds its safeguard, see sdpo",
             algorithm={"beta": 2000.0, "alpha": 0.01},
-            training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 8, "learning_rate": 2.048e-5, "warmup_steps": 500,
-                      "caption_dropout": 0.2, "precision": "bf16"},
+            training={**SD15, "micro_batch_size": 8, "precision": "bf16"},
         ),
         "sdxl": Recipe(
             source="Diffusion-SDPO's launcher at 1c83c65, 8 GPUs x 8: 1e-9 x 2048 (scale_lr); it adds its safeguard, see sdpo",
             algorithm={"beta": 6000.0, "alpha": 0.01},
-            training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 1, "learning_rate": 2.048e-6, "warmup_steps": 500,
-                      "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "size_conditioning": "nominal", "optimizer": "adafactor"},
+            training={**SDXL, "learning_rate": 2.048e-6, "warmup_steps": 500},
         ),
     }  # fmt: skip
 

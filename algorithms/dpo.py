@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -66,17 +66,3 @@ class DPO(PairwiseAlgorithm):
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
         return dpo_loss(errors, beta=self.beta)
-
-
-def like_dpo(**fields: Any) -> dict[str, Recipe]:
-    """Recipes for SD1.5 and SDXL of an objective that nobody published one for: the training of DPO's, with these fields."""
-    return {
-        model: Recipe(
-            name="untried",
-            source="ours: no setting for this model is published; the training is dpo's, the fields follow our tiny recipe, "
-            "with dpo's beta where it is on its scale; not tried",
-            algorithm=fields,
-            training=DPO.recipes[model].training,
-        )
-        for model in ("sd15", "sdxl")
-    }

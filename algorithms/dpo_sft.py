@@ -12,7 +12,8 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.dpo import dpo_loss, like_dpo
+from algorithms.dpo import dpo_loss
+from algorithms.recipes import TINY, like_dpo
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -40,7 +41,7 @@ class DPOWithSFT(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: the recipe of dpo; both terms pull equally hard at the start; not tuned",
             algorithm={"beta": 2000.0, "sft_weight": 500.0},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         **like_dpo(beta=5000.0, sft_weight=1250.0),
     }

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from algorithms.density import density_ratios
-from algorithms.dpo import like_dpo
+from algorithms.recipes import TINY, like_dpo
 from algorithms.wrapping import PairwiseWrapper
 from bench import (
     AlgorithmInfo,
@@ -67,7 +67,7 @@ class DRO(PairwiseWrapper, PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe; lambda as published; the data has one source, so h is 1",
             algorithm={"objective": "dpo", "temperature": 1.0},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         **like_dpo(objective="dpo", objective_fields={"beta": 5000.0}, temperature=1.0),
     }
@@ -97,6 +97,10 @@ class DRO(PairwiseWrapper, PairwiseAlgorithm):
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
         return self.pairwise.loss(errors, preference)
+
+    @property
+    def needs_batch_stats(self) -> bool:
+        return True
 
     def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor:
         """Loss and ratio of every pair, (B, 2)."""

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from algorithms.recipes import SD15, SDXL, TINY
 from bench import AlgorithmInfo, PairPredictions, PairwiseAlgorithm, Recipe
 
 Variant = Literal["sd15", "sdxl"]
@@ -82,20 +83,17 @@ class DSPO(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: the form and beta released for SD1.5, the training of dpo's recipe; not tuned",
             algorithm={"variant": "sd15", "beta": 0.001},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         "sd15": Recipe(
             source="released launcher at 20867cf: 1e-8 x 2048 (scale_lr), one GPU; best at 500 to 1500 steps, says its README",
             algorithm={"variant": "sd15", "beta": 0.001},
-            training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 16, "learning_rate": 2.048e-5, "warmup_steps": 500,
-                      "caption_dropout": 0.2},
+            training={**SD15, "micro_batch_size": 16},
         ),
         "sdxl": Recipe(
             source="released launcher at 20867cf: 1e-8 x 2048 (scale_lr), one GPU; best at 600 to 700 steps, says its README; with bf16 here, fp16 there",
             algorithm={"variant": "sdxl", "beta": 5000.0},
-            training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 1, "learning_rate": 2.048e-5, "warmup_steps": 200,
-                      "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "size_conditioning": "nominal", "optimizer": "adafactor"},
+            training=SDXL,
         ),
     }  # fmt: skip
 

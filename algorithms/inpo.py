@@ -15,6 +15,7 @@ from torch import Tensor
 
 from algorithms.dpo import dpo_loss
 from algorithms.inverted import invert_pair
+from algorithms.recipes import SD15, SDXL, TINY
 from bench import AlgorithmInfo, Endpoint, Noised, PairBatch, PairErrors, PairwiseAlgorithm, Policy, Recipe
 
 
@@ -31,20 +32,17 @@ class InPO(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: beta as published, learning rate lowered until the margin grew on training prompts of the tiny world",
             algorithm={"beta": 2000.0, "inversion_steps": 5},
-            training={"steps": 60, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training={**TINY, "steps": 60},
         ),
         "sd15": Recipe(
             source="released launcher at a9cfc4de: 1e-8 x 1024 (scale_lr); it starts from an SFT checkpoint",
             algorithm={"beta": 2000.0},
-            training={"steps": 400, "global_batch_size": 1024, "micro_batch_size": 4, "learning_rate": 1.024e-5, "warmup_steps": 200,
-                      "caption_dropout": 0.2},
+            training={**SD15, "steps": 400, "global_batch_size": 1024, "learning_rate": 1.024e-5, "warmup_steps": 200},
         ),
         "sdxl": Recipe(
             source="released SDXL launcher at a9cfc4de: 1e-8 x 1024 (scale_lr); with bf16 here, fp16 there",
             algorithm={"beta": 5000.0, "inversion_steps": 10},
-            training={"steps": 400, "global_batch_size": 1024, "micro_batch_size": 1, "learning_rate": 1.024e-5, "warmup_steps": 200,
-                      "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "size_conditioning": "nominal", "optimizer": "adafactor"},
+            training={**SDXL, "steps": 400, "global_batch_size": 1024, "learning_rate": 1.024e-5},
         ),
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench import Endpoint, Noised, PairBatch, Policy, Renoise, invert
+from bench import Endpoint, Noised, PairBatch, Policy, Renoise, invert, random_timesteps
 
 
 def invert_pair(
@@ -17,7 +17,7 @@ def invert_pair(
     independently for the two images.
     """
     process = policy.process
-    t = process.timesteps(batch.draws.uniform("timestep")).to(batch.winner.device)
+    t = random_timesteps(process, batch.draws, batch.winner)
     clean = torch.cat([batch.winner, batch.loser])
     condition = batch.both_conditions
 
@@ -28,8 +28,9 @@ def invert_pair(
         policy.dummy_forward(clean[:1], t[:1], {name: value[:1] for name, value in condition.items()})
 
     def noise(step: int) -> Tensor:
-        sides = [batch.draws.normal(f"inversion {side} {step}", batch.winner.shape[1:]) for side in ("winner", "loser")]
-        return torch.cat(sides)
+        winner = batch.draws.normal_like(f"inversion winner {step}", batch.winner)
+        loser = batch.draws.normal_like(f"inversion loser {step}", batch.loser)
+        return torch.cat([winner, loser])
 
     inverted = invert(
         predict, process, clean, torch.cat([t, t]), steps=steps, endpoint=endpoint, renoise=renoise, eta=eta, noise=noise,

@@ -12,7 +12,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.dpo import like_dpo
+from algorithms.recipes import TINY, like_dpo
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -40,7 +40,7 @@ class IPO(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: the recipe of dpo, aiming at the margin 0.001 where its sigmoid has the argument 1; not tuned",
             algorithm={"tau": 500.0},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         **like_dpo(tau=1250.0),
     }

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from algorithms.recipes import TINY
 from bench import (
     Algorithm,
     AlgorithmInfo,
@@ -23,6 +24,7 @@ from bench import (
     Policy,
     Recipe,
     StepOutput,
+    noised_images,
     pair_logs,
     sample_errors,
 )
@@ -61,7 +63,7 @@ class KTO(Algorithm):
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe",
             algorithm={"beta": 2000.0},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         "sd15": Recipe(
             source="paper: beta 5000 without factor 1/2 is 10000 here, 4 GPUs x 2 images are 4 pairs here, 10,000 iterations (the script says 20,000)",
@@ -95,16 +97,13 @@ class KTO(Algorithm):
 
     def _errors(self, batch: PairBatch, policy: Policy) -> tuple[Tensor, PairErrors]:
         """Times of the desirable images, and the four errors; each image has its own time and noise."""
-        process, parts = policy.process, []
-        for side, clean in (("winner", batch.winner), ("loser", batch.loser)):
-            t = process.timesteps(batch.draws.uniform(f"timestep {side}")).to(clean.device)
-            noise = batch.draws.normal(f"noise {side}", clean.shape[1:]).to(clean)
-            parts.append((process.add_noise(clean, noise, t), process.target(clean, noise, t), t))
-        latents, target, t = (torch.cat(part) for part in zip(*parts, strict=True))
+        winners = noised_images(policy.process, batch.draws, batch.winner, "winner")
+        losers = noised_images(policy.process, batch.draws, batch.loser, "loser")
+        latents, targets, t = map(torch.cat, zip(winners, losers, strict=True))
         condition = batch.both_conditions
-        policy_errors = sample_errors(policy.predict(latents, t, condition), target).chunk(2)
-        reference_errors = sample_errors(policy.reference(latents, t, condition), target).chunk(2)
-        return t.chunk(2)[0], PairErrors(*policy_errors, *reference_errors)
+        policy_errors = sample_errors(policy.predict(latents, t, condition), targets).chunk(2)
+        reference_errors = sample_errors(policy.reference(latents, t, condition), targets).chunk(2)
+        return winners.timesteps, PairErrors(*policy_errors, *reference_errors)
 
 
 def _gains(errors: PairErrors) -> Tensor:

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from algorithms.recipes import TINY
 from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 SMALL = 0.05
@@ -56,7 +57,7 @@ class MaPO(ReferenceFreeAlgorithm):
         "tiny": Recipe(
             source="ours: beta as published, the training of dpo's recipe; not tuned",
             algorithm={"beta": 8.0},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         "sdxl": Recipe(
             source="paper v2: 8 H100, 2048 = 32 x 8 x 8, 8-bit AdamW; here AdamW (see optimizer=adamw-8bit) and bf16",

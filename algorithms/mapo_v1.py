@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from algorithms.mapo import likelihood
+from algorithms.recipes import TINY
 from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 
@@ -42,7 +43,7 @@ class MaPOv1(ReferenceFreeAlgorithm):
         "tiny": Recipe(
             source="ours: fields as released, the training of dpo's recipe; not tuned",
             algorithm={"beta": 0.1, "snr": 0.5, "margin_scale": 1000.0},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         "sdxl": Recipe(
             source="released README: batch 8 x 2, true sizes; with AdamW (see optimizer=adamw-8bit) and bf16 here, 8-bit AdamW and fp16 there",

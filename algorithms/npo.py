@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 from pydantic import model_validator
 from torch import Tensor
 
+from algorithms.recipes import TINY
 from algorithms.wrapping import Wrapper
 from bench import AlgorithmInfo, Need, PairBatch, Policy, Recipe, StepOutput
 
@@ -31,7 +32,7 @@ class NPO(Wrapper):
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe",
             algorithm={"objective": "dpo"},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         "sd15": Recipe(
             source="released script at a14f1db: beta 500 with factor 1 is 1000 here, no caption dropout; the released weights are those of step 2000",

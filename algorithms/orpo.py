@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from algorithms.recipes import TINY
 from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 Compared = Literal["odds", "likelihoods"]
@@ -60,7 +61,7 @@ class ORPO(ReferenceFreeAlgorithm):
         "tiny": Recipe(
             source="ours: at errors of 0.05 both terms pull equally hard on an even pair; training as dpo's; not tuned",
             algorithm={"beta": 0.1, "compare": "odds"},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         "sdxl": Recipe(
             source="diffusers' README of its ORPO script: LoRA, batch 8 x 2, true sizes, 8-bit AdamW and fp16; here AdamW (see optimizer=adamw-8bit), bf16 and the right sign",

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from algorithms.candidates import CandidateAlgorithm
+from algorithms.recipes import TINY
 from bench import (
     AlgorithmInfo,
     Need,
@@ -24,6 +25,7 @@ from bench import (
     PrepareContext,
     Recipe,
     StepOutput,
+    random_timesteps,
     sample_errors,
     win_shares,
 )
@@ -63,7 +65,7 @@ class RankDPO(CandidateAlgorithm):
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe with the paper's factor; four candidates for each of 400 captions",
             algorithm={"beta": 4000.0, "rewards": ("pickscore", "imagereward"), "candidates": 4, "captions": 400},
-            training={"steps": 50, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training={**TINY, "steps": 50},
         )
     }
 
@@ -79,8 +81,8 @@ class RankDPO(CandidateAlgorithm):
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         count = batch.candidates.shape[1]
         process, clean = policy.process, batch.candidates.flatten(0, 1)
-        times = process.timesteps(batch.draws.uniform("timestep")).to(clean.device)
-        noise = batch.draws.normal("noise", clean.shape[1:]).to(clean).repeat_interleave(count, 0)
+        times = random_timesteps(process, batch.draws, batch.winner)
+        noise = batch.draws.normal_like("noise", batch.winner).repeat_interleave(count, 0)
         t = times.repeat_interleave(count)
         condition = {name: value.flatten(0, 1) for name, value in batch.candidate_condition.items()}
         latents, target = process.add_noise(clean, noise, t), process.target(clean, noise, t)

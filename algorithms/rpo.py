@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from algorithms.dpo import like_dpo
+from algorithms.recipes import TINY, like_dpo
 from bench import (
     AlgorithmInfo,
     Need,
@@ -72,7 +72,7 @@ class RPO(NoisedPairAlgorithm):
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe; tau is a guess",
             algorithm={"beta": 2000.0, "temperature": 0.05},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         **like_dpo(beta=5000.0, temperature=0.05),
     }

@@ -13,9 +13,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.dpo import DPO
+from algorithms.recipes import SD15, SDXL, TINY
 from algorithms.wrapping import PairwiseWrapper
-from bench import AlgorithmInfo, Need, Noised, PairBatch, PairErrors, PairPredictions, PairwiseAlgorithm, Policy, Recipe
+from bench import (
+    AlgorithmInfo,
+    Need,
+    Noised,
+    PairBatch,
+    PairErrors,
+    PairPredictions,
+    PairwiseAlgorithm,
+    Policy,
+    Recipe,
+    expand,
+)
 
 
 def safe_scale(predictions: PairPredictions, *, mu: float) -> Tensor:
@@ -49,18 +60,17 @@ class SDPO(PairwiseWrapper, PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe; mu as published for SD1.5",
             algorithm={"objective": "dpo", "mu": 0.9},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         "sd15": Recipe(
             source="mu from released code at 84fb241 for DPO; the rest as Diffusion-DPO's launcher at 5233e759",
             algorithm={"objective": "dpo", "objective_fields": {"beta": 5000.0}, "mu": 0.9},
-            training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 4, "learning_rate": 2.048e-5, "warmup_steps": 500,
-                      "caption_dropout": 0.2},
+            training=SD15,
         ),
         "sdxl": Recipe(
             source="mu from released code at 84fb241 for SDXL; the rest as Diffusion-DPO's SDXL launcher at 5233e759",
             algorithm={"objective": "dpo", "objective_fields": {"beta": 5000.0}, "mu": 0.6},
-            training=DPO.recipes["sdxl"].training,
+            training=SDXL,
         ),
     }  # fmt: skip
 
@@ -75,6 +85,5 @@ class SDPO(PairwiseWrapper, PairwiseAlgorithm):
     def prediction_loss(self, predictions: PairPredictions, preference: Tensor) -> Tensor:
         scale = safe_scale(predictions, mu=self.mu)
         loser = predictions.policy_loser
-        scale = scale.reshape(-1, *(1,) * (loser.ndim - 1))
-        guarded = predictions._replace(policy_loser=loser.detach() + scale * (loser - loser.detach()))
+        guarded = predictions._replace(policy_loser=loser.detach() + expand(scale, loser) * (loser - loser.detach()))
         return self.pairwise.prediction_loss(guarded, preference)

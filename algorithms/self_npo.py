@@ -13,7 +13,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench import Algorithm, AlgorithmInfo, Condition, ForwardProcess, Need, PairBatch, Policy, Recipe, StepOutput
+from algorithms.recipes import TINY
+from bench import (
+    Algorithm,
+    AlgorithmInfo,
+    Condition,
+    ForwardProcess,
+    Need,
+    PairBatch,
+    Policy,
+    Recipe,
+    StepOutput,
+    expand,
+    guide,
+    guided_ddim_step,
+)
 
 AVERAGE = "average"
 
@@ -45,7 +59,7 @@ class SelfNPO(Algorithm):
         "tiny": Recipe(
             source="ours: the released steps of SD1.5, a faster average for a shorter training",
             algorithm={"decay": 0.99},
-            training={"steps": 100, "global_batch_size": 16, "learning_rate": 1e-5, "warmup_steps": 10},
+            training={**TINY, "global_batch_size": 16},
         ),
         "sd15": Recipe(
             source="released code at a14f1db, no caption dropout",
@@ -84,28 +98,29 @@ class SelfNPO(Algorithm):
         condition = {name: value[:, 0] for name, value in batch.candidate_condition.items()}
         unconditional = {name: value[:, 0] for name, value in batch.candidate_unconditional.items()}
         t = ((draws.uniform("start") * self.grid).long().to(device) + 1) * stride - 1
-        latents = process.add_noise(clean, draws.normal("noise", clean.shape[1:]).to(clean), t)
+        latents = process.add_noise(clean, draws.normal_like("noise", clean), t)
         with torch.no_grad():
             for _ in range(self.truncation):
                 moving, previous = t > 0, (t - stride).clamp(min=0)
-                prediction = self._guided(policy, latents, t, condition, unconditional)
-                moved = process.transition(latents, prediction, t, previous, eta=0).mean
-                latents = torch.where(_shaped(moving, latents), moved, latents)
+                both = self._predictions(policy, latents, t, condition, unconditional)
+                moved = guided_ddim_step(process, latents, both, -self.guidance_scale, t, previous)
+                latents = torch.where(expand(moving, latents), moved, latents)
                 t = previous
-            prediction = self._guided(policy, latents, t, condition, unconditional)
-            target = process.to_x0(latents, prediction, t)
+            both = self._predictions(policy, latents, t, condition, unconditional)
+            target = process.to_x0(latents, guide(*both, -self.guidance_scale), t)
         s = t + 1 + (draws.uniform("further").to(device) * (process.train_timesteps - 1 - t)).long()
-        noised = noise_further(process, latents, draws.normal("renoise", clean.shape[1:]).to(clean), t, s)
+        noised = noise_further(process, latents, draws.normal_like("renoise", clean), t, s)
         student = process.to_x0(noised, policy.predict(noised, s, condition), s)
         return StepOutput(pseudo_huber(student - target, width=self.width), s)
 
-    def _guided(
+    def _predictions(
         self, policy: Policy, latents: Tensor, t: Tensor, condition: Condition, unconditional: Condition
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
+        """With and without the caption.
+
+        The released scale w starts at the captioned prediction, ``cond + w (cond - uncond)``, where `bench.guide` starts at
+        its first argument: the captioned prediction comes first, and ``-w`` is the scale.
+        """
         with_caption = policy.predict_with_snapshot(AVERAGE, latents, t, condition)
         without = policy.predict_with_snapshot(AVERAGE, latents, t, unconditional)
-        return with_caption + self.guidance_scale * (with_caption - without)
-
-
-def _shaped(mask: Tensor, like: Tensor) -> Tensor:
-    return mask.reshape(-1, *(1,) * (like.ndim - 1))
+        return with_caption, without

@@ -5,6 +5,7 @@ Zhang et al. 2024, arXiv 2410.05255; training code was not released, the formula
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import ClassVar
@@ -14,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from algorithms.recipes import TINY
 from bench import (
     Algorithm,
     AlgorithmInfo,
@@ -23,6 +25,8 @@ from bench import (
     Policy,
     Recipe,
     StepOutput,
+    guided_ddim_step,
+    noised_alike,
     pair_logs,
     sample_errors,
     uniform,
@@ -58,7 +62,7 @@ class SePPO(Algorithm):
         "tiny": Recipe(
             source="ours: dpo's beta and learning rate; a younger pool for a shorter training",
             algorithm={"beta": 2000.0, "sampling_steps": 10, "guidance_scale": 3.0, "interval": 10, "pool": 4},
-            training={"steps": 50, "global_batch_size": 16, "learning_rate": 1e-5, "warmup_steps": 10},
+            training={**TINY, "steps": 50, "global_batch_size": 16},
         )
     }
     initial_loss: ClassVar[float | None] = math.log(2)
@@ -78,34 +82,30 @@ class SePPO(Algorithm):
             policy.snapshot(f"{SNAPSHOT}-{version % self.pool}")
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
-        process, draws = policy.process, batch.draws
+        draws = batch.draws
         versions = sorted(policy.snapshots)
         version = versions[int(uniform(draws.seed, "version", draws.step) * len(versions))]
-        loser = self._sample(version, batch, policy)
-        t = process.timesteps(draws.uniform("timestep")).to(loser.device)
-        noise = draws.normal("noise", loser.shape[1:]).to(loser)
-        clean, noise, times = torch.cat([batch.winner, loser]), torch.cat([noise, noise]), torch.cat([t, t])
-        condition = {name: torch.cat([value, value]) for name, value in batch.condition.items()}
-        latents, target = process.add_noise(clean, noise, times), process.target(clean, noise, times)
-        policy_errors = sample_errors(policy.predict(latents, times, condition), target).chunk(2)
-        reference_errors = sample_errors(
-            policy.predict_with_snapshot(version, latents, times, condition), target
-        ).chunk(2)
-        errors = PairErrors(*policy_errors, *reference_errors)
-        return StepOutput(seppo_loss(errors, beta=self.beta), t, pair_logs(errors))
+        sampled = self._sample(version, batch, policy)
+        pairs = dataclasses.replace(batch, loser=sampled, loser_condition=batch.condition)
+        noised = noised_alike(policy.process, pairs)
+        latents, targets, t = noised.both()
+        condition = pairs.both_conditions
+        policy_errors = sample_errors(policy.predict(latents, t, condition), targets).chunk(2)
+        earlier = policy.predict_with_snapshot(version, latents, t, condition)
+        errors = PairErrors(*policy_errors, *sample_errors(earlier, targets).chunk(2))
+        return StepOutput(seppo_loss(errors, beta=self.beta), noised.timesteps, pair_logs(errors))
 
     @torch.no_grad()
     def _sample(self, version: str, batch: PairBatch, policy: Policy) -> Tensor:
         """Samples for the batch's captions by an earlier version, with guidance; of the winners' shape."""
         process, count = policy.process, len(batch.winner)
         stride = process.train_timesteps // self.sampling_steps
-        latents = batch.draws.normal("sample", batch.winner.shape[1:]).to(batch.winner)
+        latents = batch.draws.normal_like("sample", batch.winner)
         unconditional = batch.unconditional
         both = {name: torch.cat([unconditional[name], value]) for name, value in batch.condition.items()}
         for step in reversed(range(self.sampling_steps)):
             t = torch.full((count,), (step + 1) * stride - 1, device=latents.device)
             predicted = policy.predict_with_snapshot(version, torch.cat([latents, latents]), torch.cat([t, t]), both)
             without, with_caption = predicted.chunk(2)
-            prediction = without + self.guidance_scale * (with_caption - without)
-            latents = process.transition(latents, prediction, t, t - stride, eta=0).mean
+            latents = guided_ddim_step(process, latents, (without, with_caption), self.guidance_scale, t, t - stride)
         return latents

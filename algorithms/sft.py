@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from bench import Algorithm, AlgorithmInfo, PairBatch, Policy, Recipe, StepOutput, sample_errors
+from algorithms.recipes import SD15, SDXL, TINY
+from bench import Algorithm, AlgorithmInfo, PairBatch, Policy, Recipe, StepOutput, noised_images, sample_errors
 
 
 class SFT(Algorithm):
@@ -20,23 +21,18 @@ class SFT(Algorithm):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
             source="ours: one learning rate tried on training prompts of the tiny world",
-            training={"steps": 80, "global_batch_size": 32, "learning_rate": 2e-5, "warmup_steps": 10},
+            training={**TINY, "steps": 80, "learning_rate": 2e-5},
         ),
         "sd15": Recipe(
             source="DiffusionDPO at 5233e759, --train_method sft, with the settings of its DPO launcher",
-            training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 4, "learning_rate": 2.048e-5, "warmup_steps": 500,
-                      "caption_dropout": 0.2},
+            training=SD15,
         ),
         "sdxl": Recipe(
             source="DiffusionDPO at 5233e759, --train_method sft, with the settings of its SDXL launcher; with bf16 here, fp16 there",
-            training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 1, "learning_rate": 2.048e-5, "warmup_steps": 200,
-                      "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "size_conditioning": "nominal", "optimizer": "adafactor"},
+            training=SDXL,
         ),
     }  # fmt: skip
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
-        t = policy.process.timesteps(batch.draws.uniform("timestep")).to(batch.winner.device)
-        noise = batch.draws.normal("noise", batch.winner.shape[1:]).to(batch.winner)
-        prediction = policy.predict(policy.process.add_noise(batch.winner, noise, t), t, batch.condition)
-        return StepOutput(sample_errors(prediction, policy.process.target(batch.winner, noise, t)), t)
+        latents, targets, t = noised_images(policy.process, batch.draws, batch.winner)
+        return StepOutput(sample_errors(policy.predict(latents, t, batch.condition), targets), t)

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from algorithms.dpo import like_dpo
+from algorithms.recipes import TINY, like_dpo
 from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 
@@ -41,7 +41,7 @@ class SimPO(ReferenceFreeAlgorithm):
         "tiny": Recipe(
             source="ours: half of the base's differences |Ml - Mw| exceed 0.005 = gamma/beta; training as dpo's; not tuned",
             algorithm={"beta": 100.0, "gamma": 0.5},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
+            training=TINY,
         ),
         **like_dpo(beta=100.0, gamma=0.5),
     }

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from algorithms.inverted import invert_pair
+from algorithms.recipes import SD15, SDXL, TINY
 from bench import (
     AlgorithmInfo,
     Endpoint,
@@ -60,20 +61,17 @@ class SmPO(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: of two settings tried on training prompts of the tiny world; a coarser inversion drifts in colour",
             algorithm={"beta": 2000.0, "inversion_steps": 10},
-            training={"steps": 30, "global_batch_size": 32, "learning_rate": 5e-6, "warmup_steps": 10},
+            training={**TINY, "steps": 30, "learning_rate": 5e-6},
         ),
         "sd15": Recipe(
             source="released launcher at 8922d54f: 1e-8 x 1024 (scale_lr); it starts from an SFT checkpoint",
             algorithm={"beta": 2000.0, "inversion_steps": 5},
-            training={"steps": 200, "global_batch_size": 1024, "micro_batch_size": 4, "learning_rate": 1.024e-5, "warmup_steps": 100,
-                      "caption_dropout": 0.2},
+            training={**SD15, "steps": 200, "global_batch_size": 1024, "learning_rate": 1.024e-5, "warmup_steps": 100},
         ),
         "sdxl": Recipe(
             source="released SDXL launcher at 8922d54f: 1e-8 x 1024 (scale_lr), from the base; with bf16 here, fp16 there",
             algorithm={"beta": 5000.0, "inversion_steps": 10},
-            training={"steps": 200, "global_batch_size": 1024, "micro_batch_size": 1, "learning_rate": 1.024e-5, "warmup_steps": 100,
-                      "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "size_conditioning": "nominal", "optimizer": "adafactor"},
+            training={**SDXL, "steps": 200, "global_batch_size": 1024, "learning_rate": 1.024e-5, "warmup_steps": 100},
         ),
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)

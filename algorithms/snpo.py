@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from algorithms.dpo import DPO
-from bench import AlgorithmInfo, Need, PairBatch, PairErrors, PairwiseAlgorithm, Policy, Recipe, StepOutput
+from algorithms.recipes import SDXL, TINY
+from bench import AlgorithmInfo, Need, PairBatch, PairErrors, PairwiseAlgorithm, Policy, Recipe, StepOutput, expand
 
 
 def snpo_loss(errors: PairErrors, *, beta: float, mixture: float, scale: float) -> Tensor:
@@ -53,7 +53,7 @@ class SNPO(PairwiseAlgorithm):
         "tiny": Recipe(
             source="ours: beta and rate of dpo's tiny recipe, lambda as published; not tuned",
             algorithm={"beta": 2000.0, "mixture": 0.9},
-            training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10, "caption_dropout": 0.0},
+            training={**TINY, "caption_dropout": 0.0},
         ),
         "sd15": Recipe(
             source="as summarised: beta 2000, 2.048e-8, 3000 steps of 512; warm-up is not known. A rate of 2.048e-5 would be that of dpo: check it",
@@ -64,7 +64,7 @@ class SNPO(PairwiseAlgorithm):
         "sdxl": Recipe(
             source="as summarised: beta 5000, 2.048e-8, 625 steps of 2048; the rest as dpo's, but for captions. As for sd15, check the rate",
             algorithm={"beta": 5000.0, "mixture": 0.9},
-            training={**DPO.recipes["sdxl"].training, "steps": 625, "learning_rate": 2.048e-8, "caption_dropout": 0.0},
+            training={**SDXL, "steps": 625, "learning_rate": 2.048e-8, "caption_dropout": 0.0},
         ),
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)
@@ -84,13 +84,13 @@ class SNPO(PairwiseAlgorithm):
         return super().step(self.routed(batch), policy)
 
     def routed(self, batch: PairBatch) -> PairBatch:
-        """The batch, in which a share of the pairs is exchanged and told an empty prompt."""
+        """The batch, in which a share of the pairs is exchanged and conditioned on an empty prompt."""
         empty = (batch.draws.uniform("empty prompt") < self.empty_share).to(batch.winner.device)
         exchanged = batch.flipped()
-        told_loser, told_winner = exchanged.unconditional, batch.unconditional
+        empty_loser, empty_winner = exchanged.unconditional, batch.unconditional
 
         def route(usual: Tensor, other: Tensor) -> Tensor:
-            return torch.where(empty.view(-1, *[1] * (usual.dim() - 1)), other, usual)
+            return torch.where(expand(empty, usual), other, usual)
 
         return dataclasses.replace(
             batch,
@@ -98,6 +98,6 @@ class SNPO(PairwiseAlgorithm):
             loser=route(batch.loser, exchanged.loser),
             winner_index=route(batch.winner_index, exchanged.winner_index),
             loser_index=route(batch.loser_index, exchanged.loser_index),
-            condition={name: route(value, told_loser[name]) for name, value in batch.condition.items()},
-            loser_condition={name: route(value, told_winner[name]) for name, value in batch.loser_condition.items()},
+            condition={name: route(value, empty_loser[name]) for name, value in batch.condition.items()},
+            loser_condition={name: route(value, empty_winner[name]) for name, value in batch.loser_condition.items()},
         )

@@ -45,6 +45,10 @@ class Wrapper(Algorithm):
     def begin(self, policy: Policy) -> None:
         self.inner.begin(policy)
 
+    @property
+    def needs_batch_stats(self) -> bool:
+        return self.inner.needs_batch_stats
+
     def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor | None:
         return self.inner.global_batch_stats(batch, policy)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.core.chunks import batch_slices as batch_slices
     from bench.core.errors import UserError as UserError
     from bench.core.errors import require as require
+    from bench.core.hub import hub_folder as hub_folder
     from bench.core.prefetch import prefetched as prefetched
     from bench.core.randomness import uniform as uniform
     from bench.core.validation import build as build
@@ -25,6 +26,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.models.family import Condition as Condition
     from bench.models.family import ModelFamily as ModelFamily
     from bench.models.forward_process import ForwardProcess as ForwardProcess
+    from bench.models.forward_process import expand as expand
+    from bench.models.guidance import guide as guide
+    from bench.models.guidance import guided_ddim_step as guided_ddim_step
     from bench.models.inversion import Endpoint as Endpoint
     from bench.models.inversion import Inversion as Inversion
     from bench.models.inversion import Renoise as Renoise
@@ -33,11 +37,14 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.prompts.sets import PromptSet as PromptSet
     from bench.records.protocol import GenerationSettings as GenerationSettings
     from bench.records.scores import MetricInfo as MetricInfo
+    from bench.scoring.images import CLIP_MEAN as CLIP_MEAN
+    from bench.scoring.images import CLIP_STD as CLIP_STD
     from bench.scoring.isolated.environment import Environment as Environment
     from bench.scoring.isolated.metric import IsolatedMetric as IsolatedMetric
     from bench.scoring.metric import METRICS as METRICS
     from bench.scoring.metric import EmbeddingMetric as EmbeddingMetric
     from bench.scoring.metric import Metric as Metric
+    from bench.scoring.metric import weights_digest as weights_digest
     from bench.training.algorithm import ALGORITHMS as ALGORITHMS
     from bench.training.algorithm import Algorithm as Algorithm
     from bench.training.algorithm import AlgorithmInfo as AlgorithmInfo
@@ -46,14 +53,18 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.algorithm import Recipe as Recipe
     from bench.training.algorithm import StepOutput as StepOutput
     from bench.training.batch import PairBatch as PairBatch
-    from bench.training.pairwise import Noised as Noised
+    from bench.training.noising import Noised as Noised
+    from bench.training.noising import NoisedImages as NoisedImages
+    from bench.training.noising import noised_alike as noised_alike
+    from bench.training.noising import noised_forward as noised_forward
+    from bench.training.noising import noised_images as noised_images
+    from bench.training.noising import random_timesteps as random_timesteps
     from bench.training.pairwise import NoisedPairAlgorithm as NoisedPairAlgorithm
     from bench.training.pairwise import PairErrors as PairErrors
     from bench.training.pairwise import PairPredictions as PairPredictions
     from bench.training.pairwise import PairwiseAlgorithm as PairwiseAlgorithm
     from bench.training.pairwise import PolicyErrors as PolicyErrors
     from bench.training.pairwise import ReferenceFreeAlgorithm as ReferenceFreeAlgorithm
-    from bench.training.pairwise import noised_forward as noised_forward
     from bench.training.pairwise import pair_logs as pair_logs
     from bench.training.pairwise import sample_errors as sample_errors
     from bench.training.policy import Policy as Policy
@@ -62,6 +73,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
 _WHERE = {
     "bench.core.chunks": ("batch_slices",),
     "bench.core.errors": ("UserError", "require"),
+    "bench.core.hub": ("hub_folder",),
     "bench.core.prefetch": ("prefetched",),
     "bench.core.randomness": ("uniform",),
     "bench.core.validation": ("build",),
@@ -71,15 +83,17 @@ _WHERE = {
     "bench.data.ranking": ("calibrated_rewards", "dominating_pairs", "win_shares"),
     "bench.models.card": ("ModelCard",),
     "bench.models.family": ("Condition", "ModelFamily"),
-    "bench.models.forward_process": ("ForwardProcess",),
-    "bench.models.inversion": ("Inversion", "Endpoint", "Renoise", "invert"),
+    "bench.models.forward_process": ("ForwardProcess", "expand"),
+    "bench.models.guidance": ("guide", "guided_ddim_step"),
+    "bench.models.inversion": ("Endpoint", "Inversion", "Renoise", "invert"),
     "bench.models.registry": ("MODELS",),
     "bench.prompts.sets": ("PromptSet",),
     "bench.records.protocol": ("GenerationSettings",),
     "bench.records.scores": ("MetricInfo",),
+    "bench.scoring.images": ("CLIP_MEAN", "CLIP_STD"),
     "bench.scoring.isolated.environment": ("Environment",),
     "bench.scoring.isolated.metric": ("IsolatedMetric",),
-    "bench.scoring.metric": ("METRICS", "EmbeddingMetric", "Metric"),
+    "bench.scoring.metric": ("METRICS", "EmbeddingMetric", "Metric", "weights_digest"),
     "bench.training.algorithm": (
         "ALGORITHMS",
         "Algorithm",
@@ -90,15 +104,21 @@ _WHERE = {
         "StepOutput",
     ),
     "bench.training.batch": ("PairBatch",),
-    "bench.training.pairwise": (
+    "bench.training.noising": (
         "Noised",
+        "NoisedImages",
+        "noised_images",
+        "noised_alike",
+        "noised_forward",
+        "random_timesteps",
+    ),
+    "bench.training.pairwise": (
         "NoisedPairAlgorithm",
         "PairErrors",
         "PairPredictions",
         "PairwiseAlgorithm",
         "PolicyErrors",
         "ReferenceFreeAlgorithm",
-        "noised_forward",
         "pair_logs",
         "sample_errors",
     ),

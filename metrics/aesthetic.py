@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from bench import Metric, MetricInfo
-from metrics.checkpoints import build, digest, fill, find_weights, read_json, read_tensors
+from bench import Metric, MetricInfo, weights_digest
+from metrics.checkpoints import build, fill, find_weights, read_json, read_tensors
 from metrics.cosine import CLIP_WEIGHTS
 from metrics.head import LinearHead
 from metrics.inference import exact_inference, preprocessed_batches
@@ -67,7 +67,7 @@ class Aesthetic(Metric):
         head = LinearHead(tower.config.projection_dim)
         fill(head, read_tensors(path), path)
         preprocessing = OpenAIPreprocessing(tower.config.image_size)
-        return cls(tower, head, preprocessing, device=device, weights=digest(path, tower_path))
+        return cls(tower, head, preprocessing, device=device, weights=weights_digest(path, tower_path))
 
     def identity(self) -> dict[str, Any]:
         """See `Metric`."""

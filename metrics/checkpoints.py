@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 from collections.abc import Callable, Iterable, Sequence
@@ -10,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bench import UserError
+from bench import UserError, hub_folder
 
 Source = tuple[str, Callable[[Tensor], Tensor]]
 """Where a parameter comes from: its name in the file, and what turns the tensor there into it."""
@@ -30,7 +27,7 @@ def find_weights(checkpoint: str, weights: Sequence[str], partial: Sequence[str]
     Args:
         checkpoint: a weights file, a folder, or a hub id, which is downloaded or taken from the cache.
         weights: file names or patterns, the preferred first.
-        beside: patterns of the other files to download.
+        partial: patterns of the other files to download.
 
     Raises:
         UserError: there is no such path and no such hub id, or no weights file in it.
@@ -50,16 +47,12 @@ def download(hub_id: str, patterns: Sequence[str]) -> Path:
     """The local folder with the files of a hub id that match ``patterns``.
 
     Raises:
-        UserError: the hub has no such id, or cannot be reached and the cache does not hold it.
+        UserError: see `bench.hub_folder`.
     """
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=list(patterns)))
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"checkpoint {hub_id!r} is not a path on this machine and could not be had from the Hugging Face hub "
-            f"({reason}); name a file or folder that exists, or a hub id that you can reach"
-        ) from error
+    complaint = (
+        f"checkpoint {hub_id!r} is not a path on this machine and cannot be downloaded from the Hugging Face hub"
+    )
+    return hub_folder(hub_id, patterns, kind="model", complaint=complaint)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -181,16 +174,6 @@ def _number_positions(module: nn.Module) -> None:
 def _listed(names: list[str]) -> str:
     shown = ", ".join(names[:SHOWN_KEYS])
     return shown if len(names) <= SHOWN_KEYS else f"{shown} and {len(names) - SHOWN_KEYS} more"
-
-
-def digest(*paths: Path) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of the files' bytes, one file after the other."""
-    total = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                total.update(block)
-    return f"sha256:{total.hexdigest()[:16]}"
 
 
 def load_tokenizer(kind: Any, folder: Path, hub_id: str, *, vocabulary: int) -> Any:

@@ -43,6 +43,7 @@ class Gold(Metric):
             raise UserError(
                 f"{file} does not exist; install the package again, or rebuild it: python -m bench.tiny.build"
             )
+        # Not weights_digest, as every other scorer: records that exist hold this form of it.
         return cls(Checker.load(checkpoint), digest(file.read_bytes().hex()))
 
     def identity(self) -> dict[str, Any]:

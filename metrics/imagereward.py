@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
-from bench import Metric, MetricInfo
-from metrics.checkpoints import Source, build, digest, fill, find_weights, load_tokenizer, read_json, read_tensors
+from bench import Metric, MetricInfo, weights_digest
+from metrics.checkpoints import Source, build, fill, find_weights, load_tokenizer, read_json, read_tensors
 from metrics.head import LinearHead
 from metrics.inference import exact_inference, preprocessed_batches
 from metrics.preprocessing import OpenAIPreprocessing, Preprocessing
@@ -152,7 +152,7 @@ class ImageReward(Metric):
             masked_ids(tokenizer),
             OpenAIPreprocessing(vision["image_size"]),
             device=device,
-            weights=digest(path),
+            weights=weights_digest(path),
         )
 
     def identity(self) -> dict[str, Any]:

@@ -24,8 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+from bench import CLIP_MEAN, CLIP_STD
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -153,5 +152,5 @@ def unit_tensor(image: Image.Image) -> Tensor:
 
 def normalised(pixels: Tensor) -> Tensor:
     """Subtract CLIP's mean and divide by its standard deviation, channel by channel; (3, height, width)."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return (pixels - mean) / std

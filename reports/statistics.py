@@ -165,28 +165,6 @@ def win_rate(candidate: Array, base: Array, *, higher_is_better: bool = True, le
     return Interval(rate.mean, max(0.0, rate.low), min(1.0, rate.high), level)
 
 
-def bootstrap_interval(differences: Array, *, seed: int, draws: int = 2000, level: float = LEVEL) -> Interval:
-    """Percentile interval of a paired bootstrap that draws prompts and seeds, crossed; an independent check on `mean_interval`.
-
-    Args:
-        differences: (seeds, prompts), or (seeds, prompts, images).
-        seed: of the resampling; equal seeds give equal intervals.
-        draws: how many resamples.
-        level: confidence level.
-
-    Raises:
-        ValueError: fewer than two prompts, or another shape.
-    """
-    table = _by_seed_and_prompt(differences)
-    seeds, prompts = table.shape
-    random = np.random.default_rng(seed)
-    seed_counts = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)
-    prompt_counts = random.multinomial(prompts, np.full(prompts, 1 / prompts), size=draws)
-    means = np.einsum("ds,sp,dp->d", seed_counts, table, prompt_counts, optimize=True) / table.size
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(table.mean()), float(low), float(high), level)
-
-
 def _by_seed_and_prompt(differences: Array) -> Array:
     if differences.ndim not in (2, 3) or differences.shape[0] < 1 or differences.shape[1] < 2:
         raise ValueError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
@@ -22,6 +22,8 @@ from bench.core.errors import UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
+BLOCK = 1 << 22
+"""Bytes that are read at a time, so that a checkpoint of many gigabytes is never in memory as a whole."""
 ELSEWHERE = "give another --output or --runs"
 
 
@@ -168,23 +170,24 @@ def exclusive(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
         UserError: another process has it, or it cannot be written.
     """
     make_folder(lock.parent)
-    with write_checked(lock.parent):
-        stream = lock.open("a+")
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            stream.seek(0)
-            owner = stream.read().strip() or "unknown"
-            raise UserError(f"process {owner} already {doing}") from None
-        stream.seek(0)
-        stream.truncate()
-        stream.write(str(os.getpid()))
-        stream.flush()
+    # A lock file whose mere existence is the lock, filelock's fallback, would outlive a process that is killed.
+    held = FileLock(lock, timeout=-1 if wait else 0, fallback_to_soft=False)
+    try:
+        with write_checked(lock.parent):
+            acquired = held.acquire()
+    except Timeout:
+        owner = lock.read_text(encoding="utf-8").strip() or "unknown"
+        raise UserError(f"process {owner} already {doing}") from None
+    with acquired:
+        lock.write_text(str(os.getpid()), encoding="utf-8")
         yield
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, shortened to 16 hex digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+def file_digest(*files: Path) -> str:
+    """SHA-256 over the bytes of files in their order, shortened to 16 hex digits."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(BLOCK):
+                digest.update(block)
+    return digest.hexdigest()[:16]

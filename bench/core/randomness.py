@@ -59,6 +59,10 @@ class Draws:
         """Noise of ``shape`` for every pair; float32 on the CPU, shape (B, *shape)."""
         return torch.stack([normal(shape, self.seed, purpose, self.step, *each) for each in self._addresses])
 
+    def normal_like(self, purpose: str, latents: Tensor) -> Tensor:
+        """Noise of the shape, dtype and device of ``latents`` (B, ...), one row for each pair."""
+        return self.normal(purpose, latents.shape[1:]).to(latents)
+
     def uniform(self, purpose: str) -> Tensor:
         """A number in [0, 1) for every pair; float64 on the CPU, shape (B,)."""
         values = [uniform(self.seed, purpose, self.step, *each) for each in self._addresses]

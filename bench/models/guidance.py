@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.models.family import Condition
+from bench.models.forward_process import ForwardProcess
 
 ALPHA = 1.0
 BETA = 1.0
@@ -49,6 +50,22 @@ class Networks:
 def guide(negative: Tensor, positive: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance: ``negative + scale * (positive - negative)``; 1 is the positive prediction alone."""
     return negative + scale * (positive - negative)
+
+
+def guided_ddim_step(
+    process: ForwardProcess,
+    latents: Tensor,
+    predictions: tuple[Tensor, Tensor],
+    scale: float,
+    t: Tensor,
+    previous: Tensor,
+) -> Tensor:
+    """One deterministic DDIM step from times ``t`` to ``previous``, int64 (B,) each; of the shape of ``latents`` (B, ...).
+
+    Args:
+        predictions: the raw negative and positive prediction, (B, ...) each; see `guide` for ``scale``.
+    """
+    return process.transition(latents, guide(*predictions, scale), t, previous, eta=0).mean
 
 
 def merge(

@@ -21,7 +21,7 @@ class PromptSet:
     Attributes:
         title: the name in listings.
         source: ``owner/name`` of the dataset.
-        files: patterns of the files, in the order of their prompts; see `bench.prompts.read_prompts` for their layouts.
+        files: patterns of the files, in the order of their prompts; see `bench.prompts.reading.read_prompts` for their layouts.
         count: how many prompts the files hold, repeats included.
         licence: of the prompts, as far as the dataset states one.
         note: what a reader must know.

@@ -111,4 +111,4 @@ READERS: Mapping[str, Callable[[Path], Rows | None]] = {
     ".jsonl": _read_json_lines,
     ".parquet": _read_parquet,
 }
-"""By suffix; None stands for a list, which `bench.prompts.read_prompts` reads."""
+"""By suffix; None stands for a list, which `bench.prompts.reading.read_prompts` reads."""

@@ -19,6 +19,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 MAX_PIXELS = 1 << 26
 """Pixels of the largest picture that is decoded, 8192 x 8192; a small file may unpack to far more."""
 
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+"""Mean of red, green and blue in [0, 1], which CLIP and every scorer built on it subtract (OpenAI's ``clip``)."""
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Standard deviation of the same, by which they divide."""
 
 DAMAGE = (
     OSError,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench.core.errors import UserError
+from bench.core.files import file_digest
 from bench.core.registry import ClassOf, Registry
 from bench.records.scores import MetricInfo
 
@@ -89,6 +91,14 @@ def checked_scores(name: str, scores: Tensor, count: int) -> list[float]:
         )
     values: list[float] = scores.double().tolist()
     return values
+
+
+def weights_digest(*files: Path) -> str:
+    """``sha256:`` and the first 16 hexadecimal digits of the SHA-256 of files' bytes, one file after the other.
+
+    This is how `Metric.identity` states files; changing it would change the signature of every metric.
+    """
+    return f"sha256:{file_digest(*files)}"
 
 
 METRICS: Registry[type[Metric]] = Registry("bench.metrics", "metric", ClassOf(Metric, info=MetricInfo))

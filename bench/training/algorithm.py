@@ -126,11 +126,21 @@ class Algorithm(BaseModel, abc.ABC):
     def begin(self, policy: Policy) -> None:
         """Called once before the first step of a run, and not again when it is resumed; the default does nothing."""
 
-    def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor | None:
-        """What `step` must know of the whole global batch: one row a pair, (B, ...), float32; None when it needs nothing.
+    @property
+    def needs_batch_stats(self) -> bool:
+        """Whether `step` reads ``batch.global_batch_stats``, which costs another pass over the global batch.
 
-        Called without gradient for every micro-batch before the first `step`; gathered over micro-batches and processes, it
-        comes back as ``batch.global_batch_stats``.  So an objective that couples the pairs of a batch does not depend on how it is cut.
+        By default, whether the class writes `global_batch_stats`.  An algorithm around another one passes on the other's.
+        """
+        return type(self).global_batch_stats is not Algorithm.global_batch_stats
+
+    def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor | None:
+        """What `step` must know of the whole global batch: one row per pair, (B, ...), float32.
+
+        Called without gradient for every micro-batch before the first `step`, where `needs_batch_stats`; gathered over
+        micro-batches and processes, it comes back as ``batch.global_batch_stats``, (N, ...) for N pairs of the global batch.
+        So an objective that couples the pairs of a batch does not depend on how the batch is cut.  None, the default, is for
+        an algorithm that finds out only here that it needs nothing.
         """
         return None
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bench.models.forward_process import ForwardProcess
 from bench.training.algorithm import Algorithm, Need, StepOutput
 from bench.training.batch import PairBatch
+from bench.training.noising import Noised, noised_alike
 from bench.training.policy import Policy
 
 
@@ -33,17 +32,6 @@ class PairErrors(NamedTuple):
         Positive is good; minus the Delta of the papers.  Exactly 0 for identical weights.
         """
         return (self.policy_loser - self.reference_loser) - (self.policy_winner - self.reference_winner)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Noised:
-    """A pair at a training time: latents and targets (B, ...), times (B,); nothing here carries a gradient."""
-
-    winner: Tensor
-    loser: Tensor
-    target_winner: Tensor
-    target_loser: Tensor
-    timesteps: Tensor
 
 
 class PairPredictions(NamedTuple):
@@ -77,8 +65,7 @@ class NoisedPairAlgorithm(Algorithm):
 
     def predict(self, noised: Noised, batch: PairBatch, policy: Policy) -> PairPredictions:
         """Predictions of policy and reference, winner and loser in one forward pass."""
-        latents = torch.cat([noised.winner, noised.loser])
-        t = torch.cat([noised.timesteps, noised.timesteps])
+        latents, _, t = noised.both()
         condition = batch.both_conditions
         policy_winner, policy_loser = policy.predict(latents, t, condition).chunk(2)
         reference_winner, reference_loser = policy.reference(latents, t, condition).chunk(2)
@@ -123,37 +110,15 @@ class ReferenceFreeAlgorithm(Algorithm):
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         noised = noised_alike(policy.process, batch)
-        t = noised.timesteps
-        latents, target = (
-            torch.cat([noised.winner, noised.loser]),
-            torch.cat([noised.target_winner, noised.target_loser]),
-        )
-        predicted = policy.predict(latents, torch.cat([t, t]), batch.both_conditions)
-        errors = PolicyErrors(*sample_errors(predicted, target).chunk(2))
+        latents, targets, t = noised.both()
+        predicted = policy.predict(latents, t, batch.both_conditions)
+        errors = PolicyErrors(*sample_errors(predicted, targets).chunk(2))
         logs = {
             "accuracy": (errors.winner < errors.loser).float(),
             "winner_error": errors.winner.detach(),
             "loser_error": errors.loser.detach(),
         }
-        return StepOutput(self.loss(errors, batch.preference), t, logs)
-
-
-def noised_alike(process: ForwardProcess, batch: PairBatch) -> Noised:
-    """Noise the two images of each pair with one noise at one time."""
-    t = process.timesteps(batch.draws.uniform("timestep")).to(batch.winner.device)
-    noise = batch.draws.normal("noise", batch.winner.shape[1:]).to(batch.winner)
-    return noised_forward(process, batch, noise, noise, t)
-
-
-def noised_forward(process: ForwardProcess, batch: PairBatch, winner: Tensor, loser: Tensor, t: Tensor) -> Noised:
-    """Noise the two images of each pair with the given noise at times ``t``."""
-    return Noised(
-        process.add_noise(batch.winner, winner, t),
-        process.add_noise(batch.loser, loser, t),
-        process.target(batch.winner, winner, t),
-        process.target(batch.loser, loser, t),
-        t,
-    )
+        return StepOutput(self.loss(errors, batch.preference), noised.timesteps, logs)
 
 
 def sample_errors(prediction: Tensor, target: Tensor) -> Tensor:

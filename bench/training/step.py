@@ -118,7 +118,7 @@ def gather_batch_stats(trainer: Trainer, batches: StepBatches) -> Tensor | None:
     Raises:
         TerminatedError: SIGTERM came to any process.
     """
-    if type(trainer.algorithm).global_batch_stats is Algorithm.global_batch_stats:
+    if not trainer.algorithm.needs_batch_stats:
         return None
     gathered: Tensor | None = None
     for batch in stoppable(trainer, batches):

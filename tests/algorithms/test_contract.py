@@ -165,6 +165,15 @@ class TestStep:
             assert single.timesteps[0] == whole.timesteps[place]
             assert_alike(single.losses[0], whole.losses[place])
 
+    def test_statistics_of_the_batch_are_asked_for_where_there_are_some(
+        self, algorithm: Algorithm, workshop: Workshop, data: PreferenceData
+    ) -> None:
+        policy = workshop.policy()
+        algorithm.begin(policy)
+        found = algorithm.global_batch_stats(workshop.batch(ROWS, data=data), policy)
+        assert (found is not None) == algorithm.needs_batch_stats
+        assert found is None or len(found) == len(ROWS)
+
     def test_permuting_the_pairs_permutes_the_losses(
         self, algorithm: Algorithm, workshop: Workshop, data: PreferenceData
     ) -> None:
@@ -371,6 +380,12 @@ class TestObjective:
         after = objective(algorithm)(winner, loser)
         assert after[0] != before[0]
         assert torch.equal(after[1:], before[1:])
+
+
+def test_a_wrapper_needs_the_statistics_that_its_objective_needs() -> None:
+    npo = ALGORITHMS.get("npo")
+    assert not npo(objective="dpo").needs_batch_stats
+    assert npo(objective="kto").needs_batch_stats
 
 
 class TestDescent:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,12 +24,26 @@ from bench.core.files import (
     write_json,
 )
 
+HOLD = """
+import sys, time
+from pathlib import Path
+from bench.core.files import exclusive
+with exclusive(Path(sys.argv[1]), "works"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
 Replace = Callable[[Path, Callable[[Path], object]], None]
 
 
 def fail_half_way(path: Path) -> None:
     path.write_text("half")
     raise RuntimeError("the writer failed")
+
+
+def with_lock(lock: Path) -> None:
+    with exclusive(lock, "works here; wait"):
+        pass
 
 
 def fill_the_disk(path: Path) -> None:
@@ -112,6 +128,22 @@ class TestPlacesThatCannotBeWritten:
 
         with pytest.raises(UserError, match=r"/sys/b.safetensors cannot be written \(Permission denied\)"):
             replace_file(Path("/sys/b.safetensors"), save)
+
+    def test_a_lock_is_refused_while_it_is_held_and_ends_with_its_process(self, tmp_path: Path) -> None:
+        lock = tmp_path / "folder" / ".lock"
+        holder = subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE)
+        try:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            for _ in range(2):  # being refused takes nothing from the holder, nor from what is said of it
+                with pytest.raises(UserError, match=f"^process {holder.pid} already works here; wait"):
+                    with_lock(lock)
+        finally:
+            holder.kill()
+            holder.communicate()
+        for _ in range(2):
+            with_lock(lock)
+        assert lock.read_text() == str(os.getpid())
 
     def test_a_lock_and_a_log(self, tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text("a bee")

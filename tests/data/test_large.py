@@ -19,7 +19,7 @@ sys.argv = ["bench", "data", "check", sys.argv[1], "--runs", sys.argv[2]]
 import torch
 from bench.cli import app
 from bench.data.preferences import read_preferences
-from bench.randomness import batch_rows
+from bench.core.randomness import batch_rows
 from bench.records.runs import surveys_folder
 from pathlib import Path
 app(standalone_mode=False)

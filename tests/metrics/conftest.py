@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.tiny.building.layouts import write_json
+from bench.core.files import write_json
 from bench.tiny.building.tokenizer import write_bert_tokenizer, write_clip_tokenizer
 from metrics.aesthetic import Aesthetic
 from metrics.clip import ClipScore

@@ -75,6 +75,6 @@ def test_without_checkpoint_and_hub_it_is_one_sentence(
     metric: type[IsolatedMetric], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="could not be had from the Hugging Face hub") as caught:
+    with pytest.raises(UserError, match="cannot be downloaded from the Hugging Face hub") as caught:
         metric.files(None)
     assert "\n" not in str(caught.value)

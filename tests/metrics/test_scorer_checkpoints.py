@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hub import local_hub
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -117,6 +120,29 @@ def test_neither_path_nor_hub_id(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for checkpoint in ("nobody/nothing-of-this-name", "no such folder/at all/x"):
         assert "not a path on this machine" in refusal(SCORERS[name][0], checkpoint)
+
+
+LOAD_PICKSCORE = """
+import sys, torch
+from bench import UserError
+from metrics.pickscore import PickScore
+try:
+    PickScore.load(sys.argv[1], device=torch.device("cpu"))
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_gated_scorer_says_where_to_accept_its_terms(tmp_path: Path) -> None:
+    (tmp_path / "models" / "someone" / "gated").mkdir(parents=True)
+    (tmp_path / "models" / "someone" / "gated" / "GATED").touch()
+    with local_hub(tmp_path, tmp_path / "cache") as environment:
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD_PICKSCORE, "someone/gated"],
+            capture_output=True, text=True, check=True, env=environment,
+        )  # fmt: skip
+    assert "checkpoint 'someone/gated' is not a path on this machine" in done.stdout
+    assert "someone/gated is gated; accept its terms on the hub's page and log in" in done.stdout
 
 
 def test_the_weights_file_itself_may_be_named(copied: tuple[type[Metric], Path]) -> None:

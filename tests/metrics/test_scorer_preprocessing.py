@@ -8,9 +8,8 @@ import torch
 from filled import GOLDEN, picture, points
 from PIL import Image
 
+from bench import CLIP_MEAN, CLIP_STD
 from metrics.preprocessing import (
-    MEAN,
-    STD,
     HuggingFacePreprocessing,
     LetterboxPreprocessing,
     OpenAIPreprocessing,
@@ -39,7 +38,7 @@ def test_crops_of_p1_and_p2_are_one_pixel_apart_when_the_surplus_is_3_modulo_4()
     columns = np.arange(227, dtype=np.uint8)
     image = Image.fromarray(np.broadcast_to(columns[None, :, None], (224, 227, 3)).copy())
     first = [
-        (route(image)[0, 0, 0].item() * STD[0] + MEAN[0]) * 255
+        (route(image)[0, 0, 0].item() * CLIP_STD[0] + CLIP_MEAN[0]) * 255
         for route in (OpenAIPreprocessing(224), HuggingFacePreprocessing(224))
     ]
     assert first == pytest.approx([2, 1], abs=1e-3)
@@ -53,12 +52,12 @@ def test_p1_and_p2_agree_otherwise(size: tuple[int, int]) -> None:
 
 def test_letterbox_pads_a_picture_whose_long_side_needs_no_resize() -> None:
     pixels = LetterboxPreprocessing(224)(picture("edge224x180"))
-    black = torch.tensor([-mean / deviation for mean, deviation in zip(MEAN, STD, strict=True)])
+    black = torch.tensor([-mean / deviation for mean, deviation in zip(CLIP_MEAN, CLIP_STD, strict=True)])
     assert pixels.shape == (3, 224, 224)
     for edge in (pixels[:, :22], pixels[:, -22:]):
         torch.testing.assert_close(edge, black[:, None, None].expand_as(edge))
     inside = torch.from_numpy(np.array(picture("edge224x180"))).permute(2, 0, 1) / 255
-    expected = (inside - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    expected = (inside - torch.tensor(CLIP_MEAN)[:, None, None]) / torch.tensor(CLIP_STD)[:, None, None]
     torch.testing.assert_close(pixels[:, 22:202], expected)
 
 

@@ -28,10 +28,10 @@ from transformers import CLIPModel
 sys.path.insert(0, str(Path(__file__).parent))
 from filled import PROMPTS, weight
 
+from bench.core.files import write_json
 from bench.scoring.isolated.environment import built
 from bench.scoring.isolated.worker import Worker
 from bench.scoring.metric import Metric
-from bench.tiny.building.layouts import write_json
 from metrics.checkpoints import Source
 from metrics.hpsv2 import VIT_H_14, HPSv2, clip_config, open_clip_source
 from metrics.imagereward import BERT_BASE, VIT_L_16, ImageReward, RewardNetwork, blip_source

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 PLAIN, HALF = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"
 SCRIPT = """
-from bench.models.folder import PipelineFolder
-from bench.released import find_released
+from bench.models.checkpoints.pipeline_folder import PipelineFolder
+from bench.models.checkpoints.released import find_released
 
 for name in ("both", "half"):
     print(PipelineFolder(f"someone/{name}", "StableDiffusionPipeline", ["unet", "vae", "tokenizer"]).path)

@@ -10,12 +10,11 @@ import pytest
 from lab import PROMPTS, Lab
 from PIL import Image
 
-from bench.core.errors import UserError
 from bench.core.files import keep_lines
 from bench.records.protocol import prompts_digest
 from reports.footnotes import footnotes
 from reports.pictures import open_picture
-from reports.plots import comparison_sheet, training_plot, win_rate_plot
+from reports.plots import training_plot, win_rate_plot
 from reports.report import make_report
 from reports.table import Report
 from reports.text_tables import Verdict, grids, settings_lines
@@ -265,18 +264,6 @@ def test_runs_copied_without_their_images_still_make_a_table(full_lab: Lab, lab:
         shutil.rmtree(images)
     report = make_report(lab.runs)
     assert {picture for prompt in report.comparison.prompts for picture in prompt.pictures} == {None}
-    with pytest.raises(UserError, match="images of base are missing"):
-        comparison_sheet(report, lab.runs / "sheet.png")
-    assert not (lab.runs / "sheet.png").exists()
-
-
-def test_a_sheet_of_pictures(full_lab: Lab) -> None:
-    path = full_lab.runs / "sheet.png"
-    comparison_sheet(make_report(full_lab.runs), path, prompts=3)
-    with Image.open(path) as sheet:
-        colours = set(map(tuple, np.asarray(sheet.convert("RGB")).reshape(-1, 3).tolist()))
-    assert (80, 120, 175) in colours  # the base's first prompt, as the laboratory painted it
-    assert (80 + 110 + 20, 120, 255 - 210) in colours  # the last prompt of SmPO (shift 0.5)
 
 
 def test_plots_are_deterministic_and_take_the_page_colour(full_lab: Lab) -> None:

@@ -263,7 +263,7 @@ def score(images, prompts):
         Image.new("RGB", (10, 4)).save(image)
         source = f"""
 import pathlib, sys
-from bench.isolated.worker import Worker
+from bench.scoring.isolated.worker import Worker
 worker = Worker("Width", sys.executable, pathlib.Path({str(scorer)!r}), {{"device": "cpu"}})
 worker.score([pathlib.Path({str(image)!r})], [""])
 """

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.core.errors import UserError
+from bench.core.files import file_digest
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 SINGLE = re.compile(r"(?:diffusion_pytorch_)?model(?:\.(?P<variant>\w+))?\.safetensors")
@@ -93,16 +93,11 @@ def _check_whole(file: Path) -> None:
 
 
 def files_digest(files: Sequence[Path]) -> str:
-    """SHA-256 over the bytes of files in their order, shortened to 16 hex digits."""
+    """The `bench.core.files.file_digest` of weights, computed once for each process."""
     return _digest(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 
 @functools.cache
 def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
     """One process asks for the same gigabytes several times; sizes and times are in the key so that a change is seen."""
-    digest = hashlib.sha256()
-    for file, _, _ in files:
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()[:16]
+    return file_digest(*(file for file, _, _ in files))

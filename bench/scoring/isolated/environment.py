@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
 from rich.console import Console
 
 from bench.core.errors import UserError
-from bench.core.files import read_json, replace_folder, write_json
+from bench.core.files import exclusive, read_json, replace_folder, write_json
 from bench.core.values import digest
 
 FACTS = "environment.json"
@@ -76,8 +75,7 @@ def built(title: str, environment: Environment) -> BuiltEnvironment:
         UserError: there is no such interpreter, or pip failed.
     """
     folder = cache_folder() / digest(dataclasses.asdict(environment))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_suffix(".lock")):
+    with exclusive(folder.with_suffix(".lock"), f"builds the environment of {title}", wait=True):
         if not folder.exists():
             log = folder.with_suffix(".log")
             console = Console(stderr=True)
@@ -87,9 +85,8 @@ def built(title: str, environment: Environment) -> BuiltEnvironment:
 
 
 def cache_folder() -> Path:
-    """Where environments are kept: under ``$XDG_CACHE_HOME``, or ``~/.cache``."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "diffusion-alignment-bench" / "environments"
+    """Where environments are kept, in the user's cache folder: on Linux under ``$XDG_CACHE_HOME``, or ``~/.cache``."""
+    return user_cache_path("diffusion-alignment-bench", appauthor=False) / "environments"
 
 
 def interpreter(title: str, version: str) -> str:
@@ -145,10 +142,3 @@ def _run(command: Sequence[str], title: str, log: Any) -> None:
 def foreign_variables() -> dict[str, str]:
     """The environment variables for a process in another environment: ours, less those that are about this one."""
     return {name: value for name, value in os.environ.items() if name not in OURS}
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

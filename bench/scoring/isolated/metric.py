@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 from bench.core.chunks import batch_slices
 from bench.scoring.isolated.environment import BuiltEnvironment, Environment, built
 from bench.scoring.isolated.worker import Worker
-from bench.scoring.metric import Metric, checked_scores
+from bench.scoring.metric import Metric, checked_scores, weights_digest
 
 PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"})
 
@@ -59,8 +58,8 @@ class IsolatedMetric(Metric):
         self.worker = Worker(self.info.title, environment.python, self.scorer, {**arguments, "device": str(device)})
         self._identity = {
             "version": self.version,
-            "scorer": _digest(self.scorer),
-            "files": {name: _digest(path) for name, path in files.items()},
+            "scorer": weights_digest(self.scorer),
+            "files": {name: weights_digest(path) for name, path in files.items()},
             "environment": environment.identity(),
             "device": device.type,
         }
@@ -101,8 +100,3 @@ class IsolatedMetric(Metric):
                 lossless.save(path, compress_level=1)
             scores = torch.tensor(self.worker.score(paths, prompts), dtype=torch.float32)
         return checked_scores(self.info.title, scores, len(images))
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"

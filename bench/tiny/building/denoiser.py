@@ -5,7 +5,6 @@ Some captions are wrong, as on the web, so that there is something to align.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +134,3 @@ def _latents(vae: Any, pool: Pool, work: Path) -> Tensor:
     if not path.exists():
         np.save(path, encode(vae, pool, range(len(pool))).numpy())
     return torch.from_numpy(np.load(path))
-
-
-def as_dict(request: world.Request) -> dict[str, Any]:
-    """A request as JSON values."""
-    return dataclasses.asdict(request)

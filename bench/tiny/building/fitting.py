@@ -95,8 +95,3 @@ def _save(path: Path, state: dict[str, object]) -> None:
 def draws(step: int, count: int, size: int, *, seed: int = 0) -> Tensor:
     """``size`` indices below ``count`` that depend on the step alone; int64, shape (size,)."""
     return torch.randint(count, (size,), generator=torch.Generator().manual_seed(seed * 1_000_003 + step))
-
-
-def in_batches(items: Tensor, size: int) -> tuple[Tensor, ...]:
-    """Split along the first axis into pieces of at most ``size``."""
-    return torch.split(items, size)

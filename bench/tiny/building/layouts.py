@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bench.core.files import write_json
+
 State = dict[str, Tensor]
 
+# Apart from the tables by which `metrics` reads these layouts: were they one, a name that is wrong in it would be written and
+# read back unnoticed.
 _OPEN_CLIP = {
     "vision_model.encoder.layers.": "visual.transformer.resblocks.",
     "vision_model.embeddings.class_embedding": "visual.class_embedding",
@@ -122,11 +125,6 @@ def write_aesthetic(folder: Path, *, tower: Any, head: Any) -> None:
 def halved(state: State) -> State:
     """Float16 copies of the floating-point weights; index buffers are left out."""
     return {name: value.detach().half().contiguous() for name, value in state.items() if value.is_floating_point()}
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a JSON file that reads well."""
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def _renamed(name: str, table: dict[str, str]) -> str:

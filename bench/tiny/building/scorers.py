@@ -27,10 +27,11 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from bench.scoring.images import CLIP_MEAN, CLIP_STD
 from bench.tiny import world
 from bench.tiny.building import layouts
 from bench.tiny.building.captions import captions_of
-from bench.tiny.building.fitting import FitSettings, draws, fit, in_batches
+from bench.tiny.building.fitting import FitSettings, draws, fit
 from bench.tiny.building.rewards import (
     Reward,
     aesthetic_reward,
@@ -62,7 +63,6 @@ TEXT: dict[str, Any] = {
     "hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 3, "hidden_act": "gelu",
 }  # fmt: skip
 
-PIXEL_MEAN, PIXEL_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 PIXEL_NOISE = 0.05
 
 
@@ -200,14 +200,14 @@ def train_on_votes(name: str, modules: nn.ModuleDict, reward: Reward, votes: Vot
     fit(f"scorers-{name}", modules, loss, settings, work)
     modules.half().float()
     with torch.no_grad():
-        pieces = in_batches(torch.arange(kept, len(votes)), VOTE_BATCH)
+        pieces = torch.arange(kept, len(votes)).split(VOTE_BATCH)
         right = [((margin(piece, None) > 0) == votes.first_wins[piece]).float() for piece in pieces]
     return torch.cat(right).mean().item()
 
 
 def normalised(pictures: Tensor) -> Tensor:
     """Pictures, uint8 (B, 3, 64, 64), as the scorers see them: CLIP's mean and deviation, float32."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return (pictures.float() / 255 - mean) / std
 
 

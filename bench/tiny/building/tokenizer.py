@@ -7,13 +7,13 @@ into single bytes (CLIP) or letters (BERT).
 from __future__ import annotations
 
 import itertools
-import json
 import string
 from collections import Counter
 from pathlib import Path
 
 from tokenizers import pre_tokenizers
 
+from bench.core.files import write_json
 from bench.tiny.world import COLOURS, OBJECTS, PLACES, SIZES
 
 CONTEXT_LENGTH = 32
@@ -37,12 +37,12 @@ def write_clip_tokenizer(folder: Path) -> None:
     merges = byte_pair_merges(caption_words())
     tokens = [*alphabet, *(letter + END_OF_WORD for letter in alphabet), *("".join(pair) for pair in merges), BOS, EOS]
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "vocab.json", {token: index for index, token in enumerate(tokens)})
+    write_json(folder / "vocab.json", {token: index for index, token in enumerate(tokens)})
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     special = {"bos_token": BOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EOS}
     config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": CONTEXT_LENGTH, **special}
-    _write_json(folder / "tokenizer_config.json", config)
+    write_json(folder / "tokenizer_config.json", config)
 
 
 def byte_pair_merges(words: list[str]) -> list[tuple[str, str]]:
@@ -84,10 +84,6 @@ def write_bert_tokenizer(folder: Path) -> None:
     tokens = [*special, *letters, *("##" + letter for letter in letters), *words]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    _write_json(
+    write_json(
         folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "model_max_length": CONTEXT_LENGTH}
     )
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
