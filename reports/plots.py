@@ -92,7 +92,7 @@ def _draw_win_rates(report: Report) -> Figure:
         names = [f"{row.label}{_dagger(row.scores.get(metric.name))}" for row in rows]
         panel.set_yticks(range(len(rows)), names)
         panel.set_ylim(len(rows) - 0.5, -0.5)
-        panel.set_title(metric.title, fontsize=10, loc="left", fontweight="bold")
+        panel.set_title(metric.info.title, fontsize=10, loc="left", fontweight="bold")
         panel.grid(axis="x")
     return figure
 
@@ -156,7 +156,7 @@ def comparison_sheet(report: Report, path: Path, *, prompts: int = 8) -> None:
 
 
 def _figure(columns: int, lines: int, *, height: float, share: bool) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(3.6 * columns + 0.4, height * lines + 0.5), strategy="constrained")
+    figure = Figure(figsize=(3.6 * columns + 0.4, height * lines + 0.5), layout="constrained")
     panels = np.asarray(figure.subplots(lines, columns, squeeze=False, sharex=share, sharey=share)).ravel()
     return figure, panels.tolist()
 
