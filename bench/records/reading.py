@@ -14,6 +14,9 @@ from bench.core.files import read_json
 
 T = TypeVar("T")
 
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+"""What pydantic calls a field that a model or a dataclass does not have."""
+
 
 def read_whole(read: Callable[[Path], T], path: Path) -> T:
     """What ``read`` makes of a file of a run.
@@ -43,8 +46,10 @@ def validated(kind: type[T], value: Any, path: Path) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            raise damaged(path, f"this version knows no field {field}") from error
+        if first["type"] in UNKNOWN:
+            raise UserError(
+                f"{path} holds {field}, a field that this version does not know; use the version that wrote it, or another --runs folder"
+            ) from error
         message = first["msg"][0].lower() + first["msg"][1:]
         raise damaged(path, f"{field}: {message}" if field else message) from error
 

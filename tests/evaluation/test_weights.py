@@ -236,9 +236,7 @@ def shared_name(name: str) -> str:
 
 
 @pytest.mark.parametrize("layout", ["user interfaces", "diffusers", "no prefix", "header"])
-def test_an_alpha_acts_in_every_layout(
-    workshop: Workshop, model: StableDiffusion, tmp_path: Path, layout: str
-) -> None:
+def test_an_alpha_acts_in_every_layout(workshop: Workshop, model: StableDiffusion, tmp_path: Path, layout: str) -> None:
     write_adapters(workshop, tmp_path / "lora", "unet.")
     plain = load_file(tmp_path / "lora" / ADAPTERS)
     weaker = {name: value / 4 if "lora_B" in name else value for name, value in plain.items()}
