@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from bench.core.errors import UserError
 from bench.core.values import differing
-from bench.records.runs import BASE, Evaluation, RunFolder
+from bench.records.config import BASE
+from bench.records.protocol import Protocol
+from bench.records.runs import Evaluation, RunFolder
+from bench.records.scores import MetricRecord
 from reports.evaluations import grouped, read_judged
 
 
 def run_label(run: RunFolder) -> str:
     """A run in words, for example ``dpo/default seed 0``."""
     config = run.config()
-    if is_base(run):
+    if config.is_base:
         return BASE
-    seed = f" seed {config['seed']}" if "seed" in config else ""
-    return f"{config['algorithm']}/{config['name']}{seed}"
-
-
-def is_base(run: RunFolder) -> bool:
-    """Whether a folder holds the base model."""
-    return bool(run.config()["algorithm"] == BASE)
+    seed = "" if config.seed is None else f" seed {config.seed}"
+    return f"{config.algorithm}/{config.name}{seed}"
 
 
 def choose_protocol(runs: Path, found: Sequence[RunFolder], wanted: str | None) -> str:
@@ -32,7 +29,7 @@ def choose_protocol(runs: Path, found: Sequence[RunFolder], wanted: str | None) 
     Raises:
         UserError: no evaluation is finished, none under the wanted protocol, or there are several and none is wanted.
     """
-    protocols: dict[str, dict[str, Any]] = {}
+    protocols: dict[str, Protocol] = {}
     for run in found:
         for evaluation in run.evaluations():
             if evaluation.done:
@@ -53,7 +50,7 @@ def choose_protocol(runs: Path, found: Sequence[RunFolder], wanted: str | None) 
     if wanted is not None:
         begin, end = f"{runs} holds no finished evaluation under protocol {wanted}, but under", choose
     else:
-        fields = ", ".join(_varying(list(protocols.values())))
+        fields = ", ".join(_varying(protocols.values()))
         begin = f"{runs} holds evaluations under {len(protocols)} protocols"
         end = f"their scores cannot share a table, because they differ in {fields}; {choose}"
     raise UserError("\n".join([f"{begin}:", *lines, end]))
@@ -61,30 +58,32 @@ def choose_protocol(runs: Path, found: Sequence[RunFolder], wanted: str | None) 
 
 def readable(found: Iterable[RunFolder]) -> list[RunFolder]:
     """The runs that can have rows: those that have finished training, and the base model."""
-    return [run for run in found if run.done or is_base(run)]
+    return [run for run in found if run.done or run.config().is_base]
 
 
-def _protocol_line(protocol: Mapping[str, Any], rows: int) -> str:
-    made = protocol["generation"]
+def _protocol_line(protocol: Protocol, rows: int) -> str:
+    made = protocol.generation
     parts = (
-        protocol["model"],
-        f"{protocol['prompt_count']} prompts",
-        f"{made['steps']} steps",
-        f"guidance {made['guidance_scale']:g}",
-        f"{made['width']}x{made['height']}",
+        protocol.model,
+        f"{protocol.prompt_count} prompts",
+        f"{made.steps} steps",
+        f"guidance {made.guidance_scale:g}",
+        f"{made.width}x{made.height}",
         f"{rows} row{'' if rows == 1 else 's'}",
     )
     return ", ".join(parts)
 
 
-def _varying(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
+def _varying(protocols: Iterable[Protocol]) -> list[str]:
     """Dotted names of the fields that are not the same everywhere, with their values."""
     flat = [
-        {**protocol, **{f"generation.{name}": value for name, value in protocol["generation"].items()}}
+        {
+            **protocol.model_dump(exclude={"generation"}),
+            **{f"generation.{name}": value for name, value in protocol.generation.model_dump().items()},
+        }
         for protocol in protocols
     ]
-    names = dict.fromkeys(name for fields in flat for name in fields if name != "generation")
-    values = {name: dict.fromkeys(repr(fields.get(name)) for fields in flat) for name in names}
+    values = {name: dict.fromkeys(repr(fields[name]) for fields in flat) for name in flat[0]}
     return [f"{name} ({' and '.join(found)})" for name, found in values.items() if len(found) > 1]
 
 
@@ -102,10 +101,10 @@ def check_seeds(judged: Iterable[RunFolder]) -> None:
     seen: dict[tuple[str, str], RunFolder] = {}
     for run in judged:
         config = run.config()
-        if "seed" not in config:
+        if config.seed is None:
             continue
-        first = seen.setdefault((config["algorithm"], config["name"]), run)
-        if fields := differing(first.config()["resolved"], config["resolved"]):
+        first = seen.setdefault((config.algorithm, config.name), run)
+        if fields := differing(first.config().resolved.to_json(), config.resolved.to_json()):
             raise UserError(
                 f"{run_label(first)} and {run_label(run)} are not seeds of one run: they differ in {', '.join(fields)}; "
                 "give one of them another --name"
@@ -114,12 +113,12 @@ def check_seeds(judged: Iterable[RunFolder]) -> None:
 
 def check_metrics(judged: Iterable[tuple[RunFolder, Evaluation]]) -> None:
     """Refuse one metric in two versions."""
-    seen: dict[str, tuple[RunFolder, dict[str, Any]]] = {}
+    seen: dict[str, tuple[RunFolder, MetricRecord]] = {}
     for run, evaluation in judged:
         for name, metric in evaluation.metrics().items():
             first, known = seen.setdefault(name, (run, metric))
-            if known["signature"] != metric["signature"]:
-                fields = ", ".join(differing(known["identity"], metric["identity"])) or "signature"
+            if known.signature != metric.signature:
+                fields = ", ".join(differing(known.identity, metric.identity)) or "signature"
                 raise UserError(
                     f"metric {name!r} of {run_label(first)} and of {run_label(run)} cannot share a table: they differ in {fields}; "
                     "give their `bench run` commands again with one version of the metric"

@@ -66,7 +66,7 @@ def read_judged(runs: Iterable[RunFolder], signature: str) -> list[Judged]:
     found = []
     for run in runs:
         done = [each for each in run.evaluations() if each.protocol_signature == signature and each.done]
-        mine = [Judged(run, each, each.variant(), each.protocol()["generation"]["guidance_scale"]) for each in done]
+        mine = [Judged(run, each, each.variant(), each.protocol().generation.guidance_scale) for each in done]
         found += sorted(mine, key=lambda judged: judged.order)
     return found
 
@@ -80,7 +80,7 @@ def grouped(judged: Iterable[Judged]) -> list[tuple[str, list[Judged]]]:
     rows: dict[tuple[str, str, str], list[Judged]] = {}
     for each in judged:
         config = each.run.config()
-        rows.setdefault((config["algorithm"], config.get("name", ""), each.label()), []).append(each)
+        rows.setdefault((config.algorithm, config.name, each.label()), []).append(each)
     labelled = []
     for (_, _, label), members in rows.items():
         if len({member.run.folder for member in members}) == len(members):

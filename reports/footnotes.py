@@ -43,7 +43,7 @@ def _interval_notes(report: Report) -> list[str]:
         )
     if any(score.trained_on for row in report.rows for score in row.scores.values()):
         lines.append("† trained on this metric: its score is no independent evidence.")
-    if not all(metric.higher_is_better for metric in report.metrics):
+    if not all(metric.info.higher_is_better for metric in report.metrics):
         lines.append("↓ lower is better; a win is a lower score.")
     return lines
 
@@ -117,26 +117,27 @@ def _change_notes(trained: Trained) -> list[str]:
 
 
 def _budget_notes(trained: Trained) -> list[str]:
-    budgets = [(row.label, settings.training.get("budget")) for row, settings in trained]
-    labels = [label for label, budget in budgets if budget and budget["unit"] == "forwards"]
+    budgets = [(row.label, settings.training.budget) for row, settings in trained]
+    labels = [label for label, budget in budgets if budget is not None and budget.unit == "forwards"]
     return [f"a budget in forwards counts a backward as two forwards: {', '.join(labels)}."] if labels else []
 
 
 def _guidance_notes(report: Report) -> list[str]:
     """How the rows are sampled that do not follow the protocol's guidance."""
     lines = []
-    if any(variant["negative"] is None for row in report.rows for variant in row.variants):
+    if any(variant.negative is None for row in report.rows for variant in row.variants):
         lines.append("a row at a guidance of its own is compared with the base at the protocol's guidance.")
-    negative = [row for row in report.rows if any(variant["negative"] for variant in row.variants)]
+    negative = [
+        (row, variant, variant.negative) for row in report.rows for variant in row.variants[:1] if variant.negative
+    ]
     if negative:
         lines.append(
             "A + B (alpha, beta): A sees the prompt, and base + alpha (A - base) + beta (B - base) the negative prompt, "
             "in two forward passes a step."
         )
-    for row in negative:
-        first = row.variants[0]
-        if first["negative"]["title"] == row.label:
-            made = f"{first['positive']['title']} + {row.label} ({first['alpha']:g}, {first['beta']:g})"
+    for row, variant, weights in negative:
+        if weights.title == row.label:
+            made = f"{variant.positive.title} + {row.label} ({variant.alpha:g}, {variant.beta:g})"
             lines.append(f"{row.label} is a negative, so its images are those of {made}.")
     return lines
 

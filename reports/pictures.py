@@ -66,11 +66,13 @@ def compare(records: Records) -> Comparison:
         if not path.exists():
             return None
         scores = row.scores.get(metric.name)
-        return Picture(_data_uri(path), None if scores is None else float(scores[0, index, 0] * metric.display_factor))
+        return Picture(
+            _data_uri(path), None if scores is None else float(scores[0, index, 0] * metric.info.display_factor)
+        )
 
     rows = (records.base, *records.rows)
     prompts = [ComparedPrompt(i, records.prompts[i], tuple(picture(row, i) for row in rows)) for i in chosen]
-    return Comparison(metric.title, tuple(prompts))
+    return Comparison(metric.info.title, tuple(prompts))
 
 
 def open_picture(picture: Picture) -> Image.Image:

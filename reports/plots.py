@@ -87,7 +87,7 @@ def _draw_win_rates(report: Report) -> Figure:
         names = [f"{row.label}{_dagger(row.scores.get(metric.name))}" for row in rows]
         panel.set_yticks(range(len(rows)), names)
         panel.set_ylim(len(rows) - 0.5, -0.5)
-        panel.set_title(metric.title, fontsize=10, loc="left", fontweight="bold")
+        panel.set_title(metric.info.title, fontsize=10, loc="left", fontweight="bold")
         panel.grid(axis="x")
     return figure
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reports.records import MetricRecord
+from bench.records.scores import MetricRecord
 
 
 class PublishedColumn(BaseModel):
@@ -184,11 +184,11 @@ def _source(number: int, table: PublishedTable, metrics: Mapping[str, MetricReco
         kind=table.kind,
         statistic=table.statistic,
         note=table.note,
-        rescaled=tuple(metrics[columns[name].metric].title for name, scale in scales.items() if scale != 1),
+        rescaled=tuple(metrics[columns[name].metric].info.title for name, scale in scales.items() if scale != 1),
         rows=tuple((method, values) for method, values in rows if values),
     )
 
 
 def _scale(table: PublishedTable, column: PublishedColumn, metric: MetricRecord) -> float:
     """From the printed scale to ours; win rates have none."""
-    return 1.0 if table.kind == "win rate" else metric.display_factor / column.factor
+    return 1.0 if table.kind == "win rate" else metric.info.display_factor / column.factor

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bench.records.scores import MetricRecord
 from reports.published import Published, PublishedSource, PublishedValue
-from reports.records import MetricRecord
 from reports.table import Report
 from reports.text_tables import DASH, Cell, Grid
 
@@ -30,7 +30,7 @@ def published_grids(report: Report, published: Published) -> tuple[Grid, ...]:
 def published_notes(report: Report, published: Published) -> tuple[str, ...]:
     """Where the numbers are from and how their protocols differ from ours."""
     if not published.sources:
-        titles = ", ".join(metric.title for metric in report.metrics)
+        titles = ", ".join(metric.info.title for metric in report.metrics)
         carried = " and ".join(published.models)
         return (f"nothing is published about {report.model!r} with {titles}; numbers are carried for {carried}.",)
     lines = [
@@ -51,7 +51,7 @@ def _has(source: PublishedSource, metric: MetricRecord) -> bool:
 def _grid(title: str, sources: list[PublishedSource], metrics: list[MetricRecord]) -> Grid:
     return Grid(
         title,
-        ("source", "prompts", *(metric.title for metric in metrics)),
+        ("source", "prompts", *(metric.info.title for metric in metrics)),
         tuple(
             (
                 method,
@@ -74,9 +74,9 @@ def _value(value: PublishedValue | None) -> Cell:
 def _scale_notes(report: Report, published: Published) -> list[str]:
     scores = [source for source in published.sources if source.kind == "score"]
     scaled = [
-        f"{metric.title} x {metric.display_factor:g}"
+        f"{metric.info.title} x {metric.info.display_factor:g}"
         for metric in report.metrics
-        if metric.display_factor != 1 and any(_has(source, metric) for source in scores)
+        if metric.info.display_factor != 1 and any(_has(source, metric) for source in scores)
     ]
     lines = [f"scale of published scores, as of ours: raw, but {', '.join(scaled)}."] if scaled else []
     return lines + [

@@ -10,51 +10,26 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import UserError
-from bench.records.protocol import scorer_signature
-from bench.records.runs import BASE, Evaluation, RunFolder, find_runs
-from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, is_base, readable, run_label
+from bench.records.config import BASE
+from bench.records.protocol import Protocol, Variant
+from bench.records.runs import Evaluation, RunFolder, find_runs
+from bench.records.scores import MetricRecord
+from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, readable, run_label
 from reports.evaluations import Judged, grouped, read_judged
 from reports.settings import RowSettings, row_settings, shown_source
 from reports.statistics import Array
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class MetricRecord:
-    """A metric under the protocol; the later fields are those of ``bench.records.scores.MetricInfo``."""
-
-    name: str
-    signature: str
-    identity: Mapping[str, Any]
-    title: str
-    raw_range: str
-    unit: str
-    source: str
-    published: str
-    display_factor: float
-    higher_is_better: bool
-    conventions: str = ""
-
-    @property
-    def scorer(self) -> str:
-        """The scorer's own hash, the same under other prompts and settings; what ``bench score`` calls its signature."""
-        return scorer_signature(self.name, self.identity)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class RunRecord:
-    """Runs that differ in their training seed only, released weights, or the base model, with one way of making images.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RowRecord:
+    """What a row of a table is about: runs that differ in their training seed only, released weights, or the base model.
 
     Attributes:
         algorithm: registered name, ``base``, or ``weights`` for those that were not trained here.
         name: of the run; empty for the base.
         label: what tables call it.
-        seeds: training seeds; empty for the base and for released weights.
-        trained_on: names of the metrics that training used.
+        seeds: training seeds; empty for what was not trained here.
         variants: by seed, how sampling departs from the protocol's; empty if it does not.
-        scores: raw scores by metric, (seeds, prompts, images); what has no seed counts as one.
-        ledgers: cost by seed; empty beside another row of the same run, and for what was not trained here.
-        steps: lines of the training log by seed; empty where the cost is.
-        evaluation: of the first seed; holds the images.
         init: the weights that training started from, when they are not the base model's.
         settings: what training was given; None for what was not trained here.
     """
@@ -63,14 +38,28 @@ class RunRecord:
     name: str
     label: str
     seeds: tuple[int, ...]
+    variants: tuple[Variant, ...]
+    init: str | None = None
+    settings: RowSettings | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord(RowRecord):
+    """A row as it was read.
+
+    Attributes:
+        trained_on: names of the metrics that training used.
+        scores: raw scores by metric, (seeds, prompts, images); what has no seed counts as one.
+        ledgers: cost by seed; empty beside another row of the same run, and for what was not trained here.
+        steps: lines of the training log by seed; empty where the cost is.
+        evaluation: of the first seed; holds the images.
+    """
+
     trained_on: tuple[str, ...]
-    variants: tuple[Mapping[str, Any], ...]
     scores: Mapping[str, Array]
     ledgers: tuple[Mapping[str, Any], ...]
     steps: tuple[Sequence[Mapping[str, Any]], ...]
     evaluation: Evaluation
-    init: str | None = None
-    settings: RowSettings | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,7 +77,7 @@ class Records:
     """
 
     signature: str
-    protocol: Mapping[str, Any]
+    protocol: Protocol
     prompts: tuple[str, ...]
     metrics: tuple[MetricRecord, ...]
     base: RunRecord
@@ -114,7 +103,7 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
         )
     signature = choose_protocol(runs, found, protocol)
     judged = read_judged(readable(found), signature)
-    base = [each for each in judged if is_base(each.run) and each.own]
+    base = [each for each in judged if each.run.config().is_base and each.own]
     settings = next(
         evaluation.protocol()
         for run in found
@@ -124,14 +113,14 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
     if not base:
         raise UserError(
             f"{runs} holds no finished evaluation of the base model under protocol {signature}; "
-            f"give the `bench run` command again, or copy {settings['model']}/{BASE} there too"
+            f"give the `bench run` command again, or copy {settings.model}/{BASE} there too"
         )
     judged_runs = [run for run in found if any(each.run is run for each in judged)]
     check_unique(judged_runs)
     check_seeds(judged_runs)
     check_metrics((each.run, each.evaluation) for each in judged)
     metrics = _metrics(judged)
-    notes = [*_unfinished(found, signature, settings["model"]), *_elsewhere(found, settings["model"])]
+    notes = [*_unfinished(found, signature, settings.model), *_elsewhere(found, settings.model)]
     return Records(
         signature=signature,
         protocol=settings,
@@ -147,25 +136,21 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
 
 
 def _metrics(judged: Sequence[Judged]) -> tuple[MetricRecord, ...]:
-    described: dict[str, dict[str, Any]] = {}
-    for each in sorted(judged, key=lambda each: is_base(each.run), reverse=True):
+    described: dict[str, MetricRecord] = {}
+    for each in sorted(judged, key=lambda each: each.run.config().is_base, reverse=True):
         for name, metric in each.evaluation.metrics().items():
             described.setdefault(name, metric)
-    names = sorted(described, key=lambda name: name == "gold")
-    return tuple(
-        MetricRecord(name, described[name]["signature"], described[name]["identity"], **described[name]["info"])
-        for name in names
-    )
+    return tuple(sorted(described.values(), key=lambda metric: metric.name == "gold"))
 
 
 def _unfinished(found: Iterable[RunFolder], signature: str, model: str) -> list[str]:
     lines, elsewhere = [], []
     for run in found:
         config = run.config()
-        if config["model"] != model:
+        if config.model != model:
             continue
-        if not (run.done or is_base(run)):
-            total = config["resolved"].get("training", {}).get("steps", "?")
+        if not run.done and config.resolved.training is not None:
+            total = config.resolved.training.length
             lines.append(f"{run_label(run)} (training: step {len(run.steps())} of {total})")
         elif _judged_elsewhere(run, signature):
             elsewhere.append(run_label(run))
@@ -191,34 +176,34 @@ def _missing(run: RunFolder, signature: str) -> list[str]:
 
 
 def _elsewhere(found: Iterable[RunFolder], model: str) -> list[str]:
-    others = sorted({run.config()["model"] for run in found} - {model})
+    others = sorted({run.config().model for run in found} - {model})
     return [f"not in this table: runs of {', '.join(others)}"] if others else []
 
 
 def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord], notes: list[str]) -> RunRecord:
-    judged = sorted(judged, key=lambda each: each.run.config().get("seed", 0))
+    judged = sorted(judged, key=lambda each: each.run.config().seed or 0)
     first = judged[0]
     config = first.run.config()
     scores = {}
     for metric in metrics:
         lacking = [run_label(each.run) for each in judged if metric.name not in each.evaluation.metrics()]
         if lacking:
-            notes.append(f"no {metric.title} score: {', '.join(lacking)}")
+            notes.append(f"no {metric.info.title} score: {', '.join(lacking)}")
         else:
             scores[metric.name] = np.stack([_scores(each.evaluation, metric) for each in judged])
     trained = [each.run for each in judged if each.own and each.run.ledger()]
     return RunRecord(
-        algorithm=config["algorithm"],
-        name=config.get("name", ""),
+        algorithm=config.algorithm,
+        name=config.name,
         label=label,
-        seeds=tuple(each.run.config()["seed"] for each in judged if "seed" in each.run.config()),
+        seeds=tuple(seed for each in judged if (seed := each.run.config().seed) is not None),
         trained_on=_trained_on(first),
-        variants=tuple(each.variant.model_dump(mode="json") for each in judged if each.variant is not None),
+        variants=tuple(each.variant for each in judged if each.variant is not None),
         scores=scores,
         ledgers=tuple(run.ledger() for run in trained),
         steps=tuple(run.steps() for run in trained),
         evaluation=first.evaluation,
-        init=None if config.get("init", BASE) == BASE else shown_source(config["init"]),
+        init=None if config.init == BASE else shown_source(config.init),
         settings=row_settings([each.run for each in judged], first.evaluation.protocol_signature),
     )
 
@@ -226,12 +211,12 @@ def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord], 
 def _trained_on(judged: Judged) -> tuple[str, ...]:
     """The metrics behind either slot of guidance."""
     negative = None if judged.variant is None else judged.variant.negative
-    names = [*judged.run.config().get("trained_on", ()), *(negative.trained_on if negative else ())]
+    names = [*judged.run.config().trained_on, *(negative.trained_on if negative else ())]
     return tuple(dict.fromkeys(names))
 
 
 def _scores(evaluation: Evaluation, metric: MetricRecord) -> Array:
-    images = evaluation.protocol()["generation"]["images_per_prompt"]
+    images = evaluation.protocol().generation.images_per_prompt
     table = np.full((len(evaluation.prompts()), images), np.nan)
     for record in evaluation.score_records():
         if record["metric"] == metric.name and record["signature"] == metric.signature:

@@ -9,16 +9,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import BaseModel
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from bench.core.errors import UserError
-from bench.records.protocol import Variant
+from bench.records.scores import MetricRecord
 from reports.footnotes import footnotes
 from reports.published_tables import HEADING, published_grids, published_notes
-from reports.records import MetricRecord
 from reports.settings import TrainingData
 from reports.statistics import Interval
 from reports.table import Cost, Report, Row
@@ -113,7 +113,14 @@ def as_json(report: Report) -> str:
     """The whole report, curves included; pictures are for eyes, and in the page."""
     value = dataclasses.asdict(report)
     del value["comparison"]
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    for metric, record in zip(value["metrics"], report.metrics, strict=True):
+        del metric["info"]
+        metric.update(dataclasses.asdict(record.info))
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_model_as_json) + "\n"
+
+
+def _model_as_json(model: BaseModel) -> dict[str, Any]:
+    return model.model_dump(mode="json")
 
 
 def as_csv(report: Report) -> str:
@@ -185,7 +192,7 @@ def _csv_line(report: Report, row: Row, metric: MetricRecord) -> dict[str, Any]:
         **{field.name: None if cost is None else getattr(cost, field.name) for field in dataclasses.fields(Cost)},
         "metric_signature": metric.signature,
         "scorer_signature": metric.scorer,
-        "variants": " ".join(Variant.model_validate(variant).signature for variant in row.variants),
+        "variants": " ".join(variant.signature for variant in row.variants),
         "protocol_signature": report.signature,
         "protocol": report.settings,
     }
@@ -198,7 +205,7 @@ def _settings_columns(row: Row) -> dict[str, Any]:
         "recipe": None if given is None else given.recipe,
         "changed": None if given is None else " ".join(f"{field}={value}" for field, value in given.changed.items()),
         "algorithm_settings": None if given is None else json.dumps(given.algorithm, ensure_ascii=False),
-        "training_settings": None if given is None else json.dumps(given.training, ensure_ascii=False),
+        "training_settings": None if given is None else json.dumps(given.training.to_json(), ensure_ascii=False),
         "prompts_in_training": None if given is None else given.prompts_in_training,
         **{f"data_{field.name}": data and getattr(data, field.name) for field in dataclasses.fields(TrainingData)},
     }

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from bench.records.config import TrainingRecord
 from bench.records.runs import RunFolder
 
 
@@ -43,7 +44,7 @@ class RowSettings:
     changed: Mapping[str, str]
     recipe: str | None
     algorithm: Mapping[str, Any]
-    training: Mapping[str, Any]
+    training: TrainingRecord
     data: TrainingData
     prompts_in_training: int | None
 
@@ -56,20 +57,21 @@ def row_settings(runs: Sequence[RunFolder], signature: str) -> RowSettings | Non
         signature: of the protocol.
     """
     config = runs[0].config()
-    resolved = config["resolved"]
-    if "training" not in resolved:
+    algorithm, training, data = config.resolved.algorithm, config.resolved.training, config.resolved.data
+    if algorithm is None or training is None or data is None or config.data is None:
         return None
     seen = [run.evaluation(signature).prompts_in_training for run in runs]
     return RowSettings(
-        changed=_that_count(config.get("changed", {}), resolved),
-        recipe=config.get("recipe"),
-        algorithm=resolved["algorithm"],
-        training=resolved["training"],
+        changed={
+            typed: value
+            for typed, value in config.changed.items()
+            if typed.partition(".")[0] in {*algorithm, *training.to_json()}  # the others do not change what comes out
+        },
+        recipe=config.recipe,
+        algorithm=algorithm,
+        training=training,
         data=TrainingData(
-            source=shown_source(config["data"]["source"]),
-            pairs=resolved["data"]["pairs"],
-            digest=resolved["data"]["digest"],
-            labels=resolved["data"].get("labels"),
+            source=shown_source(config.data.source), pairs=data.pairs, digest=data.digest, labels=data.labels
         ),
         prompts_in_training=max((count for count in seen if count is not None), default=None),
     )
@@ -79,9 +81,3 @@ def shown_source(source: str) -> str:
     """A path or a name as a report shows it: an absolute path by its last part, anything else as it was typed."""
     path = PurePath(source)
     return path.name if path.is_absolute() else source
-
-
-def _that_count(changed: Mapping[str, str], resolved: Mapping[str, Any]) -> dict[str, str]:
-    """The changes that change what comes out: the fields of the others are not among those that a run resolves to."""
-    fields = {*resolved["algorithm"], *resolved["training"]}
-    return {typed: value for typed, value in changed.items() if typed.partition(".")[0] in fields}

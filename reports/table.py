@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.core.errors import UserError
+from bench.records.protocol import Protocol
+from bench.records.scores import MetricRecord
 from reports.curves import Curve, training_curves
 from reports.pictures import Comparison, compare
 from reports.published import Published, read_published, select
-from reports.records import MetricRecord, Records, RunRecord
+from reports.records import Records, RowRecord, RunRecord
 from reports.settings import RowSettings
 from reports.statistics import Interval, mean_interval, win_rate
 
@@ -46,33 +48,19 @@ class Cost:
     peak_memory_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Row:
-    """The base model, released weights, or the runs of one name over their training seeds, with one way of making images.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Row(RowRecord):
+    """A row, compared with the base.
 
     Attributes:
-        algorithm: registered name, ``base``, or ``weights`` for those that were not trained here.
-        name: of the run; empty for the base.
-        label: what tables call it.
-        seeds: training seeds.
-        variants: by seed, how sampling departs from the protocol's (`bench.records.protocol.Variant`); empty if it does not.
         scores: by name of the metric; a metric that not every seed has is absent.
         cost: None for what was not trained here, and where another row of the same runs has it.
         curves: training curves by quantity.
-        init: the weights that training started from, when they are not the base model's.
-        settings: what training was given; None for what was not trained here.
     """
 
-    algorithm: str
-    name: str
-    label: str
-    seeds: tuple[int, ...]
-    variants: tuple[Mapping[str, Any], ...]
     scores: Mapping[str, Score]
     cost: Cost | None
     curves: Mapping[str, Curve]
-    init: str | None = None
-    settings: RowSettings | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,7 +86,7 @@ class Report:
     model: str
     signature: str
     settings: str
-    protocol: Mapping[str, Any]
+    protocol: Protocol
     prompts: int
     images_per_prompt: int
     metrics: tuple[MetricRecord, ...]
@@ -118,12 +106,12 @@ def build_report(records: Records) -> Report:
         raise UserError("the protocol has a single prompt; an interval needs at least two: evaluate on more prompts")
     return Report(
         schema=SCHEMA,
-        model=records.protocol["model"],
+        model=records.protocol.model,
         signature=records.signature,
         settings=settings_line(records.protocol),
         protocol=records.protocol,
         prompts=len(records.prompts),
-        images_per_prompt=records.protocol["generation"]["images_per_prompt"],
+        images_per_prompt=records.protocol.generation.images_per_prompt,
         metrics=records.metrics,
         rows=tuple(_row(row, records) for row in (records.base, *records.rows)),
         comparison=compare(records),
@@ -145,46 +133,41 @@ def trained_rows(report: Report) -> tuple[tuple[Row, RowSettings], ...]:
     return tuple(rows.values())
 
 
-def settings_line(protocol: Mapping[str, Any]) -> str:
+def settings_line(protocol: Protocol) -> str:
     """The settings that a reader of a score must know, in one line."""
-    made = protocol["generation"]
-    images = made["images_per_prompt"]
+    made = protocol.generation
+    images = made.images_per_prompt
     parts = [
-        f"{protocol['model']} (weights {protocol['base_weights']})",
-        f"{protocol['prompt_count']} prompts (digest {protocol['prompts']}) x {images} image{'s' if images > 1 else ''}",
-        f"{made['scheduler']}, {made['steps']} steps, guidance {made['guidance_scale']:g}",
-        f"{made['width']}x{made['height']}",
-        f"noise seed {made['seed']}",
-        made["precision"],
+        f"{protocol.model} (weights {protocol.base_weights})",
+        f"{protocol.prompt_count} prompts (digest {protocol.prompts}) x {images} image{'s' if images > 1 else ''}",
+        f"{made.scheduler}, {made.steps} steps, guidance {made.guidance_scale:g}",
+        f"{made.width}x{made.height}",
+        f"noise seed {made.seed}",
+        made.precision,
     ]
-    if made["negative_prompt"]:
-        parts.append(f"negative prompt {made['negative_prompt']!r}")
+    if made.negative_prompt:
+        parts.append(f"negative prompt {made.negative_prompt!r}")
     return ", ".join(parts)
 
 
 def _row(row: RunRecord, records: Records) -> Row:
+    shared = {field.name: getattr(row, field.name) for field in dataclasses.fields(RowRecord)}
     return Row(
-        algorithm=row.algorithm,
-        name=row.name,
-        label=row.label,
-        seeds=row.seeds,
-        variants=row.variants,
+        **shared,
         scores={m.name: _score(row, records.base, m) for m in records.metrics if m.name in row.scores},
         cost=_cost(row.ledgers) if row.ledgers else None,
         curves=training_curves(row.steps),
-        init=row.init,
-        settings=row.settings,
     )
 
 
 def _score(row: RunRecord, base: RunRecord, metric: MetricRecord) -> Score:
-    scores, factor = row.scores[metric.name], metric.display_factor
+    scores, factor = row.scores[metric.name], metric.info.display_factor
     comparable = row is not base and metric.name in base.scores
     reference = base.scores[metric.name][0] if comparable else scores[0]
     return Score(
         mean=float(scores.mean()) * factor,
         difference=mean_interval((scores - reference) * factor) if comparable else None,
-        win_rate=win_rate(scores, reference, higher_is_better=metric.higher_is_better) if comparable else None,
+        win_rate=win_rate(scores, reference, higher_is_better=metric.info.higher_is_better) if comparable else None,
         trained_on=metric.name in row.trained_on,
     )
 

@@ -10,8 +10,8 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from bench.records.runs import BASE
-from reports.records import MetricRecord
+from bench.records.config import BASE
+from bench.records.scores import MetricRecord
 from reports.settings import RowSettings
 from reports.statistics import Interval
 from reports.table import Cost, Report, Row, Score, trained_rows
@@ -69,8 +69,8 @@ def settings_grid(report: Report) -> Grid:
 
 def settings_lines(report: Report) -> tuple[str, ...]:
     """Protocol and metric signatures with the settings that a reader of a score must know."""
-    metrics = ", ".join(f"{metric.title} {metric.signature}" for metric in report.metrics)
-    scorers = ", ".join(f"{metric.title} {metric.scorer}" for metric in report.metrics)
+    metrics = ", ".join(f"{metric.info.title} {metric.signature}" for metric in report.metrics)
+    scorers = ", ".join(f"{metric.info.title} {metric.scorer}" for metric in report.metrics)
     return (
         f"protocol {report.signature}: {report.settings}",
         f"metric signatures: {metrics}",
@@ -91,7 +91,7 @@ def _settings(row: Row, settings: RowSettings) -> dict[str, str]:
         "started from": row.init or BASE,
         "training seeds": ", ".join(map(str, row.seeds)),
     }
-    whole = {**known, **_dotted("algorithm", settings.algorithm), **_dotted("training", settings.training)}
+    whole = {**known, **_dotted("algorithm", settings.algorithm), **_dotted("training", settings.training.to_json())}
     return {
         field: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for field, value in whole.items()
@@ -154,7 +154,7 @@ def _score(score: Score | None, metric: MetricRecord, decimals: int) -> Cell:
         return Cell(value)
     change = score.difference
     detail = f"{change.mean:+z.{decimals}f} ± {change.high - change.mean:.{decimals}f}"
-    return Cell(value, detail, _verdict(change, 0.0, higher_is_better=metric.higher_is_better))
+    return Cell(value, detail, _verdict(change, 0.0, higher_is_better=metric.info.higher_is_better))
 
 
 def _cost(report: Report) -> Grid:
@@ -181,7 +181,7 @@ def _seconds(seconds: float) -> str:
 
 
 def _heading(metric: MetricRecord) -> str:
-    return metric.title if metric.higher_is_better else f"{metric.title} ↓"
+    return metric.info.title if metric.info.higher_is_better else f"{metric.info.title} ↓"
 
 
 def _verdict(interval: Interval, null: float, *, higher_is_better: bool) -> Verdict:

@@ -20,6 +20,7 @@ from bench.data.sources import open_source
 from bench.data.sources.base import Source, numbered
 from bench.data.sources.labelled import LABEL, TEXTS
 from bench.data.survey import RowsDigest, Survey, decode, survey_rows
+from bench.records.config import DataReport
 
 REQUIRED = ("caption", "jpg_0")
 LABELS = tuple(TEXTS.values())
@@ -27,17 +28,6 @@ FACTS = 4096
 """Rows of facts that become Python objects together."""
 MOST_UNDECODABLE = 0.01
 """Largest share of rows whose images may be undecodable; more than that is refused."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class DataReport:
-    """What reading did: ``rows`` on disk, ``pairs`` kept, ties dropped, and the rows whose images cannot be decoded."""
-
-    source: str
-    rows: int
-    pairs: int
-    ties_dropped: int
-    undecodable: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)

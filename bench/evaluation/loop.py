@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from bench.models.guidance import Networks
 from bench.models.sampling import generate_images
 from bench.records.protocol import GenerationSettings, Protocol, Variant
 from bench.records.runs import Evaluation
-from bench.records.scores import MetricInfo, PromptedImage
+from bench.records.scores import MetricInfo, MetricRecord, PromptedImage
 from bench.scoring.loop import refuse_constant, score_pictures
 from bench.scoring.metric import Metric
 
@@ -98,10 +97,10 @@ def evaluate(
     for name, scorer in scorers.items():
         if name in judged:
             continue
-        _score(evaluation, title, name, scorer, described[name]["signature"], pictures, processes)
+        _score(evaluation, title, name, scorer, described[name].signature, pictures, processes)
         judged[name] = described[name]
         if processes.main:
-            write_json(evaluation.folder / "metrics.json", judged)
+            evaluation.write_metrics(judged)
     if processes.main:
         (evaluation.folder / "DONE").touch()
     return evaluation
@@ -122,13 +121,13 @@ def _score(
 
 
 def _judged(
-    evaluation: Evaluation, described: Mapping[str, dict[str, Any]], images: int
-) -> dict[str, dict[str, Any]] | None:
+    evaluation: Evaluation, described: Mapping[str, MetricRecord], images: int
+) -> dict[str, MetricRecord] | None:
     """The metrics of an earlier call that are good still; None when nothing is left to do."""
     judged = {
         name: value
         for name, value in _complete(evaluation, images).items()
-        if value["signature"] == described.get(name, value)["signature"]
+        if value.signature == described.get(name, value).signature
     }
     return None if evaluation.done and described.keys() <= judged.keys() else judged
 
@@ -138,7 +137,7 @@ def _begin(
     protocol: Protocol,
     variant: Variant | None,
     prompts: Sequence[str],
-    judged: Mapping[str, Any],
+    judged: Mapping[str, MetricRecord],
 ) -> None:
     (evaluation.folder / "DONE").unlink(missing_ok=True)
     make_folder(evaluation.images)
@@ -146,7 +145,7 @@ def _begin(
         write_json(evaluation.folder / "variant.json", variant.model_dump(mode="json"))
     write_json(evaluation.folder / "protocol.json", protocol.model_dump())
     write_json(evaluation.folder / "prompts.json", list(prompts))
-    write_json(evaluation.folder / "metrics.json", judged)
+    evaluation.write_metrics(judged)
 
 
 def evaluation_noise(settings: GenerationSettings, prompt: str, image_index: int, shape: Sequence[int]) -> torch.Tensor:
@@ -209,16 +208,15 @@ def _save_image(
         partial.replace(path)
 
 
-def _described(scorers: Mapping[str, Scorer], protocol: Protocol) -> dict[str, dict[str, Any]]:
+def _described(scorers: Mapping[str, Scorer], protocol: Protocol) -> dict[str, MetricRecord]:
     described = {}
     for name, scorer in scorers.items():
         identity, info = scorer.description
-        signature = protocol.metric_signature(name, identity)
-        described[name] = {"signature": signature, "identity": identity, "info": asdict(info)}
+        described[name] = MetricRecord(name, protocol.metric_signature(name, identity), identity, info)
     return described
 
 
-def _complete(evaluation: Evaluation, images: int) -> dict[str, dict[str, Any]]:
+def _complete(evaluation: Evaluation, images: int) -> dict[str, MetricRecord]:
     """The metrics of an earlier call, with which every image has been scored."""
     counts = Counter((record["metric"], record["signature"]) for record in evaluation.score_records())
-    return {name: value for name, value in evaluation.metrics().items() if counts[name, value["signature"]] == images}
+    return {name: value for name, value in evaluation.metrics().items() if counts[name, value.signature] == images}

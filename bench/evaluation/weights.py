@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -14,8 +12,9 @@ from bench.models.checkpoints.compatibility import check_fits, loaded_files
 from bench.models.checkpoints.component import files_digest
 from bench.models.checkpoints.released import COMPONENTS, check_process, find_released
 from bench.models.family import ModelFamily
+from bench.records.config import BASE, RELEASED, Resolved, RunConfig
 from bench.records.protocol import WeightsRecord
-from bench.records.runs import BASE, RELEASED, RunFolder, base_folder, find_runs
+from bench.records.runs import RunFolder, base_folder, find_runs
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,14 +30,14 @@ class Weights:
 
     record: WeightsRecord
     run: RunFolder
-    config: Mapping[str, Any]
+    config: RunConfig
     folder: Path | None
 
     @property
     def negative_scales(self) -> tuple[float, float] | None:
         """Alpha and beta of a run that trained a negative; None for all other weights."""
-        negative = self.config["resolved"].get("negative")
-        return None if negative is None else (negative["alpha"], negative["beta"])
+        negative = self.config.resolved.negative
+        return None if negative is None else (negative.alpha, negative.beta)
 
     def network(self, model: ModelFamily) -> nn.Module:
         """The denoiser; the base model's own is not copied."""
@@ -47,7 +46,7 @@ class Weights:
 
 def base_weights(runs: Path, model: str, title: str, digest: str) -> Weights:
     """The base model's own weights."""
-    config = {"model": model, "algorithm": BASE, "title": title, "resolved": {}}
+    config = RunConfig(model=model, algorithm=BASE, title=title, resolved=Resolved())
     return Weights(WeightsRecord(title=title, source=BASE, digest=digest), base_folder(runs, model), config, None)
 
 
@@ -58,8 +57,8 @@ def run_weights(runs: Path, run: RunFolder) -> Weights:
         title=run.title,
         source=run.folder.resolve().relative_to(runs.resolve()).as_posix(),
         digest=files_digest(loaded_files(run.weights)),
-        seed=config["seed"],
-        trained_on=tuple(config["trained_on"]),
+        seed=config.seed,
+        trained_on=config.trained_on,
     )
     return Weights(record, run, config, run.weights)
 
@@ -80,10 +79,14 @@ def released_weights(runs: Path, model: str, typed: str, name: str | None, base:
     check_process(place, typed, base, model)
     title = name or (_place_name(place) if Path(typed).exists() else typed.rpartition("/")[2])
     record = WeightsRecord(title=title, source=typed, digest=files_digest(loaded_files(place)))
-    config = {
-        "model": model, "algorithm": RELEASED, "title": title, "name": title, "source": typed,
-        "resolved": {"weights": record.digest},
-    }  # fmt: skip
+    config = RunConfig(
+        model=model,
+        algorithm=RELEASED,
+        title=title,
+        name=title,
+        source=typed,
+        resolved=Resolved(weights=record.digest),
+    )
     return Weights(record, RunFolder(runs / model / RELEASED / title), config, place)
 
 
@@ -102,23 +105,20 @@ def find_run(runs: Path, model: str, base: Weights, typed: str) -> Weights:
         )
     run = RunFolder(folder)
     config = run.config()
-    if config["model"] != model:
-        raise UserError(f"{folder} is a run on the model {config['model']!r}; give a run on {model!r}")
-    if config["algorithm"] == BASE:
+    if config.model != model:
+        raise UserError(f"{folder} is a run on the model {config.model!r}; give a run on {model!r}")
+    if config.is_base:
         return base
-    if config["algorithm"] == RELEASED:
-        raise UserError(
-            f"{folder} holds evaluations of released weights; give the weights themselves: {config['source']}"
-        )
+    if config.resolved.training is None:
+        raise UserError(f"{folder} holds evaluations of released weights; give the weights themselves: {config.source}")
     if not run.done:
-        training = config["resolved"]["training"]
-        total = f"a budget of {training['budget']}" if training.get("budget") else training["steps"]
         raise UserError(
-            f"{folder} has not finished training (step {len(run.steps())} of {total}); give its `bench run` command again"
+            f"{folder} has not finished training (step {len(run.steps())} of {config.resolved.training.length}); "
+            "give its `bench run` command again"
         )
-    if config.get("base_weights", config["resolved"]["init"]) != base.record.digest:
+    if (config.base_weights or config.resolved.init) != base.record.digest:
         raise UserError(
-            f"{folder} was trained from weights {config['resolved']['init']}, but {model!r} has {base.record.digest}; "
+            f"{folder} was trained from weights {config.resolved.init}, but {model!r} has {base.record.digest}; "
             "train it again"
         )
     return run_weights(runs, run)
@@ -137,7 +137,7 @@ def _place_name(place: Path) -> str:
     run = next((RunFolder(folder) for folder in list(path.parents)[:2] if is_run(folder)), None)
     if run is not None:
         config = run.config()
-        return f"{config['algorithm']}-{config['name']}-seed-{config['seed']}"
+        return f"{config.algorithm}-{config.name}-seed-{config.seed}"
     if path.is_file():
         return path.stem
     return path.parent.name if path.name in COMPONENTS else path.name

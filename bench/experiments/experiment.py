@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from bench.models.find import find_model
 from bench.models.guidance import ALPHA, BETA
 from bench.models.sampling import uses_classifier_free_guidance
 from bench.prompts.sets import find_prompts
+from bench.records.config import DataIdentity, NegativeScales, Resolved, RunConfig, TrainingRecord
 from bench.records.environment import write_environment
 from bench.records.protocol import GenerationSettings, Protocol, prompts_digest
 from bench.records.runs import CACHE, Evaluation, RunFolder, surveys_folder
@@ -160,7 +160,7 @@ class Experiment:
         """Evaluate some weights under the protocol, with guidance of any kind; the caller holds the owner's folder."""
         result_owner, variant = slots.result_owner, slots.variant(self.protocol)
         if self.accelerator.is_main_process:
-            result_owner.run.begin(dict(result_owner.config))
+            result_owner.run.begin(result_owner.config)
             if not result_owner.run.done:  # not trained here
                 write_environment(result_owner.run, self.accelerator.num_processes, {})
                 result_owner.run.finish()
@@ -211,33 +211,35 @@ class Experiment:
 
     def _begin(self, run: RunFolder, method: Method, seed: int, typed: Sequence[str]) -> None:
         name, algorithm, settings = method.name, method.algorithm, method.settings
-        resolved = {
-            "algorithm": algorithm.model_dump(mode="json"),
-            "training": settings.model_dump(mode="json", exclude=set(settings.execution_fields())),
-            "init": self.init.record.digest,
-            "data": {"digest": self.data.digest, "labels": self.data.labels_digest, "pairs": len(self.data)},
-            "rewards": {metric: self._load_metric(metric).identity() for metric in algorithm.trained_on},
-        }
+        resolved = Resolved(
+            algorithm=algorithm.model_dump(mode="json"),
+            training=TrainingRecord.model_validate(
+                settings.model_dump(mode="json", exclude=set(settings.execution_fields()))
+            ),
+            init=self.init.record.digest,
+            data=DataIdentity(digest=self.data.digest, labels=self.data.labels_digest, pairs=len(self.data)),
+            rewards={metric: self._load_metric(metric).identity() for metric in algorithm.trained_on},
+        )
         if algorithm.negative:
-            resolved["negative"] = {"alpha": ALPHA, "beta": BETA}
+            resolved = resolved.model_copy(update={"negative": NegativeScales(alpha=ALPHA, beta=BETA)})
         run.begin(
-            {
-                "model": self.name,
-                "algorithm": name,
-                "title": algorithm.info.title,
-                "name": method.label,
-                "changed": dict(method.changed),
-                "seed": seed,
-                "typed": list(typed),
-                "base_weights": self.protocol.base_weights,
-                "init": self.init.record.source,
-                "recipe": recipe.source if (recipe := self._recipe(name)) else None,
-                "resolved": resolved,
-                "data": dataclasses.asdict(self.data.report),
-                "trained_on": list(
+            RunConfig(
+                model=self.name,
+                algorithm=name,
+                title=algorithm.info.title,
+                name=method.label,
+                changed=dict(method.changed),
+                seed=seed,
+                typed=tuple(typed),
+                base_weights=self.protocol.base_weights,
+                init=self.init.record.source,
+                recipe=recipe.source if (recipe := self._recipe(name)) else None,
+                resolved=resolved,
+                data=self.data.report,
+                trained_on=tuple(
                     dict.fromkeys([*algorithm.trained_on, *self.data.judges, *self.init.record.trained_on])
                 ),
-            }
+            )
         )
         if not run.done:
             execution = settings.model_dump(mode="json", include=set(settings.execution_fields()))

@@ -32,7 +32,7 @@ def notes_on_training(experiment: Experiment, methods: Sequence[Method]) -> Iter
     """Notes on what will be trained, and on what."""
     if seen := experiment.prompts_in_training:
         yield f"{seen} of {len(experiment.prompts)} evaluation prompts are captions of the training data"
-    if methods and (renamed := outdated_names(methods[0].changed)):
+    if methods and (renamed := outdated_names(type(methods[0].algorithm), methods[0].changed)):
         yield renamed
     for method in methods:
         algorithm, settings = ALGORITHMS.get(method.name), method.settings

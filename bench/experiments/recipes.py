@@ -8,7 +8,7 @@ from typing import Any
 from bench.core.errors import UserError, did_you_mean
 from bench.core.validation import build
 from bench.core.values import digest
-from bench.records.migrations import RENAMED, RENAMED_VALUES, current_names
+from bench.records.migrations import RENAMED, current_names, current_values, first_names
 from bench.training.algorithm import RECIPE, Algorithm, Recipe
 from bench.training.settings import TrainingSettings
 
@@ -27,8 +27,8 @@ def resolve(
         UserError: an unknown field (with the nearest names) or a value that is not allowed.
     """
     recipe = recipe_of(algorithm, model)
-    overrides = current_names(overrides)
     fields, training = set(algorithm.model_fields), set(TrainingSettings.model_fields)
+    overrides = current_values(current_names(overrides, own=fields))
     for field in (typed.partition(".")[0] for typed in overrides):
         if field not in fields | training:
             known = sorted(fields | training)
@@ -38,7 +38,7 @@ def resolve(
             )
     if "steps" in overrides and any(typed.startswith("budget.") for typed in overrides):
         raise UserError("--set steps and --budget both say when training ends; give one of them")
-    mine, runs = current_names(recipe.algorithm), current_names(recipe.training)
+    mine, runs = current_values(recipe.algorithm), current_names(recipe.training)
     for typed, value in overrides.items():
         field, dot, part = typed.partition(".")
         target: dict[str, Any] = mine if field in fields else runs
@@ -47,13 +47,14 @@ def resolve(
     return build(algorithm, mine, name), build(TrainingSettings, runs, name)
 
 
-def outdated_names(overrides: Mapping[str, str]) -> str | None:
+def outdated_names(algorithm: type[Algorithm], overrides: Mapping[str, str]) -> str | None:
     """A sentence about settings that were given by names of an earlier version; None where there are none."""
-    old = [f"{name} is now {RENAMED[name]}" for name in overrides if name in RENAMED]
+    mine = set(algorithm.model_fields)
+    old = [f"{name} is now {RENAMED[name]}" for name in overrides if name in RENAMED.keys() - mine]
     old += [
-        f"{name}={value} is now {name}={new}"
-        for (name, value), new in RENAMED_VALUES.items()
-        if overrides.get(name) == value
+        f"{name}={overrides[name]} is now {name}={value}"
+        for name, value in current_values(overrides).items()
+        if value != overrides[name]
     ]
     return f"renamed settings: {', '.join(old)}; the old names are accepted until version 0.3" if old else None
 
@@ -78,7 +79,8 @@ def run_name(overrides: Mapping[str, str], recipe: Recipe, **given: str) -> str:
     Args:
         given: digests of data or weights that were given instead of the model's own; they add a short hash.
     """
-    named = current_names(overrides).items()
-    changed = {field: value for field, value in named if field not in TrainingSettings.execution_fields()}
+    # by the names that settings had first, so that a finished run is found under the name that an older version gave it
+    execution = first_names(dict.fromkeys(TrainingSettings.execution_fields(), ""))
+    changed = {field: value for field, value in first_names(overrides).items() if field not in execution}
     name = f"set-{digest(changed)[:8]}" if changed else recipe.name
     return f"{name}-{digest(given)[:8]}" if given else name

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from bench.core.randomness import generator, normal
 from bench.data.buckets import PictureSize
-from bench.data.preferences import DataReport, PreferenceData
+from bench.data.preferences import PreferenceData
 from bench.data.prepare import PrepareContext
 from bench.models.family import ModelFamily
 from bench.models.framing import Framing, Size
+from bench.records.config import DataReport
 from bench.scoring.metric import Metric
 from bench.training.algorithm import Algorithm, Need
 

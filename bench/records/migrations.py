@@ -1,8 +1,15 @@
-"""Configurations of runs that older versions wrote, as this version would have written them."""
+"""Configurations of runs that older versions wrote, as this version would have written them.
+
+A change of what ``config.json`` holds raises ``SCHEMA`` and adds a step to ``STEPS`` that says what older runs did, so that a
+finished run is recognised by the command that made it.  For a new setting of training, that is one line:
+
+    def _from_3(config: Config) -> Config:
+        return _with_training(config, lambda training: {"new_setting": "what was done before", **training})
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 SCHEMA = 3
@@ -11,7 +18,7 @@ Config = dict[str, Any]
 
 EXECUTION_OF_1 = ("micro_batch", "gradient_checkpointing", "compile", "checkpoint_seconds")
 """What schema 1 counted to a run's identity though it does not change what comes out."""
-ADDED = {
+ADDED_IN_1 = {
     "budget": None,
     "picture_size": "true",
     "optimizer": "adamw",
@@ -34,39 +41,78 @@ RENAMED_VALUES = {("inversion", "snap"): "grid"}
 """Values of fields of algorithms by their names up to schema 2, with their names today."""
 
 
-def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of an algorithm or of training, old names and values replaced by those of today."""
-    renamed = {RENAMED.get(name, name): value for name, value in settings.items()}
+def current_names(settings: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
+    """Settings of training by today's names; ``own`` are names that an algorithm gives fields of its own."""
+    return {name if name in own else RENAMED.get(name, name): value for name, value in settings.items()}
+
+
+def current_values(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of an algorithm, also of one inside another, with today's values; their names are the algorithm's own."""
     return {
-        name: RENAMED_VALUES.get((name, value), value) if isinstance(value, str) else value
-        for name, value in renamed.items()
+        name: current_values(value) if isinstance(value, Mapping) else _renamed_value(name, value)
+        for name, value in fields.items()
     }
 
 
+def first_names(settings: Mapping[str, str]) -> dict[str, str]:
+    """What was typed, by the first names of settings and with the first values, of which names of folders are a hash."""
+    names = {new: old for old, new in RENAMED.items()}
+    values = {(name, new): old for (name, old), new in RENAMED_VALUES.items()}
+    return {names.get(name, name): values.get((name, value), value) for name, value in settings.items()}
+
+
+def _renamed_value(name: str, value: Any) -> Any:
+    """``name`` may be dotted, as it is typed."""
+    return RENAMED_VALUES.get((name.rpartition(".")[2], value), value) if isinstance(value, str) else value
+
+
 def migrated(config: Config) -> Config | None:
-    """The configuration in this version's schema; None when no step leads there from its own."""
-    while config.get("schema") in STEPS:
-        config = STEPS[config["schema"]](config)
-    return config if config.get("schema") == SCHEMA else None
+    """The configuration in this version's schema, without its number; None when no step leads there from its own.
+
+    What is not as its schema says is left as it is, for whoever validates the result.
+    """
+    schema: Any = config.get("schema")
+    rest = {name: value for name, value in config.items() if name != "schema"}
+    while schema in STEPS:
+        rest, schema = STEPS[schema](rest), schema + 1
+    return rest if schema == SCHEMA else None
+
+
+def _with_part(config: Config, change: Callable[[Config], Config], *path: str) -> Config:
+    """The configuration with the object at ``path`` changed, if there is one."""
+    part = config.get(path[0])
+    if not isinstance(part, dict):
+        return config
+    changed = _with_part(part, change, *path[1:]) if path[1:] else change(part)
+    return {**config, path[0]: changed}
 
 
 def _from_1(config: Config) -> Config:
-    resolved = dict(config["resolved"])
-    if "training" in resolved:
-        training = {**ADDED, **resolved["training"]}
-        resolved["training"] = {name: value for name, value in training.items() if name not in EXECUTION_OF_1}
-        if not config["trained_on"]:
-            resolved.setdefault("rewards", {})
-    return {**config, "schema": 2, "resolved": resolved}
+    def training(old: Config) -> Config:
+        return {name: value for name, value in {**ADDED_IN_1, **old}.items() if name not in EXECUTION_OF_1}
+
+    def rewards(old: Config) -> Config:
+        return {**old, "rewards": {}} if "training" in old and "rewards" not in old else old
+
+    config = _with_part(config, training, "resolved", "training")
+    return config if config.get("trained_on") else _with_part(config, rewards, "resolved")
 
 
 def _from_2(config: Config) -> Config:
-    resolved = dict(config["resolved"])
-    for part in ("training", "algorithm"):
-        if part in resolved:
-            resolved[part] = current_names(resolved[part])
-    changed = {"changed": current_names(config["changed"])} if "changed" in config else {}
-    return {**config, **changed, "schema": 3, "resolved": resolved}
+    def changed(old: Config) -> Config:
+        return current_values(current_names(old, own=_algorithm_fields(config)))
+
+    config = _with_part(config, changed, "changed")
+    config = _with_part(config, current_names, "resolved", "training")
+    return _with_part(config, current_values, "resolved", "algorithm")
+
+
+def _algorithm_fields(config: Config) -> Collection[str]:
+    """Names of the algorithm's fields, where the configuration has them."""
+    fields: Any = config.get("resolved")
+    fields = fields.get("algorithm") if isinstance(fields, dict) else None
+    return fields if isinstance(fields, dict) else ()
 
 
 STEPS: Mapping[int, Callable[[Config], Config]] = {1: _from_1, 2: _from_2}
+"""By schema: from it to the next one."""

@@ -22,25 +22,23 @@ the own result of a negative run, whose weights never make an image alone.
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from bench.core.errors import UserError
 from bench.core.files import exclusive, read_json, read_lines, write_json
 from bench.core.values import differing
+from bench.records.config import BASE, RunConfig
 from bench.records.migrations import SCHEMA, migrated
-from bench.records.protocol import Variant
+from bench.records.protocol import Protocol, Variant
+from bench.records.reading import damaged, read_record, read_whole, validated
+from bench.records.scores import MetricRecord
 
-T = TypeVar("T")
-
-BASE = "base"
 CACHE = ".cache"
 """Folder beside the models' folders: what all runs share."""
-RELEASED = "weights"
-"""The place of an algorithm's name for weights that were not trained here."""
 
 
 class Evaluation:
@@ -69,23 +67,31 @@ class Evaluation:
     def variant(self) -> Variant | None:
         """How its sampling departs from the protocol's; None if it does not."""
         path = self.folder / "variant.json"
-        return Variant.model_validate(_whole(read_json, path)) if path.exists() else None
+        return read_record(Variant, path) if path.exists() else None
 
-    def protocol(self) -> dict[str, Any]:
-        """The protocol as JSON values."""
-        protocol: dict[str, Any] = _whole(read_json, self.folder / "protocol.json")
-        return protocol
+    def protocol(self) -> Protocol:
+        """The protocol."""
+        path = self.folder / "protocol.json"
+        return read_record(Protocol, path)
 
-    def metrics(self) -> dict[str, dict[str, Any]]:
-        """By metric: ``signature``, ``identity``, and the fields of `bench.records.scores.MetricInfo` under ``info``; at first none."""
+    def metrics(self) -> Mapping[str, MetricRecord]:
+        """The metrics with which all images are scored, by name; at first none."""
         path = self.folder / "metrics.json"
-        metrics: dict[str, dict[str, Any]] = _whole(read_json, path) if path.exists() else {}
-        return metrics
+        written = read_record(dict[str, dict[str, Any]], path) if path.exists() else {}
+        named = {name: {"name": name, **metric} for name, metric in written.items()}
+        return validated(dict[str, MetricRecord], named, path)
+
+    def write_metrics(self, metrics: Mapping[str, MetricRecord]) -> None:
+        """Write with which metrics all images are scored."""
+        written = {name: dataclasses.asdict(metric) for name, metric in metrics.items()}
+        for metric in written.values():
+            del metric["name"]
+        write_json(self.folder / "metrics.json", written)
 
     def prompts(self) -> list[str]:
         """The evaluation prompts in their order."""
-        prompts: list[str] = _whole(read_json, self.folder / "prompts.json")
-        return prompts
+        path = self.folder / "prompts.json"
+        return read_record(list[str], path)
 
     def image(self, prompt_index: int, image_index: int) -> Path:
         """Where the image of a prompt is."""
@@ -100,12 +106,11 @@ class Evaluation:
     def prompts_in_training(self) -> int | None:
         """How many of the prompts were captions in training; None where nobody has looked."""
         path = self.folder / "in_training.json"
-        count: int | None = _whole(read_json, path)["prompts"] if path.exists() else None
-        return count
+        return read_record(dict[str, int], path)["prompts"] if path.exists() else None
 
     def score_records(self) -> list[dict[str, Any]]:
         """Lines of ``scores.jsonl``: ``prompt_index``, ``image_index``, ``metric``, ``score`` (raw), ``signature``."""
-        return _whole(read_lines, self.scores)
+        return read_whole(read_lines, self.scores)
 
 
 class RunFolder:
@@ -122,39 +127,40 @@ class RunFolder:
         """Whether training has finished (always, for the base model)."""
         return (self.folder / "DONE").exists()
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> RunConfig:
         """The run's configuration.
 
         Raises:
             UserError: the file is damaged, or a newer version of the record format wrote it.
         """
-        written = _whole(read_json, self.folder / "config.json")
+        path = self.folder / "config.json"
+        written = read_whole(read_json, path)
         if not isinstance(written, dict):
-            raise _damaged(self.folder / "config.json", "it holds no JSON object")
+            raise damaged(path, "it holds no JSON object")
+        if not isinstance(written.get("schema"), int):
+            raise damaged(path, "schema: a whole number is required")
         config = migrated(written)
         if config is None:
             raise UserError(
-                f"{self.folder} was written with record schema {written.get('schema')}, this version reads up to {SCHEMA}; "
+                f"{self.folder} was written with record schema {written['schema']}, this version reads up to {SCHEMA}; "
                 "use the version that wrote it, or another --runs folder"
             )
-        return config
+        return validated(RunConfig, config, path)
 
     @property
     def title(self) -> str:
-        """What tables call the run, whatever its training seed, for example ``Diffusion-DPO (recipe)``."""
-        config = self.config()
-        title, name = config["title"], config.get("name", "")
-        return title if name in ("", "default", title) else f"{title} ({name})"
+        """What tables call the run, whatever its training seed; see `RunConfig.label`."""
+        return self.config().label
 
     def ledger(self) -> dict[str, Any]:
         """What the run cost: the fields of `bench.training.ledger.Ledger`; empty for the base model."""
         path = self.folder / "ledger.json"
-        ledger: dict[str, Any] = _whole(read_json, path) if path.exists() else {}
+        ledger: dict[str, Any] = read_whole(read_json, path) if path.exists() else {}
         return ledger
 
     def steps(self) -> list[dict[str, Any]]:
         """Lines of ``train.jsonl``."""
-        return _whole(read_lines, self.train_log)
+        return read_whole(read_lines, self.train_log)
 
     def evaluation(self, signature: str) -> Evaluation:
         """The run's own result under one protocol, whether it exists yet or not."""
@@ -168,20 +174,18 @@ class RunFolder:
         """All evaluations that exist, in order of their signatures."""
         return [Evaluation(path.parent) for path in sorted(self.folder.glob("evaluations/*/protocol.json"))]
 
-    def begin(self, config: dict[str, Any]) -> None:
+    def begin(self, config: RunConfig) -> None:
         """Write the configuration of a new run, or check that an old one has the same.
 
         Raises:
             UserError: the folder holds a run with another configuration.
         """
-        if not (self.folder / "config.json").exists():
-            write_json(self.folder / "config.json", {"schema": SCHEMA, **config})
-            return
-        old = self.config()["resolved"]
-        if old != config["resolved"]:
-            fields = ", ".join(differing(old, config["resolved"]))
+        path = self.folder / "config.json"
+        if not path.exists():
+            write_json(path, config.to_json())
+        elif fields := differing(self.config().resolved.to_json(), config.resolved.to_json()):
             raise UserError(
-                f"{self.folder} holds a run that differs in {fields}; give another --name, or delete the folder"
+                f"{self.folder} holds a run that differs in {', '.join(fields)}; give another --name, or delete the folder"
             )
 
     def finish(self) -> None:
@@ -230,17 +234,3 @@ def find_runs(runs: Path) -> list[RunFolder]:
             inside[:] = sorted(name for name in inside if not name.startswith("."))
         seen.add(real)
     return sorted(found, key=lambda run: run.folder)
-
-
-def _whole(read: Callable[[Path], T], path: Path) -> T:
-    """What ``read`` makes of a file of a run, or a `UserError` that names a damaged file."""
-    try:
-        return read(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, reason: object) -> UserError:
-    return UserError(
-        f"{path} is damaged ({reason}); put a whole copy there, or move {path.parent} away and give the `bench run` command again"
-    )

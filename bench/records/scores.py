@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.records.protocol import scorer_signature
 
-@dataclasses.dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True)
 class MetricInfo:
     """What a reader must know to read a score.
 
@@ -32,6 +33,28 @@ class MetricInfo:
     display_factor: float = 1.0
     higher_is_better: bool = True
     conventions: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRecord:
+    """A metric with which images of an evaluation were scored.
+
+    Attributes:
+        name: registered name.
+        signature: hash of the protocol, the name and the identity, 12 hex digits.
+        identity: version, weights digest, preprocessing.
+        info: what a reader must know of the metric.
+    """
+
+    name: str
+    signature: str
+    identity: Mapping[str, Any]
+    info: MetricInfo
+
+    @property
+    def scorer(self) -> str:
+        """The scorer's own hash, the same under other prompts and settings; what ``bench score`` calls its signature."""
+        return scorer_signature(self.name, self.identity)
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,4 +269,4 @@ def test_a_metric_learns_of_the_protocols_prompts(model: StableDiffusion, tmp_pa
             return {"others": list(self.others)}
 
     evaluation = judge(tmp_path, model, ["a", "b"], Crowd())
-    assert evaluation.metrics()["brightness"]["identity"] == {"others": ["a", "b"]}
+    assert evaluation.metrics()["brightness"].identity == {"others": ["a", "b"]}

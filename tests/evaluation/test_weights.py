@@ -236,16 +236,14 @@ def shared_name(name: str) -> str:
 
 
 @pytest.mark.parametrize("layout", ["user interfaces", "diffusers", "no prefix", "header"])
-def test_an_alpha_acts_in_every_layout(
-    workshop: Workshop, model: StableDiffusion, tmp_path: Path, strategy: str
-) -> None:
+def test_an_alpha_acts_in_every_layout(workshop: Workshop, model: StableDiffusion, tmp_path: Path, layout: str) -> None:
     write_adapters(workshop, tmp_path / "lora", "unet.")
     plain = load_file(tmp_path / "lora" / ADAPTERS)
     weaker = {name: value / 4 if "lora_B" in name else value for name, value in plain.items()}
     save_file(weaker, tmp_path / "weaker.safetensors")
     layers = {name.rpartition(".lora_")[0] for name in plain}
     header = {"format": "pt"}
-    match strategy:  # rank 2 with alpha 0.5: a quarter
+    match layout:  # rank 2 with alpha 0.5: a quarter
         case "user interfaces":
             stated = {shared_name(name): value for name, value in plain.items()}
             stated |= {f"lora_unet_{layer.removeprefix('unet.').replace('.', '_')}.alpha": HALF for layer in layers}

@@ -14,6 +14,7 @@ from bench.core.files import append_lines
 from bench.evaluation.sampling_weights import SamplingWeights, default_sampling
 from bench.experiments.experiment import Experiment
 from bench.experiments.judging import Request, find_negative, find_positive, judge
+from bench.records.config import DataReport, Resolved, RunConfig
 from bench.records.runs import RunFolder
 from bench.tiny import ASSETS
 
@@ -32,9 +33,25 @@ def write_run(
 ) -> RunFolder:
     """A run folder as training leaves it, with the base's weights."""
     run = RunFolder(experiment.runs / model / algorithm / "recipe" / "seed-3")
-    values = {"training": {"steps": 30}, "init": experiment.protocol.base_weights, **resolved}
-    config = {"title": algorithm.upper(), "name": "recipe", "seed": 3, "trained_on": ["clip"], "resolved": values}
-    run.begin({"model": model, "algorithm": algorithm, **config})
+    values = {
+        "algorithm": {},
+        "training": {"steps": 30},
+        "init": experiment.protocol.base_weights,
+        "data": {"digest": "d", "labels": "l", "pairs": 2},
+        **resolved,
+    }
+    run.begin(
+        RunConfig(
+            model=model,
+            algorithm=algorithm,
+            title=algorithm.upper(),
+            name="recipe",
+            seed=3,
+            trained_on=("clip",),
+            resolved=Resolved.model_validate(values),
+            data=DataReport("pairs.parquet", 2, 2, 0, ()),
+        )
+    )
     append_lines(run.train_log, ["{}"] * 7)
     if done:
         run.weights.symlink_to(ASSETS / "model" / "unet")
@@ -72,7 +89,7 @@ def test_a_negative_is_a_run_the_base_or_a_folder(experiment: Experiment, monkey
     assert by_run is not None
     assert (by_run.folder, by_run.negative_scales) == (run.weights, (1, 1))
     base = RunFolder(experiment.runs / "tiny" / "base")
-    base.begin({"model": "tiny", "algorithm": "base", "title": "Tiny", "resolved": {}})
+    base.begin(RunConfig(model="tiny", algorithm="base", title="Tiny", resolved=Resolved()))
     assert find_negative(experiment, dataclasses.replace(NOTHING, negative="tiny/base")) is experiment.base
     by_folder = find_negative(experiment, dataclasses.replace(NOTHING, negative=str(ASSETS / "model" / "unet")))
     assert by_folder is not None
@@ -122,6 +139,8 @@ def test_an_unknown_run_names_the_nearest(experiment: Experiment) -> None:
 def test_a_run_that_is_not_finished(experiment: Experiment) -> None:
     write_run(experiment, "halfway", done=False)
     assert "has not finished training (step 7 of 30)" in refusal(experiment, run="tiny/halfway/recipe/seed-3")
+    write_run(experiment, "bounded", done=False, training={"steps": 100, "budget": {"unit": "pairs", "amount": 960}})
+    assert "(step 7 of a budget of 960 pairs)" in refusal(experiment, run="tiny/bounded/recipe/seed-3")
 
 
 def test_a_run_on_another_model(experiment: Experiment) -> None:

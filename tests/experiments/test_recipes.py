@@ -84,7 +84,7 @@ def test_a_field_of_another_algorithm_is_unknown() -> None:
         ("steps", "2.5", "valid integer"),
         ("caption_dropout", "1", "less than 1"),
         ("learning_rate", "inf", "finite"),
-        ("weights", "both", "'full' or 'lora'"),
+        ("trainable", "both", "'full' or 'lora'"),
         ("precision", "fp8", "'fp32' or 'bf16'"),
         ("micro_batch_size", "0", "greater than 0"),
     ],
@@ -95,7 +95,7 @@ def test_a_value_out_of_range_is_refused_by_name_and_reason(field: str, value: s
 
 
 def test_a_choice_of_the_algorithm_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match="smpo: inversion='sideways' is not allowed: .*'snap', 'exact' or 'official'"):
+    with pytest.raises(UserError, match="smpo: inversion='sideways' is not allowed: .*'grid', 'exact' or 'official'"):
         resolve("smpo", SmPO, "tiny", {"inversion": "sideways"})
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.records.migrations import SCHEMA, migrated
+import pytest
+
+from bench.records.migrations import SCHEMA, STEPS, first_names, migrated
 from bench.training.settings import TrainingSettings
 
 OLD: dict[str, Any] = {
@@ -32,10 +34,49 @@ def test_a_run_of_schema_1_has_the_identity_that_it_would_have_today() -> None:
         "what was done before the field was there"
     )
     assert config["resolved"]["rewards"] == {}
-    assert config["schema"] == SCHEMA
+
+
+def test_of_a_run_that_trained_on_scores_it_is_not_known_with_which_scorer() -> None:
+    config = migrated({**OLD, "trained_on": ["pickscore"]})
+    assert config is not None
+    assert "rewards" not in config["resolved"]
+
+
+def test_an_algorithms_own_fields_keep_their_names() -> None:
+    """A plug-in may call a field ``weights`` or ``schedule``, as settings of training were called."""
+    old: dict[str, Any] = {
+        "schema": 2,
+        "changed": {"schedule": "3", "batch": "4", "objective_fields.inversion": "snap", "kind": "snap"},
+        "resolved": {
+            "algorithm": {"schedule": 3, "inversion": "snap", "objective_fields": {"inversion": "snap"}, "kind": "snap"},
+            "training": {"schedule": "cosine", "batch": 4},
+        },
+    }  # fmt: skip
+    assert migrated(old) == {
+        "changed": {"schedule": "3", "global_batch_size": "4", "objective_fields.inversion": "grid", "kind": "snap"},
+        "resolved": {
+            "algorithm": {"schedule": 3, "inversion": "grid", "objective_fields": {"inversion": "grid"}, "kind": "snap"},
+            "training": {"lr_schedule": "cosine", "global_batch_size": 4},
+        },
+    }  # fmt: skip
+    assert old["resolved"]["training"] == {"schedule": "cosine", "batch": 4}
 
 
 def test_a_run_of_the_present_schema_stays_as_it_is_and_a_later_one_is_not_read() -> None:
-    assert migrated({"schema": SCHEMA, "resolved": {}}) == {"schema": SCHEMA, "resolved": {}}
+    assert migrated({"schema": SCHEMA, "resolved": {}}) == {"resolved": {}}
     assert migrated({"schema": SCHEMA + 1}) is None
     assert migrated({}) is None
+    assert list(STEPS) == list(range(1, SCHEMA))
+
+
+@pytest.mark.parametrize("resolved", [None, [], "x", {}, {"training": None}])
+@pytest.mark.parametrize("schema", [1, 2])
+def test_what_is_damaged_is_left_for_whoever_validates_it(schema: int, resolved: Any) -> None:
+    config = migrated({"schema": schema, "trained_on": ["clip"], "resolved": resolved, "changed": 3})
+    assert config == {"trained_on": ["clip"], "resolved": resolved, "changed": 3}
+
+
+def test_names_of_folders_are_hashes_of_the_first_names() -> None:
+    today = {"global_batch_size": "4", "beta": "1", "inversion": "grid", "grid": "40"}
+    before = {"batch": "4", "beta": "1", "inversion": "snap", "grid": "40"}
+    assert first_names(today) == first_names(before) == before

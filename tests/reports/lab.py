@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from bench.core.files import append_lines, write_json
+from bench.records.config import Resolved, RunConfig
 from bench.records.protocol import GenerationSettings, Protocol, Variant, WeightsRecord, prompts_digest
 from bench.records.runs import Evaluation, RunFolder
-from bench.records.scores import MetricInfo
+from bench.records.scores import MetricInfo, MetricRecord
 
 PROMPTS = [
     f"a {thing} on a {colour} background"
@@ -68,7 +69,7 @@ class Lab:
     def base_alone(self, *, model: str = "tiny") -> RunFolder:
         """The base model, not judged."""
         run = RunFolder(self.runs / model / "base")
-        run.begin({"model": model, "algorithm": "base", "title": "base", "resolved": {}})
+        run.begin(RunConfig(model=model, algorithm="base", title="base", resolved=Resolved()))
         return run
 
     def train(
@@ -93,16 +94,16 @@ class Lab:
         resolved = {
             "algorithm": {"beta": beta},
             "training": {"steps": steps, "budget": budget},
+            "init": self.protocol.base_weights,
             "data": {"digest": digest, "labels": labels, "pairs": pairs},
         }
-        run.begin(
-            {
-                "model": "tiny", "algorithm": algorithm, "title": title, "name": name, "seed": seed,
-                "typed": [], "resolved": resolved, "trained_on": list(trained_on),
-                "data": {"source": "/somewhere/votes.parquet", "rows": 2000, "pairs": 2000, "ties_dropped": 0, "undecodable": []},
-                **(config or {}),
-            }
-        )  # fmt: skip
+        values = {
+            "model": "tiny", "algorithm": algorithm, "title": title, "name": name, "seed": seed,
+            "typed": [], "resolved": resolved, "trained_on": list(trained_on),
+            "data": {"source": "/somewhere/votes.parquet", "rows": 2000, "pairs": 2000, "ties_dropped": 0, "undecodable": []},
+            **(config or {}),
+        }  # fmt: skip
+        run.begin(RunConfig.model_validate(values))
         write_json(run.weights / "config.json", {"_class_name": "UNet2DConditionModel"})
         append_lines(run.train_log, [json.dumps(_line(step, seed, algorithm)) for step in range(steps)])
         write_json(
@@ -140,16 +141,11 @@ class Lab:
         common = np.random.default_rng(7).normal(size=(len(PROMPTS), images))
         write_json(evaluation.folder / "protocol.json", self.protocol.model_dump())
         write_json(evaluation.folder / "prompts.json", PROMPTS)
-        write_json(
-            evaluation.folder / "metrics.json",
+        evaluation.write_metrics(
             {
-                name: {
-                    "signature": self.protocol.metric_signature(name, identity),
-                    "identity": identity,
-                    "info": dataclasses.asdict(self.infos[name]),
-                }
+                name: MetricRecord(name, self.protocol.metric_signature(name, identity), identity, self.infos[name])
                 for name, identity in self.identities.items()
-            },
+            }
         )
         lines = []
         for name, identity in self.identities.items():
@@ -180,8 +176,8 @@ def weights(run: RunFolder) -> WeightsRecord:
         title=run.title,
         source=run.folder.name,
         digest=str(run.folder),
-        seed=config.get("seed"),
-        trained_on=config.get("trained_on", ()),
+        seed=config.seed,
+        trained_on=config.trained_on,
     )
 
 

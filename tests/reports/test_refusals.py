@@ -163,7 +163,7 @@ def test_a_single_prompt(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_records_of_another_version(lab: Lab) -> None:
     run = lab.base()
-    write_json(run.folder / "config.json", {**run.config(), "schema": 99})
+    write_json(run.folder / "config.json", {**run.config().to_json(), "schema": 99})
     assert "record schema 99" in refusal(lab.runs)
 
 

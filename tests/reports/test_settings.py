@@ -157,7 +157,7 @@ def test_the_page_has_all_settings_of_each_row(told: Report) -> None:
         "algorithm.beta": ("5.0", "1000.0"),
         "training.steps": ("30", "40"),
         "training.budget.unit": ("-", "forwards"),
-        "training.budget.amount": ("-", "20000"),
+        "training.budget.amount": ("-", "20000.0"),
     }
     text = page(told)
     assert "Settings of each row" in text
@@ -213,13 +213,3 @@ def test_a_budget_in_forwards_is_explained(lab: Lab) -> None:
     lab.run("sft", title="SFT", budget={"unit": "forwards", "amount": 20000})
     lines = [line for line in footnotes(make_report(lab.runs)) if "budget" in line]
     assert lines == ["a budget in forwards counts a backward as two forwards: SFT."]
-
-
-def test_configurations_of_the_first_schema_are_read(lab: Lab) -> None:
-    lab.base()
-    run = lab.run("dpo")
-    config = read_json(run.folder / "config.json")
-    write_json(run.folder / "config.json", {**config, "schema": 1})
-    settings = make_report(lab.runs).rows[1].settings
-    assert settings is not None
-    assert (settings.training["optimizer"], settings.changed, settings.recipe) == ("adamw", {}, None)

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from lab import Lab, variant
 
+from bench.records.config import Resolved, RunConfig
 from bench.records.runs import RunFolder
 from reports.footnotes import footnotes
 from reports.plots import training_plot, win_rate_plot
@@ -94,14 +95,8 @@ def test_several_negatives_of_one_run_are_several_rows(lab: Lab) -> None:
 def test_released_weights_are_a_row_without_seed_and_cost(lab: Lab) -> None:
     lab.base()
     run = RunFolder(lab.runs / "tiny" / "weights" / "theirs")
-    config = {
-        "model": "tiny",
-        "algorithm": "weights",
-        "title": "theirs",
-        "name": "theirs",
-        "resolved": {"weights": "d"},
-    }
-    run.begin(config)
+    resolved = Resolved(weights="d")
+    run.begin(RunConfig(model="tiny", algorithm="weights", title="theirs", name="theirs", resolved=resolved))
     run.finish()
     lab.judge(run, shift=0.3)
     row = make_report(lab.runs).rows[1]

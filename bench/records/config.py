@@ -1,0 +1,196 @@
+"""``config.json``: what a run is, as it was typed and as it resolved."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from bench.records.migrations import SCHEMA
+
+BASE = "base"
+"""What stands in place of an algorithm's name, and of the weights' source, for the base model."""
+RELEASED = "weights"
+"""What stands in place of an algorithm's name for weights that were not trained here."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DataReport:
+    """What reading preference data did: ``rows`` on disk, ``pairs`` kept, ties dropped, and the rows whose images cannot be decoded.
+
+    ``source`` is what the user called the data.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    source: str
+    rows: int
+    pairs: int
+    ties_dropped: int
+    undecodable: tuple[str, ...]
+
+
+class _Part(BaseModel):
+    """A part of the configuration; a field that this version does not know is refused, since adding one raises the schema."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataIdentity(_Part):
+    """What decides whether two runs had the same training data.
+
+    Attributes:
+        digest: of captions and images, 16 hex digits.
+        labels: digest of the labels; None in records that are older than it.
+        pairs: number of pairs.
+    """
+
+    digest: str
+    labels: str | None = None
+    pairs: int
+
+
+class Budget(_Part):
+    """What training may cost, instead of a number of steps.
+
+    Attributes:
+        unit: ``pairs``, ``forwards`` (a backward counts as two) or ``seconds``.
+        amount: training stops after the step that reaches it.
+    """
+
+    unit: str
+    amount: float
+
+
+class TrainingRecord(BaseModel):
+    """Every setting of training that changes what comes out, by its name in `bench.training.settings.TrainingSettings`.
+
+    Only those that readers use are fields here; the others are kept as they were written.
+
+    Attributes:
+        steps: optimizer steps, unless there is a budget.
+        budget: None where there is none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    steps: int
+    budget: Budget | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All settings as JSON values."""
+        return self.model_dump(mode="json")
+
+    @property
+    def length(self) -> str:
+        """When training ends, in words: ``100`` steps, or ``a budget of 20000 forwards``."""
+        return str(self.steps) if self.budget is None else f"a budget of {self.budget.amount:g} {self.budget.unit}"
+
+
+class NegativeScales(_Part):
+    """The weights of negative guidance that a run with negative weights is judged with: see `bench.models.guidance.merge`."""
+
+    alpha: float
+    beta: float
+
+
+class Resolved(_Part):
+    """What decides the weights: runs in which it is equal are one run, up to the training seed.
+
+    All is None for the base model; of released weights only ``weights`` is known.
+
+    Attributes:
+        algorithm: every hyper-parameter.
+        training: how it was trained.
+        init: digest of the weights that training started from.
+        data: the training data.
+        rewards: identities of the metrics whose scores were trained on, by name; None in records that are older than it.
+        negative: of a run that trained negative weights; None for all others.
+        weights: digest of released weights.
+    """
+
+    algorithm: Mapping[str, Any] | None = None
+    training: TrainingRecord | None = None
+    init: str | None = None
+    data: DataIdentity | None = None
+    rewards: Mapping[str, Mapping[str, Any]] | None = None
+    negative: NegativeScales | None = None
+    weights: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that were set, as JSON values."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+TRAINED = ("name", "seed", "resolved.algorithm", "resolved.training", "resolved.init", "resolved.data", "data")
+"""What the configuration of a training run cannot do without; the base model and released weights have none of it."""
+
+
+class RunConfig(_Part):
+    """What a folder with ``config.json`` holds: a training run, the base model, or weights that others released.
+
+    In memory it always has today's schema (`bench.records.migrations`).
+
+    Attributes:
+        model: name of the base model.
+        algorithm: registered name, ``base``, or ``weights`` for weights that were not trained here.
+        title: what tables call the algorithm, the base model or the released weights.
+        name: of this configuration, part of the path; empty for the base model.
+        source: where released weights were, as it was typed.
+        changed: what was typed to change the recipe, by field; empty in records that are older than it.
+        seed: the training seed; None for what was not trained here.
+        typed: the command line.
+        base_weights: digest of the base model's denoiser; None in records that are older than it, which started from it.
+        init: the weights that training started from: a run, relative to the folder of all runs, what was typed, or ``base``.
+        recipe: where the recipe is from; None where there is none, and in records that are older than it.
+        resolved: what decides the weights.
+        data: what reading the training data did.
+        trained_on: names of the metrics that training used, as far as we know.
+    """
+
+    model: str
+    algorithm: str
+    title: str
+    name: str = ""
+    source: str | None = None
+    changed: Mapping[str, str] = Field(default_factory=dict)
+    seed: int | None = None
+    typed: tuple[str, ...] = ()
+    base_weights: str | None = None
+    init: str = BASE
+    recipe: str | None = None
+    resolved: Resolved
+    data: DataReport | None = None
+    trained_on: tuple[str, ...] = ()
+
+    @property
+    def is_base(self) -> bool:
+        """Whether this is the base model."""
+        return self.algorithm == BASE
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether this is a training run."""
+        return self.algorithm not in (BASE, RELEASED)
+
+    @property
+    def label(self) -> str:
+        """What tables call it, whatever its training seed, for example ``Diffusion-DPO (recipe)``."""
+        return self.title if self.name in ("", "default", self.title) else f"{self.title} ({self.name})"
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``config.json`` holds: the schema, and the fields that were set."""
+        return {"schema": SCHEMA, **self.model_dump(mode="json", exclude_unset=True)}
+
+    @model_validator(mode="after")
+    def _whole_training_run(self) -> Self:
+        for place in TRAINED if self.is_trained else ():
+            value: Any = self
+            for field in place.split("."):
+                value = getattr(value, field)
+            if value in (None, ""):
+                raise PydanticCustomError("missing_of_trained", "{place}: field required", {"place": place})
+        return self
