@@ -16,10 +16,20 @@ from bench.cli.run import Runs, eval_, export, run
 from bench.core.errors import UserError
 from bench.core.registry import DISTRIBUTION
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 app.command()(plan)
 app.command()(profile)
+
+START = """\
+Compare preference-alignment algorithms for diffusion models.  To start, on a tiny model that is part of the package:
+
+  bench list                          what there is: algorithms, metrics, models, prompts
+  bench run --algo dpo --model tiny   train, generate and score; a few minutes on a laptop
+  bench report                        compare the results with the base model
+
+All commands: bench --help
+"""
 
 INTERRUPTED = 130
 """The exit code that typer turns Ctrl-C into."""
@@ -33,13 +43,16 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def bench(
-    version: Annotated[
+    context: typer.Context,
+    _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show name and version, and end.")
     ] = False,
 ) -> None:
-    """Train diffusion alignment algorithms on the same pairs, and judge them under one protocol."""
+    """Compare preference-alignment algorithms for diffusion models: same data, same noise, same evaluation."""
+    if context.invoked_subcommand is None:
+        Console(soft_wrap=True).print(START, end="", highlight=False, markup=False)
 
 
 app.command()(run)
