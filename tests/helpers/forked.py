@@ -29,7 +29,7 @@ def run(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> s
     """Give the command line some words in a folder, and wait for its end."""
     with tempfile.TemporaryDirectory() as spoken:
         out, err = Path(spoken, "out"), Path(spoken, "err")
-        process = started().ForwardProcess(target=_main, args=(words, folder, dict(environment), out, err))
+        process = started().Process(target=_main, args=(words, folder, dict(environment), out, err))
         process.start()
         process.join()
         assert process.exitcode is not None
