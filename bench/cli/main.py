@@ -105,12 +105,12 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="algorithms, metrics, models, prompts or families, or the fields of training (--set) and of images (--image); default: all kinds."
+            help="What to list: algorithms, metrics, models, prompts, families, training, images.  Default: the first five."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Argument(help="One entry of that kind, with all it states.")] = None,
+    name: Annotated[str | None, typer.Argument(help="One entry: bench list algorithms dpo")] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also citations, formulas, ranges and fields.")
+        bool, typer.Option("--verbose", "-v", help="Print the page of every entry, in a pager on a terminal.")
     ] = False,
 ) -> None:
     """Show algorithms, metrics, models, prompt sets and model families: what they are and who brings them."""

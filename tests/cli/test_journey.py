@@ -80,7 +80,7 @@ def test_list_shows_every_entry_with_its_details(command: CommandLine, kind: str
     done = command.run(command.arguments("list", kind, "--verbose"))
     assert done.returncode == 0, done.stderr
     expected = {
-        "algorithms": ["dpo", "arXiv 2311.12908", "beta", "recipe tiny", "recipe sdxl"],
+        "algorithms": ["dpo", "arXiv 2311.12908", "beta", "recipes, by model", "sdxl"],
         "metrics": [
             "imagereward",
             "HPSv2.0",
