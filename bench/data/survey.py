@@ -7,7 +7,6 @@ import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,9 +114,9 @@ def decode(encoded: bytes) -> Image.Image:
 
 
 def _save(path: Path, survey: Survey) -> None:
-    values: dict[str, Any] = {field.name: getattr(survey, field.name) for field in dataclasses.fields(survey)}
     with path.open("wb") as stream:
-        np.savez(stream, **values)
+        # "alike" is what files of version 1 call the last column, and a pass over the images may take hours
+        np.savez(stream, digest=survey.digest, sizes=survey.sizes, rows=survey.rows, alike=survey.identical_images)
 
 
 def _load(path: Path) -> Survey:
