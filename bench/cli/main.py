@@ -155,12 +155,12 @@ def report(
 @app.command()
 def beta(
     value: Annotated[float, typer.Argument(help="A published beta.", min=0)],
-    convention: Annotated[str, typer.Option("--from", help="Whose beta it is.  See docs/beta.md")],
+    convention: Annotated[str, typer.Option("--from", help="Convention of the published beta.  See docs/beta.md")],
     elements: Annotated[
-        int | None, typer.Option(help="Elements of a latent, C x H x W; asked for where errors are sums.", min=1)
+        int | None, typer.Option(help="Elements of a latent, C x H x W; needed where the errors of a convention are sums.", min=1)
     ] = None,
 ) -> None:
-    """Turn a published repository's beta into ours, which has the factor 1/2 and mean errors."""
+    """Convert a beta from another paper or repository to this project's convention: factor 1/2, mean errors."""
     from bench.cli.beta import find, sharing_ours
 
     whose = find(convention)
