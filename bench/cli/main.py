@@ -157,7 +157,8 @@ def beta(
     value: Annotated[float, typer.Argument(help="A published beta.", min=0)],
     convention: Annotated[str, typer.Option("--from", help="Convention of the published beta.  See docs/beta.md")],
     elements: Annotated[
-        int | None, typer.Option(help="Elements of a latent, C x H x W; needed where the errors of a convention are sums.", min=1)
+        int | None,
+        typer.Option(help="Elements of a latent, C x H x W; needed where the errors of a convention are sums.", min=1),
     ] = None,
 ) -> None:
     """Convert a beta from another paper or repository to this project's convention: factor 1/2, mean errors."""
