@@ -38,7 +38,7 @@ class ConservativeDPO(PairwiseAlgorithm):
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="cDPO",
         paper="Mitchell 2023 (a note); Chowdhury et al. 2024, arXiv 2403.00409",
-        formula="-(1-s) log sigmoid(z) - s log sigmoid(-z), z = beta/2 * [(Ml - Rl) - (Mw - Rw)]",
+        formula="-(1-s) log sigmoid(z) - s log sigmoid(-z), z = beta/2 * [(Ml - Rl) - (Mw - Rw)], s = label_smoothing",
         status="matches the paper's formula; a language-model method, ported to denoising errors by us",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {

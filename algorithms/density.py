@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from bench import PreferenceData, UserError
 
@@ -30,6 +28,8 @@ def density_ratios(
     Raises:
         UserError: the data names several sources and ``golden`` is none of them.
     """
+    from scipy.special import expit
+
     names = sorted({name for row in data.sources or () for name in row})
     if len(names) < 2 and golden is None:
         return np.ones(len(data)), {"ratio": 1.0, "why": f"the data names {len(names)} sources"}
@@ -74,6 +74,9 @@ def calibration(
 
 def fit_logistic(features: NDArray[np.float32], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Ridge-regularised logistic regression: (N, D) and (N,) to weights and, last, the offset, float64, (D + 1,)."""
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
     inputs = np.concatenate([features, np.ones((len(features), 1))], axis=1)
     signs = np.where(labels, 1.0, -1.0)
 

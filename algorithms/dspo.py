@@ -76,7 +76,7 @@ class DSPO(PairwiseAlgorithm):
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="DSPO",
         paper="Zhu et al. 2025 (ICLR), openreview DomBynQsqt",
-        formula="sd15: mean((f - target - beta d (f - g))^2); sdxl: d^2, times mean((f - g)^2) if >= 0.1; d = sigmoid(beta/2 * [(Mw - Rw) - (Ml - Rl)])",
+        formula="sd15: mean((f - target - beta d (f - g))^2); sdxl: d^2, times mean((f - g)^2) if >= 0.1; d = sigmoid(beta/2 * [(Mw - Rw) - (Ml - Rl)]), f and g the predictions of policy and reference",
         status="matches released code, but for the sdxl form's choice of branch, here by pair; the paper's derivation is not checked",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {

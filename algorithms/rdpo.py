@@ -37,7 +37,7 @@ class RobustDPO(PairwiseAlgorithm):
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="rDPO",
         paper="Chowdhury et al. 2024, arXiv 2403.00409",
-        formula="[-(1-f) log sigmoid(z) + f log sigmoid(-z)] / (1-2f), z = beta/2 * [(Ml - Rl) - (Mw - Rw)]",
+        formula="[-(1-f) log sigmoid(z) + f log sigmoid(-z)] / (1-2f), z = beta/2 * [(Ml - Rl) - (Mw - Rw)], f = flip_probability",
         status="matches the paper's formula; a language-model method, ported to denoising errors by us",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {

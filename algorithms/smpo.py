@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
-from scipy.special import expit
 from torch import Tensor
 from torch.nn import functional
 
@@ -92,6 +91,8 @@ class SmPO(PairwiseAlgorithm):
 
     def prepare(self, data: PreferenceData, context: PrepareContext) -> PreferenceData:
         """Replace votes by p = sigmoid of the difference of the min-max normalised rewards (over the whole data)."""
+        from scipy.special import expit
+
         scores = context.scores(self.reward, data)
         low, high = float(scores.min()), float(scores.max())
         if high <= low:

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from bench import Metric, MetricInfo, weights_digest
 from metrics.checkpoints import build, fill, find_weights, read_json, read_tensors
@@ -93,6 +92,8 @@ def load_tower(checkpoint: str) -> tuple[Any, Path]:
     Raises:
         UserError: something is missing or has another layout.
     """
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
     path = find_weights(checkpoint, CLIP_WEIGHTS, ("config.json",))
     settings = read_json(path.parent / "config.json")
     # In the configuration of a whole CLIP, the projection's width is that of both towers and stands beside theirs.

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from ftfy import fix_text
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from bench import EmbeddingMetric, UserError, batch_slices
 from metrics.checkpoints import build, fill, find_weights, load_tokenizer, read_json, read_tensors
@@ -111,6 +109,8 @@ def clean(prompt: str) -> str:
 
     Broken encodings are mended, HTML entities resolved (twice), white space collapsed, letters made lower case.
     """
+    from ftfy import fix_text
+
     mended = html.unescape(html.unescape(fix_text(prompt)))
     return " ".join(mended.split()).lower()
 
@@ -135,6 +135,8 @@ def load_clip(checkpoint: str, tokenizer_id: str) -> tuple[Any, Any, Path]:
     Raises:
         UserError: something is missing or has another layout.
     """
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
     path = find_weights(checkpoint, CLIP_WEIGHTS, CLIP_FILES)
     settings = read_json(path.parent / "config.json")
     model = build(lambda: CLIPModel(CLIPConfig.from_dict(settings)), path)

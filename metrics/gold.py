@@ -17,7 +17,7 @@ from torch import Tensor
 from bench import Metric, MetricInfo, UserError, digest
 from bench.tiny.checker import Checker, to_unit_pixels
 from bench.tiny.voters import VOTERS, expected_utility, properties
-from bench.tiny.world import parse_caption
+from bench.tiny.world import caption_problem, parse_caption
 
 
 class Gold(Metric):
@@ -54,13 +54,13 @@ class Gold(Metric):
         """Refuses prompts that are not of the tiny world before an image is made.
 
         Raises:
-            UserError: a prompt is none of its captions.
+            UserError: a prompt is not one of its captions.
         """
         for prompt in prompts:
-            if parse_caption(prompt) is None:
+            if problem := caption_problem(prompt):
                 raise UserError(
-                    f"metric 'gold' cannot judge {prompt!r}: it is no caption of the tiny world, such as 'a large bee on a red "
-                    "background'; change it, or leave gold out: --metrics pickscore,hpsv2,imagereward,aesthetic"
+                    f"metric 'gold' cannot judge {prompt!r}, which {problem}; write it as 'a large bee on a red background' "
+                    "(bench list prompts tiny shows all words), or leave gold out: --metrics pickscore,hpsv2,imagereward,aesthetic"
                 )
         return self
 

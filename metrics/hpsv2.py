@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from bench import MetricInfo, UserError, weights_digest
 from metrics.checkpoints import Source, build, fill, find_weights, load_tokenizer, read_json, read_tensors
@@ -81,6 +80,8 @@ class HPSv2(CosineMetric):
             antialias: see `metrics.preprocessing.LetterboxPreprocessing`; True is what the official package does beside torchvision 0.17
                 and later.
         """
+        from transformers import CLIPModel, CLIPTokenizer
+
         partial = ("open_clip_config.json", "vocab.json", "merges.txt", "tokenizer_config.json")
         path = find_weights(checkpoint or cls.published, cls.files, partial)
         check_version(path, cls.version)
@@ -124,6 +125,8 @@ def check_version(path: Path, wanted: str) -> None:
 
 def clip_config(model: dict[str, Any]) -> Any:
     """The `CLIPConfig` of an open_clip ``model_cfg``."""
+    from transformers import CLIPConfig
+
     vision, text = model["vision_cfg"], model["text_cfg"]
     activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
     return CLIPConfig(

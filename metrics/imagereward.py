@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Self
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
 from bench import Metric, MetricInfo, weights_digest
 from metrics.checkpoints import Source, build, fill, find_weights, load_tokenizer, read_json, read_tensors
@@ -65,6 +64,8 @@ class RewardNetwork(nn.Module):
     """
 
     def __init__(self, vision: dict[str, Any], text: dict[str, Any]) -> None:
+        from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
+
         super().__init__()
         self.vision: Any = BlipVisionModel(
             BlipVisionConfig(
@@ -136,6 +137,8 @@ class ImageReward(Metric):
     @classmethod
     def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
         """See `Metric.load`."""
+        from transformers import BertTokenizer
+
         partial = ("med_config.json", "vision_config.json", "vocab.txt", "tokenizer_config.json")
         path = find_weights(checkpoint or cls.published, ("ImageReward.pt",), partial)
         text = BERT_BASE | read_json(path.parent / "med_config.json", BERT_BASE)

@@ -56,8 +56,8 @@ def _seed_notes(report: Report) -> list[str]:
         )
     if pairs := [row.label for row in report.rows if len(row.seeds) == 2]:
         lines.append(
-            f"two training seeds: {', '.join(pairs)}; two say little about how seeds differ: the interval may be too narrow (down "
-            "to 88 % instead of 95 % where seeds differ more than prompts), and a very wide one means that the two disagree."
+            f"two training seeds: {', '.join(pairs)}; such intervals are unreliable (simulated coverage down to 88 %, not 95 %). Use "
+            "three seeds or more."
         )
     if seedless := [row.label for row in report.rows[1:] if not row.seeds]:
         lines.append(f"no training seed of ours: {', '.join(seedless)}; the interval covers prompts alone.")

@@ -74,7 +74,7 @@ def settings_lines(report: Report) -> tuple[str, ...]:
     return (
         f"protocol {report.signature}: {report.settings}",
         f"metric signatures: {metrics}",
-        f"the scorers alone, under any protocol: {scorers}",
+        f"scorer signatures (independent of the protocol): {scorers}",
     )
 
 

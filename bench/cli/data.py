@@ -54,7 +54,8 @@ def check(
     wanted = find_prompts(typed) if typed else None
     needed = f"{model} has no default prompts, give --prompts" if model else "give --prompts or --model"
     inspected = _examine(data, columns, runs)
-    Console().print(check_table(inspected, wanted, needed))
+    folder = Path(data) if Path(data).is_dir() else None
+    Console().print(check_table(inspected, wanted, needed, folder))
     inspected.refuse_unusable()
 
 

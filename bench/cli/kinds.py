@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
@@ -25,6 +26,27 @@ E = TypeVar("E")
 Statements = list[tuple[str, str]]
 """Labels with texts."""
 
+Page = Mapping[str, Statements]
+"""What an entry states, by heading; what needs no heading stands under the empty one."""
+
+FACTS = ""
+
+SYMBOLS: Mapping[str, str] = {
+    "Mw": "mean squared denoising error of the policy on the preferred image (winner)",
+    "Ml": "the same on the other image (loser)",
+    "Rw": "mean squared denoising error of the reference on the winner",
+    "Rl": "the same on the loser",
+    "M": "mean squared denoising error of the policy on one image",
+    "R": "mean squared denoising error of the reference on one image",
+    "Dw": "Mw - Rw: error of the policy minus error of the reference, on the winner",
+    "Dl": "Ml - Rl: the same on the loser",
+    "L": "the loss of the algorithm that is wrapped, see objective",
+}
+"""What the formulas of algorithms leave unsaid; everything else in them is a field or defined on the spot."""
+
+EXAMPLES = 8
+"""Prompts that the page of a local set shows."""
+
 SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
@@ -35,14 +57,12 @@ class Kind(Generic[E]):
     Attributes:
         entries: its registry.
         summary: what an entry is, in one line.
-        statements: everything it states about itself.
-        legend: what a reader of the statements must know.
+        page: everything it states about itself.
     """
 
     entries: Registry[E]
     summary: Callable[[E], str]
-    statements: Callable[[E], Statements]
-    legend: str = ""
+    page: Callable[[E], Page]
 
 
 def fields(model: type[BaseModel], option: str) -> Statements:
@@ -51,24 +71,31 @@ def fields(model: type[BaseModel], option: str) -> Statements:
     return [(f"{option} {name}=", f"{field.description} ({_range(field)})") for name, field in stated]
 
 
-def _algorithm(entry: type[Algorithm]) -> Statements:
-    recipes = [
-        (f"{recipe.name} {model}", f"{_values({**recipe.algorithm, **recipe.training})}\nsource: {recipe.source}")
-        for model, recipe in entry.recipes.items()
-    ]
-    return [
+def _algorithm(entry: type[Algorithm]) -> Page:
+    words = re.findall("[A-Za-z]+", entry.info.formula)
+    facts = [
+        ("title", entry.info.title),
         ("paper", entry.info.paper),
         ("formula", entry.info.formula),
+        ("symbols", "\n".join(f"{symbol:<3} {meaning}" for symbol, meaning in SYMBOLS.items() if symbol in words)),
         ("status", entry.info.status),
         ("needs", ", ".join(sorted(entry.needs))),
-        *fields(entry, "--set"),
-        *recipes,
     ]
+    recipes = [
+        (model, f"{_values({**recipe.algorithm, **recipe.training})}\n{recipe.name}, source: {recipe.source}")
+        for model, recipe in entry.recipes.items()
+    ]
+    return {
+        FACTS: [(label, text) for label, text in facts if text],
+        "settings": fields(entry, "--set"),
+        "recipes, by model": recipes,
+    }
 
 
-def _metric(entry: type[Metric]) -> Statements:
+def _metric(entry: type[Metric]) -> Page:
     info = entry.info
-    return [
+    facts = [
+        ("title", info.title),
         ("source", info.source),
         ("raw range", info.raw_range),
         ("unit", info.unit),
@@ -76,29 +103,34 @@ def _metric(entry: type[Metric]) -> Statements:
         ("factor", f"tables show the raw score x {info.display_factor:g}"),
         ("elsewhere", info.conventions or "-"),
         ("published", info.published or "-"),
-        *(_environment(entry.environment) if issubclass(entry, IsolatedMetric) else ()),
     ]
+    own = {"environment of its own": _environment(entry.environment)} if issubclass(entry, IsolatedMetric) else {}
+    return {FACTS: facts, **own}
 
 
 def _environment(environment: Environment) -> Statements:
     return [
-        ("environment", f"one of its own, Python {environment.python}, built when it is first used"),
+        ("Python", f"{environment.python}, built when it is first used"),
         ("requirements", ", ".join(environment.requirements) or "-"),
         ("without theirs", ", ".join(environment.unresolved) or "-"),
     ]
 
 
-def _model(entry: ModelCard) -> Statements:
-    return [
+def _model(entry: ModelCard) -> Page:
+    facts = [
+        ("title", entry.title),
         ("source", entry.source),
         ("images", _values(entry.generation.model_dump())),
         ("metrics", ", ".join(entry.metrics)),
+        ("note", entry.note or "-"),
     ]
+    return {FACTS: facts}
 
 
-def _prompts(entry: PromptSet) -> Statements:
-    return [
-        ("source", f"{entry.source} on the hub: {', '.join(entry.files)}"),
+def _prompts(entry: PromptSet) -> Page:
+    facts = [
+        ("title", entry.title),
+        ("source", f"{entry.source}{'' if entry.local else ' on the hub'}: {', '.join(entry.files)}"),
         ("prompts", f"{entry.count}; {entry.note}"),
         (
             "digest",
@@ -106,6 +138,18 @@ def _prompts(entry: PromptSet) -> Statements:
         ),
         ("licence", entry.licence),
     ]
+    words = [(kind, ", ".join(each)) for kind, each in entry.vocabulary.items()]
+    return {FACTS: facts, "all its words": words, "some of its prompts": _examples(entry)}
+
+
+def _examples(entry: PromptSet) -> Statements:
+    if not entry.local:
+        return []
+    return [(str(row), prompt) for row, prompt in enumerate(entry.read()[:EXAMPLES], start=1)]
+
+
+def _family(entry: type[ModelFamily]) -> Page:
+    return {FACTS: [("recipes of", entry.recipe), ("adapters on", ", ".join(entry.lora_targets))]}
 
 
 def _direction(info: MetricInfo) -> str:
@@ -133,8 +177,6 @@ KINDS: Mapping[str, Kind[Any]] = {
         ALGORITHMS,
         lambda entry: f"{entry.info.title}, {entry.info.paper}; needs {', '.join(sorted(entry.needs))}",
         _algorithm,
-        "In formulas, f and g are the predictions of policy and reference, M and R their mean squared denoising errors, w and l "
-        "winner and loser.",
     ),
     "metrics": Kind[type[Metric]](
         METRICS,
@@ -150,6 +192,6 @@ KINDS: Mapping[str, Kind[Any]] = {
     "families": Kind[type[ModelFamily]](
         FAMILIES,
         lambda entry: (entry.__doc__ or "").partition("\n")[0].replace("``", ""),
-        lambda entry: [("recipes of", entry.recipe), ("adapters on", ", ".join(entry.lora_targets))],
+        _family,
     ),
 }

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from bench.cli.kinds import KINDS, Kind, fields
+from bench.cli.kinds import FACTS, KINDS, Kind, Page, fields
 from bench.core.errors import UserError, did_you_mean
 from bench.core.registry import is_ours, origin
 from bench.records.protocol import GenerationSettings
@@ -22,12 +23,17 @@ FIELDS: Mapping[str, tuple[str, type[BaseModel]]] = {
 }
 """What is no registry, but fields of an option; those of images have the model's own values as defaults."""
 
+_ONE = {kind: f"{'an' if each.entries.kind[0] in 'aeiou' else 'a'} {each.entries.kind}" for kind, each in KINDS.items()}
+"""What one entry of a kind is called."""
+
 
 def show(kind: str | None, *, verbose: bool) -> None:
     """Print what is registered; an entry that cannot be imported is listed with its exception.
 
     Args:
         kind: one of `KINDS` or of `FIELDS`; None is all of `KINDS`.
+        verbose: print the page of every entry instead.  On a terminal they go through a pager, as they are hundreds of lines;
+            in a pipe they come as they are.
 
     Raises:
         UserError: an unknown kind.
@@ -35,16 +41,25 @@ def show(kind: str | None, *, verbose: bool) -> None:
     console = Console()
     if kind is not None and kind in FIELDS:
         option, model = FIELDS[kind]
-        console.print(details(kind, fields(model, option)), highlight=False)
+        console.print(page(kind, {FACTS: fields(model, option)}), highlight=False)
         return
     chosen = KINDS if kind is None else {kind: _kind(kind)}
-    for title, each in chosen.items():
-        console.print(overview(title, each))
-        if verbose:
-            console.print(each.legend, highlight=False)
-            for name in each.entries:
-                if each.entries.problem(name) is None:
-                    console.print(details(name, each.statements(each.entries.get(name))), "", highlight=False)
+    with console.pager() if verbose and console.is_terminal else contextlib.nullcontext():
+        for title, each in chosen.items():
+            if verbose:
+                _print_pages(console, each)
+            else:
+                console.print(overview(title, each), "")
+    if not verbose:
+        first = next(iter(chosen))
+        example = next(iter(chosen[first].entries), "NAME")
+        console.print(f"More about one entry: bench list {first} {example}", highlight=False, markup=False)
+
+
+def _print_pages(console: Console, kind: Kind[Any]) -> None:
+    for name in kind.entries:
+        if kind.entries.problem(name) is None:
+            console.print(page(name, kind.page(kind.entries.get(name))), "", highlight=False)
 
 
 def show_entry(kind: str, name: str) -> None:
@@ -60,12 +75,10 @@ def show_entry(kind: str, name: str) -> None:
         if not stated:
             known = list(model.model_fields)
             raise UserError(f"{kind} have no field {name!r}: {did_you_mean(name, known)}there are {', '.join(known)}")
-        console.print(details(kind, stated), highlight=False)
+        console.print(page(kind, {FACTS: stated}), highlight=False)
         return
     found = _kind(kind)
-    entry = details(name, found.statements(found.entries.get(name)))
-    console.print(found.legend, highlight=False)
-    console.print(entry, highlight=False)
+    console.print(page(name, found.page(found.entries.get(name))), highlight=False)
 
 
 def overview(title: str, kind: Kind[Any]) -> Table:
@@ -85,9 +98,18 @@ def _reason(problem: BaseException) -> str:
     return str(problem) if isinstance(problem, UserError) else f"{type(problem).__name__}: {problem}"
 
 
-def details(title: str, statements: Iterable[tuple[str, str]]) -> Table:
-    """Labels with texts."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+def page(title: str, sections: Page) -> RenderableType:
+    """What an entry states: its name, and every heading with its statements."""
+    parts: list[RenderableType] = [f"[bold]{escape(title)}[/]"]
+    for heading, statements in sections.items():
+        if statements:
+            parts += [f"\n[bold]{escape(heading)}[/]"] if heading else []
+            parts.append(_details(statements))
+    return Group(*parts)
+
+
+def _details(statements: Iterable[tuple[str, str]]) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     for label, text in statements:
@@ -97,9 +119,9 @@ def details(title: str, statements: Iterable[tuple[str, str]]) -> Table:
 
 def _kind(kind: str) -> Kind[Any]:
     if kind not in KINDS:
-        for each, found in KINDS.items():
-            if kind in found.entries:
-                raise UserError(f"{kind!r} is no kind, but one of {each}: bench list {each} {kind}")
+        if found := [each for each, registered in KINDS.items() if kind in registered.entries]:
+            what = " and ".join(_ONE[each] for each in found)
+            raise UserError(f"{kind!r} is {what}. Try: {' or '.join(f'bench list {each} {kind}' for each in found)}")
         known = [*KINDS, *FIELDS]
         raise UserError(f"unknown kind {kind!r}: {did_you_mean(kind, known)}there are {', '.join(known)}")
     return KINDS[kind]

@@ -16,10 +16,20 @@ from bench.cli.run import Runs, eval_, export, run
 from bench.core.errors import UserError
 from bench.core.registry import DISTRIBUTION
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 app.command()(plan)
 app.command()(profile)
+
+START = """\
+Compare preference-alignment algorithms for diffusion models.  To start, on a tiny model that is part of the package:
+
+  bench list                          what there is: algorithms, metrics, models, prompts
+  bench run --algo dpo --model tiny   train, generate and score; a few minutes on a laptop
+  bench report                        compare the results with the base model
+
+All commands: bench --help
+"""
 
 INTERRUPTED = 130
 """The exit code that typer turns Ctrl-C into."""
@@ -33,13 +43,16 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def bench(
-    version: Annotated[
+    context: typer.Context,
+    _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show name and version, and end.")
     ] = False,
 ) -> None:
-    """Train diffusion alignment algorithms on the same pairs, and judge them under one protocol."""
+    """Compare preference-alignment algorithms for diffusion models: same data, same noise, same evaluation."""
+    if context.invoked_subcommand is None:
+        Console(soft_wrap=True).print(START, end="", highlight=False, markup=False)
 
 
 app.command()(run)
@@ -92,12 +105,12 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="algorithms, metrics, models, prompts or families, or the fields of training (--set) and of images (--image); default: all kinds."
+            help="What to list: algorithms, metrics, models, prompts, families, training, images.  Default: the first five."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Argument(help="One entry of that kind, with all it states.")] = None,
+    name: Annotated[str | None, typer.Argument(help="One entry: bench list algorithms dpo")] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also citations, formulas, ranges and fields.")
+        bool, typer.Option("--verbose", "-v", help="Print the page of every entry, in a pager on a terminal.")
     ] = False,
 ) -> None:
     """Show algorithms, metrics, models, prompt sets and model families: what they are and who brings them."""
@@ -142,12 +155,13 @@ def report(
 @app.command()
 def beta(
     value: Annotated[float, typer.Argument(help="A published beta.", min=0)],
-    convention: Annotated[str, typer.Option("--from", help="Whose beta it is.  See docs/beta.md")],
+    convention: Annotated[str, typer.Option("--from", help="Convention of the published beta.  See docs/beta.md")],
     elements: Annotated[
-        int | None, typer.Option(help="Elements of a latent, C x H x W; asked for where errors are sums.", min=1)
+        int | None,
+        typer.Option(help="Elements of a latent, C x H x W; needed where the errors of a convention are sums.", min=1),
     ] = None,
 ) -> None:
-    """Turn a published repository's beta into ours, which has the factor 1/2 and mean errors."""
+    """Convert a beta from another paper or repository to this project's convention: factor 1/2, mean errors."""
     from bench.cli.beta import find, sharing_ours
 
     whose = find(convention)

@@ -82,17 +82,19 @@ def run(
         split_names,
     )
     from bench.experiments.experiment import Experiment
-    from bench.experiments.method import Method
     from bench.experiments.notes import notes_on_prompts, notes_on_training
-    from bench.experiments.recipes import recipe_of, resolve, run_name
+    from bench.experiments.recipes import make_method, resolve
     from bench.models.find import find_model
     from bench.training.algorithm import ALGORITHMS
 
     overrides = parse_overrides(sets or []) | (parse_budget(budget) if budget else {})
     names = algorithm_names(algo)
     check_label(name)
-    recipe = find_model(model).recipe
-    plans = [(each, *resolve(each, ALGORITHMS.get(each), recipe, overrides)) for each in names]
+    found = find_model(model)
+    for each in names:
+        resolve(
+            each, ALGORITHMS.get(each), found.recipe, overrides
+        )  # refuses what was mistyped before anything is read
     numbers = _numbers(seeds)
     generation = _image_settings(images, guidance_scale=guidance_scale, steps=sampling_steps)
     experiment = Experiment(
@@ -105,14 +107,11 @@ def run(
         metrics=None if metrics is None else split_names(metrics),
         generation=generation,
     )
-    for each, algorithm, settings in plans:
-        experiment.refuse_unfit(each, algorithm, settings)
     given = {} if init is None else {"init": experiment.init.record.digest}
     given |= {} if data is None else {"data": experiment.data.digest}
-    methods = []
-    for each, algorithm, settings in plans:
-        label = name or run_name(overrides, recipe_of(ALGORITHMS.get(each), recipe), **given)
-        methods.append(Method(each, algorithm, settings, label, overrides))
+    methods = [make_method(each, found, overrides, len(experiment.data), name, **given) for each in names]
+    for method in methods:
+        experiment.refuse_unfit(method.name, method.algorithm, method.settings)
     notes = [
         *notes_on_prompts(experiment),
         *notes_on_training(experiment, methods),

@@ -1,54 +1,80 @@
-"""Progress with rate and time left: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress with rate and time left: one live line on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+from rich.live import Live
+from rich.text import Text
 
-PLAIN_SECONDS = 10.0
+COLUMNS = 80
+"""Width of the plain lines."""
+FIRST_PAUSE, LONGEST_PAUSE = 10.0, 60.0
+"""Seconds between plain lines: a tenth of the time so far, within these; so a day of training does not fill its log."""
+SHORTEST_TITLE = 16
+
+_PART: ContextVar[str] = ContextVar("part", default="")
+
+
+@contextlib.contextmanager
+def part_of(whole: str) -> Iterator[None]:
+    """Put ``whole``, for example ``run 2 of 4``, before the title of everything that is done in the block."""
+    token = _PART.set(f"{whole}: ")
+    try:
+        yield
+    finally:
+        _PART.reset(token)
 
 
 class Progress:
     """Counts work done out of ``total`` and shows rate, time left and the latest figures.
 
-    Use as a context manager.  On a terminal it draws one live bar on standard error; elsewhere it prints a line at the start,
-    every `PLAIN_SECONDS`, and at the end.
+    Use as a context manager.  On a terminal it draws one live line on standard error; elsewhere it prints a line now and then,
+    and one at the end.  Where everything was there already, it shows nothing.
+
+    Args:
+        title: what is done.
+        total: pieces of work in all.
+        done: those that were there already.
     """
 
     def __init__(self, title: str, *, total: int, done: int = 0) -> None:
-        self._title, self._total, self._done, self._first = title, total, done, done
+        self._title, self._total, self._done, self._found = _PART.get() + title, total, done, done
         # of several processes only the first speaks; the launcher numbers them before anything of ours runs
         self._silent = os.environ.get("RANK", "0") != "0"
         self._console = Console(stderr=True)
-        self._bar: RichProgress | None = None
-        self._figures = ""
+        self._live: Live | None = None
+        self._figures: list[str] = []
         self._started = self._printed = time.monotonic()
+        self._shown = ""
 
     def __enter__(self) -> Self:
         self._started = self._printed = time.monotonic()
-        if self._console.is_terminal and not self._silent:
-            self._bar = RichProgress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(), TextColumn("{task.fields[figures]}"), console=self._console,
-            )  # fmt: skip
-            self._task = self._bar.add_task(self._title, total=self._total, completed=self._done, rate="", figures="")
-            self._bar.start()
+        if self._console.is_terminal and not self._silent and self._done < self._total:
+            self._live = self._start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            self._bar.stop()
-        else:
+        if self._live:
+            self._live.transient = self._done == self._found  # erases the line
+            self._live.stop()
+        elif self._done > self._found:
             self._print()
+
+    def found(self, count: int) -> None:
+        """Report ``count`` pieces that were there already: they count as done, but no time went into them."""
+        self._found += count
+        self._done += count
 
     def advance(self, count: int = 1, **figures: float) -> None:
         """Report ``count`` more pieces of work and the latest figures."""
@@ -58,21 +84,71 @@ class Progress:
         """Report how much work is done in all, and the latest figures."""
         self._done = done
         if figures:
-            self._figures = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        if self._bar:
-            self._bar.update(self._task, completed=self._done, rate=f"{self._rate():.1f}/s", figures=self._figures)
-        elif time.monotonic() - self._printed > PLAIN_SECONDS:
+            self._figures = [f"{name} {value:.4g}" for name, value in figures.items()]
+        pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, self._seconds() / 10))
+        if self._live is None and time.monotonic() - self._printed > pause:
             self._print()
 
-    def _rate(self) -> float:
-        return (self._done - self._first) / max(1e-9, time.monotonic() - self._started)
+    def _start(self) -> Live:
+        # one column less than there are, since terminals differ in what the last one does
+        def drawn() -> Text:
+            return Text(line(self._title, self._facts(), self._console.width - 1), no_wrap=True, overflow="crop")
+
+        live = Live(console=self._console, get_renderable=drawn)
+        live.start()
+        return live
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def _facts(self) -> list[str]:
+        counts = f"{self._done}/{self._total}"
+        worked, seconds = self._done - self._found, max(1e-9, self._seconds())
+        if worked <= 0:
+            return [counts]
+        rate = f"{worked / seconds:.1f}/s" if worked >= seconds else f"{seconds / worked:.1f} s each"
+        if self._done >= self._total:
+            return [counts, f"in {duration(seconds)}", rate, *self._figures]
+        left = duration((self._total - self._done) * seconds / worked)
+        return [counts, f"{left} left", rate, *self._figures]
 
     def _print(self) -> None:
-        if self._silent:
-            return
         self._printed = time.monotonic()
-        rate = self._rate()
-        left = f"{(self._total - self._done) / rate:.0f} s left" if rate else "time left unknown"
-        line = f"{self._title}: {self._done}/{self._total}  {rate:.1f}/s  {left}  {self._figures}"
-        sys.stderr.write(line.rstrip() + "\n")
+        counts = f"{self._done}/{self._total}"
+        if self._silent or self._shown == counts:
+            return
+        self._shown = counts
+        sys.stderr.write(line(self._title, self._facts(), COLUMNS) + "\n")
         sys.stderr.flush()
+
+
+def line(title: str, facts: Sequence[str], width: int) -> str:
+    """A title and as many of the facts as there is place for beside it, the first ones first, in at most ``width`` columns.
+
+    A title that is too long is shortened in the middle, but facts go before it is shorter than `SHORTEST_TITLE`.
+    """
+    title_width = min(len(title), SHORTEST_TITLE)
+    kept = ""
+    for fact in facts:
+        if title_width + len(kept) + 2 + len(fact) > width:
+            break
+        kept += f"  {fact}"
+    return (shortened(title, max(0, width - len(kept))) + kept)[:width]
+
+
+def shortened(text: str, width: int) -> str:
+    """A text of at most ``width`` characters; what is too much is taken out of the middle."""
+    if len(text) <= width:
+        return text
+    kept = max(0, width - 3)
+    head = (kept + 1) // 2
+    return (text[:head] + "..." + text[len(text) - (kept - head) :])[:width]
+
+
+def duration(seconds: float) -> str:
+    """A time in seconds, minutes or hours: ``95 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

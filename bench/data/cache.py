@@ -96,15 +96,17 @@ class EncodedData:
         shards: dict[str, list[Path]] = {name: [] for name in files}
         for piece in batch_slices(count, SHARD):
             paths = {name: self._folder / f"{file}-{piece.start:08d}.npy" for name, file in files.items()}
-            if not all(path.exists() for path in paths.values()):
-                parts = [
-                    encode(slice(piece.start + part.start, piece.start + part.stop))
-                    for part in batch_slices(piece.stop - piece.start, BATCH)
-                ]
-                for name, path in paths.items():
-                    write_array(path, np.concatenate([part[name] for part in parts]))
             for name, path in paths.items():
                 shards[name].append(path)
+            if all(path.exists() for path in paths.values()):
+                progress.found(piece.stop - piece.start)
+                continue
+            parts = [
+                encode(slice(piece.start + part.start, piece.start + part.stop))
+                for part in batch_slices(piece.stop - piece.start, BATCH)
+            ]
+            for name, path in paths.items():
+                write_array(path, np.concatenate([part[name] for part in parts]))
             progress.advance(piece.stop - piece.start)
         return shards
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import collections
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -14,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.data.preferences import InspectedData
-from bench.data.sources.base import numbered
+from bench.data.sources.base import is_hidden, numbered
 from bench.data.sources.labelled import LABEL
 
 PREFERRED = f"and --columns {LABEL}=1 says that image 0 is the preferred one in every row"
@@ -22,19 +24,55 @@ SHOWN = 5
 """Most names that a line lists."""
 
 
-def check_table(inspected: InspectedData, prompts: Sequence[str] | None, needed: str) -> Table:
+def check_table(
+    inspected: InspectedData, prompts: Sequence[str] | None, needed: str, folder: Path | None = None
+) -> Table:
     """The facts about preference data, a line each.
 
     Args:
+        folder: where the data is a folder, it: lines say which of its files were read.
         prompts: the evaluation prompts, to be searched for among the captions; None when there are none.
         needed: what to say where there are none.
     """
     table = Table(title=f"{inspected.name}", title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in check_lines(inspected, prompts, needed):
+    files = () if folder is None else folder_lines(inspected.source.files, folder)
+    for name, value in (*files, *check_lines(inspected, prompts, needed)):
         table.add_row(name, escape(value))
     return table
+
+
+def folder_lines(read: Sequence[Path], folder: Path) -> Iterator[tuple[str, str]]:
+    """Which files of a folder were read, and which were left, by why.
+
+    Args:
+        read: the files that hold the data.
+        folder: it; links to other folders are not followed.
+    """
+    taken = {file.absolute() for file in read}
+    here: list[str] = []
+    left: dict[str, list[str]] = collections.defaultdict(list)
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        links = [name for name in folders if Path(place, name).is_symlink()]
+        for path in (Path(place, each) for each in sorted([*files, *links])):
+            name = path.relative_to(folder)
+            if path.absolute() in taken:
+                here.append(str(name))
+            else:
+                left[_why_left(path, name)].append(str(name))
+    yield "files read", _some(f"{len(here):,}", here)
+    listed = [_some(f"{len(names):,} {why}", names) for why, names in sorted(left.items())]
+    yield "files left out", "; ".join(listed) or "none"
+
+
+def _why_left(path: Path, name: Path) -> str:
+    if is_hidden(name):
+        return "hidden"
+    if path.is_symlink() and not path.is_file():
+        return "links to folders, not followed, or to nothing"
+    return f"with suffix {path.suffix}" if path.suffix else "without suffix"
 
 
 def check_lines(inspected: InspectedData, prompts: Sequence[str] | None, needed: str) -> Iterator[tuple[str, str]]:

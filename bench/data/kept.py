@@ -36,9 +36,11 @@ def cached_rows(path: Path, title: str, count: int, compute: Callable[[slice], N
         with Progress(title, total=count) as progress:
             for piece in batch_slices(count, SHARD):
                 part = shards / f"{piece.start:08d}.npy"
-                if not part.exists():
-                    write_array(part, compute(piece))
                 parts.append(part)
+                if part.exists():
+                    progress.found(piece.stop - piece.start)
+                    continue
+                write_array(part, compute(piece))
                 progress.advance(piece.stop - piece.start)
         replace_file(path, lambda partial: _join(partial, parts, count))
         shutil.rmtree(shards)

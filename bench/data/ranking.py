@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 Verdict = Literal["first", "second", "tie"]
 
@@ -18,6 +17,8 @@ def calibrated_rewards(rewards: NDArray[np.float64]) -> NDArray[np.float64]:
     ``1 / (K - 1) * sum over j != i of sigmoid(R_i - R_j)`` (Lee et al. 2025, arXiv 2502.02588).  Rewards must come in units in
     which a difference of 1 means something: PickScore's cosine times 100, not the cosine.
     """
+    from scipy.special import expit
+
     return mean_chances(expit(rewards[..., :, None] - rewards[..., None, :]))
 
 

@@ -18,7 +18,8 @@ class Method:
         algorithm: it.
         settings: how it trains.
         label: name of this configuration, part of the path.
-        changed: what was typed to change the recipe, by field.
+        changed: what was changed in the recipe, by field: what was typed, and what did not fit the data.
+        note: a sentence about where the settings come from, for who starts a run; None where the recipe is the model's own.
     """
 
     name: str
@@ -26,3 +27,4 @@ class Method:
     settings: TrainingSettings
     label: str
     changed: Mapping[str, str]
+    note: str | None = None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from bench.core.errors import UserError, did_you_mean
 from bench.core.validation import build
 from bench.core.values import digest
+from bench.experiments.method import Method
+from bench.models.find import FoundModel
 from bench.records.migrations import RENAMED, current_names, current_values, first_names
-from bench.training.algorithm import RECIPE, Algorithm, Recipe
+from bench.training.algorithm import ALGORITHMS, RECIPE, Algorithm, Recipe
 from bench.training.settings import TrainingSettings
 
 
@@ -45,6 +48,56 @@ def resolve(
         whole = target.get(field)
         target[field] = {**(whole if isinstance(whole, Mapping) else {}), part: value} if dot else value
     return build(algorithm, mine, name), build(TrainingSettings, runs, name)
+
+
+def make_method(
+    name: str, model: FoundModel, overrides: Mapping[str, str], pairs: int, label: str | None = None, **given: str
+) -> Method:
+    """An algorithm as it will be trained on some data.
+
+    Args:
+        name: the algorithm's registered name.
+        model: the model, whose recipe is taken.
+        overrides: what was typed to change the recipe, by field.
+        pairs: how many the data has.
+        label: what the user calls this configuration; None is the recipe's name or a hash, see `run_name`.
+        given: see `run_name`.
+
+    Raises:
+        UserError: see `resolve`.
+    """
+    cls = ALGORITHMS.get(name)
+    _, whole = resolve(name, cls, model.recipe, overrides)
+    changed = fit_batch(overrides, whole, pairs)
+    algorithm, settings = resolve(name, cls, model.recipe, changed)
+    label = label or run_name(changed, named_recipe(cls, model), **given)
+    source = f"{model.recipe}'s recipe for {name}" if model.recipe in cls.recipes else f"{name}'s defaults"
+    note = f"settings are {source}" if model.borrowed and model.recipe in cls.recipes else None
+    if settings.global_batch_size < whole.global_batch_size:
+        lowered = f"global_batch_size lowered from {whole.global_batch_size} to {settings.global_batch_size}"
+        note = f"settings are {source}, {lowered}: there are {pairs} pairs"
+    return Method(name, algorithm, settings, label, changed, note)
+
+
+def fit_batch(overrides: Mapping[str, str], settings: TrainingSettings, pairs: int) -> dict[str, str]:
+    """The overrides, and a batch of all pairs where the recipe's is larger than the data; a batch that was typed stays.
+
+    Args:
+        overrides: what was typed, by field.
+        settings: what they make of the recipe.
+        pairs: how many the data has.
+    """
+    if "global_batch_size" in current_names(overrides) or settings.global_batch_size <= pairs:
+        return dict(overrides)
+    return {**overrides, "global_batch_size": str(pairs)}
+
+
+def named_recipe(algorithm: type[Algorithm], model: FoundModel) -> Recipe:
+    """The algorithm's recipe for a model; one that is another model's has that model's name before its own."""
+    recipe = recipe_of(algorithm, model.recipe)
+    if model.borrowed and model.recipe in algorithm.recipes:
+        return dataclasses.replace(recipe, name=f"{model.recipe}-{recipe.name}")
+    return recipe
 
 
 def outdated_names(algorithm: type[Algorithm], overrides: Mapping[str, str]) -> str | None:

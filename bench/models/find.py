@@ -33,11 +33,13 @@ class FoundModel:
         name: its name in paths and tables, safe as the name of a folder.
         card: what is known of it.
         recipe: the name under which algorithms keep recipes for it.
+        borrowed: whether those are another model's, as for a folder or a hub id, which has the recipes of its family.
     """
 
     name: str
     card: ModelCard
     recipe: str
+    borrowed: bool = False
 
 
 class OwnCard(BaseModel):
@@ -129,7 +131,7 @@ def _of_source(source: str, own: OwnCard) -> FoundModel:
         metrics=METRICS if own.metrics is None else own.metrics,
         recipe=family.recipe,
     )
-    return FoundModel(path_name(source, model), card, family.recipe)
+    return FoundModel(path_name(source, model), card, family.recipe, borrowed=True)
 
 
 def path_name(source: str, model: ModelFamily) -> str:

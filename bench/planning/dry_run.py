@@ -37,7 +37,7 @@ class Memory:
         reference: its frozen copy, if there is one.
         gradients: of what is trained.
         moments: what the optimizer remembers.
-        remembered: weights that the algorithm remembers.
+        snapshots: earlier weights that the algorithm keeps.
         activations: everything else that lives at the peak: what backward needs, and working memory.
     """
 
@@ -45,7 +45,7 @@ class Memory:
     reference: int
     gradients: int
     moments: int
-    predict_with_snapshot: int
+    snapshots: int
     activations: int
 
     @property
@@ -136,7 +136,7 @@ class RehearsedPolicy(TracedPolicy):
             "weights": tensor_bytes(network_tensors(self.network)),
             "reference": tensor_bytes(network_tensors(self._reference)) if self._reference else 0,
             "gradients": tensor_bytes(each.grad for each in parameters if each.grad is not None),
-            "remembered": tensor_bytes(value for weights in self.snapshots.values() for value in weights.values()),
+            "snapshots": tensor_bytes(value for weights in self.snapshots.values() for value in weights.values()),
         }
         return Memory(**known, moments=0, activations=peak - sum(known.values()))
 

@@ -156,7 +156,7 @@ def make_plan(
         image_bytes=3 * generation.height * generation.width,
         image_forwards=generation.steps * (2 if uses_classifier_free_guidance(model, generation) else 1),
         image_precision=generation.precision,
-        checkpoint_bytes=FLOAT * training.trainable + training.memory.moments + training.memory.predict_with_snapshot,
+        checkpoint_bytes=FLOAT * training.trainable + training.memory.moments + training.memory.snapshots,
     )
 
 

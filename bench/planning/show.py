@@ -21,7 +21,7 @@ MEMORY = {
     "reference": "a frozen copy",
     "gradients": "",
     "moments": "of the optimizer",
-    "remembered": "earlier weights, by the algorithm",
+    "snapshots": "earlier weights, by the algorithm",
     "activations": "of one micro-batch, with working memory",
 }
 CALLS = {

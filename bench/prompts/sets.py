@@ -1,11 +1,12 @@
 """Named sets of evaluation prompts, registered under the entry-point group ``bench.prompts``.
 
-The prompts themselves are not in this package: they are read from the sets' own datasets on the hub at their first use.
+Published prompts are not in this package: they are read from the sets' own datasets on the hub at their first use.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.core.errors import UserError, did_you_mean
@@ -16,15 +17,16 @@ from bench.prompts.reading import read_prompts
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PromptSet:
-    """A set of prompts in a dataset of the hub.
+    """A set of prompts in a dataset of the hub, or in a folder.
 
     Attributes:
         title: the name in listings.
-        source: ``owner/name`` of the dataset.
+        source: ``owner/name`` of the dataset, or a folder.
         files: patterns of the files, in the order of their prompts; see `bench.prompts.reading.read_prompts` for their layouts.
         count: how many prompts the files hold, repeats included.
         licence: of the prompts, as far as the dataset states one.
         note: what a reader must know.
+        vocabulary: for a closed language, all words that its prompts are made of, by kind.
     """
 
     title: str
@@ -33,6 +35,12 @@ class PromptSet:
     count: int
     licence: str
     note: str = ""
+    vocabulary: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def local(self) -> bool:
+        """Whether its files are on this machine, in a folder."""
+        return Path(self.source).is_dir()
 
     def read(self) -> list[str]:
         """The prompts in their order, downloaded once.
@@ -42,7 +50,9 @@ class PromptSet:
         """
         local = "or give a copy of its files as --prompts FILE"
         complaint = f"the prompt set {self.title!r} cannot be had from the hub"
-        folder = hub_folder(self.source, self.files, kind="dataset", complaint=complaint)
+        folder = Path(self.source)
+        if not self.local:
+            folder = hub_folder(self.source, self.files, kind="dataset", complaint=complaint)
         prompts: list[str] = []
         for pattern in self.files:
             found = sorted(folder.glob(pattern))

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from bench.models.card import ModelCard
 from bench.models.families.stable_diffusion import StableDiffusion
+from bench.prompts.sets import PromptSet
 from bench.records.protocol import GenerationSettings
+from bench.tiny.world import VOCABULARY
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -30,4 +32,14 @@ TINY = ModelCard(
         "gold": str(ASSETS / "checker"),
     },
     note="64x64 pictures of 50 objects, offline, on two CPU cores; OpenMoji glyphs, CC BY-SA 4.0",
+)
+
+PROMPTS = PromptSet(
+    title="Tiny world, evaluation",
+    source=str(ASSETS),
+    files=("prompts.txt",),
+    count=200,
+    licence="Apache-2.0",
+    note="the default of --model tiny; captions are an object on a colour, two in five with a size or a place",
+    vocabulary=VOCABULARY,
 )

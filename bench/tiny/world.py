@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from bench.core.errors import require
+from bench.core.errors import did_you_mean, require
 
 RESOLUTION = 64
 
@@ -49,6 +49,12 @@ PLACES: dict[str, tuple[float, float]] = {
 
 NAMED_PLACE_OFFSET = 0.1
 """An object is *at* a named place when its centre is at least this share of the side away in that direction."""
+
+
+VOCABULARY: dict[str, tuple[str, ...]] = {
+    "objects": tuple(OBJECTS), "colours": tuple(COLOURS), "sizes": tuple(SIZES), "places": tuple(PLACES),
+}  # fmt: skip
+"""The words of the captions, by kind."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,6 +103,19 @@ def parse_caption(caption: str) -> Request | None:
     """Read a caption of this world back; None when it is not one."""
     match = _CAPTION.match(caption)
     return Request(**match.groupdict()) if match else None
+
+
+def caption_problem(caption: str) -> str | None:
+    """The end of the sentence ``prompt ...`` that says why a caption is not of this world; None when it is."""
+    if parse_caption(caption):
+        return None
+    known = {word for names in VOCABULARY.values() for name in names for word in name.split()}
+    known |= {"a", "an", "on", "background"}
+    for word in caption.split():
+        if word not in known:
+            hint = did_you_mean(word, known).rstrip()
+            return f"has the word {word!r}, unknown in the tiny world" + (f" ({hint})" if hint else "")
+    return "has known words, but not in the order of a caption of the tiny world"
 
 
 def draw_scene(rng: np.random.Generator, request: Request) -> Scene:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from bench.tiny import ASSETS
 from tests.cli.conftest import CommandLine, offline
@@ -121,6 +123,43 @@ class TestCheck:
         assert done.returncode == 0, done.stderr
         for words in ("rows                                   48", "0 of 200", "64x64: 96", "tiny: 96", "train: 48"):
             assert words in done.stdout, words
+
+    def test_a_folder_says_which_files_were_read_and_which_were_left(self, command: CommandLine) -> None:
+        folder, elsewhere = command.folder / "mine", command.folder / "elsewhere"
+        for name in ("a.parquet", "more/b.parquet", ".hidden/c.parquet", "._a.parquet"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(command.data, folder / name)
+        for name in ("notes.txt", "1.png", "2.png", "README", "d.PARQUET"):
+            (folder / name).touch()
+        elsewhere.mkdir()
+        shutil.copy(command.data, elsewhere / "e.parquet")
+        (folder / "link").symlink_to(elsewhere)
+        done = command.run(command.arguments("data", "check", "mine"))
+        assert done.returncode == 0, done.stderr
+        text = " ".join(done.stdout.split())
+        assert "files read 2: a.parquet, more/b.parquet" in text
+        for part in (
+            "2 hidden: ._a.parquet, .hidden/c.parquet",
+            "1 links to folders, not followed, or to nothing: link",
+            "2 with suffix .png: 1.png, 2.png",
+            "1 with suffix .txt: notes.txt",
+            "1 with suffix .PARQUET: d.PARQUET",
+            "1 without suffix: README",
+        ):
+            assert part in text
+        assert f"rows {2 * 48}" in text
+
+    def test_images_that_rows_name_were_read(self, command: CommandLine) -> None:
+        folder = command.folder / "mine"
+        folder.mkdir()
+        for name in ("0.png", "1.png", "2.png"):
+            Image.new("RGB", (64, 64), "red" if name == "1.png" else "blue").save(folder / name)
+        row = {"caption": "a bee", "image_0": "0.png", "image_1": "1.png", "label_0": 1}
+        (folder / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+        done = command.run(command.arguments("data", "check", "mine"))
+        text = " ".join(done.stdout.split())
+        assert "files read 3: 0.png, 1.png, metadata.jsonl" in text
+        assert "files left out 1 with suffix .png: 2.png" in text
 
     def test_unusable_data_are_shown_and_end_in_2(self, command: CommandLine) -> None:
         table = pq.read_table(command.data)

@@ -92,3 +92,20 @@ def test_a_size_that_does_not_divide_is_refused_before_anything_is_written(comma
     folder = write_model("flux", command.folder / "net")
     (folder / "bench.json").write_text(json.dumps({"generation": {"height": 18}, "metrics": SCORERS}))
     assert "height and width must be multiples of 4 for this model" in refusal(command, str(folder))
+
+
+def test_a_folder_of_ones_own_trains_its_familys_recipe_on_no_more_pairs_than_there_are(command: CommandLine) -> None:
+    write_model("sd15", command.folder / "net")
+    words = run_words(command, "net", "dpo", "steps=1")
+    for setting in (f"steps={STEPS}", "global_batch_size=2"):
+        at = words.index(setting)
+        del words[at - 1 : at + 1]
+    done = command.run(words)
+    assert done.returncode == 0, done.stderr
+    said = "settings are sd15's recipe for dpo, global_batch_size lowered from 2048 to 48: there are 48 pairs"
+    assert f"note: {said}" in done.stderr
+    (run,) = command.folder.glob("runs/*/dpo/*/seed-0")
+    assert run.parent.name.startswith("set-")
+    config = json.loads((run / "config.json").read_text())
+    assert config["resolved"]["training"]["global_batch_size"] == 48
+    assert config["changed"]["global_batch_size"] == "48"

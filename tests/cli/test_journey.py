@@ -49,7 +49,7 @@ def test_the_main_job_runs_to_its_table_and_page_without_any_connection(
 ) -> None:
     trained = run(command, command.train_words(algo="smpo,sft"), guarded)
     assert trained.returncode == 0, trained.stderr
-    assert "s left" in trained.stderr  # plain progress lines, since this is no terminal
+    assert "training smpo  6/6  in " in trained.stderr  # plain progress lines, since this is not a terminal
     assert "torchvision" not in trained.stderr
     runs = str(command.folder / "runs")
     shown = run(command, command.arguments("report", "--runs", runs), guarded)
@@ -80,7 +80,7 @@ def test_list_shows_every_entry_with_its_details(command: CommandLine, kind: str
     done = command.run(command.arguments("list", kind, "--verbose"))
     assert done.returncode == 0, done.stderr
     expected = {
-        "algorithms": ["dpo", "arXiv 2311.12908", "beta", "recipe tiny", "recipe sdxl"],
+        "algorithms": ["dpo", "arXiv 2311.12908", "beta", "recipes, by model", "sdxl"],
         "metrics": [
             "imagereward",
             "HPSv2.0",

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import subprocess
+import sys
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
@@ -9,10 +13,11 @@ from rich.console import Console
 
 from bench import Algorithm, AlgorithmInfo, PairBatch, Recipe, StepOutput, UserError
 from bench.cli.kinds import KINDS
-from bench.cli.listing import details, show, show_entry
+from bench.cli.listing import page, show, show_entry
 from bench.models.registry import MODELS
 from bench.records.protocol import GenerationSettings
 from bench.scoring.metric import METRICS
+from bench.tiny.world import COLOURS, OBJECTS, PLACES, SIZES
 from bench.training.algorithm import ALGORITHMS
 from bench.training.policy import Policy
 from bench.training.settings import TrainingSettings
@@ -33,7 +38,7 @@ class Bracketed(Algorithm):
         raise AssertionError("never stepped")
 
 
-statements_of = KINDS["algorithms"].statements
+page_of = KINDS["algorithms"].page
 
 
 def printed(thing: Any) -> str:
@@ -45,48 +50,63 @@ def printed(thing: Any) -> str:
 
 
 def test_an_algorithm_states_everything_about_itself() -> None:
-    assert statements_of(Bracketed) == [
-        ("paper", "a 2024 paper"),
-        ("formula", "T [phi(c Mw) - phi(c Ml)]"),
-        ("status", "[red]reconstructed"),
-        ("needs", "preference pairs"),
-        ("--set beta=", "a strength (> 0, <= 9, default 2.0)"),
-        ("--set form=", "a choice (one | two, default two)"),
-        ("recipe tiny", "beta 3.0, steps 7\nsource: ours [not tuned]"),
-    ]
+    assert page_of(Bracketed) == {
+        "": [
+            ("title", "Bracketed"),
+            ("paper", "a 2024 paper"),
+            ("formula", "T [phi(c Mw) - phi(c Ml)]"),
+            (
+                "symbols",
+                "Mw  mean squared denoising error of the policy on the preferred image (winner)\nMl  the same on the other image (loser)",
+            ),
+            ("status", "[red]reconstructed"),
+            ("needs", "preference pairs"),
+        ],
+        "settings": [
+            ("--set beta=", "a strength (> 0, <= 9, default 2.0)"),
+            ("--set form=", "a choice (one | two, default two)"),
+        ],
+        "recipes, by model": [("tiny", "beta 3.0, steps 7\nrecipe, source: ours [not tuned]")],
+    }
 
 
 def test_brackets_are_text_and_no_markup() -> None:
-    text = printed(details("bracketed", statements_of(Bracketed)))
+    text = printed(page("bracketed", page_of(Bracketed)))
     for part in ("T [phi(c Mw) - phi(c Ml)]", "[red]reconstructed", "ours [not tuned]"):
         assert part in text
 
 
 @pytest.mark.parametrize("name", list(ALGORITHMS))
 def test_every_algorithm_shows_all_of_it_in_100_columns(name: str) -> None:
-    statements = statements_of(ALGORITHMS.get(name))
-    text = printed(details(name, statements))
-    for label, statement in statements:
-        assert " ".join([*label.split(), *statement.split()]) in text
+    stated = page_of(ALGORITHMS.get(name))
+    text = printed(page(name, stated))
+    for heading, statements in stated.items():
+        assert heading in text
+        for label, statement in statements:
+            assert " ".join([*label.split(), *statement.split()]) in text
 
 
 def test_one_entry_alone(capsys: pytest.CaptureFixture[str]) -> None:
     show_entry("algorithms", "dpo")
     text = " ".join(capsys.readouterr().out.split())
     assert "--set beta=" in text
-    assert "M and R their mean squared denoising errors" in text
+    assert "symbols Mw mean squared denoising error of the policy on the preferred image (winner) Ml " in text
     assert "SmPO" not in text
     with pytest.raises(UserError, match="unknown algorithm 'dop': did you mean"):
         show_entry("algorithms", "dop")
     assert capsys.readouterr().out == ""
-    with pytest.raises(UserError, match="'hpsv2' is no kind, but one of metrics: bench list metrics hpsv2"):
+    with pytest.raises(UserError, match="'hpsv2' is a metric. Try: bench list metrics hpsv2"):
         show("hpsv2", verbose=False)
+    with pytest.raises(UserError, match="'dpo' is an algorithm. Try: bench list algorithms dpo"):
+        show("dpo", verbose=False)
+    with pytest.raises(UserError, match="bench list models tiny or bench list prompts tiny"):
+        show("tiny", verbose=False)
     with pytest.raises(UserError, match="unknown kind 'algos': did you mean 'algorithms'"):
         show_entry("algos", "dpo")
 
 
 def test_a_text_that_is_empty_shows_as_such() -> None:
-    shown = dict(KINDS["models"].statements(MODELS.get("sdxl")))
+    shown = dict(KINDS["models"].page(MODELS.get("sdxl"))[""])
     assert "negative_prompt (empty), " in shown["images"]
 
 
@@ -98,19 +118,56 @@ def test_the_fields_of_training_are_listed(capsys: pytest.CaptureFixture[str]) -
         assert " ".join(str(field.description).split()) in text
 
 
-def test_symbols_of_the_formulas_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    show("algorithms", verbose=True)
-    assert "M and R their mean squared denoising errors" in " ".join(capsys.readouterr().out.split())
+def test_the_symbols_of_a_formula_are_explained_one_by_one() -> None:
+    def symbols(name: str) -> list[str]:
+        facts = dict(page_of(ALGORITHMS.get(name))[""])
+        return [line.split()[0] for line in facts.get("symbols", "").splitlines()]
+
+    assert symbols("dpo") == ["Mw", "Ml", "Rw", "Rl"]
+    assert symbols("kto") == ["M", "R"]
+    assert symbols("snpo") == ["Dw", "Dl"]
+    assert symbols("npo") == ["L"]
+    assert symbols("self-npo") == []
+
+
+def test_the_words_of_the_tiny_prompts_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    show_entry("prompts", "tiny")
+    text = " ".join(capsys.readouterr().out.split())
+    for word in (*OBJECTS, *COLOURS, *SIZES, *PLACES):
+        assert word in text
+    assert "1 a fox on a yellow background" in text
+
+
+def test_pages_come_as_they_are_in_a_pipe_and_through_a_pager_on_a_terminal() -> None:
+    words = [sys.executable, "-m", "bench", "list", "models", "-v"]
+    environment = {**os.environ, "PAGER": "sed s/^/paged:/", "COLUMNS": "100", "TERM": "xterm"}
+    piped = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "OpenMoji" in piped
+    assert "paged:" not in piped
+    assert "paged:" in on_terminal(words, environment)
+
+
+def on_terminal(words: list[str], environment: dict[str, str]) -> str:
+    """What a command shows on a terminal of its own."""
+    shown = bytearray()
+    ours, theirs = os.openpty()
+    with subprocess.Popen(words, env=environment, stdin=theirs, stdout=theirs, stderr=theirs):
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # the end of a terminal is an error on Linux
+            while piece := os.read(ours, 4096):
+                shown += piece
+    os.close(ours)
+    return shown.decode()
 
 
 def test_a_metric_with_an_environment_of_its_own_shows_what_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = dict(KINDS["metrics"].statements(METRICS.get("hpsv2-official")))
-    assert shown["environment"] == "one of its own, Python 3.11, built when it is first used"
+    shown = dict(KINDS["metrics"].page(METRICS.get("hpsv2-official"))["environment of its own"])
+    assert shown["Python"] == "3.11, built when it is first used"
     assert {"torch==2.0.1", "torchvision==0.15.2"} <= set(shown["requirements"].split(", "))
     assert shown["without theirs"] == "hpsv2==1.2.0, image-reward==1.5"
-    assert "environment" not in dict(KINDS["metrics"].statements(METRICS.get("hpsv2")))
+    assert list(KINDS["metrics"].page(METRICS.get("hpsv2"))) == [""]
     show("metrics", verbose=True)
-    assert "one of its own, Python 3.11" in " ".join(capsys.readouterr().out.split())
+    assert "environment of its own Python 3.11" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_fields_of_images_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

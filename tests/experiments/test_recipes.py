@@ -10,7 +10,9 @@ from algorithms.npo import NPO
 from algorithms.smpo import SmPO
 from bench.cli.options import parse_budget, parse_overrides
 from bench.core.errors import UserError
-from bench.experiments.recipes import recipe_of, resolve, run_name, without_recipe
+from bench.experiments.recipes import fit_batch, make_method, recipe_of, resolve, run_name, without_recipe
+from bench.models.find import FoundModel
+from bench.models.registry import MODELS
 from bench.training.settings import TrainingSettings
 
 TRIED = DPO.recipes["tiny"]
@@ -117,6 +119,45 @@ def test_a_configuration_is_named_after_what_was_changed() -> None:
         )
         == 4
     )
+
+
+def test_a_batch_larger_than_the_data_is_lowered_unless_it_was_typed() -> None:
+    settings = TrainingSettings(global_batch_size=2048)
+    assert fit_batch({"beta": "1"}, settings, 36) == {"beta": "1", "global_batch_size": "36"}
+    assert fit_batch({"beta": "1"}, settings, 2048) == {"beta": "1"}
+    assert fit_batch({"global_batch_size": "2048"}, settings, 36) == {"global_batch_size": "2048"}
+    assert fit_batch({"batch": "2048"}, settings, 36) == {"batch": "2048"}  # the name of version 0.1
+
+
+def own_folder() -> FoundModel:
+    """A StableDiffusionPipeline of one's own."""
+    return FoundModel("mine-0123", MODELS.get("sd15"), "sd15", borrowed=True)
+
+
+def test_a_folder_of_ones_own_says_whose_recipe_it_gets() -> None:
+    method = make_method("dpo", own_folder(), {}, 5000)
+    assert (method.settings.global_batch_size, method.label, method.changed) == (2048, "sd15-recipe", {})
+    assert method.note == "settings are sd15's recipe for dpo"
+    registered = make_method("dpo", FoundModel("sd15", MODELS.get("sd15"), "sd15"), {}, 5000)
+    assert (registered.label, registered.note) == ("recipe", None)
+
+
+def test_a_recipe_whose_batch_was_lowered_is_not_called_by_its_name() -> None:
+    for model in (own_folder(), FoundModel("sd15", MODELS.get("sd15"), "sd15")):
+        method = make_method("dpo", model, {}, 36)
+        assert method.settings.global_batch_size == 36
+        assert method.changed == {"global_batch_size": "36"}
+        assert method.label == run_name({"global_batch_size": "36"}, TRIED)
+        said = "settings are sd15's recipe for dpo, global_batch_size lowered from 2048 to 36: there are 36 pairs"
+        assert method.note == said
+    assert make_method("dpo", own_folder(), {}, 36, "mine").label == "mine"
+
+
+def test_defaults_that_are_lowered_claim_no_recipe() -> None:
+    nothing = FoundModel("new-0123", MODELS.get("sd15"), "nothing-like-it", borrowed=True)
+    method = make_method("dpo", nothing, {}, 20)
+    assert method.note == "settings are dpo's defaults, global_batch_size lowered from 32 to 20: there are 20 pairs"
+    assert make_method("dpo", nothing, {}, 32).note is None
 
 
 def test_a_dotted_name_reaches_a_field_of_a_field() -> None:

@@ -32,7 +32,7 @@ def open_arrow(path: Path, columns: Mapping[str, str]) -> Source | None:
     table = pa.concat_tables([_map(file) for file in files])
     names = mapped(table.schema.names, columns, path)
     table = table.select(list(names.values())).rename_columns(list(names)).replace_schema_metadata(None)
-    return TableSource(table, path, [[file_stamp(file) for file in files], dict(columns)])
+    return TableSource(table, path, [state, *files], [[file_stamp(file) for file in files], dict(columns)])
 
 
 def _map(file: Path) -> pa.Table:

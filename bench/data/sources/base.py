@@ -18,11 +18,13 @@ class Source(abc.ABC):
     Attributes:
         names: its columns, under Pick-a-Pic's names.
         stamp: a JSON value that changes when the files on disk do.
+        files: the files that hold the rows, and the images that rows name by their paths.
         provenance: the steps that made the data, oldest first, JSON values; empty when it does not say.
     """
 
     names: Sequence[str]
     stamp: Any
+    files: Sequence[Path] = ()
     provenance: Sequence[dict[str, Any]] = ()
 
     @property
@@ -92,3 +94,8 @@ def file_stamp(file: Path) -> list[Any]:
         return [str(file), None, None]
     about = file.stat()
     return [str(file.resolve()), about.st_size, about.st_mtime_ns]
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a relative path, or a folder on it, has a name that begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)

@@ -42,7 +42,7 @@ def open_hpd(path: Path, columns: Mapping[str, str]) -> Source | None:
     partial = file.parent
     first = records[0]["jpg_0"] if records else ""
     folder = partial if (partial / first).is_file() else partial / file.stem
-    return TableSource(to_table(records, file), folder, file_stamp(file))
+    return TableSource(to_table(records, file), folder, [file], file_stamp(file))
 
 
 def _pairs(entry: Any, row: int, file: Path) -> Iterator[dict[str, Any]]:

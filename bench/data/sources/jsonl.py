@@ -32,7 +32,7 @@ def open_jsonl(path: Path, columns: Mapping[str, str]) -> Source | None:
     known = {name: column for name, column in images.items() if name not in table.schema.names}
     names = mapped(table.schema.names, {**known, **columns}, file)
     table = table.select(list(names.values())).rename_columns(list(names))
-    return TableSource(table, file.parent, [file_stamp(file), dict(columns)])
+    return TableSource(table, file.parent, [file], [file_stamp(file), dict(columns)])
 
 
 def to_table(records: list[dict[str, Any]], file: Path) -> pa.Table:

@@ -25,7 +25,7 @@ class LabelledSource(Source):
         self._source, self._label = source, label
         self.names = [*source.names, LABEL]
         self.stamp = [source.stamp, label]
-        self.provenance = source.provenance
+        self.files, self.provenance = source.files, source.provenance
 
     def __len__(self) -> int:
         return len(self._source)

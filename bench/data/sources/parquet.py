@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.core.errors import UserError
-from bench.data.sources.base import Source, file_stamp, image_bytes, mapped
+from bench.data.sources.base import Source, file_stamp, image_bytes, is_hidden, mapped
 
 PROVENANCE = b"bench.provenance"
 """Key of the schema's metadata under which the data's provenance is, as JSON."""
@@ -22,8 +22,14 @@ BUFFER = 1 << 20
 
 
 def open_parquet(path: Path, columns: Mapping[str, str]) -> Source | None:
-    """Any file, or a folder with ``*.parquet`` at any depth; files are read in the order of their paths."""
-    files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+    """Any file, or a folder with ``*.parquet`` at any depth; files are read in the order of their paths.
+
+    What is hidden is left out: other programs keep copies there, such as ``._a.parquet``.
+    """
+    files = [path]
+    if path.is_dir():
+        found = (file for file in path.rglob("*.parquet") if file.is_file())
+        files = sorted(file for file in found if not is_hidden(file.relative_to(path)))
     return ParquetSource(files, columns) if files else None
 
 
@@ -42,7 +48,7 @@ class ParquetSource(Source):
             missing = [column for column in self._columns.values() if column not in has]
             if missing:
                 raise UserError(f"{file} has no column {missing[0]!r}, but {files[0]} has; give files of one kind")
-        self._files = files
+        self._files = self.files = files
         self._groups = [(file, group) for file, about in zip(files, opened, strict=True)
                         for group in range(about.num_row_groups)]  # fmt: skip
         counts: list[int] = [

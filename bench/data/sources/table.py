@@ -18,13 +18,16 @@ class TableSource(Source):
     Args:
         table: columns under Pick-a-Pic's names; images are bytes, structs of `datasets`, or paths.
         folder: what relative image paths are relative to.
+        files: what the table was read from.
         stamp: see `Source`; of the table itself, image files are looked at here.
     """
 
-    def __init__(self, table: pa.Table, folder: Path, stamp: Any) -> None:
+    def __init__(self, table: pa.Table, folder: Path, files: Sequence[Path], stamp: Any) -> None:
         self._table, self._folder = table, folder
         self.names = table.schema.names
-        self.stamp = [stamp, digest([file_stamp(folder / path) for path in self._paths()])]
+        images = [folder / path for path in self._paths()]
+        self.files = [*files, *dict.fromkeys(images)]
+        self.stamp = [stamp, digest([file_stamp(image) for image in images])]
 
     def __len__(self) -> int:
         return int(self._table.num_rows)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from bench.core.errors import UserError
 from bench.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class ParallelStrategy(abc.ABC):
