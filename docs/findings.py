@@ -118,7 +118,7 @@ def budget(found: Findings) -> str:
 
 def draw(found: Findings, path: Path) -> None:
     """Gold along training, beside gold by share of flipped votes."""
-    figure = Figure(figsize=(9, 3.6), dpi=144, strategy="constrained")
+    figure = Figure(figsize=(9, 3.6), dpi=144, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for algorithm, names in ALONG.items():
         gold = [found.gold(algorithm, name) for name in names.values()]

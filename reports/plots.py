@@ -156,7 +156,7 @@ def comparison_sheet(report: Report, path: Path, *, prompts: int = 8) -> None:
 
 
 def _figure(columns: int, lines: int, *, height: float, share: bool) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(3.6 * columns + 0.4, height * lines + 0.5), strategy="constrained")
+    figure = Figure(figsize=(3.6 * columns + 0.4, height * lines + 0.5), layout="constrained")
     panels = np.asarray(figure.subplots(lines, columns, squeeze=False, sharex=share, sharey=share)).ravel()
     return figure, panels.tolist()
 

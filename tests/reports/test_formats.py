@@ -71,6 +71,7 @@ def test_json_reads_back_and_carries_no_pictures(full_lab: Lab) -> None:
     value = json.loads(as_json(report))
     whole = json.loads(json.dumps(dataclasses.asdict(report)))
     assert whole.pop("comparison")["prompts"]
+    assert value.pop("citation").startswith("bench ")
     assert value == whole
     assert "base64" not in as_json(report)
     assert value["rows"][3]["scores"]["pickscore"]["trained_on"] is True
