@@ -30,7 +30,7 @@ def find_weights(checkpoint: str, weights: Sequence[str], partial: Sequence[str]
     Args:
         checkpoint: a weights file, a folder, or a hub id, which is downloaded or taken from the cache.
         weights: file names or patterns, the preferred first.
-        beside: patterns of the other files to download.
+        partial: patterns of the other files to download.
 
     Raises:
         UserError: there is no such path and no such hub id, or no weights file in it.

@@ -92,3 +92,4 @@ def checked_scores(name: str, scores: Tensor, count: int) -> list[float]:
 
 
 METRICS: Registry[type[Metric]] = Registry("bench.metrics", "metric", ClassOf(Metric, info=MetricInfo))
+"""The registered metrics by name: iterate over names, ``get(name)`` imports the class."""
