@@ -5,6 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from reports.citation import citation
 from reports.footnotes import footnotes
 from reports.plots import training_plot, win_rate_plot
 from reports.published_tables import HEADING, published_grids, published_notes
@@ -26,7 +27,7 @@ def page(report: Report) -> str:
         report=report,
         grids=grids(report),
         settings=settings_lines(report),
-        footnotes=footnotes(report),
+        footnotes=(*footnotes(report), citation(report)),
         row_settings=settings_grid(report),
         published_heading=HEADING,
         published_grids=() if published is None else published_grids(report, published),

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from bench.core.errors import UserError
 from bench.records.scores import MetricRecord
+from reports.citation import citation
 from reports.footnotes import footnotes
 from reports.published_tables import HEADING, published_grids, published_notes
 from reports.settings import TrainingData
@@ -44,6 +45,7 @@ _LATEX_SPECIALS = str.maketrans(
         "†": r"\textsuperscript{\dag}",
         "±": r"$\pm$",
         "↓": r"$\downarrow$",
+        "|": r"\textbar{}",
     }
 )
 _MARKDOWN_SPECIALS = str.maketrans({character: f"\\{character}" for character in "\\`*_<>|"})
@@ -51,11 +53,16 @@ _MARKDOWN_SPECIALS = str.maketrans({character: f"\\{character}" for character in
 
 def print_report(report: Report, console: Console) -> None:
     """Print the tables to a terminal."""
-    _print_section(grids(report), (*settings_lines(report), *footnotes(report)), console)
+    _print_section(grids(report), _notes(report), console)
     if report.published is not None:
         console.rule(HEADING, style="dim")
         notes = published_notes(report, report.published)
         _print_section(published_grids(report, report.published), notes, console)
+
+
+def _notes(report: Report) -> tuple[str, ...]:
+    """What stands below the tables, the line for citing them last."""
+    return (*settings_lines(report), *footnotes(report), citation(report))
 
 
 def _print_section(section: Sequence[Grid], notes: Sequence[str], console: Console) -> None:
@@ -74,7 +81,7 @@ def _print_section(section: Sequence[Grid], notes: Sequence[str], console: Conso
 
 def markdown(report: Report) -> str:
     """The tables in GitHub's Markdown."""
-    parts = _markdown_section(grids(report), (*settings_lines(report), *footnotes(report)))
+    parts = _markdown_section(grids(report), _notes(report))
     if report.published is not None:
         notes = published_notes(report, report.published)
         parts += [f"## {HEADING}", *_markdown_section(published_grids(report, report.published), notes)]
@@ -92,9 +99,7 @@ def _markdown_section(section: Sequence[Grid], notes: Sequence[str]) -> list[str
 
 def latex(report: Report) -> str:
     """The tables for a paper; needs the package ``booktabs``."""
-    text = "% needs \\usepackage{booktabs}\n" + _latex_section(
-        grids(report), (*settings_lines(report), *footnotes(report))
-    )
+    text = "% needs \\usepackage{booktabs}\n" + _latex_section(grids(report), _notes(report))
     if report.published is not None:
         notes = published_notes(report, report.published)
         text += f"\n\\section*{{{_latex(HEADING)}}}\n" + _latex_section(
@@ -110,8 +115,9 @@ def _latex_section(section: Sequence[Grid], notes: Sequence[str]) -> str:
 
 
 def as_json(report: Report) -> str:
-    """The whole report, curves included; pictures are for eyes, and in the page."""
+    """The whole report, curves and the line for citing it included; pictures are for eyes, and in the page."""
     value = dataclasses.asdict(report)
+    value["citation"] = citation(report)
     del value["comparison"]
     for metric, record in zip(value["metrics"], report.metrics, strict=True):
         del metric["info"]

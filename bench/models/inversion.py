@@ -15,7 +15,9 @@ Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``predict(latents (b, ...), timesteps (b,), rows (b,))``: ``rows`` says which samples of the batch these are."""
 
 Endpoint = Literal["grid", "exact", "official"]
+"""Where `invert` ends: at the grid's time nearest to the wanted one, exactly at it, or as the released codes do."""
 Renoise = Literal["none", "next", "same"]
+"""Whether `invert` refines each step once (ReNoise), with the network called at the next or at the same time."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,16 +53,16 @@ def invert(
         predict: the network, conditioned; called without gradient.
         x0: clean latents, (B, ...).
         timesteps: wanted times, int64 (B,).
-        landing: where a sample ends.  ``grid``: at the first grid time >= t (the last one for later t), and that is the time
+        endpoint: where a sample ends.  ``grid``: at the first grid time >= t (the last one for later t), and that is the time
             returned.  ``exact``: the last step is shortened to end at t.  ``official``: as the released SmPO and InPO code
             does, for replication: on the grid, but called t, with a first network call at a negative time.
         renoise: ``none`` is DDIM.  ``next`` averages the noise predicted at the start of a step with the one predicted at its
             end (ReNoise, Garibi et al. 2024, one refinement); ``same`` makes the second prediction with the starting time,
             as the released SmPO code does.
         eta: noise added after each step, as a share of the DDPM standard deviation (InPO: 0.1).
-        noise: ``noise(k)`` gives the standard normal noise (B, ...) of grid step k; needed when ``eta`` > 0.
+        noise: ``noise(k)`` returns the standard normal noise (B, ...) of grid step k; needed when ``eta`` > 0.
         any_rank: see `bench.training.policy.Policy.any_rank`.
-        idle: asks the network in vain, once for every call of ``predict`` that others make and this process does not.
+        dummy_forward: calls the network without effect, once for every call of ``predict`` that other ranks make and this one does not.
 
     Returns:
         Latents, times and noise; latents and noise in at least float32.

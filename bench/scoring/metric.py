@@ -102,3 +102,4 @@ def weights_digest(*files: Path) -> str:
 
 
 METRICS: Registry[type[Metric]] = Registry("bench.metrics", "metric", ClassOf(Metric, info=MetricInfo))
+"""The registered metrics by name: iterate over names, ``get(name)`` imports the class."""

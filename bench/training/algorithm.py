@@ -99,7 +99,7 @@ class Algorithm(BaseModel, abc.ABC):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS})
     recipes: ClassVar[Mapping[str, Recipe]] = {}
     negative: ClassVar[bool] = False
-    """Whether the trained weights are a negative: they serve only in the unconditional slot of guidance."""
+    """Whether the trained weights serve only in the unconditional branch of guidance, beside the base model's."""
 
     @property
     def initial_loss(self) -> float | None:
@@ -155,3 +155,4 @@ class Algorithm(BaseModel, abc.ABC):
 ALGORITHMS: Registry[type[Algorithm]] = Registry(
     "bench.algorithms", "algorithm", ClassOf(Algorithm, info=AlgorithmInfo, needs=frozenset, recipes=Mapping)
 )
+"""The registered algorithms by name: iterate over names, ``get(name)`` imports the class."""

@@ -14,18 +14,18 @@ from bench.models.family import Condition
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PairBatch:
-    """Some preference pairs, or lists of more than two images a caption, as latents.
+    """Some preference pairs, or lists of more than two images per caption, as latents.
 
     Attributes:
         winner: clean latents of the preferred images, float32, (B, C, H, W); of a list or of unlabelled data, the first image.
         loser: clean latents of the others, same shape; of a list, the last image.
         candidates: clean latents of all images of each caption in the order of the data, (B, K, C, H, W); K is 2 for pairs.
-        condition: what the network is told of the winners: embeddings of the captions and, for models that ask, size and crop.
-        loser_condition: the same of the losers; the two differ in size and crop alone.
-        candidate_condition: the same of all images of each caption, (B, K, ...) each.
-        tell_unconditional: makes `candidate_unconditional`, which few algorithms ask for.
-        winner_place: which candidate the winner is, int64, (B,).
-        loser_place: which candidate the loser is, int64, (B,).
+        condition: what the network is conditioned on for the winners: embeddings of the captions and, for SDXL, size and crop.
+        loser_condition: the same for the losers; the two differ in size and crop alone.
+        candidate_condition: the same for all images of each caption, (B, K, ...) each.
+        make_unconditional: makes `candidate_unconditional`, which few algorithms need.
+        winner_index: which candidate the winner is, int64, (B,).
+        loser_index: which candidate the loser is, int64, (B,).
         preference: P(winner preferred), float32, (B,); 1 for a hard label, NaN for data without labels.
         scores: scores of the candidates by name in the order of the data, float32, (B, K) each.
         columns: what `Algorithm.prepare` noted about each row, float32, (B, ...) each.
@@ -66,12 +66,12 @@ class PairBatch:
 
     @property
     def candidate_unconditional(self) -> Condition:
-        """As ``candidate_condition``, with an empty prompt, as guidance at sampling has it; made anew at every call."""
+        """As ``candidate_condition``, with an empty prompt, as guidance at sampling has it; made at every call."""
         return self.make_unconditional()
 
     @property
     def unconditional(self) -> Condition:
-        """As ``condition``, with an empty prompt; made anew at every call."""
+        """As ``condition``, with an empty prompt; made at every call."""
         rows = torch.arange(len(self.row_ids), device=self.winner_index.device)
         return {name: value[rows, self.winner_index] for name, value in self.candidate_unconditional.items()}
 

@@ -34,7 +34,7 @@ class TrainingState:
         parameters: the trainable parameters by name.
         optimizer: theirs.
         snapshots: copies of the weights by name.
-        layout: how all of these lie over the processes; on disk they are whole, so that another layout can go on.
+        strategy: how all of these lie over the processes; on disk they are whole, so another strategy can resume.
     """
 
     parameters: Parameters

@@ -27,7 +27,7 @@ class Policy:
 
     Args:
         with_reference: whether the algorithm asks for a reference.
-        layout: how the weights lie over the processes; None for one process alone.
+        strategy: how the weights lie over the processes; None for one process alone.
 
     Attributes:
         network: the trainable network.

@@ -69,6 +69,7 @@ def test_csv_reads_back(full_lab: Lab) -> None:
 def test_json_reads_back_and_carries_no_pictures(full_lab: Lab) -> None:
     report = make_report(full_lab.runs)
     value = json.loads(as_json(report))
+    assert value.pop("citation").startswith("bench ")
     assert value.keys() == {field.name for field in dataclasses.fields(report)} - {"comparison"}
     assert value["metrics"][2] == {
         "name": "gold", "signature": report.metrics[2].signature, "identity": {"version": 1}, "title": "Gold",

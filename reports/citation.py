@@ -1,0 +1,27 @@
+"""One line that identifies a table: what a paper prints below it."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from bench.core.registry import DISTRIBUTION
+from reports.table import Report
+
+
+def citation(report: Report) -> str:
+    """Version, protocol, base model, prompts, sampler, metrics with their signatures, and how intervals are made.
+
+    The signatures are hashes of everything that decides a score, so two tables with equal lines (but for the version) hold
+    comparable numbers.
+    """
+    made = report.protocol["generation"]
+    parts = (
+        f"bench {version(DISTRIBUTION)}",
+        f"protocol {report.signature}",
+        f"{report.model}@{report.protocol['base_weights'][:12]}",
+        f"{report.prompts} prompts x {report.images_per_prompt}",
+        f"{made['scheduler']}-{made['steps']}, guidance {made['guidance_scale']:g}",
+        ", ".join(f"{metric.title} {metric.signature}" for metric in report.metrics),
+        "base-paired 95 % intervals",
+    )
+    return " | ".join(parts)

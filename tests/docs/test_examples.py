@@ -1,0 +1,105 @@
+"""What the README and the pages show is run as it stands there."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pages import DOCS, ROOT, blocks, files, install
+from PIL import Image
+from workshop import preference_columns, write_parquet
+
+PROMPTS = ["a bee on a red background", "a cat on a blue background"]
+
+
+def bench(folder: Path, *arguments: str) -> str:
+    """The output of a command that can import what is installed in ``folder``."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(folder),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+            "NO_COLOR": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_readme_and_the_page_show_the_same_plug_in() -> None:
+    (module,) = blocks(ROOT / "README.md", "python")
+    assert (
+        f"# my_package/squared_hinge.py\n{module}"
+        == files(DOCS / "write-an-algorithm.md")["my_package/squared_hinge.py"]
+    )
+    (table,) = blocks(ROOT / "README.md", "toml")
+    assert blocks(DOCS / "write-an-algorithm.md", "toml")[0].startswith(table)
+
+
+def test_the_algorithms_of_the_page(tmp_path: Path) -> None:
+    page = DOCS / "write-an-algorithm.md"
+    install(tmp_path, files(page), blocks(page, "toml"))
+    names = ["squared-hinge", "margin-free", "both-sides", "soft-labels", "hard-half", "moving-reference", "flooded"]
+    assert len(files(page)) == len(names)
+    write_parquet(tmp_path / "pairs.parquet", preference_columns(6))
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
+    sets = ("steps=2", "global_batch_size=6", "micro_batch_size=3", "warmup_steps=0")
+    bench(
+        tmp_path, "run", "--algo", ",".join(names), "--model", "tiny", "--data", "pairs.parquet", "--prompts", "prompts.txt",
+        "--image", "steps=2", "--metrics", "gold", *(word for each in sets for word in ("--set", each)),
+    )  # fmt: skip
+    losses = {}
+    for name in names:
+        (log,) = tmp_path.glob(f"runs/tiny/{name}/*/seed-0/train.jsonl")
+        losses[name] = [json.loads(line)["loss"] for line in log.read_text().splitlines()]
+    assert all(len(steps) == 2 and all(map(math.isfinite, steps)) for steps in losses.values())
+    # policy and reference are the same at first: the margin is 0, and so is its median
+    first = {name: steps[0] for name, steps in losses.items()}
+    assert first["squared-hinge"] == 1.0
+    for name in ("soft-labels", "hard-half", "moving-reference", "flooded"):
+        assert first[name] == pytest.approx(math.log(2), abs=1e-6), name
+    assert first["both-sides"] > 0
+    assert first["margin-free"] > 0
+
+
+def test_the_metrics_of_the_page(tmp_path: Path) -> None:
+    page = DOCS / "write-a-metric.md"
+    own_python = f'"{sys.version_info.major}.{sys.version_info.minor}"'
+    sources = {path: source.replace('"3.11"', own_python) for path, source in files(page).items()}
+    install(tmp_path, sources, blocks(page, "toml"))
+    (tmp_path / "images").mkdir()
+    for level, side in ((10, 8), (30, 400)):
+        Image.new("RGB", (side, side), (level, level, level)).save(tmp_path / "images" / f"{level}.png")
+        (tmp_path / "images" / f"{level}.txt").write_text("grey")
+    bench(tmp_path, "score", "images", "--metrics", "brightness,file-size", "--output", "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    scores = {
+        name: [float(row["score"]) for row in rows if row["metric"] == name] for name in ("brightness", "file-size")
+    }
+    assert scores["brightness"] == [10.0, 30.0]
+    small, large = scores["file-size"]
+    assert 0 < small < large
+
+
+def test_the_model_and_the_prompt_set_of_the_page(tmp_path: Path) -> None:
+    page = DOCS / "models-and-prompts.md"
+    install(tmp_path, files(page), blocks(page, "toml"))
+    listed = " ".join(bench(tmp_path, "list").split())
+    assert "tiny-gold Tiny, gold only" in listed
+    assert "my-captions My captions: 500 prompts, licence: CC0" in listed
+    assert listed.count("my-package 1.0") == 2
