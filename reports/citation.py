@@ -14,14 +14,14 @@ def citation(report: Report) -> str:
     The signatures are hashes of everything that decides a score, so two tables with equal lines (but for the version) hold
     comparable numbers.
     """
-    made = report.protocol["generation"]
+    made = report.protocol.generation
     parts = (
         f"bench {version(DISTRIBUTION)}",
         f"protocol {report.signature}",
-        f"{report.model}@{report.protocol['base_weights'][:12]}",
+        f"{report.model}@{report.protocol.base_weights[:12]}",
         f"{report.prompts} prompts x {report.images_per_prompt}",
-        f"{made['scheduler']}-{made['steps']}, guidance {made['guidance_scale']:g}",
-        ", ".join(f"{metric.title} {metric.signature}" for metric in report.metrics),
+        f"{made.scheduler}-{made.steps}, guidance {made.guidance_scale:g}",
+        ", ".join(f"{metric.info.title} {metric.signature}" for metric in report.metrics),
         "base-paired 95 % intervals",
     )
     return " | ".join(parts)
