@@ -12,7 +12,8 @@ from rich.console import Console
 from bench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.data.preferences import InspectedData, PreferenceData
+    from bench.data.preferences import PreferenceData
+    from bench.data.reading import InspectedData
     from bench.scoring.metric import Metric
 
 app = typer.Typer(no_args_is_help=True, help="Look at preference data, score it, make it and rank it.")
@@ -221,7 +222,7 @@ def _leakage(judges: list[str], model: str | None) -> str:
 
 def _examine(data: str, columns: str | None, runs: Path) -> InspectedData:
     from bench.cli.options import parse_columns
-    from bench.data.preferences import inspect_data
+    from bench.data.reading import inspect_data
     from bench.data.sources import open_source
     from bench.records.runs import surveys_folder
 
@@ -234,7 +235,7 @@ def _refuse_input(output: Path, data: str) -> None:
 
 
 def _kept(data: str, columns: str | None, runs: Path) -> tuple[InspectedData, PreferenceData]:
-    from bench.data.preferences import kept_data
+    from bench.data.reading import kept_data
 
     inspected = _examine(data, columns, runs)
     inspected.refuse_unusable()

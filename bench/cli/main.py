@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +15,7 @@ from rich.markup import escape
 from bench.cli.data import app as data_app
 from bench.cli.plan import plan, profile
 from bench.cli.run import Runs, eval_, export, run
+from bench.core import termination
 from bench.core.errors import UserError
 from bench.core.registry import DISTRIBUTION
 
@@ -31,8 +34,8 @@ Compare preference-alignment algorithms for diffusion models.  To start, on a ti
 All commands: bench --help
 """
 
-INTERRUPTED = 130
-"""The exit code that typer turns Ctrl-C into."""
+STOPPED: Mapping[Any, str] = {130: "Ctrl-C", termination.EXIT_CODE: "SIGTERM"}
+"""What stopped the work, by exit code; typer turns Ctrl-C into 130."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -180,15 +183,30 @@ def _needed(record: logging.LogRecord) -> bool:
 
 
 def main() -> None:
-    """Run the command line: mistakes the user can mend end in one sentence and exit code 2."""
+    """Run the command line.
+
+    What the user can fix ends in one sentence and exit code 2; Ctrl-C and SIGTERM end in one line and exit codes 130 and 143.
+    """
     # diffusers' pipelines name classes of transformers that need torchvision, of which we use none.
     logging.getLogger("transformers.utils.import_utils").addFilter(_needed)
+    termination.listen()
     try:
         app()
     except UserError as error:
         Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            Console(stderr=True).print("stopped; the same command continues", highlight=False)
+        if end.code in STOPPED:
+            _say_stopped(STOPPED[end.code])
         raise
+    except Exception:
+        # A process of several may find the others gone while it waits for them, because the signal has ended them first.
+        if not termination.requested():
+            raise
+        _say_stopped(STOPPED[termination.EXIT_CODE])
+        raise SystemExit(termination.EXIT_CODE) from None
+
+
+def _say_stopped(by: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of several processes only the first speaks
+        Console(stderr=True).print(f"stopped by {by}; the same command continues", highlight=False, soft_wrap=True)

@@ -99,3 +99,35 @@ def parse_columns(typed: str | None) -> dict[str, str]:
         UserError: a part is not of the form name=column, or a name comes twice.
     """
     return parse_overrides(typed.split(",") if typed else [], option="--columns", example="caption=text,jpg_0=chosen")
+
+
+def parse_seeds(typed: str) -> list[int]:
+    """``"0,1,2"`` as numbers.
+
+    Raises:
+        UserError: it is not a list of different whole numbers from 0 on.
+    """
+    try:
+        seeds = [int(part) for part in typed.split(",")]
+    except ValueError:
+        seeds = [-1]
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {typed!r} is not a list of different whole numbers from 0 on, for example 0,1,2")
+    return seeds
+
+
+def parse_scales(typed: str | None) -> list[float]:
+    """``"1,3,5"`` as numbers; nothing typed is an empty list.
+
+    Raises:
+        UserError: it is not a list of finite numbers from 1 on.
+    """
+    if typed is None:
+        return []
+    try:
+        scales = [float(part) for part in typed.split(",")]
+    except ValueError:
+        scales = []
+    if not scales or not all(1 <= scale < float("inf") for scale in scales):
+        raise UserError(f"--guidance-scale {typed!r} is not a list of numbers from 1 on, for example 1,3,5")
+    return scales

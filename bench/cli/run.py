@@ -15,6 +15,10 @@ from bench.core.errors import UserError
 
 PROMPTS = "Evaluation prompts: a set (see: bench list prompts), or a text, JSON, CSV, TSV, JSON-lines or Parquet file."
 Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=2, help="Use only the first N evaluation prompts and training pairs, for a trial; tables say so."),
+]
 Images = Annotated[
     list[str] | None,
     typer.Option(
@@ -67,11 +71,12 @@ def run(
             help="Name of this configuration; default: recipe (untried or defaults where there is none), or a hash of what --set changed; --data and --init add theirs."
         ),
     ] = None,
+    limit: Limit = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Train algorithms from the same weights on the same pairs, and judge them under one protocol.
 
-    The same command again continues, or finds everything done.
+    Safe to re-run: finished work is skipped, interrupted work resumes.
     """
     from bench.cli.options import (
         algorithm_names,
@@ -79,51 +84,33 @@ def run(
         parse_budget,
         parse_columns,
         parse_overrides,
+        parse_seeds,
         split_names,
     )
-    from bench.experiments.experiment import Experiment
-    from bench.experiments.notes import notes_on_prompts, notes_on_training
-    from bench.experiments.recipes import make_method, resolve
-    from bench.models.find import find_model
-    from bench.training.algorithm import ALGORITHMS
+    from bench.experiments.interface import plan_runs
 
-    overrides = parse_overrides(sets or []) | (parse_budget(budget) if budget else {})
-    names = algorithm_names(algo)
     check_label(name)
-    found = find_model(model)
-    for each in names:
-        resolve(
-            each, ALGORITHMS.get(each), found.recipe, overrides
-        )  # refuses what was mistyped before anything is read
-    numbers = _numbers(seeds)
-    generation = _image_settings(images, guidance_scale=guidance_scale, steps=sampling_steps)
-    experiment = Experiment(
+    plan = plan_runs(
+        algorithm_names(algo),
         model,
-        runs,
+        seeds=parse_seeds(seeds),
+        settings=parse_overrides(sets or []) | (parse_budget(budget) if budget else {}),
+        name=name,
+        runs=runs,
         data=data,
-        prompts=prompts,
         columns=parse_columns(columns),
-        init=init,
+        prompts=prompts,
         metrics=None if metrics is None else split_names(metrics),
-        generation=generation,
+        images=_image_settings(images, guidance_scale=guidance_scale, steps=sampling_steps),
+        init=init,
+        limit=limit,
     )
-    given = {} if init is None else {"init": experiment.init.record.digest}
-    given |= {} if data is None else {"data": experiment.data.digest}
-    methods = [make_method(each, found, overrides, len(experiment.data), name, **given) for each in names]
-    for method in methods:
-        experiment.refuse_unfit(method.name, method.algorithm, method.settings)
-    notes = [
-        *notes_on_prompts(experiment),
-        *notes_on_training(experiment, methods),
-    ]  # by every process: they read the data
-    if experiment.accelerator.is_main_process:
-        _print_notes(notes)
-    experiment.judge_base()
-    for method in methods:
-        for seed in numbers:
-            folder = experiment.run(method, seed, typed=sys.argv[1:]).folder
-            if experiment.accelerator.is_main_process:
-                Console(stderr=True).print(f"done: {folder}", highlight=False, soft_wrap=True)
+    main = plan.experiment.accelerator.is_main_process
+    if main:
+        _print_notes(plan.notes)
+    for result in plan.start(typed=sys.argv[1:]):
+        if main:
+            _print_done(result.folder)
 
 
 def eval_(
@@ -163,27 +150,34 @@ def eval_(
         int | None, typer.Option(help="Sampling steps of the evaluation images; --image steps=...")
     ] = None,
     name: Annotated[str | None, typer.Option(help="What tables call --weights; default: its own name.")] = None,
+    limit: Limit = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Judge a base model, a finished run or released weights under the protocol, with any guidance, without training.
 
-    Each guidance scale and each negative is a row of the report.  The same command again continues, or finds everything done.
+    Each guidance scale and each negative is a row of the report.  Safe to re-run: finished work is skipped, interrupted work
+    resumes.
     """
-    from bench.cli.options import split_names
+    from bench.cli.options import parse_scales, split_names
     from bench.experiments.experiment import Experiment
-    from bench.experiments.judging import Request, judge
+    from bench.experiments.judging import Request, judge_request
     from bench.experiments.notes import notes_on_prompts
 
-    scales = [] if guidance_scale is None else _scales(guidance_scale)
-    generation = _image_settings(images, steps=sampling_steps)
-    judges = None if metrics is None else split_names(metrics)
-    experiment = Experiment(model, runs, data=None, prompts=prompts, metrics=judges, generation=generation)
-    request = Request(run, weights, name, negative, alpha, beta, scales)
-    if experiment.accelerator.is_main_process:
+    request = Request(run, weights, name, negative, alpha, beta, parse_scales(guidance_scale))
+    experiment = Experiment(
+        model,
+        runs=runs,
+        prompts=prompts,
+        metrics=None if metrics is None else split_names(metrics),
+        images=_image_settings(images, steps=sampling_steps),
+        limit=limit,
+    )
+    main = experiment.accelerator.is_main_process
+    if main:
         _print_notes(notes_on_prompts(experiment))
-    for evaluation in judge(experiment, request):
-        if experiment.accelerator.is_main_process:
-            Console(stderr=True).print(f"done: {evaluation.folder}", highlight=False, soft_wrap=True)
+    for evaluation in judge_request(experiment, request):
+        if main:
+            _print_done(evaluation.folder)
 
 
 def export(
@@ -202,7 +196,7 @@ def export(
     if trained is None:
         raise UserError(f"{run} is no finished run; give its folder, for example sdxl/dpo/lora/seed-0 under {runs}")
     export_adapters(trained.weights, output)
-    Console(stderr=True).print(f"done: {output}", highlight=False, soft_wrap=True)
+    _print_done(output)
 
 
 def _image_settings(images: list[str] | None, **shorthands: float | None) -> dict[str, Any]:
@@ -220,21 +214,5 @@ def _print_notes(notes: Iterable[str]) -> None:
         Console(stderr=True).print(f"note: {note}", highlight=False, soft_wrap=True)
 
 
-def _numbers(text: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = [-1]
-    if min(numbers) < 0 or len(set(numbers)) < len(numbers):
-        raise UserError(f"--seeds {text!r} is not a list of different whole numbers from 0 on, for example 0,1,2")
-    return numbers
-
-
-def _scales(text: str) -> list[float]:
-    try:
-        scales = [float(part) for part in text.split(",")]
-    except ValueError:
-        scales = []
-    if not scales or not all(1 <= scale < float("inf") for scale in scales):
-        raise UserError(f"--guidance-scale {text!r} is not a list of numbers from 1 on, for example 1,3,5")
-    return scales
+def _print_done(folder: Path) -> None:
+    Console(stderr=True).print(f"done: {folder}", highlight=False, soft_wrap=True)

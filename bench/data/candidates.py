@@ -17,7 +17,8 @@ from bench.core.files import replace_file
 from bench.core.progress import Progress
 from bench.core.randomness import normal
 from bench.core.values import digest
-from bench.data.preferences import PreferenceData, read_preferences
+from bench.data.preferences import PreferenceData
+from bench.data.reading import read_preferences
 from bench.models.family import ModelFamily
 from bench.models.guidance import Networks
 from bench.models.sampling import generate_images

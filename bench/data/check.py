@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from bench.data.preferences import InspectedData
+from bench.data.reading import InspectedData
 from bench.data.sources.base import is_hidden, numbered
 from bench.data.sources.labelled import LABEL
 

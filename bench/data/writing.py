@@ -17,7 +17,8 @@ from bench.core.chunks import batch_slices
 from bench.core.errors import UserError
 from bench.core.files import replace_file
 from bench.core.values import differing
-from bench.data.preferences import InspectedData, PreferenceData
+from bench.data.preferences import PreferenceData
+from bench.data.reading import InspectedData
 from bench.data.sources.labelled import LABEL
 from bench.data.sources.parquet import PROVENANCE, open_parquet
 

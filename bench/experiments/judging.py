@@ -10,6 +10,7 @@ from bench.core.errors import UserError
 from bench.evaluation.sampling_weights import SamplingWeights
 from bench.evaluation.weights import Weights, find_run, is_run, released_weights
 from bench.experiments.experiment import Experiment
+from bench.experiments.running import held, judge, judge_base
 from bench.models.guidance import ALPHA, BETA
 from bench.records.runs import Evaluation
 
@@ -37,7 +38,7 @@ class Request:
     guidance_scales: Sequence[float]
 
 
-def judge(experiment: Experiment, request: Request) -> Iterator[Evaluation]:
+def judge_request(experiment: Experiment, request: Request) -> Iterator[Evaluation]:
     """Evaluate the base model, then what was asked for; what is already there is not done again.
 
     Raises:
@@ -54,11 +55,11 @@ def judge(experiment: Experiment, request: Request) -> Iterator[Evaluation]:
         )
     alpha = ALPHA if request.alpha is None else request.alpha
     beta = BETA if request.beta is None else request.beta
-    experiment.judge_base()
+    judge_base(experiment)
     for scale in scales:
         slots = SamplingWeights(positive, scale, negative, alpha, beta)
-        with experiment.held(slots.result_owner.run, wait=True):
-            yield experiment.judge(slots)
+        with held(experiment, slots.result_owner.run, wait=True):
+            yield judge(experiment, slots)
 
 
 def find_positive(experiment: Experiment, request: Request) -> Weights:

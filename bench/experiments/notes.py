@@ -38,9 +38,9 @@ def notes_on_training(experiment: Experiment, methods: Sequence[Method]) -> Iter
         algorithm, settings = ALGORITHMS.get(method.name), method.settings
         if method.note is not None:
             yield method.note
-        if without := without_recipe(method.name, algorithm, experiment.recipe, settings):
+        if without := without_recipe(method.name, algorithm, experiment.found.recipe, settings):
             yield without
-        for_all_weights = recipe_of(algorithm, experiment.recipe).training.get("trainable", "full") == "full"
+        for_all_weights = recipe_of(algorithm, experiment.found.recipe).training.get("trainable", "full") == "full"
         if settings.trainable == "lora" and for_all_weights and "learning_rate" not in method.changed:
             yield (
                 f"{method.name} trains adapters at a learning rate of {settings.learning_rate:g}, which its recipe has for all "

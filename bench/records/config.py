@@ -145,6 +145,7 @@ class RunConfig(_Part):
         typed: the command line.
         base_weights: digest of the base model's denoiser; None in records that are older than it, which started from it.
         init: the weights that training started from: a run, relative to the folder of all runs, what was typed, or ``base``.
+        limit: how many evaluation prompts and training pairs were used at most, for a trial; None is all.
         recipe: where the recipe is from; None where there is none, and in records that are older than it.
         resolved: what decides the weights.
         data: what reading the training data did.
@@ -161,6 +162,7 @@ class RunConfig(_Part):
     typed: tuple[str, ...] = ()
     base_weights: str | None = None
     init: str = BASE
+    limit: int | None = None
     recipe: str | None = None
     resolved: Resolved
     data: DataReport | None = None

@@ -17,8 +17,9 @@ from algorithms.dpo import DPO, dpo_loss
 from algorithms.inpo import InPO
 from algorithms.smpo import SmPO, smpo_loss
 from bench import Metric, MetricInfo, PairErrors, PairPredictions, UserError, sample_errors
-from bench.data.preferences import PreferenceData, read_preferences
+from bench.data.preferences import PreferenceData
 from bench.data.prepare import PrepareContext
+from bench.data.reading import read_preferences
 
 TARGET = [[0.5, -0.5], [1.0, 0.0]]
 POLICY_WINNER = [[0.4, -0.3], [0.8, 0.1]]

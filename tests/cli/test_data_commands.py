@@ -20,8 +20,9 @@ from bench.cli.ranking import METHODS
 from bench.core.randomness import batch_rows, permutation
 from bench.data.check import check_lines
 from bench.data.comparing import choose_pairs, rank_data, score_judge
-from bench.data.preferences import PreferenceData, inspect_data, kept_data, read_preferences
+from bench.data.preferences import PreferenceData
 from bench.data.ranking import dominating_pairs
+from bench.data.reading import inspect_data, kept_data, read_preferences
 from bench.data.scores import labels_by_reward, rewards, score_data
 from bench.data.sources import open_source
 from bench.data.writing import already_made, pair_tables, scored_tables, write_data

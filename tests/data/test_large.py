@@ -18,7 +18,7 @@ import resource, sys
 sys.argv = ["bench", "data", "check", sys.argv[1], "--runs", sys.argv[2]]
 import torch
 from bench.cli import app
-from bench.data.preferences import read_preferences
+from bench.data.reading import read_preferences
 from bench.core.randomness import batch_rows
 from bench.records.runs import surveys_folder
 from pathlib import Path

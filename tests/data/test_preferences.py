@@ -8,7 +8,7 @@ import pytest
 from workshop import png, preference_columns, write_parquet
 
 from bench.core.errors import UserError
-from bench.data.preferences import read_preferences
+from bench.data.reading import read_preferences
 
 Columns = dict[str, list[Any]]
 

@@ -15,7 +15,8 @@ from workshop import png, preference_columns, write_parquet
 
 from bench import UserError
 from bench.cli.options import parse_columns
-from bench.data.preferences import PreferenceData, read_preferences
+from bench.data.preferences import PreferenceData
+from bench.data.reading import read_preferences
 from bench.data.sources import open_source
 from bench.data.sources.hub import fetch_dataset, split_files
 

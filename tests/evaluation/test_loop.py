@@ -15,7 +15,10 @@ from torch import Tensor
 from workshop import Brightness
 
 from bench import Metric, UserError
-from bench.evaluation.loop import Scorer, evaluate, evaluation_noise
+from bench.evaluation.images import evaluation_noise
+from bench.evaluation.job import EvaluationJob
+from bench.evaluation.loop import evaluate
+from bench.evaluation.scorer import Scorer
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.models.guidance import Networks
 from bench.models.sampling import generate_images
@@ -53,9 +56,8 @@ def judge(
     protocol = protocol_of(model, prompts)
     place = RunFolder(folder).evaluation(protocol.signature)
     networks = Networks.single(model.network)
-    return evaluate(
-        place, "micro", lambda: networks, model, protocol, variant, prompts, {name: Scorer(lambda: metric, prompts)}
-    )
+    job = EvaluationJob(place, "micro", model, lambda: networks, protocol, variant, prompts)
+    return evaluate(job, {name: Scorer(lambda: metric, prompts)})
 
 
 @pytest.fixture(scope="session")
@@ -128,9 +130,8 @@ def test_ten_thousand_prompts_are_continued_where_they_stopped(model: StableDiff
         return Networks.single(model.network)
 
     def go_on() -> Evaluation:
-        return evaluate(
-            place, "micro", load, model, protocol, None, prompts, {"brightness": Scorer(Brightness, prompts)}
-        )
+        job = EvaluationJob(place, "micro", model, load, protocol, None, prompts)
+        return evaluate(job, {"brightness": Scorer(Brightness, prompts)})
 
     go_on()
     assert [path.stat().st_mtime_ns for path in made] == before
@@ -249,10 +250,10 @@ def test_metrics_are_in_memory_one_at_a_time_and_not_at_all_when_nothing_is_left
     protocol = protocol_of(model, prompts)
     place = RunFolder(tmp_path).evaluation(protocol.signature)
     networks = Networks.single(model.network)
-    evaluate(place, "micro", lambda: networks, model, protocol, None, prompts, scorers)
+    evaluate(EvaluationJob(place, "micro", model, lambda: networks, protocol, None, prompts), scorers)
     assert place.done
     assert len(loaded) == 4  # each to be described, and to score
-    evaluate(place, "micro", lambda: networks, model, protocol, None, prompts, scorers)
+    evaluate(EvaluationJob(place, "micro", model, lambda: networks, protocol, None, prompts), scorers)
     assert len(loaded) == 4
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from bench.cli.run import _scales
+from bench.cli.options import parse_scales
 from bench.core.errors import UserError
 from bench.core.files import append_lines
 from bench.evaluation.sampling_weights import SamplingWeights, default_sampling
 from bench.experiments.experiment import Experiment
-from bench.experiments.judging import Request, find_negative, find_positive, judge
+from bench.experiments.judging import Request, find_negative, find_positive, judge_request
 from bench.records.config import DataReport, Resolved, RunConfig
 from bench.records.runs import RunFolder
 from bench.tiny import ASSETS
@@ -25,7 +25,7 @@ NOTHING = Request(run=None, weights=None, name=None, negative=None, alpha=None, 
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     folder = tmp_path_factory.mktemp("judging")
     (folder / "prompts.txt").write_text("a bee\na cat\n")
-    return Experiment("tiny", folder / "runs", data=None, prompts=str(folder / "prompts.txt"), generation={"steps": 2})
+    return Experiment("tiny", runs=folder / "runs", prompts=str(folder / "prompts.txt"), images={"steps": 2})
 
 
 def write_run(
@@ -61,7 +61,7 @@ def write_run(
 
 def refusal(experiment: Experiment, **asked: Any) -> str:
     with pytest.raises(UserError) as caught:
-        next(judge(experiment, dataclasses.replace(NOTHING, **asked)))
+        next(judge_request(experiment, dataclasses.replace(NOTHING, **asked)))
     sentence = str(caught.value)
     assert "\n" not in sentence
     assert not list(experiment.runs.glob("**/evaluations"))
@@ -174,8 +174,8 @@ def test_a_negative_under_guidance_1(experiment: Experiment) -> None:
 @pytest.mark.parametrize("typed", ["strong", "0.5", "3,,5", "nan", "inf", ""])
 def test_guidance_that_means_nothing(typed: str) -> None:
     with pytest.raises(UserError, match="is not a list of numbers from 1 on"):
-        _scales(typed)
+        parse_scales(typed)
 
 
 def test_a_sweep_of_guidance() -> None:
-    assert _scales("1,2.5, 7") == [1, 2.5, 7]
+    assert parse_scales("1,2.5, 7") == [1, 2.5, 7]

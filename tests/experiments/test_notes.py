@@ -18,7 +18,7 @@ from bench.training.algorithm import ALGORITHMS
 
 def experiment(folder: Path, *prompts: str) -> Experiment:
     (folder / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in prompts))
-    return Experiment("tiny", folder / "runs", data=None, prompts=str(folder / "prompts.txt"), generation={})
+    return Experiment("tiny", runs=folder / "runs", prompts=str(folder / "prompts.txt"))
 
 
 def method(**changed: str) -> Method:

@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.data.cache import EncodedData
-from bench.data.preferences import PreferenceData, read_preferences
+from bench.data.preferences import PreferenceData
 from bench.data.prepare import PrepareContext
+from bench.data.reading import read_preferences
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.models.family import ModelFamily
 from bench.records.runs import RunFolder

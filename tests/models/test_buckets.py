@@ -17,7 +17,8 @@ from workshop import CPU, batch_of, preference_columns, write_parquet
 from algorithms.inpo import InPO
 from bench.data.buckets import AspectRatios, aspect_buckets
 from bench.data.cache import EncodedData
-from bench.data.preferences import PreferenceData, read_preferences
+from bench.data.preferences import PreferenceData
+from bench.data.reading import read_preferences
 from bench.models.family import ModelFamily
 from bench.models.find import find_architecture, find_model
 from bench.training.batches import StepBatches

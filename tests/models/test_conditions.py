@@ -20,7 +20,7 @@ from bench import PairBatch, TrainingSettings
 from bench.core.chunks import images_per_chunk
 from bench.data.buckets import PictureSize
 from bench.data.cache import EncodedData, to_pixels
-from bench.data.preferences import read_preferences
+from bench.data.reading import read_preferences
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
 from bench.models.framing import Framing

@@ -18,7 +18,8 @@ from workshop import batch_of, write_parquet
 from algorithms.dpo import DPO
 from bench import PairBatch, TrainingSettings
 from bench.data.cache import EncodedData, to_pixels
-from bench.data.preferences import PreferenceData, read_preferences
+from bench.data.preferences import PreferenceData
+from bench.data.reading import read_preferences
 from bench.models.find import find_model
 from bench.models.inversion import invert
 from bench.training.ledger import Ledger

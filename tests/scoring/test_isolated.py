@@ -21,7 +21,9 @@ from PIL import Image
 
 from bench import Environment, IsolatedMetric, MetricInfo, UserError
 from bench.core.values import digest
-from bench.evaluation.loop import Scorer, evaluate
+from bench.evaluation.job import EvaluationJob
+from bench.evaluation.loop import evaluate
+from bench.evaluation.scorer import Scorer
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.models.guidance import Networks
 from bench.records.protocol import GenerationSettings, Protocol, prompts_digest
@@ -349,8 +351,9 @@ def test_no_wrong_score_enters_a_record(made: Make, source: str, micro_model: Pa
     evaluation = RunFolder(tmp_path / "run").evaluation(protocol.signature)
     networks = Networks.single(model.network)
     scorer = Scorer(lambda: made(source), prompts)
+    job = EvaluationJob(evaluation, "micro", model, lambda: networks, protocol, None, prompts)
     with pytest.raises(UserError):
-        evaluate(evaluation, "micro", lambda: networks, model, protocol, None, prompts, {"width": scorer})
+        evaluate(job, {"width": scorer})
     assert not evaluation.done
     records = evaluation.score_records()
     assert [record["prompt_index"] for record in records] == list(range(32))

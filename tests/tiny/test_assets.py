@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from bench.data.preferences import read_preferences
+from bench.data.reading import read_preferences
 from bench.prompts.reading import read_prompts
 from bench.tiny import ASSETS, TINY, world
 from bench.tiny.checker import Checker, to_unit_pixels

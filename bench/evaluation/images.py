@@ -1,0 +1,69 @@
+"""The images of an evaluation: noise by address, sampling in fixed chunks, PNG files that say how they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from bench.core.chunks import batch_slices, images_per_chunk
+from bench.core.files import write_checked
+from bench.core.processes import Processes
+from bench.core.progress import Progress
+from bench.core.randomness import normal
+from bench.evaluation.job import EvaluationJob, Item
+from bench.models.sampling import generate_images
+from bench.records.protocol import GenerationSettings
+
+
+def evaluation_noise(settings: GenerationSettings, prompt: str, image_index: int, shape: Sequence[int]) -> torch.Tensor:
+    """The noise an image starts from: a function of prompt, index and seed alone; float32, of ``shape``."""
+    return normal(shape, "evaluation", settings.seed, prompt, image_index)
+
+
+def make_missing_images(job: EvaluationJob, processes: Processes) -> None:
+    """Make the images that are not on disk yet; every process must call it.
+
+    Images are made in chunks that the list of images alone decides, so an image has the same neighbours, and so the same bits,
+    whoever makes it and wherever an earlier call stopped.
+    """
+    evaluation, items, settings = job.evaluation, job.items, job.settings
+    chunks = [items[piece] for piece in batch_slices(len(items), images_per_chunk(settings.height, settings.width))]
+    missing = processes.from_main(
+        lambda: [chunk for chunk in chunks if not all(evaluation.image(*item).exists() for item in chunk)]
+    )
+    if not missing:
+        return
+    networks = job.load_networks()
+    device = next(networks.positive.parameters()).device
+    shape = job.model.latent_shape(settings.height, settings.width)
+    left = sum(map(len, missing))
+    with Progress(f"images of {job.title}", total=len(items), done=len(items) - left) as progress:
+        for piece in batch_slices(len(missing), processes.count):  # a chunk for every process
+            for chunk in processes.share(missing[piece]):
+                prompts = [job.prompts[prompt] for prompt, _ in chunk]
+                noise = [evaluation_noise(settings, job.prompts[p], image, shape) for p, image in chunk]
+                images = generate_images(job.model, networks, prompts, torch.stack(noise).to(device), settings)
+                for item, image in zip(chunk, images, strict=True):
+                    _save(job, item, image)
+            progress.advance(sum(map(len, missing[piece])))
+    processes.gathered([])  # wait until all images are there
+
+
+def _save(job: EvaluationJob, item: Item, image: NDArray[np.uint8]) -> None:
+    texts = PngInfo()
+    texts.add_itxt("prompt", job.prompts[item[0]])
+    texts.add_text("seed", str(job.protocol.generation.seed))
+    texts.add_text("image_index", str(item[1]))
+    texts.add_text("signature", job.protocol.signature)
+    if job.variant is not None:
+        texts.add_text("variant", job.variant.signature)
+    path = job.evaluation.image(*item)
+    partial = path.with_suffix(".partial")
+    with write_checked(path):
+        Image.fromarray(image).save(partial, format="png", pnginfo=texts)
+        partial.replace(path)

@@ -1,0 +1,48 @@
+"""What is evaluated, and where its images and scores go."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from bench.models.family import ModelFamily
+from bench.models.guidance import Networks
+from bench.records.protocol import GenerationSettings, Protocol, Variant
+from bench.records.runs import Evaluation
+
+Item = tuple[int, int]
+"""Prompt index and image index."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EvaluationJob:
+    """Some weights under the protocol.
+
+    Attributes:
+        evaluation: where images and scores go.
+        title: what the progress display calls the weights.
+        model: the model whose encoders and decoder are used.
+        load_networks: returns the denoisers; called only when images are missing.
+        protocol: how images are made and for which prompts.
+        variant: how the sampling departs from the protocol's; None if it does not.
+        prompts: the protocol's prompts.
+    """
+
+    evaluation: Evaluation
+    title: str
+    model: ModelFamily
+    load_networks: Callable[[], Networks]
+    protocol: Protocol
+    variant: Variant | None
+    prompts: Sequence[str]
+
+    @property
+    def settings(self) -> GenerationSettings:
+        """How the images are made, the variant included."""
+        return self.protocol.sampled_by(self.variant)
+
+    @property
+    def items(self) -> list[Item]:
+        """Every image of the evaluation, in its order."""
+        images = self.protocol.generation.images_per_prompt
+        return [(prompt, image) for prompt in range(len(self.prompts)) for image in range(images)]

@@ -1,0 +1,169 @@
+"""Python's way in, and the command line's: plan runs, make them, evaluate weights; all of it continues what is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from bench.core.progress import part_of
+from bench.experiments.experiment import Choices, Experiment
+from bench.experiments.judging import Request, judge_request
+from bench.experiments.method import Method
+from bench.experiments.notes import notes_on_prompts, notes_on_training
+from bench.experiments.recipes import make_method, resolve
+from bench.experiments.requirements import check_requirements
+from bench.experiments.results import EvaluationResult, EvaluationResults, RunResult, RunResults
+from bench.experiments.running import judge_base, run_method
+from bench.models.find import find_model
+from bench.training.algorithm import ALGORITHMS
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """Runs that have been checked and can be started.
+
+    Attributes:
+        experiment: where the methods are compared.
+        methods: what is trained.
+        seeds: the training seeds of each method.
+        notes: sentences that whoever starts the runs wants to read first.
+    """
+
+    experiment: Experiment
+    methods: Sequence[Method]
+    seeds: Sequence[int]
+    notes: Sequence[str]
+
+    def start(self, typed: Sequence[str] = ()) -> Iterator[RunResult]:
+        """Judge the base model, then train and judge one run after the other; finished work is skipped.
+
+        Args:
+            typed: the command line, for the record.
+        """
+        base = judge_base(self.experiment)
+        runs = [(method, seed) for method in self.methods for seed in self.seeds]
+        for number, (method, seed) in enumerate(runs, start=1):
+            with part_of(f"run {number} of {len(runs)}"):
+                folder = run_method(self.experiment, method, seed, typed)
+            own = folder.evaluation(self.experiment.protocol.signature)
+            yield RunResult(folder.folder, method.name, method.label, seed, EvaluationResult(own, base))
+
+
+def plan_runs(
+    algorithms: Sequence[str],
+    model: str,
+    *,
+    seeds: Sequence[int] = (0,),
+    settings: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    **choices: Unpack[Choices],
+) -> Plan:
+    """Resolve and check everything that can be refused before anything is trained.
+
+    Args:
+        algorithms: registered names.
+        model: a registered model, a diffusers folder or a hub id.
+        seeds: training seeds.
+        settings: changes to each algorithm's recipe, by field of the algorithm or of `bench.TrainingSettings`.
+        name: of this configuration in tables and paths; None is the recipe's name, or a hash of what was changed.
+        choices: see `Choices`.
+
+    Raises:
+        UserError: something does not exist, is not allowed, or does not fit together.
+    """
+    overrides = as_overrides(settings or {})
+    found = find_model(model)
+    for each in algorithms:  # refuses what was mistyped before any data is read
+        resolve(each, ALGORITHMS.get(each), found.recipe, overrides)
+    experiment = Experiment(model, **choices)
+    given = {} if choices.get("init") is None else {"init": experiment.init.record.digest}
+    given |= {} if choices.get("data") is None else {"data": experiment.data.digest}
+    given |= {} if experiment.limit is None else {"limit": str(experiment.limit)}
+    methods = [make_method(each, found, overrides, len(experiment.data), name, **given) for each in algorithms]
+    for method in methods:
+        check_requirements(experiment, method)
+    notes = [*notes_on_prompts(experiment), *notes_on_training(experiment, methods)]
+    return Plan(experiment, methods, seeds, notes)
+
+
+def run(
+    algo: str | Sequence[str],
+    model: str,
+    *,
+    seeds: Sequence[int] = (0,),
+    settings: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    **choices: Unpack[Choices],
+) -> RunResults:
+    """Train algorithms from the same weights on the same pairs and judge them under one protocol, as ``bench run`` does.
+
+    Safe to repeat: finished work is skipped, interrupted work resumes.
+
+    Args:
+        algo: a registered algorithm, or several.
+        model: a registered model, a diffusers folder or a hub id.
+        seeds: training seeds.
+        settings: changes to each algorithm's recipe, for example ``{"beta": 500, "steps": 50}``; a budget is
+            ``{"budget": {"unit": "forwards", "amount": 20000}}``.
+        name: of this configuration in tables and paths; None is the recipe's name, or a hash of what was changed.
+        choices: ``runs``, ``data``, ``columns``, ``prompts``, ``metrics``, ``images``, ``init`` and ``limit``; see
+            `bench.Choices`.
+
+    Returns:
+        One result per run, in the order algorithms by seeds.
+
+    Raises:
+        UserError: something does not exist, is not allowed, or does not fit together.
+    """
+    names = [algo] if isinstance(algo, str) else list(algo)
+    return RunResults(list(plan_runs(names, model, seeds=seeds, settings=settings, name=name, **choices).start()))
+
+
+def evaluate(
+    model: str,
+    *,
+    run: str | Path | None = None,
+    weights: str | None = None,
+    name: str | None = None,
+    negative: str | None = None,
+    negative_scales: tuple[float, float] | None = None,
+    guidance_scales: Sequence[float] = (),
+    **choices: Unpack[Choices],
+) -> EvaluationResults:
+    """Judge the base model, a finished run or released weights under the protocol, as ``bench eval`` does.
+
+    Args:
+        model: a registered model, a diffusers folder or a hub id.
+        run: a finished run, for example ``tiny/dpo/recipe/seed-0``; None with ``weights`` None is the base model.
+        weights: released weights: a hub id, a folder or a .safetensors file.
+        name: what tables call released weights; None is their own name.
+        negative: weights for the unconditional branch of guidance: a run, or released weights.
+        negative_scales: alpha and beta of ``base + alpha (positive - base) + beta (negative - base)``; None is (1, 1).
+        guidance_scales: one evaluation per scale; none is the protocol's own.
+        choices: see `bench.Choices`.
+
+    Raises:
+        UserError: something does not exist, is not finished, or does not fit together.
+    """
+    experiment = Experiment(model, **choices)
+    alpha, beta = negative_scales or (None, None)
+    request = Request(None if run is None else str(run), weights, name, negative, alpha, beta, guidance_scales)
+    base = judge_base(experiment)
+    return EvaluationResults([EvaluationResult(each, base) for each in judge_request(experiment, request)])
+
+
+def as_overrides(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as the command line gives them, so that both name a run alike: ``{"budget.unit": "pairs", "beta": "500"}``."""
+    overrides: dict[str, str] = {}
+    for field, value in settings.items():
+        if isinstance(value, Mapping):
+            overrides |= as_overrides({f"{field}.{part}": inner for part, inner in value.items()})
+        elif isinstance(value, bool):
+            overrides[field] = str(value).lower()
+        elif isinstance(value, list | tuple):
+            overrides[field] = ",".join(map(str, value))
+        else:
+            overrides[field] = str(value)
+    return overrides

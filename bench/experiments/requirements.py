@@ -1,0 +1,91 @@
+"""Whether an algorithm can run in an experiment: each of its needs has a check, whose sentence says what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bench.core.errors import UserError
+from bench.experiments.experiment import Experiment
+from bench.experiments.method import Method
+from bench.scoring.metric import METRICS, EmbeddingMetric
+from bench.training.algorithm import Need
+from bench.training.distributed.launch import choose_strategy
+from bench.training.optimizers import OPTIMIZERS
+
+
+def check_requirements(experiment: Experiment, method: Method) -> None:
+    """Raise a `UserError` that says why a method cannot run in an experiment, if it cannot."""
+    OPTIMIZERS[method.settings.optimizer].refuse(experiment.accelerator.device)
+    choose_strategy(experiment.accelerator).check(method.settings)
+    _check_adapters(experiment, method)
+    _check_embeddings(method)
+    for need in sorted(method.algorithm.needs):
+        CHECKS[need](experiment, method)
+
+
+def _check_images(experiment: Experiment, method: Method) -> None:  # noqa: ARG001 (checks share a signature)
+    """Any preference data will do, labelled or not; where there is none, reading it says so."""
+    _ = experiment.data
+
+
+def _check_pairs(experiment: Experiment, method: Method) -> None:
+    """Two images per caption, and a label that says which is preferred."""
+    data, needs = experiment.data, f"{method.name} needs {Need.PAIRS}"
+    if not data.labelled:
+        raise UserError(
+            f"{needs}, but {data.report.source} has no column 'label_0'; give labelled pairs, say that image 0 is always the "
+            "preferred one (--columns label_0=1), or rank these images first: bench data rank"
+        )
+    if data.width != 2:
+        raise UserError(
+            f"{needs}, but {data.report.source} has {data.width} images per caption; give pairs, or rank these images first: "
+            "bench data rank"
+        )
+
+
+def _check_reference(experiment: Experiment, method: Method) -> None:
+    """Always there: a frozen copy of the network, or the network with its adapters switched off."""
+
+
+def _check_reward(experiment: Experiment, method: Method) -> None:  # noqa: ARG001 (checks share a signature)
+    """Every metric that is trained on must be registered; `METRICS.point` names the nearest for one that is not."""
+    if not method.algorithm.trained_on:
+        raise UserError(f"{method.name} needs {Need.REWARD}, but its settings name no metric; give one")
+    for metric in method.algorithm.trained_on:
+        METRICS.point(metric)
+
+
+def _check_guidance(experiment: Experiment, method: Method) -> None:
+    """Evaluation images must be made with a second prediction, in whose place the trained weights stand."""
+    if not experiment.guided:
+        scale = experiment.protocol.generation.guidance_scale
+        raise UserError(
+            f"{method.name} needs {Need.GUIDANCE}; images of {experiment.name!r} are sampled without it (guidance_scale "
+            f"{scale:g}): give --guidance-scale above 1, or a model that is not distilled"
+        )
+
+
+CHECKS: Mapping[Need, Callable[[Experiment, Method], None]] = {
+    Need.IMAGES: _check_images,
+    Need.PAIRS: _check_pairs,
+    Need.REFERENCE: _check_reference,
+    Need.REWARD: _check_reward,
+    Need.GUIDANCE: _check_guidance,
+}
+"""The check of each need."""
+
+
+def _check_adapters(experiment: Experiment, method: Method) -> None:
+    if method.settings.trainable == "lora" and experiment.init.folder is not None:
+        raise UserError(
+            f"{method.name}: LoRA on top of --init {experiment.init.record.title} cannot be saved on its own; leave --init out, "
+            "or train all weights (--set trainable=full)"
+        )
+
+
+def _check_embeddings(method: Method) -> None:
+    for metric in method.algorithm.embedded_by:
+        if not issubclass(METRICS.get(metric), EmbeddingMetric):
+            raise UserError(
+                f"{method.name} needs embeddings, but the metric {metric!r} has none; choose a CLIP scorer such as pickscore or clip"
+            )

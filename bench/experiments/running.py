@@ -1,0 +1,152 @@
+"""Runs: judge the base model, train a method, judge the result; what is there already is not done again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.core.files import write_json
+from bench.core.processes import Processes
+from bench.data.cache import EncodedData
+from bench.data.preferences import PreferenceData
+from bench.data.prepare import PrepareContext
+from bench.evaluation.job import EvaluationJob
+from bench.evaluation.loop import evaluate
+from bench.evaluation.sampling_weights import SamplingWeights, default_sampling
+from bench.evaluation.weights import run_weights
+from bench.experiments.experiment import Experiment
+from bench.experiments.method import Method
+from bench.models.family import ModelFamily
+from bench.models.guidance import ALPHA, BETA
+from bench.records.config import DataIdentity, NegativeScales, Resolved, RunConfig, TrainingRecord
+from bench.records.environment import write_environment
+from bench.records.runs import CACHE, Evaluation, RunFolder
+from bench.training.loop import Job, train
+
+
+def judge_base(experiment: Experiment) -> Evaluation:
+    """Evaluate the base model; a command that comes second waits for the first."""
+    base = experiment.base
+    with held(experiment, base.run, wait=True):
+        return judge(experiment, default_sampling(base, base, experiment.protocol.generation.guidance_scale))
+
+
+def run_method(experiment: Experiment, method: Method, seed: int, typed: Sequence[str]) -> RunFolder:
+    """Train a method with one seed and judge the result; continues what an earlier call began.
+
+    Args:
+        experiment: where it is compared.
+        method: what is trained.
+        seed: the training seed.
+        typed: the command line, for the record.
+
+    Raises:
+        UserError: another process works on the run, its folder holds another run, or training or judging refuses to go on.
+    """
+    _ = experiment.data  # by every process: reading waits for the main one
+    run = RunFolder(experiment.runs / experiment.name / method.name / method.label / f"seed-{seed}")
+    with held(experiment, run):
+        if experiment.accelerator.is_main_process:
+            _begin(experiment, run, method, seed, typed)
+        experiment.accelerator.wait_for_everyone()
+        if not run.done:
+            _train(experiment, run, method, seed)
+        weights = run_weights(experiment.runs, run)
+        sampling = default_sampling(weights, experiment.base, experiment.protocol.generation.guidance_scale)
+        judged = judge(experiment, sampling)
+        if experiment.accelerator.is_main_process:
+            judged.note_prompts_in_training(experiment.prompts_in_training)
+    return run
+
+
+def judge(experiment: Experiment, sampling: SamplingWeights) -> Evaluation:
+    """Evaluate some weights under the protocol, with guidance of any kind; the caller holds their owner's folder."""
+    protocol, owner = experiment.protocol, sampling.result_owner
+    variant = sampling.variant(protocol)
+    if experiment.accelerator.is_main_process:
+        owner.run.begin(owner.config)
+        if not owner.run.done:  # not trained here
+            write_environment(owner.run, experiment.accelerator.num_processes, {})
+            owner.run.finish()
+    usual = default_sampling(owner, experiment.base, protocol.generation.guidance_scale).variant(protocol)
+    if variant is None or variant == usual:
+        place = owner.run.evaluation(protocol.signature)
+    else:
+        place = owner.run.evaluation_of(protocol.signature, variant)
+    model = experiment.load_model()
+    job = EvaluationJob(
+        place, sampling.title, model, lambda: sampling.networks(model), protocol, variant, experiment.prompts
+    )
+    return evaluate(job, experiment.scorers, Processes(experiment.accelerator))
+
+
+@contextlib.contextmanager
+def held(experiment: Experiment, run: RunFolder, *, wait: bool = False) -> Iterator[None]:
+    """Hold a run's folder for all processes of this command; see `RunFolder.locked`."""
+    main = experiment.accelerator.is_main_process
+    with run.locked(wait=wait) if main else contextlib.nullcontext():
+        experiment.accelerator.wait_for_everyone()
+        yield
+
+
+def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, typed: Sequence[str]) -> None:
+    """Write the configuration and the environment of a run, or check that the folder holds the same run."""
+    algorithm, settings, data, init = method.algorithm, method.settings, experiment.data, experiment.init
+    execution = set(settings.execution_fields())
+    resolved = Resolved(
+        algorithm=algorithm.model_dump(mode="json"),
+        training=TrainingRecord.model_validate(settings.model_dump(mode="json", exclude=execution)),
+        init=init.record.digest,
+        data=DataIdentity(digest=data.digest, labels=data.labels_digest, pairs=len(data)),
+        rewards={metric: experiment.load_metric(metric).identity() for metric in algorithm.trained_on},
+    )
+    if algorithm.negative:
+        resolved = resolved.model_copy(update={"negative": NegativeScales(alpha=ALPHA, beta=BETA)})
+    recipe = algorithm.recipes.get(experiment.found.recipe)
+    run.begin(
+        RunConfig(
+            model=experiment.name,
+            algorithm=method.name,
+            title=algorithm.info.title,
+            name=method.label,
+            changed=dict(method.changed),
+            seed=seed,
+            typed=tuple(typed),
+            base_weights=experiment.protocol.base_weights,
+            init=init.record.source,
+            recipe=recipe.source if recipe else None,
+            limit=experiment.limit,
+            resolved=resolved,
+            data=data.report,
+            trained_on=tuple(dict.fromkeys([*algorithm.trained_on, *data.judges, *init.record.trained_on])),
+        )
+    )
+    if not run.done:
+        how = settings.model_dump(mode="json", include=execution)
+        write_environment(run, experiment.accelerator.num_processes, how)
+
+
+def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) -> None:
+    """Prepare and encode the data, then train."""
+    model = experiment.load_model()
+    if experiment.init.folder is not None:
+        model.start_from(experiment.init.folder)
+    cache = _cache(experiment, experiment.data, model)
+    context = PrepareContext(experiment.load_metric, model, experiment.card.generation, cache)
+    with experiment.accelerator.main_process_first():
+        data = method.algorithm.prepare(experiment.data, context)
+        encoded = EncodedData(data, model, _cache(experiment, data, model), method.settings.aspect_ratios)
+    model.release_encoders()
+    if experiment.accelerator.is_main_process and context.notes:
+        write_json(run.folder / "prepared.json", context.notes)
+    train(
+        Job(method.algorithm, method.settings, model, data, encoded, seed, context.forwards),
+        run,
+        experiment.accelerator,
+    )
+
+
+def _cache(experiment: Experiment, data: PreferenceData, model: ModelFamily) -> Path:
+    """Where latents, embeddings and scores of some data are kept, for all runs on the same model."""
+    return experiment.runs / CACHE / f"{data.digest}-{model.encoders_digest}-{model.resolution}"

@@ -1,0 +1,129 @@
+"""SIGTERM, which Slurm and Kubernetes send: training saves, says one line, exits 143, and the same command continues."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import CommandLine
+
+WAIT = 300
+"""Seconds after which a process that should have ended is given up."""
+STEPS = 30
+
+CODES = """
+import os, pathlib, sys
+from bench.cli.main import main
+try:
+    main()
+except SystemExit as end:
+    pathlib.Path(f"code-{os.environ['RANK']}").write_text(str(end.code))
+    raise
+"""
+"""The command line, with each process's exit code in a file."""
+
+
+def steps_of(runs: Path) -> list[dict[str, float]]:
+    logs = list(runs.glob("tiny/dpo/*/seed-0/train.jsonl"))
+    return [json.loads(line) for line in logs[0].read_text().splitlines()] if logs else []
+
+
+def stop_in_training(words: list[str], command: CommandLine, runs: Path) -> tuple[int, str]:
+    """Start a command, send SIGTERM once it has trained two steps, and return its exit code and what it said."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+    with subprocess.Popen(
+        words, cwd=command.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        until = time.monotonic() + WAIT
+        while len(steps_of(runs)) < 2 and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=WAIT)
+        return process.returncode, errors
+
+
+def check_continued(command: CommandLine, stopped: Path, straight: Path) -> None:
+    one, other = (
+        {path.name: path.read_bytes() for path in runs.glob("tiny/dpo/*/seed-0/weights/*")}
+        for runs in (stopped, straight)
+    )
+    assert one
+    assert one.keys() == other.keys()
+    assert [name for name, content in one.items() if other[name] != content] == []
+    kept = ("step", "loss", "gradient_norm", "pairs")
+    assert [[line[name] for name in kept] for line in steps_of(stopped)] == [
+        [line[name] for name in kept] for line in steps_of(straight)
+    ]
+
+
+def run_words(command: CommandLine, runs: Path) -> list[str]:
+    sets = [f"--set={setting}" for setting in (f"steps={STEPS}", "global_batch_size=4", "micro_batch_size=2")]
+    return [
+        "run", "--algo", "dpo", "--model", "tiny", "--data", str(command.data), "--prompts", str(command.prompts),
+        "--sampling-steps", "2", "--metrics", "aesthetic", "--runs", str(runs), *sets,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_training_saves_and_the_same_command_continues(command: CommandLine, processes: int) -> None:
+    runs = {name: command.folder / f"{name}-{processes}" for name in ("stopped", "straight")}
+    script = command.folder / "codes.py"
+    script.write_text(CODES)
+
+    def words(name: str) -> list[str]:
+        typed = run_words(command, runs[name])
+        if processes == 1:
+            return [sys.executable, "-m", "bench", *typed]
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+        return [*launcher, str(script), *typed]
+
+    code, errors = stop_in_training(words("stopped"), command, runs["stopped"])
+    assert errors.count("stopped by SIGTERM; the same command continues") == 1, errors
+    assert "Traceback" not in errors.partition("stopped by SIGTERM")[0]
+    done = len(steps_of(runs["stopped"]))
+    assert 2 <= done < STEPS
+    (checkpoint,) = runs["stopped"].glob("tiny/dpo/*/seed-0/checkpoints/*")
+    assert checkpoint.name == f"step-{done:08d}"
+    if processes == 1:
+        assert code == 143
+    else:
+        assert {path.name: path.read_text() for path in command.folder.glob("code-*")} == {
+            "code-0": "143",
+            "code-1": "143",
+        }
+
+    for name in runs:
+        finished = command.run(words(name))
+        assert finished.returncode == 0, finished.stderr
+    check_continued(command, runs["stopped"], runs["straight"])
+
+
+def test_outside_of_training_it_ends_at_once_and_the_same_command_continues(command: CommandLine) -> None:
+    runs = command.folder / "base-stopped"
+    words = [
+        sys.executable, "-m", "bench", "eval", "--model", "tiny", "--prompts", str(command.prompts), "--metrics", "aesthetic",
+        "--runs", runs.name,
+    ]  # fmt: skip
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        words, cwd=command.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        until = time.monotonic() + WAIT
+        while (
+            not list(runs.glob("tiny/base/evaluations/*/images"))
+            and process.poll() is None
+            and time.monotonic() < until
+        ):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=WAIT)
+    assert process.returncode == 143
+    assert "stopped by SIGTERM; the same command continues" in errors
+    assert command.run(words).returncode == 0
