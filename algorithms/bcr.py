@@ -13,17 +13,17 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.dpo import dpo_loss
+from algorithms.dpo import Beta, dpo_loss
 from algorithms.recipes import TINY, like_dpo
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
 def bcr_loss(errors: PairErrors, *, beta: float, penalty: float, delta: float) -> Tensor:
-    """``-log sigmoid(beta / 2 * margin) + penalty * max(0, Mw - Rw - delta)``, one loss a pair, (B,).
+    """``-log sigmoid(beta / 2 * margin) + penalty * max(0, Mw - Rw - delta)``, one loss per pair, (B,).
 
     Args:
         errors: denoising errors, each (B,).
-        beta: strength of the pull towards the reference.
+        beta: KL strength; larger stays closer to the reference.
         penalty: slope of the penalty; of the order of ``beta / 2``, which is the steepest slope of the first term.
         delta: growth of the winner's error that is free, in units of mean squared errors; 0 allows none.
     """
@@ -50,9 +50,7 @@ class BCR(PairwiseAlgorithm):
     }
     initial_loss: ClassVar[float | None] = math.log(2)
 
-    beta: float = Field(
-        default=2000.0, gt=0, description="strength of the pull towards the reference (mean errors, factor 1/2)"
-    )
+    beta: Beta = 2000.0
     penalty: float = Field(default=1000.0, ge=0, description="lambda, slope of the penalty; of the order of beta/2")
     delta: float = Field(
         default=6e-4, ge=0, description="delta, growth of the winner's error that is free (mean squared error)"

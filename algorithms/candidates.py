@@ -1,4 +1,4 @@
-"""What objectives on judged candidates share: lists of images a caption, by the base model where the data has pairs only."""
+"""What objectives on judged candidates share: lists of images per caption, by the base model where the data has pairs only."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ SCORE = "calibrated"
 
 
 def capo_loss(errors: PairErrors, difference: Tensor, weights: Tensor, *, beta: float, placement: str) -> Tensor:
-    """``(dR - beta / 2 * w * margin)^2`` (inner) or ``w (dR - beta / 2 * margin)^2`` (outer), one loss a pair, (B,).
+    """``(dR - beta / 2 * w * margin)^2`` (inner) or ``w (dR - beta / 2 * margin)^2`` (outer), one loss per pair, (B,).
 
     Args:
         errors: denoising errors, each (B,).
@@ -79,7 +79,11 @@ class CaPO(CandidateAlgorithm, NoisedPairAlgorithm):
         )
     }
 
-    beta: float = Field(default=2000.0, gt=0, description="implicit reward of a unit of error (factor 1/2)")
+    beta: float = Field(
+        default=2000.0,
+        gt=0,
+        description="implicit reward of a unit of error; loss uses beta/2 x mean squared errors (see docs/beta.md)",
+    )
     rewards: MetricNames = Field(
         default=("pickscore", "imagereward"), min_length=2, description="metrics that judge the candidates, as a,b"
     )

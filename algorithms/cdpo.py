@@ -14,18 +14,19 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from algorithms.dpo import Beta
 from algorithms.recipes import TINY, like_dpo
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
 def cdpo_loss(errors: PairErrors, *, beta: float, label_smoothing: float) -> Tensor:
-    """``-(1 - s) log sigmoid(z) - s log sigmoid(-z)`` with ``z = beta / 2 * margin``, one loss a pair, (B,).
+    """``-(1 - s) log sigmoid(z) - s log sigmoid(-z)`` with ``z = beta / 2 * margin``, one loss per pair, (B,).
 
     Smallest at ``z = log((1 - s) / s)``: a margin beyond that is pulled back.
 
     Args:
         errors: denoising errors, each (B,).
-        beta: strength of the pull towards the reference.
+        beta: KL strength; larger stays closer to the reference.
         label_smoothing: s, the share of votes taken to be wrong; 0 is DPO.
     """
     z = 0.5 * beta * errors.margin
@@ -51,9 +52,7 @@ class ConservativeDPO(PairwiseAlgorithm):
     }
     initial_loss: ClassVar[float | None] = math.log(2)
 
-    beta: float = Field(
-        default=2000.0, gt=0, description="strength of the pull towards the reference (mean errors, factor 1/2)"
-    )
+    beta: Beta = 2000.0
     label_smoothing: float = Field(default=0.1, ge=0, lt=0.5, description="share of votes taken to be wrong")
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:

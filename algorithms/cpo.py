@@ -17,7 +17,7 @@ from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 
 def cpo_loss(errors: PolicyErrors, *, beta: float, sft_weight: float) -> Tensor:
-    """``-log sigmoid(beta (Ml - Mw)) + sft_weight * Mw``, one loss a pair, (B,).
+    """``-log sigmoid(beta (Ml - Mw)) + sft_weight * Mw``, one loss per pair, (B,).
 
     Args:
         errors: denoising errors of the policy, each (B,).

@@ -35,7 +35,7 @@ def density_ratios(
         return np.ones(len(data)), {"ratio": 1.0, "why": f"the data names {len(names)} sources"}
     if golden not in names:
         raise UserError(
-            f"golden={golden!r} is no source of {data.report.source}; give --set golden=... of {', '.join(names) or 'none'}"
+            f"golden={golden!r} is not a source of {data.report.source}; give --set golden=... of {', '.join(names) or 'none'}"
         )
     sources = np.asarray(data.sources)
     embedded = features()[:, 1:]

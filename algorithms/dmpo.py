@@ -14,16 +14,17 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from algorithms.dpo import Beta
 from algorithms.recipes import SD15, SDXL, TINY
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
 def dmpo_loss(errors: PairErrors, *, beta: float, log_winner: float, log_loser: float) -> Tensor:
-    """``KL(p || label)`` with ``p = sigmoid(beta / 2 * margin)``, one loss a pair, (B,).
+    """``KL(p || label)`` with ``p = sigmoid(beta / 2 * margin)``, one loss per pair, (B,).
 
     Args:
         errors: denoising errors, each (B,).
-        beta: strength of the pull towards the reference.
+        beta: KL strength; larger stays closer to the reference.
         log_winner: log of the label's probability of the winner; log(1 - alpha) for DMPO, 0 for EXO's unnormalised label.
         log_loser: log of its probability of the loser; log(alpha) for DMPO, -10 for EXO.
     """
@@ -60,9 +61,7 @@ class DMPO(PairwiseAlgorithm):
         ),
     }  # fmt: skip
 
-    beta: float = Field(
-        default=2000.0, gt=0, description="strength of the pull towards the reference (mean errors, factor 1/2)"
-    )
+    beta: Beta = 2000.0
     alpha: float = Field(default=0.01, gt=0, lt=0.5, description="probability of the loser in the label")
 
     @property

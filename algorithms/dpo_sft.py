@@ -12,17 +12,17 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.dpo import dpo_loss
+from algorithms.dpo import Beta, dpo_loss
 from algorithms.recipes import TINY, like_dpo
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
 def dpo_sft_loss(errors: PairErrors, *, beta: float, sft_weight: float) -> Tensor:
-    """``-log sigmoid(beta / 2 * margin) + sft_weight * Mw``, one loss a pair, (B,).
+    """``-log sigmoid(beta / 2 * margin) + sft_weight * Mw``, one loss per pair, (B,).
 
     Args:
         errors: denoising errors, each (B,).
-        beta: strength of the pull towards the reference.
+        beta: KL strength; larger stays closer to the reference.
         sft_weight: weight of the winner's error; at ``beta / 4`` both terms pull equally hard at the start.
     """
     return dpo_loss(errors, beta=beta) + sft_weight * errors.policy_winner
@@ -46,9 +46,7 @@ class DPOWithSFT(PairwiseAlgorithm):
         **like_dpo(beta=5000.0, sft_weight=1250.0),
     }
 
-    beta: float = Field(
-        default=2000.0, gt=0, description="strength of the pull towards the reference (mean errors, factor 1/2)"
-    )
+    beta: Beta = 2000.0
     sft_weight: float = Field(default=500.0, ge=0, description="lambda, weight of the winner's denoising error")
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:

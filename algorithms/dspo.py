@@ -24,7 +24,7 @@ FAR = 0.1
 
 
 def dspo_sd15_loss(predictions: PairPredictions, *, beta: float) -> Tensor:
-    """Mean over elements of ``((f - target) - beta (1 - sigmoid(z)) (f - g))^2`` on the winner, one loss a pair, (B,).
+    """Mean over elements of ``((f - target) - beta (1 - sigmoid(z)) (f - g))^2`` on the winner, one loss per pair, (B,).
 
     ``f`` and ``g`` are the policy's and the reference's prediction, ``z = beta / 2 * margin``; the gradient flows through the sigmoid.
 
@@ -39,11 +39,11 @@ def dspo_sd15_loss(predictions: PairPredictions, *, beta: float) -> Tensor:
 
 
 def dspo_sdxl_loss(predictions: PairPredictions, *, beta: float) -> Tensor:
-    """``(1 - sigmoid(z))^2``, times the mean of ``(f - g)^2`` on the winner where that is at least 0.1; one loss a pair, (B,).
+    """``(1 - sigmoid(z))^2``, times the mean of ``(f - g)^2`` on the winner where that is at least 0.1; one loss per pair, (B,).
 
     Args:
         predictions: predictions and targets, each (B, ...).
-        beta: strength of the pull towards the reference, as DPO's.
+        beta: KL strength; larger stays closer to the reference, as DPO's.
     """
     distance = _winner(predictions.policy_winner, predictions.reference_winner).square().mean(1)
     return _doubt(predictions, beta).square() * torch.where(distance >= FAR, distance, 1.0)

@@ -17,7 +17,7 @@ from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
 def hinge_loss(errors: PairErrors, *, beta: float) -> Tensor:
-    """``max(0, 1 - beta / 2 * margin)``, one loss a pair, (B,).
+    """``max(0, 1 - beta / 2 * margin)``, one loss per pair, (B,).
 
     Args:
         errors: denoising errors, each (B,).
@@ -46,7 +46,9 @@ class Hinge(PairwiseAlgorithm):
     initial_loss: ClassVar[float | None] = 1.0
 
     beta: float = Field(
-        default=2000.0, gt=0, description="inverse width of the margin, 2/beta (mean errors, factor 1/2)"
+        default=2000.0,
+        gt=0,
+        description="pushing stops at the margin 2/beta; loss uses beta/2 x mean squared errors (see docs/beta.md)",
     )
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """DDIM-InPO: the DPO objective on latents that the policy itself inverted.
 
 Lu et al. 2025, arXiv 2503.18454; released code JaydenLyh/InPO at a9cfc4de.  The released code ends its inversion up to one grid
-step beyond the time it tells the networks, and asks the network about negative times; ``inversion="official"`` reproduces that.
+step beyond the time that the networks are given, and calls the network at negative times; ``inversion="official"`` reproduces that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.dpo import dpo_loss
+from algorithms.dpo import Beta, dpo_loss
 from algorithms.inverted import invert_pair
 from algorithms.recipes import SD15, SDXL, TINY
 from bench import AlgorithmInfo, Endpoint, Noised, PairBatch, PairErrors, PairwiseAlgorithm, Policy, Recipe
@@ -47,12 +47,10 @@ class InPO(PairwiseAlgorithm):
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)
 
-    beta: float = Field(
-        default=2000.0, gt=0, description="strength of the pull towards the reference (mean errors, factor 1/2)"
-    )
+    beta: Beta = 2000.0
     inversion_steps: int = Field(default=10, ge=2, le=500, description="steps of the inversion grid over all times")
     inversion: Endpoint = Field(
-        default="grid", description="where an inversion ends: snap, exact, or official (released code)"
+        default="grid", description="where an inversion ends: grid, exact, or official (released code)"
     )
     eta: float = Field(
         default=0.1, ge=0, le=1, description="noise after each inversion step, share of the DDPM deviation"

@@ -17,11 +17,11 @@ from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
 def ipo_loss(errors: PairErrors, *, tau: float) -> Tensor:
-    """``(margin - 1 / (2 tau))^2``, one loss a pair, (B,).
+    """``(margin - 1 / (2 tau))^2``, one loss per pair, (B,).
 
     Args:
         errors: denoising errors, each (B,).
-        tau: strength of the pull towards the reference.  The margin aimed at, ``1 / (2 tau)``, is in units of mean squared errors,
+        tau: KL strength; larger stays closer to the reference.  The margin aimed at, ``1 / (2 tau)``, is in units of mean squared errors,
             so that a useful tau is in the hundreds.
     """
     return (errors.margin - 1 / (2 * tau)).square()
@@ -46,7 +46,9 @@ class IPO(PairwiseAlgorithm):
     }
 
     tau: float = Field(
-        default=500.0, gt=0, description="strength of the pull towards the reference; the margin aimed at is 1/(2 tau)"
+        default=500.0,
+        gt=0,
+        description="KL strength: larger stays closer to the reference; the margin aimed at is 1/(2 tau)",
     )
 
     @property

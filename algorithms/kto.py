@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from algorithms.dpo import Beta
 from algorithms.recipes import TINY
 from bench import (
     Algorithm,
@@ -37,13 +38,13 @@ UTILITIES: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def kto_losses(gains: Tensor, signs: Tensor, reference_point: Tensor, *, beta: float, utility: str) -> Tensor:
-    """``1 - U(w * beta / 2 * (g - z0))``, one loss an image, of the shape of ``gains``.
+    """``1 - U(w * beta / 2 * (g - z0))``, one loss per image, of the shape of ``gains``.
 
     Args:
         gains: g, the reference's error minus the policy's.
         signs: w, 1 for a desirable image, -1 for another.
         reference_point: z0, the mean gain of the global batch, at least 0; no gradient flows into it.
-        beta: strength of the pull towards the reference.
+        beta: KL strength; larger stays closer to the reference.
         utility: ``sigmoid``, ``loss_averse`` or ``risk_seeking``.
     """
     return 1 - UTILITIES[utility](signs * 0.5 * beta * (gains - reference_point))
@@ -73,7 +74,7 @@ class KTO(Algorithm):
         ),
     }  # fmt: skip
 
-    beta: float = Field(default=2000.0, gt=0, description="strength of the pull towards the reference (factor 1/2)")
+    beta: Beta = 2000.0
     utility: Literal["sigmoid", "loss_averse", "risk_seeking"] = Field(
         default="sigmoid", description="how an image's gain is valued: sigmoid (KTO), loss_averse or risk_seeking"
     )

@@ -34,7 +34,7 @@ def likelihood(error: Tensor, *, power: float) -> Tensor:
 
 
 def mapo_loss(errors: PolicyErrors, *, beta: float) -> Tensor:
-    """``Mw - log sigmoid(phi(Mw) - phi(Ml)) / beta`` with ``phi(e) = (e / (exp(e) - 1))^beta``, one loss a pair, (B,).
+    """``Mw - log sigmoid(phi(Mw) - phi(Ml)) / beta`` with ``phi(e) = (e / (exp(e) - 1))^beta``, one loss per pair, (B,).
 
     Args:
         errors: denoising errors of the policy, each (B,).

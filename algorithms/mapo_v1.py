@@ -1,4 +1,4 @@
-"""MaPO as its released code has it, which is the first version of the paper: beta weights the margin, and is no exponent.
+"""MaPO as its released code has it, which is the first version of the paper: beta weights the margin, and is not an exponent.
 
 Hong et al. 2024, arXiv 2406.06424 v1; released code mapo-t2i/mapo at 374b3d3d.  That code is 0/0 at an error of 0; here it is not.
 """
@@ -18,7 +18,7 @@ from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 
 def mapo_v1_loss(errors: PolicyErrors, *, beta: float, snr: float, margin_scale: float) -> Tensor:
-    """``Mw - beta log sigmoid(T (phi(c Mw) - phi(c Ml)))`` with ``phi(e) = e / (exp(e) - 1)``, one loss a pair, (B,).
+    """``Mw - beta log sigmoid(T (phi(c Mw) - phi(c Ml)))`` with ``phi(e) = e / (exp(e) - 1)``, one loss per pair, (B,).
 
     Args:
         errors: denoising errors of the policy, each (B,).

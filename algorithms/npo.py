@@ -52,7 +52,9 @@ class NPO(Wrapper):
     @model_validator(mode="after")
     def _objective_needs_pairs(self) -> Self:
         if Need.PAIRS not in self.inner.needs or self.inner.negative:
-            raise ValueError(f"objective {self.objective!r} has no winner and loser to exchange; choose dpo or kin")
+            raise ValueError(
+                f"objective {self.objective!r} has no winner and loser to exchange; choose dpo, ipo, hinge, ..."
+            )
         return self
 
     def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor | None:

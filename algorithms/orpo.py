@@ -35,7 +35,7 @@ def log_odds(error: Tensor) -> Tensor:
 
 
 def orpo_loss(errors: PolicyErrors, *, beta: float, score: Callable[[Tensor], Tensor]) -> Tensor:
-    """``Mw - beta * log sigmoid(score(Mw) - score(Ml))``, one loss a pair, (B,).
+    """``Mw - beta * log sigmoid(score(Mw) - score(Ml))``, one loss per pair, (B,).
 
     Args:
         errors: denoising errors of the policy, each (B,).
@@ -75,7 +75,7 @@ class ORPO(ReferenceFreeAlgorithm):
     beta: float = Field(default=0.1, gt=0, description="weight of the comparison")
     compare: Compared = Field(
         default="odds",
-        description="what is compared: odds (the paper), or likelihoods (diffusers' script, sign mended)",
+        description="what is compared: odds (the paper), or likelihoods (diffusers' script, sign fixed)",
     )
 
     def loss(self, errors: PolicyErrors, preference: Tensor) -> Tensor:

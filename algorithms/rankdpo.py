@@ -10,11 +10,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from algorithms.candidates import CandidateAlgorithm
+from algorithms.dpo import Beta
 from algorithms.recipes import TINY
 from bench import (
     AlgorithmInfo,
@@ -34,7 +34,7 @@ SCORE = "win_share"
 
 
 def rankdpo_loss(gaps: Tensor, shares: Tensor, *, beta: float) -> Tensor:
-    """``-sum over psi_i > psi_j of D_ij log sigmoid(-beta / 2 * (s_i - s_j))``, one loss a list, (B,).
+    """``-sum over psi_i > psi_j of D_ij log sigmoid(-beta / 2 * (s_i - s_j))``, one loss per list, (B,).
 
     ``D_ij = |G_i - G_j| |1 / log(1 + rank_i) - 1 / log(1 + rank_j)|`` with ``G = 2^psi - 1``, as in LambdaRank; ranks are those
     of psi, best first, equal ones in the order of the list.
@@ -42,7 +42,7 @@ def rankdpo_loss(gaps: Tensor, shares: Tensor, *, beta: float) -> Tensor:
     Args:
         gaps: s, policy error minus reference error, (B, K).
         shares: psi, how often an image won, in 0 to 1, (B, K).
-        beta: strength of the pull towards the reference.
+        beta: KL strength; larger stays closer to the reference.
     """
     ranks = 1 + shares.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     gain, discount = 2**shares - 1, 1 / torch.log1p(ranks.to(gaps.dtype))
@@ -69,10 +69,10 @@ class RankDPO(CandidateAlgorithm):
         )
     }
 
-    beta: float = Field(default=4000.0, gt=0, description="strength of the pull towards the reference (factor 1/2)")
+    beta: Beta = 4000.0
 
     def prepare(self, data: PreferenceData, context: PrepareContext) -> PreferenceData:
-        """Rank each caption's images; data with fewer than three images a caption gives its captions only."""
+        """Rank each caption's images; data with fewer than three images per caption gives its captions only."""
         data, rewards = self.judged(data, context)
         shares = np.stack([win_shares(rewards[:, row]) for row in range(len(data))])
         context.notes["candidates"] = {"captions": len(data), "images": data.width, "digest": data.digest}

@@ -14,16 +14,17 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from algorithms.dpo import Beta
 from algorithms.recipes import TINY, like_dpo
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
 def rdpo_loss(errors: PairErrors, *, beta: float, flip_probability: float) -> Tensor:
-    """``[-(1 - f) log sigmoid(z) + f log sigmoid(-z)] / (1 - 2f)`` with ``z = beta / 2 * margin``, one loss a pair, (B,).
+    """``[-(1 - f) log sigmoid(z) + f log sigmoid(-z)] / (1 - 2f)`` with ``z = beta / 2 * margin``, one loss per pair, (B,).
 
     Args:
         errors: denoising errors, each (B,).
-        beta: strength of the pull towards the reference.
+        beta: KL strength; larger stays closer to the reference.
         flip_probability: f, the share of votes that were flipped, below 1/2; 0 is DPO.
     """
     z = 0.5 * beta * errors.margin
@@ -50,9 +51,7 @@ class RobustDPO(PairwiseAlgorithm):
     }
     initial_loss: ClassVar[float | None] = math.log(2)
 
-    beta: float = Field(
-        default=2000.0, gt=0, description="strength of the pull towards the reference (mean errors, factor 1/2)"
-    )
+    beta: Beta = 2000.0
     flip_probability: float = Field(default=0.1, ge=0, lt=0.5, description="share of votes that were flipped")
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:

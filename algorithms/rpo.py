@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from algorithms.dpo import Beta
 from algorithms.recipes import TINY, like_dpo
 from bench import (
     AlgorithmInfo,
@@ -48,7 +49,7 @@ def contrasts(
         winner_gaps: Dw, policy error minus reference error of the winners, (I,).
         loser_gaps: Dl, the same of the losers, (J,).
         weights: W, (I, J).
-        beta: strength of the pull towards the reference.
+        beta: KL strength; larger stays closer to the reference.
         placement: ``outside`` or ``inside``.
         count: pairs of the global batch.
     """
@@ -77,7 +78,7 @@ class RPO(NoisedPairAlgorithm):
         **like_dpo(beta=5000.0, temperature=0.05),
     }
 
-    beta: float = Field(default=2000.0, gt=0, description="strength of the pull towards the reference (factor 1/2)")
+    beta: Beta = 2000.0
     temperature: float = Field(
         default=0.5, gt=0, description="tau of the similarity weights; small compares like with like"
     )

@@ -53,7 +53,7 @@ class SDPO(PairwiseWrapper, PairwiseAlgorithm):
         title="Diffusion-SDPO",
         paper="Fu et al. 2025, arXiv 2511.03317",
         formula="L with the loser's gradient times clip((1-mu) |gA|^2 / gA.gB, 0, 1)",
-        status="matches released code, with one scale a pair instead of one a micro-batch",
+        status="matches released code, with one scale per pair instead of one per micro-batch",
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from algorithms.dpo import Beta
 from algorithms.recipes import TINY
 from bench import (
     Algorithm,
@@ -36,11 +37,11 @@ SNAPSHOT = "snapshot"
 
 
 def seppo_loss(errors: PairErrors, *, beta: float) -> Tensor:
-    """``-log sigmoid(-beta / 2 * (Dw - sign(Rw - Mw) * Dl))``, one loss a pair, (B,); a sign of 0 counts as 1.
+    """``-log sigmoid(-beta / 2 * (Dw - sign(Rw - Mw) * Dl))``, one loss per pair, (B,); a sign of 0 counts as 1.
 
     Args:
         errors: winners are the data's images, losers the reference's samples; the sign is the anchor-based flipper.
-        beta: strength of the pull towards the reference.
+        beta: KL strength; larger stays closer to the reference.
     """
     winner_gap = errors.policy_winner - errors.reference_winner
     loser_gap = errors.policy_loser - errors.reference_loser
@@ -67,7 +68,7 @@ class SePPO(Algorithm):
     }
     initial_loss: ClassVar[float | None] = math.log(2)
 
-    beta: float = Field(default=2000.0, gt=0, description="strength of the pull towards the reference (factor 1/2)")
+    beta: Beta = 2000.0
     pool: int = Field(default=7, gt=0, description="earlier versions that are kept")
     interval: int = Field(default=30, gt=0, description="optimizer steps between two versions")
     sampling_steps: int = Field(default=20, ge=2, le=1000, description="DDIM steps of a sample")

@@ -18,7 +18,7 @@ from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 
 def simpo_loss(errors: PolicyErrors, *, beta: float, gamma: float) -> Tensor:
-    """``-log sigmoid(beta (Ml - Mw) - gamma)``, one loss a pair, (B,).
+    """``-log sigmoid(beta (Ml - Mw) - gamma)``, one loss per pair, (B,).
 
     Args:
         errors: denoising errors of the policy, each (B,).

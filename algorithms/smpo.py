@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from algorithms.dpo import Beta
 from algorithms.inverted import invert_pair
 from algorithms.recipes import SD15, SDXL, TINY
 from bench import (
@@ -35,12 +36,12 @@ from bench import (
 
 
 def smpo_loss(errors: PairErrors, preference: Tensor, *, beta: float, gamma: float) -> Tensor:
-    """``-log sigmoid(gamma (2p - 1) * beta / 2 * margin)``, one loss a pair, (B,).
+    """``-log sigmoid(gamma (2p - 1) * beta / 2 * margin)``, one loss per pair, (B,).
 
     Args:
         errors: denoising errors, each (B,).
         preference: p = P(winner preferred), (B,).
-        beta: strength of the pull towards the reference.
+        beta: KL strength; larger stays closer to the reference.
         gamma: scale of the smoothed label; ``gamma (2p - 1)`` is the paper's ``2 alpha - gamma``, and 1 recovers DPO.
     """
     return -functional.logsigmoid(gamma * (2 * preference - 1) * 0.5 * beta * errors.margin)
@@ -75,14 +76,12 @@ class SmPO(PairwiseAlgorithm):
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)
 
-    beta: float = Field(
-        default=2000.0, gt=0, description="strength of the pull towards the reference (mean errors, factor 1/2)"
-    )
+    beta: Beta = 2000.0
     gamma: float = Field(default=10.0, gt=0, description="scale of the smoothed label")
     reward: str = Field(default="pickscore", description="metric whose scores smooth the labels")
     inversion_steps: int = Field(default=10, ge=2, le=500, description="steps of the inversion grid over all times")
     inversion: Endpoint = Field(
-        default="grid", description="where an inversion ends: snap, exact, or official (released code)"
+        default="grid", description="where an inversion ends: grid, exact, or official (released code)"
     )
 
     @property

@@ -16,19 +16,20 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from algorithms.dpo import Beta
 from algorithms.recipes import SDXL, TINY
 from bench import AlgorithmInfo, Need, PairBatch, PairErrors, PairwiseAlgorithm, Policy, Recipe, StepOutput, expand
 
 
 def snpo_loss(errors: PairErrors, *, beta: float, mixture: float, scale: float) -> Tensor:
-    """``-log sigmoid(-beta/2 * (Dw - Dl_mix))``, one loss a pair, (B,), with a bounded ``Dl_mix``.
+    """``-log sigmoid(-beta/2 * (Dw - Dl_mix))``, one loss per pair, (B,), with a bounded ``Dl_mix``.
 
     ``Dl_mix = -log(mixture * exp(-scale * (Ml - Rl)) + 1 - mixture) / scale``, at most ``-log(1 - mixture) / scale``: what is
     gained by making the loser worse ends there.
 
     Args:
         errors: denoising errors, each (B,).
-        beta: strength of the pull towards the reference, in DPO's convention; with ``mixture=1`` the loss is DPO's.
+        beta: KL strength; larger stays closer to the reference, in DPO's convention; with ``mixture=1`` the loss is DPO's.
         mixture: the policy's share in the mixture of policy and reference that stands for the loser.
         scale: what a mean squared error is multiplied by to be an energy, in the paper the number of times T and a weight.
     """
@@ -69,7 +70,7 @@ class SNPO(PairwiseAlgorithm):
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)
 
-    beta: float = Field(default=2000.0, gt=0, description="strength of the pull towards the reference (factor 1/2)")
+    beta: Beta = 2000.0
     mixture: float = Field(default=0.9, gt=0, le=1, description="lambda, the policy's share in the loser's mixture")
     scale: float = Field(default=1000.0, gt=0, description="s, energy of a mean squared error of 1; T in the paper")
     empty_share: float = Field(

@@ -70,5 +70,5 @@ class PairwiseWrapper(Wrapper):
         if isinstance(self.inner, PairwiseAlgorithm) and type(self.inner).step is PairwiseAlgorithm.step:
             return self.inner
         raise ValueError(
-            f"objective {self.objective!r} is no plain pairwise objective with a reference; choose dpo or kin"
+            f"objective {self.objective!r} is not a plain pairwise objective with a reference; choose dpo, ipo, hinge, ..."
         )

@@ -1,4 +1,4 @@
-"""Two tiers of errors: what the user can mend is one sentence; everything else keeps its traceback."""
+"""Two tiers of errors: what the user can fix is one sentence; everything else keeps its traceback."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from typing import Any
 
 
 class UserError(Exception):
-    """Something the user can mend: printed as one sentence that says what to do, without traceback, exit code 2."""
+    """Something the user can fix: printed as one sentence that says what to do, without traceback, exit code 2."""
 
 
 def require(module: str, purpose: str, *, extra: str) -> Any:
     """Import an optional module.
 
+    Args:
+        module: its dotted name.
+        purpose: begins the sentence: what needs it.
+        extra: of this distribution, which installs it.
+
     Raises:
-        UserError: the module is not installed; the sentence holds the pip line.
+        UserError: the package is not installed; the sentence holds the pip line.  Another missing module, which it imports itself,
+            is raised as it is.
     """
     try:
         return importlib.import_module(module)

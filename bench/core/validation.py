@@ -13,7 +13,10 @@ S = TypeVar("S", bound=BaseModel)
 
 
 def build(kind: type[S], values: Mapping[str, Any], name: str) -> S:
-    """Validate values into ``kind``.
+    """Validate values into the pydantic model ``kind``.
+
+    Args:
+        name: begins the sentence of an error: what the values are for.
 
     Raises:
         UserError: one sentence about the first value that is not allowed.

@@ -8,7 +8,11 @@ from typing import Any
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a JSON value in canonical form, shortened to 12 hex digits."""
+    """SHA-256 of a JSON value in canonical form (sorted keys, no spaces), shortened to 12 hex digits.
+
+    Raises:
+        TypeError: the value holds something other than JSON values.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

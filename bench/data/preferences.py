@@ -20,7 +20,9 @@ from bench.records.config import DataReport
 
 @dataclasses.dataclass(frozen=True)
 class PreferenceData:
-    """Preference pairs, or lists of K images a caption.
+    """Preference pairs, or lists of K images per caption; frozen, with methods that return changed copies.
+
+    Images stay encoded on disk until they are read.  N is the number of rows.
 
     Attributes:
         captions: N captions.
@@ -70,7 +72,7 @@ class PreferenceData:
         return not bool(np.isnan(self.preference_0).any())
 
     def image(self, row: int, side: int) -> Image.Image:
-        """One image of a row, RGB."""
+        """One image of a row, decoded, RGB; raises what Pillow raises for bytes that are not an image."""
         return decode(self.encoded[row][side])
 
     def size(self, row: int, side: int) -> tuple[int, int]:
@@ -82,11 +84,11 @@ class PreferenceData:
             return image.height, image.width
 
     def with_preference(self, preference_0: NDArray[np.float64]) -> PreferenceData:
-        """The same pairs with other labels."""
+        """The same pairs with other labels: P(image 0 is preferred), float64, (N,)."""
         return dataclasses.replace(self, preference_0=preference_0)
 
     def with_scores(self, **scores: NDArray[np.float64]) -> PreferenceData:
-        """The same images with more scores, (N, K) each."""
+        """The same images with more scores by name, float64, (N, K) each; ``PairBatch.scores`` holds them."""
         return dataclasses.replace(self, scores={**self.scores, **scores})
 
     def first(self, count: int) -> PreferenceData:
@@ -116,7 +118,7 @@ class PreferenceData:
         return dataclasses.replace(picked, sizes=None if self.sizes is None else self.sizes[rows[:, None], images])
 
     def with_columns(self, **columns: NDArray[np.floating[Any]]) -> PreferenceData:
-        """The same pairs with more facts about each row, (N, ...) each."""
+        """The same pairs with more facts about each row by name, floating, (N, ...) each; ``PairBatch.columns`` holds them."""
         return dataclasses.replace(self, columns={**self.columns, **columns})
 
 

@@ -22,10 +22,12 @@ from bench.scoring.metric import EmbeddingMetric, Metric
 
 
 class PrepareContext:
-    """Services for `bench.training.algorithm.Algorithm.prepare`.
+    """What `bench.Algorithm.prepare` may use: scorers, embeddings and images by the base model, each computed once and kept.
+
+    N is the number of rows of the data, K the number of images of each.
 
     Args:
-        load_metric: gives the scorer of a name, with the checkpoint that the model is judged by.
+        load_metric: loads the scorer of a name, with the checkpoint that the model is judged by.
         model: the base model.
         generation: how its images are made.
         cache: a folder shared by all runs on the same data.
@@ -46,6 +48,9 @@ class PrepareContext:
         """Scores of all images in the raw unit, turned so that higher is better; float64, (N, K).
 
         Computed once per data and scorer.
+
+        Raises:
+            UserError: there is no such metric, or its scores are not finite.
         """
         scorer = self._load_metric(metric)
         return turned(scorer.info, score_data(metric, scorer, data, self._cache))
@@ -78,7 +83,9 @@ class PrepareContext:
         return cached_rows(path, f"{metric}'s embeddings of {data.report.source}", len(data), embed)
 
     def lists(self, data: PreferenceData, captions: int, count: int) -> PreferenceData:
-        """Lists of images: the data itself if it has more than two a caption, else images that the base model makes.
+        """Lists of images: the data itself if it has more than two per caption, else images that the base model makes.
+
+        Making them counts as ``forwards`` of the base model, also where they were made before.
 
         Args:
             data: lists, or pairs whose captions are used.
@@ -90,8 +97,8 @@ class PrepareContext:
         return self._candidates(list(dict.fromkeys(data.captions))[:captions], count)
 
     def _candidates(self, captions: Sequence[str], count: int) -> PreferenceData:
-        slots = 2 if uses_classifier_free_guidance(self._model, self._generation) else 1
-        self.forwards += len(captions) * count * self._generation.steps * slots
+        branches = 2 if uses_classifier_free_guidance(self._model, self._generation) else 1
+        self.forwards += len(captions) * count * self._generation.steps * branches
         return self._generate(captions, count)
 
     def _generate(self, captions: Sequence[str], count: int) -> PreferenceData:

@@ -16,7 +16,7 @@ class ModelCard:
     Attributes:
         title: the name in tables.
         family: the class that loads it.
-        source: a diffusers folder or hub id.
+        source: a diffusers folder or hub id, ``owner/name``.
         generation: how its images are made under the protocol.
         data: default preference data, a folder or file; None when the user must name it.
         prompts: default evaluation prompts, a file or a registered set; None when the user must name it.

@@ -18,7 +18,7 @@ from bench.models.framing import Framing
 from bench.records.protocol import GenerationSettings
 
 Condition = Mapping[str, Tensor]
-"""What the network is conditioned on: named tensors, each with a leading batch axis."""
+"""What the network is conditioned on: named tensors, float32, each with a leading batch axis."""
 
 
 class ModelFamily(abc.ABC):
@@ -29,7 +29,7 @@ class ModelFamily(abc.ABC):
     Attributes:
         recipe: the name under which algorithms keep recipes for models of this family that are not registered.
         lora_targets: names of the network's layers that get adapters.
-        condition_names: names of the tensors that `encode_text` gives.
+        condition_names: names of the tensors that `encode_text` returns.
         classifier_free: whether guidance compares with a second, negative prediction; if not, its scale is an input.
     """
 
@@ -131,14 +131,14 @@ class ModelFamily(abc.ABC):
 
     @abc.abstractmethod
     def encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """What the denoiser is told of the prompts; each value has a leading axis of ``len(prompts)``."""
+        """Embeddings of prompts by name, as the denoiser takes them; float32, (len(prompts), ...) each."""
 
     def encode_negative(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """The same for the negative prompts of guidance."""
         return self.encode_text(prompts)
 
     def picture_condition(self, framing: Framing) -> dict[str, Tensor]:
-        """What the denoiser is told of a picture's size and crop, without a batch axis; most models are told nothing."""
+        """Conditioning on a picture's size and crop by name, float32, without a batch axis; most models have none."""
         return {}
 
     @abc.abstractmethod
@@ -146,7 +146,11 @@ class ModelFamily(abc.ABC):
         """Give back the memory of all parts but the denoiser; they are loaded again when they are used."""
 
     def set_timesteps(self, scheduler: Any, steps: int, shape: Sequence[int]) -> None:
-        """Give a diffusers scheduler its times for sampling latents of ``shape``, (C, h, w)."""
+        """Set a diffusers scheduler's ``steps`` sampling times, in place.
+
+        Args:
+            shape: of one picture's latents, (C, h, w); flows whose shift depends on the resolution derive ``mu``, a number, from it.
+        """
         scheduler.set_timesteps(steps)
 
     @abc.abstractmethod
@@ -154,13 +158,13 @@ class ModelFamily(abc.ABC):
         """The raw prediction of ``network``.
 
         Args:
-            latents: (B, ...).
-            times: (B,), as the model's diffusers scheduler counts them; `bench.models.forward_process.ForwardProcess.network_times` gives them.
-            condition: what `encode_text` and `picture_condition` give, with a leading axis of B; where guidance is an input,
+            latents: noisy latents, (B, C, h, w).
+            times: (B,), as the model's diffusers scheduler counts them, see `bench.ForwardProcess.network_times`.
+            condition: what `encode_text` and `picture_condition` return, with a leading axis of B; where guidance is an input,
                 its scale ``guidance``.
 
         Returns:
-            A tensor of the shape of ``latents``.
+            A tensor of the shape of ``latents``, in the dtype that the network computes in; bfloat16 under autocast to it.
         """
 
     @abc.abstractmethod
@@ -169,7 +173,11 @@ class ModelFamily(abc.ABC):
 
     @abc.abstractmethod
     def load_trained(self, folder: Path) -> nn.Module:
-        """Read what `save_trained` wrote, or others released in one file or a folder, for sampling."""
+        """Read what `save_trained` wrote, or others released in one file or a folder, for sampling.
+
+        Raises:
+            UserError: the weights are missing, cut short, or of another architecture.
+        """
 
     @abc.abstractmethod
     def start_from(self, folder: Path) -> None:

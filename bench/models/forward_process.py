@@ -34,7 +34,12 @@ class Transition:
 
 
 class ForwardProcess(abc.ABC):
-    """A Gaussian forward process with discrete times.
+    """A Gaussian forward process with discrete times, ``x_t = alpha(t) x_0 + sigma(t) noise``.
+
+    Where a method takes latents and times: latents and predictions are (B, ...), of any floating dtype; times are int64, (B,).
+    Results have the latents' shape and the dtype that PyTorch promotes the arguments and the schedule (at least float32) to.
+    Sources: Ho et al. 2020, arXiv 2006.11239 (epsilon); Salimans and Ho 2022, arXiv 2202.00512 (v); Lipman et al. 2023,
+    arXiv 2210.02747 (flow).
 
     Args:
         alpha: factor of ``x_0`` at t = 0, 1, ...; float64, shape (T,).
@@ -52,7 +57,7 @@ class ForwardProcess(abc.ABC):
         return len(self._alpha)
 
     def alpha(self, t: Tensor, like: Tensor) -> Tensor:
-        """Factor of ``x_0`` at times ``t`` (B,), shaped to multiply ``like``; times below 0 count as 0."""
+        """Factor of ``x_0`` at times ``t`` (B,), shaped (B, 1, ...) to multiply ``like``; times below 0 count as 0."""
         return self._at(self._alpha, t, like)
 
     def sigma(self, t: Tensor, like: Tensor) -> Tensor:
@@ -72,7 +77,7 @@ class ForwardProcess(abc.ABC):
         return self.alpha(t, x0) * x0 + self.sigma(t, x0) * noise
 
     def implied_noise(self, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-        """The noise that connects ``x_0`` with ``x_t`` (tau in SmPO and InPO); shape (B, ...)."""
+        """The noise that connects ``x_0`` with ``x_t`` (tau in SmPO and InPO); shape (B, ...).  Times must have noise."""
         return (xt - self.alpha(t, xt) * x0) / self.sigma(t, xt)
 
     @abc.abstractmethod
@@ -157,7 +162,7 @@ class FlowProcess(ForwardProcess):
 
 
 def expand(values: Tensor, like: Tensor) -> Tensor:
-    """Reshape per-sample values (B,) so that they multiply ``like`` (B, ...)."""
+    """Reshape per-sample values (B,) to (B, 1, ...), so that they multiply ``like`` (B, ...); dtype and device stay."""
     return values.reshape(-1, *(1,) * (like.ndim - 1))
 
 

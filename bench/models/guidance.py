@@ -48,7 +48,10 @@ class Networks:
 
 
 def guide(negative: Tensor, positive: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance: ``negative + scale * (positive - negative)``; 1 is the positive prediction alone."""
+    """Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598): ``negative + scale * (positive - negative)``.
+
+    Both predictions and the result are (B, ...) of one dtype; a scale of 1 is the positive prediction alone.
+    """
     return negative + scale * (positive - negative)
 
 
@@ -60,10 +63,14 @@ def guided_ddim_step(
     t: Tensor,
     previous: Tensor,
 ) -> Tensor:
-    """One deterministic DDIM step from times ``t`` to ``previous``, int64 (B,) each; of the shape of ``latents`` (B, ...).
+    """One deterministic DDIM step under guidance (Song et al. 2021, arXiv 2010.02502); latents of the same shape.
 
     Args:
-        predictions: the raw negative and positive prediction, (B, ...) each; see `guide` for ``scale``.
+        latents: noisy latents, (B, ...).
+        predictions: the network's raw negative and positive prediction, (B, ...) each.
+        scale: see `guide`.
+        t: the times of ``latents``, int64, (B,).
+        previous: the cleaner times to go to, int64, (B,); below 0 counts as 0.
     """
     return process.transition(latents, guide(*predictions, scale), t, previous, eta=0).mean
 

@@ -22,7 +22,13 @@ Renoise = Literal["none", "next", "same"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Inversion:
-    """Inverted latents (B, ...), the times (B,) they are at, and the noise (B, ...) that connects them with ``x_0``."""
+    """What `invert` returns; nothing here carries a gradient.
+
+    Attributes:
+        latents: noisy latents, (B, ...), at least float32.
+        timesteps: the times they are at, int64, (B,).
+        noise: what connects them with ``x_0``, of the latents' shape and dtype; the target of training follows from it.
+    """
 
     latents: Tensor
     timesteps: Tensor
@@ -44,7 +50,7 @@ def invert(
     any_rank: Callable[[bool], bool] = bool,
     dummy_forward: Callable[[], object] = lambda: None,
 ) -> Inversion:
-    """Invert ``x_0`` up to per-sample times with DDIM, optionally with one ReNoise refinement.
+    """Invert ``x_0`` up to per-sample times with DDIM (Song et al. 2021, arXiv 2010.02502), optionally with one ReNoise refinement.
 
     The grid is diffusers' ``leading`` one with offset 1: 1, 1 + T/n, 1 + 2T/n, ... for n ``steps``.  All samples advance
     together; those that have arrived leave the batch.
@@ -57,15 +63,19 @@ def invert(
             returned.  ``exact``: the last step is shortened to end at t.  ``official``: as the released SmPO and InPO code
             does, for replication: on the grid, but called t, with a first network call at a negative time.
         renoise: ``none`` is DDIM.  ``next`` averages the noise predicted at the start of a step with the one predicted at its
-            end (ReNoise, Garibi et al. 2024, one refinement); ``same`` makes the second prediction with the starting time,
+            end (ReNoise, Garibi et al. 2024, arXiv 2403.14602, one refinement); ``same`` makes the second prediction with the starting time,
             as the released SmPO code does.
         eta: noise added after each step, as a share of the DDPM standard deviation (InPO: 0.1).
         noise: ``noise(k)`` returns the standard normal noise (B, ...) of grid step k; needed when ``eta`` > 0.
-        any_rank: see `bench.training.policy.Policy.any_rank`.
-        dummy_forward: calls the network without effect, once for every call of ``predict`` that other ranks make and this one does not.
+        any_rank: see `bench.Policy.any_rank`.
+        dummy_forward: calls the network and drops the result, once for every call of ``predict`` that other ranks make and this one
+            does not.
 
     Returns:
         Latents, times and noise; latents and noise in at least float32.
+
+    Raises:
+        ValueError: ``eta`` is above 0 and there is no ``noise``.
     """
     if eta > 0 and noise is None:
         raise ValueError("eta > 0 needs noise")
@@ -87,12 +97,12 @@ def invert(
                 dummy_forward()
             continue
         source, end = start[rows], torch.minimum(start[rows] + stride, goal[rows])
-        # the clean latents count as time 0: only the released code asks the network about negative times
-        asked = source if endpoint == "official" else source.clamp(min=0)
+        # the clean latents count as time 0: only the released code calls the network at negative times
+        at = source if endpoint == "official" else source.clamp(min=0)
         x = latents[rows]
-        predicted = process.to_epsilon(x, predict(x, asked, rows), asked)
+        predicted = process.to_epsilon(x, predict(x, at, rows), at)
         if renoise != "none":
-            again = end if renoise == "next" else asked
+            again = end if renoise == "next" else at
             moved = _move(process, x, predicted, source, end)
             predicted = (predicted + process.to_epsilon(moved, predict(moved, again, rows), again)) / 2
         x = _move(process, x, predicted, source, end)

@@ -11,7 +11,10 @@ from bench.core.values import digest
 
 
 class GenerationSettings(BaseModel):
-    """How images are made."""
+    """How images are made; one frozen value, part of the evaluation protocol's hash.
+
+    Unknown fields and values out of range are refused (a `pydantic.ValidationError`).  Sizes are in pixels.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

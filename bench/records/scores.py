@@ -12,13 +12,13 @@ from bench.records.protocol import scorer_signature
 
 @dataclass(frozen=True, slots=True)
 class MetricInfo:
-    """What a reader must know to read a score.
+    """What a reader must know to read a score of a metric; records keep it beside the scores.
 
     Attributes:
         title: the name in tables.
         raw_range: where raw scores lie, for example ``-1 to 1``.
         unit: of the raw score, for example ``cosine``.
-        display_factor: what people multiply by in papers; tables show ``raw * display_factor``.
+        display_factor: what papers multiply by; tables show ``raw * display_factor``.
         published: typical values of published checkpoints, in words, in displayed units.
         source: paper and code.
         higher_is_better: the direction.

@@ -109,7 +109,7 @@ def _opened(path: Path) -> Image.Image:
         return open_image(path)
     except UnreadableImageError as error:
         raise UserError(
-            f"image {path} cannot be scored: {error}; mend or delete it and give the command again"
+            f"image {path} cannot be scored: {error}; fix or delete it and give the command again"
         ) from error
 
 

@@ -20,10 +20,12 @@ from bench.records.scores import MetricInfo
 class Metric(abc.ABC):
     """Scores images against their prompts.
 
-    A subclass is registered under the entry-point group ``bench.metrics``.
+    A subclass is registered under the entry-point group ``bench.metrics``.  The harness calls `load` once, `for_prompts` once,
+    then `score` in chunks, and keeps every score with a hash of `identity`.
     """
 
     info: ClassVar[MetricInfo]
+    """What a reader must know to read a score."""
     reads_prompt: ClassVar[bool] = True
     """False when a score depends on the image alone."""
     continuous: ClassVar[bool] = True
@@ -45,7 +47,10 @@ class Metric(abc.ABC):
 
     @abc.abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What decides a score besides image and prompt: version, weights digest, preprocessing; JSON values only."""
+        """What decides a score besides image and prompt: version, `bench.weights_digest`, preprocessing; JSON values only.
+
+        Scores with different identities never share a column, so it names what moves a score and nothing else.
+        """
 
     def for_prompts(self, prompts: Sequence[str]) -> Metric:
         """The scorer to use when the images to judge have these prompts, repeats included; called before `score`.
@@ -56,22 +61,32 @@ class Metric(abc.ABC):
 
     @abc.abstractmethod
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
-        """Raw scores of images for the prompts of the same position; float32 on the CPU, shape (N,).
+        """Raw scores of images for the prompts of the same position; float32 on the CPU, (N,), in the unit of ``info``.
 
         A score depends neither on the other images of the call nor on their order.
+
+        Args:
+            images: N decoded images of any mode and size; N is at least 1.
+            prompts: N prompts.
+
+        Raises:
+            ValueError: there are more images than prompts, or fewer.
         """
 
 
 class EmbeddingMetric(Metric):
-    """A metric that embeds images and prompts in one space."""
+    """A metric that embeds images and prompts in one space, for algorithms that use its features.
+
+    See `bench.PrepareContext.features`.
+    """
 
     @abc.abstractmethod
     def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
-        """Embeddings of length 1; float32 on the CPU, shape (N, D)."""
+        """Embeddings of N images, of length 1; float32 on the CPU, (N, D)."""
 
     @abc.abstractmethod
     def embed_texts(self, prompts: Sequence[str]) -> Tensor:
-        """Embeddings of length 1; float32 on the CPU, shape (N, D)."""
+        """Embeddings of N prompts in the same space, of length 1; float32 on the CPU, (N, D)."""
 
 
 def checked_scores(name: str, scores: Tensor, count: int) -> list[float]:

@@ -24,13 +24,18 @@ MetricNames = Annotated[
 
 
 class Need(enum.StrEnum):
-    """What an algorithm cannot do without."""
+    """What an algorithm cannot train without; a run that lacks one of them is refused before it starts."""
 
     PAIRS = "preference pairs"
+    """Labels: which of two images of a caption is preferred."""
     IMAGES = "captioned images"
+    """Images with captions; labels are not read."""
     REFERENCE = "a frozen reference model"
+    """`bench.Policy.reference`, which costs memory and a forward per image; without this need it raises a ValueError."""
     REWARD = "a reward model"
+    """The metrics of `Algorithm.trained_on`."""
     GUIDANCE = "classifier-free guidance"
+    """A model and sampling settings whose guidance has an unconditional branch."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,9 +43,9 @@ class StepOutput:
     """What one step of an algorithm returns, un-reduced.
 
     Attributes:
-        losses: one loss a pair, (B,), with gradient.
-        timesteps: the training times, (B,), for diagnostics by time.
-        logs: detached diagnostics, (B,) each; averaged over the global batch, in all and by bucket of t.
+        losses: one loss per pair, (B,), float32, with gradient; not finite stops the run before the optimizer's step.
+        timesteps: the training times, int64, (B,), for diagnostics by time.
+        logs: detached diagnostics, floating, (B,) each; averaged over the global batch, in all and by bucket of t.
     """
 
     losses: Tensor
@@ -53,13 +58,13 @@ RECIPE = "recipe"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recipe:
-    """Settings for one model.
+    """Settings of an algorithm for one model.
 
     Attributes:
-        source: where they come from.
-        algorithm: fields of the algorithm.
-        training: fields of the run.
-        name: what tables call a run with these settings as they are; says so where nobody has published or tried them.
+        source: where they come from, and what departs from there.
+        algorithm: fields of the algorithm; those that are not here keep their defaults.
+        training: fields of `bench.TrainingSettings`; likewise.
+        name: what tables call a run with these settings unchanged; ``untried`` where nobody has published or tried them.
     """
 
     source: str
@@ -75,7 +80,7 @@ class AlgorithmInfo:
     Attributes:
         title: the name in tables.
         paper: citation with arXiv number.
-        formula: the loss in one line.
+        formula: the loss in one line; M is the policy's mean squared error and R the reference's, w the winner and l the loser.
         status: how it relates to the published method, in words: matches released code, matches the paper, reconstructed.
     """
 
@@ -89,8 +94,9 @@ class Algorithm(BaseModel, abc.ABC):
     """An alignment algorithm: its fields are its hyper-parameters.
 
     A subclass is registered under the entry-point group ``bench.algorithms``.  Unknown and out-of-range values are refused by
-    name.  The harness calls `prepare` once, then `step` for every micro-batch, and reduces, checks, accumulates, clips and
-    steps itself.
+    name.  The harness calls `prepare` once, `begin` once, then `step` for every micro-batch and `end_step` after every step of
+    the optimizer; it reduces, checks, accumulates and clips itself.  Derive from `bench.PairwiseAlgorithm` or
+    `bench.ReferenceFreeAlgorithm` where the objective is one on pairs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -103,7 +109,7 @@ class Algorithm(BaseModel, abc.ABC):
 
     @property
     def initial_loss(self) -> float | None:
-        """The loss at step 0, where policy and reference are the same, if it is known; the harness asserts it.
+        """The loss at step 0, where policy and reference are the same, if it is known; a run with another one stops.
 
         A subclass states a constant as ``initial_loss: ClassVar[float | None] = ...``.
         """
@@ -116,11 +122,17 @@ class Algorithm(BaseModel, abc.ABC):
 
     @property
     def embedded_by(self) -> tuple[str, ...]:
-        """Names of the metrics whose embeddings `prepare` asks for; their scores are not trained on."""
+        """Names of the metrics whose embeddings `prepare` uses; their scores are not trained on."""
         return ()
 
     def prepare(self, data: PreferenceData, context: PrepareContext) -> PreferenceData:
-        """Turn the data into what this algorithm trains on, for example with soft labels; the default changes nothing."""
+        """Turn the data into what this algorithm trains on, for example with soft labels; the default changes nothing.
+
+        Called once per run, on the main process, before training; what is expensive comes from ``context``, which keeps it.
+
+        Raises:
+            UserError: the data does not suit the algorithm; say what to change.
+        """
         return data
 
     def begin(self, policy: Policy) -> None:
@@ -146,7 +158,11 @@ class Algorithm(BaseModel, abc.ABC):
 
     @abc.abstractmethod
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
-        """Losses of one micro-batch, un-reduced."""
+        """Losses of one micro-batch, one per pair, un-reduced.
+
+        Must not depend on the other pairs of the micro-batch, which may be cut anywhere; see `global_batch_stats`.  Random numbers
+        come from ``batch.draws``, so that a resumed run equals one that never stopped.
+        """
 
     def end_step(self, step: int, policy: Policy) -> None:
         """Called after the optimizer's step number ``step`` (0-based), for example to average weights; the default does nothing."""

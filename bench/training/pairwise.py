@@ -1,4 +1,4 @@
-"""Objectives on pairs of images noised alike: what they are handed, and the two classes that a normal one derives from."""
+"""Objectives on pairs of noised images: what they are given, and the two base classes of a usual one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from bench.training.policy import Policy
 
 
 class PairErrors(NamedTuple):
-    """Denoising errors of policy and reference, each (B,), float32.
+    """Denoising errors of policy and reference, each (B,), float32; Wallace et al. 2023, arXiv 2311.12908.
 
-    An error is the mean over all non-batch elements of (prediction - target)^2.
+    An error is the **mean** over all non-batch elements of (prediction - target)^2, in units of squared latents.  Those of the
+    policy carry a gradient.
     """
 
     policy_winner: Tensor
@@ -35,7 +36,10 @@ class PairErrors(NamedTuple):
 
 
 class PairPredictions(NamedTuple):
-    """What policy and reference predict for a noised pair, and what they should; each (B, ...)."""
+    """What policy and reference predict for a noised pair, and the targets; each (B, ...).
+
+    Predictions are float32, or bfloat16 under ``precision=bf16``; targets are float32.  Only the policy's carry a gradient.
+    """
 
     policy_winner: Tensor
     policy_loser: Tensor
@@ -55,16 +59,19 @@ class PairPredictions(NamedTuple):
 
 
 class NoisedPairAlgorithm(Algorithm):
-    """What objectives on a noised pair share: how it is noised, and what policy and reference predict."""
+    """What objectives on a noised pair share: how it is noised, and what policy and reference predict.
+
+    For an objective on pairs that writes `step` itself; a usual one derives from `PairwiseAlgorithm`.
+    """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE})
 
     def noised(self, batch: PairBatch, policy: Policy) -> Noised:
-        """Put both images of a pair at the same time with the same noise (the forward process)."""
+        """The pair's noisy latents and targets, (B, ...); by default the forward process with one time and one noise per pair."""
         return noised_alike(policy.process, batch)
 
     def predict(self, noised: Noised, batch: PairBatch, policy: Policy) -> PairPredictions:
-        """Predictions of policy and reference, winner and loser in one forward pass."""
+        """Predictions of policy and reference, (B, ...) each, winners and losers in one forward pass of 2B rows."""
         latents, _, t = noised.both()
         condition = batch.both_conditions
         policy_winner, policy_loser = policy.predict(latents, t, condition).chunk(2)
@@ -75,14 +82,20 @@ class NoisedPairAlgorithm(Algorithm):
 
 
 class PairwiseAlgorithm(NoisedPairAlgorithm):
-    """An objective on a noised pair, against a reference: a normal one only writes `loss`."""
+    """An objective on a noised pair, against a reference: a usual one writes `loss` alone (see ``algorithms/dpo.py``)."""
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
-        """The objective: errors and P(winner preferred) in, one loss a pair out, (B,)."""
+        """The objective: one loss per pair, (B,), float32, with gradient.
+
+        Args:
+            errors: denoising errors, (B,) each.
+            preference: P(winner preferred), (B,), float32, without gradient: at least 1/2, exactly 1 for a vote, and NaN for data
+                without labels, where the first image counts as the winner.
+        """
         raise NotImplementedError(f"{type(self).__name__} writes neither loss nor prediction_loss")
 
     def prediction_loss(self, predictions: PairPredictions, preference: Tensor) -> Tensor:
-        """The objective on raw predictions, (B,); only one that needs more than their errors writes this."""
+        """The objective on raw predictions, one loss per pair, (B,); for what needs more than the errors.  See `loss`."""
         return self.loss(predictions.errors(), preference)
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
@@ -93,20 +106,20 @@ class PairwiseAlgorithm(NoisedPairAlgorithm):
 
 
 class PolicyErrors(NamedTuple):
-    """Denoising errors of the policy alone, each (B,), float32."""
+    """Denoising errors of the policy alone, each (B,), float32, with gradient; see `PairErrors`."""
 
     winner: Tensor
     loser: Tensor
 
 
 class ReferenceFreeAlgorithm(Algorithm):
-    """An objective on a noised pair that asks no reference: it only writes `loss`."""
+    """An objective on a noised pair without a reference: it writes `loss` alone."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS})
 
     @abc.abstractmethod
     def loss(self, errors: PolicyErrors, preference: Tensor) -> Tensor:
-        """The objective: errors and P(winner preferred) in, one loss a pair out, (B,)."""
+        """The objective: one loss per pair, (B,); ``preference`` as in `PairwiseAlgorithm.loss`."""
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         noised = noised_alike(policy.process, batch)
@@ -122,16 +135,16 @@ class ReferenceFreeAlgorithm(Algorithm):
 
 
 def sample_errors(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over all non-batch elements of (prediction - target)^2, in at least float32 for policy and reference alike; (B,).
+    """Mean over all non-batch elements of (prediction - target)^2: two (B, ...) of any floating dtype to (B,), at least float32.
 
-    Casting before the square matters: in half precision, identical networks would not give a margin of 0.
+    Casting before the square matters: in half precision, equal networks would not have a margin of 0.
     """
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     return (prediction.to(dtype) - target.to(dtype)).square().flatten(1).mean(1)
 
 
 def pair_logs(errors: PairErrors) -> dict[str, Tensor]:
-    """The diagnostics that every pairwise objective logs, detached, (B,) each.
+    """The diagnostics that every pairwise objective logs, detached, (B,) each, in units of mean squared errors.
 
     ``accuracy`` counts a margin of exactly 0 as wrong, as the released codes do.
     """

@@ -25,8 +25,14 @@ class Policy:
     With full fine-tuning the reference is a frozen copy; with adapters it is the same network with adapters switched off,
     which needs no second copy.  An algorithm cannot tell which.  One without a reference trains the model itself.
 
+    `predict`, `reference`, `predict_with_snapshot` and `dummy_forward` share their arguments: noisy latents, (N, C, H, W), float32;
+    training times, int64, (N,); and the conditioning, (N, ...) each, as `bench.PairBatch` holds it.  N need not be the number of
+    pairs.  They return the network's raw prediction (noise, velocity or flow, see `bench.ForwardProcess`), of the latents' shape:
+    float32, or bfloat16 under ``precision=bf16``, where the forward pass runs under autocast.  Cast before squaring, as
+    `bench.sample_errors` does: in half precision, equal networks would not have a margin of 0.
+
     Args:
-        with_reference: whether the algorithm asks for a reference.
+        with_reference: whether the algorithm needs a reference.
         strategy: how the weights lie over the processes; None for one process alone.
 
     Attributes:
@@ -83,7 +89,11 @@ class Policy:
         return [(name, parameter) for name, parameter in self.network.named_parameters() if parameter.requires_grad]
 
     def predict(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
-        """The policy's raw prediction, with gradient where gradients are on; shape of ``latents``."""
+        """The policy's raw prediction, of the shape of ``latents``; with gradient where gradients are on.
+
+        Counted as N forwards, and as N backwards where gradients are on: a forward with gradient whose backward is never run
+        counts as one too, so wrap what needs no gradient in `torch.no_grad`.
+        """
         self.ledger.policy_forwards += len(latents)
         if torch.is_grad_enabled():
             self.ledger.policy_backwards += len(latents)
@@ -92,7 +102,7 @@ class Policy:
 
     @torch.no_grad()
     def reference(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
-        """The reference's raw prediction, without gradient; shape of ``latents``.
+        """The reference's raw prediction, of the shape of ``latents``, without gradient; N forwards of the reference.
 
         Raises:
             ValueError: the algorithm does not state `bench.Need.REFERENCE`.
@@ -107,12 +117,16 @@ class Policy:
             return self.run_network(self.network, latents, timesteps, condition)
 
     def snapshot(self, name: str) -> None:
-        """Keep a copy of the trainable weights as they are now."""
+        """Keep a copy of the trainable weights as they are now, under a name; it is part of every checkpoint."""
         self.snapshots[name] = {key: parameter.detach().clone() for key, parameter in self.parameters()}
 
     @torch.no_grad()
     def update_ema(self, name: str, decay: float) -> None:
-        """Move remembered weights towards the present ones: ``decay * remembered + (1 - decay) * present``."""
+        """Move a snapshot towards the present weights, in place: ``decay * snapshot + (1 - decay) * present``.
+
+        Raises:
+            KeyError: there is no snapshot of that name.
+        """
         for key, parameter in self.parameters():
             self.snapshots[name][key].lerp_(parameter.detach(), 1 - decay)
 
@@ -120,23 +134,29 @@ class Policy:
     def predict_with_snapshot(
         self, name: str, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]
     ) -> Tensor:
-        """The raw prediction with remembered weights, without gradient; shape of ``latents``."""
+        """The raw prediction with a snapshot's weights, of the shape of ``latents``, without gradient.
+
+        Counted as N forwards of the reference.
+
+        Raises:
+            KeyError: there is no snapshot of that name.
+        """
         self.ledger.reference_forwards += len(latents)
-        self.strategy.check_ranks_in_sync(f"remembered weights {name}")
+        self.strategy.check_ranks_in_sync(f"snapshot {name}")
         replaced = self.strategy.replaced(self.network, self.snapshots[name])
         return self.run_network(replaced, latents, timesteps, condition)
 
-    def any_rank(self, wish: bool) -> bool:
-        """Whether an algorithm must go on asking the network, because of this process's pairs or another's.
+    def any_rank(self, flag: bool) -> bool:
+        """Whether ``flag`` holds on any rank that shares the weights with this one.
 
-        Processes that split the weights between them ask together, or wait for each other forever: a loop whose length depends
-        on the pairs goes on while any rank wishes it, and asks in vain where this process has nothing left.
+        Ranks that split the weights between them call the network together, or wait for each other forever: a loop whose length
+        depends on the pairs runs while any rank needs another round, with `dummy_forward` on those that are done.
         """
-        return self.strategy.any_rank(wish)
+        return self.strategy.any_rank(flag)
 
     @torch.no_grad()
     def dummy_forward(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> None:
-        """Ask the policy in vain, because `any_rank` still asks it; no cost of the run, whose pairs did not need it."""
+        """Call the policy and drop the result, because another rank needs the call; not counted as a cost of the run."""
         self.strategy.check_ranks_in_sync("the policy")
         self.run_network(self.network, latents, timesteps, condition)
 
@@ -145,18 +165,19 @@ class Policy:
         side = self.model.resolution
         device = next(self.network.parameters()).device
         sizes = self.model.picture_condition(Framing.whole((side, side)))
-        told = {name: value.to(device) for name, value in condition.items()}
-        told |= {name: value[None].to(device) for name, value in sizes.items()}
+        conditioning = {name: value.to(device) for name, value in condition.items()}
+        conditioning |= {name: value[None].to(device) for name, value in sizes.items()}
         latents = torch.zeros(1, *self.model.latent_shape(side, side), device=device)
         first = torch.zeros(1, dtype=torch.int64, device=device)
         with torch.no_grad(), FlopCounter() as counter:
-            self.run_network(self.network, latents, first, told)
+            self.run_network(self.network, latents, first, conditioning)
         flops: int = counter.total
         return flops
 
     def run_network(
         self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]
     ) -> Tensor:
+        """The raw prediction of any of this policy's networks, in its precision; not counted."""
         with torch.autocast(latents.device.type, dtype=torch.bfloat16, enabled=self._autocast):
             return self.model.predict(network, latents, self.process.network_times(timesteps), condition)
 

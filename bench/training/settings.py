@@ -28,7 +28,11 @@ class Budget(BaseModel):
 
 
 class TrainingSettings(BaseModel):
-    """How a run trains, whatever the algorithm."""
+    """How a run trains, whatever the algorithm: the fields of ``Recipe.training`` and of ``--set``.
+
+    Sizes of batches are in pairs, times in optimizer steps.  Unknown fields and values out of range are refused (a
+    `pydantic.ValidationError`), and so is a cosine without an end.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -148,11 +148,11 @@ class TestDRO:
         torch.testing.assert_close(robust, expected.expand(6), rtol=1e-5, atol=1e-6)
 
     def test_an_objective_that_is_more_than_a_loss_is_refused(self) -> None:
-        with pytest.raises(ValidationError, match="'dro' is no plain pairwise objective"):
+        with pytest.raises(ValidationError, match="'dro' is not a plain pairwise objective"):
             SDPO(objective="dro")
 
     def test_an_objective_without_a_reference_is_refused(self) -> None:
-        with pytest.raises(ValidationError, match="'kto' is no plain pairwise objective"):
+        with pytest.raises(ValidationError, match="'kto' is not a plain pairwise objective"):
             DRO(objective="kto")
 
 

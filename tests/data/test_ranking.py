@@ -122,7 +122,7 @@ class TestDensity:
 
     def test_an_unknown_golden_source_is_refused_with_the_names(self, workshop: Workshop) -> None:
         data = dataclasses.replace(workshop.data, sources=[("sdxl", "sd21")] * 40)
-        with pytest.raises(UserError, match=r"golden='human' is no source .* of sd21, sdxl"):
+        with pytest.raises(UserError, match=r"golden='human' is not a source .* of sd21, sdxl"):
             density_ratios(data, "human", lambda: np.zeros((40, 3, 2)))
 
     def test_logistic_regression_finds_a_known_direction(self) -> None:

@@ -34,12 +34,12 @@ OURS = ("PIP_CONSTRAINT", "PYTHONHOME", "PYTHONPATH")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Environment:
-    """What a scorer needs installed.
+    """What an `IsolatedMetric` needs installed; built once, with pip, in the user's cache folder.
 
     Attributes:
-        python: version of the interpreter, ``3.8`` or later, for example ``3.11``.
-        requirements: as pip takes them; pin them, or two machines give two signatures.
-        unresolved: installed last, without what they ask for: packages whose own pins cannot be met.
+        python: version of the interpreter, ``3.8`` or later, for example ``3.11``; it must be on the machine.
+        requirements: as pip takes them; pin them, or two machines have two signatures.
+        unresolved: installed last, without their dependencies: packages whose own pins cannot be met.
     """
 
     python: str

@@ -21,15 +21,15 @@ PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"})
 
 
 class IsolatedMetric(Metric):
-    """Base of scorers that can never be installed beside us.
+    """Base of scorers that cannot be installed beside this package.
 
-    The scorer is a Python file that imports nothing of ours.  It has one function ``load(*, device, **files)``, which
+    The scorer is a Python file that imports nothing of this package.  It has one function ``load(*, device, **files)``, which
     returns a function ``score(images, prompts)``: paths of images and their prompts in, as many numbers out, in order.
     It may print what it likes.
 
     Args:
         environment: where it runs.
-        files: what `files` gave.
+        files: what `files` returned.
         device: where it computes.
     """
 

@@ -99,7 +99,7 @@ class Worker:
             answer = json.loads(life.exchange(json.dumps(request).encode() + b"\n"))
         except ValueError as error:
             raise UserError(
-                f"the worker process of {self.title} broke the protocol ({error}); mend its scorer"
+                f"the worker process of {self.title} broke the protocol ({error}); fix its scorer"
             ) from error
         if "error" in answer:
             raise WorkerError(f"{self.title} raised an exception in its own environment:\n{answer['error']}")
@@ -108,7 +108,7 @@ class Worker:
     def _checked(self, scores: Any, count: int) -> list[float]:
         if not isinstance(scores, list) or len(scores) != count:
             found = len(scores) if isinstance(scores, list) else "no"
-            raise UserError(f"{self.title} returned {found} scores for {count} images; mend its scorer")
+            raise UserError(f"{self.title} returned {found} scores for {count} images; fix its scorer")
         return scores
 
 
