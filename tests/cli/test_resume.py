@@ -110,20 +110,3 @@ def test_how_a_run_is_computed_is_no_part_of_what_it_is(command: CommandLine, fi
     made_with = json.loads((finished / "environment.json").read_text())
     assert made_with["processes"] == 1
     assert made_with["execution"]["micro_batch_size"] == 4  # as it was trained
-
-
-def test_a_run_of_an_older_version_is_recognised(command: CommandLine, finished: Path) -> None:
-    """Schema 1 had what is computed and how in one place, and knew fewer settings."""
-    config = json.loads((finished / "config.json").read_text())
-    training = config["resolved"]["training"]
-    for later in ("optimizer", "schedule", "aspect_ratios"):
-        del training[later]
-    training |= {"micro_batch_size": 4, "gradient_checkpointing": False, "checkpoint_seconds": 0.0}
-    del config["resolved"]["rewards"]
-    (finished / "config.json").write_text(json.dumps({**config, "schema": 1}))
-    log = (finished / "train.jsonl").read_bytes()
-    again = command.run(command.train_words())
-    assert again.returncode == 0, again.stderr
-    assert (finished / "train.jsonl").read_bytes() == log
-    shown = command.run(command.arguments("report", "--runs", str(command.folder / "runs")))
-    assert shown.returncode == 0, shown.stderr
