@@ -72,7 +72,10 @@ def profile(
     steps: Annotated[int, typer.Option(min=2, help="Steps that are timed, of at most two micro-batches each.")] = 4,
     output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
 ) -> None:
-    """Measure training steps on random weights here: pairs a second, memory, phases, and how near the hardware's limit."""
+    """Measure training steps on random weights here: pairs a second, memory, phases, and how near the hardware's limit.
+
+    Without a GPU, what does not fit into main memory is refused.
+    """
     import torch
     from accelerate import Accelerator
 
@@ -87,12 +90,31 @@ def profile(
     accelerator, figures = Accelerator(cpu=not torch.cuda.is_available()), {}
     for _, _, settings in chosen:
         OPTIMIZERS[settings.optimizer].refuse(accelerator.device)
+    if accelerator.device.type == "cpu":
+        _refuse_too_large(model, found, chosen)
     for name, algorithm, settings in chosen:
         measured = measure(found, algorithm, settings, steps, accelerator)
         figures[name] = dataclasses.asdict(measured)
         Console().print(profile_table(f"{name} on {model}", measured), "", highlight=False)
     if output is not None:
         write_json(output, {"model": model, "algorithms": figures})
+
+
+def _refuse_too_large(
+    model: str, found: FoundArchitecture, chosen: list[tuple[str, Algorithm, TrainingSettings]]
+) -> None:
+    import torch
+
+    from bench.core.progress import Progress
+    from bench.planning.host import host_memory, refuse_too_large
+    from bench.planning.plan import encoding_cost, make_plan
+
+    with Progress("planning, as there is no GPU", total=len(chosen)) as progress:
+        encoding = encoding_cost(found)
+        for name, algorithm, settings in chosen:
+            planned = make_plan(found, encoding, algorithm, settings, device=torch.device("cpu"))
+            refuse_too_large(name, model, planned, host_memory())
+            progress.advance()
 
 
 def _resolve(
