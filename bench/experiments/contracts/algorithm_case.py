@@ -58,11 +58,12 @@ class AlgorithmCase:
         return policy
 
     def train(self, where: str, **settings: Any) -> RunFolder:
-        """Train with the harness's own loop, or go on with what is there."""
+        """Train with the harness's own loop, or go on with what is there, as another command would: with a new object."""
+        algorithm = type(self.algorithm).model_validate(self.algorithm.model_dump())
         return self.setup.train(
             self.setup.folder / "runs" / self.name / where,
-            self.algorithm,
-            data=self.data,
+            algorithm,
+            data=algorithm.prepare(self.setup.data, self.setup.context()),
             learning_rate=1e-3,
             **settings,
         )

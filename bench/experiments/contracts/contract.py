@@ -12,6 +12,9 @@ from bench.core.progress import without_progress
 
 C = TypeVar("C")
 
+LIBRARIES = frozenset({"bench", "torch", "pydantic", "diffusers", "transformers", "accelerate", "peft", "numpy", "PIL"})
+"""Packages whose lines do not say where a plug-in failed."""
+
 Check = Callable[[C], "str | None"]
 """Returns what was measured, in words, or None; raises `BrokenError` or `NotApplicableError`."""
 
@@ -115,12 +118,8 @@ def _located(text: str, where: str) -> str:
 
 
 def _raised(error: Exception) -> str:
-    """The exception, and the line that raised it: the last one outside this project and its libraries where there is one."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_library(frame.filename)]
-    frame = own[-1] if own else last
-    return f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
-
-
-def _is_library(filename: str) -> bool:
-    return any(f"/{package}/" in filename for package in ("bench/experiments", "bench/training", "torch", "pydantic"))
+    """The exception, and the line that raised it: the last one of the part itself where there is one."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    own = [each for each in frames if each[0].f_globals.get("__name__", "").partition(".")[0] not in LIBRARIES]
+    frame, line = (own or frames)[-1]
+    return f"{type(error).__name__}: {error} ({frame.f_code.co_filename}, line {line})"

@@ -189,7 +189,7 @@ def identity_is_json(case: MetricCase) -> str:
 @contract
 def refuses_a_missing_checkpoint(case: MetricCase) -> str:
     """A checkpoint that does not exist is refused with a bench.UserError, one sentence that says what to do."""
-    missing = str(Path("no-such-folder") / "no-such-checkpoint")
+    missing = str(Path("no-such-folder").absolute() / "no-such-checkpoint")  # whole: a short one could be a hub id
     try:
         case.load(missing)
     except UserError as error:
@@ -204,7 +204,7 @@ def embeddings_have_length_one(case: MetricCase) -> str:
     """Embeddings of images and prompts are float32 of one size and length 1, and do not depend on the batch."""
     metric = case.metric
     if not isinstance(metric, EmbeddingMetric):
-        raise NotApplicableError("it has no embeddings (it is not a bench.EmbeddingMetric)")
+        raise NotApplicableError("it is not a bench.EmbeddingMetric")
     whole = metric.embed_images(case.images), metric.embed_texts(case.prompts)
     alone = (
         torch.cat([metric.embed_images([image]) for image in case.images]),

@@ -33,6 +33,11 @@ def has_objective(kind: type[Algorithm]) -> bool:
     return issubclass(kind, ReferenceFreeAlgorithm)
 
 
+def steps_by_objective(kind: type[Algorithm]) -> bool:
+    """Whether the gradient of a step is that of the objective, whose direction is checked on its own."""
+    return has_objective(kind) and kind.step in (PairwiseAlgorithm.step, ReferenceFreeAlgorithm.step)
+
+
 def reference(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """What the reference predicts for winner and loser; the targets are 0."""
     source = torch.Generator().manual_seed(0)
