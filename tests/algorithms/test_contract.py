@@ -82,3 +82,9 @@ def test_it_keeps_the_contract(contract: Contract[AlgorithmCase], process: str, 
 def test_what_does_not_apply_says_why(contract: Contract[AlgorithmCase], name: str, reason: str, case: Cases) -> None:
     with pytest.raises(NotApplicableError, match=reason):
         contract.check(case(name, "epsilon"))
+
+
+def test_a_wrapper_needs_the_statistics_that_its_objective_needs() -> None:
+    npo = ALGORITHMS.get("npo")
+    assert not npo(objective="dpo").needs_batch_stats  # type: ignore[call-arg]
+    assert npo(objective="kto").needs_batch_stats  # type: ignore[call-arg]

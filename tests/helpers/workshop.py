@@ -8,16 +8,32 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.experiments.contracts.small_models import SD_SCHEDULE, SD_SCHEDULER, SIDE, write_micro_model
+from bench.experiments.contracts.small_models import SD_SCHEDULE, SD_SCHEDULER, SIDE
 from bench.experiments.contracts.small_setup import (
-    CPU, PAIRS, Brightness, GivenRows, SmallSetup, batch_of, pair_columns, png, state,
-)  # fmt: skip
+    CPU,
+    PAIRS,
+    Brightness,
+    SmallSetup,
+    batch_of,
+    pair_columns,
+    png,
+    state,
+)
 from bench.tiny.world import COLOURS, OBJECTS
 
 __all__ = [
-    "CPU", "PAIRS", "SD_SCHEDULE", "SD_SCHEDULER", "SIDE", "Brightness", "GivenRows", "Workshop", "batch_of", "png", "preference_columns", "state",
-    "write_micro_model", "write_parquet",
-]  # fmt: skip
+    "CPU",
+    "SD_SCHEDULE",
+    "SD_SCHEDULER",
+    "SIDE",
+    "Brightness",
+    "Workshop",
+    "batch_of",
+    "png",
+    "preference_columns",
+    "state",
+    "write_parquet",
+]
 
 
 def tiny_captions(count: int) -> list[str]:

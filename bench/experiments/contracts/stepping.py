@@ -90,6 +90,19 @@ def order_of_the_pairs_does_not_matter(case: AlgorithmCase) -> str:
     return _alike(permuted.losses, whole.losses[order], "the pairs in another order")
 
 
+@contract(*EPSILON)
+def asks_for_the_statistics_it_has(case: AlgorithmCase) -> str:
+    """It states needs_batch_stats exactly when it has statistics of the global batch, one row per pair."""
+    policy, stated = case.setup.reset_policy(), case.algorithm.needs_batch_stats
+    case.algorithm.begin(policy)
+    with torch.no_grad():
+        found = case.algorithm.global_batch_stats(case.setup.batch(ROWS, data=case.data), policy)
+    expect((found is not None) == stated, f"statistics: {stated}, as it states", f"statistics: {found is not None}")
+    if found is not None:
+        expect(len(found) == COUNT, f"{COUNT} rows", len(found))
+    return "some" if stated else "none"
+
+
 @contract(*EVERY_PROCESS)
 def times_cover_the_process(case: AlgorithmCase) -> str:
     """Training times are spread over the whole process."""
@@ -241,6 +254,7 @@ CONTRACTS = (
     loss_is_the_same_in_any_batch,
     gradient_is_the_same_in_any_cut,
     order_of_the_pairs_does_not_matter,
+    asks_for_the_statistics_it_has,
     times_cover_the_process,
     starts_at_the_reference,
     starts_at_the_reference_in_bf16,
