@@ -44,6 +44,7 @@ class Brightness(EmbeddingMetric):
     """A scorer that needs no checkpoint: the mean level of the picture's pixels."""
 
     info: ClassVar[MetricInfo] = MetricInfo(title="Brightness", raw_range="0 to 255", unit="level", source="here")
+    reads_prompt: ClassVar[bool] = False
 
     @classmethod
     def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
