@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from bench.cli.check import app as check_app
 from bench.cli.data import app as data_app
 from bench.cli.plan import plan, profile
 from bench.cli.run import Runs, eval_, export, run
@@ -21,6 +22,7 @@ from bench.core.registry import DISTRIBUTION
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
+app.add_typer(check_app, name="check")
 app.command()(plan)
 app.command()(profile)
 

@@ -34,6 +34,19 @@ def part_of(whole: str) -> Iterator[None]:
         _PART.reset(token)
 
 
+_HIDDEN: ContextVar[bool] = ContextVar("hidden progress", default=False)
+
+
+@contextlib.contextmanager
+def without_progress() -> Iterator[None]:
+    """Show no progress inside the block, for work of a second whose result is all that is wanted."""
+    token = _HIDDEN.set(True)
+    try:
+        yield
+    finally:
+        _HIDDEN.reset(token)
+
+
 class Progress:
     """Counts work done out of ``total`` and shows rate, time left and the latest figures.
 
@@ -49,7 +62,7 @@ class Progress:
     def __init__(self, title: str, *, total: int, done: int = 0) -> None:
         self._title, self._total, self._done, self._found = _PART.get() + title, total, done, done
         # of several processes only the first speaks; the launcher numbers them before anything of ours runs
-        self._silent = os.environ.get("RANK", "0") != "0"
+        self._silent = _HIDDEN.get() or os.environ.get("RANK", "0") != "0"
         self._console = Console(stderr=True)
         self._live: Live | None = None
         self._figures: list[str] = []

@@ -17,7 +17,7 @@ from bench.core.progress import Progress
 from bench.core.values import digest
 from bench.data.sources.base import Source
 
-VERSION = 1
+VERSION = 2
 """Raise it when a survey of the same files would come out differently."""
 
 
@@ -121,4 +121,4 @@ def _save(path: Path, survey: Survey) -> None:
 
 def _load(path: Path) -> Survey:
     with np.load(path, allow_pickle=False) as values:
-        return Survey(str(values["digest"]), values["sizes"], values["rows"], values["alike"])
+        return Survey(str(values["digest"]), values["sizes"], values["rows"], values["identical_images"])

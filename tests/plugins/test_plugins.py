@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -136,6 +137,44 @@ class TestRun:
         assert done.returncode == 0, done.stderr
         with (tmp_path / "out.csv").open(newline="") as stream:
             assert [float(row["score"]) for row in csv.DictReader(stream)] == [10.0, 30.0]
+
+
+class TestCheck:
+    """What an author has: the installed package, without our tests."""
+
+    @pytest.mark.parametrize(("kind", "name"), [("algorithm", "squared-hinge"), ("metric", "brightness")])
+    def test_a_part_of_a_plugin_keeps_every_contract_that_applies(self, tmp_path: Path, kind: str, name: str) -> None:
+        done = bench(tmp_path, "check", kind, name)
+        assert (done.returncode, done.stderr) == (0, "")
+        *lines, summary = done.stdout.splitlines()
+        assert {each.split("  ")[0] for each in lines} == {"held", "not applicable"}
+        assert re.fullmatch(
+            rf"{kind} {name}: {len(lines)} contracts in \d+ s: \d+ held, 0 broken, \d not applicable", summary
+        )
+
+    @pytest.mark.parametrize(
+        ("kind", "name", "finding"),
+        [
+            ("algorithm", "averaged", "A step returns one finite float32 loss per pair with gradient, a time per pair, and logs per pair without gradient: epsilon: expected losses of shape (5,) for 5 pairs, found ()"),
+            ("algorithm", "neighbourly", "A pair's loss does not depend on which pairs share its micro-batch: epsilon: expected "),
+            ("algorithm", "not-a-number", "A step returns one finite float32 loss per pair with gradient, a time per pair, and logs per pair without gradient: epsilon: expected finite losses, found [nan, nan, nan, nan, nan]"),
+            ("metric", "relative", "The score of an image does not depend on the other images of the call: expected "),
+            ("metric", "unscored", "It returns one finite float32 score per image, on the CPU and without gradient: expected finite scores, found nan"),
+        ],
+    )  # fmt: skip
+    def test_a_wrong_part_is_named_with_the_contract_it_breaks(
+        self, tmp_path: Path, kind: str, name: str, finding: str
+    ) -> None:
+        done = bench(tmp_path, "check", kind, name)
+        assert done.returncode == 2
+        assert any(each.startswith("broken ") and finding in each for each in done.stdout.splitlines())
+        assert f"{kind} '{name}' breaks " in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_what_cannot_be_imported_raises_its_true_exception(self, tmp_path: Path) -> None:
+        done = bench(tmp_path, "check", "algorithm", "broken")
+        assert done.returncode == 1
+        assert "ModuleNotFoundError: No module named 'flux_capacitor'" in done.stderr
 
 
 class TestRefusal:

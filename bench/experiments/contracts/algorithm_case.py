@@ -1,0 +1,89 @@
+"""An algorithm with a small model to run it on: what its contracts look at."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.data.preferences import PreferenceData
+from bench.experiments.contracts.contract import Check, Contract
+from bench.experiments.contracts.small_models import PROCESSES
+from bench.experiments.contracts.small_setup import SmallSetup
+from bench.records.runs import RunFolder
+from bench.training.algorithm import Algorithm, StepOutput
+from bench.training.policy import Policy
+
+ROWS = (3, 17, 4, 8, 25)
+"""The pairs of a step, in the data's numbers."""
+
+EPSILON = ("epsilon",)
+EVERY_PROCESS = tuple(PROCESSES)
+
+
+@dataclasses.dataclass(frozen=True)
+class AlgorithmCase:
+    """An algorithm with its default fields on a small model.
+
+    Attributes:
+        name: the algorithm's registered name.
+        algorithm: it.
+        setup: the small model with its data.
+    """
+
+    name: str
+    algorithm: Algorithm
+    setup: SmallSetup
+
+    @functools.cached_property
+    def data(self) -> PreferenceData:
+        """The pairs as the algorithm's `prepare` returns them."""
+        return self.algorithm.prepare(self.setup.data, self.setup.context())
+
+    def step(self, policy: Policy, *, rows: Sequence[int] = ROWS, places: Sequence[int] | None = None) -> StepOutput:
+        """One step on a global batch of ``rows``, or on the pairs at some places of it."""
+        return self.setup.step(self.algorithm, rows, policy, self.data, places=places)
+
+    def moved_policy(self) -> Policy:
+        """A policy that has left its reference a little."""
+        policy = self.setup.reset_policy()
+        source = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for _, parameter in policy.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=source), alpha=1e-4)
+        return policy
+
+    def train(self, where: str, **settings: Any) -> RunFolder:
+        """Train with the harness's own loop, or go on with what is there, as another command would: with a new object."""
+        algorithm = type(self.algorithm).model_validate(self.algorithm.model_dump())
+        return self.setup.train(
+            self.setup.folder / "runs" / self.name / where,
+            algorithm,
+            data=algorithm.prepare(self.setup.data, self.setup.context()),
+            learning_rate=1e-3,
+            **settings,
+        )
+
+    @functools.cached_property
+    def trained(self) -> RunFolder:
+        """A run of two steps."""
+        return self.train("straight", steps=2)
+
+
+def contract(*settings: str) -> Callable[[Check[AlgorithmCase]], Contract[AlgorithmCase]]:
+    """Make a contract of a function; ``settings`` are the processes it is checked on, none where it needs no model."""
+    return lambda check: Contract(check, settings)
+
+
+def gradients(parameters: Sequence[tuple[str, nn.Parameter]]) -> Tensor:
+    """The gradients of all parameters in one row; zeros where there is none."""
+    return torch.cat(
+        [
+            torch.zeros(parameter.numel()) if parameter.grad is None else parameter.grad.flatten()
+            for _, parameter in parameters
+        ]
+    )
