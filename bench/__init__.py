@@ -22,6 +22,13 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.data.ranking import calibrated_rewards as calibrated_rewards
     from bench.data.ranking import dominating_pairs as dominating_pairs
     from bench.data.ranking import win_shares as win_shares
+    from bench.experiments.experiment import Choices as Choices
+    from bench.experiments.interface import evaluate as evaluate
+    from bench.experiments.interface import run as run
+    from bench.experiments.results import EvaluationResult as EvaluationResult
+    from bench.experiments.results import EvaluationResults as EvaluationResults
+    from bench.experiments.results import RunResult as RunResult
+    from bench.experiments.results import RunResults as RunResults
     from bench.models.card import ModelCard as ModelCard
     from bench.models.family import Condition as Condition
     from bench.models.family import ModelFamily as ModelFamily
@@ -69,6 +76,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.pairwise import sample_errors as sample_errors
     from bench.training.policy import Policy as Policy
     from bench.training.settings import TrainingSettings as TrainingSettings
+    from reports.report import ReportResult as ReportResult
+    from reports.report import report as report
 
 _WHERE = {
     "bench.core.chunks": ("batch_slices",),
@@ -81,6 +90,9 @@ _WHERE = {
     "bench.data.preferences": ("PreferenceData",),
     "bench.data.prepare": ("PrepareContext",),
     "bench.data.ranking": ("calibrated_rewards", "dominating_pairs", "win_shares"),
+    "bench.experiments.experiment": ("Choices",),
+    "bench.experiments.interface": ("evaluate", "run"),
+    "bench.experiments.results": ("EvaluationResult", "EvaluationResults", "RunResult", "RunResults"),
     "bench.models.card": ("ModelCard",),
     "bench.models.family": ("Condition", "ModelFamily"),
     "bench.models.forward_process": ("ForwardProcess", "expand"),
@@ -124,6 +136,7 @@ _WHERE = {
     ),
     "bench.training.policy": ("Policy",),
     "bench.training.settings": ("TrainingSettings",),
+    "reports.report": ("ReportResult", "report"),
 }
 """Public names by the module that defines them."""
 

@@ -20,6 +20,7 @@ def footnotes(report: Report) -> tuple[str, ...]:
         *_interval_notes(report),
         *_seed_notes(report),
         *(f"{row.label} started from {row.init}, not from the base model." for row in report.rows if row.init),
+        *_trial_notes(trained),
         *_prompt_notes(report, trained),
         *_data_notes(trained),
         *_change_notes(trained),
@@ -62,6 +63,17 @@ def _seed_notes(report: Report) -> list[str]:
     if seedless := [row.label for row in report.rows[1:] if not row.seeds]:
         lines.append(f"no training seed of ours: {', '.join(seedless)}; the interval covers prompts alone.")
     return lines
+
+
+def _trial_notes(trained: Trained) -> list[str]:
+    trials: dict[int, list[str]] = {}
+    for row, settings in trained:
+        if settings.limit is not None:
+            trials.setdefault(settings.limit, []).append(row.label)
+    return [
+        f"trial (--limit {limit}): {', '.join(labels)} used the first {limit} evaluation prompts and training pairs at most."
+        for limit, labels in trials.items()
+    ]
 
 
 def _prompt_notes(report: Report, trained: Trained) -> list[str]:

@@ -16,13 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.core.errors import UserError
-from bench.records.scores import MetricRecord
 from reports.citation import citation
+from reports.flat import flat_rows
 from reports.footnotes import footnotes
 from reports.published_tables import HEADING, published_grids, published_notes
-from reports.settings import TrainingData
-from reports.statistics import Interval
-from reports.table import Cost, Report, Row
+from reports.table import Report
 from reports.text_tables import Cell, Grid, Verdict, grids, settings_lines
 
 _TERMINAL = {Verdict.BETTER: "bold green", Verdict.WORSE: "italic red", Verdict.OPEN: ""}
@@ -139,7 +137,7 @@ def as_csv(report: Report) -> str:
         raise UserError("csv is one table of what was run here; leave --published out, or choose another --format")
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    lines = [_csv_line(report, row, metric) for row in report.rows for metric in report.metrics]
+    lines = flat_rows(report)
     writer.writerow(lines[0])
     writer.writerows(line.values() for line in lines)
     return stream.getvalue()
@@ -177,46 +175,3 @@ def _latex_cell(cell: Cell) -> str:
 
 def _latex(text: str) -> str:
     return text.translate(_LATEX_SPECIALS)
-
-
-def _csv_line(report: Report, row: Row, metric: MetricRecord) -> dict[str, Any]:
-    score, cost = row.scores.get(metric.name), row.cost
-    return {
-        "model": report.model,
-        "algorithm": row.algorithm,
-        "name": row.name,
-        "label": row.label,
-        "metric": metric.name,
-        "mean": None if score is None else score.mean,
-        **_interval_columns("difference", None if score is None else score.difference),
-        **_interval_columns("win_rate", None if score is None else score.win_rate),
-        "trained_on": None if score is None else score.trained_on,
-        "prompts": report.prompts,
-        "images_per_prompt": report.images_per_prompt,
-        "seeds": len(row.seeds),
-        **_settings_columns(row),
-        **{field.name: None if cost is None else getattr(cost, field.name) for field in dataclasses.fields(Cost)},
-        "metric_signature": metric.signature,
-        "scorer_signature": metric.scorer,
-        "variants": " ".join(variant.signature for variant in row.variants),
-        "protocol_signature": report.signature,
-        "protocol": report.settings,
-    }
-
-
-def _settings_columns(row: Row) -> dict[str, Any]:
-    given, data = row.settings, None if row.settings is None else row.settings.data
-    return {
-        "started_from": row.init,
-        "recipe": None if given is None else given.recipe,
-        "changed": None if given is None else " ".join(f"{field}={value}" for field, value in given.changed.items()),
-        "algorithm_settings": None if given is None else json.dumps(given.algorithm, ensure_ascii=False),
-        "training_settings": None if given is None else json.dumps(given.training.to_json(), ensure_ascii=False),
-        "prompts_in_training": None if given is None else given.prompts_in_training,
-        **{f"data_{field.name}": data and getattr(data, field.name) for field in dataclasses.fields(TrainingData)},
-    }
-
-
-def _interval_columns(name: str, interval: Interval | None) -> dict[str, float | None]:
-    ends = (None, None, None) if interval is None else (interval.mean, interval.low, interval.high)
-    return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from bench.core.errors import UserError
 from bench.core.files import replace_file
+from reports.flat import flat_rows
 from reports.page import page
 from reports.records import collect
 from reports.render import as_csv, as_json, latex, markdown, print_report
-from reports.table import Report, build_report
+from reports.table import Report, build_report, with_published
+
+if TYPE_CHECKING:  # pandas is loaded when a table is asked for
+    import pandas as pd
 
 FORMATS: Mapping[str, Callable[[Report], str]] = {
     "markdown": markdown,
@@ -39,6 +45,57 @@ def make_report(runs: Path, protocol: str | None = None) -> Report:
         UserError: nothing to report, or records that cannot share a table.
     """
     return build_report(collect(runs, protocol))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReportResult:
+    """A report for Python.
+
+    Attributes:
+        report: everything it shows.
+    """
+
+    report: Report
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per configuration and metric, with the columns of ``bench report --format csv``.
+
+        ``mean``, ``difference`` and ``win_rate`` (a share in [0, 1]) are in the unit that tables show; ``_low`` and ``_high`` are the
+        ends of their 95 % intervals, paired with the base model by prompt and noise.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(flat_rows(self.report))
+
+    def save(self, path: Path | str, format_name: str = "html") -> None:
+        """Write the report as a file.
+
+        Args:
+            path: the file.
+            format_name: ``markdown``, ``csv``, ``latex``, ``json`` or ``html``.
+
+        Raises:
+            UserError: no such format, or the file cannot be written.
+        """
+        write_report(self.report, format_name, Path(path))
+
+    def __str__(self) -> str:
+        return markdown(self.report)
+
+
+def report(runs: Path | str = "runs", *, protocol: str | None = None, published: bool = False) -> ReportResult:
+    """Compare every run under a folder with the base model, as ``bench report`` does.
+
+    Args:
+        runs: the runs folder.
+        protocol: signature of the protocol; needed only where runs were judged under several.
+        published: also what papers have published about the model.
+
+    Raises:
+        UserError: nothing to report, or records that cannot share a table.
+    """
+    made = make_report(Path(runs), protocol)
+    return ReportResult(with_published(made) if published else made)
 
 
 def show_report(report: Report) -> None:

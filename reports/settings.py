@@ -39,6 +39,7 @@ class RowSettings:
         training: every setting of training that changes what comes out.
         data: the preference data.
         prompts_in_training: how many evaluation prompts were captions in training; None where nobody has looked.
+        limit: how many evaluation prompts and training pairs a trial used at most; None for a run on all.
     """
 
     changed: Mapping[str, str]
@@ -47,6 +48,7 @@ class RowSettings:
     training: TrainingRecord
     data: TrainingData
     prompts_in_training: int | None
+    limit: int | None
 
 
 def row_settings(runs: Sequence[RunFolder], signature: str) -> RowSettings | None:
@@ -74,6 +76,7 @@ def row_settings(runs: Sequence[RunFolder], signature: str) -> RowSettings | Non
             source=shown_source(config.data.source), pairs=data.pairs, digest=data.digest, labels=data.labels
         ),
         prompts_in_training=max((count for count in seen if count is not None), default=None),
+        limit=config.limit,
     )
 
 

@@ -174,6 +174,7 @@ def test_json_and_csv_have_all_settings(told: Report) -> None:
         "training": {"steps": 30, "budget": None},
         "data": {"source": "votes.parquet", "pairs": 2000, "digest": "d", "labels": "l"},
         "prompts_in_training": None,
+        "limit": None,
     }
     table = pd.read_csv(io.StringIO(as_csv(told))).set_index(["label", "metric"])
     line = table.loc[("Diffusion-DPO (set-1)", "gold")]

@@ -1,0 +1,61 @@
+"""A report as one flat table: a row per configuration and metric; CSV files and data frames hold it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from bench.records.scores import MetricRecord
+from reports.settings import TrainingData
+from reports.statistics import Interval
+from reports.table import Cost, Report, Row
+
+
+def flat_rows(report: Report) -> list[dict[str, Any]]:
+    """One row per configuration and metric, in displayed units; every row carries its signatures."""
+    return [_flat_row(report, row, metric) for row in report.rows for metric in report.metrics]
+
+
+def _flat_row(report: Report, row: Row, metric: MetricRecord) -> dict[str, Any]:
+    score, cost = row.scores.get(metric.name), row.cost
+    return {
+        "model": report.model,
+        "algorithm": row.algorithm,
+        "name": row.name,
+        "label": row.label,
+        "metric": metric.name,
+        "mean": None if score is None else score.mean,
+        **_interval_columns("difference", None if score is None else score.difference),
+        **_interval_columns("win_rate", None if score is None else score.win_rate),
+        "trained_on": None if score is None else score.trained_on,
+        "prompts": report.prompts,
+        "images_per_prompt": report.images_per_prompt,
+        "seeds": len(row.seeds),
+        **_settings_columns(row),
+        **{field.name: None if cost is None else getattr(cost, field.name) for field in dataclasses.fields(Cost)},
+        "metric_signature": metric.signature,
+        "scorer_signature": metric.scorer,
+        "variants": " ".join(variant.signature for variant in row.variants),
+        "protocol_signature": report.signature,
+        "protocol": report.settings,
+    }
+
+
+def _settings_columns(row: Row) -> dict[str, Any]:
+    given, data = row.settings, None if row.settings is None else row.settings.data
+    return {
+        "started_from": row.init,
+        "recipe": None if given is None else given.recipe,
+        "changed": None if given is None else " ".join(f"{field}={value}" for field, value in given.changed.items()),
+        "algorithm_settings": None if given is None else json.dumps(given.algorithm, ensure_ascii=False),
+        "training_settings": None if given is None else json.dumps(given.training.to_json(), ensure_ascii=False),
+        "limit": None if given is None else given.limit,
+        "prompts_in_training": None if given is None else given.prompts_in_training,
+        **{f"data_{field.name}": data and getattr(data, field.name) for field in dataclasses.fields(TrainingData)},
+    }
+
+
+def _interval_columns(name: str, interval: Interval | None) -> dict[str, float | None]:
+    ends = (None, None, None) if interval is None else (interval.mean, interval.low, interval.high)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))

@@ -1,0 +1,31 @@
+"""``--limit``: a trial on few prompts and pairs, which says so wherever it is shown."""
+
+from __future__ import annotations
+
+import json
+
+from tests.cli.conftest import CommandLine
+
+
+def test_a_trial_uses_few_prompts_and_pairs_and_is_marked(command: CommandLine) -> None:
+    words = [*command.train_words(), "--metrics", "aesthetic", "--limit", "6"]
+    done = command.run(words)
+    assert done.returncode == 0, done.stderr
+    (run,) = command.folder.glob("runs/tiny/dpo/*/seed-0")
+    config = json.loads((run / "config.json").read_text())
+    assert config["limit"] == 6
+    assert config["resolved"]["data"]["pairs"] == 6
+    (evaluation,) = run.glob("evaluations/*")
+    assert len(list((evaluation / "images").iterdir())) == 6
+    assert [line["pairs"] for line in map(json.loads, (run / "train.jsonl").read_text().splitlines())][-1] == 24
+
+    report = command.run(command.arguments("report", "--runs", str(command.folder / "runs")))
+    assert report.returncode == 0, report.stderr
+    assert "used the first 6 evaluation prompts and training pairs at most" in " ".join(report.stdout.split())
+
+    # another limit is another run, and the same one is found done
+    again = command.run(words)
+    assert again.returncode == 0
+    assert len(list(command.folder.glob("runs/tiny/dpo/*/seed-0"))) == 1
+    refused = command.run([*words[:-1], "1"])
+    assert refused.returncode == 2
