@@ -16,7 +16,7 @@ from tests.cli.conftest import CommandLine
 
 WAIT = 300
 """Seconds after which a process that should have ended is given up."""
-STEPS = 30
+STEPS = 12
 
 CODES = """
 import os, pathlib, sys
@@ -63,10 +63,16 @@ def check_continued(command: CommandLine, stopped: Path, straight: Path) -> None
     ]
 
 
+def few_prompts(command: CommandLine) -> Path:
+    path = command.folder / "prompts.txt"
+    path.write_text("a bee on a red background\na cat on a blue background\n")
+    return path
+
+
 def run_words(command: CommandLine, runs: Path) -> list[str]:
     sets = [f"--set={setting}" for setting in (f"steps={STEPS}", "global_batch_size=4", "micro_batch_size=2")]
     return [
-        "run", "--algo", "dpo", "--model", "tiny", "--data", str(command.data), "--prompts", str(command.prompts),
+        "run", "--algo", "dpo", "--model", "tiny", "--data", str(command.data), "--prompts", str(few_prompts(command)),
         "--sampling-steps", "2", "--metrics", "aesthetic", "--runs", str(runs), *sets,
     ]  # fmt: skip
 
