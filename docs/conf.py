@@ -43,16 +43,17 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # dataclasses describe their fields in the docstring of the class
 
 STAGES = {
+    "experiments": "Runs and evaluations",
+    "reports": "Reports",
     "training": "Algorithms",
     "data": "Preference data",
     "scoring": "Metrics",
     "models": "Models",
     "prompts": "Prompt sets",
     "records": "Records",
-    "experiments": "Runs from Python",
     "core": "Helpers",
 }
-"""Headings of the Python reference by the stage that defines a name, in their order."""
+"""Headings of the Python reference by the stage, or other package, that defines a name, in their order."""
 
 EXTERNAL = re.compile(
     r"""<(?:script|img|iframe|source)[^>]*\ssrc=["'](?:https?:)?//|<link[^>]*\shref=["'](?:https?:)?//|@import|url\(["']?(?:https?:)?//"""
@@ -64,7 +65,8 @@ def python_reference() -> str:
     """The public names of `bench`, as reStructuredText for autodoc."""
     names: dict[str, list[str]] = {}
     for name in bench.__all__:
-        names.setdefault(_module(name).split(".")[1], []).append(name)
+        package, stage, *_ = _module(name).split(".")
+        names.setdefault(stage if package == "bench" else package, []).append(name)
     lines = ["Python reference", "================", "", inspect.cleandoc(bench.__doc__ or ""), ""]
     for stage in sorted(names, key=list(STAGES).index):
         lines += [STAGES[stage], "-" * len(STAGES[stage]), ""]
