@@ -19,12 +19,8 @@ from algorithms.recipes import TINY, like_dpo
 from algorithms.wrapping import PairwiseWrapper
 from bench import (
     AlgorithmInfo,
-    Need,
-    Noised,
     PairBatch,
-    PairErrors,
     PairPredictions,
-    PairwiseAlgorithm,
     Policy,
     PreferenceData,
     PrepareContext,
@@ -53,7 +49,7 @@ def dro_weights(losses: Tensor, ratios: Tensor, *, temperature: float) -> Tensor
     return ratios * torch.softmax(ratios * losses / temperature, 0)
 
 
-class DRO(PairwiseWrapper, PairwiseAlgorithm):
+class DRO(PairwiseWrapper):
     """Any pairwise objective, with the pairs of a global batch weighted towards the worst and towards the golden source."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
@@ -62,7 +58,6 @@ class DRO(PairwiseWrapper, PairwiseAlgorithm):
         formula="lambda * log E exp(h * L / lambda), h a density ratio, E over the global batch",
         status="reconstructed from the paper's formula for pictures; h of a pair is our choice (mean over its two pictures)",
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe; lambda as published; the data has one source, so h is 1",
@@ -92,12 +87,6 @@ class DRO(PairwiseWrapper, PairwiseAlgorithm):
         context.notes[COLUMN] = note
         return prepared.with_columns(**{COLUMN: ratios})
 
-    def noised(self, batch: PairBatch, policy: Policy) -> Noised:
-        return self.pairwise.noised(batch, policy)
-
-    def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
-        return self.pairwise.loss(errors, preference)
-
     @property
     def needs_batch_stats(self) -> bool:
         return True
@@ -112,12 +101,14 @@ class DRO(PairwiseWrapper, PairwiseAlgorithm):
         """Every loss has the objective's value, and together they have its gradient."""
         if batch.global_batch_stats is None:
             raise ValueError("dro needs the statistics of the global batch")
-        every, ratios = batch.global_batch_stats.unbind(1)
+        all_losses, ratios = batch.global_batch_stats.unbind(1)
         noised = self.noised(batch, policy)
         predictions: PairPredictions = self.predict(noised, batch, policy)
         losses = self.pairwise.prediction_loss(predictions, batch.preference)
-        weights = len(every) * dro_weights(every, ratios, temperature=self.temperature)[list(batch.batch_positions)]
-        value = dro_objective(every, ratios, temperature=self.temperature)
+        weights = (
+            len(all_losses) * dro_weights(all_losses, ratios, temperature=self.temperature)[list(batch.batch_positions)]
+        )
+        value = dro_objective(all_losses, ratios, temperature=self.temperature)
         return StepOutput(
             value + weights * (losses - losses.detach()),
             noised.timesteps,

@@ -16,7 +16,17 @@ from torch import Tensor
 from algorithms.dpo import Beta, dpo_loss
 from algorithms.inverted import invert_pair
 from algorithms.recipes import SD15, SDXL, TINY
-from bench import AlgorithmInfo, Endpoint, Noised, PairBatch, PairErrors, PairwiseAlgorithm, Policy, Recipe
+from bench import (
+    AlgorithmInfo,
+    Endpoint,
+    InversionSettings,
+    Noised,
+    PairBatch,
+    PairErrors,
+    PairwiseAlgorithm,
+    Policy,
+    Recipe,
+)
 
 
 class InPO(PairwiseAlgorithm):
@@ -57,9 +67,7 @@ class InPO(PairwiseAlgorithm):
     )
 
     def noised(self, batch: PairBatch, policy: Policy) -> Noised:
-        return invert_pair(
-            batch, policy, steps=self.inversion_steps, endpoint=self.inversion, renoise="none", eta=self.eta
-        )
+        return invert_pair(batch, policy, InversionSettings(self.inversion_steps, self.inversion, eta=self.eta))
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
         return dpo_loss(errors, beta=self.beta)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench import Endpoint, Noised, PairBatch, Policy, Renoise, invert, random_timesteps
+from bench import InversionSettings, Noised, PairBatch, Policy, invert, random_timesteps
 
 
-def invert_pair(
-    batch: PairBatch, policy: Policy, *, steps: int, endpoint: Endpoint, renoise: Renoise, eta: float
-) -> Noised:
+def invert_pair(batch: PairBatch, policy: Policy, settings: InversionSettings) -> Noised:
     """Invert winner and loser with the current policy, conditioned on the caption, to the same time.
 
-    The targets are the predictions that lead from each inverted latent back to its clean one; the noise of ``eta`` is drawn
+    The targets are the predictions that lead from each inverted latent back to its clean one; the noise of ``settings.eta`` is drawn
     independently for the two images.
     """
     process = policy.process
@@ -33,8 +31,8 @@ def invert_pair(
         return torch.cat([winner, loser])
 
     inverted = invert(
-        predict, process, clean, torch.cat([t, t]), steps=steps, endpoint=endpoint, renoise=renoise, eta=eta, noise=noise,
-        any_rank=policy.any_rank, dummy_forward=dummy_forward,
+        predict, process, clean, torch.cat([t, t]), settings, noise=noise, any_rank=policy.any_rank,
+        dummy_forward=dummy_forward,
     )  # fmt: skip
     target = process.target(clean, inverted.noise, inverted.timesteps)
     winner, loser = inverted.latents.chunk(2)

@@ -107,19 +107,19 @@ class RPO(NoisedPairAlgorithm):
         noised = self.noised(batch, policy)
         errors = self.predict(noised, batch, policy).errors()
         winner_gaps, loser_gaps = _gaps(errors).unbind(1)
-        every_winner, every_loser, embeddings = (
+        all_winners, all_losers, embeddings = (
             batch.global_batch_stats[:, 0],
             batch.global_batch_stats[:, 1],
             batch.global_batch_stats[:, 2:],
         )
         weights = contrast_weights(1 - embeddings @ embeddings.T, temperature=self.temperature)
-        mine = list(batch.batch_positions)
+        rows = list(batch.batch_positions)
 
         def terms(winner: Tensor, loser: Tensor, weight: Tensor) -> Tensor:
-            return contrasts(winner, loser, weight, beta=self.beta, placement=self.placement, count=len(every_loser))
+            return contrasts(winner, loser, weight, beta=self.beta, placement=self.placement, count=len(all_losers))
 
-        as_winner = terms(winner_gaps, every_loser, weights[mine]).sum(1)
-        as_loser = terms(every_winner, loser_gaps, weights[:, mine]).sum(0)
+        as_winner = terms(winner_gaps, all_losers, weights[rows]).sum(1)
+        as_loser = terms(all_winners, loser_gaps, weights[:, rows]).sum(0)
         return StepOutput(as_winner + as_loser - as_loser.detach(), noised.timesteps, pair_logs(errors))
 
 

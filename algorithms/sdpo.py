@@ -17,13 +17,7 @@ from algorithms.recipes import SD15, SDXL, TINY
 from algorithms.wrapping import PairwiseWrapper
 from bench import (
     AlgorithmInfo,
-    Need,
-    Noised,
-    PairBatch,
-    PairErrors,
     PairPredictions,
-    PairwiseAlgorithm,
-    Policy,
     Recipe,
     expand,
 )
@@ -46,7 +40,7 @@ def safe_scale(predictions: PairPredictions, *, mu: float) -> Tensor:
     return torch.where(product > 0, scale, 1.0).to(predictions.policy_loser.dtype)
 
 
-class SDPO(PairwiseWrapper, PairwiseAlgorithm):
+class SDPO(PairwiseWrapper):
     """Any pairwise objective with a safeguarded loser."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
@@ -55,7 +49,6 @@ class SDPO(PairwiseWrapper, PairwiseAlgorithm):
         formula="L with the loser's gradient times clip((1-mu) |gA|^2 / gA.gB, 0, 1)",
         status="matches released code, with one scale per pair instead of one per micro-batch",
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe; mu as published for SD1.5",
@@ -75,12 +68,6 @@ class SDPO(PairwiseWrapper, PairwiseAlgorithm):
     }  # fmt: skip
 
     mu: float = Field(default=0.9, ge=0, le=1, description="share of the winner's improvement that is kept for sure")
-
-    def noised(self, batch: PairBatch, policy: Policy) -> Noised:
-        return self.pairwise.noised(batch, policy)
-
-    def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
-        return self.pairwise.loss(errors, preference)
 
     def prediction_loss(self, predictions: PairPredictions, preference: Tensor) -> Tensor:
         scale = safe_scale(predictions, mu=self.mu)

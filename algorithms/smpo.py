@@ -21,6 +21,7 @@ from algorithms.recipes import SD15, SDXL, TINY
 from bench import (
     AlgorithmInfo,
     Endpoint,
+    InversionSettings,
     Need,
     Noised,
     PairBatch,
@@ -104,7 +105,7 @@ class SmPO(PairwiseAlgorithm):
 
     def noised(self, batch: PairBatch, policy: Policy) -> Noised:
         renoise: Renoise = "same" if self.inversion == "official" else "next"
-        return invert_pair(batch, policy, steps=self.inversion_steps, endpoint=self.inversion, renoise=renoise, eta=0.0)
+        return invert_pair(batch, policy, InversionSettings(self.inversion_steps, self.inversion, renoise))
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
         return smpo_loss(errors, preference, beta=self.beta, gamma=self.gamma)

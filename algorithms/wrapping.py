@@ -8,7 +8,18 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from bench import ALGORITHMS, Algorithm, PairBatch, PairwiseAlgorithm, Policy, PreferenceData, PrepareContext, build
+from bench import (
+    ALGORITHMS,
+    Algorithm,
+    Noised,
+    PairBatch,
+    PairErrors,
+    PairwiseAlgorithm,
+    Policy,
+    PreferenceData,
+    PrepareContext,
+    build,
+)
 
 
 class Wrapper(Algorithm):
@@ -56,7 +67,7 @@ class Wrapper(Algorithm):
         self.inner.end_step(step, policy)
 
 
-class PairwiseWrapper(Wrapper):
+class PairwiseWrapper(Wrapper, PairwiseAlgorithm):
     """A wrapper around an objective that compares a noised pair with a reference."""
 
     @model_validator(mode="after")
@@ -72,3 +83,9 @@ class PairwiseWrapper(Wrapper):
         raise ValueError(
             f"objective {self.objective!r} is not a plain pairwise objective with a reference; choose dpo, ipo, hinge, ..."
         )
+
+    def noised(self, batch: PairBatch, policy: Policy) -> Noised:
+        return self.pairwise.noised(batch, policy)
+
+    def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
+        return self.pairwise.loss(errors, preference)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.models.guidance import guided_ddim_step as guided_ddim_step
     from bench.models.inversion import Endpoint as Endpoint
     from bench.models.inversion import Inversion as Inversion
+    from bench.models.inversion import InversionSettings as InversionSettings
     from bench.models.inversion import Renoise as Renoise
     from bench.models.inversion import invert as invert
     from bench.models.registry import MODELS as MODELS
@@ -97,7 +98,7 @@ _WHERE = {
     "bench.models.family": ("Condition", "ModelFamily"),
     "bench.models.forward_process": ("ForwardProcess", "expand"),
     "bench.models.guidance": ("guide", "guided_ddim_step"),
-    "bench.models.inversion": ("Endpoint", "Inversion", "Renoise", "invert"),
+    "bench.models.inversion": ("Endpoint", "Inversion", "InversionSettings", "Renoise", "invert"),
     "bench.models.registry": ("MODELS",),
     "bench.prompts.sets": ("PromptSet",),
     "bench.records.protocol": ("GenerationSettings",),

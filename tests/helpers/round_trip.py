@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.data.cache import to_pixels
 from bench.models.family import ModelFamily
-from bench.models.inversion import Renoise, invert
+from bench.models.inversion import InversionSettings, Renoise, invert
 from bench.tiny import TINY
 
 STEPS = (10, 20, 50)
@@ -59,7 +59,8 @@ def round_trip(model: ModelFamily, x0: Tensor, captions: list[str], steps: int, 
     every = torch.arange(len(x0))
     stride = process.train_timesteps // steps
     top = 1 + stride * (steps - 1)
-    x = invert(predict, process, x0, torch.full((len(x0),), top), steps=steps, renoise=renoise).latents
+    settings = InversionSettings(steps, renoise=renoise)
+    x = invert(predict, process, x0, torch.full((len(x0),), top), settings).latents
     for time, previous in itertools.pairwise([*range(top, 0, -stride), 0]):
         now, then = torch.full((len(x0),), time), torch.full((len(x0),), previous)
         x = process.transition(x, predict(x, now, every), now, then, eta=0.0).mean

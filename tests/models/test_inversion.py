@@ -11,13 +11,13 @@ from round_trip import pictures, round_trip
 from torch import Tensor
 
 from bench.models.forward_process import EpsilonProcess, ForwardProcess, build_forward_process
-from bench.models.inversion import Endpoint, Inversion, Renoise, invert, posterior_std
+from bench.models.inversion import Endpoint, Inversion, InversionSettings, Renoise, invert, posterior_std
 from bench.tiny import TINY
 
 SD = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 PROCESS = build_forward_process(SD)
 X0 = torch.tensor([[1.0, -0.5]], dtype=torch.float64)
-LANDINGS: tuple[Endpoint, ...] = ("grid", "exact", "official")
+ENDPOINTS: tuple[Endpoint, ...] = ("grid", "exact", "official")
 RENOISES: tuple[Renoise, ...] = ("none", "next", "same")
 
 # The toy network eps(x, t) = 0.1 x + 0.001 t from x0 = [1, -0.5], ten steps: latents at 1, 101, ... 401.
@@ -56,7 +56,8 @@ class Toy:
 def toy(t: list[int], x0: Tensor | None = None, *, steps: int = 10, **options: Any) -> tuple[Inversion, Toy]:
     network = Toy()
     start = X0.expand(len(t), 2) if x0 is None else x0
-    return invert(network, PROCESS, start, torch.tensor(t), steps=steps, **options), network
+    rest = {name: options.pop(name) for name in ("noise", "any_rank", "dummy_forward") if name in options}
+    return invert(network, PROCESS, start, torch.tensor(t), InversionSettings(steps, **options), **rest), network
 
 
 def mismatch(steps: int, t: list[int]) -> tuple[list[int], Tensor]:
@@ -105,7 +106,7 @@ class TestGrid:
         assert network.times == [[-199], [1], [201], [401], [601]]
 
     @pytest.mark.parametrize(("steps", "mean"), [(10, 6.382), (5, 3.792)])
-    @pytest.mark.parametrize("landing", ["grid", "official"])
+    @pytest.mark.parametrize("endpoint", ["grid", "official"])
     def test_mean_cost_over_all_times_is_the_published_one(self, steps: int, mean: float, endpoint: Endpoint) -> None:
         times = list(range(1000))
         assert toy(times, steps=steps, endpoint=endpoint)[1].asked == round(1000 * mean)
@@ -161,7 +162,7 @@ class TestLanding:
     def test_snap_returns_the_grid_time_where_the_latents_are(self, t: int, reached: int) -> None:
         assert toy([t])[0].timesteps.tolist() == [reached]
 
-    @pytest.mark.parametrize("landing", ["grid", "exact"])
+    @pytest.mark.parametrize("endpoint", ["grid", "exact"])
     @pytest.mark.parametrize("renoise", RENOISES)
     @pytest.mark.parametrize("steps", [5, 10])
     def test_latents_lie_exactly_at_the_time_returned(self, endpoint: Endpoint, renoise: Renoise, steps: int) -> None:
@@ -175,9 +176,7 @@ class TestLanding:
             PROCESS,
             start,
             times,
-            steps=steps,
-            endpoint=endpoint,
-            renoise=renoise,
+            InversionSettings(steps, endpoint, renoise),
         )
         expected = PROCESS.add_noise(data, noise, inverted.timesteps)
         torch.testing.assert_close(inverted.latents, expected, rtol=0, atol=1e-12)
@@ -185,14 +184,14 @@ class TestLanding:
     def test_exact_returns_the_wanted_time(self) -> None:
         assert toy(list(range(1000)), endpoint="exact")[0].timesteps.tolist() == list(range(1000))
 
-    @pytest.mark.parametrize("landing", LANDINGS)
+    @pytest.mark.parametrize("endpoint", ENDPOINTS)
     @pytest.mark.parametrize("renoise", RENOISES)
     def test_the_noise_returned_connects_clean_and_inverted_latents(self, endpoint: Endpoint, renoise: Renoise) -> None:
         inverted, _ = toy([0, 2, 350, 999], endpoint=endpoint, renoise=renoise)
         again = PROCESS.add_noise(X0, inverted.noise, inverted.timesteps)
         torch.testing.assert_close(again, inverted.latents, rtol=0, atol=1e-12)
 
-    @pytest.mark.parametrize("landing", ["grid", "exact"])
+    @pytest.mark.parametrize("endpoint", ["grid", "exact"])
     @pytest.mark.parametrize("renoise", RENOISES)
     def test_the_network_is_never_asked_about_times_below_zero(self, endpoint: Endpoint, renoise: Renoise) -> None:
         _, network = toy(list(range(1000)), endpoint=endpoint, renoise=renoise)
@@ -201,7 +200,7 @@ class TestLanding:
 
 
 class TestBatch:
-    @pytest.mark.parametrize("landing", LANDINGS)
+    @pytest.mark.parametrize("endpoint", ENDPOINTS)
     @pytest.mark.parametrize("renoise", RENOISES)
     def test_mixed_times_in_one_batch_equal_one_by_one(self, endpoint: Endpoint, renoise: Renoise) -> None:
         times = [999, 0, 350, 2, 101, 902, 1]
@@ -220,7 +219,7 @@ class TestBatch:
             seen.append(rows.tolist())
             return x
 
-        invert(predict, PROCESS, X0.expand(3, 2), torch.tensor([1, 201, 101]), steps=10)
+        invert(predict, PROCESS, X0.expand(3, 2), torch.tensor([1, 201, 101]), InversionSettings(10))
         assert seen == [[0, 1, 2], [1, 2], [1]]
 
     def test_half_precision_latents_are_inverted_in_float32(self) -> None:
@@ -230,7 +229,7 @@ class TestBatch:
 
     def test_nothing_that_comes_back_carries_a_gradient(self) -> None:
         weight = torch.ones((), dtype=torch.float64, requires_grad=True)
-        inverted = invert(lambda x, t, rows: weight * x, PROCESS, X0, torch.tensor([350]), steps=10)
+        inverted = invert(lambda x, t, rows: weight * x, PROCESS, X0, torch.tensor([350]), InversionSettings(10))
         assert not inverted.latents.requires_grad
         assert not inverted.noise.requires_grad
 
@@ -277,7 +276,11 @@ class TestRoundTrip:
         stride = 1000 // steps
         top = 1 + 400 // stride * stride
         inverted = invert(
-            lambda x, t, rows: self.network(x, t), PROCESS, X0, torch.tensor([top]), steps=steps, renoise=renoise
+            lambda x, t, rows: self.network(x, t),
+            PROCESS,
+            X0,
+            torch.tensor([top]),
+            InversionSettings(steps, renoise=renoise),
         )
         times = [*range(top, 0, -stride), 0]
         return (sample_back(PROCESS, self.network, inverted.latents, times) - X0).abs().max().item()
@@ -305,9 +308,13 @@ class TestRoundTrip:
             return (noise - velocity.sigma(t, x) * x) / velocity.alpha(t, x)
 
         assert isinstance(PROCESS, EpsilonProcess)
-        one = invert(predict, velocity, X0, torch.tensor([350]), steps=10, renoise="next")
+        one = invert(predict, velocity, X0, torch.tensor([350]), InversionSettings(10, renoise="next"))
         other = invert(
-            lambda x, t, rows: self.network(x, t), PROCESS, X0, torch.tensor([350]), steps=10, renoise="next"
+            lambda x, t, rows: self.network(x, t),
+            PROCESS,
+            X0,
+            torch.tensor([350]),
+            InversionSettings(10, renoise="next"),
         )
         torch.testing.assert_close(one.latents, other.latents, rtol=0, atol=1e-12)
 
@@ -316,7 +323,11 @@ class TestRoundTrip:
         data, noise = X0, torch.tensor([[-0.3, 0.8]], dtype=torch.float64)
         start = flow.add_noise(data, noise, torch.tensor([0]))
         inverted = invert(
-            lambda x, t, rows: (noise - data).expand_as(x), flow, start, torch.tensor([350]), steps=10, endpoint="exact"
+            lambda x, t, rows: (noise - data).expand_as(x),
+            flow,
+            start,
+            torch.tensor([350]),
+            InversionSettings(10, "exact"),
         )
         expected = flow.add_noise(data, noise, torch.tensor([350]))
         torch.testing.assert_close(inverted.latents, expected, rtol=0, atol=1e-12)

@@ -21,7 +21,7 @@ from bench.data.cache import EncodedData, to_pixels
 from bench.data.preferences import PreferenceData
 from bench.data.reading import read_preferences
 from bench.models.find import find_model
-from bench.models.inversion import invert
+from bench.models.inversion import InversionSettings, invert
 from bench.training.ledger import Ledger
 from bench.training.policy import Policy
 from tests.models import published_step
@@ -81,7 +81,7 @@ def test_it_inverts_a_picture_as_inpo_and_smpo_do(
     batch, policy, t = pair.batch, pair.policy, torch.tensor([time])
     ours = invert(
         lambda latents, times, rows: policy.predict(latents, times, batch.condition), policy.process, batch.winner, t,
-        steps=4, renoise="next" if renoise else "none",
+        InversionSettings(steps=4, renoise="next" if renoise else "none"),
     )  # fmt: skip
     clean, condition = pair.published.encode(pair.pixels, "a bee")
     latents, reached = pair.published.invert(clean[:1], t, condition)
