@@ -119,11 +119,11 @@ def _by_labels(data: TrainingData) -> str:
 
 
 def _change_notes(trained: Trained) -> list[str]:
-    """What was typed to change the recipes, a line for the rows with the same changes."""
+    """What was changed in the recipes, a line for the rows with the same changes; rows whose label says it have none."""
     rows: dict[str, list[str]] = {}
     for row, settings in trained:
-        if settings.changed:
-            changes = ", ".join(f"{field}={value}" for field, value in settings.changed.items())
+        changes = ", ".join(f"{field}={value}" for field, value in settings.changed.items())
+        if changes not in row.label:
             rows.setdefault(changes, []).append(row.label)
     return [f"{', '.join(labels)}: {changes}." for changes, labels in rows.items()]
 
@@ -148,7 +148,8 @@ def _guidance_notes(report: Report) -> list[str]:
             "in two forward passes a step."
         )
     for row, variant, weights in negative:
-        if weights.title == row.label:
+        # records before version 0.2 name the weights by the hash of what was changed
+        if weights.title.partition(" (")[0] == row.label.partition(" (")[0]:
             made = f"{variant.positive.title} + {row.label} ({variant.alpha:g}, {variant.beta:g})"
             lines.append(f"{row.label} is a negative, so its images are those of {made}.")
     return lines

@@ -19,6 +19,9 @@ from reports.evaluations import Judged, grouped, read_judged
 from reports.settings import RowSettings, row_settings, shown_source
 from reports.statistics import Array
 
+SHOWN = 3
+"""Most runs that a note names."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RowRecord:
@@ -120,18 +123,21 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
     check_seeds(judged_runs)
     check_metrics((each.run, each.evaluation) for each in judged)
     metrics = _metrics(judged)
-    notes = [*_unfinished(found, signature, settings.model), *_elsewhere(found, settings.model)]
+    notes = (
+        *_unfinished(found, signature, settings.model),
+        *_elsewhere(found, settings.model),
+        *(note for metric in metrics if (note := _unscored(judged, metric)) is not None),
+    )
     return Records(
         signature=signature,
         protocol=settings,
         prompts=tuple(base[0].evaluation.prompts()),
         metrics=metrics,
-        base=_row(base[0].label(), base, metrics, notes),
+        base=_row(base[0].label(), base, metrics),
         rows=tuple(
-            _row(label, members, metrics, notes)
-            for label, members in grouped(each for each in judged if each is not base[0])
+            _row(label, members, metrics) for label, members in grouped(each for each in judged if each is not base[0])
         ),
-        notes=tuple(notes),
+        notes=notes,
     )
 
 
@@ -180,17 +186,32 @@ def _elsewhere(found: Iterable[RunFolder], model: str) -> list[str]:
     return [f"not in this table: runs of {', '.join(others)}"] if others else []
 
 
-def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord], notes: list[str]) -> RunRecord:
+def _unscored(judged: Sequence[Judged], metric: MetricRecord) -> str | None:
+    """Which evaluations lack a metric, and the command that adds it to the first of them; None where none does."""
+    lacking = [each.run for each in judged if metric.name not in each.evaluation.metrics()]
+    if not lacking:
+        return None
+    labels = list(dict.fromkeys(map(run_label, lacking)))
+    named = ", ".join(labels[:SHOWN]) + (f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else "")
+    config = lacking[0].config()
+    weights = f" --weights {config.source}" if config.source else ""
+    run = f" --run {'/'.join(lacking[0].folder.parts[-4:])}" if config.is_trained else weights
+    command = f"bench eval --model {config.model}{run} --metrics {metric.name}"
+    return (
+        f"no {metric.info.title} score: {named}; for the first: {command} "
+        "(with the --prompts, --image and --guidance-scale of its own command); the images are there already"
+    )
+
+
+def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord]) -> RunRecord:
     judged = sorted(judged, key=lambda each: each.run.config().seed or 0)
     first = judged[0]
     config = first.run.config()
-    scores = {}
-    for metric in metrics:
-        lacking = [run_label(each.run) for each in judged if metric.name not in each.evaluation.metrics()]
-        if lacking:
-            notes.append(f"no {metric.info.title} score: {', '.join(lacking)}")
-        else:
-            scores[metric.name] = np.stack([_scores(each.evaluation, metric) for each in judged])
+    scores = {
+        metric.name: np.stack([_scores(each.evaluation, metric) for each in judged])
+        for metric in metrics
+        if all(metric.name in each.evaluation.metrics() for each in judged)
+    }
     trained = [each.run for each in judged if each.own and each.run.ledger()]
     return RunRecord(
         algorithm=config.algorithm,

@@ -64,11 +64,7 @@ def row_settings(runs: Sequence[RunFolder], signature: str) -> RowSettings | Non
         return None
     seen = [run.evaluation(signature).prompts_in_training for run in runs]
     return RowSettings(
-        changed={
-            typed: value
-            for typed, value in config.changed.items()
-            if typed.partition(".")[0] in {*algorithm, *training.to_json()}  # the others do not change what comes out
-        },
+        changed=config.effective_changes,
         recipe=config.recipe,
         algorithm=algorithm,
         training=training,

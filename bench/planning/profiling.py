@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from accelerate import Accelerator
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 
 from bench.core.flops import FlopCounter
+from bench.core.progress import Progress
+from bench.data.preferences import PreferenceData
 from bench.models.family import Condition, ModelFamily
 from bench.models.find import FoundArchitecture
 from bench.planning.dummy_data import DummyEncoding, prepared_data, text_shapes
@@ -73,12 +76,9 @@ def measure(
     diverge, and the cost does not depend on it.
     """
     device = accelerator.device
-    few = settings.model_copy(
-        update={
-            "global_batch_size": min(settings.global_batch_size, 2 * settings.micro_batch_size),
-            "learning_rate": 1e-12,
-        }
-    )
+    cuda = device.type == "cuda"
+    batch = min(settings.global_batch_size, 2 * settings.micro_batch_size)
+    few = settings.model_copy(update={"global_batch_size": batch, "learning_rate": 1e-12})
     clock, ledger, resident, meter = Clock(device), Ledger(), Ledger(), MemoryTracker()
     texts = text_shapes(found.build(torch.device("meta")).encode_text([""]))
     model = found.build(device)
@@ -88,37 +88,25 @@ def measure(
     encoded = DummyEncoding(data, model, model.latent_shape(model.resolution, model.resolution), texts)
     resident.reset_peak_memory(device)
     resident.record_peak_memory(device)
-    before, pairs = resident.peak_memory_bytes, steps * few.global_batch_size
+    before, pairs = resident.peak_memory_bytes, steps * batch
 
-    with contextlib.nullcontext() if device.type == "cuda" else meter:
-        policy = TimedPolicy(model, few, ledger, clock, with_reference=Need.REFERENCE in algorithm.needs)
-        optimizer = build_optimizer(policy.parameters(), few)
-        trainer = Trainer(algorithm, few, policy, optimizer, accelerator)
-        algorithm.begin(policy)
-        for step in range(steps):
-            training_step(trainer, StepBatches(data, encoded, few, 0, step, accelerator), step)
-    resident.record_peak_memory(device)
+    with Progress("measuring steps", total=3 * steps) as progress:
+        with contextlib.nullcontext() if cuda else meter:
+            policy = TimedPolicy(model, few, ledger, clock, with_reference=Need.REFERENCE in algorithm.needs)
+            optimizer = build_optimizer(policy.parameters(), few)
+            trainer = Trainer(algorithm, few, policy, optimizer, accelerator)
+            algorithm.begin(policy)
+            run = functools.partial(_run_steps, trainer, data, encoded, steps, progress)
+            run(0)
+        resident.record_peak_memory(device)
+        # Apart from the memory, so that nothing else is alive while it is measured.
+        with FlopCounter() as counter:
+            run(steps)
+        phases = _timed(run, trainer, clock, pairs)
 
-    # Apart from the memory, so that nothing else is alive while it is measured.
-    with FlopCounter() as counter:
-        for step in range(steps):
-            training_step(trainer, StepBatches(data, encoded, few, 0, step, accelerator), steps + step)
-    flops = counter.total / pairs
-
-    optimizer.register_step_pre_hook(lambda *_: clock.begin("optimizer"))
-    optimizer.register_step_post_hook(lambda *_: clock.end())
-    clock.seconds.clear()
-    ledger.reset_counts()
-    began = clock.now()
-    for step in range(steps):
-        training_step(trainer, StepBatches(data, encoded, few, 0, step, accelerator), steps + step)
-    elapsed = clock.now() - began
-
-    phases = {name: seconds / pairs for name, seconds in clock.seconds.items()}
-    phases["other"] = elapsed / pairs - sum(phases.values())
-    phases["optimizer"] *= few.global_batch_size / settings.global_batch_size
-    seconds, ceiling = sum(phases.values()), matmul_ceiling(device, settings.precision, clock)
-    cuda = device.type == "cuda"
+    phases["optimizer"] *= batch / settings.global_batch_size
+    seconds, flops = sum(phases.values()), counter.total / pairs
+    ceiling = matmul_ceiling(device, settings.precision, clock)
     return Profile(
         device=torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
         precision=settings.precision,
@@ -133,6 +121,29 @@ def measure(
         resident_growth_bytes=None if cuda else resident.peak_memory_bytes - before,
         phases={"encode": encode, **phases},
     )
+
+
+def _run_steps(
+    trainer: Trainer, data: PreferenceData, encoded: DummyEncoding, steps: int, progress: Progress, first: int
+) -> None:
+    """Train for some steps, always on the same pairs; the learning rate is that from step ``first`` on."""
+    for step in range(steps):
+        batches = StepBatches(data, encoded, trainer.settings, 0, step, trainer.accelerator)
+        training_step(trainer, batches, first + step)
+        progress.advance()
+
+
+def _timed(run: Callable[[int], None], trainer: Trainer, clock: Clock, pairs: int) -> dict[str, float]:
+    """Seconds for one pair by phase, ``other`` for what is in none."""
+    trainer.optimizer.register_step_pre_hook(lambda *_: clock.begin("optimizer"))
+    trainer.optimizer.register_step_post_hook(lambda *_: clock.end())
+    clock.seconds.clear()
+    trainer.policy.ledger.reset_counts()
+    began = clock.now()
+    run(1)  # not 0, at which the start is checked
+    elapsed = clock.now() - began
+    phases = {name: seconds / pairs for name, seconds in clock.seconds.items()}
+    return {**phases, "other": elapsed / pairs - sum(phases.values())}
 
 
 class TimedPolicy(TracedPolicy):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -125,6 +126,11 @@ class Resolved(_Part):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
+HASHED = re.compile("set-[0-9a-f]{8}(?:-([0-9a-f]{8}))?")
+"""A name made by ``bench run``: the hash of what was changed, and of data and weights that were given."""
+MOST_CHANGES = 3
+"""Most changes that a label spells out."""
+
 TRAINED = ("name", "seed", "resolved.algorithm", "resolved.training", "resolved.init", "resolved.data", "data")
 """What the configuration of a training run cannot do without; the base model and released weights have none of it."""
 
@@ -180,8 +186,28 @@ class RunConfig(_Part):
 
     @property
     def label(self) -> str:
-        """What tables call it, whatever its training seed, for example ``Diffusion-DPO (recipe)``."""
-        return self.title if self.name in ("", "default", self.title) else f"{self.title} ({self.name})"
+        """What tables call it, whatever its training seed: ``Diffusion-DPO (recipe)``, or ``Diffusion-DPO (beta=500)``.
+
+        A name that the user gave stands as it is; one that is the hash of what was changed is replaced by that.
+        """
+        if self.name in ("", "default", self.title):
+            return self.title
+        hashed = HASHED.fullmatch(self.name)
+        changes = [f"{field}={value}" for field, value in self.effective_changes.items()] if hashed else []
+        if not changes:
+            return f"{self.title} ({self.name})"
+        if len(changes) > MOST_CHANGES:  # the hash tells such rows apart
+            changes = [*changes[:MOST_CHANGES], f"{len(changes) - MOST_CHANGES} more", self.name]
+        elif hashed and hashed[1]:
+            changes.append(hashed[1])
+        return f"{self.title} ({', '.join(changes)})"
+
+    @property
+    def effective_changes(self) -> dict[str, str]:
+        """Those of ``changed`` that change what comes out: fields that the run resolves to, not how it was executed."""
+        training = {} if self.resolved.training is None else self.resolved.training.to_json()
+        fields = {*(self.resolved.algorithm or ()), *training}
+        return {typed: value for typed, value in self.changed.items() if typed.partition(".")[0] in fields}
 
     def to_json(self) -> dict[str, Any]:
         """What ``config.json`` holds: the schema, and the fields that were set."""

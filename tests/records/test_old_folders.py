@@ -14,6 +14,7 @@ import pytest
 
 from bench.records.runs import RunFolder
 from bench.tiny import ASSETS
+from reports.footnotes import footnotes
 from reports.report import make_report
 
 FOLDERS = Path(__file__).parent / "folders"
@@ -81,9 +82,12 @@ def test_configurations_are_read_by_todays_names(schema: int, algorithm: str) ->
 def test_the_report_has_their_scores_costs_and_settings(schema: int) -> None:
     runs = FOLDERS / f"schema-{schema}" / "runs"
     report = make_report(runs)
+    # schema 1 did not write down what was changed, so its rows are named by the hash of it
+    what = LABEL if schema == 1 else "steps=2, global_batch_size=4, warmup_steps=1"
     assert [row.label for row in report.rows] == [
-        "Tiny", f"Diffusion-DPO ({LABEL})", f"DDIM-InPO ({LABEL})", f"Diffusion-NPO ({LABEL})",
+        "Tiny", f"Diffusion-DPO ({what})", f"DDIM-InPO ({what})", f"Diffusion-NPO ({what})",
     ]  # fmt: skip
+    assert any(line.startswith(f"Diffusion-NPO ({what}) is a negative") for line in footnotes(report))
     assert (report.model, report.prompts, report.protocol.generation.steps) == ("tiny", 3, 20)
     assert [(metric.name, metric.info.title) for metric in report.metrics] == [
         ("aesthetic", "Aesthetic"),

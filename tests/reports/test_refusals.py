@@ -224,7 +224,10 @@ def test_a_metric_that_some_seeds_lack_is_noted(lab: Lab) -> None:
     del lab.identities["gold"]
     lab.run("dpo", 1)
     report = make_report(lab.runs)
-    assert report.notes == ("no Gold score: dpo/default seed 1",)
+    (note,) = report.notes
+    assert note.startswith(
+        "no Gold score: dpo/default seed 1; for the first: bench eval --model tiny --run tiny/dpo/default/seed-1 --metrics gold "
+    )
     assert sorted(report.rows[1].scores) == ["distance", "pickscore"]
 
 
@@ -248,3 +251,23 @@ def test_stale_scores_do_not_count(lab: Lab) -> None:
         stale = {"prompt_index": 0, "image_index": 0, "metric": "gold", "score": 1e6, "signature": "old"}
         stream.write(json.dumps(stale) + "\n")
     assert dataclasses.asdict(make_report(lab.runs).rows[1].scores["gold"]) == dataclasses.asdict(before)
+
+
+def test_many_runs_without_a_score_are_one_note(lab: Lab) -> None:
+    lab.base()
+    del lab.identities["gold"]
+    for seed in range(5):
+        lab.run("dpo", seed)
+    lab.run("sft", title="SFT")
+    (note,) = make_report(lab.runs).notes
+    assert "dpo/default seed 0, dpo/default seed 1, dpo/default seed 2 and 3 more" in note
+    assert "bench eval --model tiny --run tiny/dpo/default/seed-0 --metrics gold" in note
+
+
+def test_a_base_without_a_score_has_a_command_without_a_run(lab: Lab) -> None:
+    gold = lab.identities.pop("gold")
+    lab.base()
+    lab.identities["gold"] = gold
+    lab.run("dpo")
+    (note,) = make_report(lab.runs).notes
+    assert "no Gold score: base; for the first: bench eval --model tiny --metrics gold " in note

@@ -105,10 +105,23 @@ def test_what_was_changed_of_a_recipe_is_spelt_out(lab: Lab) -> None:
     report = make_report(lab.runs)
     assert "SmPO (set-0): beta=7." in footnotes(report)
     # micro_batch_size says how a run is computed and is no part of what it resolved to
-    sentence = "Diffusion-DPO (set-525bd65a), ORPO (set-525bd65a): steps=3, budget.unit=pairs, beta=5."
+    labels = ("Diffusion-DPO (steps=3, budget.unit=pairs, beta=5)", "ORPO (steps=3, budget.unit=pairs, beta=5)")
+    assert {row.label for row in report.rows} >= {*labels, "SFT (recipe)", "SmPO (set-0)"}
+    # such a row needs no footnote
+    assert not any(line.startswith(f"{label}: ") for line in footnotes(report) for label in (*labels, "SFT (recipe)"))
+
+
+def test_more_changes_than_a_label_holds_are_a_footnote(lab: Lab) -> None:
+    lab.base()
+    changed = {"steps": "3", "beta": "5", "budget.unit": "pairs", "budget.amount": "96"}
+    lab.run("dpo", name="set-525bd65a", config={"changed": changed})
+    lab.run("dpo", name="set-0123abcd-89abcdef", config={"changed": {"beta": "5"}})
+    report = make_report(lab.runs)
+    long = "Diffusion-DPO (steps=3, beta=5, budget.unit=pairs, 1 more, set-525bd65a)"
+    assert {row.label for row in report.rows} >= {long, "Diffusion-DPO (beta=5, 89abcdef)"}
+    sentence = f"{long}: steps=3, beta=5, budget.unit=pairs, budget.amount=96."
     for text in (terminal(report), latex(report).replace("\\_", "_"), markdown(report).replace("\\_", "_")):
         assert sentence in text
-    assert not any("SFT (recipe)" in line and "=" in line for line in footnotes(report))
 
 
 def test_records_older_than_the_list_of_changes_say_nothing_of_it(lab: Lab) -> None:
