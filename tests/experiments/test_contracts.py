@@ -19,7 +19,8 @@ from bench import Metric, MetricInfo, PairBatch, PairErrors, Policy, Recipe, Ste
 from bench.experiments.contracts import description, metric, objective, stepping
 from bench.experiments.contracts.algorithm_case import AlgorithmCase
 from bench.experiments.contracts.contract import Contract, Finding, check_all, look_at
-from bench.experiments.contracts.metric import METRIC_CONTRACTS, MetricCase, pictures, tiny_prompts
+from bench.experiments.contracts.metric import METRIC_CONTRACTS
+from bench.experiments.contracts.metric_case import MetricCase, pictures, tiny_prompts
 from bench.experiments.contracts.small_setup import Brightness, SmallSetup
 
 
@@ -224,6 +225,16 @@ class Changing(Level):
         return {"version": 1, "object": id(self)}
 
 
+class Drawn(Level):
+    """Every copy has another offset."""
+
+    def __init__(self) -> None:
+        self.offset = torch.rand(())
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        return super().score(images, prompts) + self.offset
+
+
 class Unwritable(Level):
     def identity(self) -> dict[str, Any]:
         return {"device": torch.device("cpu")}
@@ -292,6 +303,7 @@ def test_a_metric_with_embeddings_is_asked_for_them_and_one_without_checkpoints_
         (Deaf, metric.reads_prompts_as_stated, "found the same; state reads_prompt = False"),
         (Listening, metric.reads_prompts_as_stated, "expected the same scores for other prompts"),
         (Changing, metric.identity_is_json, " again, found {"),
+        (Drawn, metric.copies_agree, " for a second copy, found "),
         (Unwritable, metric.identity_is_json, "expected JSON values, found Object of type device"),
         (Careless, metric.refuses_a_missing_checkpoint, "FileNotFoundError: "),
         (Painting, metric.leaves_images_alone, "expected unchanged images, found changes in image 0, 1, 2"),

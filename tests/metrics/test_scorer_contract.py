@@ -13,7 +13,8 @@ from filled import PROMPTS, picture
 
 from bench.core.errors import UserError
 from bench.experiments.contracts.contract import Contract, NotApplicableError
-from bench.experiments.contracts.metric import METRIC_CONTRACTS, MetricCase, embeddings_have_length_one
+from bench.experiments.contracts.metric import METRIC_CONTRACTS, embeddings_have_length_one
+from bench.experiments.contracts.metric_case import MetricCase
 from bench.scoring.metric import METRICS, EmbeddingMetric, Metric, checked_scores
 from metrics import cosine, inference
 from metrics.cosine import clean
@@ -39,9 +40,15 @@ def case(named: tuple[str, Any], checkpoints: Path) -> MetricCase:
     def load(checkpoint: str | None) -> Metric:
         return type(scorer).load(checkpoint, device=CPU)
 
+    def again() -> Metric:
+        made: Any = load(str(checkpoints / name))
+        if hasattr(scorer, "tokenize"):
+            made.tokenize = scorer.tokenize  # of the golden prompts
+        return made  # type: ignore[no-any-return]
+
     images, prompts = some_pairs(5)
     prompts[4] = PROMPTS[4]
-    return MetricCase(scorer, lambda: load(str(checkpoints / name)), load, True, images, prompts)
+    return MetricCase(scorer, again, load, True, images, prompts)
 
 
 def some_pairs(count: int) -> tuple[list[Any], list[str]]:
