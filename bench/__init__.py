@@ -60,13 +60,13 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.algorithm import Need as Need
     from bench.training.algorithm import Recipe as Recipe
     from bench.training.algorithm import StepOutput as StepOutput
-    from bench.training.batch import PairBatch as PairBatch
     from bench.training.noising import Noised as Noised
     from bench.training.noising import NoisedImages as NoisedImages
     from bench.training.noising import noised_alike as noised_alike
     from bench.training.noising import noised_forward as noised_forward
     from bench.training.noising import noised_images as noised_images
     from bench.training.noising import random_timesteps as random_timesteps
+    from bench.training.pair_batch import PairBatch as PairBatch
     from bench.training.pairwise import NoisedPairAlgorithm as NoisedPairAlgorithm
     from bench.training.pairwise import PairErrors as PairErrors
     from bench.training.pairwise import PairPredictions as PairPredictions
@@ -116,7 +116,7 @@ _WHERE = {
         "Recipe",
         "StepOutput",
     ),
-    "bench.training.batch": ("PairBatch",),
+    "bench.training.pair_batch": ("PairBatch",),
     "bench.training.noising": (
         "Noised",
         "NoisedImages",

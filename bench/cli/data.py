@@ -46,7 +46,7 @@ def check(
 
     Exit code 2 for data that every algorithm would refuse; data without labels is fine for some.
     """
-    from bench.data.check import check_table
+    from bench.data.summary import check_table
     from bench.models.registry import MODELS
     from bench.prompts.sets import find_prompts
 
@@ -175,7 +175,7 @@ def rank(
     pairwise: iterative pairwise ranking, champion against last, comparisons logged beside the output; ties give no pair.
     pareto: CaPO's pairs, better under every metric, between upper and lower Pareto front, with their calibrated rewards.
     """
-    from bench.cli.ranking import METHODS
+    from bench.cli.ranking_methods import METHODS
     from bench.core.errors import did_you_mean
     from bench.data.scores import rewards, score_data
     from bench.data.writing import FOUND, already_made, pair_tables, work_folder, write_data

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from bench.core.errors import UserError
 from bench.core.values import digest
 from bench.data.candidates import generate_candidates
-from bench.data.kept import cached_rows
 from bench.data.preferences import PreferenceData
+from bench.data.row_cache import cached_rows
 from bench.data.scores import rewards, score_data, turned
 from bench.models.family import ModelFamily
 from bench.models.sampling import uses_classifier_free_guidance

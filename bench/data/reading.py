@@ -12,16 +12,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bench.core.errors import UserError, did_you_mean
+from bench.data.labels import TIE, read_labels
 from bench.data.lazy import StoredImages, StoredTexts
 from bench.data.preferences import PreferenceData
 from bench.data.sources import open_source
 from bench.data.sources.base import Source, numbered
-from bench.data.sources.labelled import LABEL, TEXTS
+from bench.data.sources.labelled import LABEL
 from bench.data.survey import Survey, survey_rows
 from bench.records.config import DataReport
 
 REQUIRED = ("caption", "jpg_0")
-LABELS = tuple(TEXTS.values())
 FACTS = 4096
 """Rows of facts that become Python objects together."""
 MOST_UNDECODABLE = 0.01
@@ -88,8 +88,8 @@ def inspect_data(source: Source, name: str, cache: Path | None) -> InspectedData
         UserError: a missing column or caption, or a label other than 0, 0.5 and 1.
     """
     _check_columns(source, name)
-    labels = _labels(source, name)
-    rows = np.flatnonzero(labels != 0.5)
+    labels = read_labels(source, name)
+    rows = np.flatnonzero(labels != TIE)  # ties are dropped and counted
     captions = _captions(source, rows, name)
     return InspectedData(name, source, labels, rows, captions, survey_rows(source, captions, rows, cache))
 
@@ -141,20 +141,6 @@ def _check_columns(source: Source, name: str) -> None:
             hint = did_you_mean(column, source.names)
             has = ", ".join(source.names) or "none"
             raise UserError(f"{name}: column {column!r} is missing; {hint}it has {has}; --columns gives it other names")
-
-
-def _labels(source: Source, name: str) -> NDArray[np.float64]:
-    if LABEL not in source.names:
-        return np.full(len(source), np.nan)
-    column = source.facts([LABEL])[LABEL]
-    try:
-        labels = np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
-    except (ValueError, TypeError):
-        raise UserError(f"{name}: label_0 holds no numbers; labels must be 0, 0.5 (a tie) or 1") from None
-    wrong = np.flatnonzero(~np.isin(labels, LABELS))
-    if len(wrong):
-        raise UserError(f"{name}: label_0 is {labels[wrong[0]]} in row {wrong[0]}; labels must be 0, 0.5 (a tie) or 1")
-    return labels
 
 
 def _captions(source: Source, rows: NDArray[np.int64], name: str) -> StoredTexts:

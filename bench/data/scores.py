@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.values import digest
-from bench.data.kept import cached_rows
 from bench.data.preferences import PreferenceData
+from bench.data.row_cache import cached_rows
 from bench.records.scores import MetricInfo
 from bench.scoring.metric import Metric, checked_scores
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,15 +12,9 @@ from bench.core.chunks import batch_slices, images_per_chunk
 from bench.core.files import write_checked
 from bench.core.processes import Processes
 from bench.core.progress import Progress
-from bench.core.randomness import normal
 from bench.evaluation.job import EvaluationJob, Item
+from bench.evaluation.noise import evaluation_noise
 from bench.models.sampling import generate_images
-from bench.records.protocol import GenerationSettings
-
-
-def evaluation_noise(settings: GenerationSettings, prompt: str, image_index: int, shape: Sequence[int]) -> torch.Tensor:
-    """The noise an image starts from: a function of prompt, index and seed alone; float32, of ``shape``."""
-    return normal(shape, "evaluation", settings.seed, prompt, image_index)
 
 
 def make_missing_images(job: EvaluationJob, processes: Processes) -> None:

@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
-from bench.core.files import exclusive, read_json, read_lines, write_json
+from bench.core.files import read_json, read_lines, write_json
+from bench.core.locks import exclusive
 from bench.core.values import differing
 from bench.records.config import BASE, RunConfig
 from bench.records.migrations import SCHEMA, migrated

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import torch
 
 from bench.core.errors import UserError
-from bench.core.files import exclusive, file_digest, replace_file
+from bench.core.files import file_digest, replace_file
+from bench.core.locks import exclusive
 from bench.core.progress import Progress
 from bench.records.protocol import scorer_signature
 from bench.records.scores import FolderScores, MetricScores, PromptedImage

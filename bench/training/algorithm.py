@@ -14,7 +14,7 @@ from torch import Tensor
 from bench.core.registry import ClassOf, Registry
 from bench.data.preferences import PreferenceData
 from bench.data.prepare import PrepareContext
-from bench.training.batch import PairBatch
+from bench.training.pair_batch import PairBatch
 from bench.training.policy import Policy
 
 MetricNames = Annotated[

@@ -18,7 +18,7 @@ from bench.core.randomness import Draws, batch_rows
 from bench.data.buckets import PictureSize
 from bench.data.preferences import PreferenceData
 from bench.models.framing import Size
-from bench.training.batch import PairBatch
+from bench.training.pair_batch import PairBatch
 from bench.training.settings import TrainingSettings
 
 

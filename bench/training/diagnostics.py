@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.core.errors import UserError
 from bench.training.algorithm import Algorithm, StepOutput
-from bench.training.batch import PairBatch
+from bench.training.pair_batch import PairBatch
 from bench.training.settings import TrainingSettings
 
 TIME_BUCKETS = 10

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.core.randomness import Draws
 from bench.models.forward_process import ForwardProcess
-from bench.training.batch import PairBatch
+from bench.training.pair_batch import PairBatch
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

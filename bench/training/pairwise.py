@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bench.training.algorithm import Algorithm, Need, StepOutput
-from bench.training.batch import PairBatch
 from bench.training.noising import Noised, noised_alike
+from bench.training.pair_batch import PairBatch
 from bench.training.policy import Policy
 
 

@@ -15,10 +15,10 @@ from torch.optim import Optimizer
 from bench.core import termination
 from bench.core.processes import Processes
 from bench.training.algorithm import Algorithm, StepOutput
-from bench.training.batch import PairBatch
 from bench.training.batches import StepBatches
 from bench.training.diagnostics import DivergedError, check_losses, check_start, diagnose
 from bench.training.optimizers import OPTIMIZERS
+from bench.training.pair_batch import PairBatch
 from bench.training.policy import Policy
 from bench.training.schedule import rate_at
 from bench.training.settings import TrainingSettings

@@ -16,15 +16,15 @@ from PIL import Image
 from workshop import Brightness, png, preference_columns, write_parquet
 
 from bench import UserError
-from bench.cli.ranking import METHODS
+from bench.cli.ranking_methods import METHODS
 from bench.core.randomness import batch_rows, permutation
-from bench.data.check import check_lines
 from bench.data.comparing import choose_pairs, rank_data, score_judge
 from bench.data.preferences import PreferenceData
 from bench.data.ranking import dominating_pairs
 from bench.data.reading import inspect_data, kept_data, read_preferences
 from bench.data.scores import labels_by_reward, rewards, score_data
 from bench.data.sources import open_source
+from bench.data.summary import check_lines
 from bench.data.writing import already_made, pair_tables, scored_tables, write_data
 from bench.scoring.metric import METRICS
 

@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from bench.core.errors import UserError
 from bench.core.files import (
     append_lines,
-    exclusive,
     keep_lines,
     read_json,
     read_lines,
@@ -23,11 +22,12 @@ from bench.core.files import (
     space_checked,
     write_json,
 )
+from bench.core.locks import exclusive
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from bench.core.files import exclusive
+from bench.core.locks import exclusive
 with exclusive(Path(sys.argv[1]), "works"):
     print("held", flush=True)
     time.sleep(600)

@@ -15,9 +15,9 @@ from torch import Tensor
 from workshop import Brightness
 
 from bench import Metric, UserError
-from bench.evaluation.images import evaluation_noise
 from bench.evaluation.job import EvaluationJob
 from bench.evaluation.loop import evaluate
+from bench.evaluation.noise import evaluation_noise
 from bench.evaluation.scorer import Scorer
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.models.guidance import Networks

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.cli.options import choose_metrics
 from bench.core.errors import UserError
-from bench.core.files import exclusive
+from bench.core.locks import exclusive
 from bench.records.scores import FolderScores, MetricInfo
 from bench.scoring.folder import score_folder
 from bench.scoring.loop import Judge

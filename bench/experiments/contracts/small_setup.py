@@ -29,10 +29,10 @@ from bench.records.runs import RunFolder
 from bench.records.scores import MetricInfo
 from bench.scoring.metric import EmbeddingMetric
 from bench.training.algorithm import Algorithm, StepOutput
-from bench.training.batch import PairBatch
 from bench.training.batches import Encoded, StepBatches, make_batch
 from bench.training.ledger import Ledger
 from bench.training.loop import Job, train
+from bench.training.pair_batch import PairBatch
 from bench.training.policy import Policy
 from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, gather_batch_stats

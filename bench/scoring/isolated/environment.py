@@ -16,7 +16,8 @@ from platformdirs import user_cache_path
 from rich.console import Console
 
 from bench.core.errors import UserError
-from bench.core.files import exclusive, read_json, replace_folder, write_json
+from bench.core.files import read_json, replace_folder, write_json
+from bench.core.locks import exclusive
 from bench.core.values import digest
 
 FACTS = "environment.json"

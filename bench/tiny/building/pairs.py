@@ -18,7 +18,7 @@ from bench.core.chunks import CHUNK, batch_slices
 from bench.core.files import replace_file, write_array
 from bench.core.progress import Progress
 from bench.core.randomness import normal, uniform
-from bench.evaluation.images import evaluation_noise
+from bench.evaluation.noise import evaluation_noise
 from bench.models.family import ModelFamily
 from bench.models.guidance import Networks
 from bench.models.sampling import generate_images

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from workshop import Workshop
 
 from bench.core.errors import UserError
-from bench.data.kept import cached_rows
+from bench.data.row_cache import cached_rows
 
 
 def test_an_interrupted_computation_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""Lock files: one process at a time works on a folder or a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bench.core.errors import UserError
+from bench.core.files import make_folder, write_checked
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold a lock file for this process; the lock ends with the process, however it ends.
+
+    Args:
+        lock: the file, made with its folder; holds the number of the process that has it.
+        doing: end of the sentence ``process 123 already ...``: what the other process does, and what to do about it.
+        wait: wait for another process instead of refusing.
+
+    Raises:
+        UserError: another process has it, or it cannot be written.
+    """
+    make_folder(lock.parent)
+    # A lock file whose mere existence is the lock, filelock's fallback, would outlive a process that is killed.
+    held = FileLock(lock, timeout=-1 if wait else 0, fallback_to_soft=False)
+    try:
+        with write_checked(lock.parent):
+            acquired = held.acquire()
+    except Timeout:
+        owner = lock.read_text(encoding="utf-8").strip() or "unknown"
+        raise UserError(f"process {owner} already {doing}") from None
+    with acquired:
+        lock.write_text(str(os.getpid()), encoding="utf-8")
+        yield
