@@ -10,15 +10,15 @@ import torch
 from torch import nn
 from workshop import SIDE, Workshop
 
+from bench.core import chunks
 from bench.data import cache
 from bench.data.candidates import generate_candidates
-from bench.scoring import images
 
 
 @pytest.fixture
 def four_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if four of the small pictures were as many pixels as an autoencoder takes."""
-    monkeypatch.setattr(images, "PIXELS_TOGETHER", 4 * SIDE * SIDE)
+    monkeypatch.setattr(chunks, "PIXELS_TOGETHER", 4 * SIDE * SIDE)
 
 
 def seen_by(module: nn.Module) -> list[int]:
