@@ -121,4 +121,4 @@ def _save(path: Path, survey: Survey) -> None:
 
 def _load(path: Path) -> Survey:
     with np.load(path, allow_pickle=False) as values:
-        return Survey(str(values["digest"]), values["sizes"], values["rows"], values["identical_images"])
+        return Survey(str(values["digest"]), values["sizes"], values["rows"], values["alike"])

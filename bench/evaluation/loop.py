@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bench.core.files import make_folder, write_json
 from bench.core.processes import ALONE, Processes
@@ -51,9 +51,7 @@ def evaluate(job: EvaluationJob, scorers: Mapping[str, Scorer], processes: Proce
     for name, scorer in scorers.items():
         if name in judged:
             continue
-        metric, signature = scorer.load(), records[name].signature
-        scores = score_pictures(evaluation.scores, job.title, name, metric, signature, images, processes)
-        refuse_constant(name, metric, scores, job.title)
+        _score(job, scorer, records[name], images, processes)
         judged[name] = records[name]
         if processes.main:
             evaluation.write_metrics(judged)
@@ -61,6 +59,15 @@ def evaluate(job: EvaluationJob, scorers: Mapping[str, Scorer], processes: Proce
     if processes.main:
         (evaluation.folder / "DONE").touch()
     return evaluation
+
+
+def _score(
+    job: EvaluationJob, scorer: Scorer, record: MetricRecord, images: Sequence[PromptedImage], processes: Processes
+) -> None:
+    """Score all images with one metric, which is freed before the next is loaded."""
+    metric = scorer.load()
+    scores = score_pictures(job.evaluation.scores, job.title, record.name, metric, record.signature, images, processes)
+    refuse_constant(record.name, metric, scores, job.title)
 
 
 def _judged(evaluation: Evaluation, records: Mapping[str, MetricRecord], images: int) -> dict[str, MetricRecord] | None:

@@ -72,7 +72,8 @@ class NoisedPairAlgorithm(Algorithm):
 
     def predict(self, noised: Noised, batch: PairBatch, policy: Policy) -> PairPredictions:
         """Predictions of policy and reference, (B, ...) each, winners and losers in one forward pass of 2B rows."""
-        latents, _, t = noised.both()
+        latents = torch.cat([noised.winner, noised.loser])
+        t = torch.cat([noised.timesteps, noised.timesteps])
         condition = batch.both_conditions
         policy_winner, policy_loser = policy.predict(latents, t, condition).chunk(2)
         reference_winner, reference_loser = policy.reference(latents, t, condition).chunk(2)

@@ -146,7 +146,10 @@ def test_training_starts_from_another_run_which_is_its_reference(line: CommandLi
     ("words", "reason"),
     [
         (("--init", NPO), "trained negative weights"),
-        (("--init", DPO, "--set", "trainable=lora"), "dpo would train adapters of Diffusion-DPO (mine)"),
+        (
+            ("--init", DPO, "--set", "trainable=lora"),
+            "dpo: LoRA on top of --init Diffusion-DPO (mine) cannot be saved on its own",
+        ),
         (("--init", "tiny/dpo/none/seed-0"), "there is no run 'tiny/dpo/none/seed-0'"),
     ],
 )

@@ -69,7 +69,8 @@ def test_its_loss_is_that_of_dpo(pipeline_folder: Callable[..., Path], tmp_path:
     noise = pair.batch.draws.normal("noise", pair.batch.winner.shape[1:])
     published = pair.published.loss(pair.pixels, "a bee", ours.timesteps, noise)
     assert abs(ours.losses.item() - 0.693147) > 0.01  # the weights have moved
-    assert published.item() == pytest.approx(ours.losses.item(), rel=1e-4, abs=1e-4)
+    # beta/2 multiplies the rounding of float32 errors near 1 by 2500, which processors do differently
+    assert published.item() == pytest.approx(ours.losses.item(), abs=2500 * 4e-7)
 
 
 @pytest.mark.parametrize("renoise", [False, True])

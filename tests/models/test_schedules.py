@@ -85,7 +85,7 @@ class TestZeroTerminalSnr:
         from diffusers import DDIMScheduler
 
         scheduler = DDIMScheduler(**SD, rescale_betas_zero_snr=True)
-        ours = build_forward_process(scheduler.config).signal(torch.arange(1000), torch.zeros(1000)) ** 2
+        ours = build_forward_process(scheduler.config).alpha(torch.arange(1000), torch.zeros(1000)) ** 2
         torch.testing.assert_close(ours, scheduler.alphas_cumprod, rtol=1e-3, atol=1e-6)
 
     def test_it_is_refused_for_a_network_that_predicts_noise(self) -> None:

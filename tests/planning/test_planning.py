@@ -115,7 +115,7 @@ def test_each_change_makes_training_smaller(found: Callable[[str], FoundArchitec
     plan = make_plan(sdxl, encoding_cost(sdxl), DPO(), trained_with())
     changed = list(smaller(sdxl, DPO(), plan))
     assert [list(changes)[-1] for changes, _ in changed] == [
-        "precision", "gradient_checkpointing", "micro_batch_size", "optimizer", "optimizer", "weights",
+        "precision", "gradient_checkpointing", "micro_batch_size", "optimizer", "optimizer", "trainable",
     ]  # fmt: skip
     peaks = [plan.training.memory.peak, *(training.memory.peak for _, training in changed)]
     assert peaks == sorted(peaks, reverse=True)
