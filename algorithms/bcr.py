@@ -1,7 +1,7 @@
-"""Budget-controlled regularisation (BCR): DPO, and a penalty on winners whose error grew by more than a budget.
+"""Budget-controlled regularisation (BCR): DPO, and a penalty on winners whose error grows by more than a budget.
 
-Chen et al. 2024, arXiv 2411.05875, for language models; no code.  Only its abstract could be read, so the formula is reconstructed:
-the drop of the winner's log-likelihood becomes the growth of its denoising error.
+Chen et al. 2024, arXiv 2411.05875, a method for language models without released code.  Only the abstract was readable, so the
+formula is reconstructed: the drop of the winner's log-likelihood becomes the growth of its denoising error.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ def bcr_loss(errors: PairErrors, *, beta: float, penalty: float, delta: float) -
         errors: denoising errors, each (B,).
         beta: KL strength; larger stays closer to the reference.
         penalty: slope of the penalty; of the order of ``beta / 2``, which is the steepest slope of the first term.
-        delta: growth of the winner's error that is free, in units of mean squared errors; 0 allows none.
+        delta: growth of the winner's error that is not penalised, in units of mean squared errors; 0 allows none.
     """
     growth = errors.policy_winner - errors.reference_winner
     return dpo_loss(errors, beta=beta) + penalty * (growth - delta).relu()
 
 
 class BCR(PairwiseAlgorithm):
-    """DPO in which a winner may get a little worse, but not more."""
+    """DPO that penalises a winner whose error grows by more than a budget."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="BCR",
         paper="Chen et al. 2024, arXiv 2411.05875",
         formula="-log sigmoid(beta/2 * [(Ml - Rl) - (Mw - Rw)]) + lambda * max(0, Mw - Rw - delta)",
-        status="reconstructed from the abstract; a language-model method, ported by us; published lambda and delta are not known",
+        status="reconstructed from the abstract; a language-model method that we ported to denoising errors; published lambda and delta are unknown",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
@@ -53,7 +53,7 @@ class BCR(PairwiseAlgorithm):
     beta: Beta = 2000.0
     penalty: float = Field(default=1000.0, ge=0, description="lambda, slope of the penalty; of the order of beta/2")
     delta: float = Field(
-        default=6e-4, ge=0, description="delta, growth of the winner's error that is free (mean squared error)"
+        default=6e-4, ge=0, description="delta, growth of the winner's error that is not penalised (mean squared error)"
     )
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""CaPO: regression of the implicit reward difference on calibrated rewards, for pairs from the Pareto fronts of several rewards.
+"""CaPO: regress the implicit reward difference onto calibrated rewards, on pairs from the Pareto fronts of several rewards.
 
-Lee et al. 2025 (CVPR), arXiv 2502.02588; no code was released, beta, learning rate and batch are not known, and the formula is that
-of the project page.  Its beta has no factor 1/2: its b is 2 b here.
+Lee et al. 2025 (CVPR), arXiv 2502.02588; no code was released; beta, learning rate and batch size are unknown, and the formula is
+that of the project page.  Its beta has no factor 1/2: its b is beta = 2 b in this project.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def capo_loss(errors: PairErrors, difference: Tensor, weights: Tensor, *, beta: 
         errors: denoising errors, each (B,).
         difference: dR, calibrated reward of the winner minus that of the loser, (B,).
         weights: w, the weights of the times, (B,).
-        beta: how much implicit reward a unit of error is.
-        placement: ``inner`` weights the errors, ``outer`` the squared residual.
+        beta: implicit reward per unit of error.
+        placement: ``inner`` weights the errors, ``outer`` weights the squared residual.
     """
     implicit = 0.5 * beta * errors.margin
     if placement == "inner":
@@ -57,18 +57,18 @@ def capo_loss(errors: PairErrors, difference: Tensor, weights: Tensor, *, beta: 
 
 
 def time_weights(signal: Tensor, sigma: Tensor, *, bias: float) -> Tensor:
-    """``sigmoid(b - lambda)`` with lambda the logarithm of the signal-to-noise ratio; of the shape of the arguments."""
+    """``sigmoid(b - lambda)`` with lambda the logarithm of the signal-to-noise ratio; same shape as the arguments."""
     return torch.sigmoid(bias - 2 * (signal.log() - sigma.log()))
 
 
 class CaPO(CandidateAlgorithm, NoisedPairAlgorithm):
-    """Candidates by the base model, calibrated by their chances against each other; winner and loser have their own noise."""
+    """Candidates from the base model, with rewards calibrated by win rates against each other; independent noise for winner and loser."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="CaPO",
         paper="Lee et al. 2025, arXiv 2502.02588",
         formula="(dR - beta/2 * w_t * [(Ml - Rl) - (Mw - Rw)])^2, dR a difference of calibrated rewards",
-        status="reconstructed from the project page and notes, as the paper's text was not readable; beta, rate and batch are ours, and every kept pair is a row of the data",
+        status="reconstructed from the project page and notes, as the paper's text was not readable; beta, learning rate and batch size are ours, and every kept pair is a row of the data",
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES, Need.REFERENCE, Need.REWARD})
     recipes: ClassVar[Mapping[str, Recipe]] = {
@@ -82,21 +82,22 @@ class CaPO(CandidateAlgorithm, NoisedPairAlgorithm):
     beta: float = Field(
         default=2000.0,
         gt=0,
-        description="implicit reward of a unit of error; loss uses beta/2 x mean squared errors (see docs/beta.md)",
+        description="implicit reward per unit of error; loss uses beta/2 x mean squared errors (see docs/beta.md)",
     )
     rewards: MetricNames = Field(
-        default=("pickscore", "imagereward"), min_length=2, description="metrics that judge the candidates, as a,b"
+        default=("pickscore", "imagereward"), min_length=2, description="metrics that score the candidates, as a,b"
     )
     candidates: int = Field(
-        default=16, ge=2, description="images by the base model for each caption, if the data has pairs only"
+        default=16, ge=2, description="images that the base model generates per caption, if the data has only pairs"
     )
     bias: float = Field(default=1.5, ge=-20, le=20, description="b of the time weight sigmoid(b - log SNR)")
     weighting: Literal["inner", "outer"] = Field(
-        default="inner", description="whether errors or residuals are weighted"
+        default="inner",
+        description="what the time weight multiplies: the errors (inner) or the squared residuals (outer)",
     )
 
     def prepare(self, data: PreferenceData, context: PrepareContext) -> PreferenceData:
-        """Pairs of images that dominate each other under every reward, with their mean calibrated rewards."""
+        """Pairs in which one image beats the other under every reward, with their mean calibrated rewards."""
         data, rewards = self.judged(data, context)
         calibrated = calibrated_rewards(rewards).mean(0)
         chosen = dominating_pairs(rewards)
@@ -106,8 +107,8 @@ class CaPO(CandidateAlgorithm, NoisedPairAlgorithm):
         }  # fmt: skip
         if not len(chosen):
             raise UserError(
-                f"capo found no image of {data.report.source} that is better than another of its caption under every reward; "
-                "set more candidates or captions, or other rewards"
+                f"capo found no image in {data.report.source} that beats another image of the same caption under every reward; "
+                "use more candidates or captions, or other rewards"
             )
         rows, winners, losers = chosen.T
         pairs = data.pick(rows, np.stack([winners, losers], axis=1))

@@ -1,7 +1,7 @@
-"""Conservative DPO (cDPO): DPO for votes of which a known share is wrong, by smoothing the labels.
+"""Conservative DPO (cDPO): DPO with smoothed labels, for votes of which a known share is wrong.
 
-Mitchell 2023, a note without arXiv number; compared with its unbiased sibling (`algorithms.rdpo`) in Chowdhury et al. 2024,
-arXiv 2403.00409.  Published for language models: here the log-ratio is Diffusion-DPO's, minus denoising errors.
+Mitchell 2023, a note without an arXiv number; compared with its unbiased variant (`algorithms.rdpo`) in Chowdhury et al. 2024,
+arXiv 2403.00409.  Published for language models; this port takes Diffusion-DPO's log-ratio, minus denoising errors.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 def cdpo_loss(errors: PairErrors, *, beta: float, label_smoothing: float) -> Tensor:
     """``-(1 - s) log sigmoid(z) - s log sigmoid(-z)`` with ``z = beta / 2 * margin``, one loss per pair, (B,).
 
-    Smallest at ``z = log((1 - s) / s)``: a margin beyond that is pulled back.
+    Minimal at ``z = log((1 - s) / s)``: a margin beyond that is pulled back.
 
     Args:
         errors: denoising errors, each (B,).
         beta: KL strength; larger stays closer to the reference.
-        label_smoothing: s, the share of votes taken to be wrong; 0 is DPO.
+        label_smoothing: s, the share of votes assumed to be wrong; 0 is DPO.
     """
     z = 0.5 * beta * errors.margin
     return -(1 - label_smoothing) * functional.logsigmoid(z) - label_smoothing * functional.logsigmoid(-z)
@@ -40,7 +40,7 @@ class ConservativeDPO(PairwiseAlgorithm):
         title="cDPO",
         paper="Mitchell 2023 (a note); Chowdhury et al. 2024, arXiv 2403.00409",
         formula="-(1-s) log sigmoid(z) - s log sigmoid(-z), z = beta/2 * [(Ml - Rl) - (Mw - Rw)], s = label_smoothing",
-        status="matches the paper's formula; a language-model method, ported to denoising errors by us",
+        status="matches the paper's formula; a language-model method that we ported to denoising errors",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
@@ -53,7 +53,7 @@ class ConservativeDPO(PairwiseAlgorithm):
     initial_loss: ClassVar[float | None] = math.log(2)
 
     beta: Beta = 2000.0
-    label_smoothing: float = Field(default=0.1, ge=0, lt=0.5, description="share of votes taken to be wrong")
+    label_smoothing: float = Field(default=0.1, ge=0, lt=0.5, description="share of votes assumed to be wrong")
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
         return cdpo_loss(errors, beta=self.beta, label_smoothing=self.label_smoothing)

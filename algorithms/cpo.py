@@ -1,6 +1,6 @@
-"""CPO: contrastive preference optimisation without a reference, held in place by the denoising loss on winners.
+"""CPO: contrastive preference optimisation without a reference, regularised by the denoising loss on winners.
 
-Xu et al. 2024, arXiv 2401.08417.  Published for language models: their log-likelihood is minus a denoising error here.
+Xu et al. 2024, arXiv 2401.08417.  Published for language models; this port replaces the log-likelihood by minus a denoising error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def cpo_loss(errors: PolicyErrors, *, beta: float, sft_weight: float) -> Tensor:
     Args:
         errors: denoising errors of the policy, each (B,).
         beta: scale of the difference of the two errors.
-        sft_weight: weight of the winner's error; at ``beta / 2`` both terms pull equally hard on an even pair.
+        sft_weight: weight of the winner's error; at ``beta / 2`` both terms have equal gradients when the two errors are equal.
     """
     return -functional.logsigmoid(beta * (errors.loser - errors.winner)) + sft_weight * errors.winner
 
@@ -34,7 +34,7 @@ class CPO(ReferenceFreeAlgorithm):
         title="CPO",
         paper="Xu et al. 2024, arXiv 2401.08417",
         formula="-log sigmoid(beta (Ml - Mw)) + lambda * Mw",
-        status="matches the paper's formula; a language-model method, ported to denoising errors by us",
+        status="matches the paper's formula; a language-model method that we ported to denoising errors",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
@@ -45,7 +45,7 @@ class CPO(ReferenceFreeAlgorithm):
         **like_dpo(beta=100.0, sft_weight=50.0),
     }
 
-    beta: float = Field(default=100.0, gt=0, description="scale of the difference of the errors (mean errors)")
+    beta: float = Field(default=100.0, gt=0, description="scale of the difference of the mean squared errors")
     sft_weight: float = Field(default=50.0, ge=0, description="lambda, weight of the winner's denoising error")
 
     def loss(self, errors: PolicyErrors, preference: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Density ratios of a golden source against the others, from a classifier on frozen features."""
+"""Density ratios of a golden source to the others, from classifiers on frozen features."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ RANGE = (0.1, 10.0)
 def density_ratios(
     data: PreferenceData, golden: str | None, features: Callable[[], NDArray[np.float32]]
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """How golden each row looks: the mean over its images; (N,), and a note.
+    """How similar each row is to the golden source: the mean over its images, float64, (N,); and a note for the record.
 
-    Ratios are scaled to mean 1, clipped to `RANGE` and scaled to mean 1 again, which may carry them past the ends of `RANGE`.
+    Ratios are scaled to mean 1, clipped to `RANGE` and scaled to mean 1 again, which may move them outside `RANGE`.
 
     Args:
-        golden: name of the source to be like; None where the data has one source or names none: then every ratio is 1.
-        features: gives the embeddings of captions and images, (N, 1 + K, D), captions first; asked only when needed.
+        golden: name of the source to resemble; None if the data has one source or names none, and then every ratio is 1.
+        features: returns the embeddings of captions and images, (N, 1 + K, D), captions first; called only when needed.
 
     Raises:
-        UserError: the data names several sources and ``golden`` is none of them.
+        UserError: the data names several sources and ``golden`` is not one of them.
     """
     from scipy.special import expit
 
@@ -35,7 +35,7 @@ def density_ratios(
         return np.ones(len(data)), {"ratio": 1.0, "why": f"the data names {len(names)} sources"}
     if golden not in names:
         raise UserError(
-            f"golden={golden!r} is not a source of {data.report.source}; give --set golden=... of {', '.join(names) or 'none'}"
+            f"golden={golden!r} is not a source of {data.report.source}; set --set golden=... to one of {', '.join(names) or 'none'}"
         )
     sources = np.asarray(data.sources)
     embedded = features()[:, 1:]
@@ -64,8 +64,8 @@ def calibration(
     """The paper's h with its stabiliser: ``1/n sum_i gamma_i c_i / (b_i (1 - c_i) + 1/n)``; (..., n) to (...).
 
     Args:
-        chances: c, the classifiers' P(golden), one a source.
-        imbalances: gamma, how many images of the source there are for one golden image.
+        chances: c, the classifiers' P(golden), one per source.
+        imbalances: gamma, number of images of the source per golden image.
         shares: b, the sources' shares of all images.
     """
     count = chances.shape[-1]
@@ -73,7 +73,7 @@ def calibration(
 
 
 def fit_logistic(features: NDArray[np.float32], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Ridge-regularised logistic regression: (N, D) and (N,) to weights and, last, the offset, float64, (D + 1,)."""
+    """Ridge-regularised logistic regression: (N, D) and (N,) to the weights followed by the intercept, float64, (D + 1,)."""
     from scipy.optimize import minimize
     from scipy.special import expit
 

@@ -1,7 +1,7 @@
-"""DMPO: reverse KL divergence between the policy's preference and a nearly sure one, where DPO has the forward divergence.
+"""DMPO: reverse KL divergence from the policy's preference to a nearly certain label, where DPO minimises the forward divergence.
 
-Li et al. 2025, arXiv 2507.07510, which released no code; the loss is that of an independent implementation, AIDC-AI/Diffusion-SDPO at
-84fb241.  The gradient of a pair that is ranked badly wrong vanishes, and the margin has an optimum.
+Li et al. 2025, arXiv 2507.07510, without released code; the loss is that of an independent implementation, AIDC-AI/Diffusion-SDPO at
+84fb241.  The gradient vanishes for a pair that is ranked far wrong, and the optimal margin is finite.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def dmpo_loss(errors: PairErrors, *, beta: float, log_winner: float, log_loser: 
     Args:
         errors: denoising errors, each (B,).
         beta: KL strength; larger stays closer to the reference.
-        log_winner: log of the label's probability of the winner; log(1 - alpha) for DMPO, 0 for EXO's unnormalised label.
-        log_loser: log of its probability of the loser; log(alpha) for DMPO, -10 for EXO.
+        log_winner: log of the label's probability that the winner is preferred; log(1 - alpha) for DMPO, 0 for EXO's unnormalised label.
+        log_loser: log of its probability that the loser is preferred; log(alpha) for DMPO, -10 for EXO.
     """
     z = 0.5 * beta * errors.margin
     winner = z.sigmoid() * (functional.logsigmoid(z) - log_winner)
@@ -35,13 +35,13 @@ def dmpo_loss(errors: PairErrors, *, beta: float, log_winner: float, log_loser: 
 
 
 class DMPO(PairwiseAlgorithm):
-    """Reverse KL divergence from a label that gives the loser the probability ``alpha``."""
+    """Reverse KL divergence to a label that gives the loser the probability ``alpha``."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="DMPO",
         paper="Li et al. 2025, arXiv 2507.07510",
         formula="KL(Bernoulli(sigmoid(beta/2 * [(Ml - Rl) - (Mw - Rw)])) || Bernoulli(1 - alpha))",
-        status="reconstructed: matches the code of Diffusion-SDPO, which others wrote; the paper's own loss is not known to us",
+        status="reconstructed: matches Diffusion-SDPO's independent implementation; the paper's own loss is unknown to us",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(

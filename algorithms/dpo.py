@@ -3,18 +3,18 @@
 Wallace et al. 2023, arXiv 2311.12908, eq. 14; released code SalesforceAIResearch/DiffusionDPO at 5233e759.
 
 This is the file to learn from: an algorithm is one class that states what it is (``info``), the settings under which it was
-published or tried (``recipes``), its hyper-parameters (fields), and its loss.  Registered under the entry-point group
-``bench.algorithms``, it is all there is to write.  The rest of the interface, which DPO leaves as it is:
+published or tried (``recipes``), its hyper-parameters (fields), and its loss.  Once it is registered under the entry-point group
+``bench.algorithms``, nothing else needs to be written.  The rest of the interface, which DPO does not override:
 
-* ``needs``: what it cannot train without, see `bench.Need`; every pairwise algorithm needs pairs and a reference.
-* ``prepare``: change the data before training, for example into soft labels by a metric (`algorithms.smpo`).
-* ``noised``: how the pair gets its noise; by default by the forward process (`algorithms.inpo` inverts instead).
-* ``prediction_loss``: the loss of raw predictions, where errors are not enough (`algorithms.dspo`).
-* ``global_batch_stats``: where one pair's loss depends on the other pairs of the batch (`algorithms.dro`).
+* ``needs``: what training requires, see `bench.Need`; every pairwise algorithm needs pairs and a reference.
+* ``prepare``: change the data before training, for example to soft labels from a metric (`algorithms.smpo`).
+* ``noised``: how noise is added to the pair; the default is the forward process (`algorithms.inpo` inverts instead).
+* ``prediction_loss``: the loss of raw predictions, if errors are not enough (`algorithms.dspo`).
+* ``global_batch_stats``: if one pair's loss depends on the other pairs of the batch (`algorithms.dro`).
 * ``begin`` and ``end_step``: for copies of the weights (`algorithms.self_npo`).
-* ``step``: everything at once, where the objective is not one on pairs (`algorithms.kto`).
+* ``step``: the whole step, if the objective is not pairwise (`algorithms.kto`).
 
-Data, draws, precision, gradient accumulation, checkpoints, many GPUs and evaluation are the harness's.
+The harness handles data, random draws, precision, gradient accumulation, checkpoints, several GPUs and evaluation.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from torch.nn import functional
 
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
-# A type of its own, since most algorithms here have this field.  The bound is checked wherever a value comes from: the command
-# line, a recipe or a record.
+# A shared type, since most algorithms have this field.  The bound is checked wherever a value comes from: the command line, a
+# recipe or a record.
 Beta = Annotated[
     float,
     Field(
@@ -41,7 +41,7 @@ Beta = Annotated[
 ]
 
 
-# The loss is a function of tensors alone, so a test can check it with numbers worked by hand.
+# The loss is a function of tensors alone, so a test can check it against numbers computed by hand.
 def dpo_loss(errors: PairErrors, *, beta: float) -> Tensor:
     """``-log sigmoid(beta / 2 * margin)``, one loss per pair, (B,).
 
@@ -52,26 +52,26 @@ def dpo_loss(errors: PairErrors, *, beta: float) -> Tensor:
         errors: denoising errors, each (B,).
         beta: KL strength; larger stays closer to the reference.
     """
-    # logsigmoid, not log(sigmoid): at a margin of -0.1 and beta 5000 the latter is log(0).
+    # logsigmoid, not log(sigmoid): at a margin of -0.1 and a beta of 5000 the latter is log(0).
     return -functional.logsigmoid(0.5 * beta * errors.margin)
 
 
 class DPO(PairwiseAlgorithm):
-    """Diffusion-DPO: forward noise, one noise and one time for both images of a pair (as the released code does).
+    """Diffusion-DPO: forward noise, the same noise and time for both images of a pair (as in the released code).
 
-    `bench.PairwiseAlgorithm` noises the pair, runs policy and reference, and hands `loss` their four errors.
+    `bench.PairwiseAlgorithm` adds noise to the pair, runs policy and reference, and passes their four errors to `loss`.
     """
 
-    # What `bench list algorithms` and the tables say.  ``status`` is the claim a reader relies on: say which code or formula it
-    # matches, and where it departs.  Mw is the policy's mean squared error on the winner, Rw the reference's; l is the loser.
+    # Shown by `bench list algorithms` and in the tables.  ``status`` is the claim a reader relies on: say which code or formula it
+    # matches, and where it differs.  Mw is the policy's mean squared error on the winner, Rw the reference's; l is the loser.
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="Diffusion-DPO",
         paper="Wallace et al. 2023, arXiv 2311.12908",
         formula="-log sigmoid(beta/2 * [(Ml - Rl) - (Mw - Rw)])",
         status="matches released code",
     )
-    # By model: settings with their source, so that nobody compares with a competitor at invented ones.  For a model that is not
-    # here a run trains at the defaults below, and the tables say so.
+    # Settings by model, each with its source, so nobody compares against a competitor at invented settings.  For a model that is not
+    # listed, a run trains with the defaults below, and the tables say so.
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
             source="ours: beta as published, learning rate lowered until the margin grew on training prompts of the tiny world",
@@ -92,14 +92,14 @@ class DPO(PairwiseAlgorithm):
                       "size_conditioning": "nominal", "optimizer": "adafactor"},
         ),
     }  # fmt: skip
-    # Before the first update policy and reference are the same, so every margin is 0 and every loss -log sigmoid(0).  The harness
-    # stops a run whose first loss is another: then the reference sees other inputs than the policy.  Leave it out where unknown.
+    # Before the first update policy and reference are equal, so every margin is 0 and every loss is -log sigmoid(0).  The harness
+    # stops a run whose first loss differs, because then policy and reference get different inputs.  Leave it out if unknown.
     initial_loss: ClassVar[float | None] = math.log(2)
 
     # A field is a hyper-parameter: `--set beta=500` sets it, and it is part of the run's record and name.
     beta: Beta = 2000.0
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
-        # One loss per pair and not their mean: the harness divides by the global batch, however it is cut.  ``preference`` is
+        # One loss per pair, not their mean: the harness divides by the global batch size, however the batch is split.  ``preference`` is
         # P(winner preferred), for methods with soft labels; DPO takes the vote as it is.
         return dpo_loss(errors, beta=self.beta)

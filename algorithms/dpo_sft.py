@@ -1,7 +1,7 @@
-"""DPO with the denoising loss on winners added, so that winning a pair does not cost the winner's quality.
+"""DPO plus the denoising loss on winners, so the margin does not grow at the cost of the winner's quality.
 
-Pang et al. 2024, arXiv 2404.19733, and Liu et al. 2024, arXiv 2405.16436, both for language models: their negative log-likelihood of
-the winner is the winner's denoising error here.
+Pang et al. 2024, arXiv 2404.19733, and Liu et al. 2024, arXiv 2405.16436, both for language models; this port replaces the
+winner's negative log-likelihood by its denoising error.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ def dpo_sft_loss(errors: PairErrors, *, beta: float, sft_weight: float) -> Tenso
     Args:
         errors: denoising errors, each (B,).
         beta: KL strength; larger stays closer to the reference.
-        sft_weight: weight of the winner's error; at ``beta / 4`` both terms pull equally hard at the start.
+        sft_weight: weight of the winner's error; at ``beta / 4`` both terms have equal gradients at the start.
     """
     return dpo_loss(errors, beta=beta) + sft_weight * errors.policy_winner
 
 
 class DPOWithSFT(PairwiseAlgorithm):
-    """DPO and supervised fine-tuning at once."""
+    """DPO and supervised fine-tuning in one loss."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="DPO + SFT",
         paper="Pang et al. 2024, arXiv 2404.19733; Liu et al. 2024, arXiv 2405.16436",
         formula="-log sigmoid(beta/2 * [(Ml - Rl) - (Mw - Rw)]) + lambda * Mw",
-        status="matches the papers' formula; a language-model method, ported to denoising errors by us",
+        status="matches the papers' formula; a language-model method that we ported to denoising errors",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(

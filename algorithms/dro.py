@@ -1,7 +1,7 @@
 """DoRA: distributionally robust optimisation of any pairwise objective, calibrated by a density ratio.
 
-Zhu et al. 2025 (NeurIPS), arXiv 2504.05831, a method for language models; no code was found.  For pictures the sources are the
-models that made them, and the density ratio is fitted on frozen CLIP features.  The name is not weight-decomposed LoRA's.
+Zhu et al. 2025 (NeurIPS), arXiv 2504.05831, a method for language models; no code was found.  For images the sources are the
+models that generated them, and the density ratio is fitted on frozen CLIP features.  Not related to weight-decomposed LoRA.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def dro_objective(losses: Tensor, ratios: Tensor, *, temperature: float) -> Tens
     Args:
         losses: l, the objective's losses.
         ratios: h, the calibrated density ratios, mean 1.
-        temperature: the paper's lambda; a large one gives the mean, a small one the worst case.
+        temperature: the paper's lambda; large values approach the mean, small ones the worst case.
     """
     tilted = ratios * losses / temperature
     return temperature * (torch.logsumexp(tilted, 0) - math.log(len(losses)))
@@ -50,13 +50,13 @@ def dro_weights(losses: Tensor, ratios: Tensor, *, temperature: float) -> Tensor
 
 
 class DRO(PairwiseWrapper):
-    """Any pairwise objective, with the pairs of a global batch weighted towards the worst and towards the golden source."""
+    """Any pairwise objective, with the pairs of a global batch weighted towards the largest losses and towards the golden source."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="DoRA (DRO)",
         paper="Zhu et al. 2025, arXiv 2504.05831",
         formula="lambda * log E exp(h * L / lambda), h a density ratio, E over the global batch",
-        status="reconstructed from the paper's formula for pictures; h of a pair is our choice (mean over its two pictures)",
+        status="reconstructed from the paper's formula, for images; h of a pair is our choice (the mean over its two images)",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
@@ -67,13 +67,15 @@ class DRO(PairwiseWrapper):
         **like_dpo(objective="dpo", objective_fields={"beta": 5000.0}, temperature=1.0),
     }
 
-    temperature: float = Field(default=1.0, gt=0, description="lambda: large is the mean, small the worst case")
-    golden: str | None = Field(default=None, description="the source to be like; needed where the data names several")
+    temperature: float = Field(
+        default=1.0, gt=0, description="lambda: large values approach the mean, small ones the worst case"
+    )
+    golden: str | None = Field(default=None, description="the source to resemble; required if the data names several")
     features: str = Field(default="pickscore", description="CLIP scorer whose frozen features the ratio is fitted on")
 
     @property
     def initial_loss(self) -> float | None:
-        """Depends on the density ratios."""
+        """None: it depends on the density ratios."""
         return None
 
     @property
@@ -81,7 +83,7 @@ class DRO(PairwiseWrapper):
         return (self.features,)
 
     def prepare(self, data: PreferenceData, context: PrepareContext) -> PreferenceData:
-        """Fit the density ratio of the golden source and note it with every pair; 1 where the data has one source only."""
+        """Fit the density ratio of the golden source and add it to every pair; 1 if the data has only one source."""
         prepared = self.inner.prepare(data, context)
         ratios, note = density_ratios(data, self.golden, lambda: context.features(self.features, data))
         context.notes[COLUMN] = note
@@ -92,13 +94,13 @@ class DRO(PairwiseWrapper):
         return True
 
     def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor:
-        """Loss and ratio of every pair, (B, 2)."""
+        """Loss and density ratio per pair, (B, 2)."""
         predictions = self.predict(self.noised(batch, policy), batch, policy)
         losses = self.pairwise.prediction_loss(predictions, batch.preference)
         return torch.stack([losses, batch.columns[COLUMN]], dim=1)
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
-        """Every loss has the objective's value, and together they have its gradient."""
+        """Every loss equals the batch objective, and together their gradient is the objective's gradient."""
         if batch.global_batch_stats is None:
             raise ValueError("dro needs the statistics of the global batch")
         all_losses, ratios = batch.global_batch_stats.unbind(1)

@@ -1,9 +1,9 @@
-"""DSPO: direct score preference optimisation, in the two forms that its released code has.
+"""DSPO: direct score preference optimisation, in the two forms of its released code.
 
-Zhu et al. 2025 (ICLR, openreview DomBynQsqt); released code huaishengzhu/DSPO at 20867cf.  The two forms are different losses, a
-question its users asked without an answer: for SD1.5 the winner's residual is corrected, element by element; for SDXL that residual is
-absent.  The SDXL form chooses between its two branches by the mean over a micro-batch; here each pair chooses for itself, which
-is the same at a micro-batch of one and does not depend on how a batch is cut.
+Zhu et al. 2025 (ICLR, openreview DomBynQsqt); released code huaishengzhu/DSPO at 20867cf.  The two forms are different losses,
+which its users asked about without getting an answer: for SD1.5 the winner's residual is corrected element by element; for SDXL there
+is no such residual.  The released SDXL form selects its branch by the mean over a micro-batch; this port selects it per pair, which
+is the same at a micro-batch of one and does not depend on how a batch is split.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench import AlgorithmInfo, PairPredictions, PairwiseAlgorithm, Recipe
 
 Variant = Literal["sd15", "sdxl"]
 FAR = 0.1
-"""Mean squared distance from the reference at which the SDXL form changes its branch."""
+"""Mean squared distance from the reference at which the SDXL form switches branches."""
 
 
 def dspo_sd15_loss(predictions: PairPredictions, *, beta: float) -> Tensor:
@@ -30,7 +30,7 @@ def dspo_sd15_loss(predictions: PairPredictions, *, beta: float) -> Tensor:
 
     Args:
         predictions: predictions and targets, each (B, ...).
-        beta: weight of the correction.  At 0.001, as released, the loss is that of SFT to three digits; from 2 on, training starts by
+        beta: weight of the correction.  At 0.001, as released, the loss equals SFT's to three digits; at 2 and above, training starts by
             moving away from the winner.
     """
     distance = _winner(predictions.policy_winner, predictions.reference_winner)
@@ -39,7 +39,7 @@ def dspo_sd15_loss(predictions: PairPredictions, *, beta: float) -> Tensor:
 
 
 def dspo_sdxl_loss(predictions: PairPredictions, *, beta: float) -> Tensor:
-    """``(1 - sigmoid(z))^2``, times the mean of ``(f - g)^2`` on the winner where that is at least 0.1; one loss per pair, (B,).
+    """``(1 - sigmoid(z))^2``, times the mean of ``(f - g)^2`` on the winner if that is at least 0.1; one loss per pair, (B,).
 
     Args:
         predictions: predictions and targets, each (B, ...).
@@ -50,7 +50,7 @@ def dspo_sdxl_loss(predictions: PairPredictions, *, beta: float) -> Tensor:
 
 
 def _winner(prediction: Tensor, other: Tensor) -> Tensor:
-    """The difference of two predictions, in at least float32, (B, elements)."""
+    """The difference of two predictions, float32 or wider, (B, elements)."""
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     return (prediction.to(dtype) - other.to(dtype)).flatten(1)
 
@@ -61,7 +61,7 @@ def _doubt(predictions: PairPredictions, beta: float) -> Tensor:
 
 
 class Form(NamedTuple):
-    """A released form: its loss, and its value where policy and reference are the same, if that is known."""
+    """A released form: its loss, and its value when policy and reference are equal, if known."""
 
     loss: Callable[..., Tensor]
     initial_loss: float | None
@@ -77,7 +77,7 @@ class DSPO(PairwiseAlgorithm):
         title="DSPO",
         paper="Zhu et al. 2025 (ICLR), openreview DomBynQsqt",
         formula="sd15: mean((f - target - beta d (f - g))^2); sdxl: d^2, times mean((f - g)^2) if >= 0.1; d = sigmoid(beta/2 * [(Mw - Rw) - (Ml - Rl)]), f and g the predictions of policy and reference",
-        status="matches released code, but for the sdxl form's choice of branch, here by pair; the paper's derivation is not checked",
+        status="matches released code, except that the sdxl form selects its branch per pair; the paper's derivation is not checked",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
@@ -97,12 +97,12 @@ class DSPO(PairwiseAlgorithm):
         ),
     }  # fmt: skip
 
-    variant: Variant = Field(default="sd15", description="which released form: sd15, or sdxl")
-    beta: float = Field(default=0.001, gt=0, description="released: 0.001 for the form sd15, 5000 for sdxl")
+    variant: Variant = Field(default="sd15", description="which released form: sd15 or sdxl")
+    beta: float = Field(default=0.001, gt=0, description="released values: 0.001 for the sd15 form, 5000 for sdxl")
 
     @property
     def initial_loss(self) -> float | None:
-        """Known for the form sdxl only."""
+        """Known only for the sdxl form."""
         return FORMS[self.variant].initial_loss
 
     def prediction_loss(self, predictions: PairPredictions, preference: Tensor) -> Tensor:

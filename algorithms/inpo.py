@@ -1,7 +1,7 @@
-"""DDIM-InPO: the DPO objective on latents that the policy itself inverted.
+"""DDIM-InPO: the DPO objective on latents from inversion by the policy itself.
 
 Lu et al. 2025, arXiv 2503.18454; released code JaydenLyh/InPO at a9cfc4de.  The released code ends its inversion up to one grid
-step beyond the time that the networks are given, and calls the network at negative times; ``inversion="official"`` reproduces that.
+step beyond the time passed to the networks, and calls the network at negative times; ``inversion="official"`` reproduces that.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class InPO(PairwiseAlgorithm):
         title="DDIM-InPO",
         paper="Lu et al. 2025, arXiv 2503.18454",
         formula="-log sigmoid(beta/2 * [(Ml - Rl) - (Mw - Rw)]) with x_t and its noise from DDIM inversion",
-        status="matches released code, but for its inversion faults (inversion=official reproduces them)",
+        status="matches released code, except for its inversion errors (inversion=official reproduces them)",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
@@ -58,12 +58,17 @@ class InPO(PairwiseAlgorithm):
     initial_loss: ClassVar[float | None] = math.log(2)
 
     beta: Beta = 2000.0
-    inversion_steps: int = Field(default=10, ge=2, le=500, description="steps of the inversion grid over all times")
+    inversion_steps: int = Field(
+        default=10, ge=2, le=500, description="number of steps in the inversion grid over all times"
+    )
     inversion: Endpoint = Field(
         default="grid", description="where an inversion ends: grid, exact, or official (released code)"
     )
     eta: float = Field(
-        default=0.1, ge=0, le=1, description="noise after each inversion step, share of the DDPM deviation"
+        default=0.1,
+        ge=0,
+        le=1,
+        description="noise added after each inversion step, as a share of the DDPM standard deviation",
     )
 
     def noised(self, batch: PairBatch, policy: Policy) -> Noised:

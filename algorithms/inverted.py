@@ -11,8 +11,8 @@ from bench import InversionSettings, Noised, PairBatch, Policy, invert, random_t
 def invert_pair(batch: PairBatch, policy: Policy, settings: InversionSettings) -> Noised:
     """Invert winner and loser with the current policy, conditioned on the caption, to the same time.
 
-    The targets are the predictions that lead from each inverted latent back to its clean one; the noise of ``settings.eta`` is drawn
-    independently for the two images.
+    The targets are the predictions that map each inverted latent back to its clean one; the noise scaled by ``settings.eta`` is
+    independent for the two images.
     """
     process = policy.process
     t = random_timesteps(process, batch.draws, batch.winner)

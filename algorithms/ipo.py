@@ -1,7 +1,7 @@
-"""IPO: regress the preference margin to a fixed value, so that a sure vote does not push without end.
+"""IPO: regress the preference margin to a fixed value, so a certain vote does not push the margin without bound.
 
-Azar et al. 2023, arXiv 2310.12036, eq. 17.  Published for language models: here the log-ratio is minus a denoising error.  The branch
-of that name in diffusers' Diffusion-DPO script reads an argument that does not exist, so nothing released can be compared with.
+Azar et al. 2023, arXiv 2310.12036, eq. 17.  Published for language models; this port takes minus a denoising error as the log-ratio.  The
+branch of that name in diffusers' Diffusion-DPO script reads an argument that does not exist, so there is no released code to compare with.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def ipo_loss(errors: PairErrors, *, tau: float) -> Tensor:
 
     Args:
         errors: denoising errors, each (B,).
-        tau: KL strength; larger stays closer to the reference.  The margin aimed at, ``1 / (2 tau)``, is in units of mean squared errors,
-            so that a useful tau is in the hundreds.
+        tau: KL strength; larger stays closer to the reference.  The target margin, ``1 / (2 tau)``, is in units of mean squared errors,
+            so useful values are in the hundreds.
     """
     return (errors.margin - 1 / (2 * tau)).square()
 
@@ -34,7 +34,7 @@ class IPO(PairwiseAlgorithm):
         title="IPO",
         paper="Azar et al. 2023, arXiv 2310.12036",
         formula="([(Ml - Rl) - (Mw - Rw)] - 1/(2 tau))^2",
-        status="matches the paper's formula; a language-model method, ported to denoising errors by us",
+        status="matches the paper's formula; a language-model method that we ported to denoising errors",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
@@ -48,12 +48,12 @@ class IPO(PairwiseAlgorithm):
     tau: float = Field(
         default=500.0,
         gt=0,
-        description="KL strength: larger stays closer to the reference; the margin aimed at is 1/(2 tau)",
+        description="KL strength: larger stays closer to the reference; the target margin is 1/(2 tau)",
     )
 
     @property
     def initial_loss(self) -> float:
-        """The whole target is missing."""
+        """The squared target: the margin starts at 0."""
         return (1 / (2 * self.tau)) ** 2
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Diffusion-KTO: a utility of single images, each desirable or not, against a reference point of the whole batch.
+"""Diffusion-KTO: a utility of single images, each desirable or not, relative to a reference point of the whole batch.
 
 Li et al. 2024, arXiv 2404.04465; released code jacklishufan/diffusion-kto at 226bbd02.  That code estimates the reference point
-from the few samples of a step and multiplies by beta without the factor 1/2: its beta b is ``beta = 2 b`` here.
+from the few samples of a step and multiplies by beta without the factor 1/2: its b is ``beta = 2 b`` in this project.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ UTILITIES: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def kto_losses(gains: Tensor, signs: Tensor, reference_point: Tensor, *, beta: float, utility: str) -> Tensor:
-    """``1 - U(w * beta / 2 * (g - z0))``, one loss per image, of the shape of ``gains``.
+    """``1 - U(w * beta / 2 * (g - z0))``, one loss per image, same shape as ``gains``.
 
     Args:
         gains: g, the reference's error minus the policy's.
-        signs: w, 1 for a desirable image, -1 for another.
+        signs: w, 1 for a desirable image, -1 for an undesirable one.
         reference_point: z0, the mean gain of the global batch, at least 0; no gradient flows into it.
         beta: KL strength; larger stays closer to the reference.
         utility: ``sigmoid``, ``loss_averse`` or ``risk_seeking``.
@@ -57,7 +57,7 @@ class KTO(Algorithm):
         title="Diffusion-KTO",
         paper="Li et al. 2024, arXiv 2404.04465",
         formula="1 - U(+-beta/2 * [(R - M) - z0]), z0 = max(0, mean of R - M over the global batch)",
-        status="matches released code, but for its data: labels are of a pair (there an image is desirable if it ever won), both images of a caption share a batch, shares are weights instead of sampling, and z0 is over the global batch",
+        status="matches released code, except for the data: labels are per pair (the released code calls an image desirable if it ever won), both images of a pair are in the same batch, shares are weights instead of sampling rates, and z0 is over the global batch",
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {
@@ -76,9 +76,11 @@ class KTO(Algorithm):
 
     beta: Beta = 2000.0
     utility: Literal["sigmoid", "loss_averse", "risk_seeking"] = Field(
-        default="sigmoid", description="how an image's gain is valued: sigmoid (KTO), loss_averse or risk_seeking"
+        default="sigmoid", description="utility of an image's gain: sigmoid (KTO), loss_averse or risk_seeking"
     )
-    desirable_share: float = Field(default=0.5, gt=0, lt=1, description="weight of the desirable images")
+    desirable_share: float = Field(
+        default=0.5, gt=0, lt=1, description="weight of the desirable images; the undesirable ones have the rest"
+    )
 
     def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor:
         """Gains of winner and loser, (B, 2)."""

@@ -1,7 +1,7 @@
-"""MaPO: margin-aware preference optimisation without a reference, as the second version of its paper has it.
+"""MaPO: margin-aware preference optimisation without a reference, as in the second version of its paper.
 
-Hong et al. 2024, arXiv 2406.06424 v2.  The released code is of the first version and another loss: see `algorithms.mapo_v1`.
-The place of the exponent beta was read from the paper's layout, the bound (0, 1) and the gradient that it states.
+Hong et al. 2024, arXiv 2406.06424 v2.  The released code implements the first version, which is a different loss: see
+`algorithms.mapo_v1`.  Where the exponent beta belongs was inferred from the paper's layout, its bound (0, 1) and its gradient.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from algorithms.recipes import TINY
 from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 SMALL = 0.05
-"""Below this, the series of `likelihood` is exact to 1e-13; above, the formula loses nothing to cancellation."""
+"""Below this, the series of `likelihood` is exact to 1e-13; above, the formula does not suffer from cancellation."""
 
 
 def likelihood(error: Tensor, *, power: float) -> Tensor:
-    """``(e / (exp(e) - 1))^power`` of errors e >= 0: 1 at no error, falling to 0; same shape.
+    """``(e / (exp(e) - 1))^power`` of errors e >= 0: 1 at an error of 0, decreasing to 0; same shape.
 
-    Finite with finite gradients everywhere, where the plain formula is 0/0 at 0 and inf/inf far out.
+    Finite with finite gradients everywhere, where the plain formula is 0/0 at 0 and inf/inf at large errors.
     """
-    # Each branch sees only what it is made for: torch.where would pass the other's infinite gradient on as 0 * inf.
+    # Clamp the input of each branch to its own range: torch.where would propagate the other branch's infinite gradient as 0 * inf.
     small, large = error.clamp(max=SMALL), error.clamp(min=SMALL)
     series = -small / 2 - small.square() / 24 + small.square().square() / 2880
     logarithm = torch.where(error < SMALL, series, large.log() - large - (-torch.expm1(-large)).log())
@@ -45,13 +45,13 @@ def mapo_loss(errors: PolicyErrors, *, beta: float) -> Tensor:
 
 
 class MaPO(ReferenceFreeAlgorithm):
-    """The winner's error, and a bounded margin over the loser's."""
+    """The winner's error plus a bounded margin over the loser's."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="MaPO",
         paper="Hong et al. 2024, arXiv 2406.06424 v2",
         formula="Mw - log sigmoid(phi(Mw) - phi(Ml)) / beta, phi(e) = (e / (exp(e) - 1))^beta",
-        status="matches the paper's formula (v2), the place of its exponent reconstructed; released code is mapo-v1",
+        status="matches the paper's formula (v2), with the position of its exponent reconstructed; the released code is mapo-v1",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
@@ -67,7 +67,9 @@ class MaPO(ReferenceFreeAlgorithm):
         ),
     }  # fmt: skip
 
-    beta: float = Field(default=8.0, gt=0, description="sharpness of phi; the paper takes 8 to 1024, by task")
+    beta: float = Field(
+        default=8.0, gt=0, description="sharpness of phi; the paper uses 8 to 1024, depending on the task"
+    )
 
     def loss(self, errors: PolicyErrors, preference: Tensor) -> Tensor:
         return mapo_loss(errors, beta=self.beta)

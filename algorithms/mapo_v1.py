@@ -1,6 +1,6 @@
-"""MaPO as its released code has it, which is the first version of the paper: beta weights the margin, and is not an exponent.
+"""MaPO as in its released code, which is the first version of the paper: beta is the weight of the margin, not an exponent.
 
-Hong et al. 2024, arXiv 2406.06424 v1; released code mapo-t2i/mapo at 374b3d3d.  That code is 0/0 at an error of 0; here it is not.
+Hong et al. 2024, arXiv 2406.06424 v1; released code mapo-t2i/mapo at 374b3d3d.  That code divides 0 by 0 at an error of 0; this one does not.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ def mapo_v1_loss(errors: PolicyErrors, *, beta: float, snr: float, margin_scale:
     Args:
         errors: denoising errors of the policy, each (B,).
         beta: weight of the margin.
-        snr: c, the factor on errors that the code calls ``snr_value``.
-        margin_scale: T; at the code's 1000 the sigmoid saturates at small margins, and SFT on the winner is left.
+        snr: c, the factor on the errors, ``snr_value`` in the released code.
+        margin_scale: T; at the released 1000 the sigmoid saturates at small margins, which leaves SFT on the winner.
     """
     gap = likelihood(snr * errors.winner, power=1.0) - likelihood(snr * errors.loser, power=1.0)
     return errors.winner - beta * functional.logsigmoid(margin_scale * gap)
 
 
 class MaPOv1(ReferenceFreeAlgorithm):
-    """The winner's error, and a steep margin over the loser's."""
+    """The winner's error plus a steep margin over the loser's."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="MaPO (v1)",

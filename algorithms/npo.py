@@ -1,7 +1,7 @@
-"""Diffusion-NPO: any preference objective with winner and loser exchanged; its weights guide away from what people dislike.
+"""Diffusion-NPO: any preference objective with winner and loser swapped; its weights guide sampling away from what people dislike.
 
-Wang et al. 2025 (ICLR), arXiv 2505.11245; released code G-U-N/Diffusion-NPO at a14f1db.  That code keeps ties, and so calls one
-image of a tie the loser; here the data drops them.  Its variant for SDXL that trains the negative inside guidance is not here.
+Wang et al. 2025 (ICLR), arXiv 2505.11245; released code G-U-N/Diffusion-NPO at a14f1db.  That code keeps ties and calls one image
+of a tie the loser; this project drops them from the data.  Its SDXL variant that trains the negative inside guidance is not implemented.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from bench import AlgorithmInfo, Need, PairBatch, Policy, Recipe, StepOutput
 
 
 class NPO(Wrapper):
-    """Trains on the opposite preference; sampling uses the result in the unconditional slot of guidance."""
+    """Trains on the opposite preference; sampling uses the result in the unconditional branch of classifier-free guidance."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="Diffusion-NPO",
         paper="Wang et al. 2025, arXiv 2505.11245",
         formula="L(winner := loser, loser := winner); sample with eps_neg + w (eps_pos - eps_neg)",
-        status="matches released code (the DPO flavour), but for ties; samples with the base model as positive",
+        status="matches released code (the DPO variant), except for ties; samples with the base model as the positive",
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE, Need.GUIDANCE})
     negative: ClassVar[bool] = True
@@ -53,7 +53,7 @@ class NPO(Wrapper):
     def _objective_needs_pairs(self) -> Self:
         if Need.PAIRS not in self.inner.needs or self.inner.negative:
             raise ValueError(
-                f"objective {self.objective!r} has no winner and loser to exchange; choose dpo, ipo, hinge, ..."
+                f"objective {self.objective!r} has no winner and loser to swap; choose dpo, ipo, hinge, ..."
             )
         return self
 

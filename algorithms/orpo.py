@@ -1,6 +1,6 @@
 """ORPO: supervised fine-tuning on winners with an odds-ratio penalty on losers, in one stage and without a reference.
 
-Hong et al. 2024, arXiv 2403.07691.  Published for language models: here ``exp(-error)`` stands for the likelihood.  The diffusers script
+Hong et al. 2024, arXiv 2403.07691.  Published for language models; this port takes ``exp(-error)`` as the likelihood.  The diffusers script
 of that name (examples/research_projects/diffusion_orpo at 58eb52c) compares likelihoods, not odds, and has the sign of the
 comparison wrong: it raises the winner's error.  ``compare="likelihoods"`` is that script with the right sign.
 """
@@ -20,7 +20,7 @@ from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 Compared = Literal["odds", "likelihoods"]
 SMALLEST = 1e-6
-"""Errors below this count as this in `log_odds`, whose slope -1/error would have no bound; denoising errors are never so small."""
+"""Smaller errors are clamped to this in `log_odds`, whose slope -1/error is unbounded; denoising errors are never that small."""
 
 
 def log_likelihood(error: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def orpo_loss(errors: PolicyErrors, *, beta: float, score: Callable[[Tensor], Te
     Args:
         errors: denoising errors of the policy, each (B,).
         beta: weight of the comparison.
-        score: falling function of an error, `log_odds` or `log_likelihood`.
+        score: decreasing function of an error, `log_odds` or `log_likelihood`.
     """
     return errors.winner - beta * functional.logsigmoid(score(errors.winner) - score(errors.loser))
 
@@ -49,13 +49,13 @@ SCORES: Mapping[Compared, Callable[[Tensor], Tensor]] = {"odds": log_odds, "like
 
 
 class ORPO(ReferenceFreeAlgorithm):
-    """The winner's error, and the odds of winner against loser."""
+    """The winner's error plus the odds of winner against loser."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="ORPO",
         paper="Hong et al. 2024, arXiv 2403.07691",
         formula="Mw - beta log sigmoid(lo(Mw) - lo(Ml)), lo(e) = -e - log(1 - exp(-e)); lo(e) = -e with compare=likelihoods",
-        status="matches the paper's formula, ported to denoising errors by us; diffusers' script has the sign wrong",
+        status="matches the paper's formula; we ported it to denoising errors; diffusers' script has the sign wrong",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
@@ -75,7 +75,7 @@ class ORPO(ReferenceFreeAlgorithm):
     beta: float = Field(default=0.1, gt=0, description="weight of the comparison")
     compare: Compared = Field(
         default="odds",
-        description="what is compared: odds (the paper), or likelihoods (diffusers' script, sign fixed)",
+        description="what is compared: odds (the paper) or likelihoods (diffusers' script, sign fixed)",
     )
 
     def loss(self, errors: PolicyErrors, preference: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The table of all algorithms of this distribution, as `docs/algorithms.md` holds it: ``python -m algorithms.overview``."""
+"""The table of all algorithms of this distribution in `docs/algorithms.md`: ``python -m algorithms.overview``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bench import ALGORITHMS
 
 
 def markdown() -> str:
-    """One row an algorithm, in the order of the registry; algorithms of other distributions are left out."""
+    """One row per algorithm, in the order of the registry; algorithms of other distributions are left out."""
     lines = ["| name | paper | formula | needs | status |", "| :-- " * 5 + "|"]
     for name in ALGORITHMS:
         if ALGORITHMS.point(name).module.partition(".")[0] == __package__:
@@ -23,4 +23,4 @@ def _row(cells: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    print(markdown(), end="")  # noqa: T201 (this is what it is for)
+    print(markdown(), end="")  # noqa: T201 (prints by design)

@@ -1,6 +1,6 @@
-"""RankDPO: a caption's ranked images, pair by pair, weighted by what their exchange would do to the ranking.
+"""RankDPO: DPO on all pairs of a caption's ranked images, weighted by how much swapping a pair would change the ranking.
 
-Karthik et al. 2024, arXiv 2410.18013; no training code was released.  The paper's beta has no factor 1/2: its b is 2 b here.
+Karthik et al. 2024, arXiv 2410.18013; no training code was released.  The paper's beta has no factor 1/2: its b is beta = 2 b in this project.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ SCORE = "win_share"
 def rankdpo_loss(gaps: Tensor, shares: Tensor, *, beta: float) -> Tensor:
     """``-sum over psi_i > psi_j of D_ij log sigmoid(-beta / 2 * (s_i - s_j))``, one loss per list, (B,).
 
-    ``D_ij = |G_i - G_j| |1 / log(1 + rank_i) - 1 / log(1 + rank_j)|`` with ``G = 2^psi - 1``, as in LambdaRank; ranks are those
-    of psi, best first, equal ones in the order of the list.
+    ``D_ij = |G_i - G_j| |1 / log(1 + rank_i) - 1 / log(1 + rank_j)|`` with ``G = 2^psi - 1``, as in LambdaRank; ranks order
+    psi from best to worst, ties in the order of the list.
 
     Args:
         gaps: s, policy error minus reference error, (B, K).
-        shares: psi, how often an image won, in 0 to 1, (B, K).
+        shares: psi, how often an image won, between 0 and 1, (B, K).
         beta: KL strength; larger stays closer to the reference.
     """
     ranks = 1 + shares.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
@@ -52,13 +52,13 @@ def rankdpo_loss(gaps: Tensor, shares: Tensor, *, beta: float) -> Tensor:
 
 
 class RankDPO(CandidateAlgorithm):
-    """Lists of candidates by the base model, ranked by reward models; all images of a list share time and noise."""
+    """Lists of candidates from the base model, ranked by reward models; all images of a list share time and noise."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="RankDPO",
         paper="Karthik et al. 2024, arXiv 2410.18013",
         formula="-sum_ij |G_i - G_j| |1/D_i - 1/D_j| log sigmoid(-beta/2 * (s_i - s_j))",
-        status="reconstructed from the paper's formula with LambdaRank's discount; published beta, rate and batch are unknown",
+        status="reconstructed from the paper's formula with LambdaRank's discount; published beta, learning rate and batch size are unknown",
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES, Need.REFERENCE, Need.REWARD})
     recipes: ClassVar[Mapping[str, Recipe]] = {
@@ -72,7 +72,7 @@ class RankDPO(CandidateAlgorithm):
     beta: Beta = 4000.0
 
     def prepare(self, data: PreferenceData, context: PrepareContext) -> PreferenceData:
-        """Rank each caption's images; data with fewer than three images per caption gives its captions only."""
+        """Rank each caption's images; of data with fewer than three images per caption only the captions are used."""
         data, rewards = self.judged(data, context)
         shares = np.stack([win_shares(rewards[:, row]) for row in range(len(data))])
         context.notes["candidates"] = {"captions": len(data), "images": data.width, "digest": data.digest}

@@ -1,7 +1,7 @@
-"""Robust DPO (rDPO): an unbiased estimate of the DPO loss on clean votes, from votes of which a known share is flipped.
+"""Robust DPO (rDPO): an unbiased estimate of the DPO loss on clean votes from votes of which a known share is flipped.
 
-Chowdhury et al. 2024, arXiv 2403.00409.  Published for language models: here the log-ratio is Diffusion-DPO's, minus denoising
-errors.  The loss of one pair may be negative; only its mean over flips is the DPO loss.
+Chowdhury et al. 2024, arXiv 2403.00409.  Published for language models; this port takes Diffusion-DPO's log-ratio, minus denoising
+errors.  The loss of a single pair may be negative; only its mean over flips is the DPO loss.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def rdpo_loss(errors: PairErrors, *, beta: float, flip_probability: float) -> Te
 
 
 class RobustDPO(PairwiseAlgorithm):
-    """DPO with the bias of flipped votes taken out."""
+    """DPO corrected for the bias of flipped votes."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="rDPO",
         paper="Chowdhury et al. 2024, arXiv 2403.00409",
         formula="[-(1-f) log sigmoid(z) + f log sigmoid(-z)] / (1-2f), z = beta/2 * [(Ml - Rl) - (Mw - Rw)], f = flip_probability",
-        status="matches the paper's formula; a language-model method, ported to denoising errors by us",
+        status="matches the paper's formula; a language-model method that we ported to denoising errors",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(

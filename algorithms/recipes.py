@@ -1,4 +1,4 @@
-"""What recipes share: the training settings of Diffusion-DPO's, which others start from."""
+"""Shared training settings: those of Diffusion-DPO's recipes, which other recipes start from."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from bench import Recipe
 TINY = DPO.recipes["tiny"].training
 """Our setting for the tiny world."""
 SD15 = DPO.recipes["sd15"].training
-"""The released launcher of Diffusion-DPO for SD1.5, which most later codes are forks of."""
+"""The released launcher of Diffusion-DPO for SD1.5, of which most later code is a fork."""
 SDXL = DPO.recipes["sdxl"].training
 """Its launcher for SDXL."""
 
 
 def like_dpo(**fields: Any) -> dict[str, Recipe]:
-    """Recipes for SD1.5 and SDXL of an objective that nobody published one for: DPO's training, with these fields."""
+    """Recipes for SD1.5 and SDXL of an objective without published settings: DPO's training settings with these fields."""
     return {
         model: Recipe(
             name="untried",

@@ -1,4 +1,4 @@
-"""Diffusion-RPO: every winner of a batch is contrasted with every loser, the more the more alike they are.
+"""Diffusion-RPO: every winner of a batch is contrasted with every loser, with a weight that grows with their similarity.
 
 Gu et al. 2024, arXiv 2406.06382; no training code was released.  RPO is also the name of DPO with a likelihood term.
 """
@@ -41,17 +41,17 @@ def contrast_weights(distances: Tensor, *, temperature: float) -> Tensor:
 def contrasts(
     winner_gaps: Tensor, loser_gaps: Tensor, weights: Tensor, *, beta: float, placement: str, count: int
 ) -> Tensor:
-    """The loss's terms for winner i against loser j, (I, J); summed over all j and averaged over all i they are the loss.
+    """The loss terms for winner i against loser j, (I, J); the loss is their sum over all j and mean over all i.
 
     ``outside``: ``-W log sigmoid(M)``; ``inside``: ``-log sigmoid(W M) / count``; ``M = -beta / 2 * (Dw_i - Dl_j)``.
 
     Args:
         winner_gaps: Dw, policy error minus reference error of the winners, (I,).
-        loser_gaps: Dl, the same of the losers, (J,).
+        loser_gaps: Dl, the same for the losers, (J,).
         weights: W, (I, J).
         beta: KL strength; larger stays closer to the reference.
         placement: ``outside`` or ``inside``.
-        count: pairs of the global batch.
+        count: number of pairs in the global batch.
     """
     logits = -0.5 * beta * (winner_gaps[:, None] - loser_gaps[None, :])
     if placement == "outside":
@@ -60,13 +60,13 @@ def contrasts(
 
 
 class RPO(NoisedPairAlgorithm):
-    """Winner and losers of different captions are compared too; the coupling spans the global batch."""
+    """Winners and losers of different captions are also compared; the coupling spans the global batch."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="Diffusion-RPO",
         paper="Gu et al. 2024, arXiv 2406.06382",
         formula="-sum_j W_ij log sigmoid(-beta/2 * (Dw_i - Dl_j)), W = softmax_j(-distance/tau)",
-        status="reconstructed: temperature and the place of W are unknown, and every pair keeps its own time",
+        status="reconstructed: temperature and the position of W are unknown, and every pair has its own time",
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {
@@ -83,7 +83,7 @@ class RPO(NoisedPairAlgorithm):
         default=0.5, gt=0, description="tau of the similarity weights; small compares like with like"
     )
     placement: Literal["outside", "inside"] = Field(
-        default="outside", description="of the weight, outside or inside the log"
+        default="outside", description="position of the weight: outside or inside the log"
     )
     features: str = Field(default="pickscore", description="CLIP scorer whose embeddings measure similarity")
 
@@ -92,7 +92,7 @@ class RPO(NoisedPairAlgorithm):
         return (self.features,)
 
     def prepare(self, data: PreferenceData, context: PrepareContext) -> PreferenceData:
-        """Note with each pair the embeddings of its caption and its images."""
+        """Add the embeddings of caption and images to each pair."""
         return data.with_columns(**{COLUMN: context.features(self.features, data)})
 
     def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor:
@@ -101,7 +101,7 @@ class RPO(NoisedPairAlgorithm):
         return torch.cat([_gaps(errors), joint_embedding(batch)], dim=1)
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
-        """Values are the winners' terms; gradients also hold what the losers do in the terms of all other winners."""
+        """Values are the winners' terms; gradients also include the losers' part in the terms of all other winners."""
         if batch.global_batch_stats is None:
             raise ValueError("rpo needs the statistics of the global batch")
         noised = self.noised(batch, policy)
@@ -124,7 +124,7 @@ class RPO(NoisedPairAlgorithm):
 
 
 def joint_embedding(batch: PairBatch) -> Tensor:
-    """Embedding of each pair's caption and winner, of length 1, (B, 2 D)."""
+    """Joint embedding of each pair's caption and winner, unit norm, (B, 2 D)."""
     features = batch.columns[COLUMN]
     rows = torch.arange(len(features), device=features.device)
     return torch.cat([features[:, 0], features[rows, 1 + batch.winner_index]], dim=1) / math.sqrt(2)

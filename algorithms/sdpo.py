@@ -1,7 +1,7 @@
-"""Diffusion-SDPO: a safeguard for any pairwise objective; the loser's gradient is scaled so that the winner does not get worse.
+"""Diffusion-SDPO: a safeguard for any pairwise objective: the loser's gradient is scaled so that the winner does not get worse.
 
-Fu et al. 2025, arXiv 2511.03317; released code AIDC-AI/Diffusion-SDPO at 84fb241.  That code takes one scale over the pairs of
-a process's micro-batch; here every pair has its own, so that it does not depend on how a batch is cut.
+Fu et al. 2025, arXiv 2511.03317; released code AIDC-AI/Diffusion-SDPO at 84fb241.  That code computes one scale over the pairs
+of a process's micro-batch; this port computes it per pair, so it does not depend on how a batch is split.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from bench import (
 
 
 def safe_scale(predictions: PairPredictions, *, mu: float) -> Tensor:
-    """How much of the loser's gradient keeps the winner's error from growing, to first order; in 0 to 1, (B,).
+    """How much of the loser's gradient keeps the winner's error from growing, to first order; between 0 and 1, (B,).
 
     With ``gA, gB`` the gradients of the winner's and the loser's error with respect to the predictions:
     ``clip((1 - mu) |gA|^2 / gA.gB, 0, 1)`` where ``gA.gB > 0``, else 1.
 
     Args:
-        mu: share of the winner's improvement that is kept for sure, in 0 to 1.
+        mu: share of the winner's improvement that is guaranteed to remain, between 0 and 1.
     """
     winner = (predictions.policy_winner - predictions.target_winner).detach().flatten(1).to(torch.float64)
     loser = (predictions.policy_loser - predictions.target_loser).detach().flatten(1).to(torch.float64)
@@ -41,7 +41,7 @@ def safe_scale(predictions: PairPredictions, *, mu: float) -> Tensor:
 
 
 class SDPO(PairwiseWrapper):
-    """Any pairwise objective with a safeguarded loser."""
+    """Any pairwise objective with a scaled gradient of the loser."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="Diffusion-SDPO",
@@ -67,7 +67,9 @@ class SDPO(PairwiseWrapper):
         ),
     }  # fmt: skip
 
-    mu: float = Field(default=0.9, ge=0, le=1, description="share of the winner's improvement that is kept for sure")
+    mu: float = Field(
+        default=0.9, ge=0, le=1, description="share of the winner's improvement that is guaranteed to remain"
+    )
 
     def prediction_loss(self, predictions: PairPredictions, preference: Tensor) -> Tensor:
         scale = safe_scale(predictions, mu=self.mu)

@@ -1,7 +1,7 @@
-"""Self-NPO: a negative from the model's own pictures, without any preference; it learns what it predicts itself.
+"""Self-NPO: a negative model from the model's own images, without preferences: it is trained on its own predictions.
 
 Wang et al. 2025 (AAAI 2026), arXiv 2505.11777; released code G-U-N/Diffusion-NPO (folder Self-NPO) at a14f1db, which differs from
-the paper: it starts from real images, the averaged student generates, and generation is guided with w = -1, so without caption.
+the paper: it starts from real images, the EMA of the student generates, and generation is guided with w = -1, which ignores the caption.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ AVERAGE = "average"
 
 
 def noise_further(process: ForwardProcess, latents: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """Latents of time t at the noisier time s: ``x_s = (a_s / a_t) x_t + sqrt(sigma_s^2 - sigma_t^2 a_s^2 / a_t^2) noise``."""
+    """Latents of time t moved to the noisier time s: ``x_s = (a_s / a_t) x_t + sqrt(sigma_s^2 - sigma_t^2 a_s^2 / a_t^2) noise``."""
     ratio = process.alpha(s, latents) / process.alpha(t, latents)
     spread = (process.sigma(s, latents) ** 2 - (process.sigma(t, latents) * ratio) ** 2).clamp(min=0).sqrt()
     return ratio * latents + spread * noise
@@ -45,13 +45,13 @@ def pseudo_huber(difference: Tensor, *, width: float) -> Tensor:
 
 
 class SelfNPO(Algorithm):
-    """Truncated generation by the averaged weights gives a target; the student hits it from a noisier time."""
+    """The target is a truncated generation by the EMA weights; the student predicts it from a noisier time."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="Self-NPO",
         paper="Wang et al. 2025, arXiv 2505.11777",
         formula="|x0_avg(x_t) - x0(x_s)|_Huber, x_t by a few DDIM steps of the average, x_s re-noised from it",
-        status="matches released code, with the first image of each pair as its real image",
+        status="matches released code, with the first image of each pair as the real image",
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES, Need.GUIDANCE})
     negative: ClassVar[bool] = True
@@ -75,14 +75,14 @@ class SelfNPO(Algorithm):
         ),
     }  # fmt: skip
 
-    grid: int = Field(default=25, ge=2, le=500, description="DDIM steps over all times")
+    grid: int = Field(default=25, ge=2, le=500, description="number of DDIM steps over all times")
     truncation: int = Field(
-        default=5, ge=1, description="most DDIM steps of a generation; the next prediction is the target"
+        default=5, ge=1, description="maximum number of DDIM steps per generation; the next prediction is the target"
     )
     guidance_scale: float = Field(
-        default=-1.0, ge=-20, le=20, description="of the generation: cond + w (cond - uncond); -1 ignores the caption"
+        default=-1.0, ge=-20, le=20, description="w of the generation, cond + w (cond - uncond); -1 ignores the caption"
     )
-    decay: float = Field(default=0.999, ge=0, lt=1, description="of the average that generates")
+    decay: float = Field(default=0.999, ge=0, lt=1, description="decay of the EMA weights that generate")
     width: float = Field(default=1e-3, gt=0, description="c of the pseudo-Huber loss")
 
     def begin(self, policy: Policy) -> None:
@@ -116,10 +116,10 @@ class SelfNPO(Algorithm):
     def _predictions(
         self, policy: Policy, latents: Tensor, t: Tensor, condition: Condition, unconditional: Condition
     ) -> tuple[Tensor, Tensor]:
-        """With and without the caption.
+        """The predictions with and without the caption.
 
-        The released scale w starts at the captioned prediction, ``cond + w (cond - uncond)``, where `bench.guide` starts at
-        its first argument: the captioned prediction comes first, and ``-w`` is the scale.
+        The released scale w starts at the captioned prediction, ``cond + w (cond - uncond)``, whereas `bench.guide` starts at
+        its first argument: so the captioned prediction comes first, and ``-w`` is the scale.
         """
         with_caption = policy.predict_with_snapshot(AVERAGE, latents, t, condition)
         without = policy.predict_with_snapshot(AVERAGE, latents, t, unconditional)

@@ -1,6 +1,6 @@
-"""SePPO: the loser is what an earlier version of the policy makes of the caption, and counts as a winner where it was better.
+"""SePPO: the loser is sampled by an earlier version of the policy, and counts as a winner if that version did better on the real one.
 
-Zhang et al. 2024, arXiv 2410.05255; training code was not released, the formula is reconstructed from reviews.
+Zhang et al. 2024, arXiv 2410.05255; training code was not released; the formula is reconstructed from reviews.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def seppo_loss(errors: PairErrors, *, beta: float) -> Tensor:
     """``-log sigmoid(-beta / 2 * (Dw - sign(Rw - Mw) * Dl))``, one loss per pair, (B,); a sign of 0 counts as 1.
 
     Args:
-        errors: winners are the data's images, losers the reference's samples; the sign is the anchor-based flipper.
+        errors: winners are the data's images, losers the reference's samples; the sign is the paper's anchor-based flipper.
         beta: KL strength; larger stays closer to the reference.
     """
     winner_gap = errors.policy_winner - errors.reference_winner
@@ -50,7 +50,7 @@ def seppo_loss(errors: PairErrors, *, beta: float) -> Tensor:
 
 
 class SePPO(Algorithm):
-    """Winners from the data, losers by a random earlier version of the policy, which is the reference too."""
+    """Winners from the data, losers from a random earlier version of the policy, which is also the reference."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="SePPO",
@@ -69,10 +69,10 @@ class SePPO(Algorithm):
     initial_loss: ClassVar[float | None] = math.log(2)
 
     beta: Beta = 2000.0
-    pool: int = Field(default=7, gt=0, description="earlier versions that are kept")
-    interval: int = Field(default=30, gt=0, description="optimizer steps between two versions")
-    sampling_steps: int = Field(default=20, ge=2, le=1000, description="DDIM steps of a sample")
-    guidance_scale: float = Field(default=7.5, ge=1, description="guidance of a sample")
+    pool: int = Field(default=7, gt=0, description="number of earlier versions to keep")
+    interval: int = Field(default=30, gt=0, description="number of optimizer steps between two versions")
+    sampling_steps: int = Field(default=20, ge=2, le=1000, description="number of DDIM steps per sample")
+    guidance_scale: float = Field(default=7.5, ge=1, description="scale of classifier-free guidance when sampling")
 
     def begin(self, policy: Policy) -> None:
         policy.snapshot(f"{SNAPSHOT}-0")
@@ -98,7 +98,7 @@ class SePPO(Algorithm):
 
     @torch.no_grad()
     def _sample(self, version: str, batch: PairBatch, policy: Policy) -> Tensor:
-        """Samples for the batch's captions by an earlier version, with guidance; of the winners' shape."""
+        """Samples of an earlier version for the batch's captions, with guidance; same shape as the winners."""
         process, count = policy.process, len(batch.winner)
         stride = process.train_timesteps // self.sampling_steps
         latents = batch.draws.normal_like("sample", batch.winner)

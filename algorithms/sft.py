@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on the preferred images: the baseline that every preference objective has to beat."""
+"""Supervised fine-tuning on the preferred images: the baseline that every preference objective must beat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench import Algorithm, AlgorithmInfo, PairBatch, Policy, Recipe, StepOutpu
 
 
 class SFT(Algorithm):
-    """The denoising loss on winners; the losers are not looked at."""
+    """The denoising loss on winners; losers are ignored."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="SFT",

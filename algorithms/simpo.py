@@ -1,7 +1,7 @@
 """SimPO: preference optimisation without a reference, with a target margin.
 
-Meng et al. 2024, arXiv 2405.14734.  Published for language models: their mean log-likelihood is minus the mean denoising error here.
-Without a reference nothing holds the winner's error down: look at ``winner_error`` in the log.
+Meng et al. 2024, arXiv 2405.14734.  Published for language models; this port replaces the mean log-likelihood by minus the mean denoising
+error.  Without a reference nothing keeps the winner's error low: watch ``winner_error`` in the log.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ def simpo_loss(errors: PolicyErrors, *, beta: float, gamma: float) -> Tensor:
     Args:
         errors: denoising errors of the policy, each (B,).
         beta: scale of the difference of the two errors.
-        gamma: margin that the scaled difference has to win by.
+        gamma: margin by which the scaled difference must win.
     """
     return -functional.logsigmoid(beta * (errors.loser - errors.winner) - gamma)
 
 
 class SimPO(ReferenceFreeAlgorithm):
-    """The loser's error has to be larger than the winner's by ``gamma / beta``."""
+    """The loser's error should exceed the winner's by ``gamma / beta``."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="SimPO",
         paper="Meng et al. 2024, arXiv 2405.14734",
         formula="-log sigmoid(beta (Ml - Mw) - gamma)",
-        status="matches the paper's formula; a language-model method, ported to denoising errors by us",
+        status="matches the paper's formula; a language-model method that we ported to denoising errors",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
@@ -46,8 +46,8 @@ class SimPO(ReferenceFreeAlgorithm):
         **like_dpo(beta=100.0, gamma=0.5),
     }
 
-    beta: float = Field(default=100.0, gt=0, description="scale of the difference of the errors (mean errors)")
-    gamma: float = Field(default=0.5, ge=0, description="margin that the scaled difference has to win by")
+    beta: float = Field(default=100.0, gt=0, description="scale of the difference of the mean squared errors")
+    gamma: float = Field(default=0.5, ge=0, description="margin by which the scaled difference must win")
 
     def loss(self, errors: PolicyErrors, preference: Tensor) -> Tensor:
         return simpo_loss(errors, beta=self.beta, gamma=self.gamma)

@@ -1,7 +1,7 @@
-"""SmPO-Diffusion: smoothed preferences from a reward model, on latents that the policy inverted with ReNoise.
+"""SmPO-Diffusion: smoothed preferences from a reward model, on latents from ReNoise inversion by the policy.
 
-Lu et al. 2025 (ICML), arXiv 2506.02698; released code JaydenLyh/SmPO at 8922d54f.  That code weights a whole batch with its first
-pair's label; here every pair has its own.  Its inversion faults are reproduced by ``inversion="official"`` only.
+Lu et al. 2025 (ICML), arXiv 2506.02698; released code JaydenLyh/SmPO at 8922d54f.  That code weights a whole batch by the label
+of its first pair; this port weights every pair by its own.  Only ``inversion="official"`` reproduces its inversion errors.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def smpo_loss(errors: PairErrors, preference: Tensor, *, beta: float, gamma: flo
 
 
 class SmPO(PairwiseAlgorithm):
-    """The winner is the image with the higher reward; the weight of a pair grows with the difference."""
+    """The winner is the image with the higher reward; the weight of a pair grows with the reward difference."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="SmPO",
         paper="Lu et al. 2025, arXiv 2506.02698",
         formula="-log sigmoid(gamma (2p-1) * beta/2 * [(Ml - Rl) - (Mw - Rw)]), p = sigmoid(r'_w - r'_l)",
-        status="matches released code, but for its batch weighting and inversion faults (inversion=official reproduces the latter)",
+        status="matches released code, except for its batch weighting and inversion errors (inversion=official reproduces the latter)",
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE, Need.REWARD})
     recipes: ClassVar[Mapping[str, Recipe]] = {
@@ -80,7 +80,9 @@ class SmPO(PairwiseAlgorithm):
     beta: Beta = 2000.0
     gamma: float = Field(default=10.0, gt=0, description="scale of the smoothed label")
     reward: str = Field(default="pickscore", description="metric whose scores smooth the labels")
-    inversion_steps: int = Field(default=10, ge=2, le=500, description="steps of the inversion grid over all times")
+    inversion_steps: int = Field(
+        default=10, ge=2, le=500, description="number of steps in the inversion grid over all times"
+    )
     inversion: Endpoint = Field(
         default="grid", description="where an inversion ends: grid, exact, or official (released code)"
     )
@@ -90,14 +92,14 @@ class SmPO(PairwiseAlgorithm):
         return (self.reward,)
 
     def prepare(self, data: PreferenceData, context: PrepareContext) -> PreferenceData:
-        """Replace votes by p = sigmoid of the difference of the min-max normalised rewards (over the whole data)."""
+        """Replace votes by p = sigmoid of the difference of the rewards, min-max normalised over the whole dataset."""
         from scipy.special import expit
 
         scores = context.scores(self.reward, data)
         low, high = float(scores.min()), float(scores.max())
         if high <= low:
             raise UserError(
-                f"metric {self.reward!r} gives every image of {data.report.source} the same score; use another reward"
+                f"metric {self.reward!r} scores every image of {data.report.source} the same; use another reward"
             )
         context.notes["reward_range"] = [low, high]
         normalised = (scores - low) / (high - low)

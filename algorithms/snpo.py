@@ -1,7 +1,7 @@
-"""Diff-SNPO: one network learns a preference with the caption and its opposite without, so that guidance spans both.
+"""Diff-SNPO: one network learns a preference with the caption and its opposite without it, so guidance extrapolates between them.
 
-ICLR 2026; neither the paper's text nor code could be read.  The formula is reconstructed from summaries: one of them prints the
-loss without its minus sign, which we put back, since with ``mixture=1`` the conditional branch must be DPO.
+ICLR 2026; neither the paper's text nor its code was accessible.  The formula is reconstructed from summaries; one of them prints
+the loss without its minus sign, which we restored, since with ``mixture=1`` the conditional branch must be DPO.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from bench import AlgorithmInfo, Need, PairBatch, PairErrors, PairwiseAlgorithm,
 def snpo_loss(errors: PairErrors, *, beta: float, mixture: float, scale: float) -> Tensor:
     """``-log sigmoid(-beta/2 * (Dw - Dl_mix))``, one loss per pair, (B,), with a bounded ``Dl_mix``.
 
-    ``Dl_mix = -log(mixture * exp(-scale * (Ml - Rl)) + 1 - mixture) / scale``, at most ``-log(1 - mixture) / scale``: what is
-    gained by making the loser worse ends there.
+    ``Dl_mix = -log(mixture * exp(-scale * (Ml - Rl)) + 1 - mixture) / scale``, at most ``-log(1 - mixture) / scale``, which
+    bounds the gain from making the loser worse.
 
     Args:
         errors: denoising errors, each (B,).
         beta: KL strength; larger stays closer to the reference, in DPO's convention; with ``mixture=1`` the loss is DPO's.
-        mixture: the policy's share in the mixture of policy and reference that stands for the loser.
-        scale: what a mean squared error is multiplied by to be an energy, in the paper the number of times T and a weight.
+        mixture: the policy's share in the mixture of policy and reference that replaces the policy on the loser.
+        scale: factor from a mean squared error to an energy; in the paper the number of times T and a weight.
     """
     winner_gap = errors.policy_winner - errors.reference_winner
     loser_gap = errors.policy_loser - errors.reference_loser
@@ -41,7 +41,7 @@ def snpo_loss(errors: PairErrors, *, beta: float, mixture: float, scale: float) 
 
 
 class SNPO(PairwiseAlgorithm):
-    """A bounded DPO on captioned pairs, and on exchanged pairs where the prompt is empty."""
+    """A bounded DPO on captioned pairs, and on swapped pairs with an empty prompt."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="Diff-SNPO",
@@ -74,18 +74,18 @@ class SNPO(PairwiseAlgorithm):
     mixture: float = Field(default=0.9, gt=0, le=1, description="lambda, the policy's share in the loser's mixture")
     scale: float = Field(default=1000.0, gt=0, description="s, energy of a mean squared error of 1; T in the paper")
     empty_share: float = Field(
-        default=0.1, ge=0, lt=1, description="share of pairs with an empty prompt, whose images are exchanged"
+        default=0.1, ge=0, lt=1, description="share of pairs that get an empty prompt and have winner and loser swapped"
     )
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
         return snpo_loss(errors, beta=self.beta, mixture=self.mixture, scale=self.scale)
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
-        """As every pairwise objective, on routed pairs; the logged accuracy and margin are those of what each is trained for."""
+        """As for every pairwise objective, on routed pairs; the logged accuracy and margin refer to the pair as it is trained."""
         return super().step(self.routed(batch), policy)
 
     def routed(self, batch: PairBatch) -> PairBatch:
-        """The batch, in which a share of the pairs is exchanged and conditioned on an empty prompt."""
+        """The batch with a share of the pairs swapped and conditioned on an empty prompt."""
         empty = (batch.draws.uniform("empty prompt") < self.empty_share).to(batch.winner.device)
         exchanged = batch.flipped()
         empty_loser, empty_winner = exchanged.unconditional, batch.unconditional

@@ -1,4 +1,4 @@
-"""What algorithms that change another one share: the field that names it, and passing everything else through."""
+"""Base classes of algorithms that change another one: a field names it, and everything else is passed through."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from bench import (
 class Wrapper(Algorithm):
     """An algorithm around another registered one, the objective."""
 
-    objective: str = Field(default="dpo", description="the registered algorithm that is changed")
+    objective: str = Field(default="dpo", description="the registered algorithm to change")
     objective_fields: dict[str, Any] = Field(
-        default={}, description="its fields, for example --set objective_fields.beta=500"
+        default={}, description="fields of the objective, for example --set objective_fields.beta=500"
     )
 
     @functools.cached_property
@@ -77,7 +77,7 @@ class PairwiseWrapper(Wrapper, PairwiseAlgorithm):
 
     @property
     def pairwise(self) -> PairwiseAlgorithm:
-        """The objective as what it must be."""
+        """The objective, checked to be pairwise; raises a ValueError if it is not."""
         if isinstance(self.inner, PairwiseAlgorithm) and type(self.inner).step is PairwiseAlgorithm.step:
             return self.inner
         raise ValueError(

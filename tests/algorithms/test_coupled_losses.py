@@ -53,7 +53,7 @@ class TestNPO:
         torch.testing.assert_close(npo.logs["margin"], -DPO().step(batch, policy).logs["margin"], rtol=1e-3, atol=1e-8)
 
     def test_an_objective_without_losers_is_refused(self) -> None:
-        with pytest.raises(ValidationError, match="'self-npo' has no winner and loser to exchange"):
+        with pytest.raises(ValidationError, match="'self-npo' has no winner and loser to swap"):
             NPO(objective="self-npo")
 
     def test_an_unknown_objective_is_refused_with_the_nearest(self) -> None:

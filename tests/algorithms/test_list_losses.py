@@ -133,7 +133,7 @@ class TestCaPO:
         generation = GenerationSettings(steps=2, guidance_scale=2, height=SIDE, width=SIDE)
         opposed = {"pickscore": Brightness(), "imagereward": Darkness()}
         context = PrepareContext(opposed.__getitem__, workshop.model(), generation, workshop.folder / "opposed")
-        with pytest.raises(UserError, match="capo found no image .* under every reward; set more candidates"):
+        with pytest.raises(UserError, match="capo found no image .* under every reward; use more candidates"):
             CaPO(captions=6, candidates=4).prepare(workshop.data, context)
 
     def test_one_reward_is_refused(self) -> None:
