@@ -24,16 +24,16 @@ from metrics.preprocessing import OpenAIPreprocessing, Preprocessing
 
 
 class Aesthetic(Metric):
-    """The head's value on the embedding of length 1; the prompt is not looked at.
+    """The head's value on the normalised image embedding; the prompt is ignored.
 
     A checkpoint is the head's ``.pth`` file, a folder that holds one, or a hub id.  A folder ``clip`` beside the head
-    holds the image tower with its projection in the layout of transformers; without it, that of OpenAI's ViT-L/14.
+    holds the image tower with its projection in the layout of transformers; the default is OpenAI's ViT-L/14.
 
     Args:
         tower: a `transformers.CLIPVisionModelWithProjection`.
         head: a `LinearHead`.
-        preprocessing: pictures to pixels.
-        device: where it computes.
+        preprocessing: maps images to pixels.
+        device: device to compute on.
         weights: digest of the weights files, for the record.
     """
 
@@ -41,8 +41,8 @@ class Aesthetic(Metric):
         title="Aesthetic",
         raw_range="-13 to 23",
         unit="rating from 1 to 10",
-        conventions="reported as it is; some preprocess as transformers does, which moves the crop by a pixel at most",
-        published="real pictures 4.5 to 7, SD1.5 5.2 to 5.8, SDXL 5.9 to 6.4",
+        conventions="reported unscaled; some preprocess as transformers does, which moves the crop by at most one pixel",
+        published="real images 4.5 to 7, SD1.5 5.2 to 5.8, SDXL 5.9 to 6.4",
         source="arXiv:2210.08402, https://github.com/christophschuhmann/improved-aesthetic-predictor",
     )
     reads_prompt: ClassVar[bool] = False
@@ -87,16 +87,16 @@ class Aesthetic(Metric):
 def load_tower(checkpoint: str) -> tuple[Any, Path]:
     """The image tower of a CLIP checkpoint in the layout of transformers, and its weights file.
 
-    The checkpoint may hold the whole CLIP or the image tower alone.
+    The checkpoint may hold the complete CLIP model or only the image tower.
 
     Raises:
-        UserError: something is missing or has another layout.
+        UserError: a file is missing or has a different layout.
     """
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     path = find_weights(checkpoint, CLIP_WEIGHTS, ("config.json",))
     settings = read_json(path.parent / "config.json")
-    # In the configuration of a whole CLIP, the projection's width is that of both towers and stands beside theirs.
+    # In the configuration of a complete CLIP model, both towers share the projection width, which is at the top level.
     shared = {name: settings[name] for name in ("projection_dim",) if name in settings}
     vision = settings.get("vision_config", settings) | shared
     tower = build(lambda: CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(vision)), path)

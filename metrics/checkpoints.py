@@ -16,21 +16,21 @@ from torch import Tensor, nn
 from bench import UserError, hub_folder
 
 Source = tuple[str, Callable[[Tensor], Tensor]]
-"""Where a parameter comes from: its name in the file, and what turns the tensor there into it."""
+"""Where a parameter comes from: its name in the file, and the conversion of the tensor found there."""
 
 SHOWN_KEYS = 8
 
 
 def find_weights(checkpoint: str, weights: Sequence[str], partial: Sequence[str]) -> Path:
-    """The weights file of a checkpoint; what belongs to it lies in the same folder.
+    """The weights file of a checkpoint; its other files are in the same folder.
 
     Args:
-        checkpoint: a weights file, a folder, or a hub id, which is downloaded or taken from the cache.
-        weights: file names or patterns, the preferred first.
+        checkpoint: a weights file, a folder, or a hub id, which is downloaded or read from the cache.
+        weights: file names or patterns, in order of preference.
         partial: patterns of the other files to download.
 
     Raises:
-        UserError: there is no such path and no such hub id, or no weights file in it.
+        UserError: neither a path nor a hub id of that name exists, or it has no weights file.
     """
     path = Path(checkpoint).expanduser()
     if path.is_file():
@@ -59,7 +59,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file or of a plain PyTorch file; floating-point ones as float32, on the CPU.
 
     Raises:
-        UserError: the file is missing, is cut off, or holds something other than named tensors.
+        UserError: the file is missing or truncated, or holds something other than named tensors.
     """
     try:
         if path.suffix == ".safetensors":
@@ -71,7 +71,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"weights file {path} cannot be read, perhaps it is cut off: fetch it again ({reason})"
+            f"weights file {path} cannot be read and may be truncated; download it again ({reason})"
         ) from error
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
@@ -92,28 +92,30 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"configuration {path} is not valid JSON ({error}); fetch it again") from error
+        raise UserError(f"configuration {path} is not valid JSON ({error}); download it again") from error
     if not isinstance(value, dict):
-        raise UserError(f"configuration {path} is not a JSON object; fetch it again")
+        raise UserError(f"configuration {path} is not a JSON object; download it again")
     return value
 
 
 def build(make: Callable[[], nn.Module], path: Path) -> Any:
-    """A network, ``make()``, from numbers that a configuration beside ``path`` gave; without weights, for `fill`.
+    """The network that ``make()`` builds from the configuration beside ``path``; without weights, for `fill`.
 
     Raises:
         UserError: the configuration cannot be built.
     """
     try:
-        # On the meta device nothing is allocated or drawn: a full-size scorer would need its memory twice.
+        # On the meta device nothing is allocated or drawn: otherwise a full-size scorer would need twice its memory.
         with torch.device("meta"):
             return make()
     except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise UserError(f"the configuration beside {path} describes no network of this scorer: {error!r}") from error
+        raise UserError(
+            f"the configuration beside {path} does not describe a network of this scorer: {error!r}"
+        ) from error
 
 
 def same_name(name: str) -> Source:
-    """The `Source` of a parameter that the file stores as it is."""
+    """The `Source` of a parameter that the file stores unchanged."""
     return name, lambda tensor: tensor
 
 
@@ -124,18 +126,18 @@ def fill(
     source: Callable[[str], Source] = same_name,
     ignored: Iterable[str] = (),
 ) -> None:
-    """Set every parameter of ``module`` from a file; nothing may be missing and nothing left over.
+    """Set every parameter of ``module`` from a file; missing and unexpected names are errors.
 
     Args:
-        module: gets the tensors themselves, not copies.
-        tensors: what `read_tensors` gave.
+        module: receives the tensors themselves, not copies.
+        tensors: what `read_tensors` returned.
         path: the file, for messages.
         source: where the parameter of a given name comes from.
         ignored: prefixes of names in the file that the scorer does not use.  Index buffers (``position_ids``), which
             files of older libraries hold, are always ignored.
 
     Raises:
-        UserError: names that are missing, left over, or of another shape; they are listed in the file's own names.
+        UserError: names are missing or unexpected, or have a different shape; they are listed as the file names them.
     """
     wanted = {name: (source(name), parameter) for name, parameter in module.state_dict().items()}
     known = {official for (official, _), _ in wanted.values()}
@@ -147,7 +149,7 @@ def fill(
     if missing or unexpected:
         lists = {"missing": missing, "unexpected": unexpected}
         found = "; ".join(f"{kind} {_listed(names)}" for kind, names in lists.items() if names)
-        raise UserError(f"weights file {path} has another layout than this scorer: {found}")
+        raise UserError(f"weights file {path} does not have the layout of this scorer: {found}")
     state = {name: convert(tensors[official]) for name, ((official, convert), _) in wanted.items()}
     misfits = [
         f"{wanted[name][0][0]} {tuple(value.shape)} instead of {tuple(wanted[name][1].shape)}"
@@ -161,7 +163,7 @@ def fill(
 
 
 def _number_positions(module: nn.Module) -> None:
-    """Make the index buffers (``position_ids``: 0, 1, 2, ...), which files do not hold."""
+    """Create the index buffers (``position_ids``: 0, 1, 2, ...), which files do not hold."""
     for name, buffer in list(module.named_buffers()):
         if buffer.is_meta:
             owner, _, leaf = name.rpartition(".")
@@ -177,11 +179,11 @@ def _listed(names: list[str]) -> str:
 
 
 def load_tokenizer(kind: Any, folder: Path, hub_id: str, *, vocabulary: int) -> Any:
-    """A tokenizer of class ``kind`` from the files in ``folder``, or from the hub when the folder has none.
+    """A tokenizer of class ``kind`` from the files in ``folder``, or from the hub if the folder has none.
 
     Raises:
-        UserError: the files cannot be read, the hub id cannot be had, or there are more than ``vocabulary`` tokens, which
-            is what the network knows.
+        UserError: the files cannot be read, the hub id cannot be downloaded, or there are more than ``vocabulary`` tokens,
+            the network's number of embeddings.
     """
     files = ("tokenizer.json", "vocab.json", "vocab.txt")
     if not any((folder / name).exists() for name in files):
@@ -189,9 +191,9 @@ def load_tokenizer(kind: Any, folder: Path, hub_id: str, *, vocabulary: int) -> 
     try:
         tokenizer = kind.from_pretrained(str(folder))
     except Exception as error:  # the tokenizers library raises bare exceptions
-        raise UserError(f"the tokenizer files in {folder} cannot be read ({error}); fetch them again") from error
+        raise UserError(f"the tokenizer files in {folder} cannot be read ({error}); download them again") from error
     if len(tokenizer) > vocabulary:
         raise UserError(
-            f"the tokenizer in {folder} has {len(tokenizer)} tokens, its network knows {vocabulary}; use its own"
+            f"the tokenizer in {folder} has {len(tokenizer)} tokens, but the network knows {vocabulary}; use the network's own tokenizer"
         )
     return tokenizer

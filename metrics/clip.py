@@ -1,4 +1,4 @@
-"""CLIPScore: the cosine between picture and prompt of any CLIP model.
+"""CLIPScore: the cosine between the image and prompt embeddings of any CLIP model.
 
 Hessel et al., CLIPScore: A Reference-free Evaluation Metric for Image Captioning, 2021, arXiv:2104.08718.
 """
@@ -15,7 +15,7 @@ from metrics.preprocessing import OpenAIPreprocessing
 
 
 class ClipScore(CosineMetric):
-    """The cosine, not clipped at 0, without a prefix before the prompt, as in the package image-reward.
+    """The cosine, not clipped at 0, without a prefix before the prompt, as in the image-reward package.
 
     The paper reports 2.5 * max(cosine, 0) of ViT-B/32 with a prefix, torchmetrics 100 * max(cosine, 0).
 

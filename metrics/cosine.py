@@ -1,4 +1,4 @@
-"""Scores that are the cosine between a picture's and a prompt's embedding, made by one CLIP model of transformers."""
+"""Base of scores that are the cosine between image and prompt embeddings of a CLIP model in transformers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class CosineMetric(EmbeddingMetric):
     Args:
         model: a `transformers.CLIPModel`.
         tokenize: prompts to token ids.
-        preprocessing: pictures to pixels.
-        device: where it computes.
+        preprocessing: maps images to pixels.
+        device: device to compute on.
         weights: digest of the weights file, for the record.
     """
 
@@ -49,7 +49,7 @@ class CosineMetric(EmbeddingMetric):
 
     @property
     def scale(self) -> float:
-        """What the cosine is multiplied by."""
+        """Factor on the cosine."""
         return 1.0
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
@@ -62,8 +62,8 @@ class CosineMetric(EmbeddingMetric):
         with exact_inference(self.device):
             texts = [self.text_embeddings(list(distinct)[piece]) for piece in batch_slices(len(distinct), BATCH)]
             for piece, pixels in preprocessed_batches(self.preprocessing, images, self.device):
-                pictures = self.pixel_embeddings(pixels)
-                scores[piece] = (self.scale * (pictures * torch.cat(texts)[rows[piece]]).sum(-1)).cpu()
+                embedded = self.pixel_embeddings(pixels)
+                scores[piece] = (self.scale * (embedded * torch.cat(texts)[rows[piece]]).sum(-1)).cpu()
         return scores
 
     def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
@@ -79,21 +79,21 @@ class CosineMetric(EmbeddingMetric):
             ).cpu()
 
     def text_embeddings(self, prompts: Sequence[str]) -> Tensor:
-        """Embeddings of length 1, float32 of shape (N, D)."""
+        """Embeddings of unit norm, float32, (N, D)."""
         ids = self.tokenize(prompts).to(self.device)
         return normalize(self.model.get_text_features(input_ids=ids).pooler_output, dim=-1)
 
     def image_embeddings(self, images: Sequence[Image.Image]) -> Tensor:
-        """Embeddings of length 1, float32 of shape (N, D)."""
+        """Embeddings of unit norm, float32, (N, D)."""
         return self.pixel_embeddings(self.preprocessing.batch(images).to(self.device))
 
     def pixel_embeddings(self, pixels: Tensor) -> Tensor:
-        """Embeddings of length 1, float32 of shape (N, D), of pixels of shape (N, 3, size, size)."""
+        """Embeddings of unit norm, float32, (N, D), of pixels, float32, (N, 3, size, size)."""
         return normalize(self.model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
 
 
 def padded_ids(tokenizer: Any, length: int) -> Tokenize:
-    """Token ids of always ``length`` columns, so that no prompt's arithmetic depends on the longest one beside it."""
+    """Token ids padded to ``length`` columns, so a prompt's arithmetic does not depend on the longest prompt in its batch."""
 
     def tokenize(prompts: Sequence[str]) -> Tensor:
         ids: Tensor = tokenizer(
@@ -105,14 +105,14 @@ def padded_ids(tokenizer: Any, length: int) -> Tokenize:
 
 
 def clean(prompt: str) -> str:
-    """A prompt as OpenAI's clip and open_clip clean it.
+    """A prompt cleaned as OpenAI's clip and open_clip do.
 
-    Broken encodings are mended, HTML entities resolved (twice), white space collapsed, letters made lower case.
+    Fixes broken encodings, resolves HTML entities (twice), collapses white space, and converts to lower case.
     """
     from ftfy import fix_text
 
-    mended = html.unescape(html.unescape(fix_text(prompt)))
-    return " ".join(mended.split()).lower()
+    fixed = html.unescape(html.unescape(fix_text(prompt)))
+    return " ".join(fixed.split()).lower()
 
 
 def cleaned_ids(tokenizer: Any, length: int) -> Tokenize:
@@ -130,10 +130,10 @@ def load_clip(checkpoint: str, tokenizer_id: str) -> tuple[Any, Any, Path]:
 
     Args:
         checkpoint: a folder or a hub id.
-        tokenizer_id: hub id of the tokenizer, where the checkpoint has none of its own.
+        tokenizer_id: hub id of the tokenizer, used if the checkpoint has none.
 
     Raises:
-        UserError: something is missing or has another layout.
+        UserError: a file is missing or has a different layout.
     """
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
@@ -143,11 +143,11 @@ def load_clip(checkpoint: str, tokenizer_id: str) -> tuple[Any, Any, Path]:
     fill(model, read_tensors(path), path)
     text = model.config.text_config
     tokenizer = load_tokenizer(CLIPTokenizer, path.parent, tokenizer_id, vocabulary=text.vocab_size)
-    # 2 is the mark of old configurations, for which transformers pools at the highest id; any other id that is not the
-    # tokenizer's own would pool at the first token of every prompt, silently.
+    # 2 marks old configurations, for which transformers pools at the highest id; any other id that differs from the
+    # tokenizer's would silently pool at the first token of every prompt.
     if text.eos_token_id not in (2, tokenizer.eos_token_id):
         raise UserError(
-            f"configuration beside {path} has eos_token_id {text.eos_token_id}, its tokenizer "
+            f"the configuration beside {path} has eos_token_id {text.eos_token_id}, but its tokenizer has "
             f"{tokenizer.eos_token_id}; make them equal"
         )
     return model, tokenizer, path

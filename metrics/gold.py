@@ -1,6 +1,6 @@
-"""Gold: the tiny world's true expected utility, which no real benchmark can have.
+"""Gold: the tiny world's true expected utility, which a real benchmark cannot have.
 
-It shows over-optimisation (a proxy rises, gold falls), and it is never trained on.
+It shows over-optimisation (a proxy rises while gold falls) and is never used in training.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from bench.tiny.world import caption_problem, parse_caption
 
 
 class Gold(Metric):
-    """Mean utility over the voter population of what the world's checker measures; only for the tiny world."""
+    """Mean utility over the voter population, from properties that the world's checker measures; for the tiny world only."""
 
     info: ClassVar[MetricInfo] = MetricInfo(
         title="gold",
         raw_range="about -1 to 6",
         unit="mean utility of the voter population",
         source="the tiny world of this package: bench.tiny.voters",
-        conventions="this package's own",
+        conventions="defined by this package",
     )
 
     def __init__(self, checker: Checker, weights: str) -> None:
@@ -37,13 +37,15 @@ class Gold(Metric):
     @classmethod
     def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
         if checkpoint is None:
-            raise UserError("metric 'gold' knows the truth of the tiny world only: use --model tiny, or leave it out")
+            raise UserError(
+                "metric 'gold' knows the truth for the tiny world only; use --model tiny, or leave gold out"
+            )
         file = Path(checkpoint) / "checker.safetensors"
         if not file.is_file():
             raise UserError(
                 f"{file} does not exist; install the package again, or rebuild it: python -m bench.tiny.build"
             )
-        # Not weights_digest, as every other scorer: records that exist hold this form of it.
+        # Not weights_digest, which the other scorers use: existing records hold this form of the digest.
         return cls(Checker.load(checkpoint), digest(file.read_bytes().hex()))
 
     def identity(self) -> dict[str, Any]:
@@ -51,15 +53,15 @@ class Gold(Metric):
         return {"version": 1, "weights": self._weights, "voters": digest([voters, list(map(str, VOTERS))])}
 
     def for_prompts(self, prompts: Sequence[str]) -> Metric:
-        """Refuses prompts that are not of the tiny world before an image is made.
+        """Refuses prompts that are not captions of the tiny world before any image is generated.
 
         Raises:
-            UserError: a prompt is not one of its captions.
+            UserError: a prompt is not one of those captions.
         """
         for prompt in prompts:
             if problem := caption_problem(prompt):
                 raise UserError(
-                    f"metric 'gold' cannot judge {prompt!r}, which {problem}; write it as 'a large bee on a red background' "
+                    f"metric 'gold' cannot score {prompt!r}, which {problem}; write it as 'a large bee on a red background' "
                     "(bench list prompts tiny shows all words), or leave gold out: --metrics pickscore,hpsv2,imagereward,aesthetic"
                 )
         return self

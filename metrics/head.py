@@ -8,9 +8,9 @@ from torch import nn
 
 
 class LinearHead(nn.Module):
-    """Five linear layers without activations, (N, width) to (N, 1): in effect one affine map.
+    """Five linear layers without activations, (N, width) to (N, 1): in effect a single affine map.
 
-    The odd places are the dropouts of the training code; they are kept so that parameters have the published names,
+    The identities stand in for the dropouts of the training code, so parameters keep the published names,
     ``layers.{0,2,4,6,7}``.
     """
 
@@ -22,5 +22,5 @@ class LinearHead(nn.Module):
         )  # fmt: skip
 
     def forward(self, features: Any) -> Any:
-        """Scores of features."""
+        """Scores of features, (N, width) to (N, 1)."""
         return self.layers(features)

@@ -22,7 +22,7 @@ VIT_H_14: dict[str, Any] = {
     "vision_cfg": {"image_size": 224, "layers": 32, "width": 1280, "head_width": 80, "patch_size": 14},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 1024, "heads": 16, "layers": 24},
 }
-"""The architecture of both published versions, in the terms of open_clip."""
+"""The architecture of both published versions, as an open_clip configuration."""
 
 _TOPS = {
     "vision_model.embeddings.class_embedding": "visual.class_embedding",
@@ -52,8 +52,8 @@ class HPSv2(CosineMetric):
     """The cosine, version 2.1, registered as ``hpsv2``; scores of 2.0 and 2.1 are not comparable.
 
     A checkpoint is a weights file with the names of open_clip, a folder that holds one (``HPS_v2.1*.pt``), or a hub id.
-    Beside the file may lie ``open_clip_config.json`` (head counts are not in the tensors; without it, ViT-H-14) and the
-    tokenizer's ``vocab.json`` and ``merges.txt`` (without them, those of OpenAI's CLIP).
+    Optional files beside it: ``open_clip_config.json`` (tensors do not state head counts; the default is ViT-H-14) and the
+    tokenizer's ``vocab.json`` and ``merges.txt`` (the default is OpenAI's CLIP).
     """
 
     info: ClassVar[MetricInfo] = MetricInfo(
@@ -62,7 +62,7 @@ class HPSv2(CosineMetric):
         unit="cosine",
         display_factor=100.0,
         published="14.5 to 31.3 on the authors' benchmark; SD1.4 25.35, SDXL-base-0.9 30.63",
-        conventions="papers and the official evaluate() report it x 100, the official score() as it is",
+        conventions="papers and the official evaluate() report it x 100, the official score() unscaled",
         source="arXiv:2306.09341, https://github.com/tgxs002/HPSv2",
     )
     version: ClassVar[str] = "v2.1"
@@ -77,8 +77,8 @@ class HPSv2(CosineMetric):
         Args:
             checkpoint: see the class.
             device: see `Metric.load`.
-            antialias: see `metrics.preprocessing.LetterboxPreprocessing`; True is what the official package does beside torchvision 0.17
-                and later.
+            antialias: see `metrics.preprocessing.LetterboxPreprocessing`; True matches the official package with torchvision 0.17
+                or later.
         """
         from transformers import CLIPModel, CLIPTokenizer
 
@@ -104,7 +104,7 @@ class HPSv20(HPSv2):
         unit="cosine",
         display_factor=100.0,
         published="23.6 to 27.9 on the authors' benchmark; SD1.4 26.95, SD2.0 27.17, SDXL-base-0.9 27.73",
-        conventions="papers and the official evaluate() report it x 100, the official score() as it is",
+        conventions="papers and the official evaluate() report it x 100, the official score() unscaled",
         source="arXiv:2306.09341, https://github.com/tgxs002/HPSv2",
     )
     version: ClassVar[str] = "v2.0"
@@ -112,10 +112,10 @@ class HPSv20(HPSv2):
 
 
 def check_version(path: Path, wanted: str) -> None:
-    """Refuse a file whose name states the other version: both have the same layout, so that it would load silently.
+    """Refuse a file whose name states the other version: both have the same layout, so the wrong one would load silently.
 
     Raises:
-        UserError: the name is one of the authors', for another version.
+        UserError: it is the authors' file name for another version.
     """
     named = re.match(r"HPS_v2(?:\.(\d))?(?!\d)", path.name)
     if named and (stated := f"v2.{named[1] or 0}") != wanted:

@@ -1,4 +1,4 @@
-"""ImageReward: BLIP with cross-attention and a reward head, trained on rankings by experts.
+"""ImageReward: BLIP with cross-attention and a reward head, trained on expert rankings.
 
 Xu et al., ImageReward: Learning and Evaluating Human Preferences for Text-to-Image Generation, 2023, arXiv:2304.05977;
 code https://github.com/THUDM/ImageReward.
@@ -32,10 +32,10 @@ BERT_BASE: dict[str, Any] = {
 VIT_L_16: dict[str, Any] = {"image_size": 224, "patch_size": 16, "embed_dim": 1024, "depth": 24, "num_heads": 16}
 
 NO_TOKENS: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "sep_token_id": None, "pad_token_id": 0}
-"""Of the configuration's special tokens, only the padding matters to the network."""
+"""The network uses only the padding token of the configuration's special tokens."""
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
-"""Of the raw reward over the authors' validation data; part of the definition of the score."""
+"""Mean and standard deviation of the raw reward on the authors' validation data; part of the score's definition."""
 
 PROMPT_LENGTH = 35
 
@@ -56,10 +56,10 @@ TokenizeMasked = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 
 
 class RewardNetwork(nn.Module):
-    """Image tower, text tower that looks at the picture, head.
+    """Image tower, text tower with cross-attention to the image, and reward head.
 
     Args:
-        vision: architecture of the image tower, in the terms of timm (see `VIT_L_16`).
+        vision: architecture of the image tower, in timm's terms (see `VIT_L_16`).
         text: architecture of the text tower, as in ``med_config.json`` (see `BERT_BASE`).
     """
 
@@ -78,7 +78,7 @@ class RewardNetwork(nn.Module):
                 layer_norm_eps=1e-6,
             )
         )
-        # is_decoder makes the layers attend to the picture; the text itself is read in both directions, see forward.
+        # is_decoder adds cross-attention to the image; attention over the text itself is bidirectional, see forward.
         known = {name: text[name] for name in BERT_BASE}
         self.text: Any = BlipTextModel(
             BlipTextConfig(**known, **NO_TOKENS, encoder_hidden_size=vision["embed_dim"], is_decoder=True),
@@ -87,7 +87,7 @@ class RewardNetwork(nn.Module):
         self.mlp = LinearHead(text["hidden_size"])
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Rewards, before normalisation, of pixels (N, 3, S, S) with token ids and mask (N, L); shape (N,)."""
+        """Rewards before normalisation, (N,), of pixels (N, 3, S, S) with token ids and mask (N, L)."""
         # Not the pooler_output, to which transformers applies the final norm a second time.
         seen = self.vision(pixel_values=pixels).last_hidden_state
         read = self.text(input_ids=ids, attention_mask=mask, encoder_hidden_states=seen, is_decoder=False)
@@ -96,17 +96,17 @@ class RewardNetwork(nn.Module):
 
 
 class ImageReward(Metric):
-    """The head's reward, normalised to mean 0 and deviation 1 over the authors' validation data.
+    """The head's reward, normalised to mean 0 and standard deviation 1 on the authors' validation data.
 
-    A checkpoint is a weights file, a folder that holds ``ImageReward.pt``, or a hub id.  Beside the file may lie
-    ``med_config.json`` and ``vision_config.json`` (without them, BERT-base and ViT-L/16) and ``vocab.txt`` (without it,
-    that of bert-base-uncased).
+    A checkpoint is a weights file, a folder that holds ``ImageReward.pt``, or a hub id.  Optional files beside
+    it: ``med_config.json`` and ``vision_config.json`` (the defaults are BERT-base and ViT-L/16) and ``vocab.txt`` (the
+    default is bert-base-uncased's).
 
     Args:
         network: the network.
         tokenize: prompts to token ids and mask.
-        preprocessing: pictures to pixels.
-        device: where it computes.
+        preprocessing: maps images to pixels.
+        device: device to compute on.
         weights: digest of the weights file, for the record.
     """
 
@@ -115,7 +115,7 @@ class ImageReward(Metric):
         raw_range="about -3 to 3",
         unit="standard deviations of the reward",
         published="SD1.5 -0.1 to 0.2 and up to 1.35 after alignment, SDXL 0.5 to 1.3",
-        conventions="reported as it is: normalised to mean 0 and deviation 1 on the authors' data",
+        conventions="reported unscaled: normalised to mean 0 and standard deviation 1 on the authors' data",
         source="arXiv:2304.05977, https://github.com/THUDM/ImageReward",
     )
     version: ClassVar[str] = "v1.0"
@@ -186,9 +186,9 @@ def blip_source(name: str) -> Source:
 
 
 def masked_ids(tokenizer: Any) -> TokenizeMasked:
-    """Token ids and mask, cut and padded to `PROMPT_LENGTH`.
+    """Token ids and mask, truncated and padded to `PROMPT_LENGTH`.
 
-    BLIP's two extra tokens are known to the tokenizer, as in the authors' code, but never inserted: the first stays
+    As in the authors' code, the tokenizer knows BLIP's two extra tokens but never inserts them: the first token stays
     ``[CLS]``.
     """
     tokenizer.add_special_tokens({"bos_token": "[DEC]", "additional_special_tokens": ["[ENC]"]})

@@ -1,4 +1,4 @@
-"""How every scorer computes: no gradients, full float32 precision, pictures prepared while the network is busy."""
+"""How every scorer computes: no gradients, full float32 precision, images preprocessed while the network is busy."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from metrics.onednn import OneDNNLinear, mkl_is_slow
 from metrics.preprocessing import Preprocessing
 
 BATCH = 8
-"""Pictures that go through a tower at once: a quarter of `bench.core.chunks.CHUNK`, so that most are prepared while the tower works."""
+"""Images per forward pass: a quarter of `bench.core.chunks.CHUNK`, so most are preprocessed while the tower computes."""
 
 
 @contextlib.contextmanager
 def exact_inference(device: torch.device) -> Iterator[None]:
-    """No gradients, no autocast and no TF32 within, whatever the caller has set; as it was afterwards.
+    """No gradients, autocast or TF32 inside, whatever the caller has set; restores the caller's settings afterwards.
 
-    On CUDA, convolutions use TF32 unless told otherwise, which keeps ten bits of the
-    mantissa; on a CPU with AMX, products use bf16 where the caller allows it.
+    By default, convolutions on CUDA use TF32, which keeps ten bits of the mantissa; on a CPU with AMX, matrix products use
+    bf16 if the caller allows it.
     """
     cudnn: Any = torch.backends.cudnn
     mkldnn: Any = torch.backends.mkldnn
@@ -45,7 +45,7 @@ def preprocessed_batches(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Batches of `BATCH`: which images, and their pixels as float32 of shape (N, 3, size, size) on ``device``.
 
-    The next batch is prepared in a thread while the caller works on one.
+    A thread preprocesses the next batch while the caller uses the current one.
     """
     batches = prefetched(lambda piece: preprocessing.batch(images[piece]), batch_slices(len(images), BATCH))
     for piece, pixels in batches:

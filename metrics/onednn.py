@@ -1,4 +1,4 @@
-"""Linear layers through oneDNN, where PyTorch's own choice of library is slow."""
+"""Linear layers through oneDNN, for processors on which PyTorch's default library is slow."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ PROCESSORS = Path("/proc/cpuinfo")
 
 
 class OneDNNLinear(TorchFunctionMode):
-    """Within, `torch.nn.functional.linear` of float32 tensors on the CPU is computed by oneDNN; without gradients.
+    """Inside, oneDNN computes `torch.nn.functional.linear` of float32 tensors on the CPU; without gradients.
 
-    Everything else is computed as ever.  The sums are the same in another order: of numbers of size 1, results differ from
-    the plain ones by about 1e-6.
+    Everything else is unchanged.  The sums are taken in a different order: for values of size 1, results differ by about 1e-6.
     """
 
     def __torch_function__(
@@ -32,11 +31,11 @@ class OneDNNLinear(TorchFunctionMode):
 
 
 def suits(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether oneDNN takes these arguments of `torch.nn.functional.linear` as they are."""
+    """Whether oneDNN accepts these arguments of `torch.nn.functional.linear` unchanged."""
     parameters = [weight] if bias is None else [weight, bias]
     return (
         all(each.dtype == torch.float32 and each.device.type == "cpu" for each in (values, *parameters))
-        # The operator reads a bias with gaps as if it had none, and refuses empty tensors.
+        # The operator reads a strided bias as if it were contiguous, and refuses empty tensors.
         and all(each.is_contiguous() for each in parameters)
         and values.numel() > 0
         and weight.numel() > 0
@@ -45,17 +44,17 @@ def suits(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
 
 def with_onednn(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``values @ weight.T + bias``: float32 of shape (..., K), (N, K) and (N,) to (..., N)."""
-    # torch.utils.mkldnn, the public way, goes through TorchScript, which is deprecated, and needs a copy of the weights.
+    # The public interface, torch.utils.mkldnn, uses the deprecated TorchScript and needs a copy of the weights.
     product: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")  # noqa: SLF001
     return product
 
 
 @functools.cache
 def mkl_is_slow(processors: Path = PROCESSORS) -> bool:
-    """Whether PyTorch leaves linear layers to MKL on a processor of AMD, and oneDNN is there to take over.
+    """Whether PyTorch uses MKL for linear layers on an AMD processor and oneDNN is available instead.
 
-    MKL chooses its code by the processor's maker.  On one core of an EPYC with AVX-512, it computes the layers of ViT-H
-    with 97 GFLOP/s, oneDNN with 210.  Other makers' processors are left alone.
+    MKL selects its code by the processor's vendor.  On one core of an EPYC with AVX-512, it computes the layers of ViT-H
+    at 97 GFLOP/s, oneDNN at 210.  Processors of other vendors are left alone.
 
     Args:
         processors: Linux's description of the processors.

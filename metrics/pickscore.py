@@ -1,4 +1,4 @@
-"""PickScore: CLIP ViT-H/14 trained on the choices of Pick-a-Pic's users.
+"""PickScore: CLIP ViT-H/14 trained on the choices of Pick-a-Pic users.
 
 Kirstain et al., Pick-a-Pic: An Open Dataset of User Preferences for Text-to-Image Generation, 2023, arXiv:2305.01569;
 code https://github.com/yuvalkirstain/PickScore.
@@ -21,7 +21,7 @@ class PickScore(CosineMetric):
     Other repositories report the bare cosine (about 0.2) or the score divided by 26.
 
     A checkpoint is a folder or hub id in the layout of `transformers.CLIPModel`: ``config.json``, ``model.safetensors``
-    and the tokenizer's files; the tokenizer of the published one comes from the CLIP that it was trained from.
+    and the tokenizer's files; the published checkpoint uses the tokenizer of the CLIP model it was fine-tuned from.
     """
 
     info: ClassVar[MetricInfo] = MetricInfo(

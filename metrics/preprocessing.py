@@ -1,14 +1,14 @@
-"""From a picture to what a scorer's image tower sees: the three routes that published scorers use.
+"""From an image to the input of a scorer's image tower: the three pipelines that published scorers use.
 
-All three end in float32, shape (3, size, size), normalised with the mean and standard deviation of CLIP.
+All three return float32, shape (3, size, size), normalised with the mean and standard deviation of CLIP.
 
 * `OpenAIPreprocessing`, "openai" (OpenAI ``clip``; ImageReward, aesthetic predictor, CLIPScore): resize, crop, then convert to RGB.
 * `HuggingFacePreprocessing`, "huggingface" (``CLIPImageProcessor``; PickScore): convert to RGB, resize, crop; the crop of a non-square
-  picture can lie one pixel from that of `openai`.
+  image can be one pixel off from that of `openai`.
 * `LetterboxPreprocessing`, "letterbox" (HPSv2): convert to RGB, resize the *long* side as a float tensor, pad to a square with black.
 
-Source: the packages of the authors (clip, transformers 4.30, hpsv2 1.2.0), to which `openai` and `huggingface` are equal bit by bit and
-`letterbox` within 2e-6.
+Source: the packages of the authors (clip, transformers 4.30, hpsv2 1.2.0), which `openai` and `huggingface` match bit by bit and
+`letterbox` to within 2e-6.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bench import CLIP_MEAN, CLIP_STD
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Preprocessing(abc.ABC):
-    """One route from a picture to a tensor; ``size`` is the side of the square in pixels."""
+    """One pipeline from an image to a tensor; ``size`` is the side of the square in pixels."""
 
     name: ClassVar[str]
     size: int
@@ -37,14 +37,14 @@ class Preprocessing(abc.ABC):
     @property
     @abc.abstractmethod
     def smooths(self) -> bool:
-        """Whether shrinking averages over the pixels that fall together (antialiasing)."""
+        """Whether shrinking averages over the pixels that are merged (antialiasing)."""
 
     @abc.abstractmethod
     def __call__(self, image: Image.Image) -> Tensor:
-        """The picture, of any mode and size, as float32 of shape (3, size, size)."""
+        """The image, of any mode and size, as float32, (3, size, size)."""
 
     def batch(self, images: Sequence[Image.Image]) -> Tensor:
-        """Pictures as float32 of shape (N, 3, size, size); N is at least 1."""
+        """Images as float32, (N, 3, size, size); N is at least 1."""
         return torch.stack([self(image) for image in images])
 
     def identity(self) -> dict[str, Any]:
@@ -60,14 +60,14 @@ class OpenAIPreprocessing(Preprocessing):
 
     @property
     def smooths(self) -> bool:
-        """Pillow's bicubic always does."""
+        """Always true of Pillow's bicubic."""
         return True
 
     def __call__(self, image: Image.Image) -> Tensor:
         """See `Preprocessing`.
 
-        The conversion comes last, as in the source: Pillow resizes a palette picture by nearest neighbour, and a
-        transparent one weighted by its opacity, which then is dropped.
+        The conversion comes last, as in the source: Pillow resizes a palette image by nearest neighbour, and weights a
+        transparent one by its opacity, which is then dropped.
         """
         resized = short_side(image, self.size)
         # Python's rounding, half to even, as torchvision's CenterCrop does.
@@ -83,11 +83,11 @@ class HuggingFacePreprocessing(Preprocessing):
 
     @property
     def smooths(self) -> bool:
-        """Pillow's bicubic always does."""
+        """Always true of Pillow's bicubic."""
         return True
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """See `Preprocessing`; the opacity of a transparent picture is dropped, as transformers 4.30 did."""
+        """See `Preprocessing`; the opacity of a transparent image is dropped, as in transformers 4.30."""
         resized = short_side(image.convert("RGB"), self.size)
         left, top = ((side - self.size) // 2 for side in resized.size)
         return normalised(unit_tensor(cropped(resized, left, top, self.size)))
@@ -95,11 +95,11 @@ class HuggingFacePreprocessing(Preprocessing):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LetterboxPreprocessing(Preprocessing):
-    """Letterbox.
+    """Convert, resize the long side, pad.
 
     Args:
         antialias: whether shrinking smooths.  The authors' code leaves it to torchvision, whose default was False up to
-            0.16, with which HPS v2 was trained and its table made, and is True since.
+            0.16, the version with which HPS v2 was trained and evaluated, and has been True since.
     """
 
     name: ClassVar[str] = "letterbox"
@@ -107,14 +107,14 @@ class LetterboxPreprocessing(Preprocessing):
 
     @property
     def smooths(self) -> bool:
-        """As asked for."""
+        """As `antialias` says."""
         return self.antialias
 
     def __call__(self, image: Image.Image) -> Tensor:
         """See `Preprocessing`.
 
-        A picture with transparency, or with exactly ``size`` pixels on its long side only, makes the authors' code
-        fail; here the opacity is dropped, and the picture is padded as any other.
+        The authors' code fails on an image with transparency, or with exactly ``size`` pixels on its long side only; this one
+        drops the opacity and pads the image like any other.
         """
         pixels = unit_tensor(image.convert("RGB"))
         height, width = pixels.shape[-2:]
@@ -132,7 +132,7 @@ class LetterboxPreprocessing(Preprocessing):
 
 
 def short_side(image: Image.Image, size: int) -> Image.Image:
-    """Resize, bicubic, so that the short side has ``size`` pixels; the long side is rounded down."""
+    """Bicubic resize to ``size`` pixels on the short side; the long side is rounded down."""
     width, height = image.size
     if min(width, height) == size:
         return image
@@ -146,7 +146,7 @@ def cropped(image: Image.Image, left: int, top: int, size: int) -> Image.Image:
 
 
 def unit_tensor(image: Image.Image) -> Tensor:
-    """An RGB picture as float32 in [0, 1], shape (3, height, width)."""
+    """An RGB image as float32 in [0, 1], (3, height, width)."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 

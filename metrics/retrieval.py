@@ -1,6 +1,6 @@
 """R-precision and recall@k: does an image find its own prompt among the evaluation prompts?
 
-R-precision with one relevant text, Xu et al., AttnGAN, 2018, arXiv:1711.10485, there with 99 other texts; with CLIP in the place of its
+R-precision with one relevant text, Xu et al., AttnGAN, 2018, arXiv:1711.10485, there with 99 other texts; with CLIP instead of its
 text and image encoders, Park et al., Benchmark for Compositional Text-to-Image Synthesis, NeurIPS 2021.  Recall is computed by
 the package clip-benchmark, https://github.com/LAION-AI/CLIP_benchmark: the mean over the images of one pool is its
 ``text_retrieval_recall@k``.
@@ -23,17 +23,20 @@ from metrics.clip import ClipScore
 from metrics.inference import BATCH, exact_inference
 
 POOL = 100
-"""Texts that an image's own prompt competes in; fewer only where there are fewer prompts.  A smaller pool is easier."""
+"""Number of texts that an image's own prompt competes with, itself included; fewer only if there are fewer prompts.
+
+A smaller pool is easier.
+"""
 
 
 class Retrieval(ClipScore):
-    """1 where an image's own prompt is among its `cutoff` nearest prompts in its pool, else 0.
+    """1 if an image's own prompt is among its `cutoff` nearest prompts in its pool, else 0.
 
-    Every image has a score of its own, since the pool depends on the prompts alone, so that models are compared image by image.
-    Pools are cut from the distinct prompts in an order that their hashes give; the last is filled up from the first.  Prompts with
-    the same tokens count as one.
+    The pool depends only on the prompts, so every image has its own score and models are compared image by image.  Pools are
+    consecutive slices of the distinct prompts, ordered by hash; the last is filled up from the first.  Prompts with the same
+    tokens count as one.
 
-    A checkpoint is that of ``clip``.
+    Takes the same checkpoints as ``clip``.
     """
 
     cutoff: ClassVar[int]
@@ -43,7 +46,7 @@ class Retrieval(ClipScore):
 
     @classmethod
     def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
-        """See `Metric.load`; raises a `UserError` when clip-benchmark is not installed."""
+        """See `Metric.load`; raises a `UserError` if clip-benchmark is not installed."""
         _package()
         return super().load(checkpoint, device=device)
 
@@ -51,14 +54,14 @@ class Retrieval(ClipScore):
         """See `Metric.for_prompts`.
 
         Raises:
-            UserError: too few distinct prompts: every image would find its own.
+            UserError: there are so few distinct prompts that every image would find its own.
         """
         distinct = sorted(set(prompts), key=lambda prompt: hashlib.sha256(prompt.encode()).digest())
         tokens = [tuple(ids) for ids in self.tokenize(distinct).tolist()]
         texts = {ids: row for row, ids in enumerate(dict.fromkeys(tokens))}
         if len(texts) <= self.cutoff:
             raise UserError(
-                f"{self.info.title} among {len(texts)} different prompts is always 1; give more than {self.cutoff}"
+                f"{self.info.title} among {len(texts)} different prompts is always 1; use more than {self.cutoff}"
             )
         bound = copy.copy(self)
         bound.rows = {prompt: texts[ids] for prompt, ids in zip(distinct, tokens, strict=True)}
@@ -73,7 +76,7 @@ class Retrieval(ClipScore):
         """See `Metric`; 0 or 1.
 
         Raises:
-            ValueError: a prompt that `for_prompts` was not told.
+            ValueError: `for_prompts` was not called with one of the prompts.
         """
         if unknown := set(prompts) - self.rows.keys():
             raise ValueError(f"for_prompts was not called with {min(unknown)!r}")
@@ -89,7 +92,7 @@ class Retrieval(ClipScore):
 
     @functools.cached_property
     def _texts(self) -> Tensor:
-        """Embeddings of the prompts that differ in their tokens, float32, (P, D), on the CPU."""
+        """Embeddings of the prompts with distinct tokens, float32, (P, D), on the CPU."""
         by_row = {row: prompt for prompt, row in self.rows.items()}
         texts = [by_row[row] for row in range(len(by_row))]
         with exact_inference(self.device):
@@ -97,7 +100,7 @@ class Retrieval(ClipScore):
 
 
 class RPrecision(Retrieval):
-    """The own prompt comes first."""
+    """The image's own prompt comes first."""
 
     cutoff: ClassVar[int] = 1
     info: ClassVar[MetricInfo] = MetricInfo(
@@ -105,14 +108,14 @@ class RPrecision(Retrieval):
         raw_range="0 or 1",
         unit="hit: own prompt comes first",
         display_factor=100.0,
-        published="1 by chance among 100; depends on the CLIP and on how alike the prompts are, so compare under one signature only",
-        conventions="mean in %, among 100 prompts (all, if there are fewer); numbers over another pool are not comparable",
+        published="1 by chance among 100; depends on the CLIP model and on how similar the prompts are, so compare only under the same signature",
+        conventions="mean in %, among 100 prompts (or all if there are fewer); numbers from another pool size are not comparable",
         source="arXiv:1711.10485 with CLIP ViT-L/14, computed by https://github.com/LAION-AI/CLIP_benchmark",
     )
 
 
 class RecallAt5(Retrieval):
-    """The own prompt is among the first five."""
+    """The image's own prompt is among the first five."""
 
     cutoff: ClassVar[int] = 5
     info: ClassVar[MetricInfo] = MetricInfo(
@@ -120,14 +123,14 @@ class RecallAt5(Retrieval):
         raw_range="0 or 1",
         unit="hit: own prompt in the first 5",
         display_factor=100.0,
-        published="5 by chance among 100; depends on the CLIP and on how alike the prompts are, so compare under one signature only",
-        conventions="mean in %, among 100 prompts (all, if there are fewer); numbers over another pool are not comparable",
+        published="5 by chance among 100; depends on the CLIP model and on how similar the prompts are, so compare only under the same signature",
+        conventions="mean in %, among 100 prompts (or all if there are fewer); numbers from another pool size are not comparable",
         source="arXiv:1711.10485 with CLIP ViT-L/14, computed by https://github.com/LAION-AI/CLIP_benchmark",
     )
 
 
 def pool_members(rows: Tensor, count: int) -> Tensor:
-    """The pools of texts: rows int64 (N,) of ``count`` texts to the rows of their pools, (N, `POOL`) or (N, count) if fewer."""
+    """Rows of each text's pool, int64, (N, `POOL`), or (N, count) if fewer, for rows, int64, (N,), of ``count`` texts."""
     size = min(POOL, count)
     return (rows[:, None] // size * size + torch.arange(size)) % count
 

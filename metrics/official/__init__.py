@@ -1,1 +1,1 @@
-"""The authors' own packages as scorers, each in an environment of its own."""
+"""The authors' own packages as scorers, each in its own environment."""

@@ -1,4 +1,4 @@
-"""HPSv2 by the authors' own package, to compare the native scorer with."""
+"""HPSv2 from the authors' own package, as a reference for the native scorer."""
 
 from __future__ import annotations
 

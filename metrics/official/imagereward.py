@@ -1,4 +1,4 @@
-"""ImageReward by the authors' own package, to compare the native scorer with."""
+"""ImageReward from the authors' own package, as a reference for the native scorer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from metrics.official.legacy import FOLDER, LEGACY
 class ImageRewardOfficial(IsolatedMetric):
     """`ImageReward.load` and ``score`` of image-reward 1.5, image by image.
 
-    A checkpoint is a weights file, a folder that holds ``ImageReward.pt``, or a hub id; beside the file lies
-    ``med_config.json`` and may lie ``vocab.txt`` (without it, that of bert-base-uncased).  The image tower is always
-    ViT-L/16.
+    A checkpoint is a weights file, a folder that holds ``ImageReward.pt``, or a hub id; ``med_config.json``
+    must be beside the file, ``vocab.txt`` may be (the default is bert-base-uncased's).  The image tower is always ViT-L/16.
     """
 
     info: ClassVar[MetricInfo] = dataclasses.replace(ImageReward.info, title="ImageReward (official)")

@@ -1,4 +1,4 @@
-"""The environment in which the authors' packages still work."""
+"""The environment in which the authors' packages still run."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ def pins(name: str) -> tuple[str, ...]:
 
 
 LEGACY = Environment(python="3.11", requirements=pins("requirements.txt"), unresolved=pins("unresolved.txt"))
-"""Of 2023: torch 2.0.1 (CUDA 11.7: it knows no GPU after that), torchvision 0.15.2, transformers 4.30.2."""
+"""Versions of 2023: torch 2.0.1 (CUDA 11.7, without support for newer GPUs), torchvision 0.15.2, transformers 4.30.2."""

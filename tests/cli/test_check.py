@@ -43,7 +43,7 @@ def test_a_metric_is_checked_with_the_checkpoint_of_a_model(command: CommandLine
     [
         (("algorithm", "dpoo"), "unknown algorithm 'dpoo': did you mean 'dpo'"),
         (("metric", "golden"), "unknown metric 'golden': did you mean 'gold'"),
-        (("metric", "gold"), "metric 'gold' knows the truth of the tiny world only"),
+        (("metric", "gold"), "metric 'gold' knows the truth for the tiny world only"),
         (("metric", "clip", "--model", "tiny"), "model 'tiny' has no checkpoint of 'clip'; give --checkpoint, or leave --model out"),
         (("metric", "aesthetic", "--checkpoint", "/nowhere"), "/nowhere"),
     ],

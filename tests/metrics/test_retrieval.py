@@ -131,7 +131,7 @@ def test_identity_names_the_prompts_and_the_cutoff(first: RPrecision, fifth: Rec
 
 def test_too_few_prompts_and_unknown_prompts_are_refused(first: RPrecision, fifth: RecallAt5) -> None:
     images, prompts = pairs(6)
-    with pytest.raises(UserError, match="recall@5 among 5 different prompts is always 1; give more than 5"):
+    with pytest.raises(UserError, match="recall@5 among 5 different prompts is always 1; use more than 5"):
         fifth.for_prompts(prompts[:5])
     with pytest.raises(UserError, match="R-precision among 1 different prompts"):
         first.for_prompts(["a bee", "A  Bee"])

@@ -172,7 +172,7 @@ def test_transformers_checkpoints_need_their_configuration(name: str, checkpoint
     [
         ("{", "not valid JSON"),
         ("[]", "not a JSON object"),
-        ('{"model_cfg": {"embed_dim": 32}}', "describes no network"),
+        ('{"model_cfg": {"embed_dim": 32}}', "does not describe a network"),
     ],
 )
 def test_a_broken_configuration(text: str, said: str, checkpoints: Path, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_tokenizer_of_more_tokens_than_the_network_knows(name: str, checkpoint
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     more = {f"token{place}": len(vocabulary) + place for place in range(50_000)}
     (folder / "vocab.json").write_text(json.dumps(vocabulary | more), encoding="utf-8")
-    assert "its network knows 49408" in refusal(SCORERS[name][0], folder)
+    assert "the network knows 49408" in refusal(SCORERS[name][0], folder)
 
 
 def test_hpsv2_versions_do_not_take_each_others_files(checkpoints: Path) -> None:
