@@ -1,1 +1,1 @@
-"""reports: run folders in, statistics, tables, plots and pages out; nothing here trains."""
+"""reports: reads run folders and writes statistics, tables, plots and pages; does not train."""

@@ -1,4 +1,4 @@
-"""Which runs may share a table; what may not is refused with one sentence."""
+"""Checks which runs may share a table; each refusal is one sentence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reports.evaluations import grouped, read_judged
 
 
 def run_label(run: RunFolder) -> str:
-    """A run in words, for example ``dpo/default seed 0``."""
+    """How messages name a run, for example ``dpo/default seed 0``."""
     config = run.config()
     if config.is_base:
         return BASE
@@ -24,10 +24,10 @@ def run_label(run: RunFolder) -> str:
 
 
 def choose_protocol(runs: Path, found: Sequence[RunFolder], wanted: str | None) -> str:
-    """Signature of the protocol of the finished evaluations: the only one, or the wanted one.
+    """Signature of the protocol to report: the wanted one, or the only one with finished evaluations.
 
     Raises:
-        UserError: no evaluation is finished, none under the wanted protocol, or there are several and none is wanted.
+        UserError: no evaluation is finished, none under the wanted protocol, or there are several protocols and none is wanted.
     """
     protocols: dict[str, Protocol] = {}
     for run in found:
@@ -36,7 +36,7 @@ def choose_protocol(runs: Path, found: Sequence[RunFolder], wanted: str | None) 
                 protocols.setdefault(evaluation.protocol_signature, evaluation.protocol())
     if not protocols:
         raise UserError(
-            f"no evaluation under {runs} is finished ({', '.join(map(run_label, found))}); give the `bench run` command again"
+            f"no evaluation under {runs} is finished ({', '.join(map(run_label, found))}); repeat the `bench run` command"
         )
     if wanted is None and len(protocols) == 1:
         return next(iter(protocols))
@@ -48,16 +48,16 @@ def choose_protocol(runs: Path, found: Sequence[RunFolder], wanted: str | None) 
     lines = [f"  {signature}  {_protocol_line(protocols[signature], rows[signature])}" for signature in listed]
     choose = f"choose one, for example --protocol {listed[0]}"
     if wanted is not None:
-        begin, end = f"{runs} holds no finished evaluation under protocol {wanted}, but under", choose
+        begin, end = f"{runs} has no finished evaluation under protocol {wanted}, but it has some under", choose
     else:
         fields = ", ".join(_varying(protocols.values()))
-        begin = f"{runs} holds evaluations under {len(protocols)} protocols"
-        end = f"their scores cannot share a table, because they differ in {fields}; {choose}"
+        begin = f"{runs} has evaluations under {len(protocols)} protocols"
+        end = f"their scores cannot share a table because they differ in {fields}; {choose}"
     raise UserError("\n".join([f"{begin}:", *lines, end]))
 
 
 def readable(found: Iterable[RunFolder]) -> list[RunFolder]:
-    """The runs that can have rows: those that have finished training, and the base model."""
+    """The runs that can be rows: those that have finished training, and the base model."""
     return [run for run in found if run.done or run.config().is_base]
 
 
@@ -75,7 +75,7 @@ def _protocol_line(protocol: Protocol, rows: int) -> str:
 
 
 def _varying(protocols: Iterable[Protocol]) -> list[str]:
-    """Dotted names of the fields that are not the same everywhere, with their values."""
+    """Dotted names of the fields that differ between protocols, with their values."""
     flat = [
         {
             **protocol.model_dump(exclude={"generation"}),
@@ -93,11 +93,11 @@ def check_unique(judged: Iterable[RunFolder]) -> None:
     for run in judged:
         first = seen.setdefault(run_label(run), run)
         if first is not run:
-            raise UserError(f"{first.folder} and {run.folder} both hold {run_label(run)}; move one of them away")
+            raise UserError(f"{first.folder} and {run.folder} both hold {run_label(run)}; move one of them elsewhere")
 
 
 def check_seeds(judged: Iterable[RunFolder]) -> None:
-    """Refuse runs of one name that differ in more than their training seed."""
+    """Refuse runs with the same name that differ in more than their training seed."""
     seen: dict[tuple[str, str], RunFolder] = {}
     for run in judged:
         config = run.config()
@@ -106,13 +106,13 @@ def check_seeds(judged: Iterable[RunFolder]) -> None:
         first = seen.setdefault((config.algorithm, config.name), run)
         if fields := differing(first.config().resolved.to_json(), config.resolved.to_json()):
             raise UserError(
-                f"{run_label(first)} and {run_label(run)} are not seeds of one run: they differ in {', '.join(fields)}; "
-                "give one of them another --name"
+                f"{run_label(first)} and {run_label(run)} are not seeds of the same run: they differ in {', '.join(fields)}; "
+                "choose a different --name for one of them"
             )
 
 
 def check_metrics(judged: Iterable[tuple[RunFolder, Evaluation]]) -> None:
-    """Refuse one metric in two versions."""
+    """Refuse two versions of the same metric."""
     seen: dict[str, tuple[RunFolder, MetricRecord]] = {}
     for run, evaluation in judged:
         for name, metric in evaluation.metrics().items():
@@ -121,5 +121,5 @@ def check_metrics(judged: Iterable[tuple[RunFolder, Evaluation]]) -> None:
                 fields = ", ".join(differing(known.identity, metric.identity)) or "signature"
                 raise UserError(
                     f"metric {name!r} of {run_label(first)} and of {run_label(run)} cannot share a table: they differ in {fields}; "
-                    "give their `bench run` commands again with one version of the metric"
+                    "repeat their `bench run` commands with one version of the metric"
                 )

@@ -1,4 +1,4 @@
-"""One line that identifies a table: what a paper prints below it."""
+"""The line that identifies a table, to print below it in a paper."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from reports.table import Report
 
 
 def citation(report: Report) -> str:
-    """Version, protocol, base model, prompts, sampler, metrics with their signatures, and how intervals are made.
+    """Version, protocol, base model, prompts, sampler, metrics with their signatures, and how intervals are computed.
 
-    The signatures are hashes of everything that decides a score, so two tables with equal lines (but for the version) hold
-    comparable numbers.
+    The signatures are hashes of everything that determines a score, so two tables whose lines are equal (except the version)
+    hold comparable numbers.
     """
     made = report.protocol.generation
     parts = (

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 QUANTITIES = ("loss", "margin", "accuracy", "winner_gap", "loser_gap")
-"""What a training log may hold and a report draws."""
+"""Logged quantities that a report draws."""
 
 POINTS = 60
-"""Most points of a curve; longer logs are averaged over windows of equal length."""
+"""Maximum number of points per curve; longer logs are averaged over windows of equal length."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,10 +20,10 @@ class Curve:
     """A logged quantity over training: averages over windows of steps.
 
     Attributes:
-        pairs: pairs seen at the end of each window.
-        mean: over the seeds.
-        low: of the lowest seed.
-        high: of the highest seed.
+        pairs: number of pairs seen by the end of each window.
+        mean: mean over the seeds.
+        low: value of the lowest seed.
+        high: value of the highest seed.
     """
 
     pairs: tuple[float, ...]
@@ -33,10 +33,10 @@ class Curve:
 
 
 def training_curves(logs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Curve]:
-    """Curves of the quantities that every line of every seed's log holds.
+    """Curves of the quantities that are in every line of every seed's log.
 
     Args:
-        logs: lines of ``train.jsonl`` by seed; the shortest log decides the length.
+        logs: lines of ``train.jsonl`` by seed; the shortest log determines the length.
     """
     steps = min((len(log) for log in logs), default=0)
     if steps == 0:

@@ -1,4 +1,4 @@
-"""Some weights with one way of making images: what a row of a table is about."""
+"""Finished evaluations: weights together with how their images were sampled; one or more make a row of a table."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bench.records.runs import Evaluation, RunFolder
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Judged:
-    """A finished evaluation, with the run that it belongs to.
+    """A finished evaluation with the run it belongs to.
 
     Attributes:
         run: the run, or the base model.
-        evaluation: what was judged.
-        variant: how its sampling departs from the protocol's; None if it does not.
-        guidance_scale: the protocol's own.
+        evaluation: the evaluation.
+        variant: how its sampling differs from the protocol's; None if it does not.
+        guidance_scale: the protocol's guidance scale.
     """
 
     run: RunFolder
@@ -27,17 +27,17 @@ class Judged:
 
     @property
     def own(self) -> bool:
-        """Whether it is the run's own result, next to which its cost stands."""
+        """Whether it is the run's own result, the row that shows the training cost."""
         return self.evaluation.own
 
     def label(self) -> str:
-        """What tables call it, whatever the training seeds."""
+        """Its label in tables, the same for all training seeds."""
         if self.own or self.variant is None:
             return self.run.title
         return self._label(self.variant, "" if self.variant.negative is None else self.variant.negative.title)
 
     def seeded_label(self) -> str:
-        """The same with the negative's training seed, where one run is judged with several."""
+        """The label with the negative's training seed, for a run that is evaluated with several."""
         negative = None if self.variant is None else self.variant.negative
         if self.variant is None or negative is None or negative.seed is None:
             return self.label()
@@ -53,7 +53,7 @@ class Judged:
 
     @property
     def order(self) -> tuple[bool, str, int, float, float, float]:
-        """Its place among the evaluations of one run: the own result, then by negative, then by guidance."""
+        """Sort key among the evaluations of one run: the run's own result, then by negative, then by guidance."""
         if self.own or self.variant is None:
             return False, "", 0, 0, 0, 0
         variant, negative = self.variant, self.variant.negative
@@ -62,7 +62,7 @@ class Judged:
 
 
 def read_judged(runs: Iterable[RunFolder], signature: str) -> list[Judged]:
-    """The finished evaluations of runs under one protocol, the runs in their order."""
+    """The finished evaluations of runs under one protocol, in the order of the runs."""
     found = []
     for run in runs:
         done = [each for each in run.evaluations() if each.protocol_signature == signature and each.done]
@@ -72,10 +72,10 @@ def read_judged(runs: Iterable[RunFolder], signature: str) -> list[Judged]:
 
 
 def grouped(judged: Iterable[Judged]) -> list[tuple[str, list[Judged]]]:
-    """Rows with their labels: one evaluation of each training seed.
+    """Rows with their labels: one evaluation per training seed.
 
-    A run that was judged with several training seeds of one negative has a row for each of them: such evaluations share the
-    run, so they are not independent seeds of a row.
+    A run that was evaluated with several training seeds of one negative has a row for each of them: such evaluations share
+    the run, so they are not independent seeds of a row.
     """
     rows: dict[tuple[str, str, str], list[Judged]] = {}
     for each in judged:

@@ -1,4 +1,4 @@
-"""A report as one flat table: a row per configuration and metric; CSV files and data frames hold it."""
+"""A report as one flat table: one row per configuration and metric, for CSV files and data frames."""
 
 from __future__ import annotations
 

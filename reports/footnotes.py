@@ -1,4 +1,4 @@
-"""What must be known to read the tables, and what is not in them, a sentence a line."""
+"""Footnotes: what a reader must know about the tables, and what is missing from them; one sentence per line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from reports.settings import RowSettings, TrainingData
 from reports.table import Report, Row, trained_rows
 
 FEW_PROMPTS = 30
-"""Below it, images that all win are no rarity: of 30 prompts, a true win rate of 90 % wins all with a chance of 4 %."""
+"""With fewer, winning every image is not rare: at a true win rate of 90 %, all of 30 prompts win with probability 4 %."""
 
 Trained = Sequence[tuple[Row, RowSettings]]
 
@@ -32,18 +32,18 @@ def footnotes(report: Report) -> tuple[str, ...]:
 
 def _interval_notes(report: Report) -> list[str]:
     images = report.prompts * report.images_per_prompt
-    paired = f"paired with the base on the same {report.prompts} prompts and noise ({images} images a seed)"
+    paired = f"paired with the base on the same {report.prompts} prompts and noise ({images} images per seed)"
     lines = [
         f"[ ] and ± are 95 % intervals over prompts and training seeds, {paired}.",
-        "bold is better than the base beyond the interval, italic is worse.",
+        "Bold is better than the base beyond the interval, italic is worse.",
     ]
     if report.prompts < FEW_PROMPTS and len(report.rows) > 1:
         lines.append(
-            f"{report.prompts} prompts are few: intervals may be too narrow, above all those of win rates near 0 or 100 %; where "
-            "all images win, or none, they have no width."
+            f"With only {report.prompts} prompts, intervals may be too narrow, especially for win rates near 0 or 100 %; if "
+            "all images win, or none do, they have zero width."
         )
     if any(score.trained_on for row in report.rows for score in row.scores.values()):
-        lines.append("† trained on this metric: its score is no independent evidence.")
+        lines.append("† trained on this metric: its score is not independent evidence.")
     if not all(metric.info.higher_is_better for metric in report.metrics):
         lines.append("↓ lower is better; a win is a lower score.")
     return lines
@@ -53,15 +53,16 @@ def _seed_notes(report: Report) -> list[str]:
     lines = []
     if single := [row.label for row in report.rows if len(row.seeds) == 1]:
         lines.append(
-            f"one training seed: {', '.join(single)}; the interval covers prompts, not how training seeds differ."
+            "One training seed: the interval reflects prompt sampling only, not seed-to-seed variation "
+            f"({', '.join(single)})."
         )
     if pairs := [row.label for row in report.rows if len(row.seeds) == 2]:
         lines.append(
-            f"two training seeds: {', '.join(pairs)}; such intervals are unreliable (simulated coverage down to 88 %, not 95 %). Use "
-            "three seeds or more."
+            "Two training seeds: intervals are unreliable (simulated coverage down to 88 %); use three or more "
+            f"({', '.join(pairs)})."
         )
     if seedless := [row.label for row in report.rows[1:] if not row.seeds]:
-        lines.append(f"no training seed of ours: {', '.join(seedless)}; the interval covers prompts alone.")
+        lines.append(f"Not trained here: the interval reflects prompt sampling only ({', '.join(seedless)}).")
     return lines
 
 
@@ -71,13 +72,13 @@ def _trial_notes(trained: Trained) -> list[str]:
         if settings.limit is not None:
             trials.setdefault(settings.limit, []).append(row.label)
     return [
-        f"trial (--limit {limit}): {', '.join(labels)} used the first {limit} evaluation prompts and training pairs at most."
+        f"Trial (--limit {limit}): at most the first {limit} evaluation prompts and training pairs were used ({', '.join(labels)})."
         for limit, labels in trials.items()
     ]
 
 
 def _prompt_notes(report: Report, trained: Trained) -> list[str]:
-    """Which rows have seen evaluation prompts in training, one line a number."""
+    """Which rows saw evaluation prompts in training, one line per number of prompts."""
     rows: dict[int, list[str]] = {}
     for row, settings in trained:
         if settings.prompts_in_training:
@@ -86,7 +87,7 @@ def _prompt_notes(report: Report, trained: Trained) -> list[str]:
 
 
 def _data_notes(trained: Trained) -> list[str]:
-    """What the rows were trained on, and which row on what where it is not the same."""
+    """What the rows were trained on, row by row if the data differ."""
     known: dict[str, set[str]] = {}
     for _, settings in trained:
         known.setdefault(settings.data.digest, set()).update(filter(None, [settings.data.labels]))
@@ -94,7 +95,7 @@ def _data_notes(trained: Trained) -> list[str]:
     described: dict[tuple[str, str | None], TrainingData] = {}
     for row, settings in trained:
         data = settings.data
-        # labels that were not recorded are no sign of other data where the same images have but one set of labels
+        # unrecorded labels do not indicate different data if only one set of labels is known for the same images
         key = (data.digest, data.labels if len(known[data.digest]) > 1 else None)
         rows.setdefault(key, []).append(row.label)
         described.setdefault(key, data)
@@ -102,12 +103,12 @@ def _data_notes(trained: Trained) -> list[str]:
         return []
     *others, most = sorted(rows, key=lambda key: len(rows[key]))
     if not others:
-        return [f"every run was trained on {_by_digest(described[most])}."]
+        return [f"Every run was trained on {_by_digest(described[most])}."]
     named = _by_digest if len(known) == len(rows) else _by_labels
     parts = [f"{_were(rows[key])} trained on {named(described[key])}" for key in others]
     rest = "the others" if len(rows[most]) > 1 else rows[most][0]
-    told = "; ".join([*parts, f"{rest} on {named(described[most])}"])
-    return [f"not the same training data: {told}; such rows do not compare algorithms alone."]
+    listed = "; ".join([*parts, f"{rest} on {named(described[most])}"])
+    return [f"Training data differ: {listed}; such rows do not compare algorithms alone."]
 
 
 def _by_digest(data: TrainingData) -> str:
@@ -119,7 +120,7 @@ def _by_labels(data: TrainingData) -> str:
 
 
 def _change_notes(trained: Trained) -> list[str]:
-    """What was changed in the recipes, a line for the rows with the same changes; rows whose label says it have none."""
+    """Changes to the recipes, one line for all rows with the same changes; rows whose label states them have none."""
     rows: dict[str, list[str]] = {}
     for row, settings in trained:
         changes = ", ".join(f"{field}={value}" for field, value in settings.changed.items())
@@ -131,21 +132,21 @@ def _change_notes(trained: Trained) -> list[str]:
 def _budget_notes(trained: Trained) -> list[str]:
     budgets = [(row.label, settings.training.budget) for row, settings in trained]
     labels = [label for label, budget in budgets if budget is not None and budget.unit == "forwards"]
-    return [f"a budget in forwards counts a backward as two forwards: {', '.join(labels)}."] if labels else []
+    return [f"A budget in forwards counts a backward as two forwards ({', '.join(labels)})."] if labels else []
 
 
 def _guidance_notes(report: Report) -> list[str]:
-    """How the rows are sampled that do not follow the protocol's guidance."""
+    """How rows are sampled that do not use the protocol's guidance."""
     lines = []
     if any(variant.negative is None for row in report.rows for variant in row.variants):
-        lines.append("a row at a guidance of its own is compared with the base at the protocol's guidance.")
+        lines.append("Rows with a different guidance scale are compared with the base at the protocol's scale.")
     negative = [
         (row, variant, variant.negative) for row in report.rows for variant in row.variants[:1] if variant.negative
     ]
     if negative:
         lines.append(
-            "A + B (alpha, beta): A sees the prompt, and base + alpha (A - base) + beta (B - base) the negative prompt, "
-            "in two forward passes a step."
+            "A + B (alpha, beta): A predicts with the prompt and base + alpha (A - base) + beta (B - base) with the negative "
+            "prompt, in two forward passes per step."
         )
     for row, variant, weights in negative:
         # records before version 0.2 name the weights by the hash of what was changed
@@ -156,6 +157,6 @@ def _guidance_notes(report: Report) -> list[str]:
 
 
 def _were(labels: Iterable[str]) -> str:
-    """Names as the subject of a sentence in the passive."""
+    """Names followed by was or were."""
     names = list(labels)
     return f"{', '.join(names)} {'were' if len(names) > 1 else 'was'}"

@@ -14,7 +14,7 @@ from reports.text_tables import grids, settings_grid, settings_lines
 
 
 def page(report: Report) -> str:
-    """The page: tables, plots and pictures; it asks nothing of the network."""
+    """The page: tables, plots and images, in one file that loads nothing from elsewhere."""
     environment = Environment(
         loader=PackageLoader("reports"),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""The same prompts and noise under every model, as small pictures that travel inside a report."""
+"""Small images embedded in a report: the same prompts and noise under every model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from PIL import Image
 from reports.records import Records, RunRecord
 
 PROMPTS = 24
-"""Prompts that are compared in pictures."""
+"""Maximum number of prompts to show side by side."""
 
 LARGEST_SIDE = 256
-"""Pixels; larger images are reduced."""
+"""In pixels; larger images are scaled down."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class ComparedPrompt:
     Attributes:
         index: position among the evaluation prompts.
         prompt: the prompt.
-        pictures: in the order of the report's rows, first training seed; None where the image is not on disk.
+        pictures: in the order of the report's rows, first training seed; None if the image is not on disk.
     """
 
     index: int
@@ -44,11 +44,11 @@ class ComparedPrompt:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Comparison:
-    """Pictures side by side.
+    """Images side by side.
 
     Attributes:
-        metric: title of the metric whose scores the pictures carry.
-        prompts: chosen evenly from the evaluation prompts.
+        metric: title of the metric that scores the images.
+        prompts: evenly spaced among the evaluation prompts.
     """
 
     metric: str
@@ -56,7 +56,7 @@ class Comparison:
 
 
 def compare(records: Records) -> Comparison:
-    """Pictures of evenly chosen prompts, scored by ``gold`` or else by the first metric."""
+    """Images of evenly spaced prompts, scored by ``gold`` or, without it, by the first metric."""
     metric = next((metric for metric in records.metrics if metric.name == "gold"), records.metrics[0])
     count = len(records.prompts)
     chosen = np.unique(np.linspace(0, count - 1, min(PROMPTS, count)).round().astype(int)).tolist()
@@ -76,7 +76,7 @@ def compare(records: Records) -> Comparison:
 
 
 def open_picture(picture: Picture) -> Image.Image:
-    """The pixels of a picture."""
+    """A picture decoded to RGB."""
     with Image.open(io.BytesIO(base64.b64decode(picture.uri.partition(",")[2]))) as image:
         return image.convert("RGB")
 

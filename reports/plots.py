@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from reports.table import Report
 
 _INK = "#010203"
-"""Stands for the page's text colour while drawing; the SVG then says ``currentColor``."""
+"""Placeholder for the page's text colour while drawing; the SVG has ``currentColor`` in its place."""
 
 _STYLE: Any = {
     "axes.edgecolor": _INK,
@@ -45,7 +45,7 @@ _CURVES = {
 
 
 def win_rate_plot(report: Report) -> str:
-    """Win rates against the base with their intervals, a panel for each metric, as SVG; empty where the base stands alone."""
+    """Win rates against the base with their intervals, one panel per metric, as SVG; empty if the base is the only row."""
     if len(report.rows) == 1:
         return ""
     with mpl.rc_context(_STYLE):
@@ -53,7 +53,7 @@ def win_rate_plot(report: Report) -> str:
 
 
 def training_plot(report: Report) -> str:
-    """Training curves of every row, averaged over seeds with the range between them, as SVG; empty without any curve."""
+    """Training curves of every row, averaged over seeds with the range between them, as SVG; empty if there are no curves."""
     with mpl.rc_context(_STYLE):
         figure = _draw_training(report)
         return _svg(figure) if figure else ""
@@ -132,7 +132,7 @@ def _dagger(score: Any) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    """The figure as an ``svg`` element, the same text for the same figure."""
+    """The figure as an ``svg`` element; deterministic."""
     for empty in [axes for axes in figure.axes if not axes.has_data()]:
         empty.remove()
     stream = io.StringIO()

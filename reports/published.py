@@ -1,7 +1,7 @@
-"""What papers have published about a model, carried with its sources; never a row of our own tables.
+"""Published numbers about a model, with their sources; never rows of the report's own tables.
 
-``published.json`` holds the numbers as they are printed, with what is known of each table's protocol.  Tables on metrics that
-are not ours, and sources that could not be identified or that contradict the papers, are left out of it.
+``published.json`` holds the numbers as printed, with what is known about each table's protocol.  Tables of metrics that this
+project does not have, and sources that could not be identified or that contradict the papers, are left out.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class PublishedColumn(BaseModel):
     """A printed column.
 
     Attributes:
-        metric: our registered name of its metric.
-        factor: by what the paper multiplies our raw score.
-        doubt: why it may be another metric or version; empty without doubt.
+        metric: registered name of its metric.
+        factor: factor from the metric's raw score to the paper's number.
+        doubt: why it may be a different metric or version; empty if certain.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,7 +34,7 @@ class PublishedColumn(BaseModel):
 
 
 class PublishedRow(BaseModel):
-    """A printed row: values by the heading of their column."""
+    """A printed row: values by column heading."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,13 +48,13 @@ class PublishedTable(BaseModel):
     Attributes:
         paper: short name of the paper.
         venue: where it was published.
-        link: its number on arXiv; empty where it has none.
-        place: where in the paper.
+        link: its arXiv number; empty if it has none.
+        place: where in the paper the table is.
         model: a key of `PublishedNumbers.models`.
         prompts: the evaluation prompts.
         kind: ``score``, or ``win rate`` in percent.
-        statistic: of what the numbers are the mean or median, as far as it is stated.
-        doubt: why all of it is uncertain; empty without doubt.
+        statistic: what the numbers are means or medians of, as far as stated.
+        doubt: why the whole table is uncertain; empty if it is not.
         note: what else a reader must know.
         columns: by printed heading.
         rows: in printed order.
@@ -77,11 +77,11 @@ class PublishedTable(BaseModel):
 
 
 class PublishedNumbers(BaseModel):
-    """Everything that is carried.
+    """All published numbers of this package.
 
     Attributes:
-        models: names under which runs of a published model may be, by the name that tables use.
-        tables: in the order in which reports show them.
+        models: names that runs of a published model may have, by the name used in `tables`.
+        tables: in the order that reports show them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,7 +92,7 @@ class PublishedNumbers(BaseModel):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PublishedValue:
-    """A published number in the scale of our tables; ``doubt`` says why it is uncertain, empty where it is not."""
+    """A published number in the scale of the report's tables; ``doubt`` says why it is uncertain and is empty if it is not."""
 
     value: float
     doubt: str
@@ -103,15 +103,15 @@ class PublishedSource:
     """The part of a published table that a report shows.
 
     Attributes:
-        number: of its footnote, from 1.
+        number: number of its footnote, from 1.
         paper: its short name.
         place: venue, arXiv number and place in the paper.
         prompts: its evaluation prompts.
         kind: ``score`` or ``win rate``.
         statistic: see `PublishedTable`.
         note: see `PublishedTable`.
-        rescaled: titles of metrics that the paper prints in another scale than ours.
-        rows: methods with their values by our name of the metric.
+        rescaled: titles of metrics that the paper prints in a different scale.
+        rows: methods with their values by registered name of the metric.
     """
 
     number: int
@@ -130,8 +130,8 @@ class Published:
     """What is published about the model of a report, on the report's metrics.
 
     Attributes:
-        sources: none where nothing is known.
-        models: registered models about which something is.
+        sources: empty if nothing is known.
+        models: registered models with published numbers.
     """
 
     sources: tuple[PublishedSource, ...]
@@ -140,17 +140,17 @@ class Published:
 
 @functools.cache
 def read_published() -> PublishedNumbers:
-    """The numbers that this package carries."""
+    """The published numbers of this package."""
     return PublishedNumbers.model_validate_json(files("reports").joinpath("published.json").read_text("utf-8"))
 
 
 def select(numbers: PublishedNumbers, model: str, metrics: Sequence[MetricRecord]) -> Published:
-    """The tables about a model, with the columns of some metrics.
+    """The tables about a model, restricted to some metrics.
 
     Args:
-        numbers: what is known.
-        model: the name of the model in run folders.
-        metrics: those of the report.
+        numbers: all published numbers.
+        model: the model's name in run folders.
+        metrics: the metrics of the report.
     """
     shown = {metric.name: metric for metric in metrics}
     fitting = [
@@ -190,5 +190,5 @@ def _source(number: int, table: PublishedTable, metrics: Mapping[str, MetricReco
 
 
 def _scale(table: PublishedTable, column: PublishedColumn, metric: MetricRecord) -> float:
-    """From the printed scale to ours; win rates have none."""
+    """Factor from the printed scale to the report's; 1 for win rates."""
     return 1.0 if table.kind == "win rate" else metric.info.display_factor / column.factor

@@ -1,4 +1,4 @@
-"""Published numbers as tables of text, for a section of their own: they share no row and no mark with what was run here."""
+"""Published numbers as tables of text, in a separate section: they never share rows or marks with what was run here."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from reports.text_tables import DASH, Cell, Grid
 HEADING = "Published, not run here"
 DOUBT = "?"
 DIFFERENCES = (
-    "theirs differ in prompts, images a prompt, and mean or median, as stated, and in scheduler, steps and guidance, "
-    "which are not known here."
+    "Published protocols differ in prompts, images per prompt, and mean or median, as stated below, and in scheduler, steps "
+    "and guidance, which are unknown."
 )
 
 
 def published_grids(report: Report, published: Published) -> tuple[Grid, ...]:
-    """Published scores and win rates; a kind of which nothing is known has no table."""
+    """Tables of published scores and win rates; empty tables are left out."""
     titles = {"score": "Published scores", "win rate": "Published win rates, %"}
     grids = []
     for kind, title in titles.items():
@@ -28,19 +28,23 @@ def published_grids(report: Report, published: Published) -> tuple[Grid, ...]:
 
 
 def published_notes(report: Report, published: Published) -> tuple[str, ...]:
-    """Where the numbers are from and how their protocols differ from ours."""
+    """Where the numbers come from and how their protocols differ from the report's."""
     if not published.sources:
         titles = ", ".join(metric.info.title for metric in report.metrics)
         carried = " and ".join(published.models)
-        return (f"nothing is published about {report.model!r} with {titles}; numbers are carried for {carried}.",)
+        return (
+            f"There are no published numbers for {report.model!r} with {titles}; this package has numbers for {carried}.",
+        )
     lines = [
-        "these numbers are their authors', and compare neither across papers nor with ours.",
-        f"ours are means over all images: {report.settings}.",
+        "These numbers are as published and cannot be compared across papers or with this report.",
+        f"The numbers of this report are means over all images: {report.settings}.",
         DIFFERENCES,
         *_scale_notes(report, published),
     ]
     if any(source.kind == "win rate" for source in published.sources):
-        lines.append("published win rates are those of the first method against the second; ours are against the base.")
+        lines.append(
+            "Published win rates are of the first method against the second; those of this report are against the base."
+        )
     return (*lines, *(_source_note(source) for source in published.sources), *_doubt_notes(published))
 
 
@@ -78,9 +82,11 @@ def _scale_notes(report: Report, published: Published) -> list[str]:
         for metric in report.metrics
         if metric.info.display_factor != 1 and any(_has(source, metric) for source in scores)
     ]
-    lines = [f"scale of published scores, as of ours: raw, but {', '.join(scaled)}."] if scaled else []
+    lines = (
+        [f"Published scores are shown in the scale of this report: raw, except {', '.join(scaled)}."] if scaled else []
+    )
     return lines + [
-        f"[{source.number}] prints {', '.join(source.rescaled)} in another scale; shown in ours."
+        f"[{source.number}] prints {', '.join(source.rescaled)} in a different scale; converted here."
         for source in scores
         if source.rescaled
     ]
@@ -92,7 +98,7 @@ def _source_note(source: PublishedSource) -> str:
 
 
 def _doubt_notes(published: Published) -> list[str]:
-    """One line a reason, with the sources that it is about."""
+    """One line per reason, with the sources it applies to."""
     numbers: dict[str, list[int]] = {}
     for source in published.sources:
         reasons = {value.doubt for _, values in source.rows for value in values.values() if value.doubt}

@@ -1,4 +1,4 @@
-"""Run folders in, typed records out; what cannot share a table is refused."""
+"""Reads run folders into typed records and refuses what cannot share a table."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from reports.settings import RowSettings, row_settings, shown_source
 from reports.statistics import Array
 
 SHOWN = 3
-"""Most runs that a note names."""
+"""Maximum number of runs that a note names."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RowRecord:
-    """What a row of a table is about: runs that differ in their training seed only, released weights, or the base model.
+    """What a row of a table describes: runs that differ only in training seed, released weights, or the base model.
 
     Attributes:
-        algorithm: registered name, ``base``, or ``weights`` for those that were not trained here.
-        name: of the run; empty for the base.
-        label: what tables call it.
-        seeds: training seeds; empty for what was not trained here.
-        variants: by seed, how sampling departs from the protocol's; empty if it does not.
-        init: the weights that training started from, when they are not the base model's.
-        settings: what training was given; None for what was not trained here.
+        algorithm: registered name, ``base``, or ``weights`` for weights that were not trained here.
+        name: name of the run; empty for the base.
+        label: label in tables.
+        seeds: training seeds; empty if not trained here.
+        variants: by seed, how sampling differs from the protocol's; empty if it does not.
+        init: the weights that training started from, if not the base model's.
+        settings: settings of training; None if not trained here.
     """
 
     algorithm: str
@@ -48,14 +48,14 @@ class RowRecord:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord(RowRecord):
-    """A row as it was read.
+    """A row with its raw scores and logs.
 
     Attributes:
         trained_on: names of the metrics that training used.
-        scores: raw scores by metric, (seeds, prompts, images); what has no seed counts as one.
-        ledgers: cost by seed; empty beside another row of the same run, and for what was not trained here.
-        steps: lines of the training log by seed; empty where the cost is.
-        evaluation: of the first seed; holds the images.
+        scores: raw scores by metric, float64, (seeds, prompts, images); weights without a seed count as one seed.
+        ledgers: cost by seed; empty if another row of the same run has it, or if not trained here.
+        steps: lines of the training log by seed; empty if `ledgers` is.
+        evaluation: evaluation of the first seed; holds the images.
     """
 
     trained_on: tuple[str, ...]
@@ -67,16 +67,16 @@ class RunRecord(RowRecord):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Records:
-    """Everything under a folder that was judged under one protocol.
+    """Everything under a folder that was evaluated under one protocol.
 
     Attributes:
-        signature: of the protocol.
-        protocol: its settings.
+        signature: signature of the protocol.
+        protocol: settings of the protocol.
         prompts: the evaluation prompts.
         metrics: in the order of the base's evaluation, ``gold`` last.
         base: the base model.
         rows: training runs in the order of their folders.
-        notes: what is not in the rows, and why.
+        notes: what is missing from the rows, and why.
     """
 
     signature: str
@@ -89,21 +89,19 @@ class Records:
 
 
 def collect(runs: Path, protocol: str | None = None) -> Records:
-    """Read all runs under a folder that were judged under one protocol.
+    """Read all runs under a folder that were evaluated under one protocol.
 
     Args:
-        runs: the runs folder, or a part of it that has the base model in it.
-        protocol: signature of the protocol; needed only where runs were judged under several.
+        runs: the runs folder, or a part of it that includes the base model.
+        protocol: signature of the protocol; needed only if runs were evaluated under several.
 
     Raises:
-        UserError: nothing to report, or records that cannot share a table: another protocol, another version of a metric,
-            seeds of one run with other settings.
+        UserError: there is nothing to report, or records cannot share a table: they have different protocols, different
+            versions of a metric, or different settings for seeds of one run.
     """
     found = find_runs(runs)
     if not found:
-        raise UserError(
-            f"{runs} holds no runs; make one with `bench run`, or point --runs at the folder that holds them"
-        )
+        raise UserError(f"{runs} has no runs; make one with `bench run`, or point --runs at the folder that has them")
     signature = choose_protocol(runs, found, protocol)
     judged = read_judged(readable(found), signature)
     base = [each for each in judged if each.run.config().is_base and each.own]
@@ -115,8 +113,8 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
     )
     if not base:
         raise UserError(
-            f"{runs} holds no finished evaluation of the base model under protocol {signature}; "
-            f"give the `bench run` command again, or copy {settings.model}/{BASE} there too"
+            f"{runs} has no finished evaluation of the base model under protocol {signature}; "
+            f"repeat the `bench run` command, or copy {settings.model}/{BASE} there too"
         )
     judged_runs = [run for run in found if any(each.run is run for each in judged)]
     check_unique(judged_runs)
@@ -162,32 +160,36 @@ def _unfinished(found: Iterable[RunFolder], signature: str, model: str) -> list[
             elsewhere.append(run_label(run))
         else:
             lines += [f"{run_label(run)} ({stage})" for stage in _missing(run, signature)]
-    notes = [f"not finished: {', '.join(lines)}"] if lines else []
-    return [*notes, f"judged under another protocol, so not here: {', '.join(elsewhere)}"] if elsewhere else notes
+    notes = [f"Not finished: {', '.join(lines)}."] if lines else []
+    return (
+        [*notes, f"Evaluated only under a different protocol, so not shown: {', '.join(elsewhere)}."]
+        if elsewhere
+        else notes
+    )
 
 
 def _judged_elsewhere(run: RunFolder, signature: str) -> bool:
-    """Whether a trained run has results, and nothing under this protocol, not even the beginning of something."""
+    """Whether a trained run has finished evaluations, and not even an unfinished one under this protocol."""
     evaluations = run.evaluations()
     begun = any(each.protocol_signature == signature for each in evaluations)
     return not begun and any(each.done for each in evaluations)
 
 
 def _missing(run: RunFolder, signature: str) -> list[str]:
-    """What is not finished of the evaluations of a trained run."""
+    """The unfinished evaluations of a trained run."""
     begun = [each for each in run.evaluations() if each.protocol_signature == signature]
     if not begun:
-        return ["evaluation under this protocol not begun"]
+        return ["evaluation under this protocol not started"]
     return ["evaluation" if each.own else "evaluation with other guidance" for each in begun if not each.done]
 
 
 def _elsewhere(found: Iterable[RunFolder], model: str) -> list[str]:
     others = sorted({run.config().model for run in found} - {model})
-    return [f"not in this table: runs of {', '.join(others)}"] if others else []
+    return [f"Not in this table: runs of {', '.join(others)}."] if others else []
 
 
 def _unscored(judged: Sequence[Judged], metric: MetricRecord) -> str | None:
-    """Which evaluations lack a metric, and the command that adds it to the first of them; None where none does."""
+    """A note on the evaluations that lack a metric, with the command that adds it to the first; None if none lacks it."""
     lacking = [each.run for each in judged if metric.name not in each.evaluation.metrics()]
     if not lacking:
         return None
@@ -198,8 +200,8 @@ def _unscored(judged: Sequence[Judged], metric: MetricRecord) -> str | None:
     run = f" --run {'/'.join(lacking[0].folder.parts[-4:])}" if config.is_trained else weights
     command = f"bench eval --model {config.model}{run} --metrics {metric.name}"
     return (
-        f"no {metric.info.title} score: {named}; for the first: {command} "
-        "(with the --prompts, --image and --guidance-scale of its own command); the images are there already"
+        f"No {metric.info.title} score: {named}. To add the first: {command} "
+        "(with the --prompts, --image and --guidance-scale of the original command); existing images are reused."
     )
 
 
@@ -230,7 +232,7 @@ def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord]) 
 
 
 def _trained_on(judged: Judged) -> tuple[str, ...]:
-    """The metrics behind either slot of guidance."""
+    """The metrics that either branch of guidance was trained on."""
     negative = None if judged.variant is None else judged.variant.negative
     names = [*judged.run.config().trained_on, *(negative.trained_on if negative else ())]
     return tuple(dict.fromkeys(names))
@@ -246,6 +248,6 @@ def _scores(evaluation: Evaluation, metric: MetricRecord) -> Array:
     if missing:
         raise UserError(
             f"{evaluation.scores} lacks {missing} of {table.size} {metric.name!r} scores; "
-            f"delete {evaluation.folder / 'DONE'} and give the `bench run` command again"
+            f"delete {evaluation.folder / 'DONE'} and repeat the `bench run` command"
         )
     return table

@@ -59,7 +59,7 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _notes(report: Report) -> tuple[str, ...]:
-    """What stands below the tables, the line for citing them last."""
+    """The lines below the tables; the citation line is last."""
     return (*settings_lines(report), *footnotes(report), citation(report))
 
 
@@ -78,7 +78,7 @@ def _print_section(section: Sequence[Grid], notes: Sequence[str], console: Conso
 
 
 def markdown(report: Report) -> str:
-    """The tables in GitHub's Markdown."""
+    """The tables in GitHub-flavoured Markdown."""
     parts = _markdown_section(grids(report), _notes(report))
     if report.published is not None:
         notes = published_notes(report, report.published)
@@ -96,7 +96,7 @@ def _markdown_section(section: Sequence[Grid], notes: Sequence[str]) -> list[str
 
 
 def latex(report: Report) -> str:
-    """The tables for a paper; needs the package ``booktabs``."""
+    """The tables in LaTeX; needs the package ``booktabs``."""
     text = "% needs \\usepackage{booktabs}\n" + _latex_section(grids(report), _notes(report))
     if report.published is not None:
         notes = published_notes(report, report.published)
@@ -113,7 +113,7 @@ def _latex_section(section: Sequence[Grid], notes: Sequence[str]) -> str:
 
 
 def as_json(report: Report) -> str:
-    """The whole report, curves and the line for citing it included; pictures are for eyes, and in the page."""
+    """The whole report, including curves and the citation line, but without images, which only the page shows."""
     value = dataclasses.asdict(report)
     value["citation"] = citation(report)
     del value["comparison"]
@@ -128,13 +128,15 @@ def _model_as_json(model: BaseModel) -> dict[str, Any]:
 
 
 def as_csv(report: Report) -> str:
-    """One line for each row and metric, in displayed units; every line carries its signatures.
+    """One line per row and metric, in displayed units; every line carries its signatures.
 
     Raises:
-        UserError: published numbers are asked for; a single table has no place apart for them.
+        UserError: the report includes published numbers, which need a separate table.
     """
     if report.published is not None:
-        raise UserError("csv is one table of what was run here; leave --published out, or choose another --format")
+        raise UserError(
+            "csv has a single table, without room for published numbers; drop --published, or choose a different --format"
+        )
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     lines = flat_rows(report)

@@ -1,4 +1,4 @@
-"""Make and write reports: what the command line calls."""
+"""Make and write reports; called by the command line and by `bench.report`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reports.records import collect
 from reports.render import as_csv, as_json, latex, markdown, print_report
 from reports.table import Report, build_report, with_published
 
-if TYPE_CHECKING:  # pandas is loaded when a table is asked for
+if TYPE_CHECKING:  # pandas is loaded on demand
     import pandas as pd
 
 FORMATS: Mapping[str, Callable[[Report], str]] = {
@@ -28,31 +28,31 @@ FORMATS: Mapping[str, Callable[[Report], str]] = {
     "json": as_json,
     "html": page,
 }
-"""Formats that are text; the terminal's tables are `show_report`."""
+"""Text formats; `show_report` prints the tables for a terminal."""
 
 PLAIN_WIDTH = 160
-"""Columns of the tables where the output is no terminal."""
+"""Width of the tables in columns if the output is not a terminal."""
 
 
 def make_report(runs: Path, protocol: str | None = None) -> Report:
-    """Compare everything under a folder that was judged under one protocol.
+    """Compare everything under a folder that was evaluated under one protocol.
 
     Args:
         runs: the runs folder.
-        protocol: signature of the protocol; needed only where runs were judged under several.
+        protocol: signature of the protocol; needed only if runs were evaluated under several.
 
     Raises:
-        UserError: nothing to report, or records that cannot share a table.
+        UserError: there is nothing to report, or records cannot share a table.
     """
     return build_report(collect(runs, protocol))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReportResult:
-    """A report for Python.
+    """The result of `bench.report`.
 
     Attributes:
-        report: everything it shows.
+        report: the report's content.
     """
 
     report: Report
@@ -75,7 +75,7 @@ class ReportResult:
             format_name: ``markdown``, ``csv``, ``latex``, ``json`` or ``html``.
 
         Raises:
-            UserError: no such format, or the file cannot be written.
+            UserError: the format does not exist, or the file cannot be written.
         """
         write_report(self.report, format_name, Path(path))
 
@@ -88,11 +88,11 @@ def report(runs: Path | str = "runs", *, protocol: str | None = None, published:
 
     Args:
         runs: the runs folder.
-        protocol: signature of the protocol; needed only where runs were judged under several.
-        published: also what papers have published about the model.
+        protocol: signature of the protocol; needed only if runs were evaluated under several.
+        published: whether to add published numbers about the model.
 
     Raises:
-        UserError: nothing to report, or records that cannot share a table.
+        UserError: there is nothing to report, or records cannot share a table.
     """
     made = make_report(Path(runs), protocol)
     return ReportResult(with_published(made) if published else made)
@@ -110,10 +110,10 @@ def write_report(report: Report, format_name: str, path: Path | None) -> None:
     Args:
         report: what to write.
         format_name: a name in `FORMATS`.
-        path: the file; None is standard output.
+        path: the file; None for standard output.
 
     Raises:
-        UserError: no such format, or the file cannot be written.
+        UserError: the format does not exist, or the file cannot be written.
     """
     if format_name not in FORMATS:
         raise UserError(f"unknown format {format_name!r}; choose one of {', '.join(FORMATS)}")
@@ -124,4 +124,4 @@ def write_report(report: Report, format_name: str, path: Path | None) -> None:
     try:
         replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); give another --output") from error
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose a different --output") from error

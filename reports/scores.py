@@ -15,11 +15,11 @@ from reports.report import PLAIN_WIDTH
 from reports.statistics import clustered_interval
 
 SHOWN = 20
-"""Unreadable images that are named; the table on disk names all."""
+"""Maximum number of unreadable images to list; the table on disk lists all."""
 
 
 def show_scores(scores: FolderScores, output: Path) -> None:
-    """Print one line a metric, and what could not be read."""
+    """Print one line per metric, and the images that could not be read."""
     console = Console()
     console = console if console.is_terminal else Console(width=PLAIN_WIDTH)
     prompts = [picture.prompt for picture in scores.pictures]
@@ -31,9 +31,9 @@ def show_scores(scores: FolderScores, output: Path) -> None:
         table.add_row(*map(escape, summary(metric, prompts)))
     console.print(table)
     unit = f"{distinct} prompts" if distinct > 1 else f"{len(prompts)} images of one prompt"
-    lines = [f"intervals are over {unit}", f"raw scores with signature and identity: {output}"]
+    lines = [f"Intervals are over {unit}.", f"Raw scores with signatures and identities: {output}"]
     if scores.unreadable:
-        lines.append(f"{len(scores.unreadable)} images cannot be read and have no score:")
+        lines.append(f"{len(scores.unreadable)} images could not be read and have no score:")
         lines += [f"  {file}: {reason}" for file, reason in list(scores.unreadable.items())[:SHOWN]]
         if len(scores.unreadable) > SHOWN:
             lines.append(f"  and {len(scores.unreadable) - SHOWN} more, in the table")
@@ -44,7 +44,7 @@ def show_scores(scores: FolderScores, output: Path) -> None:
 def summary(metric: MetricScores, prompts: list[str]) -> tuple[str, ...]:
     """A metric's line: title, scale, mean, interval, number of images, signature.
 
-    Images of one prompt are no independent evidence, so the interval is over prompts; with a single prompt, over its images.
+    Images of the same prompt are not independent, so the interval is over prompts; with a single prompt, over its images.
     """
     factor = metric.info.display_factor
     values = np.asarray(metric.scores, dtype=np.float64) * factor

@@ -1,4 +1,4 @@
-"""What the runs of a row were trained with: what was typed, what it resolved to, and the data."""
+"""Training settings of the runs of a row: as typed, as resolved, and the data."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bench.records.runs import RunFolder
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Preference data.
+    """The preference data of a row.
 
     Attributes:
-        source: what the user called it; of an absolute path its last part, for a report travels and a path does not.
+        source: its name as typed; for an absolute path only the last part, because a report is read on other machines.
         pairs: number of pairs.
-        digest: of captions and images.
-        labels: digest of the labels; None in records that are older than it.
+        digest: digest of captions and images.
+        labels: digest of the labels; None in records that predate it.
     """
 
     source: str
@@ -30,16 +30,16 @@ class TrainingData:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RowSettings:
-    """What training was given; equal for all seeds of a row.
+    """Settings of training; equal for all seeds of a row.
 
     Attributes:
-        changed: what was typed to change the recipe, by field; empty in records that are older than it.
-        recipe: where the recipe is from; None where there is none, and in records that are older than it.
+        changed: changes to the recipe as typed, by field; empty in records that predate it.
+        recipe: source of the recipe; None if there is none, and in records that predate it.
         algorithm: every hyper-parameter.
-        training: every setting of training that changes what comes out.
+        training: every training setting that changes the result.
         data: the preference data.
-        prompts_in_training: how many evaluation prompts were captions in training; None where nobody has looked.
-        limit: how many evaluation prompts and training pairs a trial used at most; None for a run on all.
+        prompts_in_training: number of evaluation prompts that were captions in training; None if not checked.
+        limit: maximum number of evaluation prompts and training pairs in a trial; None for a full run.
     """
 
     changed: Mapping[str, str]
@@ -52,11 +52,11 @@ class RowSettings:
 
 
 def row_settings(runs: Sequence[RunFolder], signature: str) -> RowSettings | None:
-    """Settings of the seeds of one row; None for what was not trained here.
+    """Settings of the seeds of one row; None if not trained here.
 
     Args:
-        runs: the seeds.
-        signature: of the protocol.
+        runs: the runs, one per seed.
+        signature: signature of the protocol.
     """
     config = runs[0].config()
     algorithm, training, data = config.resolved.algorithm, config.resolved.training, config.resolved.data
@@ -77,6 +77,6 @@ def row_settings(runs: Sequence[RunFolder], signature: str) -> RowSettings | Non
 
 
 def shown_source(source: str) -> str:
-    """A path or a name as a report shows it: an absolute path by its last part, anything else as it was typed."""
+    """A path or a name as a report shows it: the last part of an absolute path, anything else as typed."""
     path = PurePath(source)
     return path.name if path.is_absolute() else source

@@ -1,8 +1,7 @@
 """Paired comparisons of a model with its base.
 
 The unit is the prompt: the same prompt and the same noise under two models.  Prompts and training seeds are crossed random
-effects: every seed of a run answers every prompt, so neither the prompts nor the seeds may be counted as if the others were
-independent copies.
+effects: every seed of a run is evaluated on every prompt, so neither repeated prompts nor repeated seeds are independent samples.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ class Variance:
     """Variance of a mean over crossed prompts and seeds.
 
     Attributes:
-        prompts: the prompts' part, with what is left of prompt and seed together.
-        seeds: the seeds' part; 0 with a single seed, which cannot show it.
+        prompts: the prompts' component, including the residual of prompt and seed.
+        seeds: the seeds' component; 0 with a single seed, from which it cannot be estimated.
         degrees: Welch-Satterthwaite degrees of freedom of the sum.
     """
 
@@ -71,7 +70,7 @@ def crossed_variance(differences: Array) -> Variance:
         differences: (seeds, prompts), or (seeds, prompts, images); images of one prompt are averaged first.
 
     Raises:
-        ValueError: fewer than two prompts, or another shape.
+        ValueError: there are fewer than two prompts, or the shape is wrong.
     """
     table = _by_seed_and_prompt(differences)
     seeds, prompts = table.shape
@@ -95,15 +94,15 @@ def crossed_variance(differences: Array) -> Variance:
 def mean_interval(differences: Array, *, level: float = LEVEL) -> Interval:
     """Interval of a paired mean difference: Student's t on `crossed_variance`.
 
-    On simulated crossed data the intervals cover the truth in 93 to 97 % of cases from three seeds on.  Two seeds say little
-    about how seeds vary: where seeds differ more than prompts, coverage falls to 88 %.
+    On simulated crossed data with three seeds or more the intervals cover the truth in 93 to 97 % of cases.  Two seeds say little
+    about how seeds vary: if seeds differ more than prompts, coverage falls to 88 %.
 
     Args:
         differences: (seeds, prompts), or (seeds, prompts, images).
         level: confidence level.
 
     Raises:
-        ValueError: fewer than two prompts, or another shape.
+        ValueError: there are fewer than two prompts, or the shape is wrong.
     """
     variance = crossed_variance(differences)
     mean = float(_by_seed_and_prompt(differences).mean())
@@ -116,15 +115,15 @@ def clustered_interval(values: Array, clusters: Sequence[Hashable], *, level: fl
     """Interval of a plain mean whose values come in clusters, such as images by prompt: Student's t, clusters independent.
 
     With the residual sums ``r_c`` of the G clusters among n values, the variance is ``G / (G - 1) * sum(r_c^2) / n^2`` on
-    G - 1 degrees of freedom (Liang and Zeger, 1986); with one value a cluster, that of the ordinary mean.
+    G - 1 degrees of freedom (Liang and Zeger, 1986); with one value per cluster, it is that of the ordinary mean.
 
     Args:
         values: (n,).
-        clusters: which cluster each value belongs to.
+        clusters: the cluster of each value, n of them.
         level: confidence level.
 
     Raises:
-        ValueError: fewer than two clusters.
+        ValueError: there are fewer than two clusters.
     """
     names = {name: row for row, name in enumerate(dict.fromkeys(clusters))}
     count = len(names)
@@ -138,7 +137,7 @@ def clustered_interval(values: Array, clusters: Sequence[Hashable], *, level: fl
 
 
 def win_indicator(candidate: Array, base: Array, *, higher_is_better: bool = True) -> Array:
-    """1 where the candidate's image is better than the base's, 0 where it is worse, 1/2 where they tie.
+    """1 where the candidate's image is better than the base's, 0 where it is worse, 1/2 for a tie; float64, (seeds, prompts, images).
 
     Args:
         candidate: scores (seeds, prompts, images).
@@ -150,7 +149,7 @@ def win_indicator(candidate: Array, base: Array, *, higher_is_better: bool = Tru
 
 
 def win_rate(candidate: Array, base: Array, *, higher_is_better: bool = True, level: float = LEVEL) -> Interval:
-    """Share of images on which the candidate is better, ties half, with the interval of `mean_interval`, clipped to [0, 1].
+    """Share of images on which the candidate is better, counting ties as half, with the interval of `mean_interval`, clipped to [0, 1].
 
     Args:
         candidate: scores (seeds, prompts, images).
@@ -159,7 +158,7 @@ def win_rate(candidate: Array, base: Array, *, higher_is_better: bool = True, le
         level: confidence level.
 
     Raises:
-        ValueError: fewer than two prompts, or another shape.
+        ValueError: there are fewer than two prompts, or the shape is wrong.
     """
     rate = mean_interval(win_indicator(candidate, base, higher_is_better=higher_is_better), level=level)
     return Interval(rate.mean, max(0.0, rate.low), min(1.0, rate.high), level)

@@ -1,4 +1,4 @@
-"""The one value from which every format of a report is rendered."""
+"""The content of a report, from which every format is rendered."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Score:
     """One metric of one row, in displayed units (raw score times the metric's display factor).
 
     Attributes:
-        mean: over seeds, prompts and images.
-        difference: to the base on the same prompts and noise; None for the base itself.
-        win_rate: share of images better than the base's, ties half; None for the base itself.
+        mean: mean over seeds, prompts and images.
+        difference: difference from the base on the same prompts and noise; None for the base itself.
+        win_rate: share of images better than the base's, ties counting half; None for the base itself.
         trained_on: whether the row's training used this metric.
     """
 
@@ -38,7 +38,7 @@ class Score:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cost:
-    """Cost of one training run, as the mean over its seeds; memory is the largest."""
+    """Cost of one training run, mean over its seeds; peak memory is the maximum."""
 
     pairs: float
     policy_forwards: float
@@ -53,8 +53,8 @@ class Row(RowRecord):
     """A row, compared with the base.
 
     Attributes:
-        scores: by name of the metric; a metric that not every seed has is absent.
-        cost: None for what was not trained here, and where another row of the same runs has it.
+        scores: by name of the metric; without metrics that some seed lacks.
+        cost: None if not trained here, or if another row of the same runs has it.
         curves: training curves by quantity.
     """
 
@@ -70,16 +70,16 @@ class Report:
     Attributes:
         schema: version of this format.
         model: name of the base model.
-        signature: of the protocol.
+        signature: signature of the protocol.
         settings: the protocol in one line.
         protocol: the protocol in full.
         prompts: number of evaluation prompts.
-        images_per_prompt: images made for each.
+        images_per_prompt: number of images per prompt.
         metrics: in the order of the columns.
         rows: the base first.
-        comparison: pictures side by side.
-        notes: what is not in the rows, and why.
-        published: what papers have published about the model; None where it was not asked for.
+        comparison: images side by side.
+        notes: what is missing from the rows, and why.
+        published: published numbers about the model; None if not requested.
     """
 
     schema: int
@@ -100,7 +100,7 @@ def build_report(records: Records) -> Report:
     """Compare every row with the base.
 
     Raises:
-        UserError: the protocol has a single prompt, over which no interval exists.
+        UserError: the protocol has a single prompt, and an interval needs at least two.
     """
     if len(records.prompts) < 2:
         raise UserError("the protocol has a single prompt; an interval needs at least two: evaluate on more prompts")
@@ -120,12 +120,12 @@ def build_report(records: Records) -> Report:
 
 
 def with_published(report: Report) -> Report:
-    """The report with what papers have published about its model, on its metrics."""
+    """The report with published numbers about its model, for its metrics."""
     return dataclasses.replace(report, published=select(read_published(), report.model, report.metrics))
 
 
 def trained_rows(report: Report) -> tuple[tuple[Row, RowSettings], ...]:
-    """The rows that were trained here with their settings, those of the same runs once."""
+    """The rows that were trained here, with their settings; rows of the same runs appear once."""
     rows: dict[tuple[str, str], tuple[Row, RowSettings]] = {}
     for row in report.rows:
         if row.settings is not None:
@@ -134,7 +134,7 @@ def trained_rows(report: Report) -> tuple[tuple[Row, RowSettings], ...]:
 
 
 def settings_line(protocol: Protocol) -> str:
-    """The settings that a reader of a score must know, in one line."""
+    """The settings that a reader needs to interpret a score, in one line."""
     made = protocol.generation
     images = made.images_per_prompt
     parts = [

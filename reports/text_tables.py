@@ -1,4 +1,4 @@
-"""A report as tables of text: what terminal, Markdown, LaTeX and HTML show, each in its own notation."""
+"""A report as tables of text, which terminal, Markdown, LaTeX and HTML render each in its own notation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Verdict(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell: its value, what qualifies the value, and whether the interval leaves the base out."""
+    """A cell: its value, a detail such as its interval, and whether the interval excludes the base."""
 
     value: str
     detail: str = ""
@@ -45,7 +45,7 @@ class Grid:
 
 DASH = Cell("-")
 ROUNDING = 1e-9
-"""An interval of this share of its score is floating-point rounding."""
+"""Relative to its score, an interval this narrow is floating-point rounding."""
 
 
 def grids(report: Report) -> tuple[Grid, ...]:
@@ -54,7 +54,7 @@ def grids(report: Report) -> tuple[Grid, ...]:
 
 
 def settings_grid(report: Report) -> Grid:
-    """All that the training of each row was given: a field a line, a row of the report a column."""
+    """All training settings: one line per field, one column per row of the report."""
     trained = trained_rows(report)
     columns = [_settings(row, settings) for row, settings in trained]
     fields = dict.fromkeys(field for column in columns for field in column)
@@ -68,7 +68,7 @@ def settings_grid(report: Report) -> Grid:
 
 
 def settings_lines(report: Report) -> tuple[str, ...]:
-    """Protocol and metric signatures with the settings that a reader of a score must know."""
+    """Protocol and metric signatures, with the settings that a reader needs to interpret a score."""
     metrics = ", ".join(f"{metric.info.title} {metric.signature}" for metric in report.metrics)
     scorers = ", ".join(f"{metric.info.title} {metric.scorer}" for metric in report.metrics)
     return (
@@ -134,7 +134,7 @@ def _win_rate(score: Score | None) -> Cell:
 def _scores(report: Report) -> Grid:
     decimals = {metric.name: _usual_decimals(report, metric) for metric in report.metrics}
     return Grid(
-        "Score, and its difference to the base",
+        "Score, and its difference from the base",
         tuple(_heading(metric) for metric in report.metrics),
         tuple(
             (
@@ -175,7 +175,7 @@ def _cost_cells(cost: Cost) -> tuple[Cell, ...]:
 
 
 def _seconds(seconds: float) -> str:
-    """Whole seconds, below ten with two digits."""
+    """Whole seconds; two significant digits below ten."""
     rounded = float(f"{seconds:.1e}")
     return f"{rounded:.{_decimals(rounded)}f}" if 0 < rounded < 10 else f"{seconds:,.0f}"
 
@@ -191,7 +191,7 @@ def _verdict(interval: Interval, null: float, *, higher_is_better: bool) -> Verd
 
 
 def _usual_decimals(report: Report, metric: MetricRecord) -> int:
-    """As many as show two digits of half a metric's median interval; the whole column has them, so that its rows compare."""
+    """Decimals that show two digits of half a metric's median interval, the same for the whole column."""
     scores = [row.scores[metric.name] for row in report.rows if metric.name in row.scores]
     halves = [
         half
@@ -203,5 +203,5 @@ def _usual_decimals(report: Report, metric: MetricRecord) -> int:
 
 
 def _decimals(value: float) -> int:
-    """As many as show two digits of a positive value."""
+    """Decimals that show two significant digits of a positive value."""
     return min(6, max(0, 1 - math.floor(math.log10(value))))

@@ -21,7 +21,7 @@ def test_a_trial_uses_few_prompts_and_pairs_and_is_marked(command: CommandLine) 
 
     report = command.run(command.arguments("report", "--runs", str(command.folder / "runs")))
     assert report.returncode == 0, report.stderr
-    assert "used the first 6 evaluation prompts and training pairs at most" in " ".join(report.stdout.split())
+    assert "at most the first 6 evaluation prompts and training pairs were used" in " ".join(report.stdout.split())
 
     # another limit is another run, and the same one is found done
     again = command.run(words)

@@ -103,7 +103,7 @@ def test_markdown_tables_are_rectangular_and_escaped(full_lab: Lab) -> None:
 def test_a_page_of_the_base_alone_has_no_plot(lab: Lab) -> None:
     lab.base()
     text = page(make_report(lab.runs))
-    assert "No training run is finished yet." in text
+    assert "No training run has finished yet." in text
     assert "<svg" not in text
 
 

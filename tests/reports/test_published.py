@@ -110,13 +110,13 @@ def test_another_printed_scale_is_turned_into_ours_and_said(lab: Lab) -> None:
         "source": "Odd [1]", "prompts": "some", "HPSv2.1": "27.35", "ImageReward": "0.7506",
     }  # fmt: skip
     notes = published_notes(report, chosen)
-    assert "[1] prints ImageReward, HPSv2.1 in another scale; shown in ours." in notes
+    assert "[1] prints ImageReward, HPSv2.1 in a different scale; converted here." in notes
 
 
 def test_nothing_is_published_about_tiny(full_lab: Lab) -> None:
     shown, notes = sections(with_published(make_report(full_lab.runs)))
     assert shown == ()
-    assert notes.startswith("nothing is published about 'tiny' with")
+    assert notes.startswith("There are no published numbers for 'tiny' with")
     assert "sd15 and sdxl" in notes
 
 
@@ -158,7 +158,7 @@ def test_every_format_has_them_in_a_section_of_their_own(lab: Lab) -> None:
     assert "22.64" not in ours
     assert "22.64" in theirs
 
-    with pytest.raises(UserError, match="csv is one table of what was run here"):
+    with pytest.raises(UserError, match="csv has a single table"):
         as_csv(report)
 
 
@@ -192,10 +192,10 @@ def test_the_command_line(full_lab: Lab) -> None:
 
     shown = report()
     assert shown.returncode == 0, shown.stderr
-    assert "nothing is published about 'tiny'" in shown.stdout
+    assert "no published numbers for 'tiny'" in shown.stdout
     refused = report("--format", "csv")
     assert refused.returncode == 2
-    assert "leave --published out" in refused.stderr
+    assert "drop --published" in refused.stderr
 
 
 def test_every_carried_table_names_its_source_and_fills_its_columns() -> None:

@@ -35,7 +35,7 @@ def test_nothing_found(tmp_path: Path, exists: bool) -> None:
     runs = tmp_path / "runs"
     if exists:
         runs.mkdir()
-    assert f"{runs} holds no runs" in refusal(runs)
+    assert f"{runs} has no runs" in refusal(runs)
 
 
 def test_nothing_finished(lab: Lab) -> None:
@@ -60,11 +60,11 @@ def test_two_protocols_are_listed_and_their_difference_named(lab: Lab) -> None:
     lab.judge(base, shift=0.0)
     lab.train("sft", title="SFT")
     assert refusal(lab.runs).splitlines() == [
-        f"{lab.runs} holds evaluations under 2 protocols:",
+        f"{lab.runs} has evaluations under 2 protocols:",
         f"  {one.signature}  tiny, 12 prompts, 20 steps, guidance 3, 64x64, 2 rows",
         f"  {other.signature}  tiny, 12 prompts, 50 steps, guidance 3, 64x64, 1 row",
         (
-            "their scores cannot share a table, because they differ in generation.steps (20 and 50); "
+            "their scores cannot share a table because they differ in generation.steps (20 and 50); "
             f"choose one, for example --protocol {one.signature}"
         ),
     ]
@@ -73,8 +73,8 @@ def test_two_protocols_are_listed_and_their_difference_named(lab: Lab) -> None:
     report = make_report(lab.runs, other.signature)
     assert [row.label for row in report.rows] == ["base"]
     assert report.notes == (
-        "not finished: sft/default seed 0 (evaluation under this protocol not begun)",
-        "judged under another protocol, so not here: dpo/default seed 0",
+        "Not finished: sft/default seed 0 (evaluation under this protocol not started).",
+        "Evaluated only under a different protocol, so not shown: dpo/default seed 0.",
     )
 
 
@@ -112,7 +112,7 @@ def test_rows_of_a_protocol_are_those_of_its_table(lab: Lab) -> None:
 def test_unknown_protocol(lab: Lab) -> None:
     lab.base()
     assert refusal(lab.runs, "feedbeefcafe").splitlines() == [
-        f"{lab.runs} holds no finished evaluation under protocol feedbeefcafe, but under:",
+        f"{lab.runs} has no finished evaluation under protocol feedbeefcafe, but it has some under:",
         f"  {lab.protocol.signature}  tiny, 12 prompts, 20 steps, guidance 3, 64x64, 1 row",
         f"choose one, for example --protocol {lab.protocol.signature}",
     ]
@@ -204,7 +204,7 @@ def test_unfinished_runs_are_listed(lab: Lab) -> None:
     lab.judge(unjudged, shift=0.3, done=False)
     report = make_report(lab.runs)
     assert report.notes == (
-        "not finished: dpo/default seed 1 (training: step 7 of 30), smpo/default seed 0 (evaluation)",
+        "Not finished: dpo/default seed 1 (training: step 7 of 30), smpo/default seed 0 (evaluation).",
     )
     assert [(row.algorithm, row.seeds) for row in report.rows] == [("base", ()), ("dpo", (0,))]
 
@@ -215,7 +215,7 @@ def test_other_models_are_named(lab: Lab) -> None:
     lab.protocol = tiny.model_copy(update={"model": "sdxl"})
     lab.base(model="sdxl")
     assert "model ('sdxl' and 'tiny')" in refusal(lab.runs)
-    assert make_report(lab.runs, tiny.signature).notes == ("not in this table: runs of sdxl",)
+    assert make_report(lab.runs, tiny.signature).notes == ("Not in this table: runs of sdxl.",)
 
 
 def test_a_metric_that_some_seeds_lack_is_noted(lab: Lab) -> None:
@@ -226,7 +226,7 @@ def test_a_metric_that_some_seeds_lack_is_noted(lab: Lab) -> None:
     report = make_report(lab.runs)
     (note,) = report.notes
     assert note.startswith(
-        "no Gold score: dpo/default seed 1; for the first: bench eval --model tiny --run tiny/dpo/default/seed-1 --metrics gold "
+        "No Gold score: dpo/default seed 1. To add the first: bench eval --model tiny --run tiny/dpo/default/seed-1 --metrics gold "
     )
     assert sorted(report.rows[1].scores) == ["distance", "pickscore"]
 
@@ -243,7 +243,7 @@ def test_unwritable_output(full_lab: Lab, tmp_path: Path) -> None:
 
 
 def test_stale_scores_do_not_count(lab: Lab) -> None:
-    """Scores that an older version of a metric left behind are no scores of the new one."""
+    """Scores that an older version of a metric left behind do not count as scores of the new one."""
     lab.base()
     run = lab.run("dpo", 0)
     before = make_report(lab.runs).rows[1].scores["gold"]
@@ -270,4 +270,4 @@ def test_a_base_without_a_score_has_a_command_without_a_run(lab: Lab) -> None:
     lab.identities["gold"] = gold
     lab.run("dpo")
     (note,) = make_report(lab.runs).notes
-    assert "no Gold score: base; for the first: bench eval --model tiny --metrics gold " in note
+    assert "No Gold score: base. To add the first: bench eval --model tiny --metrics gold " in note

@@ -45,7 +45,7 @@ def test_rows_that_trained_on_different_data_are_named_in_every_format(lab: Lab)
     lab.run("smpo", title="SmPO", digest="5539", config=data("/home/me/preferences.parquet", 2000))
     report = make_report(lab.runs)
     sentence = (
-        "not the same training data: Diffusion-DPO (jsonl) was trained on own/pairs.jsonl (12 pairs, digest 8523); "
+        "Training data differ: Diffusion-DPO (jsonl) was trained on own/pairs.jsonl (12 pairs, digest 8523); "
         "the others on preferences.parquet (2,000 pairs, digest 5539); such rows do not compare algorithms alone."
     )
     assert about_data(report) == [sentence]
@@ -60,7 +60,7 @@ def test_the_same_images_with_other_labels_are_other_data(lab: Lab) -> None:
     lab.run("sft", title="SFT", labels="judge")
     assert about_data(make_report(lab.runs)) == [
         (
-            "not the same training data: Diffusion-DPO was trained on votes.parquet (2,000 pairs, digest d, labels people); "
+            "Training data differ: Diffusion-DPO was trained on votes.parquet (2,000 pairs, digest d, labels people); "
             "SFT on votes.parquet (2,000 pairs, digest d, labels judge); such rows do not compare algorithms alone."
         )
     ]
@@ -77,14 +77,14 @@ def test_labels_that_were_not_recorded_are_no_other_labels(lab: Lab) -> None:
     lab.base()
     lab.run("dpo")
     without_labels(lab.run("smpo", title="SmPO"))
-    assert about_data(make_report(lab.runs)) == ["every run was trained on votes.parquet (2,000 pairs, digest d)."]
+    assert about_data(make_report(lab.runs)) == ["Every run was trained on votes.parquet (2,000 pairs, digest d)."]
     lab.run("sft", title="SFT", labels="judge")
     (line,) = about_data(make_report(lab.runs))
     assert "SmPO on votes.parquet (2,000 pairs, digest d, labels not recorded)" in line
 
 
 def test_data_that_all_rows_share_are_named_once(full_lab: Lab) -> None:
-    assert about_data(make_report(full_lab.runs)) == ["every run was trained on votes.parquet (2,000 pairs, digest d)."]
+    assert about_data(make_report(full_lab.runs)) == ["Every run was trained on votes.parquet (2,000 pairs, digest d)."]
 
 
 def test_a_base_alone_was_trained_on_nothing(lab: Lab) -> None:
@@ -226,4 +226,4 @@ def test_a_budget_in_forwards_is_explained(lab: Lab) -> None:
     assert not any("budget" in line for line in footnotes(make_report(lab.runs)))
     lab.run("sft", title="SFT", budget={"unit": "forwards", "amount": 20000})
     lines = [line for line in footnotes(make_report(lab.runs)) if "budget" in line]
-    assert lines == ["a budget in forwards counts a backward as two forwards: SFT."]
+    assert lines == ["A budget in forwards counts a backward as two forwards (SFT)."]

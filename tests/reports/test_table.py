@@ -176,8 +176,8 @@ def test_no_dagger_footnote_without_a_dagger(lab: Lab) -> None:
 
 def test_few_seeds_are_said(full_lab: Lab) -> None:
     lines = footnotes(make_report(full_lab.runs))
-    assert any(line.startswith("one training seed: SmPO;") for line in lines)
-    assert any(line.startswith("two training seeds: SFT;") for line in lines)
+    assert any(line.startswith("One training seed:") and line.endswith("(SmPO).") for line in lines)
+    assert any(line.startswith("Two training seeds:") and line.endswith("(SFT).") for line in lines)
     assert not any("Diffusion-DPO" in line for line in lines)
 
 
@@ -194,9 +194,9 @@ def test_few_seeds_and_few_prompts_are_said_to_make_intervals_too_narrow(
     full_lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = footnotes(make_report(full_lab.runs))
-    (two,) = [line for line in lines if line.startswith("two training seeds: SFT;")]
-    assert "such intervals are unreliable" in two
-    (few,) = [line for line in lines if line.startswith("12 prompts are few:")]
+    (two,) = [line for line in lines if line.startswith("Two training seeds:") and line.endswith("(SFT).")]
+    assert "intervals are unreliable" in two
+    (few,) = [line for line in lines if line.startswith("With only 12 prompts,")]
     assert "may be too narrow" in few
 
     many = [f"prompt {number}" for number in range(30)]

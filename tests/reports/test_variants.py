@@ -54,7 +54,8 @@ def test_a_sweep_of_the_base_is_compared_with_the_base(lab: Lab) -> None:
     ]
     assert [label for label, _ in cost.rows] == ["Diffusion-DPO"]
     assert any(
-        line.startswith("no training seed of ours: base, guidance 1, base, guidance 5,") for line in footnotes(report)
+        line.startswith("Not trained here:") and "(base, guidance 1, base, guidance 5," in line
+        for line in footnotes(report)
     )
     assert "base, guidance 5" in win_rate_plot(report)
     assert "base, guidance 5" not in training_plot(report)
@@ -121,4 +122,4 @@ def test_an_unfinished_variant_is_listed_and_no_row(lab: Lab) -> None:
     judge_variant(lab, lab.run("dpo"), guidance_scale=5, done=False)
     report = make_report(lab.runs)
     assert [row.label for row in report.rows] == ["base", "Diffusion-DPO"]
-    assert report.notes == ("not finished: dpo/default seed 0 (evaluation with other guidance)",)
+    assert report.notes == ("Not finished: dpo/default seed 0 (evaluation with other guidance).",)
