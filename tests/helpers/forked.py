@@ -1,4 +1,4 @@
-"""The command line in processes forked from one that has imported what commands need: importing takes seconds each time."""
+"""Runs the command line in forks of a process that has already imported what commands need, since importing takes seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 @functools.cache
 def started() -> multiprocessing.context.ForkServerContext:
-    """The server; it looks for `imported` where the environment says."""
+    """Starts the fork server; it finds `imported` through the environment's path."""
     forkserver.set_forkserver_preload(["imported"])
     with patch.dict(
         os.environ, {"PYTHONPATH": str(Path(__file__).parent), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -26,7 +26,7 @@ def started() -> multiprocessing.context.ForkServerContext:
 
 
 def run(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Give the command line some words in a folder, and wait for its end."""
+    """Run the command line with some arguments in a folder, and wait for it to exit."""
     with tempfile.TemporaryDirectory() as spoken:
         out, err = Path(spoken, "out"), Path(spoken, "err")
         process = started().Process(target=_main, args=(words, folder, dict(environment), out, err))

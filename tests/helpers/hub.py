@@ -1,4 +1,4 @@
-"""A hub on this machine: what `huggingface_hub` asks for, from a folder of repositories."""
+"""A hub on this machine: answers the requests of `huggingface_hub` from a folder of repositories."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ GATED, MISSING = (403, "GatedRepo"), (404, "RepoNotFound")
 
 @contextmanager
 def local_hub(folder: Path, cache: Path) -> Iterator[dict[str, str]]:
-    """Serve ``folder/{models,datasets}/<owner>/<name>``; give the environment that makes a program use it.
+    """Serve ``folder/{models,datasets}/<owner>/<name>``; yields the environment that makes a program use it.
 
-    A repository with a file ``GATED`` is gated; from one with a file ``LOST`` the connection is lost within every file.
+    A repository with a file ``GATED`` is gated; for one with a file ``LOST``, the connection drops partway through every file.
     """
 
     class Answers(BaseHTTPRequestHandler):
@@ -61,7 +61,7 @@ def local_hub(folder: Path, cache: Path) -> Iterator[dict[str, str]]:
                 self.wfile.write(body)
 
         def reset(self) -> None:
-            """Close at once, without the end that TCP has otherwise."""
+            """Close the connection abruptly, with a TCP reset."""
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
 
@@ -88,7 +88,7 @@ def local_hub(folder: Path, cache: Path) -> Iterator[dict[str, str]]:
 
 
 def listing(repository: Path) -> list[dict[str, object]]:
-    """What the hub says of a repository's files."""
+    """The hub's listing of a repository's files."""
     files = sorted(path for path in repository.rglob("*") if path.is_file())
     return [
         {"type": "file", "path": path.relative_to(repository).as_posix(), "size": path.stat().st_size, "oid": "0" * 40}
@@ -97,7 +97,7 @@ def listing(repository: Path) -> list[dict[str, object]]:
 
 
 def online(endpoint: str, cache: Path) -> dict[str, str]:
-    """The environment of a program that asks a hub at ``endpoint``."""
+    """The environment of a program that uses the hub at ``endpoint``."""
     return {
         **os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_CACHE": str(cache / "hub"),
         "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1",

@@ -1,4 +1,4 @@
-"""What commands import, for `forked`; diffusers and transformers import their models when they are first named."""
+"""Modules that commands import, for `forked`; diffusers and transformers import their models on first use."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""Training the micro model in processes of its own."""
+"""Trains the micro model in separate processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-p
 def launch(
     launcher: list[str], workshop: Workshop, runs: Mapping[Path, dict[str, Any]], **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    _ = len(workshop.encoded.latents([0]))  # made once, before the processes ask for it
+    _ = len(workshop.encoded.latents([0]))  # encoded once, before the processes need it
     told = json.dumps({str(folder): settings for folder, settings in runs.items()})
     return subprocess.run(
         [*launcher, str(HERE / "processes.py"), str(workshop.folder), told],

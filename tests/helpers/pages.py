@@ -1,4 +1,4 @@
-"""Code blocks of Markdown pages, and plug-ins made of them."""
+"""Code blocks of Markdown pages, and plug-ins built from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def files(page: Path) -> dict[str, str]:
-    """The blocks that are whole files, by path."""
+    """The blocks that are complete files, by path."""
     return {named[1]: text for text in blocks(page, "python") if (named := FILE.match(text))}
 
 

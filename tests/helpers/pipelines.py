@@ -1,4 +1,4 @@
-"""Pipelines of random weights in the true architecture of each model family, as small as they can be, made in code."""
+"""Pipelines with random weights in the real architecture of each model family, as small as possible, built in code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SD_SCHEDULER: dict[str, Any] = {
 
 
 def write_sd15(folder: Path, **scheduler: Any) -> None:
-    """SD 1.x, or 2.x with ``prediction_type="v_prediction"``: pictures of 16x16 pixels, latents of 4x8x8."""
+    """SD 1.x, or 2.x with ``prediction_type="v_prediction"``: images of 16x16 pixels, latents of 4x8x8."""
     torch.manual_seed(0)
     tokenizer = clip_tokenizer(folder)
     StableDiffusionPipeline(
@@ -125,7 +125,7 @@ def autoencoder(channels: int, **config: Any) -> AutoencoderKL:
 
 
 def unet_sizes() -> dict[str, Any]:
-    """What the UNets of SD and SDXL have in common here."""
+    """Settings shared by the UNets of SD and SDXL."""
     return {
         "sample_size": SIDE // 2, "in_channels": 4, "out_channels": 4, "block_out_channels": (16, 32),
         "layers_per_block": 1, "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -149,7 +149,7 @@ def clip_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
 
 
 def t5_tokenizer() -> T5TokenizerFast:
-    """A unigram tokenizer of the captions' words and of single letters."""
+    """A unigram tokenizer with the captions' words and single letters."""
     words = [f"▁{word}" for word in caption_words()]
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0), ("▁", -5.0)]
     pieces += [(word, -3.0) for word in words] + [(letter, -8.0) for letter in string.ascii_lowercase]

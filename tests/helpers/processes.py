@@ -1,4 +1,4 @@
-"""Trains the micro model, on as many processes as it is started on: ``python processes.py WORKSHOP JSON``.
+"""Trains the micro model on as many processes as were started: ``python processes.py WORKSHOP JSON``.
 
 The JSON holds settings by output folder.
 """
@@ -20,7 +20,7 @@ from bench.training.policy import Policy
 
 
 class Uneven(DPO):
-    """Asks the network once more in one of the processes."""
+    """Calls the network once more in one of the processes."""
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         if os.environ["RANK"] == "1":

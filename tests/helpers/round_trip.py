@@ -1,4 +1,4 @@
-"""How much is lost when pictures of the tiny world are inverted and sampled back; prints the table of docs/inversion.md.
+"""Error of inverting images of the tiny world and sampling them back; prints the table in docs/inversion.md.
 
 python tests/helpers/round_trip.py
 """
@@ -26,11 +26,11 @@ PICTURES = 8
 
 @dataclasses.dataclass(frozen=True)
 class RoundTrip:
-    """Errors of one way of inversion, over all pictures.
+    """Errors of one inversion method, over all images.
 
     Attributes:
         latents: root of the mean squared error of the latents, as a share of the root of their mean square.
-        pixels: mean absolute error of the decoded pictures, of 255.
+        pixels: mean absolute error of the decoded images, out of 255.
     """
 
     latents: float
@@ -38,7 +38,7 @@ class RoundTrip:
 
 
 def pictures(model: ModelFamily, count: int) -> tuple[Tensor, list[str]]:
-    """Latents of the first pictures of tiny's preference data, and their captions."""
+    """Latents of the first images in tiny's preference data, and their captions."""
     rows = pq.read_table(str(TINY.data), columns=["caption", "jpg_0"]).slice(0, count).to_pylist()
     pixels = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Numbers that were worked by hand."""
+"""Helpers for numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def double(values: Any) -> Tensor:
 
 
 def assert_exact(actual: Tensor, expected: object) -> None:
-    """Equal to 1e-9."""
+    """Assert equality to within 1e-9."""
     torch.testing.assert_close(actual, double(expected), rtol=0, atol=1e-9)
 
 

@@ -1,4 +1,4 @@
-"""The small setup of the contracts with pairs of the tiny world, and what several tests need of it."""
+"""The small setup of the contracts with pairs of the tiny world, and helpers for several tests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 
 
 def tiny_captions(count: int) -> list[str]:
-    """Captions that the tiny world knows."""
+    """Valid captions of the tiny world."""
     objects, colours = tuple(OBJECTS), tuple(COLOURS)
     return [f"a {objects[row % 50]} on a {colours[row % 10]} background" for row in range(count)]
 
