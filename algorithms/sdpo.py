@@ -1,4 +1,4 @@
-"""Diffusion-SDPO: a safeguard for any pairwise objective: the loser's gradient is scaled so that the winner does not get worse.
+"""Diffusion-SDPO: safeguards any pairwise objective by scaling the loser's gradient so that the winner does not get worse.
 
 Fu et al. 2025, arXiv 2511.03317; released code AIDC-AI/Diffusion-SDPO at 84fb241.  That code computes one scale over the pairs
 of a process's micro-batch; this port computes it per pair, so it does not depend on how a batch is split.
