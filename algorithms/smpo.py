@@ -99,7 +99,7 @@ class SmPO(PairwiseAlgorithm):
         low, high = float(scores.min()), float(scores.max())
         if high <= low:
             raise UserError(
-                f"metric {self.reward!r} scores every image of {data.report.source} the same; use another reward"
+                f"metric {self.reward!r} gives the same score to every image of {data.report.source}; use another reward"
             )
         context.notes["reward_range"] = [low, high]
         normalised = (scores - low) / (high - low)

@@ -214,7 +214,7 @@ class TestSmoothedLabels:
         assert np.array_equal(once.preference_0, again.preference_0)
 
     def test_a_reward_that_tells_nothing_apart_is_refused(self, prepared: Any) -> None:
-        with pytest.raises(UserError, match="scores every image of .* the same score"):
+        with pytest.raises(UserError, match="gives the same score to every image of .*; use another reward"):
             prepared([(0.2, 0.2), (0.2, 0.2)])
 
     def test_a_reward_that_is_not_finite_is_refused(self, prepared: Any) -> None:
