@@ -46,7 +46,7 @@ def test_unknown_field_names_the_nearest(command: CommandLine) -> None:
 def test_a_stage_of_deepspeed_that_is_not_there(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "1")
-    assert "ZeRO stage 1 is not supported; give --zero_stage 2" in refusal(command, command.train_words())
+    assert "ZeRO stage 1 is not supported; use --zero_stage 2" in refusal(command, command.train_words())
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_a_budget_of_forwards_also_pays_for_what_is_prepared(found: Callable[[st
     assert plan(6000 + 2 * 288 + 1).pairs == 72
     with pytest.raises(
         UserError,
-        match="preparing the data alone costs 6,000 forwards, which leaves nothing of the budget of 5,000; give",
+        match="preparing the data alone costs 6,000 forwards, which uses up the budget of 5,000; raise",
     ):
         plan(5000)
 
