@@ -159,7 +159,8 @@ class TestStop:
 
     def test_a_reference_that_differs_at_step_0_stops_training(self, workshop: Workshop, tmp_path: Path) -> None:
         with pytest.raises(
-            DivergedError, match="before any update the policy must equal the reference \(margin 0\), but the margin is"
+            DivergedError,
+            match=r"before any update the policy must equal the reference \(margin 0\), but the margin is",
         ):
             workshop.train(tmp_path, Watched(poison="reference", at=0), steps=2)
 
