@@ -40,10 +40,12 @@ def test_without_a_recipe_the_defaults_hold() -> None:
 def test_defaults_are_said_where_there_is_no_recipe() -> None:
     settings = TrainingSettings(steps=7, global_batch_size=16, learning_rate=1e-4)
     assert without_recipe("dpo", DPO, "tiny", settings) is None
-    assert "cpo has no tried recipe for sdxl: ours" in str(without_recipe("cpo", CPO, "sdxl", settings))
+    assert "the settings of cpo for sdxl are untested: ours" in str(without_recipe("cpo", CPO, "sdxl", settings))
     note = without_recipe("dpo", DPO, "nothing-like-it", settings)
     assert note is not None
-    assert note.startswith("dpo has no recipe for nothing-like-it (it has for tiny, sd15, sdxl)")
+    assert note.startswith(
+        "no published or tested settings of dpo for nothing-like-it (there are some for tiny, sd15, sdxl); using defaults"
+    )
     assert "7 steps of 16 pairs at a learning rate of 0.0001" in note
 
 
