@@ -46,7 +46,7 @@ def test_defaults_are_said_where_there_is_no_recipe() -> None:
     assert note.startswith(
         "no published or tested settings of dpo for nothing-like-it (there are some for tiny, sd15, sdxl); using defaults"
     )
-    assert "7 steps of 16 pairs at a learning rate of 0.0001" in note
+    assert "7 steps, batch size 16, learning rate 0.0001" in note
 
 
 def test_the_recipe_of_the_model_holds_where_nothing_is_overridden() -> None:
