@@ -68,7 +68,7 @@ def test_images_that_cannot_be_made_are_refused_by_name(command: CommandLine) ->
 @pytest.mark.parametrize("seeds", ["0,one", "-1", "0,0", ""])
 def test_seeds_that_are_no_different_numbers(command: CommandLine, seeds: str) -> None:
     text = refusal(command, command.train_words(f"--seeds={seeds}"))
-    assert f"--seeds '{seeds}' is not a list of different whole numbers from 0 on" in text
+    assert f"--seeds '{seeds}' is not a list of distinct non-negative integers" in text
 
 
 def test_missing_data_file(command: CommandLine) -> None:

@@ -29,7 +29,7 @@ def test_what_is_no_assignment_is_refused_with_an_example(typed: str) -> None:
 
 
 def test_a_field_given_twice_is_refused() -> None:
-    with pytest.raises(UserError, match="--set beta is given twice"):
+    with pytest.raises(UserError, match="--set sets beta twice"):
         parse_overrides(["beta=1", "steps=3", "beta=2"])
 
 
