@@ -48,22 +48,22 @@ def plan(
     """Estimate what runs will cost before anything is downloaded or trained: memory, operations, hours and disk space."""
     from bench.planning.gpus import find_gpus
     from bench.planning.plan import encoding_cost, make_plan, smaller
-    from bench.planning.show import cards_table, changes_table, encoding_advice, plan_table
+    from bench.planning.show import gpus_table, changes_table, encoding_advice, plan_table
 
-    cards, console = find_gpus(card), Console()
+    gpus, console = find_gpus(card), Console()
     found, chosen = _resolve(algo, model, sets, budget)
     encoding = encoding_cost(found)
     for name, algorithm, settings in chosen:
         planned = make_plan(found, encoding, algorithm, settings, processes=processes)
         console.print(plan_table(f"{name} on {model}", planned, images), "", highlight=False)
-        console.print(cards_table(planned, cards, utilisation, images), "", highlight=False)
-        for title, accelerator in cards.items() if card is not None else ():
-            lacking = planned.lacking(accelerator)
+        console.print(gpus_table(planned, gpus, utilisation, images), "", highlight=False)
+        for title, gpu in gpus.items() if card is not None else ():
+            lacking = planned.lacking(gpu)
             if "encoding" in lacking:
                 console.print(encoding_advice(title, planned), "", sep="\n", highlight=False)
             if "training" in lacking:
                 changed = smaller(found, algorithm, planned)
-                console.print(changes_table(title, accelerator, changed), "", highlight=False)
+                console.print(changes_table(title, gpu, changed), "", highlight=False)
 
 
 def profile(
