@@ -48,7 +48,7 @@ def plan(
     """Estimate what runs will cost before anything is downloaded or trained: memory, operations, hours and disk space."""
     from bench.planning.gpus import find_gpus
     from bench.planning.plan import encoding_cost, make_plan, smaller
-    from bench.planning.show import gpus_table, changes_table, encoding_advice, plan_table
+    from bench.planning.show import changes_table, encoding_advice, gpus_table, plan_table
 
     gpus, console = find_gpus(card), Console()
     found, chosen = _resolve(algo, model, sets, budget)
