@@ -142,5 +142,5 @@ def test_eight_bits_without_bitsandbytes_say_what_to_install(monkeypatch: pytest
 
 
 def test_eight_bits_need_cuda() -> None:
-    with pytest.raises(UserError, match="runs on CUDA only; give --set optimizer=adamw"):
+    with pytest.raises(UserError, match="runs on CUDA only; use --set optimizer=adamw"):
         OPTIMIZERS["adamw-8bit"].refuse(torch.device("cpu"))
