@@ -139,7 +139,9 @@ class TestStop:
         assert all(torch.isfinite(value).all() for value in bad.weights.values())
 
     def test_at_step_0_there_is_no_checkpoint_to_speak_of(self, workshop: Workshop, tmp_path: Path) -> None:
-        with pytest.raises(DivergedError, match=r"the loss is nan at step 0 \(.*\); no weights have changed yet") as stop:
+        with pytest.raises(
+            DivergedError, match=r"the loss is nan at step 0 \(.*\); no weights have changed yet"
+        ) as stop:
             workshop.train(tmp_path, Watched(poison="loss", at=0), steps=2)
         assert "checkpoint" not in str(stop.value)
 
