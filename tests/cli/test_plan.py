@@ -63,7 +63,7 @@ def test_an_optimizer_that_needs_cuda_is_planned_anywhere_and_not_measured_on_a_
     assert planned.returncode == 0, planned.stderr
     measured = command.run(command.arguments("profile", *words))
     assert measured.returncode == 2
-    assert "optimizer=adamw-8bit runs on CUDA only; give --set optimizer=adamw" in measured.stderr
+    assert "optimizer=adamw-8bit runs on CUDA only; use --set optimizer=adamw" in measured.stderr
 
 
 @pytest.mark.parametrize(
