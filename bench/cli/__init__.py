@@ -1,1 +1,1 @@
-"""The command line: what a user types becomes values, and values become text.  One file for each group of commands."""
+"""The command line: parses what the user types, and prints results.  One file per group of commands."""

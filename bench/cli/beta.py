@@ -1,7 +1,7 @@
-"""What a published beta is in ours: repositories differ by factors that their papers do not mention.
+"""Converting a published beta to this project's convention: repositories differ by factors that their papers do not mention.
 
-Everywhere the argument of the sigmoid is ``factor * beta * margin``, with a margin of denoising errors.  Ours has the factor 1/2
-and errors that are means over the elements of a latent (`bench.sample_errors`); others have other factors, or sums.
+The argument of the sigmoid is always ``factor * beta * margin``, with a margin of denoising errors.  In this project the factor
+is 1/2 and errors are means over the elements of a latent (`bench.sample_errors`); others use other factors, or sums.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Convention:
 
     Attributes:
         source: the repository with its commit, or the equation.
-        factor: what beta is multiplied with, all constants of the code together.
-        reduction: how the squared error of a latent becomes a number.
-        typical: values of beta published with it.
+        factor: what beta is multiplied by, all constants of the code together.
+        reduction: how the squared error of a latent is reduced to a number.
+        typical: published values of beta.
         note: what else to know.
-        own: the algorithm here whose beta is this one as it is; None for all that share ours.
+        own: the algorithm here that uses this convention unchanged; None for those that use this project's.
     """
 
     source: str
@@ -38,14 +38,14 @@ class Convention:
     own: str | None = None
 
     def to_ours(self, beta: float, elements: int | None) -> float:
-        """The beta of this project that gives the same argument.
+        """The beta in this project's convention that yields the same argument of the sigmoid.
 
         Args:
-            beta: a beta under this convention.
-            elements: elements of a latent, C x H x W; asked for by sums alone.
+            beta: a beta in this convention.
+            elements: number of elements of a latent, C x H x W; needed only if errors are sums.
 
         Raises:
-            UserError: the convention sums, and ``elements`` is not given.
+            UserError: the convention uses sums, and ``elements`` is None.
         """
         return beta * self.factor / FACTOR * self._elements(elements)
 
@@ -54,7 +54,7 @@ class Convention:
             return 1
         if elements is None:
             raise UserError(
-                f"{self.source} sums over the elements of a latent: give their number, --elements 16384 for SD 1.5 at "
+                f"{self.source} sums over the elements of a latent: add their number, --elements 16384 for SD 1.5 at "
                 "512x512 (4x64x64) or --elements 65536 for SDXL at 1024x1024 (4x128x128)"
             )
         return elements
@@ -85,12 +85,12 @@ CONVENTIONS: Mapping[str, Convention] = {
         5.0,
         "mean",
         "2000, 5000",
-        "times 2p - 1 of each pair, which is 0.46 at most: gamma = 10 is part of the factor; our smpo has it as a field, and its beta is SmPO's",
+        "times 2p - 1 per pair, which is at most 0.46; gamma = 10 is part of the factor: our smpo has it as a field, and takes SmPO's beta",
         own="smpo",
     ),
     "sdpo": Convention("AIDC-AI/Diffusion-SDPO at 84fb241, its DPO and DMPO", 0.5, "mean", "2000, 6000"),
     "dspo": Convention(
-        "huaishengzhu/DSPO at 8b4e09b", 0.5, "mean", "0.001, 5000", "the form for SD1.5 also weights a correction with beta"
+        "huaishengzhu/DSPO at 8b4e09b", 0.5, "mean", "0.001, 5000", "the SD1.5 version also weights a correction with beta"
     ),
     "kto": Convention(
         "jacklishufan/diffusion-kto at 226bbd02", 1.0, "mean", "1000, 5000", "of one image against the reference, not of a pair"
@@ -102,7 +102,7 @@ CONVENTIONS: Mapping[str, Convention] = {
 
 
 def sharing_ours() -> list[str]:
-    """Names of the registered ALGORITHMS that take our beta: their formula has it as beta/2, and nothing else in the factor."""
+    """Names of the registered algorithms that use this project's convention: those whose formula contains beta/2."""
     apart = {convention.own for convention in CONVENTIONS.values()}
     usable = [name for name in ALGORITHMS if name not in apart and ALGORITHMS.problem(name) is None]
     return [name for name in usable if "beta/2" in ALGORITHMS.get(name).info.formula]
@@ -112,7 +112,7 @@ def find(name: str) -> Convention:
     """The convention called ``name``.
 
     Raises:
-        UserError: there is none; the sentence names the did_you_mean and all there are.
+        UserError: there is none; the message suggests similar names and lists all.
     """
     if name not in CONVENTIONS:
         raise UserError(
@@ -122,7 +122,7 @@ def find(name: str) -> Convention:
 
 
 def markdown() -> str:
-    """The table of all conventions, as `docs/beta.md` holds it."""
+    """The table of all conventions, as in `docs/beta.md`."""
     lines = ["| convention | source | argument of the sigmoid | errors | published | ours is |", "| :-- " * 6 + "|"]
     for name, convention in CONVENTIONS.items():
         times = convention.to_ours(1.0, elements=1)

@@ -1,4 +1,4 @@
-"""``bench check``: whether an installed algorithm or metric keeps what the harness relies on."""
+"""``bench check``: whether an installed algorithm or metric honours the contracts that the harness relies on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.core.errors import UserError
 if TYPE_CHECKING:
     from bench.experiments.contracts.contract import Finding
 
-app = typer.Typer(no_args_is_help=True, help="Check that an algorithm or a metric keeps what the harness relies on.")
+app = typer.Typer(no_args_is_help=True, help="Check that an algorithm or a metric honours the harness's contracts.")
 
 STYLES = {"held": "green", "broken": "bold red", "not applicable": "dim"}
 
@@ -24,11 +24,11 @@ STYLES = {"held": "green", "broken": "bold red", "not applicable": "dim"}
 def algorithm(
     name: Annotated[str, typer.Argument(help="A registered algorithm, yours or ours.  See: bench list algorithms")],
 ) -> None:
-    """Check an installed algorithm, and say in sentences what holds.
+    """Check an installed algorithm against the harness's contracts, and report each in a sentence.
 
     Needs no data, no weights and no test framework: the algorithm runs with its default fields on small random networks, one
-    each for epsilon, v and flow prediction, on 40 random pairs, with a scorer that measures brightness where it asks for a
-    reward.  It takes about a minute on one CPU core, and nothing is left on disk.
+    each for epsilon, v and flow prediction, on 40 random pairs, with a brightness scorer in place of any reward model.  It
+    takes about a minute on one CPU core, and leaves nothing on disk.
 
     What is checked: what the algorithm states about itself (title, paper, formula, recipes); its fields (described, bounded,
     frozen, unknown and infinite values refused by name); its loss (one finite float32 number per pair, repeatable, the same in
@@ -49,17 +49,17 @@ def metric(
     name: Annotated[str, typer.Argument(help="A registered metric, yours or ours.  See: bench list metrics")],
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="The metric's checkpoint, a path or a hub id.  Default: --model's, or the published."),
+        typer.Option(help="The metric's checkpoint, a path or a hub id.  Default: --model's, or the published one."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="A registered model whose checkpoint of the metric is used; tiny has small ones.")
     ] = None,
 ) -> None:
-    """Check an installed metric, and say in sentences what holds.
+    """Check an installed metric against the harness's contracts, and report each in a sentence.
 
-    Eight pictures of different sizes, made in code, are scored on the CPU for eight prompts of the tiny model.  A metric that
-    needs weights takes them from --checkpoint or --model; without either, from its published default, which may be fetched.
-    A metric in an environment of its own (bench.IsolatedMetric) is checked in the same way.
+    Eight synthetic images of different sizes are scored on the CPU for eight prompts of the tiny model.  A metric that needs
+    weights takes them from --checkpoint or --model, or else its published checkpoint, which may be downloaded.  A metric in
+    its own environment (bench.IsolatedMetric) is checked in the same way.
 
     What is checked: what the metric states (scale, direction); its scores (one finite float32 number per image on the CPU,
     repeatable, the same in any order and any batch, not one for all images, dependent on the prompt exactly when reads_prompt
@@ -75,7 +75,7 @@ def metric(
 
 
 def _print(kind: str, name: str, findings: Iterator[Finding]) -> None:
-    """Print each finding as it comes, then a summary.
+    """Print each finding as soon as it is made, then a summary.
 
     Raises:
         UserError: a contract is broken.

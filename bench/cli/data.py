@@ -16,20 +16,21 @@ if TYPE_CHECKING:
     from bench.data.reading import InspectedData
     from bench.scoring.metric import Metric
 
-app = typer.Typer(no_args_is_help=True, help="Look at preference data, score it, make it and rank it.")
+app = typer.Typer(no_args_is_help=True, help="Check, score, generate and rank preference data.")
 
-Data = Annotated[str, typer.Argument(help="Preference data; see --data of: bench run --help")]
-COLUMNS = "The data's own column names, as caption=text,jpg_0=chosen,...; label_0=1 prefers image 0 in every row (label_0=0: image 1)."
+Data = Annotated[str, typer.Argument(help="Preference data; see --data in: bench run --help")]
+COLUMNS = "Rename the data's columns: caption=text,jpg_0=chosen,...  label_0=1 means that image 0 is always preferred, label_0=0 image 1."
 Columns = Annotated[str | None, typer.Option(help=COLUMNS)]
 Output = Annotated[Path, typer.Option(help="Parquet file to write.")]
-Runs = Annotated[Path, typer.Option(help="Folder of all runs; what reading the images found is kept in its cache.")]
+Runs = Annotated[Path, typer.Option(help="Folder of all runs; its cache keeps what was found while reading images.")]
 Checkpoints = Annotated[
     list[str] | None,
     typer.Option(
-        "--checkpoint", help="metric=path: a metric's own checkpoint; default: the model's, or the published."
+        "--checkpoint",
+        help="metric=path: another checkpoint for a metric.  Default: the model's, or the published one.",
     ),
 ]
-ScoredBy = Annotated[str | None, typer.Option(help="A registered model whose checkpoints of the metrics are used.")]
+ScoredBy = Annotated[str | None, typer.Option(help="A registered model, whose metric checkpoints are used.")]
 
 
 @app.command()
@@ -42,9 +43,9 @@ def check(
     columns: Columns = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Show what is in preference data: rows, ties, corrupt and repeated rows, sizes, labels, prompt overlap, digest.
+    """Summarise preference data: rows, ties, corrupt and repeated rows, sizes, labels, prompt overlap, digest.
 
-    Exit code 2 for data that every algorithm would refuse; data without labels is fine for some.
+    Exit code 2 for data that every algorithm would refuse; data without labels is fine for some algorithms.
     """
     from bench.data.summary import check_table
     from bench.models.registry import MODELS
@@ -53,7 +54,7 @@ def check(
     default = MODELS.get(model).prompts if model else None
     typed = prompts or default
     wanted = find_prompts(typed) if typed else None
-    needed = f"{model} has no default prompts, give --prompts" if model else "give --prompts or --model"
+    needed = f"{model} has no default prompts, use --prompts" if model else "use --prompts or --model"
     inspected = _examine(data, columns, runs)
     folder = Path(data) if Path(data).is_dir() else None
     Console().print(check_table(inspected, wanted, needed, folder))
@@ -66,7 +67,7 @@ def score(
     metrics: Annotated[str, typer.Option(help="Registered metrics, separated by commas.")],
     output: Output,
     labels: Annotated[
-        str | None, typer.Option(help="One of the metrics: write label_0 by its scores; equal scores are ties.")
+        str | None, typer.Option(help="One of the metrics: derive label_0 from its scores; equal scores are ties.")
     ] = None,
     model: ScoredBy = None,
     checkpoints: Checkpoints = None,
@@ -75,7 +76,7 @@ def score(
 ) -> None:
     """Add columns score_<metric>_0, score_<metric>_1, ... to preference data.
 
-    Ties and undecodable rows are left out.  The same command again continues, or finds everything done.
+    Ties and undecodable rows are left out.  Safe to re-run: finished work is skipped, interrupted work resumes.
     """
     from bench.cli.options import split_names
     from bench.data.scores import labels_by_reward, rewards, score_data
@@ -83,11 +84,11 @@ def score(
 
     names = split_names(metrics)
     if labels is not None and labels not in names:
-        raise UserError(f"--labels {labels} is none of --metrics {metrics}; add it there")
+        raise UserError(f"--labels {labels} is not one of --metrics {metrics}; add it there")
     _refuse_input(output, data)
     inspected, pairs = _kept(data, columns, runs)
     if labels is not None and pairs.width != 2:
-        raise UserError(f"{data} has {pairs.width} images a caption, and labels are for pairs; see: bench data rank")
+        raise UserError(f"{data} has {pairs.width} images per caption, but labels need pairs; see: bench data rank")
     scorers = _scorers(names, model, checkpoints)
     step: dict[str, Any] = {
         "command": "data score",
@@ -104,7 +105,7 @@ def score(
     found = {"rows": len(pairs), "ties_dropped": pairs.report.ties_dropped, "undecodable": pairs.report.undecodable}
     if voted is not None:
         found["label_ties"] = int((voted == 0.5).sum())
-        _say(f"{found['label_ties']} of {len(pairs)} pairs have equal scores by {labels}: ties")
+        _say(f"{found['label_ties']} of {len(pairs)} pairs have equal {labels} scores: ties")
     write_data(
         output, scored_tables(inspected, pairs, scores, voted), [*inspected.source.provenance, {**step, FOUND: found}]
     )
@@ -114,16 +115,16 @@ def score(
 @app.command()
 def generate(
     model: Annotated[str, typer.Option(help="A registered model.  See: bench list")],
-    prompts: Annotated[str, typer.Option(help="Captions: a file or a set of prompts; repeated ones count once.")],
-    count: Annotated[int, typer.Option(min=2, help="Images for each caption.")],
+    prompts: Annotated[str, typer.Option(help="Captions: a file or a prompt set; repeats count once.")],
+    count: Annotated[int, typer.Option(min=2, help="Images per caption.")],
     output: Output,
-    guidance_scale: Annotated[float | None, typer.Option(help="Guidance of the images.")] = None,
-    sampling_steps: Annotated[int | None, typer.Option(help="Sampling steps of the images.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
+    sampling_steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
 ) -> None:
-    """Make unlabelled candidates: several images by a model for each caption, as jpg_0, jpg_1, ...
+    """Generate unlabelled candidates: several images by a model per caption, as jpg_0, jpg_1, ...
 
-    The same command again continues, or finds everything done.
+    Safe to re-run: finished work is skipped, interrupted work resumes.
     """
     from bench.core.validation import build
     from bench.data.candidates import generate_candidates
@@ -172,8 +173,9 @@ def rank(
 ) -> None:
     """Turn lists of images into preference pairs.
 
-    pairwise: iterative pairwise ranking, champion against last, comparisons logged beside the output; ties give no pair.
-    pareto: CaPO's pairs, better under every metric, between upper and lower Pareto front, with their calibrated rewards.
+    pairwise: iterative pairwise ranking; the best and the worst image form the pair, ties form none; comparisons are logged
+    next to the output.
+    pareto: CaPO's pairs between the upper and the lower Pareto front, better under every metric, with calibrated rewards.
     """
     from bench.cli.ranking_methods import METHODS
     from bench.core.errors import did_you_mean
@@ -186,7 +188,7 @@ def rank(
     _refuse_input(output, data)
     inspected, lists = _kept(data, columns, runs)
     if lists.width < 2:
-        raise UserError(f"{data} has one image a caption, and ranking needs two; see: bench data generate")
+        raise UserError(f"{data} has one image per caption, but ranking needs at least two; see: bench data generate")
     scorers = _scorers(names, model, checkpoints)
     step: dict[str, Any] = {
         "command": "data rank",
@@ -211,7 +213,7 @@ def rank(
 
 
 def _leakage(judges: list[str], model: str | None) -> str:
-    """What a reader must know when a judge is also an evaluation metric; empty when it is none."""
+    """A warning if a judge is also an evaluation metric; empty if not."""
     from bench.models.registry import MODELS
 
     shared = [name for name in judges if model and name in MODELS.get(model).metrics]
@@ -231,7 +233,7 @@ def _examine(data: str, columns: str | None, runs: Path) -> InspectedData:
 
 def _refuse_input(output: Path, data: str) -> None:
     if output.exists() and output.resolve() == Path(data).resolve():
-        raise UserError(f"--output {output} is the input; give another --output")
+        raise UserError(f"--output {output} is the input; choose another --output")
 
 
 def _kept(data: str, columns: str | None, runs: Path) -> tuple[InspectedData, PreferenceData]:

@@ -1,4 +1,4 @@
-"""The kinds of registered things, and what an entry of each states about itself."""
+"""The kinds of registered things, and the page that `bench list` shows for an entry of each."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Statements = list[tuple[str, str]]
 """Labels with texts."""
 
 Page = Mapping[str, Statements]
-"""What an entry states, by heading; what needs no heading stands under the empty one."""
+"""What an entry states about itself, by heading; statements without a heading are under the empty one."""
 
 FACTS = ""
 
 SYMBOLS: Mapping[str, str] = {
     "Mw": "mean squared denoising error of the policy on the preferred image (winner)",
-    "Ml": "the same on the other image (loser)",
+    "Ml": "the same on the rejected image (loser)",
     "Rw": "mean squared denoising error of the reference on the winner",
     "Rl": "the same on the loser",
     "M": "mean squared denoising error of the policy on one image",
@@ -42,10 +42,10 @@ SYMBOLS: Mapping[str, str] = {
     "Dl": "Ml - Rl: the same on the loser",
     "L": "the loss of the algorithm that is wrapped, see objective",
 }
-"""What the formulas of algorithms leave unsaid; everything else in them is a field or defined on the spot."""
+"""The symbols that formulas do not define; everything else in them is a field or defined on the spot."""
 
 EXAMPLES = 8
-"""Prompts that the page of a local set shows."""
+"""How many prompts the page of a local set shows."""
 
 SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
@@ -57,7 +57,7 @@ class Kind(Generic[E]):
     Attributes:
         entries: its registry.
         summary: what an entry is, in one line.
-        page: everything it states about itself.
+        page: everything an entry states about itself.
     """
 
     entries: Registry[E]
@@ -66,7 +66,7 @@ class Kind(Generic[E]):
 
 
 def fields(model: type[BaseModel], option: str) -> Statements:
-    """The fields of a model, as an option of the command line takes them."""
+    """The fields of a pydantic model, in the form in which a command-line option takes them."""
     stated = model.model_fields.items()
     return [(f"{option} {name}=", f"{field.description} ({_range(field)})") for name, field in stated]
 
@@ -104,7 +104,7 @@ def _metric(entry: type[Metric]) -> Page:
         ("elsewhere", info.conventions or "-"),
         ("published", info.published or "-"),
     ]
-    own = {"environment of its own": _environment(entry.environment)} if issubclass(entry, IsolatedMetric) else {}
+    own = {"its own environment": _environment(entry.environment)} if issubclass(entry, IsolatedMetric) else {}
     return {FACTS: facts, **own}
 
 
@@ -112,7 +112,7 @@ def _environment(environment: Environment) -> Statements:
     return [
         ("Python", f"{environment.python}, built when it is first used"),
         ("requirements", ", ".join(environment.requirements) or "-"),
-        ("without theirs", ", ".join(environment.unresolved) or "-"),
+        ("without dependencies", ", ".join(environment.unresolved) or "-"),
     ]
 
 
@@ -134,12 +134,12 @@ def _prompts(entry: PromptSet) -> Page:
         ("prompts", f"{entry.count}; {entry.note}"),
         (
             "digest",
-            "every protocol signature holds the digest of the prompts in their order; another count is an error",
+            "part of every protocol signature: that of the prompts in order; a set with another count is an error",
         ),
         ("licence", entry.licence),
     ]
     words = [(kind, ", ".join(each)) for kind, each in entry.vocabulary.items()]
-    return {FACTS: facts, "all its words": words, "some of its prompts": _examples(entry)}
+    return {FACTS: facts, "vocabulary": words, "some of its prompts": _examples(entry)}
 
 
 def _examples(entry: PromptSet) -> Statements:
@@ -161,7 +161,7 @@ def _values(fields: Mapping[str, Any]) -> str:
 
 
 def _range(field: FieldInfo) -> str:
-    """What a field may be, and its default: ``> 0, default 2000.0``."""
+    """A field's allowed values and its default: ``> 0, default 2000.0``."""
     limits = [
         f"{sign} {getattr(limit, side):g}"
         for limit in field.metadata

@@ -1,4 +1,4 @@
-"""What ``bench list`` prints: read from the registries, so that plug-ins show as our own parts do, with their origin."""
+"""What ``bench list`` prints, read from the registries: plug-ins appear like built-in parts, with their origin."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ FIELDS: Mapping[str, tuple[str, type[BaseModel]]] = {
     "training": ("--set", TrainingSettings),
     "images": ("--image", GenerationSettings),
 }
-"""What is no registry, but fields of an option; those of images have the model's own values as defaults."""
+"""Kinds that are not registries but the fields of an option; for images, the real defaults are the model's own."""
 
 _ONE = {kind: f"{'an' if each.entries.kind[0] in 'aeiou' else 'a'} {each.entries.kind}" for kind, each in KINDS.items()}
-"""What one entry of a kind is called."""
+"""The name of a kind in the singular, with its article."""
 
 
 def show(kind: str | None, *, verbose: bool) -> None:
     """Print what is registered; an entry that cannot be imported is listed with its exception.
 
     Args:
-        kind: one of `KINDS` or of `FIELDS`; None is all of `KINDS`.
-        verbose: print the page of every entry instead.  On a terminal they go through a pager, as they are hundreds of lines;
-            in a pipe they come as they are.
+        kind: one of `KINDS` or `FIELDS`; None means all of `KINDS`.
+        verbose: print the page of every entry instead: hundreds of lines, so on a terminal they go through a pager.
 
     Raises:
         UserError: an unknown kind.
@@ -82,7 +81,7 @@ def show_entry(kind: str, name: str) -> None:
 
 
 def overview(title: str, kind: Kind[Any]) -> Table:
-    """One line an entry: name, what it is, and who brings it if it is not we."""
+    """One line per entry: name, what it is, and the package that it comes from if it is a plug-in."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for column in ("name", "what", "from"):
         table.add_column(column)
@@ -99,7 +98,7 @@ def _reason(problem: BaseException) -> str:
 
 
 def page(title: str, sections: Page) -> RenderableType:
-    """What an entry states: its name, and every heading with its statements."""
+    """An entry's page: its name, and every heading with its statements."""
     parts: list[RenderableType] = [f"[bold]{escape(title)}[/]"]
     for heading, statements in sections.items():
         if statements:

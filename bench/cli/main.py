@@ -29,7 +29,7 @@ app.command()(profile)
 START = """\
 Compare preference-alignment algorithms for diffusion models.  To start, on a tiny model that is part of the package:
 
-  bench list                          what there is: algorithms, metrics, models, prompts
+  bench list                          what is available: algorithms, metrics, models, prompts
   bench run --algo dpo --model tiny   train, generate and score; a few minutes on a laptop
   bench report                        compare the results with the base model
 
@@ -37,7 +37,7 @@ All commands: bench --help
 """
 
 STOPPED: Mapping[Any, str] = {130: "Ctrl-C", termination.EXIT_CODE: "SIGTERM"}
-"""What stopped the work, by exit code; typer turns Ctrl-C into 130."""
+"""What stopped the command, by exit code; typer turns Ctrl-C into 130."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -52,7 +52,8 @@ def _show_version(wanted: bool) -> None:
 def bench(
     context: typer.Context,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show name and version, and end.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the name and version, and exit."),
     ] = False,
 ) -> None:
     """Compare preference-alignment algorithms for diffusion models: same data, same noise, same evaluation."""
@@ -65,31 +66,32 @@ app.command()(run)
 
 @app.command()
 def score(
-    images: Annotated[Path, typer.Argument(help="Folder of images; folders in it are searched too.")],
+    images: Annotated[Path, typer.Argument(help="Folder of images; subfolders are searched too.")],
     prompts: Annotated[
         Path | None,
         typer.Option(
-            help="One prompt a line, in the order of the images' names; or a CSV, TSV, JSON, JSON-lines or Parquet table with "
-            "the columns file_name and prompt.  Default: a text file beside each image."
+            help="A text file with one prompt per line, in the order of the images' names; or a CSV, TSV, JSON, JSON-lines or "
+            "Parquet table with the columns file_name and prompt.  Default: a text file next to each image."
         ),
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option(help="Metrics, separated by commas; default: those of --model.")
+        str | None, typer.Option(help="Metrics, separated by commas.  Default: those of --model.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A registered model whose checkpoints of the metrics are used, for example tiny.")
+        str | None, typer.Option(help="A registered model, whose metric checkpoints are used, for example tiny.")
     ] = None,
     checkpoints: Annotated[
         list[str] | None,
         typer.Option(
-            "--checkpoint", help="metric=path: a metric's own checkpoint; default: the model's, or the published."
+            "--checkpoint",
+            help="metric=path: another checkpoint for a metric.  Default: the model's, or the published one.",
         ),
     ] = None,
     output: Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")] = Path("scores.parquet"),
 ) -> None:
-    """Score a folder of images, made by anything, with any metrics.
+    """Score a folder of images from any source with any metrics.
 
-    The same command again continues, or finds everything done.
+    Safe to re-run: finished work is skipped, interrupted work resumes.
     """
     from bench.cli.options import choose_metrics, parse_overrides, split_names
     from bench.scoring.folder import check_output, score_folder
@@ -118,7 +120,7 @@ def list_(
         bool, typer.Option("--verbose", "-v", help="Print the page of every entry, in a pager on a terminal.")
     ] = False,
 ) -> None:
-    """Show algorithms, metrics, models, prompt sets and model families: what they are and who brings them."""
+    """Show algorithms, metrics, models, prompt sets and model families: what they are and which package they come from."""
     from bench.cli.listing import show, show_entry
 
     if kind is not None and name is not None:
@@ -132,17 +134,17 @@ def report(
     runs: Runs = Path("runs"),
     format_: Annotated[
         str | None,
-        typer.Option("--format", help="markdown, csv, latex, json or html, instead of the terminal's tables."),
+        typer.Option("--format", help="markdown, csv, latex, json or html, instead of tables on the terminal."),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="File for --format; default: standard output.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File for --format.  Default: standard output.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="Signature of the protocol to show, when there are several.")
+        str | None, typer.Option(help="Signature of the protocol to show, if there are several.")
     ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="Also what papers have published about the model, in a section apart.")
+        bool, typer.Option("--published", help="Also show published results for the model, in a separate section.")
     ] = False,
 ) -> None:
-    """Compare every run under a folder with the base model: tables with intervals and cost, curves and pictures."""
+    """Compare every run in a folder with the base model: tables with intervals and cost, curves and images."""
     from reports.report import make_report, show_report, write_report
     from reports.table import with_published
 
@@ -163,7 +165,7 @@ def beta(
     convention: Annotated[str, typer.Option("--from", help="Convention of the published beta.  See docs/beta.md")],
     elements: Annotated[
         int | None,
-        typer.Option(help="Elements of a latent, C x H x W; needed where the errors of a convention are sums.", min=1),
+        typer.Option(help="Number of elements of a latent, C x H x W; needed if the convention uses sums.", min=1),
     ] = None,
 ) -> None:
     """Convert a beta from another paper or repository to this project's convention: factor 1/2, mean errors."""
@@ -174,7 +176,7 @@ def beta(
     console.print(f"beta={whose.to_ours(value, elements):.10g}")
     console.print(f"for {', '.join(sharing_ours())}")
     if whose.own is not None:
-        console.print(f"for {whose.own} alone: beta={value:.10g}")
+        console.print(f"for {whose.own} only: beta={value:.10g}")
     console.print(
         escape(f"{whose.source}: {whose.factor:g} beta margin, {whose.reduction} errors. {whose.note}".rstrip())
     )
@@ -187,9 +189,10 @@ def _needed(record: logging.LogRecord) -> bool:
 def main() -> None:
     """Run the command line.
 
-    What the user can fix ends in one sentence and exit code 2; Ctrl-C and SIGTERM end in one line and exit codes 130 and 143.
+    An error that the user can fix prints one sentence, with exit code 2; Ctrl-C and SIGTERM print one line, with exit codes 130
+    and 143.
     """
-    # diffusers' pipelines name classes of transformers that need torchvision, of which we use none.
+    # diffusers' pipelines import classes of transformers that need torchvision, none of which are used here.
     logging.getLogger("transformers.utils.import_utils").addFilter(_needed)
     termination.listen()
     try:
@@ -202,7 +205,7 @@ def main() -> None:
             _say_stopped(STOPPED[end.code])
         raise
     except Exception:
-        # A process of several may find the others gone while it waits for them, because the signal has ended them first.
+        # With several processes, the signal may end the others first, and waiting for them then fails in this one.
         if not termination.requested():
             raise
         _say_stopped(STOPPED[termination.EXIT_CODE])
@@ -210,5 +213,5 @@ def main() -> None:
 
 
 def _say_stopped(by: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of several processes only the first speaks
-        Console(stderr=True).print(f"stopped by {by}; the same command continues", highlight=False, soft_wrap=True)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, only the first prints
+        Console(stderr=True).print(f"stopped by {by}; run the same command to resume", highlight=False, soft_wrap=True)

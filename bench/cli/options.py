@@ -1,4 +1,4 @@
-"""What was typed after an option -> values."""
+"""Parsing the values of command-line options."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def choose_metrics(names: Sequence[str] | None, model: str | None, own: Mapping[
     """Scorers by registered name.
 
     Args:
-        names: which; None is all that the model is judged by.
-        model: a registered model, whose checkpoints are used; None is the published ones.
-        own: checkpoints by metric; they come first.
+        names: which metrics; None means the model's own.
+        model: a registered model, whose metric checkpoints are used; None means the published ones.
+        own: checkpoints by metric, which take precedence.
 
     Raises:
-        UserError: an unknown name, no names, or a checkpoint for a metric that is not asked for.
+        UserError: an unknown name, no names, or a checkpoint for a metric that is not among the names.
     """
     judged_by = {} if model is None else MODELS.get(model).metrics
     chosen = list(judged_by) if names is None else names
     if not chosen:
-        raise UserError(f"name the metrics: --metrics {','.join(METRICS)}, or some of these")
+        raise UserError(f"choose metrics: --metrics with one or more of {','.join(METRICS)}")
     for name in own:
         if name not in chosen:
-            raise UserError(f"--checkpoint {name}=... is for a metric that is not asked for; add it to --metrics")
+            raise UserError(f"--checkpoint {name}=... is for a metric that is not in --metrics; add it there")
     return {name: Judge(METRICS.get(name), own.get(name, judged_by.get(name))) for name in chosen}
 
 
@@ -37,12 +37,12 @@ def parse_overrides(typed: Sequence[str], *, option: str = "--set", example: str
     """``["beta=2000", "steps=50"]`` as a dict.
 
     Args:
-        typed: what was given to the option, item by item.
-        option: its name, for messages.
-        example: an item, for messages.
+        typed: the values of the option, item by item.
+        option: the option's name, for messages.
+        example: an example item, for messages.
 
     Raises:
-        UserError: an item is no ``field=value``, or a field comes twice.
+        UserError: an item is not of the form ``field=value``, or a field occurs twice.
     """
     overrides: dict[str, str] = {}
     for item in typed:
@@ -50,25 +50,25 @@ def parse_overrides(typed: Sequence[str], *, option: str = "--set", example: str
         if not equals or not field or not value:
             raise UserError(f"{option} {item!r} is not of the form field=value, for example {option} {example}")
         if field in overrides:
-            raise UserError(f"{option} {field} is given twice; give it once")
+            raise UserError(f"{option} sets {field} twice; set it once")
         overrides[field] = value
     return overrides
 
 
 def split_names(typed: str) -> list[str]:
-    """``"dpo, smpo"`` as a list, repeats left out."""
+    """``"dpo, smpo"`` as a list, without repeats."""
     return list(dict.fromkeys(part.strip() for part in typed.split(",") if part.strip()))
 
 
 def algorithm_names(typed: str) -> list[str]:
-    """The algorithms of ``--algo``: names separated by commas, or ``all``.
+    """The algorithms named by ``--algo``: names separated by commas, or ``all``.
 
     Raises:
-        UserError: there is none.
+        UserError: no name was typed.
     """
     names = list(ALGORITHMS) if typed == "all" else split_names(typed)
     if not names:
-        raise UserError(f"name the algorithms: --algo all, or some of {', '.join(ALGORITHMS)}")
+        raise UserError(f"choose algorithms: --algo all, or one or more of {', '.join(ALGORITHMS)}")
     return names
 
 
@@ -76,7 +76,7 @@ def parse_budget(typed: str) -> dict[str, str]:
     """``forwards=20000`` as overrides.
 
     Raises:
-        UserError: it has another form.
+        UserError: it is not of the form unit=amount.
     """
     unit, equals, amount = typed.partition("=")
     if not equals or not amount:
@@ -85,18 +85,18 @@ def parse_budget(typed: str) -> dict[str, str]:
 
 
 def check_label(name: str | None) -> None:
-    """Raise a `UserError` when a configuration's name cannot be a folder's."""
+    """Raise a `UserError` if a configuration's name cannot be the name of a folder."""
     if name is not None and not re.fullmatch(r"\w[\w.+-]*", name):
         raise UserError(
-            f"--name {name!r} is no name: give letters, digits, '.', '_', '+' and '-', and begin with a letter or digit"
+            f"--name {name!r} cannot be used: start with a letter, digit or '_', and use only these, '.', '+' and '-'"
         )
 
 
 def parse_columns(typed: str | None) -> dict[str, str]:
-    """``"caption=text,jpg_0=chosen"`` as a dict; nothing typed is an empty one.
+    """``"caption=text,jpg_0=chosen"`` as a dict; None as an empty one.
 
     Raises:
-        UserError: a part is not of the form name=column, or a name comes twice.
+        UserError: a part is not of the form name=column, or a name occurs twice.
     """
     return parse_overrides(typed.split(",") if typed else [], option="--columns", example="caption=text,jpg_0=chosen")
 
@@ -105,22 +105,22 @@ def parse_seeds(typed: str) -> list[int]:
     """``"0,1,2"`` as numbers.
 
     Raises:
-        UserError: it is not a list of different whole numbers from 0 on.
+        UserError: it is not a list of distinct non-negative integers.
     """
     try:
         seeds = [int(part) for part in typed.split(",")]
     except ValueError:
         seeds = [-1]
     if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds {typed!r} is not a list of different whole numbers from 0 on, for example 0,1,2")
+        raise UserError(f"--seeds {typed!r} is not a list of distinct non-negative integers, for example 0,1,2")
     return seeds
 
 
 def parse_scales(typed: str | None) -> list[float]:
-    """``"1,3,5"`` as numbers; nothing typed is an empty list.
+    """``"1,3,5"`` as numbers; None as an empty list.
 
     Raises:
-        UserError: it is not a list of finite numbers from 1 on.
+        UserError: it is not a list of finite numbers of at least 1.
     """
     if typed is None:
         return []
@@ -129,5 +129,5 @@ def parse_scales(typed: str | None) -> list[float]:
     except ValueError:
         scales = []
     if not scales or not all(1 <= scale < float("inf") for scale in scales):
-        raise UserError(f"--guidance-scale {typed!r} is not a list of numbers from 1 on, for example 1,3,5")
+        raise UserError(f"--guidance-scale {typed!r} is not a list of numbers of at least 1, for example 1,3,5")
     return scales

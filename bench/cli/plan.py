@@ -30,51 +30,52 @@ def plan(
     sets: Sets = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="pairs=N, forwards=N or seconds=N: plan until so much is spent, instead of steps."),
+        typer.Option(help="pairs=N, forwards=N or seconds=N: stop at this budget instead of after a number of steps."),
     ] = None,
     card: Annotated[
-        str | None, typer.Option(help="One card, for example a100-80gb; also says what to change if it is too small.")
+        str | None, typer.Option(help="One GPU, for example a100-80gb; also says what to change if it is too small.")
     ] = None,
     utilisation: Annotated[
         float,
-        typer.Option(min=0.01, max=1, help="Share of a card's peak that training reaches; bench profile measures it."),
+        typer.Option(min=0.01, max=1, help="Model FLOPs utilisation (MFU) of training; bench profile measures it."),
     ] = 0.35,
     processes: Annotated[
-        int, typer.Option(min=1, help="Cards of one kind that share the pairs, each with all weights (DDP, not FSDP).")
+        int,
+        typer.Option(min=1, help="Number of equal GPUs that share the pairs, each with all weights (DDP, not FSDP)."),
     ] = 1,
-    images: Annotated[int, typer.Option(min=0, help="Evaluation images of one row.")] = 1000,
+    images: Annotated[int, typer.Option(min=0, help="Evaluation images per run.")] = 1000,
 ) -> None:
-    """Say what runs will cost, before anything is fetched or trained: memory, operations, hours and disk space."""
+    """Estimate what runs will cost before anything is downloaded or trained: memory, operations, hours and disk space."""
     from bench.planning.gpus import find_gpus
     from bench.planning.plan import encoding_cost, make_plan, smaller
-    from bench.planning.show import cards_table, changes_table, encoding_advice, plan_table
+    from bench.planning.show import changes_table, encoding_advice, gpus_table, plan_table
 
-    cards, console = find_gpus(card), Console()
+    gpus, console = find_gpus(card), Console()
     found, chosen = _resolve(algo, model, sets, budget)
     encoding = encoding_cost(found)
     for name, algorithm, settings in chosen:
         planned = make_plan(found, encoding, algorithm, settings, processes=processes)
         console.print(plan_table(f"{name} on {model}", planned, images), "", highlight=False)
-        console.print(cards_table(planned, cards, utilisation, images), "", highlight=False)
-        for title, accelerator in cards.items() if card is not None else ():
-            lacking = planned.lacking(accelerator)
+        console.print(gpus_table(planned, gpus, utilisation, images), "", highlight=False)
+        for title, gpu in gpus.items() if card is not None else ():
+            lacking = planned.lacking(gpu)
             if "encoding" in lacking:
                 console.print(encoding_advice(title, planned), "", sep="\n", highlight=False)
             if "training" in lacking:
                 changed = smaller(found, algorithm, planned)
-                console.print(changes_table(title, accelerator, changed), "", highlight=False)
+                console.print(changes_table(title, gpu, changed), "", highlight=False)
 
 
 def profile(
     algo: Algo,
     model: Model,
     sets: Sets = None,
-    steps: Annotated[int, typer.Option(min=2, help="Steps that are timed, of at most two micro-batches each.")] = 4,
-    output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Steps to time, of at most two micro-batches each.")] = 4,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
 ) -> None:
-    """Measure training steps on random weights here: pairs a second, memory, phases, and how near the hardware's limit.
+    """Measure training steps with random weights on this machine: pairs per second, memory, time by phase, and utilisation.
 
-    Without a GPU, what does not fit into main memory is refused.
+    Without a GPU, a model that does not fit into main memory is refused.
     """
     import torch
     from accelerate import Accelerator
@@ -109,7 +110,7 @@ def _refuse_too_large(
     from bench.planning.host import host_memory, refuse_too_large
     from bench.planning.plan import encoding_cost, make_plan
 
-    with Progress("planning, as there is no GPU", total=len(chosen)) as progress:
+    with Progress("no GPU: checking memory", total=len(chosen)) as progress:
         encoding = encoding_cost(found)
         for name, algorithm, settings in chosen:
             planned = make_plan(found, encoding, algorithm, settings, device=torch.device("cpu"))

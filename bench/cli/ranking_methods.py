@@ -21,9 +21,9 @@ class RankingMethod:
 
     Attributes:
         option: the command-line option that names its metrics.
-        fewest: how many it needs.
+        fewest: how many metrics it needs.
         most: how many it can use.
-        choose: takes the data, one (N, K) array of scores a metric (higher is better), and the output's path.
+        choose: takes the data, one (N, K) array of scores per metric (higher is better), and the output's path.
     """
 
     option: str
@@ -36,7 +36,7 @@ class RankingMethod:
 
         Args:
             name: the method's own name, for messages.
-            typed: what was given to each option that names metrics.
+            typed: the value of each option that names metrics.
 
         Raises:
             UserError: another method's option was used, or too few or too many metrics were named.

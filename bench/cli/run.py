@@ -17,13 +17,13 @@ PROMPTS = "Evaluation prompts: a set (see: bench list prompts), or a text, JSON,
 Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
 Limit = Annotated[
     int | None,
-    typer.Option(min=2, help="Use only the first N evaluation prompts and training pairs, for a trial; tables say so."),
+    typer.Option(min=2, help="Trial: use only the first N evaluation prompts and training pairs; tables say so."),
 ]
 Images = Annotated[
     list[str] | None,
     typer.Option(
         "--image",
-        help="field=value: override how evaluation images are made, a part of the protocol.  See: bench list images",
+        help="field=value: change how evaluation images are made; part of the protocol.  See: bench list images",
     ),
 ]
 
@@ -37,19 +37,19 @@ def run(
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="pairs=N, forwards=N or seconds=N: train until so much is spent, instead of steps."),
+        typer.Option(help="pairs=N, forwards=N or seconds=N: stop at this budget instead of after a number of steps."),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
-            help="Preference pairs: Parquet, JSONL with image paths, HPDv2's train.json, a folder that datasets saved, or a hub "
+            help="Preference pairs: Parquet, JSONL with image paths, HPDv2's train.json, a folder saved by datasets, or a hub "
             "id as owner/name:split."
         ),
     ] = None,
     columns: Annotated[str | None, typer.Option(help=COLUMNS)] = None,
     prompts: Annotated[str | None, typer.Option(help=PROMPTS)] = None,
     metrics: Annotated[
-        str | None, typer.Option(help="Metrics that judge, separated by commas; default: those of the model.")
+        str | None, typer.Option(help="Evaluation metrics, separated by commas.  Default: the model's.")
     ] = None,
     images: Images = None,
     guidance_scale: Annotated[
@@ -61,20 +61,21 @@ def run(
     init: Annotated[
         str | None,
         typer.Option(
-            help="Weights that training starts from and that are its reference: a finished run, or what bench eval "
-            "--weights takes; default: the base model's."
+            help="Start from (and regularise towards) these weights: a finished run, a local folder or .safetensors file, or a "
+            "hub id.  Default: the base model's."
         ),
     ] = None,
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name of this configuration; default: recipe (untried or defaults where there is none), or a hash of what --set changed; --data and --init add theirs."
+            help="Name of this configuration in tables and paths.  Default: 'recipe' ('untried' or 'defaults' without published "
+            "settings), or 'set-<hash>' if you changed settings; --data, --init and --limit add a hash."
         ),
     ] = None,
     limit: Limit = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Train algorithms from the same weights on the same pairs, and judge them under one protocol.
+    """Train algorithms from the same weights on the same pairs, and evaluate them under one protocol.
 
     Safe to re-run: finished work is skipped, interrupted work resumes.
     """
@@ -116,44 +117,50 @@ def run(
 def eval_(
     model: Annotated[str, typer.Option(help="A registered model.  See: bench list")],
     run: Annotated[
-        str | None, typer.Option(help="A finished run to judge, for example tiny/dpo/recipe/seed-0; default: the base.")
+        str | None,
+        typer.Option(help="A finished run, for example tiny/dpo/recipe/seed-0.  Default: the base model."),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Released weights to judge: a hub id, the folder of a diffusers denoiser, of a pipeline or of a LoRA, or a "
-            "safetensors file."
+            help="Released weights: a hub id, the folder of a diffusers denoiser, pipeline or LoRA, or a safetensors file."
         ),
     ] = None,
     negative: Annotated[
         str | None,
-        typer.Option(help="A run, the base's run, or what --weights takes, for the negative slot of guidance."),
+        typer.Option(
+            help="Weights for the unconditional branch of classifier-free guidance: a run, or released weights."
+        ),
     ] = None,
     alpha: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of the judged weights' offset in the negative slot; default: 1."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="alpha in: unconditional weights = base + alpha (positive - base) + beta (negative - base).  Default: 1.",
+        ),
     ] = None,
     beta: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of the negative weights' offset in the negative slot; default: 1."),
+        typer.Option(min=0, max=1, help="beta in the formula of --alpha.  Default: 1."),
     ] = None,
     guidance_scale: Annotated[
         str | None,
-        typer.Option(help="Guidance, instead of the protocol's; several, separated by commas, are a sweep."),
+        typer.Option(help="Guidance scale, instead of the protocol's; several, separated by commas, make a sweep."),
     ] = None,
     prompts: Annotated[str | None, typer.Option(help=PROMPTS)] = None,
     metrics: Annotated[
-        str | None, typer.Option(help="Metrics that judge, separated by commas; default: those of the model.")
+        str | None, typer.Option(help="Evaluation metrics, separated by commas.  Default: the model's.")
     ] = None,
     images: Images = None,
     sampling_steps: Annotated[
         int | None, typer.Option(help="Sampling steps of the evaluation images; --image steps=...")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What tables call --weights; default: its own name.")] = None,
+    name: Annotated[str | None, typer.Option(help="What tables call --weights.  Default: its own name.")] = None,
     limit: Limit = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Judge a base model, a finished run or released weights under the protocol, with any guidance, without training.
+    """Evaluate a base model, a finished run or released weights under the protocol, with any guidance, without training.
 
     Each guidance scale and each negative is a row of the report.  Safe to re-run: finished work is skipped, interrupted work
     resumes.
@@ -182,19 +189,21 @@ def eval_(
 
 def export(
     run: Annotated[Path, typer.Argument(help="A finished run with trainable=lora, for example sdxl/dpo/lora/seed-0")],
-    output: Annotated[Path, typer.Argument(help="File to write, .safetensors; no other file is replaced.")],
+    output: Annotated[Path, typer.Argument(help="The .safetensors file to write; no other file is overwritten.")],
     runs: Runs = Path("runs"),
 ) -> None:
-    """Write a run's adapters as one file in the LoRA layout that user interfaces share (kohya's).
+    """Write a run's adapters as one file in kohya's LoRA layout, which most user interfaces read.
 
-    Plain diffusers loads a run's weights/ as they are.
+    diffusers itself loads a run's weights/ folder directly.
     """
     from bench.models.checkpoints.adapters import export_adapters
     from bench.records.runs import RunFolder
 
     trained = next((found for found in (RunFolder(runs / run), RunFolder(run)) if found.done), None)
     if trained is None:
-        raise UserError(f"{run} is no finished run; give its folder, for example sdxl/dpo/lora/seed-0 under {runs}")
+        raise UserError(
+            f"{run} is not a finished run; name the folder of one, for example sdxl/dpo/lora/seed-0 under {runs}"
+        )
     export_adapters(trained.weights, output)
     _print_done(output)
 
@@ -205,7 +214,7 @@ def _image_settings(images: list[str] | None, **shorthands: float | None) -> dic
     typed = parse_overrides(images or [], option="--image", example="precision=bf16")
     short = {field: value for field, value in shorthands.items() if value is not None}
     if twice := sorted(typed.keys() & short.keys()):
-        raise UserError(f"--image {twice[0]}=... and the option for {twice[0]} say the same; give one of them")
+        raise UserError(f"--image {twice[0]}=... and the option for {twice[0]} set the same field; use one of them")
     return {**typed, **short}
 
 

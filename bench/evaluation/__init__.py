@@ -1,4 +1,4 @@
-"""(Weights in the slots of guidance, protocol, prompts) -> images and scores in an evaluation folder.
+"""(Weights for both branches of guidance, protocol, prompts) -> images and scores in an evaluation folder.
 
-Never knows an algorithm.
+Knows nothing about algorithms.
 """

@@ -1,4 +1,4 @@
-"""The images of an evaluation: noise by address, sampling in fixed chunks, PNG files that say how they were made."""
+"""The images of an evaluation: addressable noise, sampling in fixed chunks, PNG files that record how they were made."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from bench.models.sampling import generate_images
 
 
 def make_missing_images(job: EvaluationJob, processes: Processes) -> None:
-    """Make the images that are not on disk yet; every process must call it.
+    """Make the images that are not yet on disk; every process must call it.
 
-    Images are made in chunks that the list of images alone decides, so an image has the same neighbours, and so the same bits,
-    whoever makes it and wherever an earlier call stopped.
+    How images are grouped into chunks depends only on the list of images.  So an image always has the same neighbours, and
+    therefore the same bits, whichever process makes it and wherever an earlier call stopped.
     """
     evaluation, items, settings = job.evaluation, job.items, job.settings
     chunks = [items[piece] for piece in batch_slices(len(items), images_per_chunk(settings.height, settings.width))]
@@ -35,7 +35,7 @@ def make_missing_images(job: EvaluationJob, processes: Processes) -> None:
     shape = job.model.latent_shape(settings.height, settings.width)
     left = sum(map(len, missing))
     with Progress(f"images of {job.title}", total=len(items), done=len(items) - left) as progress:
-        for piece in batch_slices(len(missing), processes.count):  # a chunk for every process
+        for piece in batch_slices(len(missing), processes.count):  # one chunk per process
             for chunk in processes.share(missing[piece]):
                 prompts = [job.prompts[prompt] for prompt, _ in chunk]
                 noise = [evaluation_noise(settings, job.prompts[p], image, shape) for p, image in chunk]

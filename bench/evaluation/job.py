@@ -1,4 +1,4 @@
-"""What is evaluated, and where its images and scores go."""
+"""What is evaluated, and where images and scores go."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Item = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EvaluationJob:
-    """Some weights under the protocol.
+    """The evaluation of some weights under a protocol.
 
     Attributes:
         evaluation: where images and scores go.
         title: what the progress display calls the weights.
         model: the model whose encoders and decoder are used.
-        load_networks: returns the denoisers; called only when images are missing.
-        protocol: how images are made and for which prompts.
-        variant: how the sampling departs from the protocol's; None if it does not.
+        load_networks: returns the denoisers; called only if images are missing.
+        protocol: how images are made, and for which prompts.
+        variant: how the sampling departs from the protocol; None if it does not.
         prompts: the protocol's prompts.
     """
 
@@ -38,11 +38,11 @@ class EvaluationJob:
 
     @property
     def settings(self) -> GenerationSettings:
-        """How the images are made, the variant included."""
+        """How the images are made, including the variant."""
         return self.protocol.sampled_by(self.variant)
 
     @property
     def items(self) -> list[Item]:
-        """Every image of the evaluation, in its order."""
+        """Every image of the evaluation, in order."""
         images = self.protocol.generation.images_per_prompt
         return [(prompt, image) for prompt in range(len(self.prompts)) for image in range(images)]

@@ -1,4 +1,4 @@
-"""The evaluation loop: images under the protocol, then scores, both written as they are made."""
+"""The evaluation loop: images under the protocol, then scores, each written as soon as it is made."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from bench.scoring.loop import refuse_constant, score_pictures
 
 
 def evaluate(job: EvaluationJob, scorers: Mapping[str, Scorer], processes: Processes = ALONE) -> Evaluation:
-    """Judge some weights under the protocol, from where an earlier call stopped.
+    """Evaluate some weights under the protocol, continuing where an earlier call stopped.
 
-    Several processes share images and scores and make the same as one alone; the main process writes the records.
+    Several processes share the work, with the same result as one; the main process writes the records.
 
     Args:
-        job: what is judged.
-        scorers: what judges, by name.
-        processes: who does it; all see the same files, and each must make the call.
+        job: what is evaluated.
+        scorers: the metrics, by name.
+        processes: the processes that share the work; all see the same files, and each must make the call.
 
     Raises:
         UserError: a metric returns scores that are not finite, too few, or all the same.
@@ -71,7 +71,7 @@ def _score(
 
 
 def _judged(evaluation: Evaluation, records: Mapping[str, MetricRecord], images: int) -> dict[str, MetricRecord] | None:
-    """The metrics of an earlier call that are good still; None when nothing is left to do."""
+    """The metrics of an earlier call whose scores are still valid; None when nothing is left to do."""
     judged = {
         name: value
         for name, value in _complete(evaluation, images).items()
@@ -81,7 +81,7 @@ def _judged(evaluation: Evaluation, records: Mapping[str, MetricRecord], images:
 
 
 def _complete(evaluation: Evaluation, images: int) -> dict[str, MetricRecord]:
-    """The metrics of an earlier call, with which every image has been scored."""
+    """The metrics of an earlier call with which every image has been scored."""
     counts = Counter((record["metric"], record["signature"]) for record in evaluation.score_records())
     return {name: value for name, value in evaluation.metrics().items() if counts[name, value.signature] == images}
 

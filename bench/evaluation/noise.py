@@ -11,5 +11,5 @@ from bench.records.protocol import GenerationSettings
 
 
 def evaluation_noise(settings: GenerationSettings, prompt: str, image_index: int, shape: Sequence[int]) -> torch.Tensor:
-    """The noise an image starts from: a function of prompt, index and seed alone; float32, of ``shape``."""
+    """The noise that an image starts from: a function of prompt, index and seed only; float32, of ``shape``."""
     return normal(shape, "evaluation", settings.seed, prompt, image_index)

@@ -1,4 +1,4 @@
-"""Which weights stand in which slot of guidance, and how strong it is."""
+"""Which weights serve which branch of classifier-free guidance, and the guidance scale."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from bench.records.protocol import Protocol, Variant
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SamplingWeights:
-    """One way to make images.
+    """One way to sample images.
 
     Attributes:
-        positive: the weights that see the prompt.
-        guidance_scale: of classifier-free guidance.
-        negative: the weights that see the negative prompt, merged with alpha and beta; None is the positive ones.
-        alpha: share of the positive weights' offset in the negative slot.
-        beta: share of the negative weights' offset in the negative slot.
+        positive: the weights of the conditional branch, which sees the prompt.
+        guidance_scale: the scale of classifier-free guidance.
+        negative: the weights of the unconditional branch, merged with alpha and beta; None means the positive weights.
+        alpha: the positive weights' factor in ``base + alpha (positive - base) + beta (negative - base)``, which is used for
+            the unconditional branch.
+        beta: the negative weights' factor in the same sum.
     """
 
     positive: Weights
@@ -29,7 +30,7 @@ class SamplingWeights:
     beta: float = BETA
 
     def variant(self, protocol: Protocol) -> Variant | None:
-        """How this departs from the protocol's own sampling of the positive weights; None if it does not."""
+        """How this departs from sampling the positive weights as the protocol says; None if it does not."""
         if self.negative is None and self.guidance_scale == protocol.generation.guidance_scale:
             return None
         return Variant(
@@ -59,14 +60,14 @@ class SamplingWeights:
 
     @property
     def result_owner(self) -> Weights:
-        """The weights that the images are a result of: the positive ones, but a negative run's where the base is positive."""
+        """The weights whose folder the images go to: the positive ones, or a negative run's if the base model is positive."""
         if self.negative is not None and self.negative.negative_scales is not None and self.positive.folder is None:
             return self.negative
         return self.positive
 
 
 def default_sampling(weights: Weights, base: Weights, guidance_scale: float) -> SamplingWeights:
-    """How weights are judged when nothing else is asked for: a negative run's by the base model, with them as its negative."""
+    """How weights are sampled by default: on their own, or, for a negative run's, as the base model's unconditional branch."""
     if weights.negative_scales is None:
         return SamplingWeights(weights, guidance_scale)
     alpha, beta = weights.negative_scales

@@ -1,4 +1,4 @@
-"""A metric that is loaded when it is needed, and what is recorded of it."""
+"""A metric that is loaded only when it is needed, and the record of it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from bench.scoring.metric import Metric
 
 
 class Scorer:
-    """A metric for some prompts that is in memory only while it is needed: training beside all of them may not fit a GPU.
+    """A metric for some prompts, in memory only while it is needed: training next to all metrics may not fit on a GPU.
 
     Args:
         load: loads the metric.
-        prompts: those of the images, one for each.
+        prompts: the evaluation prompts.
     """
 
     def __init__(self, load: Callable[[], Metric], prompts: Sequence[str]) -> None:
@@ -27,7 +27,7 @@ class Scorer:
         return self._load().for_prompts(self._prompts)
 
     def record(self, name: str, protocol: Protocol) -> MetricRecord:
-        """What is recorded of the metric beside its scores under a protocol; it is loaded for this once.
+        """What is recorded about the metric, apart from its scores; the first call loads it.
 
         Args:
             name: its registered name.

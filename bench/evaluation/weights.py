@@ -1,4 +1,4 @@
-"""Weights to be judged: the base model's, a finished run's, or a folder's that others released."""
+"""Weights to be evaluated: the base model's, a finished run's, or released ones."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bench.records.runs import RunFolder, base_folder, find_runs
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Weights:
-    """Weights that can stand in a slot of guidance.
+    """Weights that can serve a branch of guidance.
 
     Attributes:
-        record: what the records of evaluations say of them.
-        run: the folder that their evaluations belong to, whether it exists yet or not.
+        record: how the records of evaluations describe them.
+        run: the folder that their evaluations belong to, whether or not it exists yet.
         config: the configuration of that folder.
-        folder: where they are, or their file, as `ModelFamily.load_trained` reads them; None is the base model's own.
+        folder: their folder or file, as `ModelFamily.load_trained` reads it; None for the base model's own weights.
     """
 
     record: WeightsRecord
@@ -35,7 +35,7 @@ class Weights:
 
     @property
     def negative_scales(self) -> tuple[float, float] | None:
-        """Alpha and beta of a run that trained a negative; None for all other weights."""
+        """Alpha and beta of a run that trained weights for the unconditional branch; None for all other weights."""
         negative = self.config.resolved.negative
         return None if negative is None else (negative.alpha, negative.beta)
 
@@ -64,15 +64,15 @@ def run_weights(runs: Path, run: RunFolder) -> Weights:
 
 
 def released_weights(runs: Path, model: str, typed: str, name: str | None, base: ModelFamily) -> Weights:
-    """Weights that others released: a diffusers denoiser, the denoiser of a pipeline, or adapters of it.
+    """Released weights: a diffusers denoiser, the denoiser of a pipeline, or adapters for it.
 
     Args:
         typed: a folder, a safetensors file or a hub id.
-        name: what tables call them; None is the name of the folder, file or repository.
+        name: what tables call them; None means the name of the folder, file or repository.
         base: the base model.
 
     Raises:
-        UserError: no such weights, none in safetensors, or weights of another architecture or for another forward process.
+        UserError: there are no such weights, none in safetensors, or they are for another architecture or forward process.
     """
     place = find_released(typed)
     check_fits(place, base.network, model)
@@ -91,35 +91,35 @@ def released_weights(runs: Path, model: str, typed: str, name: str | None, base:
 
 
 def find_run(runs: Path, model: str, base: Weights, typed: str) -> Weights:
-    """A finished run, or the base model, by its folder: absolute, or relative to ``runs`` or to where we are.
+    """A finished run, or the base model, by its folder: absolute, or relative to ``runs`` or to the current folder.
 
     Raises:
-        UserError: there is no such run, it is not finished, or it is not on this model.
+        UserError: there is no such run, it is not finished, or it was trained on another model.
     """
     folder = next((folder for folder in (runs / typed, Path(typed)) if is_run(folder)), None)
     if folder is None:
         known = [run.folder.relative_to(runs).as_posix() for run in find_runs(runs)]
         raise UserError(
-            f"there is no run {typed!r} under {runs}: {did_you_mean(typed, known)}give the folder of a finished run, "
+            f"there is no run {typed!r} under {runs}: {did_you_mean(typed, known)}name the folder of a finished run, "
             f"for example {model}/dpo/recipe/seed-0"
         )
     run = RunFolder(folder)
     config = run.config()
     if config.model != model:
-        raise UserError(f"{folder} is a run on the model {config.model!r}; give a run on {model!r}")
+        raise UserError(f"{folder} is a run on the model {config.model!r}; choose a run on {model!r}")
     if config.is_base:
         return base
     if config.resolved.training is None:
-        raise UserError(f"{folder} holds evaluations of released weights; give the weights themselves: {config.source}")
+        raise UserError(f"{folder} holds evaluations of released weights; name the weights themselves: {config.source}")
     if not run.done:
         raise UserError(
             f"{folder} has not finished training (step {len(run.steps())} of {config.resolved.training.length}); "
-            "give its `bench run` command again"
+            "finish it with its `bench run` command"
         )
     if (config.base_weights or config.resolved.init) != base.record.digest:
         raise UserError(
             f"{folder} was trained from weights {config.resolved.init}, but {model!r} has {base.record.digest}; "
-            "train it again"
+            "train it again from these"
         )
     return run_weights(runs, run)
 
@@ -127,12 +127,12 @@ def find_run(runs: Path, model: str, base: Weights, typed: str) -> Weights:
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run; a diffusers component has a ``config.json`` too."""
     path = folder / "config.json"
-    # as text: a damaged one is a run's too, and named when it is read
+    # Searched as text: a damaged configuration still marks a run, and the error comes when it is read.
     return path.is_file() and '"schema"' in path.read_text(encoding="utf-8", errors="replace")
 
 
 def _place_name(place: Path) -> str:
-    """The last part of a path that says whose weights they are; of a run's weights, algorithm, name and seed."""
+    """A name for the weights at a path: its last telling part, or algorithm, name and seed for a run's weights."""
     path = place.resolve()
     run = next((RunFolder(folder) for folder in list(path.parents)[:2] if is_run(folder)), None)
     if run is not None:

@@ -1,4 +1,4 @@
-"""One model with its data, prompts and scorers: trains methods by seeds, judges them, and skips what is already there.
+"""One model with its data, prompts and scorers: trains methods over seeds, evaluates them, and skips finished work.
 
 Takes resolved values and returns run folders.
 """

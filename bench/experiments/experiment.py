@@ -1,4 +1,4 @@
-"""What an experiment is about: one model with its data, prompts, scorers and protocol, resolved from what a user chose."""
+"""An experiment's subject: one model with its data, prompts, scorers and protocol, resolved from what the user chose."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from bench.training.distributed.launch import connect
 
 
 class Choices(TypedDict, total=False):
-    """What a user may choose beside the model; what is left out is the model's default.
+    """What a user may choose besides the model; whatever is left out is the model's default.
 
     Attributes:
         runs: folder of all runs; default ``runs``.
         data: preference data: a file, a folder or a hub id.
-        columns: names of the data's columns by the names that are expected, for example ``{"caption": "text"}``.
+        columns: the data's column names by expected name, for example ``{"caption": "text"}``.
         prompts: evaluation prompts: a registered set or a file.
-        metrics: registered names of the metrics that judge.
+        metrics: registered names of the evaluation metrics.
         images: changes to how evaluation images are made, by field of `bench.GenerationSettings`.
-        init: a finished run, or released weights, that training starts from; default the base model.
-        limit: use only so many of the evaluation prompts and of the training pairs, for a trial.
+        init: a finished run or released weights to start from; default the base model.
+        limit: use only the first so many evaluation prompts and training pairs, for a trial.
     """
 
     runs: Path | str
@@ -51,7 +51,7 @@ class Choices(TypedDict, total=False):
 class Experiment:
     """A model with its data, prompts and scorers, on which algorithms are compared.
 
-    What is cheap and can be refused is resolved at once; data, weights and scorers are loaded when they are first used.
+    Whatever is cheap to check is resolved at once; data, weights and scorers are loaded when they are first used.
 
     Args:
         model: a registered model, a diffusers folder or a hub id.
@@ -63,7 +63,7 @@ class Experiment:
         accelerator: the processes of this command.
         prompts: the evaluation prompts without repeats, whose images would be the same.
         repeated_prompts: how many repeats were left out.
-        limit: how many prompts and pairs are used at most; None is all.
+        limit: how many prompts and pairs are used at most; None means all.
         protocol: how images are made and judged.
         guided: whether images are made with classifier-free guidance.
 
@@ -78,20 +78,21 @@ class Experiment:
         self.accelerator = connect()
         self.limit = choices.get("limit")
 
-        # What judges.
+        # The metrics.
         self._metrics = list(choices.get("metrics") or self.card.metrics)
         for metric in self._metrics:
             METRICS.point(metric)
 
-        # What training uses; read when it is first needed.
+        # The training data and the initial weights, read when they are first needed.
         self._data, self._columns = choices.get("data") or self.card.data, choices.get("columns")
         self._init = choices.get("init")
 
-        # What images are made for, and how.
+        # The evaluation prompts, and how images are made for them.
         prompts = choices.get("prompts") or self.card.prompts
         if prompts is None:
             raise UserError(
-                f"model {model!r} has no default evaluation prompts; give --prompts FILE or a set of: bench list prompts"
+                f"model {model!r} has no default evaluation prompts; use --prompts with a file, or with a set from: "
+                "bench list prompts"
             )
         read = find_prompts(prompts)
         different = list(dict.fromkeys(read))
@@ -111,26 +112,26 @@ class Experiment:
 
     @functools.cached_property
     def data(self) -> PreferenceData:
-        """The preference pairs, read once; every process must ask for them, since reading waits for the main one."""
+        """The preference pairs, read once; collective: every process must read them, as each waits for the main one."""
         if self._data is None:
-            raise UserError(f"model {self.name!r} has no default preference data; give --data FILE")
-        with self.accelerator.main_process_first():  # the main process keeps what it found in the images
+            raise UserError(f"model {self.name!r} has no default preference data; use --data FILE")
+        with self.accelerator.main_process_first():  # the main process caches what it found in the images
             data = read_preferences(self._data, self._columns, surveys_folder(self.runs))
         return data if self.limit is None else data.first(self.limit)
 
     @functools.cached_property
     def prompts_in_training(self) -> int:
-        """How many of the evaluation prompts are captions of the training data, letter by letter."""
+        """How many of the evaluation prompts are captions in the training data, character for character."""
         prompts = set(self.prompts)
         return len({caption for caption in self.data.captions if caption in prompts})
 
     @functools.cached_property
     def scorers(self) -> dict[str, Scorer]:
-        """What judges, by name."""
+        """The metrics by name, loaded when they are needed."""
         return {name: Scorer(functools.partial(self.load_metric, name), self.prompts) for name in self._metrics}
 
     def load_metric(self, name: str) -> Metric:
-        """A registered metric; one that the model's card does not name has its published checkpoint."""
+        """A registered metric, with the checkpoint that the model's card names or else its published one."""
         return METRICS.get(name).load(self.card.metrics.get(name), device=self.accelerator.device)
 
     def load_model(self) -> ModelFamily:
@@ -147,14 +148,15 @@ class Experiment:
         """The weights that training starts from.
 
         Raises:
-            UserError: no such weights, or negative ones.
+            UserError: there are no such weights, or they are for the unconditional branch only.
         """
         if self._init is None:
             return self.base
         weights = self.find_weights(self._init)
         if weights.negative_scales is not None:
             raise UserError(
-                f"--init {self._init} trained negative weights, which make no images alone; give another run"
+                f"--init {self._init} trained weights for the unconditional branch of guidance, which cannot make images on "
+                "their own; choose another run"
             )
         return weights
 

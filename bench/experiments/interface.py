@@ -1,4 +1,4 @@
-"""Python's way in, and the command line's: plan runs, make them, evaluate weights; all of it continues what is there."""
+"""The entry points for Python and the command line: plan runs, start them, evaluate weights; finished work is skipped."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Plan:
     """Runs that have been checked and can be started.
 
     Attributes:
-        experiment: where the methods are compared.
+        experiment: the experiment in which the methods are compared.
         methods: what is trained.
         seeds: the training seeds of each method.
-        notes: sentences that whoever starts the runs wants to read first.
+        notes: sentences to read before starting the runs.
     """
 
     experiment: Experiment
@@ -37,7 +37,7 @@ class Plan:
     notes: Sequence[str]
 
     def start(self, typed: Sequence[str] = ()) -> Iterator[RunResult]:
-        """Judge the base model, then train and judge one run after the other; finished work is skipped.
+        """Evaluate the base model, then train and evaluate one run after another; finished work is skipped.
 
         Args:
             typed: the command line, for the record.
@@ -60,14 +60,14 @@ def plan_runs(
     name: str | None = None,
     **choices: Unpack[Choices],
 ) -> Plan:
-    """Resolve and check everything that can be refused before anything is trained.
+    """Resolve and check everything that can be checked before training.
 
     Args:
         algorithms: registered names.
         model: a registered model, a diffusers folder or a hub id.
         seeds: training seeds.
         settings: changes to each algorithm's recipe, by field of the algorithm or of `bench.TrainingSettings`.
-        name: of this configuration in tables and paths; None is the recipe's name, or a hash of what was changed.
+        name: name of this configuration in tables and paths; None means the recipe's name, or a hash of the changes.
         choices: see `Choices`.
 
     Raises:
@@ -75,7 +75,7 @@ def plan_runs(
     """
     overrides = as_overrides(settings or {})
     found = find_model(model)
-    for each in algorithms:  # refuses what was mistyped before any data is read
+    for each in algorithms:  # refuses typing errors before any data is read
         resolve(each, ALGORITHMS.get(each), found.recipe, overrides)
     experiment = Experiment(model, **choices)
     given = {} if choices.get("init") is None else {"init": experiment.init.record.digest}
@@ -97,9 +97,9 @@ def run(
     name: str | None = None,
     **choices: Unpack[Choices],
 ) -> RunResults:
-    """Train algorithms from the same weights on the same pairs and judge them under one protocol, as ``bench run`` does.
+    """Train algorithms from the same weights on the same pairs and evaluate them under one protocol, as ``bench run`` does.
 
-    Safe to repeat: finished work is skipped, interrupted work resumes.
+    Safe to re-run: finished work is skipped, interrupted work resumes.
 
     Args:
         algo: a registered algorithm, or several.
@@ -107,12 +107,12 @@ def run(
         seeds: training seeds.
         settings: changes to each algorithm's recipe, for example ``{"beta": 500, "steps": 50}``; a budget is
             ``{"budget": {"unit": "forwards", "amount": 20000}}``.
-        name: of this configuration in tables and paths; None is the recipe's name, or a hash of what was changed.
+        name: name of this configuration in tables and paths; None means the recipe's name, or a hash of the changes.
         choices: ``runs``, ``data``, ``columns``, ``prompts``, ``metrics``, ``images``, ``init`` and ``limit``; see
             `bench.Choices`.
 
     Returns:
-        One result per run, in the order algorithms by seeds.
+        One result per run: all seeds of the first algorithm, then those of the next.
 
     Raises:
         UserError: something does not exist, is not allowed, or does not fit together.
@@ -132,16 +132,16 @@ def evaluate(
     guidance_scales: Sequence[float] = (),
     **choices: Unpack[Choices],
 ) -> EvaluationResults:
-    """Judge the base model, a finished run or released weights under the protocol, as ``bench eval`` does.
+    """Evaluate the base model, a finished run or released weights under the protocol, as ``bench eval`` does.
 
     Args:
         model: a registered model, a diffusers folder or a hub id.
-        run: a finished run, for example ``tiny/dpo/recipe/seed-0``; None with ``weights`` None is the base model.
+        run: a finished run, for example ``tiny/dpo/recipe/seed-0``; if ``weights`` is None too, the base model is evaluated.
         weights: released weights: a hub id, a folder or a .safetensors file.
-        name: what tables call released weights; None is their own name.
+        name: what tables call released weights; None means their own name.
         negative: weights for the unconditional branch of guidance: a run, or released weights.
-        negative_scales: alpha and beta of ``base + alpha (positive - base) + beta (negative - base)``; None is (1, 1).
-        guidance_scales: one evaluation per scale; none is the protocol's own.
+        negative_scales: alpha and beta of ``base + alpha (positive - base) + beta (negative - base)``; None means (1, 1).
+        guidance_scales: one evaluation per scale; empty means the protocol's own.
         choices: see `bench.Choices`.
 
     Raises:
@@ -155,7 +155,7 @@ def evaluate(
 
 
 def as_overrides(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as the command line gives them, so that both name a run alike: ``{"budget.unit": "pairs", "beta": "500"}``."""
+    """Settings in the form that the command line uses, so both name a run alike: ``{"budget.unit": "pairs", "beta": "500"}``."""
     overrides: dict[str, str] = {}
     for field, value in settings.items():
         if isinstance(value, Mapping):

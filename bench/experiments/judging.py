@@ -1,4 +1,4 @@
-"""``bench eval``: any weights under the protocol, without training, with any guidance."""
+"""``bench eval``: evaluate any weights under the protocol, without training, with any guidance."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from bench.records.runs import Evaluation
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for.
+    """What the user wants evaluated.
 
     Attributes:
-        run: a finished run to judge; None without.
-        weights: released weights to judge, a file, a folder or a hub id; None without.  Without run and weights, the base model is judged.
-        name: what tables call released weights; None is their own name.
-        negative: a finished run, the base model's run, or released weights as above, for the negative slot; None without.
-        alpha: share of the positive weights' offset in the negative slot; None is all of it.
-        beta: share of the negative weights' offset in the negative slot; None is all of it.
-        guidance_scales: one evaluation for each; none is the protocol's own.
+        run: a finished run to evaluate, or None.
+        weights: released weights to evaluate: a file, a folder or a hub id, or None.  With neither run nor weights, the base
+            model is evaluated.
+        name: what tables call released weights; None means their own name.
+        negative: a finished run, the base model's run, or released weights, for the unconditional branch of guidance, or None.
+        alpha: in ``base + alpha (positive - base) + beta (negative - base)``, the weights of that branch; None means 1.
+        beta: likewise; None means 1.
+        guidance_scales: one evaluation per scale; empty means the protocol's own.
     """
 
     run: str | None
@@ -39,19 +40,19 @@ class Request:
 
 
 def judge_request(experiment: Experiment, request: Request) -> Iterator[Evaluation]:
-    """Evaluate the base model, then what was asked for; what is already there is not done again.
+    """Evaluate the base model, then the request; finished work is skipped.
 
     Raises:
-        UserError: weights that do not exist, are not finished or do not fit, or a negative under guidance 1.
+        UserError: weights do not exist, are not finished or do not fit, or a negative is combined with guidance 1.
     """
     scales = request.guidance_scales or [experiment.protocol.generation.guidance_scale]
     positive, negative = find_positive(experiment, request), find_negative(experiment, request)
     if negative is None and (request.alpha, request.beta) != (None, None):
-        raise UserError("--alpha and --beta weigh the weights in the negative slot; give --negative too")
+        raise UserError("--alpha and --beta set how --negative is merged; add --negative")
     if negative is not None and min(scales) <= 1:
         raise UserError(
-            f"negative weights act only under guidance above 1, but guidance is {min(scales):g}; "
-            "give --guidance-scale above 1, or leave --negative out"
+            f"--negative has an effect only with guidance above 1, but the guidance scale is {min(scales):g}; "
+            "use --guidance-scale above 1, or leave --negative out"
         )
     alpha = ALPHA if request.alpha is None else request.alpha
     beta = BETA if request.beta is None else request.beta
@@ -63,26 +64,26 @@ def judge_request(experiment: Experiment, request: Request) -> Iterator[Evaluati
 
 
 def find_positive(experiment: Experiment, request: Request) -> Weights:
-    """The weights to be judged."""
+    """The weights to be evaluated."""
     if request.weights is not None:
         if request.run is not None:
-            raise UserError("--run and --weights both name what is judged; give one of them")
+            raise UserError("--run and --weights both name what is evaluated; use one of them")
         if any(is_run(place) for place in (Path(request.weights), experiment.runs / request.weights)):
-            raise UserError(f"--weights {request.weights} is a run; give it as --run")
+            raise UserError(f"--weights {request.weights} is a run; use --run {request.weights}")
         return _released(experiment, request.weights, request.name)
     if request.run is None:
         return experiment.base
     weights = find_run(experiment.runs, experiment.name, experiment.base, request.run)
     if weights.negative_scales is not None:
         raise UserError(
-            f"{request.run} trained negative weights, which make no images alone; give it as --negative, "
-            "with or without another --run"
+            f"{request.run} trained weights for the unconditional branch of guidance, which cannot make images on their own; "
+            f"use --negative {request.run}, with or without another --run"
         )
     return weights
 
 
 def find_negative(experiment: Experiment, request: Request) -> Weights | None:
-    """The weights for the negative slot, if any."""
+    """The weights for the unconditional branch of guidance, if any."""
     if request.negative is None:
         return None
     return experiment.find_weights(request.negative)

@@ -15,11 +15,11 @@ class Method:
 
     Attributes:
         name: the algorithm's registered name.
-        algorithm: it.
+        algorithm: the algorithm.
         settings: how it trains.
         label: name of this configuration, part of the path.
-        changed: what was changed in the recipe, by field: what was typed, and what did not fit the data.
-        note: a sentence about where the settings come from, for who starts a run; None where the recipe is the model's own.
+        changed: changes to the recipe, by field: what the user typed, and what had to be adapted to the data.
+        note: a sentence for the user about where the settings come from; None if the recipe is the model's own.
     """
 
     name: str

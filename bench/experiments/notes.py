@@ -1,4 +1,4 @@
-"""Sentences for who starts a run: what is allowed, and what they would want to know before it costs hours."""
+"""Notes for whoever starts a run: what is allowed, but worth knowing before it costs hours."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from bench.training.settings import TrainingSettings
 
 
 def expected_steps(settings: TrainingSettings) -> float | None:
-    """How many steps training takes; None where a budget leaves it open."""
+    """How many steps training takes; None if a budget leaves that open."""
     if settings.budget is None:
         return settings.steps
     return settings.budget.amount / settings.global_batch_size if settings.budget.unit == "pairs" else None
 
 
 def notes_on_prompts(experiment: Experiment) -> Iterator[str]:
-    """Notes on what images will be made for."""
+    """Notes on the evaluation prompts."""
     if experiment.repeated_prompts:
         given = len(experiment.prompts) + experiment.repeated_prompts
         yield (
             f"{experiment.repeated_prompts} of {given} evaluation prompts are repeats and are left out: "
-            "their images would be the same, and no evidence of their own"
+            "their images would be identical and add no evidence"
         )
 
 
 def notes_on_training(experiment: Experiment, methods: Sequence[Method]) -> Iterator[str]:
-    """Notes on what will be trained, and on what."""
+    """Notes on the methods and their training data."""
     if seen := experiment.prompts_in_training:
-        yield f"{seen} of {len(experiment.prompts)} evaluation prompts are captions of the training data"
+        yield f"{seen} of {len(experiment.prompts)} evaluation prompts are also captions in the training data"
     if methods and (renamed := outdated_names(type(methods[0].algorithm), methods[0].changed)):
         yield renamed
     for method in methods:
@@ -43,16 +43,16 @@ def notes_on_training(experiment: Experiment, methods: Sequence[Method]) -> Iter
         for_all_weights = recipe_of(algorithm, experiment.found.recipe).training.get("trainable", "full") == "full"
         if settings.trainable == "lora" and for_all_weights and "learning_rate" not in method.changed:
             yield (
-                f"{method.name} trains adapters at a learning rate of {settings.learning_rate:g}, which its recipe has for all "
-                "weights; adapters usually want a larger one: --set learning_rate=..."
+                f"{method.name} trains LoRA adapters at learning rate {settings.learning_rate:g}, which its recipe uses for full "
+                "fine-tuning; adapters usually need a higher one: --set learning_rate=..."
             )
         if (steps := expected_steps(settings)) is not None and 2 * settings.warmup_steps > steps:
             yield (
-                f"{method.name} warms up for {settings.warmup_steps} of its {steps:,.0f} steps and reaches its learning rate late or never: "
-                "--set warmup_steps=..."
+                f"{method.name} warms up for {settings.warmup_steps} of its {steps:,.0f} steps, so it reaches its full learning "
+                "rate late or never: --set warmup_steps=..."
             )
         if settings.global_batch_size > len(experiment.data):
             yield (
-                f"a batch of {settings.global_batch_size} pairs for {method.name} is more than the {len(experiment.data)} there are: "
-                "one step sees pairs several times"
+                f"{method.name} has a batch of {settings.global_batch_size} pairs, but the data has only {len(experiment.data)}: "
+                "one step uses some pairs several times"
             )

@@ -1,4 +1,4 @@
-"""From what was typed to typed settings: recipes, overrides, and refusals by name."""
+"""From overrides as strings to typed settings: recipes, overrides, and errors that name the field."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from bench.training.settings import TrainingSettings
 
 
 def recipe_of(algorithm: type[Algorithm], model: str) -> Recipe:
-    """The algorithm's recipe for a model; without one, an empty recipe that leaves all fields at their defaults."""
+    """The algorithm's recipe for a model; if there is none, an empty recipe that leaves all fields at their defaults."""
     return algorithm.recipes.get(model, Recipe(source="the fields' defaults", name="defaults"))
 
 
 def resolve(
     name: str, algorithm: type[Algorithm], model: str, overrides: Mapping[str, str]
 ) -> tuple[Algorithm, TrainingSettings]:
-    """The algorithm's recipe for a model, with overrides; without a recipe, the fields' defaults.
+    """The algorithm and its settings: the recipe for a model, or the fields' defaults, with overrides applied.
 
     Raises:
-        UserError: an unknown field (with the nearest names) or a value that is not allowed.
+        UserError: an unknown field (with similar names) or a value that is not allowed.
     """
     recipe = recipe_of(algorithm, model)
     fields, training = set(algorithm.model_fields), set(TrainingSettings.model_fields)
@@ -37,17 +37,17 @@ def resolve(
             known = sorted(fields | training)
             raise UserError(
                 f"{name} has no field {field!r}: {did_you_mean(field, known)}there are {', '.join(known)} "
-                "(--set is for every algorithm of the command)"
+                "(--set applies to every algorithm of the command)"
             )
     if "steps" in overrides and any(typed.startswith("budget.") for typed in overrides):
-        raise UserError("--set steps and --budget both say when training ends; give one of them")
-    mine, runs = current_values(recipe.algorithm), current_names(recipe.training)
+        raise UserError("--set steps and --budget both say when training ends; use one of them")
+    own, shared = current_values(recipe.algorithm), current_names(recipe.training)
     for typed, value in overrides.items():
         field, dot, part = typed.partition(".")
-        target: dict[str, Any] = mine if field in fields else runs
+        target: dict[str, Any] = own if field in fields else shared
         whole = target.get(field)
         target[field] = {**(whole if isinstance(whole, Mapping) else {}), part: value} if dot else value
-    return build(algorithm, mine, name), build(TrainingSettings, runs, name)
+    return build(algorithm, own, name), build(TrainingSettings, shared, name)
 
 
 def make_method(
@@ -57,10 +57,10 @@ def make_method(
 
     Args:
         name: the algorithm's registered name.
-        model: the model, whose recipe is taken.
-        overrides: what was typed to change the recipe, by field.
-        pairs: how many the data has.
-        label: what the user calls this configuration; None is the recipe's name or a hash, see `run_name`.
+        model: the model, whose recipe is used.
+        overrides: the user's changes to the recipe, by field.
+        pairs: number of pairs in the data.
+        label: what the user calls this configuration; None means the recipe's name or a hash, see `run_name`.
         given: see `run_name`.
 
     Raises:
@@ -80,12 +80,12 @@ def make_method(
 
 
 def fit_batch(overrides: Mapping[str, str], settings: TrainingSettings, pairs: int) -> dict[str, str]:
-    """The overrides, and a batch of all pairs where the recipe's is larger than the data; a batch that was typed stays.
+    """The overrides, plus a batch of all pairs if the recipe's is larger than the data; a batch size that was typed stays.
 
     Args:
-        overrides: what was typed, by field.
-        settings: what they make of the recipe.
-        pairs: how many the data has.
+        overrides: the user's changes to the recipe, by field.
+        settings: the recipe with these changes.
+        pairs: number of pairs in the data.
     """
     if "global_batch_size" in current_names(overrides) or settings.global_batch_size <= pairs:
         return dict(overrides)
@@ -93,7 +93,7 @@ def fit_batch(overrides: Mapping[str, str], settings: TrainingSettings, pairs: i
 
 
 def named_recipe(algorithm: type[Algorithm], model: FoundModel) -> Recipe:
-    """The algorithm's recipe for a model; one that is another model's has that model's name before its own."""
+    """The algorithm's recipe for a model; a recipe borrowed from another model has that model's name as a prefix."""
     recipe = recipe_of(algorithm, model.recipe)
     if model.borrowed and model.recipe in algorithm.recipes:
         return dataclasses.replace(recipe, name=f"{model.recipe}-{recipe.name}")
@@ -101,9 +101,9 @@ def named_recipe(algorithm: type[Algorithm], model: FoundModel) -> Recipe:
 
 
 def outdated_names(algorithm: type[Algorithm], overrides: Mapping[str, str]) -> str | None:
-    """A sentence about settings that were given by names of an earlier version; None where there are none."""
-    mine = set(algorithm.model_fields)
-    old = [f"{name} is now {RENAMED[name]}" for name in overrides if name in RENAMED.keys() - mine]
+    """A sentence about settings whose names come from an earlier version; None if there are none."""
+    own = set(algorithm.model_fields)
+    old = [f"{name} is now {RENAMED[name]}" for name in overrides if name in RENAMED.keys() - own]
     old += [
         f"{name}={overrides[name]} is now {name}={value}"
         for name, value in current_values(overrides).items()
@@ -113,26 +113,27 @@ def outdated_names(algorithm: type[Algorithm], overrides: Mapping[str, str]) -> 
 
 
 def without_recipe(name: str, algorithm: type[Algorithm], model: str, settings: TrainingSettings) -> str | None:
-    """A sentence for who runs an algorithm on a model that it has no tried recipe for; None where it has one."""
+    """A warning if an algorithm has no published or tested recipe for a model; None if it has one."""
     recipe = recipe_of(algorithm, model)
     if recipe.name == RECIPE:
         return None
     if model in algorithm.recipes:
-        return f"{name} has no tried recipe for {model}: {recipe.source}"
-    have = ", ".join(algorithm.recipes) or "no model"
+        return f"the settings of {name} for {model} are untested: {recipe.source}"
+    have = f" (there are some for {', '.join(algorithm.recipes)})" if algorithm.recipes else ""
+    length = f"{settings.steps} steps" if settings.budget is None else "until the budget is spent"
     return (
-        f"{name} has no recipe for {model} (it has for {have}): fields that --set does not give have their defaults, "
-        f"here {settings.steps} steps of {settings.global_batch_size} pairs at a learning rate of {settings.learning_rate:g}"
+        f"no published or tested settings of {name} for {model}{have}; using defaults: {length}, batch size "
+        f"{settings.global_batch_size}, learning rate {settings.learning_rate:g}; results may say little about {name}"
     )
 
 
 def run_name(overrides: Mapping[str, str], recipe: Recipe, **given: str) -> str:
-    """The recipe's name, or a short hash of what was changed in it and changes what comes out.
+    """The recipe's name, or a short hash of those changes to it that affect the result.
 
     Args:
-        given: digests of data or weights that were given instead of the model's own; they add a short hash.
+        given: digests of data or weights used instead of the model's own; they add a short hash.
     """
-    # by the names that settings had first, so that a finished run is found under the name that an older version gave it
+    # Hashed under the settings' first names, so that a finished run is found under the name that an older version gave it.
     execution = first_names(dict.fromkeys(TrainingSettings.execution_fields(), ""))
     changed = {field: value for field, value in first_names(overrides).items() if field not in execution}
     name = f"set-{digest(changed)[:8]}" if changed else recipe.name

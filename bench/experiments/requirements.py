@@ -1,4 +1,4 @@
-"""Whether an algorithm can run in an experiment: each of its needs has a check, whose sentence says what is missing."""
+"""Whether an algorithm can run in an experiment: each need has a check, and its error says what is missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.training.optimizers import OPTIMIZERS
 
 
 def check_requirements(experiment: Experiment, method: Method) -> None:
-    """Raise a `UserError` that says why a method cannot run in an experiment, if it cannot."""
+    """Raise a `UserError` that says why, if a method cannot run in an experiment."""
     OPTIMIZERS[method.settings.optimizer].refuse(experiment.accelerator.device)
     choose_strategy(experiment.accelerator).check(method.settings)
     _check_adapters(experiment, method)
@@ -24,7 +24,7 @@ def check_requirements(experiment: Experiment, method: Method) -> None:
 
 
 def _check_images(experiment: Experiment, method: Method) -> None:  # noqa: ARG001 (checks share a signature)
-    """Any preference data will do, labelled or not; where there is none, reading it says so."""
+    """Any preference data will do, labelled or not; if there is none, reading it raises the error."""
     _ = experiment.data
 
 
@@ -33,12 +33,12 @@ def _check_pairs(experiment: Experiment, method: Method) -> None:
     data, needs = experiment.data, f"{method.name} needs {Need.PAIRS}"
     if not data.labelled:
         raise UserError(
-            f"{needs}, but {data.report.source} has no column 'label_0'; give labelled pairs, say that image 0 is always the "
-            "preferred one (--columns label_0=1), or rank these images first: bench data rank"
+            f"{needs}, but {data.report.source} has no column 'label_0'; use labelled pairs, declare that image 0 is always "
+            "preferred (--columns label_0=1), or rank the images first: bench data rank"
         )
     if data.width != 2:
         raise UserError(
-            f"{needs}, but {data.report.source} has {data.width} images per caption; give pairs, or rank these images first: "
+            f"{needs}, but {data.report.source} has {data.width} images per caption; use pairs, or rank the images first: "
             "bench data rank"
         )
 
@@ -48,20 +48,20 @@ def _check_reference(experiment: Experiment, method: Method) -> None:
 
 
 def _check_reward(experiment: Experiment, method: Method) -> None:  # noqa: ARG001 (checks share a signature)
-    """Every metric that is trained on must be registered; `METRICS.point` names the nearest for one that is not."""
+    """Every metric that is trained on must be registered; for one that is not, `METRICS.point` suggests similar names."""
     if not method.algorithm.trained_on:
-        raise UserError(f"{method.name} needs {Need.REWARD}, but its settings name no metric; give one")
+        raise UserError(f"{method.name} needs {Need.REWARD}, but its settings do not name a metric; set one")
     for metric in method.algorithm.trained_on:
         METRICS.point(metric)
 
 
 def _check_guidance(experiment: Experiment, method: Method) -> None:
-    """Evaluation images must be made with a second prediction, in whose place the trained weights stand."""
+    """Evaluation images must be sampled with an unconditional prediction, which the trained weights make."""
     if not experiment.guided:
         scale = experiment.protocol.generation.guidance_scale
         raise UserError(
             f"{method.name} needs {Need.GUIDANCE}; images of {experiment.name!r} are sampled without it (guidance_scale "
-            f"{scale:g}): give --guidance-scale above 1, or a model that is not distilled"
+            f"{scale:g}): use --guidance-scale above 1, or a model that is not distilled"
         )
 
 
@@ -78,7 +78,7 @@ CHECKS: Mapping[Need, Callable[[Experiment, Method], None]] = {
 def _check_adapters(experiment: Experiment, method: Method) -> None:
     if method.settings.trainable == "lora" and experiment.init.folder is not None:
         raise UserError(
-            f"{method.name}: LoRA on top of --init {experiment.init.record.title} cannot be saved on its own; leave --init out, "
+            f"{method.name}: LoRA on top of --init {experiment.init.record.title} cannot be saved on its own; drop --init, "
             "or train all weights (--set trainable=full)"
         )
 
@@ -87,5 +87,6 @@ def _check_embeddings(method: Method) -> None:
     for metric in method.algorithm.embedded_by:
         if not issubclass(METRICS.get(metric), EmbeddingMetric):
             raise UserError(
-                f"{method.name} needs embeddings, but the metric {metric!r} has none; choose a CLIP scorer such as pickscore or clip"
+                f"{method.name} needs embeddings, but the metric {metric!r} does not have any; choose a CLIP scorer such as "
+                "pickscore or clip"
             )

@@ -1,4 +1,4 @@
-"""What runs and evaluations return to Python: where they are, and their scores as a table."""
+"""What runs and evaluations return to Python: their folders, and their scores as tables."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ R = TypeVar("R")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """One evaluation, beside the base model's under the same protocol.
+    """One evaluation, next to the base model's under the same protocol.
 
     Attributes:
-        evaluation: its records on disk.
-        base: the base model's.
+        evaluation: the evaluation's records on disk.
+        base: those of the base model's evaluation.
     """
 
     evaluation: Evaluation
@@ -35,7 +35,7 @@ class EvaluationResult:
     def to_pandas(self) -> pd.DataFrame:
         """One row per metric and image: ``metric``, ``prompt``, ``image_index``, ``score``, ``base_score``.
 
-        Scores are in the unit that tables show.  Both are of the same prompt and the same noise, so they can be paired.
+        Scores are in the unit that tables show.  Both scores of a row belong to the same prompt and noise, so they are paired.
         """
         import pandas as pd
 
@@ -57,11 +57,11 @@ class RunResult:
     """One finished run.
 
     Attributes:
-        folder: where it is.
+        folder: the run's folder.
         algorithm: the algorithm's registered name.
-        name: of its configuration.
+        name: the configuration's name.
         seed: the training seed.
-        result: its evaluation under the experiment's protocol.
+        result: the run's evaluation under the experiment's protocol.
     """
 
     folder: Path
@@ -71,7 +71,7 @@ class RunResult:
     result: EvaluationResult
 
     def to_pandas(self) -> pd.DataFrame:
-        """As `EvaluationResult.to_pandas`, with ``algorithm``, ``name`` and ``seed`` before it."""
+        """As `EvaluationResult.to_pandas`, with the columns ``algorithm``, ``name`` and ``seed`` in front."""
         table = self.result.to_pandas()
         for place, (column, value) in enumerate(
             {"algorithm": self.algorithm, "name": self.name, "seed": self.seed}.items()
@@ -112,10 +112,10 @@ class _Results(Sequence[R], Generic[R]):
 
 
 class RunResults(_Results[RunResult]):
-    """Finished runs, in the order algorithms by seeds."""
+    """Finished runs: all seeds of the first algorithm, then those of the next."""
 
     def to_pandas(self) -> pd.DataFrame:
-        """The tables of all runs, one below the other; see `RunResult.to_pandas`."""
+        """The tables of all runs, concatenated; see `RunResult.to_pandas`."""
         import pandas as pd
 
         return pd.concat([each.to_pandas() for each in self], ignore_index=True)
@@ -125,7 +125,7 @@ class EvaluationResults(_Results[EvaluationResult]):
     """Evaluations, one per guidance scale."""
 
     def to_pandas(self) -> pd.DataFrame:
-        """The tables of all evaluations, one below the other; ``evaluation`` is the name of each one's folder."""
+        """The tables of all evaluations, concatenated; the column ``evaluation`` holds the name of each one's folder."""
         import pandas as pd
 
         tables = {each.folder.name: each.to_pandas() for each in self}

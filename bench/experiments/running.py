@@ -1,4 +1,4 @@
-"""Runs: judge the base model, train a method, judge the result; what is there already is not done again."""
+"""Runs: evaluate the base model, train a method, evaluate the result; finished work is skipped."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ from bench.training.loop import Job, train
 
 
 def judge_base(experiment: Experiment) -> Evaluation:
-    """Evaluate the base model; a command that comes second waits for the first."""
+    """Evaluate the base model; a second command waits until the first has finished."""
     base = experiment.base
     with held(experiment, base.run, wait=True):
         return judge(experiment, default_sampling(base, base, experiment.protocol.generation.guidance_scale))
 
 
 def run_method(experiment: Experiment, method: Method, seed: int, typed: Sequence[str]) -> RunFolder:
-    """Train a method with one seed and judge the result; continues what an earlier call began.
+    """Train a method with one seed and evaluate the result; continues what an earlier call began.
 
     Args:
-        experiment: where it is compared.
+        experiment: the experiment that it belongs to.
         method: what is trained.
         seed: the training seed.
         typed: the command line, for the record.
 
     Raises:
-        UserError: another process works on the run, its folder holds another run, or training or judging refuses to go on.
+        UserError: another process is working on the run, its folder holds another run, or training or evaluation fails for a
+            reason that the user can fix.
     """
-    _ = experiment.data  # by every process: reading waits for the main one
+    _ = experiment.data  # on every process, since reading is collective
     run = RunFolder(experiment.runs / experiment.name / method.name / method.label / f"seed-{seed}")
     with held(experiment, run):
         if experiment.accelerator.is_main_process:
@@ -61,12 +62,12 @@ def run_method(experiment: Experiment, method: Method, seed: int, typed: Sequenc
 
 
 def judge(experiment: Experiment, sampling: SamplingWeights) -> Evaluation:
-    """Evaluate some weights under the protocol, with guidance of any kind; the caller holds their owner's folder."""
+    """Evaluate some weights under the protocol, with any guidance; the caller must hold the lock on their owner's folder."""
     protocol, owner = experiment.protocol, sampling.result_owner
     variant = sampling.variant(protocol)
     if experiment.accelerator.is_main_process:
         owner.run.begin(owner.config)
-        if not owner.run.done:  # not trained here
+        if not owner.run.done:  # base or released weights, which are not trained here
             write_environment(owner.run, experiment.accelerator.num_processes, {})
             owner.run.finish()
     usual = default_sampling(owner, experiment.base, protocol.generation.guidance_scale).variant(protocol)
@@ -83,7 +84,7 @@ def judge(experiment: Experiment, sampling: SamplingWeights) -> Evaluation:
 
 @contextlib.contextmanager
 def held(experiment: Experiment, run: RunFolder, *, wait: bool = False) -> Iterator[None]:
-    """Hold a run's folder for all processes of this command; see `RunFolder.locked`."""
+    """Lock a run's folder on behalf of all processes of this command; see `RunFolder.locked`."""
     main = experiment.accelerator.is_main_process
     with run.locked(wait=wait) if main else contextlib.nullcontext():
         experiment.accelerator.wait_for_everyone()
@@ -91,7 +92,7 @@ def held(experiment: Experiment, run: RunFolder, *, wait: bool = False) -> Itera
 
 
 def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, typed: Sequence[str]) -> None:
-    """Write the configuration and the environment of a run, or check that the folder holds the same run."""
+    """Write a run's configuration and environment, or check that the folder already holds the same run."""
     algorithm, settings, data, init = method.algorithm, method.settings, experiment.data, experiment.init
     execution = set(settings.execution_fields())
     resolved = Resolved(
@@ -148,5 +149,5 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
 
 
 def _cache(experiment: Experiment, data: PreferenceData, model: ModelFamily) -> Path:
-    """Where latents, embeddings and scores of some data are kept, for all runs on the same model."""
+    """Where latents, embeddings and scores of some data are cached for all runs on the same model."""
     return experiment.runs / CACHE / f"{data.digest}-{model.encoders_digest}-{model.resolution}"

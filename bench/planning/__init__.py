@@ -1,1 +1,1 @@
-"""What a run will cost, before it runs: the training step on tensors without values gives bytes, operations and seconds."""
+"""What a run will cost, before it runs: a training step on tensors without values yields bytes, operations and seconds."""

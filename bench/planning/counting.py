@@ -1,4 +1,4 @@
-"""What an algorithm asks of the networks: counted by running its step where no network answers."""
+"""How often an algorithm calls the networks: counted by running its step with a policy that has none."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, accumulate
 
 PAIRS = 512
-"""Pairs that are counted: how often an inversion asks depends on the times drawn."""
+"""How many pairs are counted: the number of calls of an inversion depends on the timesteps drawn."""
 SMALL = (1, 1, 1)
-"""Shape of the latents, on whose size no count depends."""
+"""Shape of the latents; the counts do not depend on it."""
 
 
 def count_calls(
     model: ModelFamily, algorithm: Algorithm, settings: TrainingSettings, data: PreferenceData
 ) -> Mapping[str, float]:
-    """Forwards and backwards for one pair, per image, averaged over `PAIRS` of them; by name of `bench.training.ledger.COUNTS`.
+    """Forwards and backwards per pair, counted per image, averaged over `PAIRS`; by name of `bench.training.ledger.COUNTS`.
 
     Args:
-        model: only its process counts.
+        model: only its forward process matters.
         data: prepared by the algorithm.
     """
     many = settings.model_copy(update={"global_batch_size": PAIRS, "micro_batch_size": 64})
@@ -46,16 +46,16 @@ def count_calls(
 
 
 class SilentPolicy(Policy):
-    """A policy that counts what it is asked and answers 0; it has no network, only one weight that can be remembered.
+    """A policy that counts calls and predicts 0; instead of a network it has a single weight, which snapshots can copy.
 
     Attributes:
-        anchor: what the answers' gradient flows to.
+        anchor: the weight, to which the gradient of the predictions flows.
     """
 
     def __init__(self, model: ModelFamily, *, with_reference: bool) -> None:
         anchor = nn.Linear(1, 1, bias=False)
         silent = copy.copy(model)
-        vars(silent)["network"] = anchor  # in place of the cached one
+        vars(silent)["network"] = anchor  # replaces the cached property
         super().__init__(silent, TrainingSettings(), Ledger(), with_reference=with_reference)
         self.anchor = next(self.network.parameters())
 

@@ -1,7 +1,7 @@
 """A training step on networks without values: what it would hold in memory, and what it would compute.
 
-The algorithm runs as it is, on real latents.  Where it asks a network, the network runs without values and the algorithm gets
-zeros.  So nothing is known here of any algorithm but what it asks for.
+The algorithm runs unchanged, on real latents.  When it calls a network, the network runs without values and the algorithm gets
+zeros.  So nothing here is specific to any algorithm; only its calls matter.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Memory:
     """Bytes of one process at the peak of training, by part.
 
     Attributes:
-        weights: of the trained network, adapters included.
+        weights: the trained network, including adapters.
         reference: its frozen copy, if there is one.
-        gradients: of what is trained.
-        moments: what the optimizer remembers.
+        gradients: gradients of the trained weights.
+        moments: optimizer state.
         snapshots: earlier weights that the algorithm keeps.
-        activations: everything else that lives at the peak: what backward needs, and working memory.
+        activations: everything else that is alive at the peak: what the backward needs, and working memory.
     """
 
     weights: int
@@ -56,13 +56,13 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DryRun:
-    """What was seen.
+    """The result of a dry run.
 
     Attributes:
-        memory: at the peak.
-        parameters: of the trained network.
-        trained: shapes of the weights that are trained.
-        flops: operations for one image, by what it was counted as: a name of `bench.training.ledger.COUNTS`.
+        memory: bytes at the peak.
+        parameters: number of parameters of the trained network.
+        trained: shapes of the trained weights.
+        flops: operations per image, by name of `bench.training.ledger.COUNTS`.
     """
 
     memory: Memory
@@ -76,7 +76,7 @@ class DryRun:
         return sum(shape.numel() for shape in self.trained)
 
     def with_optimizer(self, name: str) -> DryRun:
-        """The same with another optimizer, which changes nothing but what is remembered."""
+        """The same with another optimizer, which changes only the optimizer state."""
         memory = dataclasses.replace(self.memory, moments=sum(map(OPTIMIZERS[name].state, self.trained)))
         return dataclasses.replace(self, memory=memory)
 
@@ -84,53 +84,54 @@ class DryRun:
 def dry_run(
     model: ModelFamily,
     texts: Mapping[str, Sequence[int]],
-    stage: Tracer,
+    tracer: Tracer,
     algorithm: Algorithm,
     settings: TrainingSettings,
     data: PreferenceData,
 ) -> DryRun:
-    """One micro-batch, beside the gradients of an earlier one where a batch has several.
+    """Run one micro-batch, with the gradients of an earlier one already in memory if a batch has several.
 
-    The optimizer is not run, but what it remembers counts: from the second step on it lives beside everything else.
+    The optimizer is not run, but its state is counted: from the second step on, it is in memory all the time.
 
     Args:
         model: on the meta device; its network is changed.
-        texts: shape of each embedding of a caption, without a batch axis.
+        texts: shape of each caption embedding, without a batch axis.
+        tracer: where the networks run.
         data: prepared by the algorithm.
     """
     micro = min(settings.global_batch_size, settings.micro_batch_size)
     few = settings.model_copy(update={"global_batch_size": micro, "compile": False})
     encoded = DummyEncoding(data, model, model.latent_shape(model.resolution, model.resolution), texts)
     accelerator = Accelerator(cpu=True)
-    policy = RehearsedPolicy(model, few, stage, with_reference=Need.REFERENCE in algorithm.needs)
+    policy = DryRunPolicy(model, few, tracer, with_reference=Need.REFERENCE in algorithm.needs)
     trained = [parameter for _, parameter in policy.parameters()]
-    with stage.meter:
+    with tracer.meter:
         algorithm.begin(policy)
         if settings.global_batch_size > micro:
-            stage.give_gradients(trained)
-        # an optimizer of nothing, which leaves these gradients where they are
+            tracer.give_gradients(trained)
+        # An optimizer without the trained weights: its zero_grad leaves their gradients in place.
         optimizer = torch.optim.SGD([torch.zeros(1)])
         batches = StepBatches(data, encoded, few, 0, 0, accelerator)
         accumulate(Trainer(algorithm, few, policy, optimizer, accelerator), batches, 0)
         algorithm.end_step(0, policy)
     return DryRun(
-        memory=policy.memory_parts(stage.meter.peak),
+        memory=policy.memory_parts(tracer.meter.peak),
         parameters=sum(parameter.numel() for parameter in policy.network.parameters()),
         trained=[parameter.shape for parameter in trained],
-        flops={name: stage.flops[name] / max(1, getattr(policy.ledger, name)) for name in COUNTS},
+        flops={name: tracer.flops[name] / max(1, getattr(policy.ledger, name)) for name in COUNTS},
     ).with_optimizer(settings.optimizer)
 
 
-class RehearsedPolicy(TracedPolicy):
+class DryRunPolicy(TracedPolicy):
     """A policy whose networks have no values and predict 0."""
 
-    def __init__(self, model: ModelFamily, settings: TrainingSettings, stage: Tracer, *, with_reference: bool) -> None:
+    def __init__(self, model: ModelFamily, settings: TrainingSettings, tracer: Tracer, *, with_reference: bool) -> None:
         super().__init__(model, settings, Ledger(), with_reference=with_reference)
-        self._stage, self._anchor = stage, torch.zeros((), requires_grad=True)
-        stage.place(self.network, *([self._reference] if self._reference else []))
+        self._tracer, self._anchor = tracer, torch.zeros((), requires_grad=True)
+        tracer.place(self.network, *([self._reference] if self._reference else []))
 
     def memory_parts(self, peak: int) -> Memory:
-        """A peak of memory by part, with no optimizer."""
+        """Peak memory by part, without the optimizer state."""
         parameters = [parameter for _, parameter in self.parameters()]
         known = {
             "weights": tensor_bytes(network_tensors(self.network)),
@@ -143,5 +144,5 @@ class RehearsedPolicy(TracedPolicy):
     def run_network(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         run = functools.partial(super().run_network, network, latents, timesteps, condition)
         if torch.is_grad_enabled():
-            return self._stage.graph(self.asked, "policy_backwards", run, self._anchor)
-        return torch.zeros(latents.shape, dtype=self._stage.once(self.asked, len(latents), run))
+            return self._tracer.graph(self.counted_as, "policy_backwards", run, self._anchor)
+        return torch.zeros(latents.shape, dtype=self._tracer.once(self.counted_as, len(latents), run))

@@ -1,4 +1,4 @@
-"""Data of the right shapes and without meaning, for steps whose cost is wanted and not what they learn."""
+"""Meaningless data of the right shapes, for steps that are run only to find out what they cost."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from bench.scoring.metric import Metric
 from bench.training.algorithm import Algorithm, Need
 
 ROWS = 1024
-"""Rows of such data: at least as many as the captions that an algorithm makes candidates for by default."""
+"""Rows of dummy data: at least as many as the captions that an algorithm generates candidates for by default."""
 FEATURES = 1024
 """Width of a CLIP-H embedding."""
 
 
 def prepared_data(algorithm: Algorithm, model: ModelFamily) -> tuple[PreferenceData, int]:
-    """Data that the algorithm has prepared for itself from random rewards, and the base model's forwards that it would cost."""
+    """Dummy data prepared by the algorithm from random rewards, and how many forwards of the base model that would cost."""
     pairs = Need.PAIRS in algorithm.needs
-    context = BlankContext(model)
-    data = algorithm.prepare(blank_data([f"caption {row}" for row in range(ROWS)], 2, labelled=pairs), context)
+    context = DummyContext(model)
+    data = algorithm.prepare(dummy_data([f"caption {row}" for row in range(ROWS)], 2, labelled=pairs), context)
     return data, context.forwards
 
 
-def blank_data(captions: Sequence[str], width: int, *, labelled: bool) -> PreferenceData:
-    """Data of ``width`` empty images a caption; of two, when they are labelled, the first and the second win in turns."""
+def dummy_data(captions: Sequence[str], width: int, *, labelled: bool) -> PreferenceData:
+    """Data with ``width`` empty images per caption; in labelled pairs, the first and the second image win alternately."""
     count = len(captions)
     labels = np.arange(count, dtype=np.float64) % 2 if labelled else np.full(count, np.nan)
     return PreferenceData(
@@ -49,11 +49,11 @@ def blank_data(captions: Sequence[str], width: int, *, labelled: bool) -> Prefer
 
 
 def _no_scorer(metric: str) -> Metric:
-    raise NotImplementedError(f"a plan loads no scorer, not even {metric}")
+    raise NotImplementedError(f"a plan does not load scorers, but {metric} was requested")
 
 
-class BlankContext(PrepareContext):
-    """Rewards, embeddings and candidates for `Algorithm.prepare`, made of random numbers."""
+class DummyContext(PrepareContext):
+    """Random rewards, embeddings and candidates for `Algorithm.prepare`."""
 
     def __init__(self, model: ModelFamily) -> None:
         super().__init__(_no_scorer, model, model.generation, Path())
@@ -70,17 +70,17 @@ class BlankContext(PrepareContext):
         return np.asarray(values / np.linalg.norm(values, axis=-1, keepdims=True))
 
     def _generate(self, captions: Sequence[str], count: int) -> PreferenceData:
-        return blank_data(captions, count, labelled=False)
+        return dummy_data(captions, count, labelled=False)
 
 
 class DummyEncoding:
     """Random latents, and the same random embeddings for every caption; a `bench.training.batches.Encoded`.
 
     Args:
-        data: whose rows they are.
-        model: told of sizes; nothing of it is run.
+        data: the data to encode.
+        model: provides the size and crop conditioning; none of its networks is run.
         latents: shape of an image's latents.
-        texts: shape of each embedding of a caption, without a batch axis.
+        texts: shape of each caption embedding, without a batch axis.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class DummyEncoding:
     ) -> None:
         self._width, self._shape = data.width, tuple(latents)
         self._size = (model.resolution, model.resolution)
-        self._told = model.picture_condition(Framing.whole(self._size))
+        self._size_conditioning = model.picture_condition(Framing.whole(self._size))
         self._values = {name: normal(shape, "blank", name) for name, shape in texts.items()}
 
     def size(self, row: int) -> Size:
@@ -107,7 +107,7 @@ class DummyEncoding:
         return _repeated(self._values, count)
 
     def picture_condition(self, rows: Sequence[int], sides: Sequence[int], size: PictureSize) -> dict[str, Tensor]:
-        return _repeated(self._told, len(rows))
+        return _repeated(self._size_conditioning, len(rows))
 
 
 def _repeated(values: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
@@ -115,5 +115,5 @@ def _repeated(values: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
 
 
 def text_shapes(encoded: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Shapes of one caption's embeddings by name, of those of a batch."""
+    """Shapes of one caption's embeddings by name, from the embeddings of a batch."""
     return {name: tuple(value.shape[1:]) for name, value in encoded.items()}

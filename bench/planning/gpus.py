@@ -1,4 +1,4 @@
-"""Cards that plans are made for."""
+"""The GPUs that plans are made for."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from bench.core.errors import UserError, did_you_mean
 
 GIB = 2**30
 RESERVED = GIB
-"""What the process's context, the libraries' workspaces and gaps between tensors take of a card, in bytes; assumed."""
+"""Bytes of GPU memory taken by the CUDA context, library workspaces and fragmentation; assumed."""
 
 ARITHMETIC = {
     "bf16": "bf16 with float32 sums",
     "fp32": "float32 without TF32",
 }
-"""What the operations of a precision are that a card's peak and a measured ceiling count."""
+"""The arithmetic that a GPU's peak and a measured ceiling refer to, by precision."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GpuSpec:
-    """A card.
+    """A GPU's memory and peak throughput.
 
     Attributes:
-        memory: bytes that the driver gives a process, its own share taken off.
-        bf16: operations a second at most, dense, with float32 sums.
-        fp32: the same without TF32, which nothing here uses; see `bench.core.precision.full_precision`.
+        memory: bytes available to a process, without the driver's own share.
+        bf16: peak operations per second, dense, with float32 accumulation.
+        fp32: the same in float32 without TF32, which is not used here; see `bench.core.precision.full_precision`.
     """
 
     memory: int
@@ -32,11 +32,11 @@ class GpuSpec:
     fp32: float
 
     def peak(self, precision: str) -> float:
-        """The most operations a second in ``bf16`` or ``fp32``; see `ARITHMETIC`."""
+        """Peak operations per second in ``bf16`` or ``fp32``; see `ARITHMETIC`."""
         return {"bf16": self.bf16, "fp32": self.fp32}[precision]
 
     def fits(self, memory: int) -> bool:
-        """Whether so many bytes of tensors have place."""
+        """Whether this many bytes of tensors fit, with `RESERVED` bytes kept free."""
         return memory + RESERVED <= self.memory
 
 
@@ -44,10 +44,10 @@ def _gpu(gibibytes: float, bf16: float, fp32: float) -> GpuSpec:
     return GpuSpec(round(gibibytes * GIB), bf16, fp32)
 
 
-# Memory is the total that CUDA reports, as torch prints it when memory runs out: less than the data sheet's, most of all where
-# error correction keeps a sixteenth for itself (L4, A10, L40S).  Read in users' reports; drivers differ by about 0.1 GiB.
-# Operations are from NVIDIA's data sheets and architecture papers: dense, half of those that are given with sparsity.
-ACCELERATORS = {
+# Memory is the total that CUDA reports, as torch prints it when memory runs out: less than in the data sheets, especially where
+# error correction takes a sixteenth (L4, A10, L40S).  Taken from users' reports; drivers differ by about 0.1 GiB.
+# Operations are from NVIDIA's data sheets and architecture papers: dense, i.e. half of the figures with sparsity.
+GPUS = {
     "rtx-3090": _gpu(23.6, 71e12, 35.6e12),
     "rtx-4090": _gpu(23.6, 165.2e12, 82.6e12),
     "rtx-5090": _gpu(31.4, 209.5e12, 104.8e12),
@@ -64,20 +64,18 @@ ACCELERATORS = {
 
 
 def find_gpus(typed: str | None) -> dict[str, GpuSpec]:
-    """The card of that name, or all cards.
+    """The GPU of that name, or all GPUs for None.
 
     Raises:
-        UserError: no such card is known.
+        UserError: no such GPU is known.
     """
     if typed is None:
-        return ACCELERATORS
-    plainly = {_letters_and_digits(name): name for name in ACCELERATORS}
+        return GPUS
+    plainly = {_letters_and_digits(name): name for name in GPUS}
     name = plainly.get(_letters_and_digits(typed))
     if name is None:
-        raise UserError(
-            f"unknown card {typed!r}: {did_you_mean(typed, ACCELERATORS)}there are {', '.join(ACCELERATORS)}"
-        )
-    return {name: ACCELERATORS[name]}
+        raise UserError(f"unknown GPU {typed!r}: {did_you_mean(typed, GPUS)}there are {', '.join(GPUS)}")
+    return {name: GPUS[name]}
 
 
 def _letters_and_digits(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether this machine, without a GPU, has the memory that a training step needs."""
+"""Whether a machine without a GPU has enough memory for a training step."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from bench.planning.plan import Plan
 
 
 def host_memory() -> int:
-    """Bytes of main memory, in use or not."""
+    """Bytes of main memory, whether in use or not."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def refuse_too_large(name: str, model: str, plan: Plan, memory: int) -> None:
-    """Refuse to train where it would end in swapping or a killed process, hours later.
+    """Refuse training that would end, hours later, in swapping or a killed process.
 
     Args:
         name: the algorithm's registered name.
         model: what the user called the model.
-        plan: of the run, on a CPU.
-        memory: bytes that there are.
+        plan: the plan of the run, on a CPU.
+        memory: bytes of main memory.
 
     Raises:
         UserError: training or encoding needs more.

@@ -1,4 +1,4 @@
-"""How much memory tensors hold, without asking the operating system, and what is computed with them."""
+"""How much memory tensors hold, measured without the operating system, and how many operations are run on them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch.utils._pytree import tree_leaves
 from bench.core.flops import FlopCounter
 
 SLACK = 0.005
-"""By how much a peak may be missed, as a share of it; looking for the dead at every step would take too long."""
+"""Relative error allowed in a peak; looking for freed storages at every operation would take too long."""
 
 
 class MemoryTracker(FlopCounter):
-    """Counts operations, and bytes of tensors that were made while it was on, or given to it, and still live.
+    """Counts operations, and the bytes of live tensors that were made while it was active or passed to `keep`.
 
-    Each storage counts once.  It sees what tensors hold, with or without values: no workspace inside a kernel, no fragmentation,
-    nothing else of the process.  So it repeats, which the resident set of a process does not.
+    Each storage counts once.  It sees only what tensors hold, with or without values: not workspaces inside kernels, not
+    fragmentation, not the rest of the process.  So its figures are reproducible, unlike the resident set of a process.
 
     Attributes:
-        peak: the most that lived at one time, at most `SLACK` too low.
+        peak: the most bytes alive at one time; at most a share `SLACK` too low.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class MemoryTracker(FlopCounter):
         self._held: dict[int, tuple[StorageWeakRef, int]] = {}
         self._kept: dict[int, torch.UntypedStorage] = {}
         self._kept_bytes = 0
-        self._most = 0  # what lives now and what has died since it was last looked at
+        self._most = 0  # upper bound of what is alive: storages freed since the last look still count
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = super().__torch_dispatch__(func, types, args, kwargs)
@@ -44,21 +44,21 @@ class MemoryTracker(FlopCounter):
 
     @property
     def now(self) -> int:
-        """Bytes that live."""
+        """Bytes alive now."""
         self._held = {key: held for key, held in self._held.items() if not held[0].expired()}
         self._most = self._kept_bytes + sum(size for _, size in self._held.values())
         return self._most
 
     def keep(self, tensors: Iterable[Tensor]) -> None:
-        """Count tensors from now on, and keep them alive."""
+        """Count these tensors from now on, and keep them alive."""
         for storage in (tensor.untyped_storage() for tensor in tensors):
             self._kept[storage._cdata] = storage  # noqa: SLF001
             self._held.pop(storage._cdata, None)  # noqa: SLF001
         self._kept_bytes = sum(storage.nbytes() for storage in self._kept.values())
-        self.allow(0)
+        self.raise_peak(0)
 
-    def allow(self, more: int) -> None:
-        """Raise the peak to ``more`` bytes above what lives now."""
+    def raise_peak(self, more: int) -> None:
+        """Raise the peak to at least ``more`` bytes above what is alive now."""
         self.peak = max(self.peak, self.now + more)
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -73,7 +73,7 @@ class MemoryTracker(FlopCounter):
 
 
 def tensor_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of tensors, each storage once."""
+    """Bytes of tensors; each storage counts once."""
     storages = {storage._cdata: storage.nbytes() for storage in (tensor.untyped_storage() for tensor in tensors)}  # noqa: SLF001
     return sum(storages.values())
 

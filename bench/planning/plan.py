@@ -1,4 +1,4 @@
-"""What a run will cost, before anything is fetched or trained."""
+"""What a run will cost, before anything is downloaded or trained."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from bench.training.settings import TrainingSettings
 
 CUDA, META = torch.device("cuda"), torch.device("meta")
 FLOAT = 4
-"""Bytes of a number in caches and checkpoints."""
+"""Bytes per number in caches and checkpoints."""
 
 CHANGES: Sequence[Mapping[str, Any]] = (
     {"precision": "bf16"}, {"gradient_checkpointing": True}, {"micro_batch_size": 1}, {"optimizer": "adamw-8bit"},
     {"optimizer": "adafactor"}, {"trainable": "lora"},
 )  # fmt: skip
-"""What makes a run smaller: first what leaves the result the same or nearly so, last what trains something else."""
+"""Changes that make a run smaller: first those that hardly affect the result, last those that train something else."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Encoding:
-    """What it costs to make latents and embeddings, which is done once for all algorithms.
+    """The cost of encoding images and captions, which is done once for all algorithms.
 
     Attributes:
-        parameters: of each network, by name.
+        parameters: number of parameters of each network, by name.
         memory: bytes at the peak.
-        flops: operations for one pair with a caption of its own.
-        texts: shape of each embedding of a caption by name, without a batch axis.
+        flops: operations per pair, including its caption.
+        texts: shape of each caption embedding by name, without a batch axis.
     """
 
     parameters: Mapping[str, int]
@@ -57,18 +57,18 @@ class Plan:
 
     Attributes:
         settings: how it trains.
-        processes: that share its pairs evenly, each with weights of its own (DDP).
-        encoding: before training.
+        processes: number of processes that share its pairs evenly, each with all weights (DDP).
+        encoding: the cost of encoding before training.
         training: memory, parameters and operations of training.
-        calls: forwards and backwards for one pair, per image, by name of `bench.training.ledger.COUNTS`.
-        pairs: how many pairs are seen; None where a budget is in seconds.
-        prepared: forwards of the base model before training, for data of `bench.planning.dummy_data.ROWS` captions.
-        latent_bytes: of the cache, for one pair.
-        text_bytes: of the cache, for one caption.
-        image_bytes: of one evaluation image, at most.
-        image_forwards: of the denoiser for one evaluation image; its size is taken for that of training.
-        image_precision: arithmetic of these.
-        checkpoint_bytes: of weights and moments.
+        calls: forwards and backwards per pair, counted per image, by name of `bench.training.ledger.COUNTS`.
+        pairs: how many pairs are seen; None if the budget is in seconds.
+        prepared: forwards of the base model before training, for data with `bench.planning.dummy_data.ROWS` captions.
+        latent_bytes: cache size per pair.
+        text_bytes: cache size per caption.
+        image_bytes: upper bound of the size of an evaluation image.
+        image_forwards: forwards of the denoiser per evaluation image, which is assumed to have the training resolution.
+        image_precision: precision of these forwards.
+        checkpoint_bytes: size of weights, snapshots and moments.
     """
 
     settings: TrainingSettings
@@ -85,26 +85,26 @@ class Plan:
     image_precision: str
     checkpoint_bytes: int
 
-    def lacking(self, card: GpuSpec) -> list[str]:
-        """What a card has too little memory for, of encoding and training; evaluation aside."""
+    def lacking(self, gpu: GpuSpec) -> list[str]:
+        """For which of encoding and training a GPU has too little memory; evaluation is not considered."""
         memory = {"encoding": self.encoding.memory, "training": self.training.memory.peak}
-        return [part for part, size in memory.items() if not card.fits(size)]
+        return [part for part, size in memory.items() if not gpu.fits(size)]
 
     @property
     def flops_per_pair(self) -> float:
-        """Operations for one pair, forwards and backwards of all networks."""
+        """Operations per pair: forwards and backwards of all networks."""
         return sum(self.calls[name] * self.training.flops[name] for name in self.calls)
 
     @property
     def flops(self) -> float | None:
-        """Operations of the whole training and of what the algorithm prepares with the base model."""
+        """Operations of the whole training, and of preparing the data with the base model; None if the budget is in seconds."""
         if self.pairs is None:
             return None
         return self.pairs * self.flops_per_pair + self.prepared * self._forward
 
     @property
     def flops_per_image(self) -> float:
-        """Operations of the denoiser for one evaluation image."""
+        """Operations of the denoiser per evaluation image."""
         return self.image_forwards * self._forward
 
     @property
@@ -112,7 +112,7 @@ class Plan:
         return max(self.training.flops["reference_forwards"], self.training.flops["policy_forwards"])
 
     def seconds(self, peak: float, utilisation: float) -> float:
-        """How long training takes on cards, one a process, that compute ``peak`` operations a second at most."""
+        """How long training takes on one GPU per process, each with ``peak`` operations per second at this utilisation."""
         if self.flops is None and self.settings.budget is not None:
             return self.settings.budget.amount / self.processes
         return (self.flops or 0.0) / (peak * utilisation * self.processes)
@@ -129,19 +129,19 @@ def make_plan(
     """Plan one run.
 
     Args:
-        encoding: by the same model.
-        device: where it would be; nothing is done there.
+        encoding: the encoding cost of the same model.
+        device: where it would run; nothing is run there.
 
     Raises:
-        UserError: preparing the data takes the whole budget, or a process would have no pair of a batch.
+        UserError: preparing the data uses up the budget, or a process would get no pairs of a batch.
     """
     refuse_small_batch(settings, processes)
     model = found.build(META)
     generation = found.generation or model.generation
     data, prepared = prepared_data(algorithm, model)
     calls = count_calls(model, algorithm, settings, data)
-    share, stage = _share(settings, processes), Tracer(device, settings.precision)
-    training = dry_run(model, encoding.texts, stage, algorithm, share, data)
+    share, tracer = _share(settings, processes), Tracer(device, settings.precision)
+    training = dry_run(model, encoding.texts, tracer, algorithm, share, data)
     latents = math.prod(model.latent_shape(model.resolution, model.resolution))
     return Plan(
         settings=settings,
@@ -161,24 +161,24 @@ def make_plan(
 
 
 def encoding_cost(found: FoundArchitecture) -> Encoding:
-    """Run the autoencoder and the text encoders without values, on as many rows as they see images_per_chunk."""
-    stage, model = Tracer(CUDA, "fp32"), found.build(META)
-    stage.place(*model.encoders.values())
-    pictures = min(2 * BATCH, images_per_chunk(model.resolution, model.resolution))
-    with stage.meter:
-        with stage.counted("texts"):
+    """Run the autoencoder and the text encoders without values, on batches as large as those of real encoding."""
+    tracer, model = Tracer(CUDA, "fp32"), found.build(META)
+    tracer.place(*model.encoders.values())
+    images = min(2 * BATCH, images_per_chunk(model.resolution, model.resolution))
+    with tracer.meter:
+        with tracer.counted("texts"):
             texts = text_shapes(model.encode_text([""] * BATCH))
-        with stage.counted("images"):
-            model.encode_images(torch.zeros(pictures, 3, model.resolution, model.resolution))
+        with tracer.counted("images"):
+            model.encode_images(torch.zeros(images, 3, model.resolution, model.resolution))
     parameters = {
         name: sum(weight.numel() for weight in network.parameters()) for name, network in model.encoders.items()
     }
-    flops = stage.flops["texts"] / BATCH + 2 * stage.flops["images"] / pictures
-    return Encoding(parameters, stage.meter.peak, flops, texts)
+    flops = tracer.flops["texts"] / BATCH + 2 * tracer.flops["images"] / images
+    return Encoding(parameters, tracer.meter.peak, flops, texts)
 
 
 def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Iterator[tuple[dict[str, Any], DryRun]]:
-    """One change of `CHANGES` after the other that makes training smaller, each on top of those before, and training then."""
+    """The changes of `CHANGES` that reduce training memory, each on top of the earlier ones, with the resulting dry run."""
     changes: dict[str, Any] = {}
     settings, training = plan.settings, plan.training
     data, _ = prepared_data(algorithm, found.build(META))
@@ -189,8 +189,8 @@ def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Itera
         if "optimizer" in change:
             less = training.with_optimizer(changed.optimizer)
         else:
-            share, stage = _share(changed, plan.processes), Tracer(CUDA, changed.precision)
-            less = dry_run(found.build(META), plan.encoding.texts, stage, algorithm, share, data)
+            share, tracer = _share(changed, plan.processes), Tracer(CUDA, changed.precision)
+            less = dry_run(found.build(META), plan.encoding.texts, tracer, algorithm, share, data)
         if less.memory.peak < training.memory.peak:
             settings, training = changed, less
             changes |= change
@@ -198,12 +198,12 @@ def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Itera
 
 
 def _share(settings: TrainingSettings, processes: int) -> TrainingSettings:
-    """With the largest part of a batch that one process has."""
+    """The settings of one process: its batch is the largest share of the global batch that a process gets."""
     return settings.model_copy(update={"global_batch_size": math.ceil(settings.global_batch_size / processes)})
 
 
 def _pairs(settings: TrainingSettings, calls: Mapping[str, float], prepared: int) -> float | None:
-    """Pairs until the end; of a budget in forwards, those that prepared the data are spent before the first pair."""
+    """Pairs until the end; from a budget in forwards, those spent on preparing the data are deducted first."""
     budget = settings.budget
     if budget is None:
         return settings.steps * settings.global_batch_size

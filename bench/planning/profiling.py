@@ -1,4 +1,4 @@
-"""What training steps cost where they really run: the harness's own step on random weights of the true architecture."""
+"""What training steps really cost on this machine: the harness's own step with random weights of the real architecture."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, build_optimizer, training_step
 
 CPU_SIDE, CUDA_SIDE = 1024, 8192
-"""Side of the square matrices whose product is the ceiling."""
+"""Side of the square matrices whose product measures the ceiling."""
 CEILING_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Profile:
-    """What was measured.
+    """The measurements.
 
     Attributes:
-        device: its name.
-        precision: arithmetic of the network.
-        pairs: pairs that were timed.
-        pairs_per_second: of training, with the optimizer's step shared by all pairs of the settings' batch.
+        device: the device's name.
+        precision: precision of the network's arithmetic.
+        pairs: how many pairs were timed.
+        pairs_per_second: training throughput, with the optimizer step shared by all pairs of the global batch.
         forwards_per_second: images through any network, a backward counting as two, over the same time.
-        flops_per_pair: operations for one pair, as torch counts them while the step runs.
-        ceiling: operations a second of one large product of matrices in the same precision.
-        share: of the ceiling that training reaches.
-        peak_memory_bytes: of two steps.
-        memory_of: what that counts: on CUDA what torch has allocated, on a CPU what live tensors hold.
-        resident_growth_bytes: by how much the process grew from before its networks were made; None on CUDA.
-        phases: seconds for one pair by phase; ``encode`` is done once for all algorithms and is no part of the rates.
+        flops_per_pair: operations per pair, as torch counts them while the step runs.
+        ceiling: operations per second of one large matrix product in the same precision.
+        share: the share of the ceiling that training reaches.
+        peak_memory_bytes: peak memory of the first steps.
+        memory_of: what that counts: memory allocated by torch on CUDA, memory of live tensors on a CPU.
+        resident_growth_bytes: by how much the process grew since before its networks were made; None on CUDA.
+        phases: seconds per pair by phase; ``encode`` is done once for all algorithms and is not part of the throughput.
     """
 
     device: str
@@ -70,10 +70,10 @@ class Profile:
 def measure(
     found: FoundArchitecture, algorithm: Algorithm, settings: TrainingSettings, steps: int, accelerator: Accelerator
 ) -> Profile:
-    """Train for some steps of at most two micro-batches: for their memory, for their operations, and for their time.
+    """Run the same steps, of at most two micro-batches, three times: for their memory, their operations and their time.
 
-    Each time the steps see the same pairs, times and noise.  The learning rate is next to nothing: random weights must not
-    diverge, and the cost does not depend on it.
+    The steps see the same pairs, timesteps and noise each time.  The learning rate is close to 0, since random weights must not
+    diverge and the cost does not depend on it.
     """
     device = accelerator.device
     cuda = device.type == "cuda"
@@ -99,7 +99,7 @@ def measure(
             run = functools.partial(_run_steps, trainer, data, encoded, steps, progress)
             run(0)
         resident.record_peak_memory(device)
-        # Apart from the memory, so that nothing else is alive while it is measured.
+        # In a separate pass, so that counting operations does not affect the memory that is measured.
         with FlopCounter() as counter:
             run(steps)
         phases = _timed(run, trainer, clock, pairs)
@@ -126,7 +126,7 @@ def measure(
 def _run_steps(
     trainer: Trainer, data: PreferenceData, encoded: DummyEncoding, steps: int, progress: Progress, first: int
 ) -> None:
-    """Train for some steps, always on the same pairs; the learning rate is that from step ``first`` on."""
+    """Train for some steps, always on the same pairs, with the learning rate of the steps from ``first`` on."""
     for step in range(steps):
         batches = StepBatches(data, encoded, trainer.settings, 0, step, trainer.accelerator)
         training_step(trainer, batches, first + step)
@@ -134,13 +134,13 @@ def _run_steps(
 
 
 def _timed(run: Callable[[int], None], trainer: Trainer, clock: Clock, pairs: int) -> dict[str, float]:
-    """Seconds for one pair by phase, ``other`` for what is in none."""
+    """Seconds per pair by phase; ``other`` is the time outside all phases."""
     trainer.optimizer.register_step_pre_hook(lambda *_: clock.begin("optimizer"))
     trainer.optimizer.register_step_post_hook(lambda *_: clock.end())
     clock.seconds.clear()
     trainer.policy.ledger.reset_counts()
     began = clock.now()
-    run(1)  # not 0, at which the start is checked
+    run(1)  # not 0: step 0 includes the check of the start
     elapsed = clock.now() - began
     phases = {name: seconds / pairs for name, seconds in clock.seconds.items()}
     return {**phases, "other": elapsed / pairs - sum(phases.values())}
@@ -160,7 +160,7 @@ class TimedPolicy(TracedPolicy):
     def run_network(self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         graph = torch.is_grad_enabled()
         policy = "policy forward" if graph else "policy without gradient"
-        with self._clock.phase("reference" if self.asked == "reference_forwards" else policy):
+        with self._clock.phase("reference" if self.counted_as == "reference_forwards" else policy):
             prediction = super().run_network(network, latents, timesteps, condition)
         if graph:
             prediction.register_hook(lambda _: self._clock.begin("backward"))
@@ -168,12 +168,12 @@ class TimedPolicy(TracedPolicy):
 
 
 def encoding_seconds(model: ModelFamily, pairs: int, clock: Clock) -> float:
-    """Seconds for the latents of a pair and the embeddings of its caption, when ``pairs`` are encoded together."""
-    pictures = torch.zeros(2 * pairs, 3, model.resolution, model.resolution)
+    """Seconds per pair to encode its images and caption, when ``pairs`` of them are encoded together."""
+    images = torch.zeros(2 * pairs, 3, model.resolution, model.resolution)
 
     def encode() -> None:
         model.encode_text([""] * pairs)
-        model.encode_images(pictures)
+        model.encode_images(images)
 
     encode()
     began = clock.now()
@@ -182,7 +182,7 @@ def encoding_seconds(model: ModelFamily, pairs: int, clock: Clock) -> float:
 
 
 def matmul_ceiling(device: torch.device, precision: str, clock: Clock) -> float:
-    """Operations a second of the product of two large square matrices; the best of what `CEILING_SECONDS` allow."""
+    """Operations per second of the product of two large square matrices; the best of repeats during `CEILING_SECONDS`."""
     side = CUDA_SIDE if device.type == "cuda" else CPU_SIDE
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     one, other = torch.randn(2, side, side, device=device).to(dtype)

@@ -1,4 +1,4 @@
-"""Tensors that have a shape, a type and gradients, and no values."""
+"""Tensors that have a shape, a dtype and gradients, but no values."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from torch import Tensor
 
 
 class ShapeTensor(Tensor):
-    """A tensor of torch's meta device that says it is on a CPU, so that networks do what they do where they have values.
+    """A tensor on torch's meta device that claims to be on a CPU, so that networks take the same path as with real values.
 
-    What meets one in an operation counts as blank too.  torch's own fake tensors do the same and more, at several times the cost
-    of an operation.
+    The result of any operation on one is such a tensor too.  torch's own fake tensors do the same and more, at several times
+    the cost per operation.
 
     Args:
-        meta: what it has for values; its storage is of the size that they would have.
+        meta: the wrapped meta tensor, whose storage has the size that the values would have.
     """
 
     meta: Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # noqa: SLF001
 
     def __new__(cls, meta: Tensor) -> Self:
-        """Wrap it; the wrapper has no storage of its own."""
-        blank: Self = Tensor._make_wrapper_subclass(  # noqa: SLF001
+        """Wrap ``meta``; the wrapper itself does not own a storage."""
+        wrapper: Self = Tensor._make_wrapper_subclass(  # noqa: SLF001
             cls,
             meta.shape,
             strides=meta.stride(),
@@ -31,8 +31,8 @@ class ShapeTensor(Tensor):
             dtype=meta.dtype,
             device=torch.device("cpu"),
         )
-        blank.meta = meta
-        return blank
+        wrapper.meta = meta
+        return wrapper
 
     def untyped_storage(self) -> torch.UntypedStorage:
         """The storage that views share."""
@@ -46,7 +46,7 @@ class ShapeTensor(Tensor):
         if given.get("device") is not None:
             given["device"] = torch.device("meta")
         result = func(*map(_meta, args), **given)
-        # an operation in place gives back the very tensor that it was given
+        # An in-place operation must return the very tensor that it was called on.
         return _blank(result, {id(value.meta): value for value in args if isinstance(value, ShapeTensor)})
 
 

@@ -20,9 +20,9 @@ MEMORY = {
     "weights": "in float32 where they are trained",
     "reference": "a frozen copy",
     "gradients": "",
-    "moments": "of the optimizer",
-    "snapshots": "earlier weights, by the algorithm",
-    "activations": "of one micro-batch, with working memory",
+    "moments": "optimizer state",
+    "snapshots": "earlier weights that the algorithm keeps",
+    "activations": "of one micro-batch, including working memory",
 }
 CALLS = {
     "policy_forwards": "policy forwards",
@@ -32,10 +32,10 @@ CALLS = {
 
 
 def plan_table(title: str, plan: Plan, images: int) -> Table:
-    """Everything but the cards.
+    """Everything that does not depend on the GPU.
 
     Args:
-        images: evaluation images.
+        images: number of evaluation images.
     """
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("what", no_wrap=True)
@@ -51,7 +51,7 @@ def plan_table(title: str, plan: Plan, images: int) -> Table:
 
 
 def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
-    """Labels, figures and remarks; None between two groups."""
+    """Labels, figures and remarks; None separates groups."""
     training, settings = plan.training, plan.settings
     yield ("denoiser", count(training.parameters), f"parameters, {count(training.trainable)} of them trained")
     for name, parameters in plan.encoding.parameters.items():
@@ -62,52 +62,53 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
         if size:
             yield (name, gibibytes(size), remark)
     yield ("memory in training", gibibytes(training.memory.peak), f"micro_batch_size {settings.micro_batch_size}")
-    yield ("memory in encoding", gibibytes(plan.encoding.memory), "before training; these networks leave afterwards")
+    yield (
+        "memory in encoding",
+        gibibytes(plan.encoding.memory),
+        "before training; the encoders are released afterwards",
+    )
     yield SECTION
     for name, label in CALLS.items():
         if plan.calls[name]:
-            yield (label, f"{plan.calls[name]:.4g}", f"images a pair, {operations(training.flops[name])} each")
-    yield ("a pair", operations(plan.flops_per_pair), "in training")
-    yield ("encoding a pair", operations(plan.encoding.flops), "once for all algorithms")
+            yield (label, f"{plan.calls[name]:.4g}", f"images per pair, {operations(training.flops[name])} each")
+    yield ("training, per pair", operations(plan.flops_per_pair), "")
+    yield ("encoding, per pair", operations(plan.encoding.flops), "once for all algorithms")
     if plan.prepared:
         yield ("preparing", f"{plan.prepared:,}", "forwards of the base model, before training")
     if plan.pairs is not None and plan.flops is not None:
         yield ("pairs", f"{plan.pairs:,.0f}", f"batch {settings.global_batch_size}")
         yield ("training", operations(plan.flops), "")
-    each = (
-        f"{images:,} images of {plan.image_forwards} forwards in {plan.image_precision}, for the base and for every row"
-    )
+    each = f"{images:,} images of {plan.image_forwards} forwards in {plan.image_precision}, for the base model and every run"
     yield ("evaluating", operations(images * plan.flops_per_image), each)
     yield SECTION
     yield ("cache of latents", size_on_disk(1000 * plan.latent_bytes), "for 1,000 rows of the data")
     yield ("cache of texts", size_on_disk(1000 * plan.text_bytes), "for 1,000 different captions")
-    yield ("checkpoint", size_on_disk(plan.checkpoint_bytes), "two while one is written")
+    yield ("checkpoint", size_on_disk(plan.checkpoint_bytes), "twice that while a new one is written")
     yield ("evaluation images", size_on_disk(images * plan.image_bytes), f"at most, for {images:,} images")
 
 
-def cards_table(plan: Plan, cards: Mapping[str, GpuSpec], utilisation: float, images: int) -> Table:
-    """How long it takes and whether it fits, card by card."""
-    shared = f"on {plan.processes} cards, each with all weights and its share of the pairs"
-    where = "on one card" if plan.processes == 1 else shared
+def gpus_table(plan: Plan, gpus: Mapping[str, GpuSpec], utilisation: float, images: int) -> Table:
+    """How long a run takes on each GPU, and whether it fits."""
+    where = "on one GPU" if plan.processes == 1 else f"on {plan.processes} GPUs (DDP)"
     table = Table(
-        title=f"{where}, at {utilisation:.0%} (assumed) of its peak in {ARITHMETIC[plan.settings.precision]}; "
-        f"{RESERVED / GIB:.0f} GiB of its memory kept free",
+        title=f"{where}, {utilisation:.0%} MFU assumed ({ARITHMETIC[plan.settings.precision]}), "
+        f"{RESERVED / GIB:.0f} GiB kept free",
         title_justify="left", title_style="bold", box=None, pad_edge=False,
     )  # fmt: skip
-    for column in ("card", "memory", "fits", "training", f"{images:,} images"):
-        table.add_column(column, justify="left" if column == "card" else "right")
-    for name, card in cards.items():
-        training = plan.seconds(card.peak(plan.settings.precision), utilisation)
-        rate = card.peak(plan.image_precision) * utilisation * plan.processes
-        evaluating = images * plan.flops_per_image / rate
-        lacking = plan.lacking(card)
+    for column in ("GPU", "memory", "fits", "training", f"{images:,} images"):
+        table.add_column(column, justify="left" if column == "GPU" else "right")
+    for name, gpu in gpus.items():
+        training = plan.seconds(gpu.peak(plan.settings.precision), utilisation)
+        throughput = gpu.peak(plan.image_precision) * utilisation * plan.processes
+        evaluating = images * plan.flops_per_image / throughput
+        lacking = plan.lacking(gpu)
         fits = f"no: {' and '.join(lacking)}" if lacking else "yes"
-        table.add_row(name, f"{card.memory / GIB:.1f} GiB", fits, duration(training), duration(evaluating))
+        table.add_row(name, f"{gpu.memory / GIB:.1f} GiB", fits, duration(training), duration(evaluating))
     return table
 
 
-def changes_table(name: str, card: GpuSpec, changed: Iterable[tuple[dict[str, Any], DryRun]]) -> Table:
-    """What to change, until training fits."""
+def changes_table(name: str, gpu: GpuSpec, changed: Iterable[tuple[dict[str, Any], DryRun]]) -> Table:
+    """The changes to make, until training fits."""
     table = Table(
         title=f"what to change for {name}", title_justify="left", title_style="bold", box=None, pad_edge=False
     )
@@ -115,7 +116,7 @@ def changes_table(name: str, card: GpuSpec, changed: Iterable[tuple[dict[str, An
         table.add_column(column, justify="left" if column == "with" else "right")
     for changes, training in changed:
         typed = " ".join(f"--set {field}={str(value).lower()}" for field, value in changes.items())
-        fits = card.fits(training.memory.peak)
+        fits = gpu.fits(training.memory.peak)
         table.add_row(typed, gibibytes(training.memory.peak), "yes" if fits else "no")
         if fits:
             break
@@ -123,36 +124,36 @@ def changes_table(name: str, card: GpuSpec, changed: Iterable[tuple[dict[str, An
 
 
 def encoding_advice(name: str, plan: Plan) -> str:
-    """What to do about a card on which the encoders have no place."""
+    """What to do if the encoders do not fit on a GPU."""
     return (
-        f"encoding takes {gibibytes(plan.encoding.memory)}, which {name} does not have, and evaluation encodes its prompts with the "
-        "same networks: take a larger card."
+        f"encoding takes {gibibytes(plan.encoding.memory)}, which {name} does not have, and evaluation encodes its prompts with "
+        "the same networks: use a larger GPU."
     )
 
 
 def profile_table(title: str, profile: Profile) -> Table:
-    """What was measured."""
+    """The measurements as a table."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("what", no_wrap=True)
     table.add_column("how much", justify="right", no_wrap=True)
     table.add_column("", style="dim")
     table.add_row(
-        "pairs a second", f"{profile.pairs_per_second:.4g}", f"{profile.pairs} pairs timed on {profile.device}"
+        "pairs per second", f"{profile.pairs_per_second:.4g}", f"{profile.pairs} pairs timed on {profile.device}"
     )
-    table.add_row("forwards a second", f"{profile.forwards_per_second:.4g}", "a backward counts as two")
-    table.add_row("a pair", operations(profile.flops_per_pair), "in training")
+    table.add_row("forwards per second", f"{profile.forwards_per_second:.4g}", "a backward counts as two")
+    table.add_row("training, per pair", operations(profile.flops_per_pair), "")
     table.add_row(
-        "ceiling", f"{operations(profile.ceiling)}/s", f"a large product of matrices in {ARITHMETIC[profile.precision]}"
+        "ceiling", f"{operations(profile.ceiling)}/s", f"a large matrix product in {ARITHMETIC[profile.precision]}"
     )
     table.add_row(
-        "share of the ceiling", f"{profile.share:.1%}", "that training reaches; convolutions can be faster than it"
+        "share of the ceiling", f"{profile.share:.1%}", "reached by training; convolutions can exceed the ceiling"
     )
-    table.add_row("memory at the peak", gibibytes(profile.peak_memory_bytes), profile.memory_of)
+    table.add_row("peak memory", gibibytes(profile.peak_memory_bytes), profile.memory_of)
     if profile.resident_growth_bytes is not None:
         table.add_row("growth of the process", gibibytes(profile.resident_growth_bytes), "its resident set")
     for name, seconds in profile.phases.items():
         remark = "once for all algorithms" if name == "encode" else ""
-        table.add_row(name, f"{1000 * seconds:,.4g} ms", f"a pair {remark}".strip())
+        table.add_row(name, f"{1000 * seconds:,.4g} ms", f"per pair, {remark}" if remark else "per pair")
     return table
 
 
@@ -172,7 +173,7 @@ def size_on_disk(size: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that a reader thinks in."""
+    """A duration in the largest unit of which it has at least two."""
     for factor, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * factor:
             return f"{seconds / factor:,.3g} {unit}"

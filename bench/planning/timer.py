@@ -11,10 +11,10 @@ import torch
 
 
 class Clock:
-    """Counts seconds by name of phase; on CUDA it waits for the device at both ends of each.
+    """Measures seconds by phase; on CUDA it synchronises with the device at both ends of each phase.
 
     Attributes:
-        seconds: so far, by phase.
+        seconds: total seconds so far, by phase.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -23,25 +23,25 @@ class Clock:
         self.seconds: dict[str, float] = defaultdict(float)
 
     def now(self) -> float:
-        """Seconds since some moment, when the device has done what it was told."""
+        """Seconds on a monotonic clock, after the device has finished its queued work."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """The block is a phase."""
+        """Measure the block as a phase."""
         self.begin(name)
         yield
         self.end()
 
     def begin(self, name: str) -> None:
-        """Begin a phase, unless one runs already: then it goes on."""
+        """Begin a phase, unless one is already running, which then continues."""
         if self._running is None:
             self._running = name, self.now()
 
     def end(self) -> None:
-        """End the phase that runs."""
+        """End the running phase, if there is one."""
         if self._running is not None:
             name, began = self._running
             self.seconds[name] += self.now() - began

@@ -1,4 +1,4 @@
-"""A policy that knows which of its networks is being asked."""
+"""A policy that knows which of its networks is being called."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bench.training.policy import Policy
 
 
 class TracedPolicy(Policy):
-    """A policy for those who watch `Policy.run_network`.
+    """A base class for policies that override `Policy.run_network` and need to know what a call counts as.
 
     Attributes:
-        asked: what the network that runs counts as, a name of `bench.training.ledger.COUNTS`.
+        counted_as: what the current call counts as, a name of `bench.training.ledger.COUNTS`.
     """
 
-    asked: str = "policy_forwards"
+    counted_as: str = "policy_forwards"
 
     def reference(self, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         with self._as_reference():
@@ -30,8 +30,8 @@ class TracedPolicy(Policy):
 
     @contextlib.contextmanager
     def _as_reference(self) -> Iterator[None]:
-        before, self.asked = self.asked, "reference_forwards"
+        before, self.counted_as = self.counted_as, "reference_forwards"
         try:
             yield
         finally:
-            self.asked = before
+            self.counted_as = before

@@ -1,4 +1,4 @@
-"""Where networks run without values, and what they do there is counted."""
+"""Runs networks without values, and counts their memory and operations."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from bench.planning.memory_tracker import MemoryTracker
 from bench.planning.shape_tensor import ShapeTensor
 
 PROMOTED = (nn.LayerNorm, nn.GroupNorm)
-"""What torch's autocast computes in float32 on CUDA, and not on a CPU; the parts of it that our networks spend memory on."""
+"""Layers that torch's autocast runs in float32 on CUDA but not on a CPU; only those on which these networks spend memory."""
 
 
 class Tracer:
     """Counts memory and operations of networks without values.
 
-    They run as on a CPU: a torch that was built for CPUs knows nothing else, and its attention holds as little as CUDA's does.  What CUDA's autocast does otherwise is done here too.
+    They run as on a CPU, because a CPU build of torch supports nothing else, and because its attention takes as little memory as
+    CUDA's.  Where CUDA's autocast differs, this class reproduces it.
 
     Args:
-        device: where the run would be.
-        precision: its arithmetic.
+        device: where the run would take place.
+        precision: the run's precision, ``fp32`` or ``bf16``.
 
     Attributes:
-        meter: memory, and all operations.
+        meter: tracks memory, and counts all operations.
         flops: operations by what they were counted as.
     """
 
@@ -40,7 +41,7 @@ class Tracer:
         self._seen: dict[str, _Forward] = {}
 
     def place(self, *networks: nn.Module) -> None:
-        """Give networks of the meta device weights without values, in place; they count from now on."""
+        """Replace the weights of networks on the meta device by `ShapeTensor`s, in place; they count as memory from now on."""
         placed: dict[int, Tensor] = {}
 
         def moved(value: Tensor) -> Tensor:
@@ -56,42 +57,46 @@ class Tracer:
         self.meter.keep(placed.values())
 
     def give_gradients(self, weights: Sequence[nn.Parameter]) -> None:
-        """Give blank weights gradients, as an earlier backward would."""
+        """Give weights without values gradients, as an earlier backward would."""
         for weight in weights:
             weight.grad = torch.empty_like(weight)
         self.meter.keep(weight.grad for weight in weights if weight.grad is not None)
 
     @contextlib.contextmanager
     def counted(self, name: str) -> Iterator[None]:
-        """What `meter` counts in the block are the operations of ``name``."""
+        """Attribute the operations that `meter` counts in the block to ``name``."""
         before = self.meter.total
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")  # how fast a norm is on a CPU
+            warnings.filterwarnings(
+                "ignore", "Mismatch dtype between input and weight"
+            )  # about a norm's speed on a CPU
             yield
         self.flops[name] += self.meter.total - before
 
     def once(self, name: str, rows: int, run: Callable[[], Tensor]) -> torch.dtype:
-        """Run a forward without gradient, or count again a share of one like it that was no smaller; gives its result's dtype.
+        """Run a forward without gradient, or count one seen before, scaled to ``rows``; returns the dtype of its result.
 
         Args:
             name: what its operations count as.
-            rows: images in it.
+            rows: number of images in it.
         """
+        # Without a graph nothing of a forward stays alive, and its operations and working memory grow linearly with its rows.
+        # So a forward need not run again if one of at least as many rows has been seen: rows / seen.rows of that one is added.
         seen = self._seen.get(name)
         if seen is None or seen.rows < rows:
             before, flops, peak = self.meter.now, self.flops[name], self.meter.peak
-            self.meter.peak = before
+            self.meter.peak = before  # so that the peak seen during this forward is its own, not an earlier one
             with self.counted(name):
                 dtype = run().dtype
             self._seen[name] = _Forward(rows, dtype, self.meter.peak - before, self.flops[name] - flops)
             self.meter.peak = max(self.meter.peak, peak)
             return dtype
-        self.meter.allow(seen.memory * rows // seen.rows)
+        self.meter.raise_peak(seen.memory * rows // seen.rows)
         self.flops[name] += seen.flops * rows // seen.rows
         return seen.dtype
 
     def graph(self, forward: str, backward: str, run: Callable[[], Tensor], anchor: Tensor) -> Tensor:
-        """Zeros for what ``run`` predicts, whose backward runs the prediction's.
+        """Real zeros in place of what ``run`` predicts; their backward runs the backward of the prediction.
 
         Args:
             forward: what the forward's operations count as.
@@ -106,7 +111,7 @@ class Tracer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Forward:
-    """What a forward without gradient was seen to cost."""
+    """The cost of a forward without gradient that has been run."""
 
     rows: int
     dtype: torch.dtype
@@ -117,8 +122,8 @@ class _Forward:
 class _Graph:
     """A prediction without values, until its backward."""
 
-    def __init__(self, stage: Tracer, name: str, prediction: Tensor) -> None:
-        self._stage, self._name, self._predictions = stage, name, [prediction]
+    def __init__(self, tracer: Tracer, name: str, prediction: Tensor) -> None:
+        self._tracer, self._name, self._predictions = tracer, name, [prediction]
 
     def zeros(self) -> Tensor:
         (prediction,) = self._predictions
@@ -126,12 +131,12 @@ class _Graph:
 
     def backward(self) -> None:
         prediction = self._predictions.pop()
-        with self._stage.counted(self._name):
+        with self._tracer.counted(self._name):
             prediction.backward(torch.ones_like(prediction))
 
 
 class _Bridge(torch.autograd.Function):
-    """From the graph of real tensors to one of tensors without values."""
+    """Connects the autograd graph of real tensors to that of tensors without values."""
 
     @staticmethod
     def forward(ctx: Any, _: Tensor, graph: _Graph) -> Tensor:
@@ -145,5 +150,5 @@ class _Bridge(torch.autograd.Function):
 
 
 def _promoted(_: nn.Module, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The input of a layer in float32; a hook, since function modes do not hold where backward computes a block again."""
+    """The input of a layer in float32.  A hook, since function modes are not active when the backward recomputes a block."""
     return tuple(value.float() for value in values)

@@ -186,7 +186,7 @@ class RunFolder:
             write_json(path, config.to_json())
         elif fields := differing(self.config().resolved.to_json(), config.resolved.to_json()):
             raise UserError(
-                f"{self.folder} holds a run that differs in {', '.join(fields)}; give another --name, or delete the folder"
+                f"{self.folder} holds a run that differs in {', '.join(fields)}; choose another --name for the new run"
             )
 
     def finish(self) -> None:

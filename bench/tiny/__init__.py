@@ -1,6 +1,6 @@
-"""The tiny world: a text-to-image model with its data, voters and scorers, small enough for a laptop, and all real.
+"""The tiny world: a real text-to-image model with its data, voters and scorers, small enough for a laptop.
 
-`TINY` is the registered model; ``python -m bench.tiny.build`` makes every asset again from nothing.
+`TINY` is the registered model; ``python -m bench.tiny.build`` rebuilds every asset from scratch.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ TINY = ModelCard(
         "aesthetic": str(ASSETS / "scorers" / "aesthetic"),
         "gold": str(ASSETS / "checker"),
     },
-    note="64x64 pictures of 50 objects, offline, on two CPU cores; OpenMoji glyphs, CC BY-SA 4.0",
+    note="64x64 images of 50 objects, offline, on two CPU cores; OpenMoji glyphs, CC BY-SA 4.0",
 )
 
 PROMPTS = PromptSet(
@@ -40,6 +40,6 @@ PROMPTS = PromptSet(
     files=("prompts.txt",),
     count=200,
     licence="Apache-2.0",
-    note="the default of --model tiny; captions are an object on a colour, two in five with a size or a place",
+    note="the default for --model tiny; captions name an object and a background colour, two in five also a size or a place",
     vocabulary=VOCABULARY,
 )

@@ -1,7 +1,7 @@
-"""``python -m bench.tiny.build``: make every asset of the tiny world again from nothing.
+"""``python -m bench.tiny.build``: rebuild every asset of the tiny world from scratch.
 
-Takes about two hours on two CPU cores, goes on where it was stopped, and prints how good each part is.  The figures that the
-shipped assets reached are in ``assets/quality.json``.
+Takes about two hours on two CPU cores, resumes where it was stopped, and prints quality figures of each part.  Those of the
+shipped assets are in ``assets/quality.json``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ GRID = 8
 
 
 def build(out: Path, work: Path) -> dict[str, Any]:
-    """Make every asset under ``out``, keeping intermediate state under ``work``; returns the quality figures."""
+    """Build every asset in ``out``, with intermediate results in ``work``; returns the quality figures."""
     quality: dict[str, Any] = {}
     pool, held = draw_pool(SCENES, 0, work), draw_pool(HELD_OUT, 1, work)
 
@@ -85,8 +85,8 @@ def build(out: Path, work: Path) -> dict[str, Any]:
 
 
 def save_half(pipeline: StableDiffusionPipeline, folder: Path) -> None:
-    """Save a pipeline as float16 safetensors, without the paths of this machine that diffusers notes down."""
-    half = copy.deepcopy(pipeline)  # the caller goes on with the parts in float32
+    """Save a pipeline as float16 safetensors, without the local paths that diffusers records."""
+    half = copy.deepcopy(pipeline)  # the caller continues with the parts in float32
     for part in (half.unet, half.vae, half.text_encoder):
         part.half()
     half.save_pretrained(folder, safe_serialization=True)
@@ -96,7 +96,7 @@ def save_half(pipeline: StableDiffusionPipeline, folder: Path) -> None:
 
 
 def scorer_votes(name: str, model: StableDiffusion, checker: Checker, vae: Any, pool: Pool, work: Path) -> Votes:
-    """One scorer's own share of votes: on decoded scenes, half of them with a wrong caption, and on the model's pictures."""
+    """One scorer's own share of votes: on decoded scenes, half of them with a wrong caption, and on the model's images."""
     rng = np.random.default_rng((44, SCORERS.index(name)))
     decoded = decode_pool(vae, pool, checking.DECODED, work)
     picks = _scene_pairs(rng, pool.requests[: checking.DECODED])
@@ -111,7 +111,7 @@ def scorer_votes(name: str, model: StableDiffusion, checker: Checker, vae: Any, 
 
 
 def _scene_pairs(rng: np.random.Generator, requests: Sequence[world.Request]) -> NDArray[np.int64]:
-    """Row numbers of two scenes a pair, (SCENE_VOTES, 2); most pairs share object and colour, so that the rest decides."""
+    """Row numbers of the two scenes of each pair, (SCENE_VOTES, 2); most pairs share object and colour, so the rest decides."""
     alike: dict[tuple[str, str], list[int]] = {}
     for row, request in enumerate(requests):
         alike.setdefault((request.object, request.colour), []).append(row)

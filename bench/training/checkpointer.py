@@ -1,4 +1,4 @@
-"""When training is saved, and what is saved."""
+"""When a checkpoint is saved, and what goes into it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from bench.training.checkpoint import TrainingState, load_checkpoint, save_check
 from bench.training.ledger import COUNTS, Ledger
 
 SAVING_SHARE = 0.05
-"""Largest share of the time that checkpoints may take, unless one is wanted after every step."""
+"""Largest share of the training time that saving may take, unless every step is to be saved."""
 
 
 class Checkpointer:
-    """Saves the state of training now and then, and continues from what was saved.
+    """Saves the training state at intervals, and resumes from what was saved.
 
     Args:
         folder: where the checkpoints are.
         state: what training changes.
         ledger: what this process has spent; part of every checkpoint, summed over the processes.
         accelerator: the processes; each of them must make every call.
-        seconds: the least time between two checkpoints; 0 saves after every step.
+        seconds: minimum time between two checkpoints; 0 saves after every step.
     """
 
     def __init__(
@@ -37,31 +37,31 @@ class Checkpointer:
         self._saved_at, self._saved_step = time.monotonic(), -1
 
     def resume(self) -> int:
-        """Take up the newest checkpoint, in place; returns the step to go on with, 0 when there is none.
+        """Load the newest checkpoint, in place; returns the step to continue with, 0 when there is none.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: the checkpoint cannot be read.
         """
         self._saved_step = load_checkpoint(self._folder, self._state, self._ledger)
         if not self._processes.main:
-            self._ledger.reset_counts()  # the main process goes on with the sums
+            self._ledger.reset_counts()  # the main process continues with the sums
         return self._saved_step
 
     def save_if_due(self, step: int, *, last: bool) -> None:
-        """Save the state before ``step`` when the last checkpoint is old enough, or when it is the last step."""
+        """Save the state before ``step`` if the last checkpoint is old enough, or if it is the last step."""
         now = time.monotonic()
-        # Clocks differ, and saving is collective: the main process decides for all.
+        # Clocks differ between processes and saving is collective, so the main process decides for all.
         if self._processes.broadcast(last or now - self._saved_at >= self._pause):
             self.save(step)
             took = time.monotonic() - now
             self._pause = self._seconds and max(self._seconds, took / SAVING_SHARE)
 
     def save(self, step: int) -> None:
-        """Save the state before ``step``, unless it was saved already."""
+        """Save the state before ``step``, unless that is already saved."""
         if step == self._saved_step:
             return
         total = self.total_cost()
-        # Every process takes part in gathering each tensor; only the main one keeps and writes them.
+        # Gathering a tensor is collective; only the main process keeps the results and writes them.
         tensors = {}
         for name, value in self._state.tensors():
             if self._processes.main:

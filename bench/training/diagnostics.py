@@ -1,4 +1,4 @@
-"""What is recorded of a training step, and what must hold before its weights change."""
+"""What is recorded about a training step, and the checks that must pass before the weights change."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ TIME_BUCKETS = 10
 
 
 class DivergedError(UserError):
-    """Training met a loss or gradient that is not finite, or a start that is not what it must be."""
+    """A loss or gradient is not finite, or the first step does not start from identical policy and reference."""
 
 
 def diagnose(outputs: Sequence[StepOutput], batch: int, times: int, accelerator: Accelerator) -> dict[str, Any]:
-    """Means over the global batch of the loss and of every log, in all and by bucket of t."""
+    """Means of the loss and of every log over the global batch, overall and by timestep bucket."""
     columns = {"loss": torch.cat([output.losses.detach() for output in outputs])}
     for name in outputs[0].logs:
         columns[name] = torch.cat([output.logs[name] for output in outputs])
@@ -41,10 +41,10 @@ def _means(sums: Tensor, counts: Tensor) -> list[float | None]:
 
 
 def check_losses(output: StepOutput, batch: PairBatch, step: int) -> None:
-    """Refuse losses that are not one a pair (`ValueError`) or not finite (`DivergedError`, with the first such pair)."""
+    """Refuse losses that are not one per pair (`ValueError`) or not finite (`DivergedError`, with the first such pair)."""
     if output.losses.shape != (len(batch.row_ids),):
         raise ValueError(
-            f"an algorithm must return one loss a pair, not a tensor of shape {tuple(output.losses.shape)}"
+            f"an algorithm must return one loss per pair, not a tensor of shape {tuple(output.losses.shape)}"
         )
     bad = (~torch.isfinite(output.losses)).nonzero().flatten().tolist()
     if bad:
@@ -52,7 +52,7 @@ def check_losses(output: StepOutput, batch: PairBatch, step: int) -> None:
         advice = (
             "the last checkpoint is good: lower the learning rate or raise beta"
             if step
-            else "no weight has changed yet: look at this pair and at the weights that training starts from"
+            else "no weights have changed yet: check this pair and the weights that training starts from"
         )
         raise DivergedError(
             f"the loss is {output.losses[bad[0]].item()} at step {step} (pair {pair}, t = {t}); {advice}"
@@ -60,17 +60,20 @@ def check_losses(output: StepOutput, batch: PairBatch, step: int) -> None:
 
 
 def check_start(algorithm: Algorithm, settings: TrainingSettings, record: dict[str, float]) -> None:
-    """Raise a `DivergedError` when the first step is not what identical policy and reference must give."""
+    """Raise a `DivergedError` when the first step is not what identical policy and reference must produce."""
     margin = record.get("margin")
     if margin:
         why = (
-            "the compiler rounds them differently: use compile=false"
+            "torch.compile rounds the two differently: use compile=false"
             if settings.compile
-            else "the reference does not see what the policy sees"
+            else "policy and reference get different inputs"
         )
-        raise DivergedError(f"at step 0 policy and reference are the same, but the margin is {margin}; {why}")
+        raise DivergedError(
+            f"before any update the policy must equal the reference (margin 0), but the margin is {margin}: {why}"
+        )
     expected = algorithm.initial_loss
     if expected is not None and not math.isclose(record["loss"], expected, rel_tol=1e-5):
         raise DivergedError(
-            f"the loss at step 0 is {record['loss']}, but identical policy and reference must give {expected}"
+            f"before any update, with policy and reference identical, the loss must be {expected}, but it is "
+            f"{record['loss']}"
         )

@@ -1,4 +1,4 @@
-"""What a run cost."""
+"""What a run costs: pairs, forwards, backwards, operations, seconds, memory."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from bench.training.settings import Budget
 RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 COUNTS = ("policy_forwards", "policy_backwards", "reference_forwards")
-"""The fields that every process counts for itself."""
+"""The fields that each process counts for itself."""
 
 
 @dataclasses.dataclass(slots=True)
 class Ledger:
-    """Counts of one run; forwards and backwards are counted per image, summed over processes.
+    """Costs of one run; forwards and backwards are counted per image and summed over processes.
 
-    ``flops`` counts a backward as two forwards; ``seconds`` are of training on the clock times its processes;
-    ``peak_memory_bytes`` is the largest so far of one process's resident set on a CPU, of its allocated device memory on CUDA.
+    ``flops`` counts a backward as two forwards; ``seconds`` is the wall-clock time of training times the number of processes;
+    ``peak_memory_bytes`` is the peak of one process so far: its resident set on a CPU, its allocated device memory on CUDA.
     """
 
     pairs: int = 0
@@ -40,7 +40,7 @@ class Ledger:
         return {"pairs": self.pairs, "forwards": forwards, "seconds": self.seconds}[unit]
 
     def reset_peak_memory(self, device: torch.device) -> None:
-        """Start measuring memory anew: what this process used before is no cost of this run."""
+        """Reset the peak: memory that this process used earlier does not count towards this run."""
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         elif RESET.exists():
@@ -52,7 +52,7 @@ class Ledger:
             peak = torch.cuda.max_memory_allocated(device)
         elif STATUS.exists():
             peak = int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) * 1024
-        else:  # elsewhere than on Linux the peak cannot be reset
+        else:  # outside Linux the peak cannot be reset
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.peak_memory_bytes = max(self.peak_memory_bytes, peak)
 
@@ -62,20 +62,20 @@ class Ledger:
             setattr(self, field.name, getattr(earlier, field.name))
 
     def reset_counts(self) -> None:
-        """Set what every process counts for itself back to 0."""
+        """Set the counts of this process back to 0."""
         for name in COUNTS:
             setattr(self, name, 0)
 
 
 def in_forwards(counts: Mapping[str, float]) -> float:
-    """Counts by name of `COUNTS` as forwards, a backward counting as two."""
+    """Total cost in forwards of counts named as in `COUNTS`; a backward counts as two."""
     return counts["policy_forwards"] + 2 * counts["policy_backwards"] + counts["reference_forwards"]
 
 
 def refuse_spent_budget(budget: Budget | None, prepared: int) -> None:
-    """Raise a `UserError` when preparing the data, which cost ``prepared`` forwards, leaves nothing of a budget for training."""
+    """Raise a `UserError` when preparing the data, at ``prepared`` forwards, uses up the whole budget."""
     if budget is not None and budget.unit == "forwards" and prepared >= budget.amount:
         raise UserError(
-            f"preparing the data alone costs {prepared:,} forwards, which leaves nothing of the budget of {budget.amount:,g}; "
-            "give a larger --budget"
+            f"preparing the data alone costs {prepared:,} forwards, which uses up the budget of {budget.amount:,g}; "
+            "raise --budget"
         )

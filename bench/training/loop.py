@@ -38,7 +38,7 @@ class Job:
         data: the prepared data.
         encoded: its latents and embeddings.
         seed: the training seed.
-        prepared_forwards: what preparing the data cost in forwards of the base model; they count as the reference's.
+        prepared_forwards: forwards of the base model spent on preparing the data; counted as reference forwards.
     """
 
     algorithm: Algorithm
@@ -53,17 +53,18 @@ class Job:
 def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
     """Train from the newest checkpoint of the run's folder, or from the start, until the steps or the budget are spent.
 
-    Draws are addressed by (seed, step, pair): a resumed run equals one that was never stopped, and any way of cutting a batch
-    into micro-batches and spreading it over processes gives the same update, rounding aside.
+    Random draws are addressed by (seed, step, pair): a resumed run equals one that was never stopped, and the update does not
+    depend, beyond rounding, on how a batch is cut into micro-batches and spread over processes.
 
     Raises:
-        DivergedError: a loss or a gradient is not finite, or the first loss is not what identical policy and reference must give.
-        TerminatedError: SIGTERM came; what was trained is saved.
-        UserError: the processes cannot share a batch, or preparing the data has taken the whole budget.
+        DivergedError: a loss or a gradient is not finite, or the first loss is not what identical policy and reference must
+            produce.
+        TerminatedError: SIGTERM arrived; the training so far is saved.
+        UserError: the processes cannot share a batch, or preparing the data has used up the budget.
     """
     algorithm, settings, processes = job.algorithm, job.settings, Processes(accelerator)
 
-    # Refusals that need no weights.
+    # Checks that do not need the weights.
     strategy = choose_strategy(accelerator)
     strategy.check(settings)
     refuse_spent_budget(settings.budget, job.prepared_forwards)
@@ -76,7 +77,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
     state = TrainingState(policy.parameters(), optimizer, policy.snapshots, strategy)
     trainer = Trainer(algorithm, settings, policy, optimizer, accelerator)
 
-    # Continue from the newest checkpoint, or begin; the log keeps what the checkpoint has seen.
+    # Resume from the newest checkpoint, or begin; log lines from after that checkpoint are dropped.
     checkpointer = Checkpointer(run.checkpoints, state, ledger, accelerator, settings.checkpoint_seconds)
     step = checkpointer.resume()
     if step == 0:
@@ -87,10 +88,10 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
     accelerator.wait_for_everyone()
 
     def spent() -> float:
-        """How much of ``limit`` is used up; every process must call it."""
+        """How much of ``limit`` is used up; collective, every process must call it."""
         return step if settings.budget is None else checkpointer.total_cost().total(settings.budget.unit)
 
-    # The loop.  SIGTERM is noticed between micro-batches, where the state is still that before the step.
+    # The loop.  SIGTERM is handled between micro-batches, where the weights are still those before the step.
     limit = settings.steps if settings.budget is None else settings.budget.amount
     done = spent()
     title = f"training {run.folder.parent.parent.name}"
@@ -122,7 +123,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
 
 
 def finish(job: Job, run: RunFolder, policy: Policy, total: Ledger, processes: Processes) -> None:
-    """Write the trained weights and what they cost, and mark the run as done; every process must call it."""
+    """Write the trained weights and their cost, and mark the run as done; collective, every process must call it."""
     total.flops = round(total.total("forwards")) * policy.forward_flops(job.encoded.condition([""]))
     trained = policy.whole_network()
     if processes.main:

@@ -1,4 +1,4 @@
-"""The forward process at random times: what a denoising objective is evaluated on."""
+"""The forward process at random timesteps: the inputs of a denoising objective."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from bench.training.pair_batch import PairBatch
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Noised:
-    """Both images of each pair at a training time; no tensor carries a gradient.
+    """Both images of each pair at a training timestep; no tensor carries a gradient.
 
     Attributes:
         winner: noisy latents of the winners, float32, (B, ...).
         loser: noisy latents of the losers, same shape.
         target_winner: what the network should predict for ``winner``, same shape.
         target_loser: what it should predict for ``loser``, same shape.
-        timesteps: training times, shared by the images of a pair, int64, (B,).
+        timesteps: training timesteps, shared by the images of a pair, int64, (B,).
     """
 
     winner: Tensor
@@ -41,7 +41,7 @@ class Noised:
 
 
 class NoisedImages(NamedTuple):
-    """Images at training times: noisy latents and targets, float32, (N, ...) each, and times, int64, (N,); no gradient."""
+    """Images at training timesteps: noisy latents and targets, float32, (N, ...) each; timesteps, int64, (N,); no gradient."""
 
     latents: Tensor
     targets: Tensor
@@ -49,16 +49,16 @@ class NoisedImages(NamedTuple):
 
 
 def random_timesteps(process: ForwardProcess, draws: Draws, latents: Tensor, purpose: str = "timestep") -> Tensor:
-    """A uniformly drawn training time for each row of ``latents``; int64, (B,), on their device."""
+    """One uniformly drawn training timestep per row of ``latents``; int64, (B,), on their device."""
     return process.timesteps(draws.uniform(purpose)).to(latents.device)
 
 
 def noised_images(process: ForwardProcess, draws: Draws, clean: Tensor, side: str = "") -> NoisedImages:
-    """Put clean latents (B, ...), one for each pair, at random times with random noise.
+    """Add random noise at random timesteps to clean latents (B, ...), one per pair.
 
     Args:
-        side: ``winner`` or ``loser`` where the two images of a pair have a time and a noise of their own; images without
-            it share both.
+        side: ``winner`` or ``loser`` to give the two images of a pair separate timesteps and noise; without it they share
+            both.
     """
     suffix = f" {side}" if side else ""
     t = random_timesteps(process, draws, clean, f"timestep{suffix}")
@@ -67,13 +67,13 @@ def noised_images(process: ForwardProcess, draws: Draws, clean: Tensor, side: st
 
 
 def noised_alike(process: ForwardProcess, batch: PairBatch) -> Noised:
-    """Put the two images of each pair at one random time with one noise."""
+    """Noise the two images of each pair with the same random timestep and the same noise."""
     noise = batch.draws.normal_like("noise", batch.winner)
     return noised_forward(process, batch, noise, noise, random_timesteps(process, batch.draws, batch.winner))
 
 
 def noised_forward(process: ForwardProcess, batch: PairBatch, winner: Tensor, loser: Tensor, t: Tensor) -> Noised:
-    """Put the two images of each pair at times ``t``, int64 (B,), with the given noise, (B, ...) each."""
+    """Noise the two images of each pair at timesteps ``t``, int64 (B,), with the given noise, (B, ...) each."""
     return Noised(
         process.add_noise(batch.winner, winner, t),
         process.add_noise(batch.loser, loser, t),

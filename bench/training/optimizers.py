@@ -1,4 +1,4 @@
-"""The optimizers and learning-rate schedules of published recipes."""
+"""The optimizers of published recipes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Parameters = Sequence[nn.Parameter]
 FLOAT = 4
 """Bytes of a float32."""
 BLOCK, LEAST = 256, 4096
-"""Of bitsandbytes: elements that share a scale of their 8-bit values, and the fewest of a weight that it keeps in 8 bits."""
+"""bitsandbytes: how many 8-bit values share one scale, and how many elements a weight needs to be kept in 8 bits."""
 
 
 def runs_anywhere(device: torch.device) -> None:
-    """Of an optimizer that needs nothing special."""
+    """Accept every device."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,11 +28,11 @@ class OptimizerKind:
     """One optimizer.
 
     Attributes:
-        build: makes it of parameters, learning rate and weight decay.
-        state: bytes that it remembers of a weight of some shape, once it has stepped; plans go by it, since they neither have
-            the device nor run its kernels.  A step needs little beside: it takes one weight after the other.
-        elementwise: whether it treats every element of a weight alone, and so can work on a part of one.
-        refuse: raises a `UserError` when it cannot work on a device.
+        build: makes the optimizer from parameters, learning rate and weight decay.
+        state: bytes of optimizer state for a weight of some shape after the first step.  Plans rely on it, since they neither
+            have the device nor run its kernels; a step needs little more memory, as it updates one weight after another.
+        elementwise: whether it treats every element of a weight independently, and so can work on a shard.
+        refuse: raises a `UserError` if it cannot work on a device.
     """
 
     build: Callable[[Parameters, float, float], torch.optim.Optimizer]
@@ -42,37 +42,37 @@ class OptimizerKind:
 
 
 def adamw(parameters: Parameters, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW, in one kernel on CUDA."""
+    """AdamW, fused on CUDA."""
     fused = parameters[0].device.type == "cuda"
     return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=fused)
 
 
 def _adamw_state(shape: Sequence[int]) -> int:
-    """Two moments, and the number of steps."""
+    """Two moments and the step count."""
     return FLOAT * (2 * math.prod(shape) + 1)
 
 
 def adamw_8bit(parameters: Parameters, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW with moments of 8 bits; Dettmers et al. 2022, arXiv 2110.02861."""
+    """AdamW with 8-bit moments; Dettmers et al. 2022, arXiv 2110.02861."""
     module = require("bitsandbytes.optim", "optimizer=adamw-8bit", extra="eight-bit")
     optimizer: torch.optim.Optimizer = module.AdamW8bit(parameters, lr=learning_rate, weight_decay=weight_decay)
     return optimizer
 
 
 def _adamw_8bit_state(shape: Sequence[int]) -> int:
-    """Two moments of a byte an element with a scale for every block, or of float32 in a small weight."""
+    """Two moments: one byte per element plus one scale per block, or float32 for a small weight."""
     count = math.prod(shape)
     return 2 * FLOAT * count if count < LEAST else 2 * (count + FLOAT * math.ceil(count / BLOCK))
 
 
 def _refuse_8bit(device: torch.device) -> None:
     if device.type != "cuda":
-        raise UserError("optimizer=adamw-8bit runs on CUDA only; give --set optimizer=adamw")
+        raise UserError("optimizer=adamw-8bit runs on CUDA only; use --set optimizer=adamw")
     require("bitsandbytes", "optimizer=adamw-8bit", extra="eight-bit")
 
 
 def adafactor(parameters: Parameters, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Adafactor with the given rate, without momentum, as the released SDXL launchers have it; arXiv 1804.04235."""
+    """Adafactor at a fixed learning rate, without momentum, as in the released SDXL launch scripts; arXiv 1804.04235."""
     from transformers import Adafactor
 
     optimizer: torch.optim.Optimizer = Adafactor(
@@ -82,7 +82,7 @@ def adafactor(parameters: Parameters, learning_rate: float, weight_decay: float)
 
 
 def _adafactor_state(shape: Sequence[int]) -> int:
-    """Means of squares over the last axis and over the one before it, or all squares of a vector; and the weight's size."""
+    """Second moments averaged over the last axis and over the one before it, or unreduced for a vector; and the weight's RMS."""
     if len(shape) < 2:
         return FLOAT * (math.prod(shape) + 1)
     return FLOAT * (math.prod(shape[:-1]) + math.prod(shape[:-2]) * shape[-1] + 1)
@@ -102,5 +102,5 @@ def known_optimizer(name: str) -> str:
         ValueError: there is no optimizer of that name.
     """
     if name not in OPTIMIZERS:
-        raise ValueError(f"there are {', '.join(OPTIMIZERS)}")
+        raise ValueError(f"choose from {', '.join(OPTIMIZERS)}")
     return name

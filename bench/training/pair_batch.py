@@ -16,27 +16,27 @@ from bench.models.family import Condition
 class PairBatch:
     """Some preference pairs, or lists of more than two images per caption, as latents.
 
-    B is the number of pairs of this micro-batch.  All tensors are on the device that trains.
+    B is the number of pairs in this micro-batch.  All tensors are on the training device.
 
     Attributes:
-        winner: clean latents of the preferred images, float32, (B, C, H, W); of a list or of unlabelled data, the first image.
-        loser: clean latents of the others, same shape; of a list, the last image.
+        winner: clean latents of the preferred images, float32, (B, C, H, W); for lists and unlabelled data, the first image.
+        loser: clean latents of the others, same shape; for lists, the last image.
         candidates: clean latents of all images of each caption in the order of the data, (B, K, C, H, W); K is 2 for pairs.
         condition: conditioning of the winners by name: embeddings of the captions and, for models that take them, size and crop;
             float32, (B, ...) each.
-        loser_condition: the same of the losers; the two differ in size and crop alone.
-        candidate_condition: the same of all images of each caption, (B, K, ...) each.
-        make_unconditional: makes `candidate_unconditional`, which few algorithms need.
-        winner_index: which candidate the winner is, int64, (B,).
-        loser_index: which candidate the loser is, int64, (B,).
+        loser_condition: the same for the losers; the two differ only in size and crop.
+        candidate_condition: the same for all images of each caption, (B, K, ...) each.
+        make_unconditional: computes `candidate_unconditional`, which few algorithms need.
+        winner_index: index of the winner among the candidates, int64, (B,).
+        loser_index: index of the loser among the candidates, int64, (B,).
         preference: P(winner preferred), float32, (B,); 1 for a hard label, NaN for data without labels.
         scores: scores of the candidates by name in the order of the data, float32, (B, K) each.
-        columns: what `Algorithm.prepare` noted about each row, float32, (B, ...) each.
+        columns: per-row values that `Algorithm.prepare` added to the data, by name, float32, (B, ...) each.
         row_ids: row numbers in the data, B of them.
-        batch_positions: positions of these rows in the global batch of the step, B of them.
-        draws: the random draws of this step for these rows; the same whatever the batch is cut into.
-        global_batch_stats: what `Algorithm.global_batch_stats` returned for every row of the global batch in its order, float32,
-            (N, ...); None where the algorithm does not need it.
+        batch_positions: positions of these rows in the step's global batch, B of them.
+        draws: this step's random draws for these rows; the same however the batch is cut.
+        global_batch_stats: what `Algorithm.global_batch_stats` returned for every row of the global batch, in its order,
+            float32, (N, ...); None where the algorithm does not need it.
     """
 
     winner: Tensor
@@ -70,15 +70,15 @@ class PairBatch:
 
     @property
     def candidate_unconditional(self) -> Condition:
-        """As ``candidate_condition``, with an empty prompt, as guidance at sampling has it; (B, K, ...) each.
+        """As ``candidate_condition``, but with the empty prompt of classifier-free guidance; (B, K, ...) each.
 
-        Made at every call: keep it where it is needed twice.
+        Computed at every access: keep the result if you need it twice.
         """
         return self.make_unconditional()
 
     @property
     def unconditional(self) -> Condition:
-        """As ``condition``, with an empty prompt; (B, ...) each, made at every call."""
+        """As ``condition``, but with an empty prompt; (B, ...) each, computed at every access."""
         rows = torch.arange(len(self.row_ids), device=self.winner_index.device)
         return {name: value[rows, self.winner_index] for name, value in self.candidate_unconditional.items()}
 

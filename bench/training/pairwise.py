@@ -1,4 +1,4 @@
-"""Objectives on pairs of noised images: what they are given, and the two base classes of a usual one."""
+"""Objectives on pairs of noised images: their inputs, and the two base classes that most of them derive from."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from bench.training.policy import Policy
 class PairErrors(NamedTuple):
     """Denoising errors of policy and reference, each (B,), float32; Wallace et al. 2023, arXiv 2311.12908.
 
-    An error is the **mean** over all non-batch elements of (prediction - target)^2, in units of squared latents.  Those of the
-    policy carry a gradient.
+    An error is the **mean** over all non-batch elements of (prediction - target)^2, in units of squared latents.  Only the
+    policy's errors carry a gradient.
     """
 
     policy_winner: Tensor
@@ -30,7 +30,7 @@ class PairErrors(NamedTuple):
     def margin(self) -> Tensor:
         """How much more the policy improved on the winner than on the loser, against the reference; (B,).
 
-        Positive is good; minus the Delta of the papers.  Exactly 0 for identical weights.
+        Positive is good; the papers' Delta with the opposite sign.  Exactly 0 for identical weights.
         """
         return (self.policy_loser - self.reference_loser) - (self.policy_winner - self.reference_winner)
 
@@ -61,7 +61,7 @@ class PairPredictions(NamedTuple):
 class NoisedPairAlgorithm(Algorithm):
     """What objectives on a noised pair share: how it is noised, and what policy and reference predict.
 
-    For an objective on pairs that writes `step` itself; a usual one derives from `PairwiseAlgorithm`.
+    For an objective on pairs that writes its own `step`; most derive from `PairwiseAlgorithm`.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE})
@@ -83,20 +83,20 @@ class NoisedPairAlgorithm(Algorithm):
 
 
 class PairwiseAlgorithm(NoisedPairAlgorithm):
-    """An objective on a noised pair, against a reference: a usual one writes `loss` alone (see ``algorithms/dpo.py``)."""
+    """An objective on a noised pair, against a reference: most write only `loss` (see ``algorithms/dpo.py``)."""
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
         """The objective: one loss per pair, (B,), float32, with gradient.
 
         Args:
             errors: denoising errors, (B,) each.
-            preference: P(winner preferred), (B,), float32, without gradient: at least 1/2, exactly 1 for a vote, and NaN for data
-                without labels, where the first image counts as the winner.
+            preference: P(winner preferred), (B,), float32, without gradient: at least 1/2, exactly 1 for a hard label, and NaN
+                for unlabelled data, where the first image counts as the winner.
         """
-        raise NotImplementedError(f"{type(self).__name__} writes neither loss nor prediction_loss")
+        raise NotImplementedError(f"{type(self).__name__} must implement loss or prediction_loss")
 
     def prediction_loss(self, predictions: PairPredictions, preference: Tensor) -> Tensor:
-        """The objective on raw predictions, one loss per pair, (B,); for what needs more than the errors.  See `loss`."""
+        """The objective on raw predictions, one loss per pair, (B,), for losses that need more than the errors.  See `loss`."""
         return self.loss(predictions.errors(), preference)
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
@@ -114,7 +114,7 @@ class PolicyErrors(NamedTuple):
 
 
 class ReferenceFreeAlgorithm(Algorithm):
-    """An objective on a noised pair without a reference: it writes `loss` alone."""
+    """An objective on a noised pair without a reference: a subclass writes only `loss`."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS})
 
@@ -136,7 +136,7 @@ class ReferenceFreeAlgorithm(Algorithm):
 
 
 def sample_errors(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over all non-batch elements of (prediction - target)^2: two (B, ...) of any floating dtype to (B,), at least float32.
+    """Mean of (prediction - target)^2 over all non-batch elements: two (B, ...) of any floating dtype to (B,), at least float32.
 
     Casting before the square matters: in half precision, equal networks would not have a margin of 0.
     """
@@ -147,7 +147,7 @@ def sample_errors(prediction: Tensor, target: Tensor) -> Tensor:
 def pair_logs(errors: PairErrors) -> dict[str, Tensor]:
     """The diagnostics that every pairwise objective logs, detached, (B,) each, in units of mean squared errors.
 
-    ``accuracy`` counts a margin of exactly 0 as wrong, as the released codes do.
+    ``accuracy`` counts a margin of exactly 0 as wrong, as released code does.
     """
     margin = errors.margin.detach()
     return {

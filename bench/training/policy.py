@@ -1,4 +1,4 @@
-"""The model being trained, its frozen reference, and what they cost."""
+"""The model being trained and its frozen reference, with their calls counted."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from bench.training.settings import TrainingSettings
 class Policy:
     """A trainable denoiser with its reference.
 
-    With full fine-tuning the reference is a frozen copy; with adapters it is the same network with adapters switched off,
-    which needs no second copy.  An algorithm cannot tell which.  One without a reference trains the model itself.
+    With full fine-tuning the reference is a frozen copy; with adapters it is the same network with the adapters switched off,
+    which takes no second copy.  An algorithm cannot tell the difference.  Without a reference, the model itself is trained.
 
     `predict`, `reference`, `predict_with_snapshot` and `dummy_forward` share their arguments: noisy latents, (N, C, H, W), float32;
-    training times, int64, (N,); and the conditioning, (N, ...) each, as `bench.PairBatch` holds it.  N need not be the number of
-    pairs.  They return the network's raw prediction (noise, velocity or flow, see `bench.ForwardProcess`), of the latents' shape:
-    float32, or bfloat16 under ``precision=bf16``, where the forward pass runs under autocast.  Cast before squaring, as
+    training timesteps, int64, (N,); and the conditioning, (N, ...) each, as `bench.PairBatch` holds it.  N need not be the number
+    of pairs.  They return the network's raw prediction (noise, velocity or flow, see `bench.ForwardProcess`) in the shape of the
+    latents: float32, or bfloat16 under ``precision=bf16``, where the forward pass runs under autocast.  Cast before squaring, as
     `bench.sample_errors` does: in half precision, equal networks would not have a margin of 0.
 
     Args:
         with_reference: whether the algorithm needs a reference.
-        strategy: how the weights lie over the processes; None for one process alone.
+        strategy: how the weights are laid out over the processes; None for a single process.
 
     Attributes:
         network: the trainable network.
         ledger: counts every forward and backward.
         snapshots: copies of the trainable weights, by name and parameter; part of every checkpoint.
-        whole_network: gives the main process the network with whole weights, for saving; every process must call it.
+        whole_network: returns the network with full weights on the main process, for saving; every process must call it.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Policy:
         if settings.trainable == "full":
             self.network.requires_grad_(True)
         if settings.gradient_checkpointing:
-            self.network.train()  # diffusers recomputes only in training mode; none of our networks has dropout
+            self.network.train()  # diffusers recomputes only in training mode; none of these networks has dropout
             self.network.enable_gradient_checkpointing()  # type: ignore[operator]
         if self._autocast:
             cast_frozen_to_bf16(self.network if self._reference is None else self._reference)
@@ -89,10 +89,10 @@ class Policy:
         return [(name, parameter) for name, parameter in self.network.named_parameters() if parameter.requires_grad]
 
     def predict(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
-        """The policy's raw prediction, of the shape of ``latents``; with gradient where gradients are on.
+        """The policy's raw prediction, in the shape of ``latents``; with gradient if gradients are enabled.
 
-        Counted as N forwards, and as N backwards where gradients are on: a forward with gradient whose backward is never run
-        counts as one too, so wrap what needs no gradient in `torch.no_grad`.
+        Counted as N forwards, plus N backwards if gradients are enabled.  The backwards count even if they are never run, so
+        wrap calls that do not need a gradient in `torch.no_grad`.
         """
         self.ledger.policy_forwards += len(latents)
         if torch.is_grad_enabled():
@@ -102,13 +102,13 @@ class Policy:
 
     @torch.no_grad()
     def reference(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
-        """The reference's raw prediction, of the shape of ``latents``, without gradient; N forwards of the reference.
+        """The reference's raw prediction, in the shape of ``latents``, without gradient; counted as N reference forwards.
 
         Raises:
             ValueError: the algorithm does not state `bench.Need.REFERENCE`.
         """
         if not self._with_reference:
-            raise ValueError("an algorithm that asks for the reference must state Need.REFERENCE in its needs")
+            raise ValueError("an algorithm that calls the reference must state Need.REFERENCE in its needs")
         self.ledger.reference_forwards += len(latents)
         self.strategy.check_ranks_in_sync("the reference")
         if self._reference is not None:
@@ -117,12 +117,12 @@ class Policy:
             return self.run_network(self.network, latents, timesteps, condition)
 
     def snapshot(self, name: str) -> None:
-        """Keep a copy of the trainable weights as they are now, under a name; it is part of every checkpoint."""
+        """Keep a copy of the current trainable weights under a name; it becomes part of every checkpoint."""
         self.snapshots[name] = {key: parameter.detach().clone() for key, parameter in self.parameters()}
 
     @torch.no_grad()
     def update_ema(self, name: str, decay: float) -> None:
-        """Move a snapshot towards the present weights, in place: ``decay * snapshot + (1 - decay) * present``.
+        """Move a snapshot towards the current weights, in place: ``decay * snapshot + (1 - decay) * current``.
 
         Raises:
             KeyError: there is no snapshot of that name.
@@ -134,9 +134,9 @@ class Policy:
     def predict_with_snapshot(
         self, name: str, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]
     ) -> Tensor:
-        """The raw prediction with a snapshot's weights, of the shape of ``latents``, without gradient.
+        """The raw prediction with a snapshot's weights, in the shape of ``latents``, without gradient.
 
-        Counted as N forwards of the reference.
+        Counted as N reference forwards.
 
         Raises:
             KeyError: there is no snapshot of that name.
@@ -147,21 +147,21 @@ class Policy:
         return self.run_network(replaced, latents, timesteps, condition)
 
     def any_rank(self, flag: bool) -> bool:
-        """Whether ``flag`` holds on any rank that shares the weights with this one.
+        """Whether ``flag`` is true on any rank that shares its weights with this one.
 
-        Ranks that split the weights between them call the network together, or wait for each other forever: a loop whose length
-        depends on the pairs runs while any rank needs another round, with `dummy_forward` on those that are done.
+        Ranks with sharded weights must call the network together, or they deadlock: a loop whose length depends on the pairs
+        must run while any rank needs another iteration, with `dummy_forward` on the ranks that are done.
         """
         return self.strategy.any_rank(flag)
 
     @torch.no_grad()
     def dummy_forward(self, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]) -> None:
-        """Call the policy and drop the result, because another rank needs the call; not counted as a cost of the run."""
+        """Call the policy and discard the result, because another rank needs the call; not counted as a cost of the run."""
         self.strategy.check_ranks_in_sync("the policy")
         self.run_network(self.network, latents, timesteps, condition)
 
     def forward_flops(self, condition: Mapping[str, Tensor]) -> int:
-        """Floating-point operations of one forward of one image at the model's resolution, under any condition of one row."""
+        """Floating-point operations of one forward of one image at the model's resolution; ``condition`` has one row."""
         side = self.model.resolution
         device = next(self.network.parameters()).device
         sizes = self.model.picture_condition(Framing.whole((side, side)))
@@ -177,15 +177,15 @@ class Policy:
     def run_network(
         self, network: nn.Module, latents: Tensor, timesteps: Tensor, condition: Mapping[str, Tensor]
     ) -> Tensor:
-        """The raw prediction of any of this policy's networks, in its precision; not counted."""
+        """The raw prediction of any of this policy's networks, in the run's precision; not counted."""
         with torch.autocast(latents.device.type, dtype=torch.bfloat16, enabled=self._autocast):
             return self.model.predict(network, latents, self.process.network_times(timesteps), condition)
 
 
 def cast_frozen_to_bf16(network: nn.Module) -> None:
-    """Keep in bfloat16, in place, what autocast to bfloat16 casts anyway: frozen weights of linear layers and convolutions.
+    """Store in bfloat16, in place, the frozen weights that autocast would cast anyway: those of linear layers and convolutions.
 
-    So the predictions under autocast stay what they were to the last bit, in about half the memory.
+    Predictions under autocast stay the same to the last bit, in about half the memory.
     """
     for module in network.modules():
         frozen = not any(parameter.requires_grad for parameter in module.parameters())
@@ -194,7 +194,7 @@ def cast_frozen_to_bf16(network: nn.Module) -> None:
 
 
 def add_adapters(model: ModelFamily, rank: int) -> nn.Module:
-    """Add trainable low-rank adapters to the model's network, in place; their effect is exactly 0 at first."""
+    """Add trainable low-rank adapters to the model's network, in place; initially their effect is exactly 0."""
     from peft import LoraConfig
 
     network: Any = model.network

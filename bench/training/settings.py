@@ -11,7 +11,7 @@ from bench.data.buckets import AspectRatios, PictureSize
 from bench.training.optimizers import known_optimizer
 
 EXECUTION: JsonDict = {"execution": True}
-"""Marks a field that says how a run is computed; what comes out is the same, rounding aside."""
+"""Marks a field that says how a run is computed; the result is the same up to rounding."""
 
 OptimizerName = Annotated[str, AfterValidator(known_optimizer)]
 
@@ -24,25 +24,26 @@ class Budget(BaseModel):
     unit: Literal["pairs", "forwards", "seconds"] = Field(
         description="pairs seen, network forwards (a backward counts as two), or seconds of training times processes"
     )
-    amount: float = Field(gt=0, description="training stops after the step that reaches it")
+    amount: float = Field(gt=0, description="training stops after the step that reaches this amount")
 
 
 class TrainingSettings(BaseModel):
     """How a run trains, whatever the algorithm: the fields of ``Recipe.training`` and of ``--set``.
 
-    Sizes of batches are in pairs, times in optimizer steps.  Unknown fields and values out of range are refused (a
-    `pydantic.ValidationError`), and so is a cosine without an end.
+    Batch sizes are in pairs, durations in optimizer steps.  Unknown fields and values out of range are refused (a
+    `pydantic.ValidationError`), and so is a cosine schedule without a known end.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(default=100, gt=0, description="optimizer steps, unless there is a budget")
     budget: Budget | None = Field(
-        default=None, description="see --budget: train until so much is spent, instead of steps"
+        default=None,
+        description="stop at a budget (pairs, forwards or seconds) instead of after a number of steps; see --budget",
     )
-    global_batch_size: int = Field(default=32, gt=0, description="pairs in one optimizer step, over all processes")
+    global_batch_size: int = Field(default=32, gt=0, description="pairs per optimizer step, over all processes")
     micro_batch_size: int = Field(
-        default=32, gt=0, description="pairs in one forward pass of one process", json_schema_extra=EXECUTION
+        default=32, gt=0, description="pairs per forward pass of one process", json_schema_extra=EXECUTION
     )
     optimizer: OptimizerName = Field(
         default="adamw", description="adamw, adafactor (less memory), or adamw-8bit (less still, CUDA only)"
@@ -50,46 +51,48 @@ class TrainingSettings(BaseModel):
     learning_rate: float = Field(default=1e-4, gt=0, description="peak learning rate")
     lr_schedule: Literal["constant", "cosine"] = Field(
         default="constant",
-        description="the rate after warm-up: constant, or half a cosine that nears 0 at the last step",
+        description="learning rate after warm-up: constant, or cosine decay to almost 0 at the last step",
     )
     warmup_steps: int = Field(default=10, ge=0, description="optimizer steps of linear warm-up")
     weight_decay: float = Field(default=1e-2, ge=0, description="weight decay, decoupled from the gradient")
-    max_grad_norm: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="clip gradients to this norm")
     caption_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of pairs trained with an empty caption")
     trainable: Literal["full", "lora"] = Field(default="full", description="train all weights, or low-rank adapters")
-    lora_rank: int = Field(default=16, gt=0, description="rank of the adapters")
+    lora_rank: int = Field(default=16, gt=0, description="rank of the low-rank adapters")
     size_conditioning: PictureSize = Field(
-        default="true", description="SDXL is told each picture's true size and crop, or nominal: whole and of full size"
+        default="true",
+        description="SDXL size/crop conditioning: true uses each image's original size and crop, nominal pretends it is "
+        "uncropped at the target size",
     )
     aspect_ratios: AspectRatios = Field(
         default="square",
-        description="pictures are cut to the model's square, or buckets: to the nearest shape of its area",
+        description="square crops images to the model's square; buckets crops them to the nearest shape of the same area",
     )
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of the network")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="precision of the network's arithmetic")
     gradient_checkpointing: bool = Field(
         default=False, description="recompute activations to save memory", json_schema_extra=EXECUTION
     )
     compile: bool = Field(
         default=False,
-        description="compile the network (torch.compile): minutes at first, then faster",
+        description="compile the network (torch.compile): takes minutes at first, then steps are faster",
         json_schema_extra=EXECUTION,
     )
     checkpoint_seconds: float = Field(
         default=60.0,
         ge=0,
-        description="least seconds between checkpoints; 0 saves every step",
+        description="minimum seconds between checkpoints (0: after every step)",
         json_schema_extra=EXECUTION,
     )
 
     @classmethod
     def execution_fields(cls) -> frozenset[str]:
-        """Names of the fields that are no part of what a run is."""
+        """Names of the fields that are not part of a run's identity."""
         return frozenset(name for name, field in cls.model_fields.items() if field.json_schema_extra == EXECUTION)
 
     @model_validator(mode="after")
     def _cosine_has_an_end(self) -> Self:
         if self.lr_schedule == "cosine" and self.budget is not None:
             raise ValueError(
-                "lr_schedule=cosine ends with a number of steps; leave --budget out, or give lr_schedule=constant"
+                "lr_schedule=cosine needs a fixed number of steps; leave --budget out, or use lr_schedule=constant"
             )
         return self

@@ -32,7 +32,7 @@ class Trainer:
         algorithm: the objective.
         settings: how the run trains.
         policy: the networks.
-        optimizer: of the policy's trainable parameters.
+        optimizer: the optimizer of the policy's trainable parameters.
         accelerator: the processes.
     """
 
@@ -50,26 +50,26 @@ def build_optimizer(parameters: Sequence[tuple[str, nn.Parameter]], settings: Tr
 
 
 def training_step(trainer: Trainer, batches: StepBatches, step: int) -> dict[str, Any]:
-    """Change the weights by one step, and return what is recorded of it.
+    """Run one optimizer step, and return what is recorded about it.
 
     Args:
         trainer: what the step uses.
         batches: this process's share of the global batch.
-        step: number of the step, 0-based; it decides the learning rate.
+        step: the step's number, 0-based; it decides the learning rate.
 
     Raises:
         DivergedError: a loss or a gradient is not finite (raised before the update, so the weights stay good), or the first
-            loss is not what identical policy and reference must give.
-        TerminatedError: SIGTERM came before the update; no weight has changed.
+            loss is not what identical policy and reference must produce.
+        TerminatedError: SIGTERM arrived before the update; no weights have changed.
     """
     policy, settings = trainer.policy, trainer.settings
 
-    # Gradients of the global batch, one micro-batch after the other.
+    # Gradients of the global batch, one micro-batch after another.
     outputs = accumulate(trainer, batches, step)
     tensors = [parameter for _, parameter in policy.parameters()]
     policy.strategy.sum_gradients(tensors)
 
-    # Diagnostics of the global batch, and the two checks that come before the update.
+    # Diagnostics of the global batch, and the two checks that must pass before the update.
     times = policy.process.train_timesteps
     record = diagnose(outputs, settings.global_batch_size, times, trainer.accelerator)
     if step == 0:
@@ -88,13 +88,13 @@ def training_step(trainer: Trainer, batches: StepBatches, step: int) -> dict[str
 
 
 def accumulate(trainer: Trainer, batches: StepBatches, step: int) -> list[StepOutput]:
-    """Gradients of this process's share of the global batch, and the detached outputs of its micro-batches.
+    """Compute gradients over this process's share of the global batch; returns the detached outputs of its micro-batches.
 
-    Every loss is divided by the size of the global batch before its backward, so any way of cutting it gives the same sum.
+    Every loss is divided by the size of the global batch before its backward, so the sum does not depend on how the batch is cut.
 
     Raises:
         DivergedError: a loss is not finite.
-        TerminatedError: SIGTERM came to any process.
+        TerminatedError: any process received SIGTERM.
     """
     policy, size = trainer.policy, trainer.settings.global_batch_size
     trainer.optimizer.zero_grad(set_to_none=True)
@@ -111,12 +111,12 @@ def accumulate(trainer: Trainer, batches: StepBatches, step: int) -> list[StepOu
 
 @torch.no_grad()
 def gather_batch_stats(trainer: Trainer, batches: StepBatches) -> Tensor | None:
-    """`Algorithm.global_batch_stats` of every pair of the global batch, (global_batch_size, ...) in its order, float32.
+    """`Algorithm.global_batch_stats` for every pair of the global batch, in its order: (global_batch_size, ...), float32.
 
-    None for an algorithm that needs none.
+    None for an algorithm that does not need them.
 
     Raises:
-        TerminatedError: SIGTERM came to any process.
+        TerminatedError: any process received SIGTERM.
     """
     if not trainer.algorithm.needs_batch_stats:
         return None
@@ -130,18 +130,19 @@ def gather_batch_stats(trainer: Trainer, batches: StepBatches) -> Tensor | None:
         gathered[list(batch.batch_positions)] = found
     if gathered is None:
         raise ValueError("a process has no pairs of the batch")
-    # Every process has filled other rows of zeros, so the sum holds all rows.
+    # Each process has filled its own rows and left the others 0, so the sum holds all rows.
     summed: Tensor = trainer.accelerator.reduce(gathered, reduction="sum")
     return summed
 
 
 def stoppable(trainer: Trainer, batches: StepBatches) -> Iterator[PairBatch]:
-    """The micro-batches; before each, all processes stop together when SIGTERM has come to any of them.
+    """The micro-batches; before each, all processes stop together if any of them has received SIGTERM.
 
-    Processes may have different numbers of micro-batches, so each takes part in as many of these meetings as the longest has.
+    The check is collective, and processes may have different numbers of micro-batches, so every process runs it as often as the
+    one with the most.
 
     Raises:
-        TerminatedError: SIGTERM has come.
+        TerminatedError: SIGTERM has arrived.
     """
     processes, own = Processes(trainer.accelerator), iter(batches)
     for _ in range(batches.rounds):

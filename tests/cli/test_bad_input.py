@@ -46,7 +46,7 @@ def test_unknown_field_names_the_nearest(command: CommandLine) -> None:
 def test_a_stage_of_deepspeed_that_is_not_there(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "1")
-    assert "ZeRO stage 1 is not supported; give --zero_stage 2" in refusal(command, command.train_words())
+    assert "ZeRO stage 1 is not supported; use --zero_stage 2" in refusal(command, command.train_words())
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_images_that_cannot_be_made_are_refused_by_name(command: CommandLine) ->
 @pytest.mark.parametrize("seeds", ["0,one", "-1", "0,0", ""])
 def test_seeds_that_are_no_different_numbers(command: CommandLine, seeds: str) -> None:
     text = refusal(command, command.train_words(f"--seeds={seeds}"))
-    assert f"--seeds '{seeds}' is not a list of different whole numbers from 0 on" in text
+    assert f"--seeds '{seeds}' is not a list of distinct non-negative integers" in text
 
 
 def test_missing_data_file(command: CommandLine) -> None:

@@ -23,7 +23,7 @@ def test_the_value_is_for_those_that_share_ours_and_smpo_has_its_own(command: Co
     done = command.run(command.arguments("beta", "2000", "--from", "smpo"))
     assert done.returncode == 0, done.stderr
     first, second, third = done.stdout.splitlines()[:3]
-    assert (first, third) == ("beta=20000", "for smpo alone: beta=2000")
+    assert (first, third) == ("beta=20000", "for smpo only: beta=2000")
     names = second.removeprefix("for ").split(", ")
     assert {"dpo", "hinge", "kto", "inpo"} <= set(names)
     assert not {"smpo", "simpo", "cpo", "mapo", "ipo", "sft"} & set(names)

@@ -93,7 +93,7 @@ def test_score_adds_columns_and_labels(command: CommandLine) -> None:
     own = ("--checkpoint", f"pickscore={ASSETS / 'scorers' / 'pickscore'}", "--output", "scored.parquet")
     done = command.run(command.arguments(*words, *own))
     assert done.returncode == 0, done.stderr
-    assert "0 of 48 pairs have equal scores by pickscore: ties" in done.stderr
+    assert "0 of 48 pairs have equal pickscore scores: ties" in done.stderr
     before, after = (
         pq.read_table(command.data).to_pydict(),
         pq.read_table(command.folder / "scored.parquet").to_pydict(),
@@ -113,7 +113,7 @@ def test_the_input_is_no_output(command: CommandLine, words: list[str]) -> None:
         command.arguments("data", words[0], str(command.data), *words[1:], "--output", str(command.data))
     )
     assert done.returncode == 2
-    assert f"error: --output {command.data} is the input; give another --output\n" in done.stderr
+    assert f"error: --output {command.data} is the input; choose another --output\n" in done.stderr
     assert command.data.read_bytes() == before
 
 
@@ -191,7 +191,7 @@ class TestCheck:
         unlabelled = command.run([*check, typed])
         assert unlabelled.returncode == 0
         assert "none; most algorithms need label_0, and --columns label_0=1 says" in unlabelled.stdout
-        assert "not looked for: sdxl has no default prompts, give --prompts" in unlabelled.stdout
+        assert "not looked for: sdxl has no default prompts, use --prompts" in unlabelled.stdout
         labelled = command.run([*check, f"{typed},label_0=1"])
         assert "image 0 is preferred in 100.0 % of 48 pairs" in labelled.stdout
         trained = command.run(command.train_words("--data", "other.parquet", "--columns", f"{typed},label_0=1"))

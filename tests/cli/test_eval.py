@@ -145,7 +145,7 @@ def test_training_starts_from_another_run_which_is_its_reference(line: CommandLi
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("--init", NPO), "trained negative weights"),
+        (("--init", NPO), "trained weights for the unconditional branch"),
         (
             ("--init", DPO, "--set", "trainable=lora"),
             "dpo: LoRA on top of --init Diffusion-DPO (mine) cannot be saved on its own",
@@ -179,7 +179,7 @@ def test_an_unknown_run(line: CommandLine) -> None:
 
 def test_a_run_among_released_weights(line: CommandLine) -> None:
     for typed in (DPO, str(line.folder / "runs" / DPO)):
-        assert f"--weights {typed} is a run; give it as --run" in refusal(line, "--weights", typed)
+        assert f"--weights {typed} is a run; use --run {typed}" in refusal(line, "--weights", typed)
 
 
 def test_weights_in_a_run_are_called_after_it(line: CommandLine) -> None:
@@ -203,10 +203,10 @@ def test_a_negative_of_another_architecture(line: CommandLine, tmp_path: Path) -
 
 
 def test_a_negative_without_guidance(line: CommandLine) -> None:
-    assert "negative weights act only under guidance above 1" in refusal(
+    assert "--negative has an effect only with guidance above 1" in refusal(
         line, "--negative", NPO, "--guidance-scale", "1"
     )
 
 
 def test_guidance_that_means_nothing(line: CommandLine) -> None:
-    assert "--guidance-scale '3,,5' is not a list of numbers from 1 on" in refusal(line, "--guidance-scale", "3,,5")
+    assert "--guidance-scale '3,,5' is not a list of numbers of at least 1" in refusal(line, "--guidance-scale", "3,,5")

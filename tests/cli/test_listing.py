@@ -161,13 +161,13 @@ def on_terminal(words: list[str], environment: dict[str, str]) -> str:
 
 
 def test_a_metric_with_an_environment_of_its_own_shows_what_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = dict(KINDS["metrics"].page(METRICS.get("hpsv2-official"))["environment of its own"])
+    shown = dict(KINDS["metrics"].page(METRICS.get("hpsv2-official"))["its own environment"])
     assert shown["Python"] == "3.11, built when it is first used"
     assert {"torch==2.0.1", "torchvision==0.15.2"} <= set(shown["requirements"].split(", "))
-    assert shown["without theirs"] == "hpsv2==1.2.0, image-reward==1.5"
+    assert shown["without dependencies"] == "hpsv2==1.2.0, image-reward==1.5"
     assert list(KINDS["metrics"].page(METRICS.get("hpsv2"))) == [""]
     show("metrics", verbose=True)
-    assert "environment of its own Python 3.11" in " ".join(capsys.readouterr().out.split())
+    assert "its own environment Python 3.11" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_fields_of_images_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

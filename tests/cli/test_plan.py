@@ -35,8 +35,8 @@ def test_a_plan_needs_configurations_alone(command: CommandLine, architecture: P
     assert "reference forwards" in dpo
     assert "reference" not in sft
     title = " ".join(dpo.split())
-    assert "on 2 cards, each with all weights and its share of the pairs" in title
-    assert "of its peak in float32 without TF32" in title
+    assert "on 2 GPUs (DDP), " in title
+    assert "MFU assumed (float32 without TF32)" in title
     lines = [line.split() for line in dpo.splitlines()]
     assert ["pairs", "40", "batch", "4"] in lines
     assert [line[:4] for line in lines if line[:1] == ["l4"]] == [["l4", "22.0", "GiB", "yes"]]
@@ -46,7 +46,7 @@ def test_a_profile_is_also_a_file(command: CommandLine, architecture: Path) -> N
     words = command.arguments("profile", "--algo", "dpo", "--model", str(architecture), "--steps", "2", *SETS)
     done = command.run([*words, "--output", "figures.json"])
     assert done.returncode == 0, done.stderr
-    assert "pairs a second" in done.stdout
+    assert "pairs per second" in done.stdout
     figures = json.loads((command.folder / "figures.json").read_text())["algorithms"]["dpo"]
     assert figures["pairs"] == 8
     assert figures["phases"].keys() >= {"encode", "policy forward", "reference", "backward", "optimizer", "other"}
@@ -63,13 +63,13 @@ def test_an_optimizer_that_needs_cuda_is_planned_anywhere_and_not_measured_on_a_
     assert planned.returncode == 0, planned.stderr
     measured = command.run(command.arguments("profile", *words))
     assert measured.returncode == 2
-    assert "optimizer=adamw-8bit runs on CUDA only; give --set optimizer=adamw" in measured.stderr
+    assert "optimizer=adamw-8bit runs on CUDA only; use --set optimizer=adamw" in measured.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--card", "h10"), "unknown card 'h10': did you mean"),
+        (("--card", "h10"), "unknown GPU 'h10': did you mean"),
         (("--set", "micro=1"), "dpo has no field 'micro'"),
         (("--budget", "pairs"), "--budget 'pairs' is not of the form unit=amount"),
     ],

@@ -166,7 +166,7 @@ def test_a_run_exports_its_adapters_for_user_interfaces(hub: Path, line: Command
     shutil.copy(adapters, run / "weights" / "pytorch_lora_weights.safetensors")
     refused = line.run(line.arguments("export", str(run), "mine.safetensors"))
     assert refused.returncode == 2
-    assert "is no finished run; give its folder" in refused.stderr
+    assert "is not a finished run; name the folder of one" in refused.stderr
     (run / "DONE").touch()
     done = line.run(line.arguments("export", str(run), "mine.safetensors"))
     assert done.returncode == 0, done.stderr

@@ -126,7 +126,7 @@ def test_ctrl_c_keeps_what_was_scored_and_says_so(command: CommandLine, pictures
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
     assert process.returncode == 130
-    assert "stopped by Ctrl-C; the same command continues" in errors
+    assert "stopped by Ctrl-C; run the same command to resume" in errors
     assert "Traceback" not in errors
     assert CHUNK <= len(records.read_text().splitlines()) < 20 * COUNT
 

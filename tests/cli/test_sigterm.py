@@ -91,7 +91,7 @@ def test_training_saves_and_the_same_command_continues(command: CommandLine, pro
         return [*launcher, str(script), *typed]
 
     code, errors = stop_in_training(words("stopped"), command, runs["stopped"])
-    assert errors.count("stopped by SIGTERM; the same command continues") == 1, errors
+    assert errors.count("stopped by SIGTERM; run the same command to resume") == 1, errors
     assert "Traceback" not in errors.partition("stopped by SIGTERM")[0]
     done = len(steps_of(runs["stopped"]))
     assert 2 <= done < STEPS
@@ -131,5 +131,5 @@ def test_outside_of_training_it_ends_at_once_and_the_same_command_continues(comm
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=WAIT)
     assert process.returncode == 143
-    assert "stopped by SIGTERM; the same command continues" in errors
+    assert "stopped by SIGTERM; run the same command to resume" in errors
     assert command.run(words).returncode == 0

@@ -155,7 +155,7 @@ def test_a_run_from_other_base_weights(experiment: Experiment) -> None:
 
 def test_negative_weights_make_no_images_alone(experiment: Experiment) -> None:
     write_run(experiment, "alone", negative={"alpha": 1.0, "beta": 1.0})
-    assert "give it as --negative" in refusal(experiment, run="tiny/alone/recipe/seed-3")
+    assert "use --negative" in refusal(experiment, run="tiny/alone/recipe/seed-3")
 
 
 def test_a_run_and_released_weights_at_once(experiment: Experiment) -> None:
@@ -168,12 +168,12 @@ def test_offsets_without_a_negative(experiment: Experiment) -> None:
 
 def test_a_negative_under_guidance_1(experiment: Experiment) -> None:
     sentence = refusal(experiment, negative=str(ASSETS / "model"), guidance_scales=[3, 1])
-    assert "act only under guidance above 1, but guidance is 1" in sentence
+    assert "has an effect only with guidance above 1, but the guidance scale is 1" in sentence
 
 
 @pytest.mark.parametrize("typed", ["strong", "0.5", "3,,5", "nan", "inf", ""])
 def test_guidance_that_means_nothing(typed: str) -> None:
-    with pytest.raises(UserError, match="is not a list of numbers from 1 on"):
+    with pytest.raises(UserError, match="is not a list of numbers of at least 1"):
         parse_scales(typed)
 
 

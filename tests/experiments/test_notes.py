@@ -43,7 +43,7 @@ def test_prompts_that_are_trained_on_are_counted(tmp_path: Path) -> None:
     caption = experiment(tmp_path, "x").data.captions[0]
     made = experiment(tmp_path, caption, "a cat nobody has seen")
     assert made.prompts_in_training == 1
-    assert list(notes_on_training(made, [])) == ["1 of 2 evaluation prompts are captions of the training data"]
+    assert list(notes_on_training(made, [])) == ["1 of 2 evaluation prompts are also captions in the training data"]
 
 
 @pytest.mark.parametrize(
@@ -51,12 +51,12 @@ def test_prompts_that_are_trained_on_are_counted(tmp_path: Path) -> None:
     [
         (
             {"trainable": "lora"},
-            "dpo trains adapters at a learning rate of 1e-05, which its recipe has for all weights",
+            "dpo trains LoRA adapters at learning rate 1e-05, which its recipe uses for full fine-tuning",
         ),
         ({"trainable": "lora", "learning_rate": "1e-4"}, None),
         ({"steps": "15"}, "dpo warms up for 10 of its 15 steps"),
         ({"budget.unit": "pairs", "budget.amount": "320"}, "dpo warms up for 10 of its 10 steps"),
-        ({"global_batch_size": "5000"}, "a batch of 5000 pairs for dpo is more than the 2000 there are"),
+        ({"global_batch_size": "5000"}, "dpo has a batch of 5000 pairs, but the data has only 2000"),
     ],
 )
 def test_settings_that_surprise(tmp_path: Path, changed: dict[str, str], said: str | None) -> None:

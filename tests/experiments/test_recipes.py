@@ -29,7 +29,7 @@ def test_what_is_no_assignment_is_refused_with_an_example(typed: str) -> None:
 
 
 def test_a_field_given_twice_is_refused() -> None:
-    with pytest.raises(UserError, match="--set beta is given twice"):
+    with pytest.raises(UserError, match="--set sets beta twice"):
         parse_overrides(["beta=1", "steps=3", "beta=2"])
 
 
@@ -40,11 +40,13 @@ def test_without_a_recipe_the_defaults_hold() -> None:
 def test_defaults_are_said_where_there_is_no_recipe() -> None:
     settings = TrainingSettings(steps=7, global_batch_size=16, learning_rate=1e-4)
     assert without_recipe("dpo", DPO, "tiny", settings) is None
-    assert "cpo has no tried recipe for sdxl: ours" in str(without_recipe("cpo", CPO, "sdxl", settings))
+    assert "the settings of cpo for sdxl are untested: ours" in str(without_recipe("cpo", CPO, "sdxl", settings))
     note = without_recipe("dpo", DPO, "nothing-like-it", settings)
     assert note is not None
-    assert note.startswith("dpo has no recipe for nothing-like-it (it has for tiny, sd15, sdxl)")
-    assert "7 steps of 16 pairs at a learning rate of 0.0001" in note
+    assert note.startswith(
+        "no published or tested settings of dpo for nothing-like-it (there are some for tiny, sd15, sdxl); using defaults"
+    )
+    assert "7 steps, batch size 16, learning rate 0.0001" in note
 
 
 def test_the_recipe_of_the_model_holds_where_nothing_is_overridden() -> None:

@@ -212,7 +212,7 @@ def test_a_budget_of_forwards_also_pays_for_what_is_prepared(found: Callable[[st
     assert plan(6000 + 2 * 288 + 1).pairs == 72
     with pytest.raises(
         UserError,
-        match="preparing the data alone costs 6,000 forwards, which leaves nothing of the budget of 5,000; give",
+        match="preparing the data alone costs 6,000 forwards, which uses up the budget of 5,000; raise",
     ):
         plan(5000)
 
@@ -246,11 +246,11 @@ def test_a_card_keeps_a_gibibyte_for_the_driver() -> None:
     assert not card.fits(23 * 2**30 + 1)
 
 
-class TestBlankTensor:
+class TestShapeTensor:
     def test_it_is_shaped_as_the_real_result_and_holds_as_much(self) -> None:
         real = torch.ones(6, 4, requires_grad=True)
-        blank = ShapeTensor(torch.empty(6, 4, device="meta")).requires_grad_()
-        for tensor in (real, blank):
+        shaped = ShapeTensor(torch.empty(6, 4, device="meta")).requires_grad_()
+        for tensor in (real, shaped):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 product = (tensor.t() @ tensor)[:2]
             product.float().sum().backward()
@@ -260,11 +260,11 @@ class TestBlankTensor:
             assert tensor.grad.shape == (6, 4)
 
     def test_an_operation_in_place_gives_the_same_tensor_and_views_share_a_storage(self) -> None:
-        blank = ShapeTensor(torch.empty(6, 4, device="meta"))
-        assert blank.add_(torch.ones(4)) is blank
-        view, other = blank.view(24)[3:], blank + 1
-        assert tensor_bytes([blank, view]) == 96
-        assert tensor_bytes([blank, view, other]) == 192
+        shaped = ShapeTensor(torch.empty(6, 4, device="meta"))
+        assert shaped.add_(torch.ones(4)) is shaped
+        view, other = shaped.view(24)[3:], shaped + 1
+        assert tensor_bytes([shaped, view]) == 96
+        assert tensor_bytes([shaped, view, other]) == 192
 
 
 class TestMeter:
@@ -302,15 +302,15 @@ class TestMeter:
 
 
 def test_a_stage_gives_zeros_and_gradients_to_weights_without_values() -> None:
-    stage, network = Tracer(CPU, "fp32"), torch.nn.Linear(4, 3, device="meta")
-    stage.place(network)
+    tracer, network = Tracer(CPU, "fp32"), torch.nn.Linear(4, 3, device="meta")
+    tracer.place(network)
     anchor = torch.zeros((), requires_grad=True)
-    with stage.meter:
-        answer = stage.graph("forward", "backward", lambda: network(torch.ones(2, 4)), anchor)
+    with tracer.meter:
+        answer = tracer.graph("forward", "backward", lambda: network(torch.ones(2, 4)), anchor)
         assert torch.equal(answer, torch.zeros(2, 3))
         (answer - 1).square().sum().backward()
     assert network.weight.grad is not None
     assert network.weight.grad.shape == (3, 4)
     # weights and their gradient, without one for the inputs: 2 * 2 * 4 * 3 each
-    assert stage.flops == {"forward": 48, "backward": 48}
+    assert tracer.flops == {"forward": 48, "backward": 48}
     gc.collect()

@@ -224,9 +224,9 @@ def test_a_checkpoint_that_is_given_comes_before_the_models_and_the_published() 
 @pytest.mark.parametrize(
     ("names", "own", "complaint"),
     [
-        (None, {}, "name the metrics: --metrics aesthetic,clip"),
+        (None, {}, "choose metrics: --metrics with one or more of aesthetic,clip"),
         (["pikscore"], {}, "unknown metric 'pikscore': did you mean 'pickscore'"),
-        (["clip"], {"pickscore": "x"}, "--checkpoint pickscore=... is for a metric that is not asked for"),
+        (["clip"], {"pickscore": "x"}, "--checkpoint pickscore=... is for a metric that is not in --metrics"),
     ],
 )
 def test_metrics_that_cannot_be_chosen(names: list[str] | None, own: dict[str, str], complaint: str) -> None:

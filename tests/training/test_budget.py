@@ -22,7 +22,7 @@ class TestBudget:
     ) -> None:
         budget = {"unit": "forwards", "amount": 70}
         with pytest.raises(
-            UserError, match="preparing the data alone costs 70 forwards, which leaves nothing of the budget of 70"
+            UserError, match="preparing the data alone costs 70 forwards, which uses up the budget of 70"
         ):
             workshop.train(tmp_path, DPO(), budget=budget, prepared_forwards=70)
         assert not list(tmp_path.rglob("DONE"))

@@ -123,10 +123,10 @@ def test_a_cosine_falls_to_zero_after_the_warm_up() -> None:
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"optimizer": "adam"}, "optimizer='adam' is not allowed: .*there are adamw, adamw-8bit, adafactor"),
+        ({"optimizer": "adam"}, "optimizer='adam' is not allowed: .*choose from adamw, adamw-8bit, adafactor"),
         (
             {"lr_schedule": "cosine", "budget": {"unit": "pairs", "amount": 9}},
-            "lr_schedule=cosine ends with a number of steps; leave --budget out",
+            "lr_schedule=cosine needs a fixed number of steps; leave --budget out",
         ),
     ],
 )
@@ -142,5 +142,5 @@ def test_eight_bits_without_bitsandbytes_say_what_to_install(monkeypatch: pytest
 
 
 def test_eight_bits_need_cuda() -> None:
-    with pytest.raises(UserError, match="runs on CUDA only; give --set optimizer=adamw"):
+    with pytest.raises(UserError, match="runs on CUDA only; use --set optimizer=adamw"):
         OPTIMIZERS["adamw-8bit"].refuse(torch.device("cpu"))

@@ -44,7 +44,7 @@ def alone(workshop: Workshop, folder: Path, settings: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def both(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Both:
-    """Each run by one process and by two with split weights; ``handed`` goes from one to two and back to one."""
+    """Each run by one process and by two with sharded weights; ``handed`` goes from one to two and back to one."""
     folder = tmp_path_factory.mktemp("sharded")
     every = {name: {**EVERY, **settings} for name, settings in SETTINGS.items()}
     for name, settings in every.items():
@@ -125,7 +125,7 @@ def test_a_file_of_deepspeed_says_the_stage(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(tmp_path / "ds.json"))
     assert asked_split() is Split.WEIGHTS
     (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}')
-    with pytest.raises(UserError, match="offload to other memory is not supported"):
+    with pytest.raises(UserError, match="offload to CPU or disk is not supported"):
         asked_split()
 
 
@@ -134,12 +134,12 @@ def test_a_file_of_deepspeed_says_the_stage(tmp_path: Path, monkeypatch: pytest.
     [
         pytest.param(
             {"global_batch_size": 5},
-            "global_batch_size=5 cannot be shared evenly by 2 processes that split the weights",
+            "global_batch_size=5 cannot be shared evenly by 2 processes with sharded weights",
             id="batch",
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            {"algorithm": "uneven"}, "the processes use the network differently (this one for the ", id="algorithm"
+            {"algorithm": "uneven"}, "ranks called the network in different orders (this rank: the ", id="algorithm"
         ),
     ],
 )

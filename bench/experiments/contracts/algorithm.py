@@ -23,7 +23,7 @@ ALGORITHM_CONTRACTS: tuple[Contract[AlgorithmCase], ...] = (
 
 
 def check_algorithm(name: str) -> Iterator[Finding]:
-    """Check a registered algorithm with its default fields, one finding for each contract as it is made.
+    """Check a registered algorithm with its default fields; yields one finding per contract as soon as it is made.
 
     Raises:
         UserError: there is no such algorithm, or a field has no default.
@@ -33,7 +33,9 @@ def check_algorithm(name: str) -> Iterator[Finding]:
 
         @functools.cache
         def case(process: str) -> AlgorithmCase:
-            model = PROCESSES[process or "epsilon"]  # a contract about the class alone needs none, and none is written
+            model = PROCESSES[
+                process or "epsilon"
+            ]  # a contract about the class alone needs no model, and none is written
             return AlgorithmCase(name, algorithm, SmallSetup(Path(folder) / process, model))
 
         yield from check_all(ALGORITHM_CONTRACTS, case)

@@ -1,4 +1,4 @@
-"""An algorithm with a small model to run it on: what its contracts look at."""
+"""An algorithm with a small model to run it on, on which its contracts are checked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bench.training.algorithm import Algorithm, StepOutput
 from bench.training.policy import Policy
 
 ROWS = (3, 17, 4, 8, 25)
-"""The pairs of a step, in the data's numbers."""
+"""The row numbers, in the data, of a step's pairs."""
 
 EPSILON = ("epsilon",)
 EVERY_PROCESS = tuple(PROCESSES)
@@ -31,7 +31,7 @@ class AlgorithmCase:
 
     Attributes:
         name: the algorithm's registered name.
-        algorithm: it.
+        algorithm: the algorithm.
         setup: the small model with its data.
     """
 
@@ -45,11 +45,11 @@ class AlgorithmCase:
         return self.algorithm.prepare(self.setup.data, self.setup.context())
 
     def step(self, policy: Policy, *, rows: Sequence[int] = ROWS, places: Sequence[int] | None = None) -> StepOutput:
-        """One step on a global batch of ``rows``, or on the pairs at some places of it."""
+        """One step on a global batch of ``rows``, or on the pairs at some positions of it."""
         return self.setup.step(self.algorithm, rows, policy, self.data, places=places)
 
     def moved_policy(self) -> Policy:
-        """A policy that has left its reference a little."""
+        """A policy that differs slightly from its reference."""
         policy = self.setup.reset_policy()
         source = torch.Generator().manual_seed(0)
         with torch.no_grad():
@@ -58,7 +58,7 @@ class AlgorithmCase:
         return policy
 
     def train(self, where: str, **settings: Any) -> RunFolder:
-        """Train with the harness's own loop, or go on with what is there, as another command would: with a new object."""
+        """Train with the harness's own loop, or resume, with a new algorithm object as in a new command."""
         algorithm = type(self.algorithm).model_validate(self.algorithm.model_dump())
         return self.setup.train(
             self.setup.folder / "runs" / self.name / where,
@@ -75,12 +75,12 @@ class AlgorithmCase:
 
 
 def contract(*settings: str) -> Callable[[Check[AlgorithmCase]], Contract[AlgorithmCase]]:
-    """Make a contract of a function; ``settings`` are the processes it is checked on, none where it needs no model."""
+    """Make a contract from a function; ``settings`` are the forward processes it is checked on, none if it needs no model."""
     return lambda check: Contract(check, settings)
 
 
 def gradients(parameters: Sequence[tuple[str, nn.Parameter]]) -> Tensor:
-    """The gradients of all parameters in one row; zeros where there is none."""
+    """The gradients of all parameters, concatenated; zeros for parameters without one."""
     return torch.cat(
         [
             torch.zeros(parameter.numel()) if parameter.grad is None else parameter.grad.flatten()

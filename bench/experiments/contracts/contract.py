@@ -20,19 +20,19 @@ Check = Callable[[C], "str | None"]
 
 
 class BrokenError(AssertionError):
-    """A contract does not hold; the text says what was expected and what came."""
+    """A contract does not hold; the message says what was expected and what was found."""
 
 
 class NotApplicableError(Exception):
-    """A contract says nothing about this part; the text says why."""
+    """A contract does not apply to this algorithm or metric; the message says why."""
 
 
 def expect(holds: bool, expected: str, found: object) -> None:
     """Raise a `BrokenError` unless ``holds``.
 
     Args:
-        expected: what should be, as it continues "expected".
-        found: what is, as it continues "found".
+        expected: how the sentence continues after "expected".
+        found: how it continues after "found".
     """
     if not holds:
         raise BrokenError(f"expected {expected}, found {found}")
@@ -40,11 +40,11 @@ def expect(holds: bool, expected: str, found: object) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Contract(Generic[C]):
-    """One promise of a part.
+    """One promise that an algorithm or a metric must keep.
 
     Attributes:
-        check: finds out whether a case keeps it; the first sentence of its docstring is the promise.
-        settings: names of the settings in which it is checked, one after the other; none where the promise is about the class.
+        check: finds out whether a case keeps the promise, which is the first paragraph of its docstring.
+        settings: names of the settings in which it is checked, one after another; none if the promise is about the class.
     """
 
     check: Check[C]
@@ -64,12 +64,12 @@ class Contract(Generic[C]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-    """What came of one contract.
+    """The result of checking one contract.
 
     Attributes:
         sentence: the promise.
         outcome: whether it is kept.
-        detail: what was measured; where it is broken, what was expected and what came; else why it does not apply.
+        detail: what was measured; for a broken contract, what was expected and what was found; or why it does not apply.
     """
 
     sentence: str
@@ -81,10 +81,10 @@ def look_at(contract: Contract[C], cases: Sequence[tuple[str, C]]) -> Finding:
     """Check one contract in every case, up to the first that breaks it.
 
     Args:
-        cases: where it is checked, each with its name; an empty name is not mentioned.
+        cases: the cases to check, each with its name; an empty name is not mentioned.
 
     Returns:
-        The finding; an exception of the part itself counts as broken, and the finding says where it was raised.
+        The finding; an exception in the algorithm or metric itself counts as broken, and the finding says where it was raised.
     """
     details: list[str] = []
     for where, case in cases:
@@ -101,10 +101,10 @@ def look_at(contract: Contract[C], cases: Sequence[tuple[str, C]]) -> Finding:
 
 
 def check_all(contracts: Sequence[Contract[C]], case: Callable[[str], C]) -> Iterator[Finding]:
-    """Check contracts one after the other, each in all its settings; a finding comes as soon as it is made.
+    """Check contracts one after another, each in all its settings; each finding is yielded as soon as it is made.
 
     Args:
-        case: makes what is checked in a setting; an empty name is for contracts without settings.
+        case: makes the case for a setting; the empty name is for contracts without settings.
     """
     for contract in contracts:
         cases = [(setting, case(setting)) for setting in contract.settings or ("",)]

@@ -1,4 +1,4 @@
-"""A loaded metric with pictures and prompts: what its contracts look at."""
+"""A loaded metric with images and prompts, on which its contracts are checked."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from bench.scoring.metric import Metric
 
 CPU = torch.device("cpu")
 SIZES = ((64, 64), (96, 64), (50, 70), (131, 97), (64, 64), (40, 120), (80, 80), (64, 48))
-"""Width and height of the pictures, in pixels."""
+"""Width and height of the images, in pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MetricCase:
-    """A loaded metric with pictures and prompts.
+    """A loaded metric with images and prompts.
 
     Attributes:
-        metric: it, bound to the prompts.
-        again: loads the same one another time.
+        metric: the metric, bound to the prompts.
+        again: loads a second copy of it.
         load: loads one from a checkpoint.
-        given: whether the checkpoint was named, not the published default.
-        images: pictures of different sizes.
-        prompts: one for each, all different.
+        given: whether the user named the checkpoint; if not, it is the published default.
+        images: images of different sizes.
+        prompts: one prompt per image, all different.
     """
 
     metric: Metric
@@ -44,12 +44,12 @@ class MetricCase:
 
     @functools.cached_property
     def scores(self) -> Tensor:
-        """The scores of all pictures for their prompts."""
+        """The scores of all images for their prompts."""
         return self.metric.score(self.images, self.prompts)
 
     @property
     def rounding(self) -> float:
-        """How far apart scores may be that differ by rounding alone: 1e-5, or of large scores that share of the largest."""
+        """Tolerance for scores that differ only by rounding: 1e-5, or that share of the largest score if it is above 1."""
         return 1e-5 * max(1.0, self.scores.abs().max().item())
 
 
@@ -59,7 +59,7 @@ def contract(check: Callable[[MetricCase], str | None]) -> Contract[MetricCase]:
 
 
 def pictures() -> list[Image.Image]:
-    """RGB pictures of several sizes: waves of colour with a little noise."""
+    """RGB images of several sizes: waves of colour with a little noise."""
     made = []
     for number, (width, height) in enumerate(SIZES):
         draws = np.random.default_rng(number)
@@ -72,7 +72,7 @@ def pictures() -> list[Image.Image]:
 
 
 def tiny_prompts(count: int) -> list[str]:
-    """The first prompts of the tiny model, which every metric can read, even one that knows its world alone."""
+    """The first prompts of the tiny model, which every metric can read, even one that knows only the tiny world."""
     source = MODELS.get("tiny").prompts
     if source is None:
         raise ValueError("the tiny model has no prompts")

@@ -1,4 +1,4 @@
-"""Contracts about the objective of an algorithm on predictions for pairs, whatever network makes them."""
+"""Contracts about an algorithm's objective as a function of predictions for pairs, independent of any network."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ SHAPE = (PAIRS, 4, 2, 2)
 
 
 def has_objective(kind: type[Algorithm]) -> bool:
-    """Whether an algorithm states its objective on pairs of predictions; another writes a step of its own."""
+    """Whether an algorithm defines its objective on pairs of predictions; if not, it writes its own step."""
     if issubclass(kind, PairwiseAlgorithm):
         return (kind.loss, kind.prediction_loss) != (PairwiseAlgorithm.loss, PairwiseAlgorithm.prediction_loss)
     return issubclass(kind, ReferenceFreeAlgorithm)
 
 
 def steps_by_objective(kind: type[Algorithm]) -> bool:
-    """Whether the gradient of a step is that of the objective, whose direction is checked on its own."""
+    """Whether the gradient of a step is that of the objective, whose direction has its own contract."""
     return has_objective(kind) and kind.step in (PairwiseAlgorithm.step, ReferenceFreeAlgorithm.step)
 
 
@@ -46,7 +46,7 @@ def reference(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def objective(algorithm: Algorithm, dtype: torch.dtype = torch.float32) -> Objective:
-    """The objective of an algorithm on pairs, whatever network predicts."""
+    """An algorithm's objective on pairs, as a function of the policy's predictions."""
     targets, preference = torch.zeros(SHAPE, dtype=dtype), torch.full((PAIRS,), 0.9)
     if not has_objective(type(algorithm)):
         raise NotApplicableError("the algorithm writes a step of its own, not a loss of predictions for pairs")

@@ -1,4 +1,4 @@
-"""Diffusion models of random weights, as small as they can be, written as pipelines that the families load."""
+"""Diffusion models with random weights, as small as possible, saved as pipelines that the model families load."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.models.family import ModelFamily
 from bench.models.registry import MODELS
 
 SIDE = 8
-"""Height and width of a picture of the UNets, in pixels."""
+"""Height and width of the UNets' images, in pixels."""
 
 SD_SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -28,7 +28,7 @@ SD_SCHEDULER: dict[str, Any] = {**SD_SCHEDULE, "clip_sample": False, "set_alpha_
 
 
 def write_micro_model(folder: Path, **scheduler: Any) -> None:
-    """Save a `StableDiffusionPipeline` of random weights: pictures of 8x8 pixels, latents of 4x4x4.
+    """Save a `StableDiffusionPipeline` with random weights: images of 8x8 pixels, latents of 4x4x4.
 
     Args:
         scheduler: changes to the scheduler's configuration.
@@ -59,7 +59,7 @@ def write_v_model(folder: Path) -> None:
 
 
 def write_flow_model(folder: Path) -> None:
-    """Save a `StableDiffusion3Pipeline` without T5, of random weights: pictures of 16x16 pixels, latents of 4x8x8."""
+    """Save a `StableDiffusion3Pipeline` without T5, with random weights: images of 16x16 pixels, latents of 4x8x8."""
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
     from transformers import CLIPTextModelWithProjection
 
@@ -91,7 +91,7 @@ PROCESSES: Mapping[str, SmallModel] = {
     "v_prediction": SmallModel(write_v_model, StableDiffusion),
     "flow": SmallModel(write_flow_model, StableDiffusion3),
 }
-"""A small model for each kind of forward process, by what its network predicts."""
+"""A small model per kind of forward process, by what its network predicts."""
 
 
 def autoencoder(side: int, **config: Any) -> Any:
@@ -105,7 +105,7 @@ def autoencoder(side: int, **config: Any) -> Any:
 
 
 def _save(pipeline: Any, folder: Path) -> None:
-    """Write a pipeline without diffusers' remarks on the parts that it lacks on purpose."""
+    """Save a pipeline without diffusers' warnings about the parts that it deliberately lacks."""
     from diffusers.utils import logging
 
     quiet()

@@ -24,7 +24,7 @@ from bench.training.policy import Policy
 
 COUNT = len(ROWS)
 ALIKE = 5e-3
-"""Of the largest loss: kernels of another batch size round differently, and beta makes a margin's last digits larger."""
+"""Relative to the largest loss: kernels round differently at another batch size, and beta amplifies a margin's last digits."""
 
 
 @contract(*EVERY_PROCESS)
@@ -201,7 +201,7 @@ def resuming_equals_never_having_stopped(case: AlgorithmCase) -> None:
 
 
 def _alike(losses: Tensor, others: Tensor, what: str) -> str:
-    """Expect losses to be equal up to rounding; returns how far apart they are."""
+    """Expect losses to be equal up to rounding; returns the largest difference in words."""
     difference, size = (losses - others).abs().max().item(), others.abs().max().item()
     close = torch.allclose(losses, others, rtol=1e-3, atol=ALIKE * size)
     expect(close, f"{_short(others)} for {what}", _short(losses))
@@ -231,7 +231,7 @@ def _no_margin(output: StepOutput) -> None:
 
 
 def _receivers(case: AlgorithmCase, policy: Policy) -> set[str]:
-    """Names of what a step gives a gradient; those of the reference start with ``reference``."""
+    """Names of the parameters that get a gradient in a step; those of the reference start with ``reference``."""
     case.step(policy).losses.mean().backward()
     everything = {**dict(policy.model.network.named_parameters(prefix="reference")), **dict(policy.parameters())}
     received = {name for name, parameter in everything.items() if parameter.grad is not None}
@@ -240,7 +240,7 @@ def _receivers(case: AlgorithmCase, policy: Policy) -> set[str]:
 
 
 def _descend(policy: Policy, *, expected: float) -> None:
-    """Step against the gradient as far as a linear loss would have to go to fall by ``expected``."""
+    """Step against the gradient by the length at which a linear loss would fall by ``expected``."""
     received = [(parameter, parameter.grad) for _, parameter in policy.parameters() if parameter.grad is not None]
     rate = expected / sum(gradient.square().sum().item() for _, gradient in received)
     with torch.no_grad():

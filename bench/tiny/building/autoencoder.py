@@ -1,4 +1,4 @@
-"""The autoencoder of the tiny pipeline: 64x64x3 pictures to 16x16x4 latents."""
+"""The autoencoder of the tiny pipeline: 64x64x3 images to 16x16x4 latents."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def build_autoencoder() -> Any:
 
 
 def edges(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Differences of neighbouring pixels, across and down."""
+    """Differences of neighbouring pixels, horizontal and vertical."""
     return pixels[..., :, 1:] - pixels[..., :, :-1], pixels[..., 1:, :] - pixels[..., :-1, :]
 
 
@@ -66,7 +66,7 @@ def train_autoencoder(pool: Pool, work: Path) -> Any:
 
 @torch.no_grad()
 def encode(vae: Any, pool: Pool, indices: range) -> Tensor:
-    """Latents (posterior means, not scaled) of a stretch of the pool; float32, shape (N, 4, 16, 16)."""
+    """Latents (posterior means, not scaled) of a slice of the pool; float32, shape (N, 4, 16, 16)."""
     pieces = torch.arange(indices.start, indices.stop).split(128)
     return torch.cat([vae.encode(pool.pixels(piece)).latent_dist.mean for piece in pieces])
 
@@ -84,7 +84,7 @@ def reconstruction_error(vae: Any, pool: Pool) -> float:
 
 @torch.no_grad()
 def decode_pool(vae: Any, pool: Pool, count: int, work: Path) -> Tensor:
-    """The first ``count`` pictures of the pool after a round trip through the autoencoder; uint8, (count, 3, 64, 64)."""
+    """The first ``count`` images of the pool after a round trip through the autoencoder; uint8, (count, 3, 64, 64)."""
     path = work / f"decoded-{count}.npy"
     if not path.exists():
         decoded = np.empty((count, *pool.pictures.shape[1:]), dtype=np.uint8)

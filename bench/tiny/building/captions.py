@@ -12,7 +12,7 @@ from bench.tiny.building.scenes import Pool
 
 
 def captions_of(pool: Pool, index: Tensor, step: int, *, count: int) -> tuple[list[str], list[str]]:
-    """True captions of scenes, and ``count`` times as many that are wrong in one thing: one per scene, then again."""
+    """True captions of scenes, then ``count`` rounds of captions that are wrong in one thing, one per scene and round."""
     rng = np.random.default_rng((24, step))
     scenes = [pool.scenes[i] for i in index.tolist()]
     requests = [describe(rng, scene) for scene in scenes]
@@ -21,7 +21,7 @@ def captions_of(pool: Pool, index: Tensor, step: int, *, count: int) -> tuple[li
 
 
 def describe(rng: np.random.Generator, scene: world.Scene) -> world.Request:
-    """A request that the scene fulfils; two in three name its size or its place, where there is a name for it."""
+    """A request that the scene fulfils; two in three name its size or its place, if there is a name for it."""
     request = world.Request(scene.object, scene.colour)
     extra = rng.uniform()
     sizes = [name for name, (low, high) in world.SIZES.items() if low <= scene.size <= high]
@@ -34,7 +34,7 @@ def describe(rng: np.random.Generator, scene: world.Scene) -> world.Request:
 
 
 def mistake(rng: np.random.Generator, scene: world.Scene, request: world.Request) -> world.Request:
-    """``request`` wrong in one thing: half the time in the size or place that it names, else in object or colour."""
+    """``request`` made wrong in one thing: half the time in the size or place that it names, else in object or colour."""
     if rng.uniform() < 0.5 and request.size:
         return dataclasses.replace(request, size=next(name for name in world.SIZES if name != request.size))
     if rng.uniform() < 0.5 and request.place:

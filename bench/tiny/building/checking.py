@@ -1,4 +1,4 @@
-"""Fitting of the world's checker on scenes whose truth is known, drawn and decoded alike."""
+"""Training the tiny world's checker on scenes whose properties are known, both drawn and decoded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DECODED = 12_000
 
 
 def targets(scenes: Sequence[Scene]) -> dict[str, Tensor]:
-    """The truth of scenes: class numbers, int64 (N,), and geometry, float32 (N, 4)."""
+    """The true properties of scenes: class numbers, int64 (N,), and geometry, float32 (N, 4)."""
     return {
         "object": torch.tensor([list(OBJECTS).index(scene.object) for scene in scenes]),
         "colour": torch.tensor([list(COLOURS).index(scene.colour) for scene in scenes]),
@@ -32,7 +32,7 @@ def targets(scenes: Sequence[Scene]) -> dict[str, Tensor]:
 
 
 def train_checker(vae: Any, pool: Pool, out: Path, work: Path) -> Checker:
-    """Fit the checker and save it as float16; half of every batch went through the autoencoder."""
+    """Train the checker and save it as float16; half of every batch has been through the autoencoder."""
     torch.manual_seed(3)
     checker, truth = Checker(), targets(pool.scenes)
     decoded = decode_pool(vae, pool, DECODED, work)
@@ -55,7 +55,7 @@ def train_checker(vae: Any, pool: Pool, out: Path, work: Path) -> Checker:
 
 
 def checker_quality(checker: Checker, vae: Any, pool: Pool) -> dict[str, float]:
-    """Share of right answers and mean absolute errors on scenes never fitted, drawn and decoded."""
+    """Accuracies and mean absolute errors on held-out scenes, drawn and decoded."""
     truth = targets(pool.scenes)
     figures: dict[str, float] = {}
     with torch.no_grad():

@@ -26,11 +26,11 @@ BATCH = 128
 WRONG_CAPTIONS = 0.15
 EMPTY_CAPTIONS = 0.1
 LATE_TIMES = 0.7
-"""Exponent below 1: noisier times, at which object and colour are decided, are trained more often."""
+"""An exponent below 1: noisier timesteps, where object and colour are decided, are trained more often."""
 WIDTH = 128
 
-# On 16x16 latents a ground's colour survives more noise than on 64x64 ones: with SD's own beta_end of 0.012 the last time
-# still shows it, and a sample's colour would follow its initial noise instead of its caption.
+# On 16x16 latents the background colour survives more noise than on 64x64 ones: with SD's own beta_end of 0.012 it is still
+# visible at the last timestep, and a sample's colour would follow its initial noise instead of its caption.
 SCHEDULER = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,

@@ -13,7 +13,7 @@ from bench.core.files import write_json
 
 State = dict[str, Tensor]
 
-# Apart from the tables by which `metrics` reads these layouts: were they one, a name that is wrong in it would be written and
+# Kept separate from the tables by which `metrics` reads these layouts: with a shared table, a wrong name would be written and
 # read back unnoticed.
 _OPEN_CLIP = {
     "vision_model.encoder.layers.": "visual.transformer.resblocks.",
@@ -48,14 +48,14 @@ _TIMM = {
 
 
 def write_clip(folder: Path, model: Any) -> None:
-    """A CLIP model, or its image tower, as transformers keeps it: ``config.json`` and ``model.safetensors``."""
+    """A CLIP model, or its image tower, in transformers' layout: ``config.json`` and ``model.safetensors``."""
     folder.mkdir(parents=True, exist_ok=True)
     model.config.to_json_file(folder / "config.json")
     save_file(halved(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def write_open_clip(folder: Path, name: str, model: Any) -> None:
-    """A CLIP model as HPSv2 keeps it: weights under open_clip's names, and ``open_clip_config.json``."""
+    """A CLIP model in HPSv2's layout: weights under open_clip's names, and ``open_clip_config.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": open_clip_state(model.state_dict())}, folder / name)
     vision, text = model.config.vision_config, model.config.text_config
@@ -97,7 +97,7 @@ def open_clip_state(state: State) -> State:
 
 
 def write_image_reward(folder: Path, *, vision: Any, text: Any, head: Any) -> None:
-    """A BLIP with a reward head as ImageReward keeps it: ``ImageReward.pt`` and the two configurations."""
+    """A BLIP with a reward head in ImageReward's layout: ``ImageReward.pt`` and the two configurations."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {f"blip.visual_encoder.{_renamed(name, _TIMM)}": value for name, value in vision.state_dict().items()}
     state |= {f"blip.text_encoder.{name}": value for name, value in text.state_dict().items()}
@@ -117,7 +117,7 @@ def write_image_reward(folder: Path, *, vision: Any, text: Any, head: Any) -> No
 
 
 def write_aesthetic(folder: Path, *, tower: Any, head: Any) -> None:
-    """An image tower in the folder ``clip``, and the linear head beside it."""
+    """An image tower in the folder ``clip``, and the linear head next to it."""
     write_clip(folder / "clip", tower)
     torch.save(halved({f"layers.{name}": value for name, value in head.state_dict().items()}), folder / "head.pth")
 

@@ -1,4 +1,4 @@
-"""Prompts, pictures of the tiny model, votes on them, and the preference data that ships."""
+"""Prompts, images by the tiny model, votes on them, and the preference data that is shipped."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def combinations() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
 
 
 def draw_requests(allowed: Sequence[tuple[str, str]], count: int, seed: int) -> list[world.Request]:
-    """Random requests for allowed combinations; two in five name the size or the place as well."""
+    """Random requests for allowed combinations; two in five also name the size or the place."""
     requests = []
     for index in range(count):
         rng = np.random.default_rng((seed, index))
@@ -61,14 +61,14 @@ def evaluation_prompts() -> list[str]:
 
 
 def generate(model: ModelFamily, requests: Sequence[world.Request], name: str, work: Path) -> Tensor:
-    """Two pictures of the base model for each request; uint8, (N, 2, 3, 64, 64).
+    """Two images by the base model per request; uint8, (N, 2, 3, 64, 64).
 
     Made in batch_slices that are kept under ``work``, so that an interrupted call continues.
     """
     settings = GENERATION.model_copy(update={"precision": "bf16"})
     shape = model.latent_shape(settings.height, settings.width)
     parts: list[NDArray[np.uint8]] = []
-    with Progress(f"pictures for {name}", total=len(requests)) as progress:
+    with Progress(f"images for {name}", total=len(requests)) as progress:
         for piece in batch_slices(len(requests), BATCH):
             path = work / "pictures" / f"{name}-{piece.start:06d}.npy"
             if not path.exists():
@@ -83,7 +83,7 @@ def generate(model: ModelFamily, requests: Sequence[world.Request], name: str, w
 
 
 def protocol_pictures(model: ModelFamily, prompts: Sequence[str]) -> Tensor:
-    """The base model's picture of each evaluation prompt under the protocol; uint8, (N, 3, 64, 64)."""
+    """The base model's image for each evaluation prompt under the protocol; uint8, (N, 3, 64, 64)."""
     shape = model.latent_shape(GENERATION.height, GENERATION.width)
     made = []
     for piece in batch_slices(len(prompts), CHUNK):
@@ -94,7 +94,7 @@ def protocol_pictures(model: ModelFamily, prompts: Sequence[str]) -> Tensor:
 
 
 def preferences(checker: Checker, requests: Sequence[world.Request], pictures: Tensor) -> NDArray[np.float64]:
-    """The population's P(picture 0 preferred) of every pair; (N,)."""
+    """The population's P(image 0 preferred) for every pair; (N,)."""
     sides = []
     for side in (0, 1):
         measured = checker.measure(pictures[:, side].float() / 127.5 - 1)
@@ -103,7 +103,7 @@ def preferences(checker: Checker, requests: Sequence[world.Request], pictures: T
 
 
 def votes(preference: NDArray[np.float64], name: str) -> NDArray[np.bool_]:
-    """One vote a pair: whether picture 0 wins; (N,)."""
+    """One vote per pair: whether image 0 wins; (N,)."""
     return np.asarray([uniform("tiny votes", name, row) < p for row, p in enumerate(preference)])
 
 
@@ -134,7 +134,7 @@ def _jpeg(picture: NDArray[np.uint8]) -> bytes:
 
 
 def rates(requests: Sequence[world.Request], measured: Measured) -> dict[str, float]:
-    """Share of measured pictures that show what was asked, by nameable attribute; size and place where they were named."""
+    """Share of measured images that show what the caption names, by attribute; size and place only where they are named."""
     extra = [float(extra_is_right(request, measured, row)) for row, request in enumerate(requests)]
     columns = {
         "right object": [float(measured.objects[row] == request.object) for row, request in enumerate(requests)],

@@ -29,7 +29,7 @@ def clip_reward(model: Any, tokenizer: Any) -> Reward:
 
 
 def aesthetic_reward(tower: Any, head: nn.Module) -> Reward:
-    """The head on the embedding of length 1; captions are not looked at."""
+    """The head on the normalised embedding; captions are ignored."""
 
     def reward(pixels: Tensor, captions: Sequence[str]) -> Tensor:
         del captions
@@ -40,7 +40,7 @@ def aesthetic_reward(tower: Any, head: nn.Module) -> Reward:
 
 
 def blip_reward(modules: nn.ModuleDict, tokenizer: Any) -> Reward:
-    """The head on the first token, which has looked at the picture; captions may be k times as many as pictures."""
+    """The head on the first token, which attends to the image; there may be k times as many captions as images."""
 
     def reward(pixels: Tensor, captions: Sequence[str]) -> Tensor:
         seen = modules["vision"](pixel_values=pixels).last_hidden_state.repeat(len(captions) // len(pixels), 1, 1)
@@ -53,7 +53,7 @@ def blip_reward(modules: nn.ModuleDict, tokenizer: Any) -> Reward:
 
 
 def linear_head(width: int) -> nn.Sequential:
-    """The published head, linear layers at places 0, 2, 4, 6, 7, without its dropouts; outputs begin of order 1."""
+    """The published head, linear layers at positions 0, 2, 4, 6, 7, without its dropouts; initial outputs are of order 1."""
     widths = (width, 1024, 128, 64, 16, 1)
     layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
     for layer in layers:
@@ -72,7 +72,7 @@ def blip_tokenizer(folder: Path) -> Any:
 
 
 def encoded(tokenizer: Any, captions: Sequence[str]) -> dict[str, Tensor]:
-    """Token ids and mask, as long as the longest caption."""
+    """Token ids and mask, padded to the longest caption."""
     read = tokenizer(list(captions), padding=True, truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt")
     return {"input_ids": read.input_ids, "attention_mask": read.attention_mask}
 

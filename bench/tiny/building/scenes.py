@@ -16,7 +16,7 @@ from bench.tiny import world
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Scenes with what was asked for: ``pictures`` is uint8 of shape (N, 3, 64, 64)."""
+    """Scenes with their requests; ``pictures`` is uint8 of shape (N, 3, 64, 64)."""
 
     requests: list[world.Request]
     scenes: list[world.Scene]
@@ -26,12 +26,12 @@ class Pool:
         return len(self.scenes)
 
     def pixels(self, index: Tensor) -> Tensor:
-        """The pictures of ``index`` as float32 in [-1, 1], shape (B, 3, 64, 64)."""
+        """The images at ``index`` as float32 in [-1, 1], shape (B, 3, 64, 64)."""
         return self.pictures[index].float() / 127.5 - 1
 
 
 def draw_pool(count: int, seed: int, work: Path) -> Pool:
-    """Draw ``count`` scenes, or read them back from ``work``; scene i depends on (seed, i) alone."""
+    """Draw ``count`` scenes, or read them back from ``work``; scene i depends only on (seed, i)."""
     path = work / f"scenes-{seed}-{count}"
     requests, scenes = [], []
     for index in range(count):

@@ -68,7 +68,7 @@ PIXEL_NOISE = 0.05
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Votes:
-    """Pairs of pictures of one caption with one vote each.
+    """Pairs of images of one caption, with one vote per pair.
 
     ``pictures`` is uint8 of shape (N, 2, 3, 64, 64); ``first_wins`` is bool of shape (N,).
     """
@@ -82,7 +82,7 @@ class Votes:
 
 
 def train_scorers(pool: Pool, votes: Mapping[str, Votes], out: Path, work: Path) -> dict[str, float]:
-    """Train the four scorers and write each in its published layout, in a folder of its name.
+    """Train the four scorers and write each in its published layout, in a folder named after it.
 
     Args:
         pool: drawn scenes, for pre-training.
@@ -206,11 +206,11 @@ def train_on_votes(name: str, modules: nn.ModuleDict, reward: Reward, votes: Vot
 
 
 def normalised(pictures: Tensor) -> Tensor:
-    """Pictures, uint8 (B, 3, 64, 64), as the scorers see them: CLIP's mean and deviation, float32."""
+    """Images, uint8 (B, 3, 64, 64), as the scorers see them: normalised with CLIP's mean and deviation, float32."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return (pictures.float() / 255 - mean) / std
 
 
 def noisy(pixels: Tensor, step: int) -> Tensor:
-    """Pixels with a little noise.  No flips and no shifts: left, right and place are things that captions name."""
+    """Pixels with a little noise.  No flips and no shifts, since captions name left, right and places."""
     return pixels + PIXEL_NOISE * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(step))

@@ -22,7 +22,7 @@ END_OF_WORD = "</w>"
 
 
 def caption_words() -> list[str]:
-    """Every word that a caption of the tiny world can hold, sorted."""
+    """Every word that a caption of the tiny world can contain, sorted."""
     phrases = ["a an on background", *OBJECTS, *COLOURS, *SIZES, *PLACES]
     return sorted({word for phrase in phrases for word in phrase.split()})
 
@@ -63,7 +63,7 @@ def byte_pair_merges(words: list[str]) -> list[tuple[str, str]]:
 
 
 def _joined(word: list[str], pair: tuple[str, str]) -> list[str]:
-    """``word`` with every occurrence of ``pair`` made one part, from left to right."""
+    """``word`` with every occurrence of ``pair`` merged into one part, from left to right."""
     joined: list[str] = []
     for part in word:
         if joined and (joined[-1], part) == pair:

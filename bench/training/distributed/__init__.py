@@ -1,1 +1,1 @@
-"""How weights, gradients and optimizer states lie over the processes that ``accelerate launch`` started."""
+"""How weights, gradients and optimizer states are laid out over the processes that ``accelerate launch`` started."""

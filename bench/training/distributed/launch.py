@@ -1,4 +1,4 @@
-"""What ``accelerate launch`` asks for."""
+"""The processes and the sharding that ``accelerate launch`` was configured with."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from bench.core.precision import full_precision
 from bench.training.distributed.strategy import ParallelStrategy, Replicated
 
 WHOLE_WEIGHTS = {"shard_grad_op", "2", "_hybrid_shard_zero2", "5"}
-"""Sharding strategies of FSDP, by name and number, that keep the weights whole between forward and backward."""
+"""FSDP sharding strategies, by name and number, that keep the weights gathered between forward and backward."""
 
 
-OFFLOAD = "offload to other memory is not supported; split over more processes instead"
+OFFLOAD = "offload to CPU or disk is not supported; shard over more processes instead"
 
 
 class Split(enum.Enum):
-    """What the processes split between them."""
+    """What is sharded over the processes."""
 
     NOTHING = enum.auto()
     GRADIENTS = enum.auto()
     """Gradients and the optimizer's moments: ZeRO stage 2 (Rajbhandari et al. 2020, arXiv 1910.02054)."""
     WEIGHTS = enum.auto()
-    """The weights too: ZeRO stage 3."""
+    """The weights as well: ZeRO stage 3."""
 
 
 def choose_strategy(accelerator: Accelerator) -> ParallelStrategy:
-    """What the launcher asks for: split weights or gradients, else everything whole.
+    """The strategy that the launcher was configured with: sharded weights or gradients, otherwise everything replicated.
 
     Raises:
-        UserError: it asks for something that is not there.
+        UserError: the launcher was configured with something that is not supported.
     """
     split = asked_split()
     if split is Split.NOTHING or accelerator.num_processes == 1:
@@ -49,25 +49,26 @@ def choose_strategy(accelerator: Accelerator) -> ParallelStrategy:
 
 
 def connect() -> Accelerator:
-    """The processes that ``accelerate launch`` started, or this one alone; arithmetic in float32 is exact from now on.
+    """The processes that ``accelerate launch`` started, or this one alone; from now on float32 arithmetic is exact (no TF32).
 
     Raises:
-        UserError: the launcher asks for something that is not there.
+        UserError: the launcher was configured with something that is not supported.
     """
     asked_split()
     full_precision()
-    # While the main process prepares the data, all others wait.
+    # The other processes wait while the main process prepares the data, possibly for days.
     patience = InitProcessGroupKwargs(timeout=dt.timedelta(days=7))
-    # The split is made here: accelerate's own FSDP takes no CPUs and one network alone, DeepSpeed's engine one network alone.
+    # Sharding is done by this project: accelerate's own FSDP handles neither CPUs nor two networks, and DeepSpeed's engine
+    # handles only one network.
     with patch_environment(ACCELERATE_USE_FSDP="false", ACCELERATE_USE_DEEPSPEED="false"):
         return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
 
 
 def asked_split() -> Split:
-    """What ``accelerate launch`` was told to split, by ``--use_fsdp`` or ``--use_deepspeed``.
+    """What ``accelerate launch`` was told to shard, by ``--use_fsdp`` or ``--use_deepspeed``.
 
     Raises:
-        UserError: a stage or an offload of DeepSpeed that is not there.
+        UserError: a ZeRO stage or an offload that is not supported.
     """
     if _is_on("ACCELERATE_USE_DEEPSPEED"):
         return _deepspeed_split()
@@ -91,19 +92,19 @@ def _deepspeed_split() -> Split:
         raise UserError(OFFLOAD)
     stages = {"0": Split.NOTHING, "2": Split.GRADIENTS, "3": Split.WEIGHTS}
     if stage not in stages:
-        raise UserError(f"ZeRO stage {stage} is not supported; give --zero_stage 2, or 3")
+        raise UserError(f"ZeRO stage {stage} is not supported; use --zero_stage 2 or 3")
     return stages[stage]
 
 
 def _zero_of(file: str | None) -> dict[str, Any]:
-    """What a configuration file of DeepSpeed says of ZeRO."""
+    """The ``zero_optimization`` section of a DeepSpeed configuration file."""
     if file is None:
         return {}
     try:
         zero: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8")).get("zero_optimization") or {}
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(
-            f"DeepSpeed's configuration file {file} cannot be read ({error}); give --zero_stage 2 instead"
+            f"the DeepSpeed configuration file {file} cannot be read ({error}); use --zero_stage 2 instead"
         ) from error
     return zero
 

@@ -1,4 +1,4 @@
-"""How weights lie over the processes, and what the processes must do together because of it."""
+"""How weights are laid out over the processes, and the collective operations that this requires."""
 
 from __future__ import annotations
 
@@ -17,62 +17,62 @@ if TYPE_CHECKING:
 
 
 class ParallelStrategy(abc.ABC):
-    """Where the weights of a network are, and what processes must do together because of it."""
+    """Where a network's weights live, and the collective operations that this requires."""
 
     @abc.abstractmethod
     def check(self, settings: TrainingSettings) -> None:
-        """Raise a `UserError` when the processes cannot train with these settings."""
+        """Raise a `UserError` if the processes cannot train with these settings."""
 
     @abc.abstractmethod
     def offload_until_placed(self, network: nn.Module) -> None:
-        """Move ``network`` to where it may wait, in copies, until it is placed."""
+        """Move ``network`` to where several copies of it fit until `place` is called."""
 
     @abc.abstractmethod
     def place(self, network: nn.Module) -> Callable[[], nn.Module]:
         """Lay out the weights of ``network``, in place.
 
         Returns:
-            What gives a network with whole weights, for saving, on the main process; every process must call it.
+            A function that returns, on the main process, a network with full weights for saving; every process must call it.
         """
 
     @abc.abstractmethod
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Make every gradient that of the global batch, after the last backward of a step."""
+        """Sum the gradients over the processes, so each is that of the global batch; called after a step's last backward."""
 
     @abc.abstractmethod
     def gather_full(self, value: Tensor) -> Tensor:
-        """A weight, or what belongs to one, in whole; every process must call it."""
+        """The full tensor of a weight, or of its gradient or optimizer state; every process must call it."""
 
     @abc.abstractmethod
     def shard_like(self, value: Tensor, like: Tensor) -> Tensor:
-        """What belongs to the weight ``like``, whole or of another shape, laid out as the weight is and on its device."""
+        """A full tensor that belongs to the weight ``like``, on its device and, if the shapes agree, sharded as it is."""
 
     @abc.abstractmethod
     def replaced(self, network: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
-        """A network that computes, without gradient, with other values of some parameters."""
+        """``network`` with other values for some parameters, for forwards without gradient."""
 
     @abc.abstractmethod
-    def any_rank(self, wish: bool) -> bool:
-        """Whether this process, or another that must ask the network at the same time, still has something to ask."""
+    def any_rank(self, flag: bool) -> bool:
+        """Whether ``flag`` is true on this rank, or on any other that must call the network at the same time."""
 
     @abc.abstractmethod
-    def check_ranks_in_sync(self, doing: str) -> None:
-        """Raise a `UserError` in every process when the others are not about to do the same."""
+    def check_ranks_in_sync(self, operation: str) -> None:
+        """Raise a `UserError` in every process unless all of them are about to run the same operation."""
 
 
 def refuse_small_batch(settings: TrainingSettings, processes: int) -> None:
-    """Raise a `UserError` when a process would have no pair of a batch."""
+    """Raise a `UserError` if a process would get no pairs of a batch."""
     if settings.global_batch_size < processes:
         raise UserError(
-            f"global_batch_size={settings.global_batch_size} is too small for {processes} processes; start fewer"
+            f"global_batch_size={settings.global_batch_size} is too small for {processes} processes; start fewer of them"
         )
 
 
 class Replicated(ParallelStrategy):
-    """Whole in every process; gradients are summed.
+    """Full weights in every process; gradients are summed (DDP).
 
     Args:
-        accelerator: the processes; None for one alone.
+        accelerator: the processes; None for a single one.
     """
 
     def __init__(self, accelerator: Accelerator | None = None) -> None:
@@ -105,19 +105,19 @@ class Replicated(ParallelStrategy):
     def replaced(self, network: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
         return _Called(network, weights)
 
-    def any_rank(self, wish: bool) -> bool:
-        return wish
+    def any_rank(self, flag: bool) -> bool:
+        return flag
 
-    def check_ranks_in_sync(self, doing: str) -> None:
+    def check_ranks_in_sync(self, operation: str) -> None:
         pass
 
 
 class _Called(nn.Module):
-    """A network that computes with other values of some parameters, without a second copy of the rest."""
+    """A network with other values for some parameters, without a second copy of the rest."""
 
     def __init__(self, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self._network, self._weights = [network], weights  # in a list, lest it be registered as a part
+        self._network, self._weights = [network], weights  # in a list, so it is not registered as a submodule
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return torch.func.functional_call(self._network[0], dict(self._weights), args, kwargs)
