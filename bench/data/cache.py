@@ -74,7 +74,7 @@ class EncodedData:
         return {name: self._gather(shards, [0] * count) for name, shards in self._negative.items()}
 
     def picture_condition(self, rows: Sequence[int], sides: Sequence[int], size: PictureSize) -> dict[str, Tensor]:
-        """What the model is told of the size and crop of one image of each row; each with a leading axis of B.
+        """Size and crop conditioning for one image of each row; each with a leading axis of B.
 
         Args:
             sides: which image of each row.

@@ -153,5 +153,5 @@ def _read_own_card(folder: Path) -> OwnCard:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is no JSON ({error}); mend it or delete it") from error
+        raise UserError(f"{path} is not valid JSON ({error}); fix it or delete it") from error
     return build(OwnCard, values, str(path))

@@ -1,4 +1,4 @@
-"""How a training picture was cut, which some models are told."""
+"""How a training image was cropped; some models are conditioned on it."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Networks:
         return cls(network, network)
 
     def branches(self, condition: Condition, negative: Condition) -> list[tuple[nn.Module, Condition]]:
-        """What each network is told, negative slot first: one forward pass of both slots where one network serves both."""
+        """Conditioning of each network, negative slot first: one forward pass of both slots where one network serves both."""
         if self.positive is self.negative:
             both = {name: torch.cat([negative[name], value]) for name, value in condition.items()}
             return [(self.positive, both)]

@@ -104,7 +104,7 @@ def generate_images(
 def _pictures_condition(
     model: ModelFamily, settings: GenerationSettings, prompts: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """What the network is told besides the prompts: size and crop of the pictures, and guidance where it is an input."""
+    """Conditioning besides the prompts: size and crop of the images, and guidance where it is an input."""
     embeddings = next(iter(prompts.values()))
     count, device = len(embeddings), embeddings.device
     whole = model.picture_condition(Framing.whole((settings.height, settings.width)))

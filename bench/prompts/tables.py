@@ -69,7 +69,9 @@ def _read_json_lines(source: Path) -> Rows:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise _unreadable(source, error) from error
     if not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{source} does not hold one JSON object a line; give an object with file name and prompt each")
+        raise UserError(
+            f"{source} does not hold one JSON object per line; give an object with file name and prompt each"
+        )
     return rows
 
 
@@ -98,7 +100,7 @@ def _unreadable(source: Path, error: Exception) -> UserError:
 def reason(error: Exception) -> str:
     """Why a file cannot be read, in a few words."""
     if isinstance(error, UnicodeDecodeError):
-        return "it is no text"
+        return "it is not text"
     if isinstance(error, IsADirectoryError):
         return "it is a folder"
     return str(error).partition("\n")[0]

@@ -17,7 +17,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 """Pillow's formats that are opened, whatever the file's name; others, such as PostScript, start programs."""
 
 MAX_PIXELS = 1 << 26
-"""Pixels of the largest picture that is decoded, 8192 x 8192; a small file may unpack to far more."""
+"""Pixels of the largest image that is decoded, 8192 x 8192; a small file may unpack to far more."""
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Mean of red, green and blue in [0, 1], which CLIP and every scorer built on it subtract (OpenAI's ``clip``)."""
@@ -52,7 +52,7 @@ def find_images(folder: Path) -> list[str]:
     Numbers in names sort by value: ``2.png`` comes before ``10.png``.  Hidden files are left out.
 
     Raises:
-        UserError: there is no such folder, or no picture in it.
+        UserError: the folder does not exist or holds no image.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; name the folder that holds the images")
@@ -75,7 +75,7 @@ def open_image(path: Path) -> Image.Image:
     The header is read first: a picture of more than `MAX_PIXELS` is never decoded.
 
     Raises:
-        UnreadableImageError: empty, no picture, cut off, damaged or too large.
+        UnreadableImageError: empty, not an image, cut off, damaged or too large.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:

@@ -180,9 +180,9 @@ def test_a_run_exports_its_adapters_for_user_interfaces(hub: Path, line: Command
     assert again.returncode == 0, again.stderr
     for name, sentence in {
         "mine.txt": "'mine.txt' must end in .safetensors",
-        "other.safetensors": "other.safetensors is there, and is no export of this run; delete it, or give another file",
+        "other.safetensors": "other.safetensors exists and is not an export of this run; choose another file, or delete it",
         "/sys/mine.safetensors": "/sys/mine.safetensors cannot be written (Permission denied); give another --output",
-        "folder.safetensors": "folder.safetensors is there, and is no export of this run",
+        "folder.safetensors": "folder.safetensors exists and is not an export of this run",
     }.items():
         refused = line.run(line.arguments("export", str(run), name))
         assert refused.returncode == 2, name

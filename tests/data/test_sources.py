@@ -184,8 +184,8 @@ class TestJsonLines:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ('{"caption": "a"}\n{"caption": \n', "line 2 is no JSON .*; write one object a line"),
-            ('{"caption": "a"}\n["b"]\n', "line 2 is no JSON object; write one object a line"),
+            ('{"caption": "a"}\n{"caption": \n', "line 2 is not valid JSON .*; write one object per line"),
+            ('{"caption": "a"}\n["b"]\n', "line 2 is not a JSON object; write one object per line"),
             ('{"caption": "a"}\n{"caption": 3}\n', "field 'caption' holds values of different kinds"),
             ('{"caption": "a", "image": "a.png"}\n', "column 'jpg_0' is missing"),
         ],

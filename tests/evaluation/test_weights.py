@@ -175,7 +175,7 @@ def test_adapters_that_do_not_fit_are_refused(
     model: StableDiffusion, tmp_path: Path, name: str, shape: tuple[int, ...]
 ) -> None:
     save_file({name: torch.zeros(shape)}, tmp_path / ADAPTERS)
-    assert f"{name} {shape[0]}x{shape[1]} is no adapter of the denoiser of 'micro'" in refusal(tmp_path, model)
+    assert f"{name} {shape[0]}x{shape[1]} is not an adapter of the denoiser of 'micro'" in refusal(tmp_path, model)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_adapters_that_do_not_fit_are_refused(
     [
         ({"lora_A": (3, 32), "lora_B": (32, 2)}, "has lora_A of rank 3 and lora_B of rank 2"),
         ({"lora_A": (3, 32)}, "has lora_A of rank 3, and needs two factors of one rank"),
-        ({"lora_B": (32,)}, "lora_B.weight 32 is no adapter"),
+        ({"lora_B": (32,)}, "lora_B.weight 32 is not an adapter"),
     ],
 )
 def test_factors_that_do_not_fit_each_other_are_refused(
@@ -202,7 +202,7 @@ def test_pickled_weights_and_none_at_all(model: StableDiffusion, tmp_path: Path)
     pickled = tmp_path / "unet" / "diffusion_pytorch_model.bin"
     pickled.write_bytes(b"")
     assert "only pickled ones (diffusion_pytorch_model.bin), which can run code" in refusal(tmp_path, model)
-    assert "is no safetensors file, and others can run code when they are loaded" in refusal(pickled, model)
+    assert "is not a safetensors file, and others can run code when they are loaded" in refusal(pickled, model)
 
 
 def test_one_file_of_adapters_whatever_its_name(workshop: Workshop, model: StableDiffusion, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_folder_may_say_how_it_is_judged(pipeline_folder: Callable[..., Path],
 
 @pytest.mark.parametrize(
     ("text", "part"),
-    [("{", "is no JSON"), ('{"generation": {"stepps": 4}}', "stepps"), ('{"metric": {}}', "metric")],
+    [("{", "is not valid JSON"), ('{"generation": {"stepps": 4}}', "stepps"), ('{"metric": {}}', "metric")],
 )
 def test_a_wrong_card_is_refused(pipeline_folder: Callable[..., Path], tmp_path: Path, text: str, part: str) -> None:
     folder = shutil.copytree(pipeline_folder("flux"), tmp_path / "mine")

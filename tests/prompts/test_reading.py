@@ -86,7 +86,7 @@ def test_a_file_without_prompts_is_refused(tmp_path: Path, name: str, text: str,
 @pytest.mark.parametrize("name", ["p.png", "p.txt", "p.csv", "p.json", "p.jsonl"])
 def test_what_is_no_text_and_what_is_a_folder_is_said_so(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(UserError, match=rf"{name}' cannot be read \(it is no text\); give a text file"):
+    with pytest.raises(UserError, match=rf"{name}' cannot be read \(it is not text\); give a text file"):
         read_prompts(tmp_path / name)
     (tmp_path / name).unlink()
     (tmp_path / name).mkdir()

@@ -76,7 +76,7 @@ def test_text_files_beside_the_images(tmp_path: Path) -> None:
         ("p.csv", "file_name,prompt\n2.png\n", "file name or prompt is missing"),
         ("p.csv", "path_to,prompt\n2.png,a\n", "no column 'file_name' .* it has path_to, prompt"),
         ("p.csv", "", "no column 'file_name' .* it has none"),
-        ("p.jsonl", '"a"\n', "does not hold one JSON object a line"),
+        ("p.jsonl", '"a"\n', "does not hold one JSON object per line"),
         ("p.parquet", "no parquet", "cannot be read"),
     ],
 )

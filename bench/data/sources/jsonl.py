@@ -22,7 +22,7 @@ def open_jsonl(path: Path, columns: Mapping[str, str]) -> Source | None:
     Image paths are relative to the file.
 
     Raises:
-        UserError: a line is no JSON object, or a field holds values of different kinds.
+        UserError: a line is not a JSON object, or a field holds values of different kinds.
     """
     file = path / INDEX if path.is_dir() else path
     if file.suffix != ".jsonl" or not file.is_file():
@@ -64,8 +64,10 @@ def _records(file: Path) -> list[dict[str, Any]]:
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
-                raise UserError(f"{file}: line {number} is no JSON ({error.msg}); write one object a line") from error
+                raise UserError(
+                    f"{file}: line {number} is not valid JSON ({error.msg}); write one object per line"
+                ) from error
             if not isinstance(record, dict):
-                raise UserError(f"{file}: line {number} is no JSON object; write one object a line")
+                raise UserError(f"{file}: line {number} is not a JSON object; write one object per line")
             records.append(record)
     return records

@@ -37,7 +37,7 @@ class ParquetSource(Source):
     """Rows of Parquet files; images are read in batches of `BATCH` rows, whatever the size of the row groups.
 
     Raises:
-        UserError: a file is no Parquet, or lacks a column of ``columns`` or of the first file.
+        UserError: a file is not Parquet, or lacks a column of ``columns`` or of the first file.
     """
 
     def __init__(self, files: Sequence[Path], columns: Mapping[str, str]) -> None:

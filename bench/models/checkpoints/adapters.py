@@ -120,7 +120,7 @@ def export_adapters(trained: Path, output: Path) -> None:
     if not output.exists():
         replace_file(output, lambda partial: partial.write_bytes(content))
     elif output.is_dir() or output.read_bytes() != content:
-        raise UserError(f"{output} is there, and is no export of this run; delete it, or give another file")
+        raise UserError(f"{output} exists and is not an export of this run; choose another file, or delete it")
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

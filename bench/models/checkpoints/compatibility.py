@@ -155,7 +155,7 @@ def _check_adapters(folder: Path, found: Shapes, plainly: Mapping[str, str], her
         changed = None if factor is None else here.get(f"{plain.removesuffix(factor)}.weight")
         if factor is None or changed is None or not _shares_axis(factor, shape, changed):
             raise UserError(
-                f"{folder}: {name} {_shape(shape)} is no adapter of the denoiser of {model!r}; give a LoRA for this kind of "
+                f"{folder}: {name} {_shape(shape)} is not an adapter of the denoiser of {model!r}; give a LoRA for this kind of "
                 "model, for its denoiser alone, in the layout of diffusers' save_lora_weights or, of a UNet, in kohya's"
             )
         ranks.setdefault(plain.removesuffix(factor), {})[factor] = shape[1 - FACTORS[factor]]

@@ -30,7 +30,9 @@ def find_released(typed: str) -> Path:
     path = Path(typed)
     if path.is_file():
         if path.suffix != ".safetensors":
-            raise UserError(f"{path} is no safetensors file, and others can run code when they are loaded; convert it")
+            raise UserError(
+                f"{path} is not a safetensors file, and others can run code when they are loaded; convert it"
+            )
         return path
     folder = path if path.is_dir() else _download(typed)
     places = [*(folder / component for component in COMPONENTS), folder]

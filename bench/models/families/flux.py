@@ -16,7 +16,7 @@ from bench.records.protocol import GenerationSettings
 
 T5_TOKENS = 512
 TRAINING_GUIDANCE = 3.5
-"""The guidance that FLUX.1-dev is told in training, where no protocol names one; its published default."""
+"""The guidance input of FLUX.1-dev in training, where no protocol names one; its published default."""
 
 
 class Flux(DiffusersFamily):

@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: a UNet conditioned on two CLIP text encoders and on the size and crop of the picture."""
+"""Stable Diffusion XL: a UNet conditioned on two CLIP text encoders and on the size and crop of the image."""
 
 from __future__ import annotations
 
