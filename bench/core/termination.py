@@ -25,7 +25,6 @@ class TerminatedError(SystemExit):
 class _State:
     """What is known of the signal in this process."""
 
-    listening = False
     requested = False
     deferred = 0
 
@@ -35,7 +34,6 @@ _STATE = _State()
 
 def listen() -> None:
     """Handle SIGTERM from now on; for the main thread of a program, not for a library."""
-    _STATE.listening = True
     signal.signal(signal.SIGTERM, _on_signal)
 
 

@@ -35,7 +35,7 @@ class InspectedData:
     Attributes:
         name: what the user called the data.
         labels: ``label_0`` of every row, float64, NaN without labels.
-        rows: row numbers of those that are no ties, (N,).
+        rows: row numbers of those that are not ties, (N,).
         captions: of these rows.
         survey: of these rows.
     """

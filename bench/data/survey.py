@@ -50,7 +50,7 @@ class RowsDigest:
         self._hash = hashlib.sha256()
 
     def add(self, caption: str, images: Iterable[bytes]) -> None:
-        """Go on with a row."""
+        """Add the next row."""
         for part in (caption.encode(), *images):
             self._hash.update(len(part).to_bytes(8, "little"))
             self._hash.update(part)
@@ -108,7 +108,7 @@ def _decoded_size(encoded: bytes) -> tuple[int, int]:
 
 
 def decode(encoded: bytes) -> Image.Image:
-    """An encoded image as RGB; raises what Pillow raises for bytes that are no image."""
+    """An encoded image as RGB; raises what Pillow raises for bytes that are not an image."""
     with Image.open(io.BytesIO(encoded)) as image:
         return image.convert("RGB")
 

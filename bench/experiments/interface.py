@@ -150,7 +150,8 @@ def evaluate(
     experiment = Experiment(model, **choices)
     alpha, beta = negative_scales or (None, None)
     request = Request(None if run is None else str(run), weights, name, negative, alpha, beta, guidance_scales)
-    base = judge_base(experiment)
+    # The request evaluates the base model first, so its records are there once the first result is.
+    base = experiment.base.run.evaluation(experiment.protocol.signature)
     return EvaluationResults([EvaluationResult(each, base) for each in judge_request(experiment, request)])
 
 

@@ -61,7 +61,7 @@ def _names_in_csv(table: Path) -> list[str]:
 
 
 NAMES: Mapping[str, Callable[[Path], list[str]]] = {".parquet": _names_in_parquet, ".csv": _names_in_csv}
-"""What gives the columns of a table by its suffix; none for a file that is no table."""
+"""Reads the columns of a table, by suffix; an empty list for a file that is not a table."""
 
 
 def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge], output: Path) -> FolderScores:
