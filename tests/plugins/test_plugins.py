@@ -203,7 +203,8 @@ class TestRefusal:
         assert "ModuleNotFoundError: No module named 'flux_capacitor'" in done.stderr
 
     @pytest.mark.parametrize(
-        ("name", "sentence"), [("stateless", "Stateless states no info"), ("plain", "Plain is not a subclass of bench.Algorithm")]
+        ("name", "sentence"),
+        [("stateless", "Stateless states no info"), ("plain", "Plain is not a subclass of bench.Algorithm")],
     )
     def test_a_part_that_is_not_what_it_must_be_is_one_sentence(self, tmp_path: Path, name: str, sentence: str) -> None:
         done = run(tmp_path, "--algo", name, "--model", "tiny")
