@@ -134,7 +134,7 @@ def _prompts(entry: PromptSet) -> Page:
         ("prompts", f"{entry.count}; {entry.note}"),
         (
             "digest",
-            "part of every protocol signature: that of the prompts in order; a set with another count is an error",
+            "the digest of the prompts in order is part of every protocol signature; a set with another count is an error",
         ),
         ("licence", entry.licence),
     ]

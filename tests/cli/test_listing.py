@@ -57,7 +57,7 @@ def test_an_algorithm_states_everything_about_itself() -> None:
             ("formula", "T [phi(c Mw) - phi(c Ml)]"),
             (
                 "symbols",
-                "Mw  mean squared denoising error of the policy on the preferred image (winner)\nMl  the same on the other image (loser)",
+                "Mw  mean squared denoising error of the policy on the preferred image (winner)\nMl  the same on the rejected image (loser)",
             ),
             ("status", "[red]reconstructed"),
             ("needs", "preference pairs"),

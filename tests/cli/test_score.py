@@ -45,7 +45,7 @@ def test_damaged_images_are_named_and_counted_and_the_rest_is_scored(command: Co
     (pictures / "30.png").write_bytes(b"")
     done = command.run(words(command, pictures, *metrics, "--output", "out.csv"))
     assert done.returncode == 0, done.stderr
-    assert "5 images cannot be read" in done.stdout
+    assert "5 images could not be read" in done.stdout
     assert "DecompressionBombWarning" not in done.stderr
     for part in (
         "1.png: cannot be decoded",

@@ -159,11 +159,11 @@ def test_negative_weights_make_no_images_alone(experiment: Experiment) -> None:
 
 
 def test_a_run_and_released_weights_at_once(experiment: Experiment) -> None:
-    assert "give one of them" in refusal(experiment, run="tiny/a/b/c", weights=Path("theirs"))
+    assert "use one of them" in refusal(experiment, run="tiny/a/b/c", weights=Path("theirs"))
 
 
 def test_offsets_without_a_negative(experiment: Experiment) -> None:
-    assert "give --negative too" in refusal(experiment, alpha=0.5)
+    assert "add --negative" in refusal(experiment, alpha=0.5)
 
 
 def test_a_negative_under_guidance_1(experiment: Experiment) -> None:

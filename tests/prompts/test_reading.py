@@ -112,5 +112,7 @@ def test_a_registered_set_comes_before_a_file_of_its_name(tmp_path: Path, monkey
 def test_gold_refuses_foreign_prompts_before_anything_is_made() -> None:
     gold = Gold.load(TINY.metrics["gold"], device=torch.device("cpu"))
     assert gold.for_prompts(["a large bee on a red background"]) is gold
-    with pytest.raises(UserError, match="'a dog', which has known words, but not in the order .* or leave gold out"):
+    with pytest.raises(
+        UserError, match="'a dog', which has only known words, but not in the form of a caption .* or leave gold out"
+    ):
         gold.for_prompts(["a large bee on a red background", "a dog"])

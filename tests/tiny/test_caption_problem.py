@@ -16,8 +16,8 @@ from metrics.gold import Gold
         ("an owl on an orange background at the top", None),
         ("a bees on a red background", "the word 'bees', unknown in the tiny world (did you mean 'bee'"),
         ("a bee on a crimson background", "the word 'crimson', unknown in the tiny world"),
-        ("a red bee on a background", "known words, but not in the order"),
-        ("", "known words, but not in the order"),
+        ("a red bee on a background", "only known words, but not in the form of a caption"),
+        ("", "only known words, but not in the form of a caption"),
     ],
 )
 def test_a_caption_that_cannot_be_parsed_names_its_first_unknown_word(caption: str, said: str | None) -> None:
