@@ -34,7 +34,7 @@ class CommandLine:
         sets = [word for setting in settings for word in ("--set", setting)]
         return self.arguments(
             "run", "--algo", algo, "--model", "tiny", "--data", str(self.data), "--prompts", str(self.prompts),
-            "--sampling-steps", "4", "--runs", str(self.folder / runs), *sets, *words,
+            "--sampling-steps", "2", "--runs", str(self.folder / runs), *sets, *words,
         )  # fmt: skip
 
     def run(self, words: list[str], preexec: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:

@@ -63,7 +63,10 @@ CASES: dict[str, tuple[str, Algorithm, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = ("sd15, inversion", "sd15, lists", "sdxl, bf16", "sd3")
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES])
 def test_the_plan_is_near_what_is_measured(found: Callable[[str], FoundArchitecture], case: str) -> None:
     kind, algorithm, fields = CASES[case]
     settings = trained_with(**fields)

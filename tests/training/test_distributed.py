@@ -65,6 +65,7 @@ def test_an_objective_that_couples_a_batch_couples_it_over_processes(
         assert joint["gradient_norm"] == pytest.approx(lonely["gradient_norm"], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_a_budget_is_that_of_all_processes(workshop: Workshop, tmp_path: Path) -> None:
     settings = {"global_batch_size": 4, "budget": {"unit": "forwards", "amount": 70}, "checkpoint_seconds": 0}
     run = train(TWO, workshop, tmp_path, **settings)

@@ -66,19 +66,19 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 class TestAccumulation:
-    """1x32, 4x8 and 32x1 give the same update: gradients to 1e-4 of their norm, weights to a hundredth of a step.
+    """However a batch of 12 is cut into micro-batches, the update is the same: gradients to 1e-4 of their norm, weights to a hundredth of a step.
 
     float32 sums in another order differ in the last digits; AdamW's first step divides a gradient by its own size.
     """
 
     @pytest.mark.parametrize("algorithm", [DPO(), SFT(), InPO(inversion_steps=4)], ids=["dpo", "sft", "inpo"])
-    @pytest.mark.parametrize("micro_batch_size", [8, 1, 5])
+    @pytest.mark.parametrize("micro_batch_size", [6, 1, 5])
     def test_any_cut_of_the_batch_gives_the_same_update(
         self, workshop: Workshop, tmp_path: Path, algorithm: DPO | SFT | InPO, micro_batch_size: int
     ) -> None:
-        whole = workshop.train(tmp_path / "whole", algorithm, steps=1, global_batch_size=32, micro_batch_size=32)
+        whole = workshop.train(tmp_path / "whole", algorithm, steps=1, global_batch_size=12, micro_batch_size=12)
         cut = workshop.train(
-            tmp_path / "cut", algorithm, steps=1, global_batch_size=32, micro_batch_size=micro_batch_size
+            tmp_path / "cut", algorithm, steps=1, global_batch_size=12, micro_batch_size=micro_batch_size
         )
         expected, made = gradient(whole), gradient(cut)
         assert expected.norm() > 0.01

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 STAGE_2 = ("full", "lora", "memory", "inversion", "versions", "lora in bf16")
 """Which of them run with split gradients and whole weights too."""
+NAMES = [*SETTINGS, "handed", *(f"{name}, stage 2" for name in STAGE_2)]
+QUICK = ("full", "lora", "inversion", "handed", "full, stage 2")
+"""Those of `NAMES` that the default suite runs."""
 EVERY = {"steps": 2, "global_batch_size": 6, "micro_batch_size": 2, "learning_rate": 1e-4}
 
 Both = Callable[[str], tuple[RunFolder, RunFolder]]
@@ -42,26 +46,45 @@ def alone(workshop: Workshop, folder: Path, settings: dict[str, Any]) -> None:
     workshop.train(folder, algorithm, data=algorithm.prepare(workshop.data, workshop.context()), **settings)
 
 
+def marked(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
+
+
 @pytest.fixture(scope="module")
 def both(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Both:
     """Each run by one process and by two with sharded weights; ``handed`` goes from one to two and back to one."""
     folder = tmp_path_factory.mktemp("sharded")
+    train = functools.cache(lambda quick: train_both(workshop, folder, [n for n in NAMES if (n in QUICK) == quick]))
+
+    def find(name: str) -> tuple[RunFolder, RunFolder]:
+        train(name in QUICK)
+        return made(folder / "one" / name.partition(",")[0]), made(folder / "split" / name)
+
+    return find
+
+
+def train_both(workshop: Workshop, folder: Path, names: Sequence[str]) -> None:
+    """Train under each of the names with one process and with two; each kind of splitting is launched once for all."""
     every = {name: {**EVERY, **settings} for name, settings in SETTINGS.items()}
-    for name, settings in every.items():
-        alone(workshop, folder / "one" / name, settings)
-    alone(workshop, folder / "one" / "handed", {**every["full"], "steps": 3})
-    alone(workshop, folder / "split" / "handed", {**every["full"], "steps": 1})
-    runs = {folder / "split" / name: settings for name, settings in every.items()}
-    done = launch(TWO, workshop, {**runs, folder / "split" / "handed": every["full"]}, **FSDP)
+    every["handed"] = every["full"]
+    for name in dict.fromkeys(name.partition(",")[0] for name in names):
+        if not (folder / "one" / name).exists():
+            alone(workshop, folder / "one" / name, {**every[name], "steps": 3 if name == "handed" else 2})
+    if "handed" in names:
+        alone(workshop, folder / "split" / "handed", {**every["handed"], "steps": 1})
+
+    runs = {folder / "split" / name: every[name] for name in names if "," not in name}
+    done = launch(TWO, workshop, runs, **FSDP)
     assert done.returncode == 0, done.stderr
-    runs = {folder / "split" / f"{name}, stage 2": every[name] for name in STAGE_2}
+    runs = {folder / "split" / name: every[name.partition(",")[0]] for name in names if "," in name}
     done = launch(TWO, workshop, runs, ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_DEEPSPEED_ZERO_STAGE="2")
     assert done.returncode == 0, done.stderr
-    alone(workshop, folder / "split" / "handed", {**every["full"], "steps": 3})
-    return lambda name: (made(folder / "one" / name.partition(",")[0]), made(folder / "split" / name))
+
+    if "handed" in names:
+        alone(workshop, folder / "split" / "handed", {**every["handed"], "steps": 3})
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, "handed", *(f"{name}, stage 2" for name in STAGE_2)])
+@pytest.mark.parametrize("name", marked(NAMES))
 def test_split_weights_train_as_whole_ones(both: Both, name: str) -> None:
     """Losses to a thousandth: float32 sums in another order.
 
@@ -78,7 +101,7 @@ def test_split_weights_train_as_whole_ones(both: Both, name: str) -> None:
         assert "bf16" in name or joint["loss"] == pytest.approx(lonely["loss"], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["full", "lora", "handed", "full, stage 2", "memory, stage 2"])
+@pytest.mark.parametrize("name", marked(["full", "lora", "handed", "full, stage 2", "memory, stage 2"]))
 def test_whole_weights_are_saved_and_load_as_ever(workshop: Workshop, both: Both, name: str) -> None:
     """To a twentieth of what the steps moved, as for two processes with whole weights."""
     one, split = both(name)
@@ -94,7 +117,7 @@ def test_whole_weights_are_saved_and_load_as_ever(workshop: Workshop, both: Both
     assert type(loaded).__name__ == "UNet2DConditionModel"
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", marked(SETTINGS))
 def test_split_weights_cost_what_whole_ones_cost(both: Both, name: str) -> None:
     """Of an inversion too, where a process that is done asks in vain until all are."""
     one, split = (run.ledger() for run in both(name))
