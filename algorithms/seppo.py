@@ -58,7 +58,7 @@ class SePPO(Algorithm):
         formula="-log sigmoid(-beta/2 * (Dw - sign(Rw - Mw) Dl)), the loser sampled by an earlier policy",
         status="reconstructed from reviews; beta and sampler are unknown",
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES, Need.REFERENCE, Need.GUIDANCE})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES, Need.GUIDANCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
             source="ours: dpo's beta and learning rate; a younger pool for a shorter training",

@@ -26,7 +26,7 @@ GENERATED = DOCS / "generated"
 
 project = "bench"
 version = release = importlib.metadata.version("diffusion-alignment-bench")
-author = "the authors of diffusion-alignment-bench"
+author = "The bench authors"
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser"]
 myst_heading_anchors = 3

@@ -89,6 +89,7 @@ def _settings(row: Row, settings: RowSettings) -> dict[str, str]:
         "recipe": settings.recipe,
         "changed": ", ".join(f"{field}={value}" for field, value in settings.changed.items()) or None,
         "started from": row.init or BASE,
+        "limit": settings.limit,
         "training seeds": ", ".join(map(str, row.seeds)),
     }
     whole = {**known, **_dotted("algorithm", settings.algorithm), **_dotted("training", settings.training.to_json())}

@@ -22,7 +22,7 @@ STYLES = {"held": "green", "broken": "bold red", "not applicable": "dim"}
 
 @app.command()
 def algorithm(
-    name: Annotated[str, typer.Argument(help="A registered algorithm, yours or ours.  See: bench list algorithms")],
+    name: Annotated[str, typer.Argument(help="A registered algorithm.  See: bench list algorithms")],
 ) -> None:
     """Check an installed algorithm against the harness's contracts, and report each in a sentence.
 
@@ -46,7 +46,7 @@ def algorithm(
 
 @app.command()
 def metric(
-    name: Annotated[str, typer.Argument(help="A registered metric, yours or ours.  See: bench list metrics")],
+    name: Annotated[str, typer.Argument(help="A registered metric.  See: bench list metrics")],
     checkpoint: Annotated[
         str | None,
         typer.Option(help="The metric's checkpoint, a path or a hub id.  Default: --model's, or the published one."),

@@ -204,9 +204,9 @@ def main() -> None:
         if end.code in STOPPED:
             _say_stopped(STOPPED[end.code])
         raise
-    except Exception:
-        # With several processes, the signal may end the others first, and waiting for them then fails in this one.
-        if not termination.requested():
+    except RuntimeError:
+        # The signal may end other processes first, and waiting for them then fails in this one with torch's RuntimeError.
+        if not termination.requested() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
             raise
         _say_stopped(STOPPED[termination.EXIT_CODE])
         raise SystemExit(termination.EXIT_CODE) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from bench.core.errors import UserError
@@ -82,14 +81,6 @@ def parse_budget(typed: str) -> dict[str, str]:
     if not equals or not amount:
         raise UserError(f"--budget {typed!r} is not of the form unit=amount, for example --budget forwards=20000")
     return {"budget.unit": unit, "budget.amount": amount}
-
-
-def check_label(name: str | None) -> None:
-    """Raise a `UserError` if a configuration's name cannot be the name of a folder."""
-    if name is not None and not re.fullmatch(r"\w[\w.+-]*", name):
-        raise UserError(
-            f"--name {name!r} cannot be used: start with a letter, digit or '_', and use only these, '.', '+' and '-'"
-        )
 
 
 def parse_columns(typed: str | None) -> dict[str, str]:

@@ -122,11 +122,13 @@ def _resolve(
     algo: str, model: str, sets: list[str] | None, budget: str | None
 ) -> tuple[FoundArchitecture, list[tuple[str, Algorithm, TrainingSettings]]]:
     from bench.cli.options import algorithm_names, parse_budget, parse_overrides
-    from bench.experiments.recipes import resolve
+    from bench.experiments.recipes import outdated_names, resolve
     from bench.models.find import find_architecture
     from bench.training.algorithm import ALGORITHMS
 
     overrides = parse_overrides(sets or []) | (parse_budget(budget) if budget else {})
-    found = find_architecture(model)
-    chosen = [(each, *resolve(each, ALGORITHMS.get(each), found.recipe, overrides)) for each in algorithm_names(algo)]
+    found, names = find_architecture(model), algorithm_names(algo)
+    chosen = [(each, *resolve(each, ALGORITHMS.get(each), found.recipe, overrides)) for each in names]
+    if note := outdated_names(ALGORITHMS.get(names[0]), overrides):
+        Console(stderr=True).print(f"note: {note}", highlight=False, soft_wrap=True)
     return found, chosen

@@ -81,7 +81,6 @@ def run(
     """
     from bench.cli.options import (
         algorithm_names,
-        check_label,
         parse_budget,
         parse_columns,
         parse_overrides,
@@ -90,7 +89,6 @@ def run(
     )
     from bench.experiments.interface import plan_runs
 
-    check_label(name)
     plan = plan_runs(
         algorithm_names(algo),
         model,
@@ -115,7 +113,7 @@ def run(
 
 
 def eval_(
-    model: Annotated[str, typer.Option(help="A registered model.  See: bench list")],
+    model: Annotated[str, typer.Option(help="A registered model (see: bench list), a diffusers folder, or a hub id.")],
     run: Annotated[
         str | None,
         typer.Option(help="A finished run, for example tiny/dpo/recipe/seed-0.  Default: the base model."),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, did_you_mean
 from bench.core.hub import HUB_ID
 from bench.core.validation import build
 from bench.data.preferences import PreferenceData
@@ -24,28 +24,36 @@ from bench.scoring.metric import METRICS, Metric
 from bench.training.distributed.launch import connect
 
 
-class Choices(TypedDict, total=False):
-    """What a user may choose besides the model; whatever is left out is the model's default.
+class EvaluationChoices(TypedDict, total=False):
+    """What a user may choose for an evaluation besides the model; whatever is left out is the model's default.
 
     Attributes:
         runs: folder of all runs; default ``runs``.
-        data: preference data: a file, a folder or a hub id.
-        columns: the data's column names by expected name, for example ``{"caption": "text"}``.
         prompts: evaluation prompts: a registered set or a file.
         metrics: registered names of the evaluation metrics.
         images: changes to how evaluation images are made, by field of `bench.GenerationSettings`.
-        init: a finished run or released weights to start from; default the base model.
-        limit: use only the first so many evaluation prompts and training pairs, for a trial.
+        limit: use only the first so many evaluation prompts and training pairs, at least 2, for a trial.
     """
 
     runs: Path | str
-    data: str | None
-    columns: Mapping[str, str] | None
     prompts: str | None
     metrics: Sequence[str] | None
     images: Mapping[str, Any] | None
-    init: str | None
     limit: int | None
+
+
+class Choices(EvaluationChoices, total=False):
+    """What a user may choose for runs: the evaluation's choices, and those of training.
+
+    Attributes:
+        data: preference data: a file, a folder or a hub id.
+        columns: the data's column names by expected name, for example ``{"caption": "text"}``.
+        init: a finished run or released weights to start from; default the base model.
+    """
+
+    data: str | None
+    columns: Mapping[str, str] | None
+    init: str | None
 
 
 class Experiment:
@@ -68,13 +76,14 @@ class Experiment:
         guided: whether images are made with classifier-free guidance.
 
     Raises:
-        UserError: no such model, metric or prompts, or settings that are not allowed.
+        UserError: no such model, metric, prompts or choice, or settings that are not allowed.
     """
 
     def __init__(self, model: str, **choices: Unpack[Choices]) -> None:
+        _check_choices(choices)
         self.found = find_model(model)
         self.name, self.card = self.found.name, self.found.card
-        self.runs = Path(choices.get("runs", "runs"))
+        self.runs = Path(choices.get("runs") or "runs")
         self.accelerator = connect()
         self.limit = choices.get("limit")
 
@@ -171,3 +180,17 @@ class Experiment:
         if named and not is_run(place) and not is_run(self.runs / place):
             return released_weights(self.runs, self.name, typed, None, self.load_model())
         return find_run(self.runs, self.name, self.base, typed)
+
+
+def _check_choices(choices: Choices) -> None:
+    """Type checkers refuse an unknown name; a notebook does not, and the default would be used without a word."""
+    known = sorted(Choices.__annotations__)
+    for name in choices:
+        if name not in known:
+            raise UserError(
+                f"there is no argument {name!r}: {did_you_mean(name, known)}there are {', '.join(known)}; fields of the "
+                "algorithm and of training go into settings"
+            )
+    limit = choices.get("limit")
+    if limit is not None and limit < 2:
+        raise UserError(f"limit={limit} is too small; use at least 2 prompts and pairs")

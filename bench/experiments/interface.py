@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+from bench.core.errors import UserError
 from bench.core.progress import part_of
-from bench.experiments.experiment import Choices, Experiment
+from bench.experiments.experiment import Choices, EvaluationChoices, Experiment
 from bench.experiments.judging import Request, judge_request
-from bench.experiments.method import Method
+from bench.experiments.method import Method, check_label
 from bench.experiments.notes import notes_on_prompts, notes_on_training
 from bench.experiments.recipes import make_method, resolve
 from bench.experiments.requirements import check_requirements
@@ -73,6 +74,9 @@ def plan_runs(
     Raises:
         UserError: something does not exist, is not allowed, or does not fit together.
     """
+    if not algorithms or not seeds:
+        raise UserError(f"there is nothing to run: name at least one {'seed' if algorithms else 'algorithm'}")
+    check_label(name)
     overrides = as_overrides(settings or {})
     found = find_model(model)
     for each in algorithms:  # refuses typing errors before any data is read
@@ -112,13 +116,15 @@ def run(
             `bench.Choices`.
 
     Returns:
-        One result per run: all seeds of the first algorithm, then those of the next.
+        One result per run: all seeds of the first algorithm, then those of the next; `notes` says what the command line
+        would have printed before the start.
 
     Raises:
         UserError: something does not exist, is not allowed, or does not fit together.
     """
     names = [algo] if isinstance(algo, str) else list(algo)
-    return RunResults(list(plan_runs(names, model, seeds=seeds, settings=settings, name=name, **choices).start()))
+    plan = plan_runs(names, model, seeds=seeds, settings=settings, name=name, **choices)
+    return RunResults(list(plan.start()), plan.notes)
 
 
 def evaluate(
@@ -130,7 +136,7 @@ def evaluate(
     negative: str | None = None,
     negative_scales: tuple[float, float] | None = None,
     guidance_scales: Sequence[float] = (),
-    **choices: Unpack[Choices],
+    **choices: Unpack[EvaluationChoices],
 ) -> EvaluationResults:
     """Evaluate the base model, a finished run or released weights under the protocol, as ``bench eval`` does.
 
@@ -142,7 +148,7 @@ def evaluate(
         negative: weights for the unconditional branch of guidance: a run, or released weights.
         negative_scales: alpha and beta of ``base + alpha (positive - base) + beta (negative - base)``; None means (1, 1).
         guidance_scales: one evaluation per scale; empty means the protocol's own.
-        choices: see `bench.Choices`.
+        choices: ``runs``, ``prompts``, ``metrics``, ``images`` and ``limit``; see `bench.Choices`.
 
     Raises:
         UserError: something does not exist, is not finished, or does not fit together.
@@ -156,9 +162,15 @@ def evaluate(
 
 
 def as_overrides(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings in the form that the command line uses, so both name a run alike: ``{"budget.unit": "pairs", "beta": "500"}``."""
+    """Settings as the command line has them: ``{"budget.unit": "pairs", "beta": "500"}``.
+
+    Raises:
+        UserError: a value is None.
+    """
     overrides: dict[str, str] = {}
     for field, value in settings.items():
+        if value is None:
+            raise UserError(f"settings: {field}=None is not a value; leave {field} out to keep the recipe's")
         if isinstance(value, Mapping):
             overrides |= as_overrides({f"{field}.{part}": inner for part, inner in value.items()})
         elif isinstance(value, bool):

@@ -10,6 +10,7 @@ from bench.core.errors import UserError
 from bench.evaluation.sampling_weights import SamplingWeights
 from bench.evaluation.weights import Weights, find_run, is_run, released_weights
 from bench.experiments.experiment import Experiment
+from bench.experiments.method import check_label
 from bench.experiments.running import held, judge, judge_base
 from bench.models.guidance import ALPHA, BETA
 from bench.records.runs import Evaluation
@@ -43,8 +44,12 @@ def judge_request(experiment: Experiment, request: Request) -> Iterator[Evaluati
     """Evaluate the base model, then the request; finished work is skipped.
 
     Raises:
-        UserError: weights do not exist, are not finished or do not fit, or a negative is combined with guidance 1.
+        UserError: the name cannot be used, a number is out of range, weights do not exist, are not finished or do not fit, or a negative is combined with guidance 1.
     """
+    check_label(request.name)
+    for option, value in {"alpha": request.alpha, "beta": request.beta}.items():
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"{option}={value:g} is not allowed; use a number from 0 to 1")
     scales = request.guidance_scales or [experiment.protocol.generation.guidance_scale]
     positive, negative = find_positive(experiment, request), find_negative(experiment, request)
     if negative is None and (request.alpha, request.beta) != (None, None):

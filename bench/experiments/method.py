@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 
+from bench.core.errors import UserError
 from bench.training.algorithm import Algorithm
 from bench.training.settings import TrainingSettings
 
@@ -28,3 +30,11 @@ class Method:
     label: str
     changed: Mapping[str, str]
     note: str | None = None
+
+
+def check_label(name: str | None) -> None:
+    """Raise a `UserError` if a name cannot be that of a folder; None is a name that is made here."""
+    if name is not None and not re.fullmatch(r"\w[\w.+-]*", name):
+        raise UserError(
+            f"the name {name!r} cannot be used: start with a letter, digit or '_', and use only these, '.', '+' and '-'"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from bench.core.errors import UserError, did_you_mean
@@ -31,6 +31,10 @@ def resolve(
     """
     recipe = recipe_of(algorithm, model)
     fields, training = set(algorithm.model_fields), set(TrainingSettings.model_fields)
+    if twice := [
+        f"{old} and {new}" for old, new in RENAMED.items() if {old, new} <= overrides.keys() and old not in fields
+    ]:
+        raise UserError(f"{twice[0]} are the old and the new name of one setting; use the new one alone")
     overrides = current_values(current_names(overrides, own=fields))
     for field in (typed.partition(".")[0] for typed in overrides):
         if field not in fields | training:
@@ -68,7 +72,7 @@ def make_method(
     """
     cls = ALGORITHMS.get(name)
     _, whole = resolve(name, cls, model.recipe, overrides)
-    changed = fit_batch(overrides, whole, pairs)
+    changed = fit_batch(overrides, whole, pairs, own=cls.model_fields)
     algorithm, settings = resolve(name, cls, model.recipe, changed)
     label = label or run_name(changed, named_recipe(cls, model), **given)
     source = f"{model.recipe}'s recipe for {name}" if model.recipe in cls.recipes else f"{name}'s defaults"
@@ -79,15 +83,18 @@ def make_method(
     return Method(name, algorithm, settings, label, changed, note)
 
 
-def fit_batch(overrides: Mapping[str, str], settings: TrainingSettings, pairs: int) -> dict[str, str]:
+def fit_batch(
+    overrides: Mapping[str, str], settings: TrainingSettings, pairs: int, own: Collection[str] = ()
+) -> dict[str, str]:
     """The overrides, plus a batch of all pairs if the recipe's is larger than the data; a batch size that was typed stays.
 
     Args:
         overrides: the user's changes to the recipe, by field.
         settings: the recipe with these changes.
         pairs: number of pairs in the data.
+        own: names of the algorithm's own fields.
     """
-    if "global_batch_size" in current_names(overrides) or settings.global_batch_size <= pairs:
+    if "global_batch_size" in current_names(overrides, own) or settings.global_batch_size <= pairs:
         return dict(overrides)
     return {**overrides, "global_batch_size": str(pairs)}
 
@@ -135,6 +142,15 @@ def run_name(overrides: Mapping[str, str], recipe: Recipe, **given: str) -> str:
     """
     # Hashed under the settings' first names, so that a finished run is found under the name that an older version gave it.
     execution = first_names(dict.fromkeys(TrainingSettings.execution_fields(), ""))
-    changed = {field: value for field, value in first_names(overrides).items() if field not in execution}
+    changed = {field: _canonical(value) for field, value in first_names(overrides).items() if field not in execution}
     name = f"set-{digest(changed)[:8]}" if changed else recipe.name
     return f"{name}-{digest(given)[:8]}" if given else name
+
+
+def _canonical(value: str) -> str:
+    """One spelling of a number, so that ``1e-5``, ``0.00001`` and Python's ``1e-05`` name the same run; other words as they are."""
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return str(int(number)) if number.is_integer() else repr(number)

@@ -18,7 +18,7 @@ def check_requirements(experiment: Experiment, method: Method) -> None:
     OPTIMIZERS[method.settings.optimizer].refuse(experiment.accelerator.device)
     choose_strategy(experiment.accelerator).check(method.settings)
     _check_adapters(experiment, method)
-    _check_embeddings(method)
+    _check_metrics(method)
     for need in sorted(method.algorithm.needs):
         CHECKS[need](experiment, method)
 
@@ -48,11 +48,9 @@ def _check_reference(experiment: Experiment, method: Method) -> None:
 
 
 def _check_reward(experiment: Experiment, method: Method) -> None:  # noqa: ARG001 (checks share a signature)
-    """Every metric that is trained on must be registered; for one that is not, `METRICS.point` suggests similar names."""
+    """Its settings must name a metric; `_check_metrics` checks those that are named."""
     if not method.algorithm.trained_on:
         raise UserError(f"{method.name} needs {Need.REWARD}, but its settings do not name a metric; set one")
-    for metric in method.algorithm.trained_on:
-        METRICS.point(metric)
 
 
 def _check_guidance(experiment: Experiment, method: Method) -> None:
@@ -83,7 +81,13 @@ def _check_adapters(experiment: Experiment, method: Method) -> None:
         )
 
 
-def _check_embeddings(method: Method) -> None:
+def _check_metrics(method: Method) -> None:
+    """Every metric that is trained on must be registered (`METRICS.point` suggests similar names), and some need embeddings.
+
+    This is checked whatever the needs are: a wrapper trains on what its objective is trained on.
+    """
+    for metric in method.algorithm.trained_on:
+        METRICS.point(metric)
     for metric in method.algorithm.embedded_by:
         if not issubclass(METRICS.get(metric), EmbeddingMetric):
             raise UserError(

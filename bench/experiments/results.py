@@ -112,7 +112,15 @@ class _Results(Sequence[R], Generic[R]):
 
 
 class RunResults(_Results[RunResult]):
-    """Finished runs: all seeds of the first algorithm, then those of the next."""
+    """Finished runs: all seeds of the first algorithm, then those of the next.
+
+    Attributes:
+        notes: sentences worth reading before the results are used, which ``bench run`` prints at the start.
+    """
+
+    def __init__(self, results: Sequence[RunResult], notes: Sequence[str] = ()) -> None:
+        super().__init__(results)
+        self.notes = tuple(notes)
 
     def to_pandas(self) -> pd.DataFrame:
         """The tables of all runs, concatenated; see `RunResult.to_pandas`."""

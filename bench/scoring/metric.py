@@ -20,8 +20,9 @@ from bench.records.scores import MetricInfo
 class Metric(abc.ABC):
     """Scores images against their prompts.
 
-    A subclass is registered under the entry-point group ``bench.metrics``.  The harness calls `load` once, `for_prompts` once,
-    then `score` in chunks, and keeps every score with a hash of `identity`.
+    A subclass is registered under the entry-point group ``bench.metrics``.  The harness calls `load`, then `for_prompts`, then
+    `score` in chunks, and keeps every score with a hash of `identity`.  It may load a metric several times in one command, since
+    only one metric is in memory at a time.
     """
 
     info: ClassVar[MetricInfo]

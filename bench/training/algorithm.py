@@ -95,7 +95,8 @@ class Algorithm(BaseModel, abc.ABC):
     """An alignment algorithm: its fields are its hyper-parameters.
 
     A subclass is registered under the entry-point group ``bench.algorithms``.  Unknown fields and out-of-range values are
-    refused, and the error names the field.  The harness calls `prepare` once, `begin` once, then `step` for every micro-batch
+    refused, and the error names the field.  The harness calls `prepare` in every process and again when
+    a run is resumed, `begin` once, then `step` for every micro-batch
     and `end_step` after every optimizer step; reducing, checking, accumulating and clipping are the harness's job.  Derive from
     `bench.PairwiseAlgorithm` or `bench.ReferenceFreeAlgorithm` if the objective is defined on pairs.
     """

@@ -23,9 +23,12 @@ def test_a_trial_uses_few_prompts_and_pairs_and_is_marked(command: CommandLine) 
     assert report.returncode == 0, report.stderr
     assert "at most the first 6 evaluation prompts and training pairs were used" in " ".join(report.stdout.split())
 
-    # another limit is another run, and the same one is found done
+    # the same limit is found done, and another limit is another run
     again = command.run(words)
     assert again.returncode == 0
     assert len(list(command.folder.glob("runs/tiny/dpo/*/seed-0"))) == 1
+    other = command.run([*words[:-1], "5", "--set", "steps=1"])
+    assert other.returncode == 0
+    assert len(list(command.folder.glob("runs/tiny/dpo/*/seed-0"))) == 2
     refused = command.run([*words[:-1], "1"])
     assert refused.returncode == 2

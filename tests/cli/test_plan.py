@@ -98,3 +98,9 @@ def refused(command: CommandLine, sentence: str, *words: str) -> None:
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert sentence in done.stderr
+
+
+def test_an_old_name_is_noted(command: CommandLine) -> None:
+    done = command.run(command.arguments("plan", "--algo", "dpo", "--model", "tiny", "--set", "clip_norm=0.5"))
+    assert done.returncode == 0, done.stderr
+    assert "note: renamed settings: clip_norm is now max_grad_norm" in done.stderr

@@ -75,6 +75,9 @@ def test_the_algorithms_of_the_page(tmp_path: Path) -> None:
     assert first["both-sides"] > 0
     assert first["margin-free"] > 0
 
+    for name in ("squared-hinge", "margin-free"):
+        assert "broken" not in bench(tmp_path, "check", "algorithm", name)
+
 
 def test_the_metrics_of_the_page(tmp_path: Path) -> None:
     page = DOCS / "write-a-metric.md"

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli.options import check_label
 from bench.core.errors import UserError
 from bench.experiments.experiment import Experiment
-from bench.experiments.method import Method
+from bench.experiments.method import Method, check_label
 from bench.experiments.notes import notes_on_prompts, notes_on_training
 from bench.experiments.recipes import resolve, run_name
 from bench.training.algorithm import ALGORITHMS

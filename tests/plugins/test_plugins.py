@@ -142,15 +142,20 @@ class TestRun:
 class TestCheck:
     """What an author has: the installed package, without our tests."""
 
-    @pytest.mark.parametrize(("kind", "name"), [("algorithm", "squared-hinge"), ("metric", "brightness")])
-    def test_a_part_of_a_plugin_keeps_every_contract_that_applies(self, tmp_path: Path, kind: str, name: str) -> None:
-        done = bench(tmp_path, "check", kind, name)
+    def test_a_part_of_a_plugin_keeps_every_contract_that_applies(self, tmp_path: Path) -> None:
+        done = bench(tmp_path, "check", "algorithm", "squared-hinge")
         assert (done.returncode, done.stderr) == (0, "")
         *lines, summary = done.stdout.splitlines()
         assert {each.split("  ")[0] for each in lines} == {"held", "not applicable"}
         assert re.fullmatch(
-            rf"{kind} {name}: {len(lines)} contracts in \d+ s: \d+ held, 0 broken, \d not applicable", summary
+            rf"algorithm squared-hinge: {len(lines)} contracts in \d+ s: \d+ held, 0 broken, \d not applicable", summary
         )
+
+    def test_a_metric_that_does_not_say_that_it_ignores_prompts_learns_only_that(self, tmp_path: Path) -> None:
+        done = bench(tmp_path, "check", "metric", "brightness")
+        assert done.returncode == 2
+        (broken,) = [each for each in done.stdout.splitlines() if each.startswith("broken ")]
+        assert "expected other scores for other prompts, found the same; state reads_prompt = False" in broken
 
     @pytest.mark.parametrize(
         ("kind", "name", "finding"),

@@ -15,9 +15,9 @@ def test_two_processes_give_the_weights_of_one(workshop: Workshop, tmp_path: Pat
     one = train(ALONE, workshop, tmp_path / "one", **settings)
     two = train(TWO, workshop, tmp_path / "two", **settings)
     base = dict(workshop.model().network.named_parameters())
-    alone, check_ranks_in_sync = weights(one), weights(two)
+    alone, together = weights(one), weights(two)
     moved = torch.cat([(value - base[name]).flatten() for name, value in alone.items()])
-    apart = torch.cat([(value - check_ranks_in_sync[name]).flatten() for name, value in alone.items()])
+    apart = torch.cat([(value - together[name]).flatten() for name, value in alone.items()])
     assert moved.norm() > 0
     assert apart.norm() < 0.05 * moved.norm()
 

@@ -31,7 +31,7 @@ class DiffusersFamily(ModelFamily):
         pipeline_class: name of that class.
         network_name: the component that is trained, ``unet`` or ``transformer``.
         encoder_names: the text encoders; each has a tokenizer of the same number.
-        patch: side of the squares of latents that the denoiser takes images_per_chunk.
+        patch: side of the squares of latents that the denoiser takes together.
     """
 
     pipeline_class: ClassVar[str]

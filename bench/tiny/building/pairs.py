@@ -63,7 +63,7 @@ def evaluation_prompts() -> list[str]:
 def generate(model: ModelFamily, requests: Sequence[world.Request], name: str, work: Path) -> Tensor:
     """Two images by the base model per request; uint8, (N, 2, 3, 64, 64).
 
-    Made in batch_slices that are kept under ``work``, so that an interrupted call continues.
+    Made in pieces that are kept under ``work``, so that an interrupted call continues.
     """
     settings = GENERATION.model_copy(update={"precision": "bf16"})
     shape = model.latent_shape(settings.height, settings.width)

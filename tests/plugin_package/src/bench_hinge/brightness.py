@@ -17,7 +17,6 @@ class Brightness(Metric):
     info: ClassVar[MetricInfo] = MetricInfo(
         title="brightness", raw_range="0 to 255", unit="grey level", source="an example"
     )
-    reads_prompt: ClassVar[bool] = False
 
     @classmethod
     def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:

@@ -1,0 +1,77 @@
+"""What `bench.run` and `bench.evaluate` refuse in Python, where no option parser has looked at the arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bench
+from bench.experiments.interface import as_overrides
+from bench.experiments.recipes import resolve, run_name
+from bench.training.algorithm import ALGORITHMS, Recipe
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"steps": 6}, "there is no argument 'steps'"),
+        ({"metric": ["gold"]}, "there is no argument 'metric': did you mean 'metrics'?"),
+        ({"limit": 0}, "limit=0 is too small"),
+        ({"limit": -1}, "limit=-1 is too small"),
+        ({"name": "../../x"}, "the name '../../x' cannot be used"),
+        ({"seeds": []}, "there is nothing to run: name at least one seed"),
+        ({"settings": {"beta": None}}, "beta=None is not a value"),
+        (
+            {"settings": {"batch": 8, "global_batch_size": 16}},
+            "batch and global_batch_size are the old and the new name",
+        ),
+    ],
+)
+def test_run(tmp_path: Path, arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(bench.UserError) as refused:
+        bench.run("dpo", "tiny", runs=tmp_path, **arguments)
+    assert sentence in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_algorithm(tmp_path: Path) -> None:
+    with pytest.raises(bench.UserError, match="name at least one algorithm"):
+        bench.run([], "tiny", runs=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"weights": "w", "name": "../../x"}, "the name '../../x' cannot be used"),
+        ({"negative": "tiny/base", "negative_scales": (2.0, 1.0)}, "alpha=2 is not allowed; use a number from 0 to 1"),
+    ],
+)
+def test_evaluate(tmp_path: Path, arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(bench.UserError) as refused:
+        bench.evaluate("tiny", runs=tmp_path, **arguments)
+    assert sentence in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrapper", ["npo", "sdpo"])
+def test_a_reward_inside_a_wrapper_must_exist(tmp_path: Path, wrapper: str) -> None:
+    settings = {"objective": "smpo", "objective_fields": {"reward": "pickscor"}}
+    with pytest.raises(bench.UserError, match="did you mean 'pickscore'"):
+        bench.run(wrapper, "tiny", runs=tmp_path, settings=settings)
+    assert not list(tmp_path.glob("tiny*"))
+
+
+@pytest.mark.parametrize(
+    ("number", "typed"),
+    [(1e-5, "1e-5"), (1e-5, "0.00001"), (500, "500"), (500.0, "500"), (0.25, ".25"), (True, "true")],
+)
+def test_python_and_the_command_line_name_a_run_alike(number: float, typed: str) -> None:
+    recipe = Recipe(source="a test")
+    assert run_name(as_overrides({"beta": number}), recipe) == run_name({"beta": typed}, recipe)
+
+
+def test_old_names_are_the_settings_of_today() -> None:
+    _, settings = resolve("dpo", ALGORITHMS.get("dpo"), "tiny", {"batch": "8", "clip_norm": "0.5"})
+    assert (settings.global_batch_size, settings.max_grad_norm) == (8, 0.5)
