@@ -24,10 +24,6 @@ def encoded(image: Image.Image, kind: str = "png", **how: Any) -> bytes:
     return stream.getvalue()
 
 
-def grey(values: Any) -> np.ndarray[Any, Any]:
-    return np.asarray(values, dtype=np.uint8)
-
-
 @pytest.mark.parametrize("resample", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", golden_sizes.SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 def test_pixels_of_every_size_are_those_of_older_versions(size: tuple[int, int], resample: str) -> None:
@@ -92,7 +88,7 @@ def test_what_is_transparent_is_seen_on_white() -> None:
     opened = open_image(encoded(Image.fromarray(magenta)))
     assert opened.mode == "RGB"
     assert np.asarray(opened)[0].tolist() == [[255, 255, 255], [255, 0, 255], [204, 204, 204]]
-    palette = Image.fromarray(grey([[0, 1]]), mode="P")
+    palette = Image.frombytes("P", (2, 1), bytes([0, 1]))
     palette.putpalette([255, 0, 0, 0, 0, 255])
     opened = open_image(encoded(palette, transparency=0)).convert("RGB")
     assert np.asarray(opened)[0].tolist() == [[255, 255, 255], [0, 0, 255]]

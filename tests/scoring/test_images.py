@@ -97,7 +97,10 @@ def test_truncated_images_are_told(tmp_path: Path, suffix: str) -> None:
     [
         (b"", "an empty file"),
         (b"a bee on a red background\n", "not an image in one of the formats"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "not an image in one of the formats"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
+            "not an image in one of the formats",
+        ),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "cannot be decoded|not an image"),
     ],
 )
