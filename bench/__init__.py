@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.core.errors import UserError as UserError
     from bench.core.errors import require as require
     from bench.core.hub import hub_folder as hub_folder
+    from bench.core.images import resize_image as resize_image
     from bench.core.prefetch import prefetched as prefetched
     from bench.core.randomness import uniform as uniform
     from bench.core.validation import build as build
@@ -84,6 +85,7 @@ _WHERE = {
     "bench.core.chunks": ("batch_slices",),
     "bench.core.errors": ("UserError", "require"),
     "bench.core.hub": ("hub_folder",),
+    "bench.core.images": ("resize_image",),
     "bench.core.prefetch": ("prefetched",),
     "bench.core.randomness": ("uniform",),
     "bench.core.validation": ("build",),

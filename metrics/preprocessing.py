@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from bench import CLIP_MEAN, CLIP_STD
+from bench import CLIP_MEAN, CLIP_STD, resize_image
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def short_side(image: Image.Image, size: int) -> Image.Image:
     if min(width, height) == size:
         return image
     target = (max(size, int(size * width / height)), max(size, int(size * height / width)))
-    return image.resize(target, Image.Resampling.BICUBIC)
+    return resize_image(image, target, Image.Resampling.BICUBIC)
 
 
 def cropped(image: Image.Image, left: int, top: int, size: int) -> Image.Image:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bench.core.images import open_image
 from reports.records import Records, RunRecord
 
 PROMPTS = 24
@@ -83,8 +84,7 @@ def open_picture(picture: Picture) -> Image.Image:
 
 def _data_uri(path: Path) -> str:
     stream = io.BytesIO()
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
+    image = open_image(path).convert("RGB")
     if max(image.size) <= LARGEST_SIDE:
         kind = "png"
         image.save(stream, format="PNG", optimize=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench.core.chunks import batch_slices
 from bench.core.files import write_array
+from bench.core.images import resize_image
 from bench.core.progress import Progress
 from bench.data.buckets import TRAINING_SIZES, AspectRatios, PictureSize
 from bench.data.preferences import PreferenceData
@@ -157,7 +158,7 @@ def to_pixels(image: Image.Image, target: Size) -> Tensor:
     size = (image.height, image.width)
     resized = covering(size, target)
     if resized != size:
-        image = image.resize(resized[::-1], Image.Resampling.BILINEAR)
+        image = resize_image(image, resized[::-1], Image.Resampling.BILINEAR)
     top, left = Framing.centre(size, target).corner
     array = np.asarray(image.crop((left, top, left + target[1], top + target[0])), dtype=np.float32)
     return torch.from_numpy(array / 127.5 - 1).permute(2, 0, 1)

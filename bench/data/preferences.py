@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.core.images import open_image
 from bench.core.values import digest
 from bench.data.lazy import PickedImages
-from bench.data.survey import RowsDigest, decode
+from bench.data.survey import RowsDigest
 from bench.records.config import DataReport
 
 
@@ -72,16 +72,20 @@ class PreferenceData:
         return not bool(np.isnan(self.preference_0).any())
 
     def image(self, row: int, side: int) -> Image.Image:
-        """One image of a row, decoded, RGB; raises what Pillow raises for bytes that are not an image."""
-        return decode(self.encoded[row][side])
+        """One image of a row, RGB; see `bench.core.images.open_image`.
+
+        Raises:
+            UnreadableImageError: the bytes do not hold an image.
+        """
+        return open_image(self.encoded[row][side]).convert("RGB")
 
     def size(self, row: int, side: int) -> tuple[int, int]:
-        """Height and width in pixels of one image of a row, without decoding it."""
+        """Height and width in pixels of one image of a row, as it is shown."""
         if self.sizes is not None:
             height, width = self.sizes[row, side].tolist()
             return height, width
-        with Image.open(io.BytesIO(self.encoded[row][side])) as image:
-            return image.height, image.width
+        image = self.image(row, side)
+        return image.height, image.width
 
     def with_preference(self, preference_0: NDArray[np.float64]) -> PreferenceData:
         """The same pairs with other labels: P(image 0 is preferred), float64, (N,)."""

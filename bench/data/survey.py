@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from bench.core.files import make_folder, replace_file
+from bench.core.images import UnreadableImageError, open_image
 from bench.core.progress import Progress
 from bench.core.values import digest
 from bench.data.sources.base import Source
 
-VERSION = 2
+VERSION = 3
 """Raise it when a survey of the same files would come out differently."""
 
 
@@ -101,16 +100,10 @@ def _scan_images(source: Source, captions: Sequence[str], rows: NDArray[np.int64
 
 def _decoded_size(encoded: bytes) -> tuple[int, int]:
     try:
-        image = decode(encoded)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        image = open_image(encoded)
+    except UnreadableImageError:
         return (0, 0)
     return image.height, image.width
-
-
-def decode(encoded: bytes) -> Image.Image:
-    """An encoded image as RGB; raises what Pillow raises for bytes that are not an image."""
-    with Image.open(io.BytesIO(encoded)) as image:
-        return image.convert("RGB")
 
 
 def _save(path: Path, survey: Survey) -> None:

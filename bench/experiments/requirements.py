@@ -9,13 +9,14 @@ from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
 from bench.scoring.metric import METRICS, EmbeddingMetric
 from bench.training.algorithm import Need
-from bench.training.distributed.launch import choose_strategy
+from bench.training.distributed.launch import check_precision, choose_strategy
 from bench.training.optimizers import OPTIMIZERS
 
 
 def check_requirements(experiment: Experiment, method: Method) -> None:
     """Raise a `UserError` that says why, if a method cannot run in an experiment."""
     OPTIMIZERS[method.settings.optimizer].refuse(experiment.accelerator.device)
+    check_precision(method.settings.precision)
     choose_strategy(experiment.accelerator).check(method.settings)
     _check_adapters(experiment, method)
     _check_metrics(method)

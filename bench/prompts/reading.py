@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from bench.core.errors import UserError
-from bench.prompts.tables import PROMPT_COLUMNS, READERS, Rows, column_of, reason
+from bench.prompts.tables import PROMPT_COLUMNS, READERS, Rows, check_text, column_of, reason
 
 ADVICE = "give a text file, one prompt a line, a JSON list, or a table with a column 'prompt'"
 
@@ -26,6 +26,8 @@ def read_prompts(path: Path) -> list[str]:
     prompts = _listed(path) if rows is None else _column(rows, path)
     if not prompts:
         raise UserError(f"prompts {str(path)!r} hold none; {ADVICE}")
+    for number, prompt in enumerate(prompts, start=1):
+        check_text(prompt, f"{path}: entry {number}")
     return prompts
 
 
@@ -41,7 +43,9 @@ def _column(rows: Rows, path: Path) -> list[str]:
 def _listed(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        prompts = json.loads(text) if path.suffix == ".json" else [line for line in text.split("\n") if line.strip()]
+        prompts = (
+            json.loads(text) if path.suffix.lower() == ".json" else [line for line in text.split("\n") if line.strip()]
+        )
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"prompts {str(path)!r} cannot be read ({reason(error)}); {ADVICE}") from error
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):

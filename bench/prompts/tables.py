@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,17 @@ def column_of(wanted: Sequence[str], rows: Rows, source: Path) -> str:
     """The first of some names that a table has, as it is written there; capitals do not matter.
 
     Raises:
-        UserError: it has none of them.
+        UserError: it has none of them, or several with different contents.
     """
     columns = list(rows[0]) if rows else []
-    for name in wanted:
-        for column in columns:
-            if column.lower() == name:
-                return column
+    found = [column for name in wanted for column in columns if column.lower() == name]
+    for other in found[1:]:
+        if any(row.get(other) != row.get(found[0]) for row in rows):
+            raise UserError(
+                f"{source} has columns {found[0]!r} and {other!r} with different contents; keep one of them"
+            )
+    if found:
+        return found[0]
     raise UserError(
         f"{source} has no column {wanted[0]!r} (or {', '.join(wanted[1:])}); it has {', '.join(map(str, columns)) or 'none'}"
     )
@@ -40,6 +45,7 @@ def _read_separated(source: Path) -> Rows:
     try:
         with source.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, delimiter=delimiter)
+            _check_distinct(reader.fieldnames or (), source)
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _unreadable(source, error) from error
@@ -78,11 +84,41 @@ def _read_json_lines(source: Path) -> Rows:
 def _read_parquet(source: Path) -> Rows:
     try:
         schema = pq.read_schema(source)
+        _check_distinct(schema.names, source)
         texts = [field.name for field in schema if not _holds_more_than_text(field.type)]
+        for field in schema:
+            if field.name.lower() in PROMPT_COLUMNS and field.name not in texts and not {*PROMPT_COLUMNS} & {*texts}:
+                raise UserError(
+                    f"{source}: column {field.name!r} holds {field.type}; save the prompts as text (string)"
+                )
         rows: Rows = pq.read_table(source, columns=texts).to_pylist()
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(source, error) from error
     return rows
+
+
+def _check_distinct(columns: Iterable[str], source: Path) -> None:
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise UserError(f"{source} has several columns {twice[0]!r}; keep one of them")
+
+
+def check_text(prompt: str, place: str) -> None:
+    """Raise a `UserError` if a prompt is empty or holds half of a character, which no tokenizer can read.
+
+    Args:
+        prompt: the prompt.
+        place: file and row, for the message.
+    """
+    if not prompt.strip():
+        raise UserError(f"{place} has an empty prompt; every image needs one")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{place}: the prompt {prompt!a} holds half of a surrogate pair at character {error.start + 1}; write the whole "
+            "character"
+        ) from error
 
 
 def _holds_more_than_text(kind: pa.DataType) -> bool:

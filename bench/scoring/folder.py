@@ -19,12 +19,13 @@ import torch
 
 from bench.core.errors import UserError
 from bench.core.files import file_digest, replace_file
+from bench.core.images import UnreadableImageError, open_image
 from bench.core.locks import exclusive
 from bench.core.progress import Progress
 from bench.records.protocol import scorer_signature
 from bench.records.scores import FolderScores, MetricScores, PromptedImage
 from bench.scoring.image_prompts import read_image_prompts
-from bench.scoring.images import UnreadableImageError, find_images, open_image
+from bench.scoring.images import find_images
 from bench.scoring.loop import Judge, refuse_constant, score_pictures
 
 COLUMNS = pa.schema(

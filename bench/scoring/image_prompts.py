@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from bench.core.errors import UserError
 from bench.prompts.reading import read_prompts
-from bench.prompts.tables import PROMPT_COLUMNS, READERS, Rows, column_of
+from bench.prompts.tables import PROMPT_COLUMNS, READERS, Rows, check_text, column_of
 
 FILE_COLUMNS = ("file_name", "filename", "file", "image")
 """Names under which tables hold an image's file, the preferred first."""
@@ -57,7 +57,7 @@ def _beside(folder: Path, files: Sequence[str]) -> list[str]:
             "give --prompts FILE, or such a text file for each image"
         )
     try:
-        return [path.read_text(encoding="utf-8").strip() for path in texts]
+        return [path.read_text(encoding="utf-8-sig").strip() for path in texts]
     except UnicodeDecodeError as error:
         raise UserError(
             f"a prompt beside an image in {folder} is not UTF-8 text ({error}); save it as UTF-8"
@@ -67,11 +67,14 @@ def _beside(folder: Path, files: Sequence[str]) -> list[str]:
 def _named(rows: Rows, source: Path, folder: Path, files: Sequence[str]) -> list[str]:
     file_column, prompt_column = (column_of(names, rows, source) for names in (FILE_COLUMNS, PROMPT_COLUMNS))
     prompts: dict[str, str] = {}
-    for row in rows:
+    known = set(files)
+    for number, row in enumerate(rows, start=1):
         file, prompt = row.get(file_column), row.get(prompt_column)
         if not isinstance(file, str) or not isinstance(prompt, str):
             raise UserError(f"{source}: file name or prompt is missing in {row!r}; every row needs both")
-        name = PurePosixPath(file).as_posix()
+        check_text(prompt, f"{source}: row {number}")
+        # Windows writes backslashes; elsewhere they can be part of a name.
+        name = file if file in known else PurePosixPath(file.replace("\\", "/")).as_posix()
         if name in prompts:
             raise UserError(f"{source} has two prompts for {name}; give one prompt for each image")
         prompts[name] = prompt
@@ -80,7 +83,6 @@ def _named(rows: Rows, source: Path, folder: Path, files: Sequence[str]) -> list
         raise UserError(
             f"{source} has no prompt for {len(without)} of {len(files)} images in {folder} ({_listed(without)}); add them"
         )
-    known = set(files)
     strange = [name for name in prompts if name not in known]
     if strange:
         raise UserError(

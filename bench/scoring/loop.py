@@ -13,11 +13,11 @@ from PIL import Image
 from bench.core.chunks import CHUNK, batch_slices
 from bench.core.errors import UserError
 from bench.core.files import append_lines, keep_lines, read_lines
+from bench.core.images import UnreadableImageError, open_image
 from bench.core.prefetch import prefetched
 from bench.core.processes import ALONE, Processes
 from bench.core.progress import Progress
 from bench.records.scores import PromptedImage
-from bench.scoring.images import UnreadableImageError, open_image
 from bench.scoring.metric import Metric, checked_scores
 
 

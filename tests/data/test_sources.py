@@ -346,3 +346,37 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no data")
     with pytest.raises(UserError, match="holds no preference data; give Parquet files, a metadata.jsonl"):
         open_source(tmp_path)
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    columns = preference_columns(2)
+    write_images(tmp_path, columns)
+    lines = [json.dumps({"caption": "a bee", "jpg_0": "0-0.png", "jpg_1": "0-1.png", "label_0": 1.0})]
+    (tmp_path / "pairs.JSONL").write_text("\ufeff" + "\n".join(lines) + "\n", encoding="utf-8")
+    assert open_source(tmp_path / "pairs.JSONL").names[0] == "caption"
+    entry = {"prompt": "a bee", "image_path": ["0-0.png", "0-1.png"], "human_preference": [1, 0]}
+    (tmp_path / "train.json").write_text("\ufeff" + json.dumps([entry]), encoding="utf-8")
+    assert len(open_source(tmp_path / "train.json")) == 1
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet"),
+        ("train/0.parquet", "validation/0.parquet"),
+        ("data/train.parquet", "data/val.parquet"),
+    ],
+)
+def test_a_training_and_a_held_out_split_are_not_mixed(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_parquet(tmp_path / name, preference_columns(2))
+    with pytest.raises(UserError, match="holds several splits, (test|val|validation|train) and"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("train-00000.parquet", "train-00001.parquet"), ("a.parquet", "trained.parquet")])
+def test_shards_of_one_split_are_read(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        write_parquet(tmp_path / name, preference_columns(2))
+    assert len(open_source(tmp_path)) == 4

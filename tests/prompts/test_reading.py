@@ -116,3 +116,43 @@ def test_gold_refuses_foreign_prompts_before_anything_is_made() -> None:
         UserError, match="'a dog', which has only known words, but not in the form of a caption .* or leave gold out"
     ):
         gold.for_prompts(["a large bee on a red background", "a dog"])
+
+
+@pytest.mark.parametrize("name", ["p.JSON", "p.Json"])
+def test_capitals_of_a_suffix_do_not_matter(tmp_path: Path, name: str) -> None:
+    assert read_prompts(write(tmp_path, name, json.dumps(PROMPTS, indent=1))) == PROMPTS
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.json", "p.jsonl", "p.csv"])
+def test_a_byte_order_mark_is_not_part_of_a_prompt(tmp_path: Path, name: str) -> None:
+    texts = {"p.txt": "a bee\n", "p.json": '["a bee"]', "p.jsonl": '{"prompt": "a bee"}\n', "p.csv": "prompt\na bee\n"}
+    assert read_prompts(write(tmp_path, name, "\ufeff" + texts[name])) == ["a bee"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("p.csv", "file_name,prompt,prompt\na.png,a bee,a cat\n", "has several columns 'prompt'"),
+        ("p.csv", "prompt,caption\na bee,a cat\n", "has columns 'prompt' and 'caption' with different contents"),
+        ("p.json", '["a bee", " "]', "entry 2 has an empty prompt"),
+        ("p.json", '["a \\ud83d bee"]', r"the prompt 'a \ud83d bee' holds half of a surrogate pair at character 3"),
+        ("p.jsonl", '{"prompt": "a \\ud83d bee"}\n', "entry 1: the prompt"),
+    ],
+)
+def test_prompts_that_would_be_taken_for_something_else_are_refused(
+    tmp_path: Path, name: str, text: str, sentence: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        read_prompts(write(tmp_path, name, text))
+    assert sentence in str(refused.value)
+    assert name in str(refused.value)
+
+
+def test_two_columns_with_the_same_texts_are_one(tmp_path: Path) -> None:
+    assert read_prompts(write(tmp_path, "p.csv", "prompt,text\na bee,a bee\n")) == ["a bee"]
+
+
+def test_bytes_in_place_of_texts_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": [b"a bee"]}), tmp_path / "p.parquet")
+    with pytest.raises(UserError, match="column 'prompt' holds binary; save the prompts as text"):
+        read_prompts(tmp_path / "p.parquet")

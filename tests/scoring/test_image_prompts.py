@@ -89,3 +89,24 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, name: str, text: str, comp
 def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         read_image_prompts(tmp_path / name, tmp_path, FILES)
+
+
+def test_names_that_windows_wrote_are_found(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("file_name,prompt\n.\\a.png,a bee\nsub\\b.png,a cat\n")
+    assert read_image_prompts(tmp_path / "p.csv", tmp_path, ["a.png", "sub/b.png"]) == ["a bee", "a cat"]
+
+
+def test_a_backslash_can_be_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("file_name,prompt\na\\b.png,a bee\n")
+    assert read_image_prompts(tmp_path / "p.csv", tmp_path, ["a\\b.png"]) == ["a bee"]
+
+
+def test_an_empty_prompt_is_refused_with_its_row(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text('file_name,prompt\na.png,a bee\nb.png,""\n')
+    with pytest.raises(UserError, match="row 2 has an empty prompt"):
+        read_image_prompts(tmp_path / "p.csv", tmp_path, ["a.png", "b.png"])
+
+
+def test_a_byte_order_mark_beside_an_image_is_not_part_of_its_prompt(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\ufeffa bee\n", encoding="utf-8")
+    assert read_image_prompts(None, tmp_path, ["a.png"]) == ["a bee"]

@@ -15,7 +15,7 @@ from workshop import Workshop
 from bench.core.errors import UserError
 from bench.records.runs import RunFolder
 from bench.training.algorithm import ALGORITHMS
-from bench.training.distributed.launch import Split, asked_split
+from bench.training.distributed.launch import Split, asked_split, check_precision
 
 FSDP = {"ACCELERATE_USE_FSDP": "true"}  # what `accelerate launch --use_fsdp` sets
 COUNTS = ("pairs", "policy_forwards", "policy_backwards", "flops")
@@ -172,3 +172,20 @@ def test_what_would_wait_forever_is_refused(
     done = launch(TWO, workshop, {tmp_path: {**EVERY, **settings}}, **FSDP)
     assert done.returncode != 0
     assert complaint in done.stderr
+
+
+@pytest.mark.parametrize(("asked", "precision"), [("bf16", "bf16"), ("no", "bf16"), ("no", "fp32")])
+def test_a_precision_that_agrees_is_accepted(asked: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
+    check_precision(precision)
+
+
+@pytest.mark.parametrize(
+    ("asked", "precision"), [("bf16", "fp32"), ("fp16", "fp32"), ("fp16", "bf16"), ("fp8", "bf16")]
+)
+def test_another_precision_of_the_launcher_is_refused(
+    asked: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
+    with pytest.raises(UserError, match=f"mixed precision {asked}, but training uses {precision}"):
+        check_precision(precision)

@@ -29,12 +29,12 @@ def open_hpd(path: Path, columns: Mapping[str, str]) -> Source | None:
         UserError: the file has another layout, or ``columns`` is given: this layout's names are fixed.
     """
     file = path / INDEX if path.is_dir() else path
-    if file.suffix != ".json" or not file.is_file():
+    if file.suffix.lower() != ".json" or not file.is_file():
         return None
     if columns:
         raise UserError(f"{file} has HPDv2's layout, whose names are fixed; leave --columns out")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{file} cannot be read as JSON ({error}); give HPDv2's train.json or test.json") from error
     entries = content if isinstance(content, list) else [content]

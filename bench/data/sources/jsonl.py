@@ -25,7 +25,7 @@ def open_jsonl(path: Path, columns: Mapping[str, str]) -> Source | None:
         UserError: a line is not a JSON object, or a field holds values of different kinds.
     """
     file = path / INDEX if path.is_dir() else path
-    if file.suffix != ".jsonl" or not file.is_file():
+    if file.suffix.lower() != ".jsonl" or not file.is_file():
         return None
     table = to_table(_records(file), file)
     images = {name.replace("image_", "jpg_", 1): name for name in table.schema.names if name.startswith("image_")}
@@ -57,7 +57,7 @@ def to_table(records: list[dict[str, Any]], file: Path) -> pa.Table:
 
 def _records(file: Path) -> list[dict[str, Any]]:
     records = []
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue

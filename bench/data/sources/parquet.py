@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from bench.data.sources.base import Source, file_stamp, image_bytes, is_hidden, 
 
 PROVENANCE = b"bench.provenance"
 """Key of the schema's metadata under which the data's provenance is, as JSON."""
+SPLIT = re.compile(r"(train|training|test|validation|valid|val|dev|eval)(?:_unique)?(?:[-_.]|$)", re.IGNORECASE)
+"""How names of files and folders begin that hold one split of a dataset."""
 BATCH = 32
 BUFFER = 1 << 20
 
@@ -25,12 +28,30 @@ def open_parquet(path: Path, columns: Mapping[str, str]) -> Source | None:
     """Any file, or a folder with ``*.parquet`` at any depth; files are read in the order of their paths.
 
     What is hidden is left out: other programs keep copies there, such as ``._a.parquet``.
+
+    Raises:
+        UserError: the names in the folder are those of several splits.
     """
     files = [path]
     if path.is_dir():
         found = (file for file in path.rglob("*.parquet") if file.is_file())
         files = sorted(file for file in found if not is_hidden(file.relative_to(path)))
+        _refuse_several_splits(path, files)
     return ParquetSource(files, columns) if files else None
+
+
+def _refuse_several_splits(folder: Path, files: Sequence[Path]) -> None:
+    """Training on what is held out for testing is never what was meant."""
+    splits: dict[str, Path] = {}
+    for file in files:
+        for part in file.relative_to(folder).parts:
+            if match := SPLIT.match(part):
+                splits.setdefault(match[1].lower(), file.parent if part != file.name else file)
+    if len(splits) > 1:
+        raise UserError(
+            f"{folder} holds several splits, {' and '.join(sorted(splits))}; give the files of one of them, for example in a "
+            f"folder of their own ({splits[min(splits)]})"
+        )
 
 
 class ParquetSource(Source):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +19,9 @@ from bench.models.checkpoints.compatibility import ALPHA, adapter_names, loaded_
 from bench.models.checkpoints.pipeline_folder import check_finite
 
 ADAPTERS = "pytorch_lora_weights.safetensors"
+CONFIG = "adapter_config.json"
+"""PEFT's configuration beside a file of adapters."""
+SECOND = ".lora_B.weight"
 UNET = "unet"
 SUFFIX = ".safetensors"
 
@@ -37,55 +43,102 @@ def save_adapters(network: nn.Module, folder: Path, name: str) -> None:
 def load_adapters(base: nn.Module, place: Path, name: str) -> nn.Module:
     """A copy of ``base`` with adapters, in either layout, with their alphas, with or without the denoiser's name in front.
 
+    Alphas are read where programs leave them: beside the factors, in the file's header, or in ``adapter_config.json`` beside it.
+
     Args:
         place: a safetensors file, or a folder that holds one.
         name: see `save_adapters`.
 
     Raises:
-        UserError: the place holds no adapters for this network, or one that is not finite.
+        UserError: the place does not hold adapters for this network, one is not finite, or their configuration is damaged.
     """
     network: Any = copy.deepcopy(base)
     [file] = loaded_files(place)
     tensors = read_tensors(file)
-    adapters = plain_adapters(tensors, base)
+    # Alphas beside the factors say the same again as a configuration.
+    stated = {} if any(key.endswith(ALPHA) for key in tensors) else _stated_config(file)
+    adapters = plain_adapters(tensors, base, stated)
     layers = {layer for layer, _ in base.named_modules()}
     if not adapters or not {key.rpartition(".lora_")[0] for key in adapters} <= layers:
         raise UserError(f"{place} holds no adapters for a {name}; give the folder of a trained network")
-    # A header beside alphas says the same again.
-    header = None if any(key.endswith(ALPHA) for key in tensors) else _stated_config(file)
-    network.load_lora_adapter(adapters, prefix=None, metadata=header)
+    network.load_lora_adapter(adapters, prefix=None)
     check_finite(network, place)
     return network.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
-def plain_adapters(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Adapters in diffusers' layout without the denoiser in front, in float32, their alphas worked into the second factor.
+def plain_adapters(
+    tensors: Mapping[str, Tensor], network: nn.Module, stated: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Tensor]:
+    """Adapters in diffusers' layout without the denoiser in front, in float32, their strength worked into the second factor.
 
     Args:
         tensors: of either layout; an adapter of rank r with an alpha acts with the factor alpha / r, and with 1 without.
         network: whose layers they change.
+        stated: PEFT's configuration, which says the alphas of adapters that have none beside them.
     """
     plainly = adapter_names(tensors, network)
     values = {plainly[name]: value.float() for name, value in tensors.items()}
     adapters = {}
     for name, value in values.items():
-        alpha = values.get(f"{name.removesuffix('.lora_B.weight')}{ALPHA}")
-        scaled = value if alpha is None else value * (float(alpha) / value.shape[1])
-        if not name.endswith(ALPHA):
-            adapters[name] = scaled
+        layer, is_second, _ = name.partition(SECOND)
+        if is_second:
+            alpha, rank = values.get(f"{layer}{ALPHA}"), value.shape[1]
+            adapters[name] = value * (strength(layer, rank, stated) if alpha is None else float(alpha) / rank)
+        elif not name.endswith(ALPHA):
+            adapters[name] = value
     return adapters
 
 
-def _stated_config(file: Path) -> dict[str, Any] | None:
-    """PEFT's configuration of the denoiser's adapters, alphas among it, which diffusers can leave in a file's header."""
+def strength(layer: str, rank: int, stated: Mapping[str, Any]) -> float:
+    """The factor with which an adapter acts, by PEFT's configuration: alpha / rank, or alpha / sqrt(rank) of rsLoRA.
+
+    Args:
+        layer: the layer's name.
+        rank: of the adapter.
+        stated: ``lora_alpha`` holds for all layers but those that a key of ``alpha_pattern``, a regular expression for the end of
+            the name, matches; without either the factor is 1.
+    """
+    alpha = stated.get("lora_alpha", rank)
+    for pattern, own in stated.get("alpha_pattern", {}).items():
+        if re.match(rf"(.*\.)?({without_denoiser(pattern)})$", layer):
+            alpha = own
+            break
+    return float(alpha) / (math.sqrt(rank) if stated.get("use_rslora") else rank)
+
+
+def _stated_config(file: Path) -> dict[str, Any]:
+    """PEFT's configuration of the denoiser's adapters: of the file's header, where diffusers leaves it, or beside the file."""
     from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as opened:
-        header = opened.metadata() or {}
-    stated: dict[str, Any] = json.loads(header.get(LORA_ADAPTER_METADATA_KEY, "{}"))
-    plainly = {without_denoiser(field): value for field, value in stated.items()}
-    return {field: value for field, value in plainly.items() if "." not in field} or None
+        header = (opened.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY)
+    if header is not None:
+        plainly = {without_denoiser(field): value for field, value in _object(header, file).items()}
+        return _checked({field: value for field, value in plainly.items() if "." not in field}, file)
+    beside = file.parent / CONFIG
+    return _checked(_object(beside.read_text(encoding="utf-8-sig"), beside), beside) if beside.is_file() else {}
+
+
+def _object(text: str, file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{file}: the configuration of the adapters is not valid JSON ({error.msg}); fetch it again"
+        ) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: the configuration of the adapters is not a JSON object; fetch it again")
+    return value
+
+
+def _checked(stated: dict[str, Any], file: Path) -> dict[str, Any]:
+    patterns = stated.get("alpha_pattern") or {}
+    alphas = [stated.get("lora_alpha", 1), *(patterns.values() if isinstance(patterns, dict) else [None])]
+    for alpha in alphas:
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+            raise UserError(f"{file}: lora_alpha and the values of alpha_pattern must be numbers, found {alpha!r}")
+    return {**stated, "alpha_pattern": patterns}
 
 
 def export_adapters(trained: Path, output: Path) -> None:

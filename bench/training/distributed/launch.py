@@ -64,6 +64,23 @@ def connect() -> Accelerator:
         return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
 
 
+def check_precision(precision: str) -> None:
+    """Refuse a launcher that was told another precision than training uses, which would otherwise be ignored.
+
+    Args:
+        precision: of the training settings, ``fp32`` or ``bf16``.
+
+    Raises:
+        UserError: ``accelerate launch --mixed_precision``, or accelerate's configuration file, says something else.
+    """
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if asked not in ("no", precision):
+        raise UserError(
+            f"accelerate was configured with mixed precision {asked}, but training uses {precision}; leave --mixed_precision "
+            "out and use --set precision=bf16"
+        )
+
+
 def asked_split() -> Split:
     """What ``accelerate launch`` was told to shard, by ``--use_fsdp`` or ``--use_deepspeed``.
 

@@ -1,0 +1,100 @@
+"""Opening and resizing: the same pixels whatever the file's mode, orientation and Pillow's version."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.core.images import UnreadableImageError, open_image, resize_image
+from tests.metrics import golden_sizes
+
+GOLDEN = json.loads(golden_sizes.FILE.read_text())["digests"]
+ORIENTATION = 0x0112
+
+
+def encoded(image: Image.Image, kind: str = "png", **how: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format=kind, **how)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("resample", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", golden_sizes.SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_pixels_of_every_size_are_those_of_older_versions(size: tuple[int, int], resample: str) -> None:
+    image, target = golden_sizes.picture(*size), golden_sizes.covering(*size, 224)
+    made = resize_image(image, target, Image.Resampling[resample.upper()])
+    assert golden_sizes.digest(made) == GOLDEN[f"{size[0]}x{size[1]}"][resample]
+
+
+def test_transparent_pixels_do_not_bleed_when_resized() -> None:
+    half = np.zeros((8, 8, 4), dtype=np.uint8)
+    half[:, :4] = (255, 0, 0, 255)
+    half[:, 4:] = (0, 255, 0, 0)
+    small = np.asarray(resize_image(Image.fromarray(half), (4, 4), Image.Resampling.BILINEAR))
+    assert small[0, 1].tolist()[:3] == [255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "corner"),
+    [(1, (0, 0)), (2, (0, 5)), (3, (3, 5)), (4, (3, 0)), (5, (0, 0)), (6, (0, 3)), (8, (5, 0))],
+)
+def test_the_orientation_of_a_camera_is_applied(orientation: int, corner: tuple[int, int]) -> None:
+    """The white pixel is stored first; the standard's table says where it is shown."""
+    pixels = np.zeros((4, 6, 3), dtype=np.uint8)
+    pixels[0, 0] = 255
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    opened = open_image(encoded(Image.fromarray(pixels), exif=exif))
+    assert opened.size == ((6, 4) if orientation < 5 else (4, 6))
+    (found,) = np.argwhere(np.asarray(opened).sum(-1) > 0).tolist()
+    assert tuple(found) == corner
+
+
+def test_grey_of_16_bits_is_scaled(tmp_path: Path) -> None:
+    values = np.array([[0, 257, 25_700, 65_535]], dtype=np.uint16)
+    for kind in ("png", "tiff"):
+        opened = open_image(encoded(Image.fromarray(values), kind))
+        assert opened.mode == "L"
+        assert np.asarray(opened).tolist() == [[0, 1, 100, 255]]
+
+
+def test_floats_from_0_to_1_are_scaled() -> None:
+    opened = open_image(encoded(Image.fromarray(np.array([[0.0, 0.2, 1.0]], dtype=np.float32)), "tiff"))
+    assert np.asarray(opened).tolist() == [[0, 51, 255]]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.array([[0.0, 200.0]], dtype=np.float32), "floats outside the range 0 to 1"),
+        (np.array([[0.0, np.nan]], dtype=np.float32), "floats outside the range 0 to 1"),
+        (np.array([[0, 70_000]], dtype=np.int32), "32-bit integers, whose range is unknown"),
+    ],
+)
+def test_values_of_unknown_range_are_refused(values: np.ndarray[Any, Any], reason: str) -> None:
+    with pytest.raises(UnreadableImageError, match=reason):
+        open_image(encoded(Image.fromarray(values), "tiff"))
+
+
+def test_what_is_transparent_is_seen_on_white() -> None:
+    magenta = np.zeros((1, 3, 4), dtype=np.uint8)
+    magenta[0] = [(255, 0, 255, 0), (255, 0, 255, 255), (0, 0, 0, 51)]
+    opened = open_image(encoded(Image.fromarray(magenta)))
+    assert opened.mode == "RGB"
+    assert np.asarray(opened)[0].tolist() == [[255, 255, 255], [255, 0, 255], [204, 204, 204]]
+    palette = Image.frombytes("P", (2, 1), bytes([0, 1]))
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    opened = open_image(encoded(palette, transparency=0)).convert("RGB")
+    assert np.asarray(opened)[0].tolist() == [[255, 255, 255], [0, 0, 255]]
+
+
+def test_other_modes_stay_as_they_are() -> None:
+    for mode in ("L", "RGB", "P"):
+        image = Image.new("RGB", (3, 2), (200, 40, 90)).convert(mode)
+        assert open_image(encoded(image)).mode == mode
