@@ -9,7 +9,7 @@ from torch import nn
 
 from bench.core.errors import UserError, did_you_mean
 from bench.models.checkpoints.compatibility import check_fits, loaded_files
-from bench.models.checkpoints.component import files_digest
+from bench.models.checkpoints.component import place_digest
 from bench.models.checkpoints.released import COMPONENTS, check_process, find_released
 from bench.models.family import ModelFamily
 from bench.records.config import BASE, RELEASED, Resolved, RunConfig
@@ -56,7 +56,7 @@ def run_weights(runs: Path, run: RunFolder) -> Weights:
     record = WeightsRecord(
         title=run.title,
         source=run.folder.resolve().relative_to(runs.resolve()).as_posix(),
-        digest=files_digest(loaded_files(run.weights)),
+        digest=place_digest(run.weights, loaded_files(run.weights)),
         seed=config.seed,
         trained_on=config.trained_on,
     )
@@ -78,7 +78,7 @@ def released_weights(runs: Path, model: str, typed: str, name: str | None, base:
     check_fits(place, base.network, model)
     check_process(place, typed, base, model)
     title = name or (_place_name(place) if Path(typed).exists() else typed.rpartition("/")[2])
-    record = WeightsRecord(title=title, source=typed, digest=files_digest(loaded_files(place)))
+    record = WeightsRecord(title=title, source=typed, digest=place_digest(place, loaded_files(place)))
     config = RunConfig(
         model=model,
         algorithm=RELEASED,
