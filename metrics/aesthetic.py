@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from bench import Metric, MetricInfo, weights_digest
-from metrics.checkpoints import build, fill, find_weights, read_json, read_tensors
+from bench import Metric, MetricInfo
+from metrics.checkpoints import build, checkpoint_digest, fill, find_weights, read_json, read_tensors
 from metrics.cosine import CLIP_WEIGHTS
 from metrics.head import LinearHead
 from metrics.inference import exact_inference, preprocessed_batches
@@ -34,7 +34,7 @@ class Aesthetic(Metric):
         head: a `LinearHead`.
         preprocessing: maps images to pixels.
         device: device to compute on.
-        weights: digest of the weights files, for the record.
+        weights: digest of the checkpoint's files, for the record.
     """
 
     info: ClassVar[MetricInfo] = MetricInfo(
@@ -66,7 +66,7 @@ class Aesthetic(Metric):
         head = LinearHead(tower.config.projection_dim)
         fill(head, read_tensors(path), path)
         preprocessing = OpenAIPreprocessing(tower.config.image_size)
-        return cls(tower, head, preprocessing, device=device, weights=weights_digest(path, tower_path))
+        return cls(tower, head, preprocessing, device=device, weights=checkpoint_digest(path, tower_path))
 
     def identity(self) -> dict[str, Any]:
         """See `Metric`."""

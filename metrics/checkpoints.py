@@ -13,12 +13,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bench import UserError, hub_folder
+from bench import UserError, hub_folder, weights_digest
 
 Source = tuple[str, Callable[[Tensor], Tensor]]
 """Where a parameter comes from: its name in the file, and the conversion of the tensor found there."""
 
 SHOWN_KEYS = 8
+
+STATED = (
+    "config.json", "open_clip_config.json", "med_config.json", "vision_config.json", "tokenizer_config.json", "tokenizer.json",
+    "vocab.json", "vocab.txt", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
+"""Files beside weights that decide what is built of them, and how prompts are read."""
 
 
 def find_weights(checkpoint: str, weights: Sequence[str], partial: Sequence[str]) -> Path:
@@ -197,3 +203,10 @@ def load_tokenizer(kind: Any, folder: Path, hub_id: str, *, vocabulary: int) -> 
             f"the tokenizer in {folder} has {len(tokenizer)} tokens, but the network knows {vocabulary}; use the network's own tokenizer"
         )
     return tokenizer
+
+
+def checkpoint_digest(*weights: Path, tokenizer: Any = None) -> str:
+    """The `bench.weights_digest` of weights files with the configurations beside them and the files of a tokenizer."""
+    folders = [*(file.parent for file in weights), *([Path(tokenizer.name_or_path)] if tokenizer is not None else [])]
+    stated = [folder / name for folder in dict.fromkeys(folders) for name in STATED if (folder / name).is_file()]
+    return weights_digest(*weights, *stated)

@@ -9,7 +9,8 @@ from typing import ClassVar, Self
 
 import torch
 
-from bench import MetricInfo, weights_digest
+from bench import MetricInfo
+from metrics.checkpoints import checkpoint_digest
 from metrics.cosine import CosineMetric, cleaned_ids, load_clip
 from metrics.preprocessing import OpenAIPreprocessing
 
@@ -40,4 +41,4 @@ class ClipScore(CosineMetric):
         model, tokenizer, path = load_clip(checkpoint or cls.published, cls.published)
         tokenize = cleaned_ids(tokenizer, model.config.text_config.max_position_embeddings)
         preprocessing = OpenAIPreprocessing(model.config.vision_config.image_size)
-        return cls(model, tokenize, preprocessing, device=device, weights=weights_digest(path))
+        return cls(model, tokenize, preprocessing, device=device, weights=checkpoint_digest(path, tokenizer=tokenizer))

@@ -32,7 +32,7 @@ class CosineMetric(EmbeddingMetric):
         tokenize: prompts to token ids.
         preprocessing: maps images to pixels.
         device: device to compute on.
-        weights: digest of the weights file, for the record.
+        weights: digest of the checkpoint's files, for the record.
     """
 
     version: ClassVar[str]

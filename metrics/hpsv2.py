@@ -12,8 +12,17 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from bench import MetricInfo, UserError, weights_digest
-from metrics.checkpoints import Source, build, fill, find_weights, load_tokenizer, read_json, read_tensors
+from bench import MetricInfo, UserError
+from metrics.checkpoints import (
+    Source,
+    build,
+    checkpoint_digest,
+    fill,
+    find_weights,
+    load_tokenizer,
+    read_json,
+    read_tensors,
+)
 from metrics.cosine import CosineMetric, cleaned_ids
 from metrics.preprocessing import LetterboxPreprocessing
 
@@ -92,7 +101,7 @@ class HPSv2(CosineMetric):
         tokenizer = load_tokenizer(CLIPTokenizer, path.parent, cls.published_tokenizer, vocabulary=text.vocab_size)
         tokenize = cleaned_ids(tokenizer, text.max_position_embeddings)
         preprocessing = LetterboxPreprocessing(model.config.vision_config.image_size, antialias)
-        return cls(model, tokenize, preprocessing, device=device, weights=weights_digest(path))
+        return cls(model, tokenize, preprocessing, device=device, weights=checkpoint_digest(path, tokenizer=tokenizer))
 
 
 class HPSv20(HPSv2):

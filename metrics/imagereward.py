@@ -13,8 +13,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bench import Metric, MetricInfo, weights_digest
-from metrics.checkpoints import Source, build, fill, find_weights, load_tokenizer, read_json, read_tensors
+from bench import Metric, MetricInfo
+from metrics.checkpoints import (
+    Source,
+    build,
+    checkpoint_digest,
+    fill,
+    find_weights,
+    load_tokenizer,
+    read_json,
+    read_tensors,
+)
 from metrics.head import LinearHead
 from metrics.inference import exact_inference, preprocessed_batches
 from metrics.preprocessing import OpenAIPreprocessing, Preprocessing
@@ -107,7 +116,7 @@ class ImageReward(Metric):
         tokenize: prompts to token ids and mask.
         preprocessing: maps images to pixels.
         device: device to compute on.
-        weights: digest of the weights file, for the record.
+        weights: digest of the checkpoint's files, for the record.
     """
 
     info: ClassVar[MetricInfo] = MetricInfo(
@@ -155,7 +164,7 @@ class ImageReward(Metric):
             masked_ids(tokenizer),
             OpenAIPreprocessing(vision["image_size"]),
             device=device,
-            weights=weights_digest(path),
+            weights=checkpoint_digest(path, tokenizer=tokenizer),
         )
 
     def identity(self) -> dict[str, Any]:

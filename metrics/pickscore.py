@@ -10,7 +10,8 @@ from typing import ClassVar, Self
 
 import torch
 
-from bench import MetricInfo, weights_digest
+from bench import MetricInfo
+from metrics.checkpoints import checkpoint_digest
 from metrics.cosine import CosineMetric, load_clip, padded_ids
 from metrics.preprocessing import HuggingFacePreprocessing
 
@@ -42,7 +43,7 @@ class PickScore(CosineMetric):
         model, tokenizer, path = load_clip(checkpoint or cls.published, cls.published_tokenizer)
         tokenize = padded_ids(tokenizer, model.config.text_config.max_position_embeddings)
         preprocessing = HuggingFacePreprocessing(model.config.vision_config.image_size)
-        return cls(model, tokenize, preprocessing, device=device, weights=weights_digest(path))
+        return cls(model, tokenize, preprocessing, device=device, weights=checkpoint_digest(path, tokenizer=tokenizer))
 
     @property
     def scale(self) -> float:

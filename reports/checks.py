@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.core.errors import UserError
 from bench.core.values import differing
-from bench.records.config import BASE
+from bench.records.config import BASE, UNRECORDED, Resolved, RunConfig, declared_same
 from bench.records.protocol import Protocol
 from bench.records.runs import Evaluation, RunFolder
 from bench.records.scores import MetricRecord
@@ -76,15 +77,20 @@ def _protocol_line(protocol: Protocol, rows: int) -> str:
 
 def _varying(protocols: Iterable[Protocol]) -> list[str]:
     """Dotted names of the fields that differ between protocols, with their values."""
-    flat = [
-        {
-            **protocol.model_dump(exclude={"generation"}),
-            **{f"generation.{name}": value for name, value in protocol.generation.model_dump().items()},
-        }
-        for protocol in protocols
-    ]
-    values = {name: dict.fromkeys(repr(fields[name]) for fields in flat) for name in flat[0]}
+    flat = [_flat(protocol.to_json()) for protocol in protocols]
+    names = dict.fromkeys(name for fields in flat for name in fields)
+    values = {
+        name: dict.fromkeys(repr(fields[name]) if name in fields else UNRECORDED for fields in flat) for name in names
+    }
     return [f"{name} ({' and '.join(found)})" for name, found in values.items() if len(found) > 1]
+
+
+def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """The fields of a JSON object, also of those inside it, by dotted names."""
+    fields: dict[str, Any] = {}
+    for name, inner in value.items():
+        fields |= _flat(inner, f"{path}{name}.") if isinstance(inner, Mapping) else {f"{path}{name}": inner}
+    return fields
 
 
 def check_unique(judged: Iterable[RunFolder]) -> None:
@@ -97,18 +103,30 @@ def check_unique(judged: Iterable[RunFolder]) -> None:
 
 
 def check_seeds(judged: Iterable[RunFolder]) -> None:
-    """Refuse runs with the same name that differ in more than their training seed."""
-    seen: dict[tuple[str, str], RunFolder] = {}
+    """Refuse runs with the same name that differ in more than their training seed, and in code of which nobody declared it."""
+    rows: dict[tuple[str, str], list[RunFolder]] = {}
     for run in judged:
         config = run.config()
-        if config.seed is None:
-            continue
-        first = seen.setdefault((config.algorithm, config.name), run)
-        if fields := differing(first.config().resolved.to_json(), config.resolved.to_json()):
-            raise UserError(
-                f"{run_label(first)} and {run_label(run)} are not seeds of the same run: they differ in {', '.join(fields)}; "
-                "choose a different --name for one of them"
-            )
+        if config.seed is not None:
+            rows.setdefault((config.algorithm, config.name), []).append(run)
+    for first, *others in rows.values():
+        configs = [run.config() for run in (first, *others)]
+        one = configs[0].resolved
+        for run, config in zip(others, configs[1:], strict=True):
+            if fields := _different(one, config.resolved, configs):
+                raise UserError(
+                    f"{run_label(first)} and {run_label(run)} are not seeds of the same run: they differ in {', '.join(fields)}; "
+                    "choose a different --name for one of them"
+                )
+
+
+def _different(one: Resolved, other: Resolved, configs: Sequence[RunConfig]) -> list[str]:
+    """In what two runs differ besides code that one of some configurations declares to give the same results."""
+    first, second = one.to_json(), other.to_json()
+    if declared_same(configs, one.code_id, other.code_id):
+        unknown = {"code", *(["model"] if UNRECORDED in (one.code_id, other.code_id) else [])}
+        first, second = ({name: each[name] for name in each if name not in unknown} for each in (first, second))
+    return differing(first, second)
 
 
 def check_metrics(judged: Iterable[tuple[RunFolder, Evaluation]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from bench.records.config import UNRECORDED
 from reports.settings import RowSettings, TrainingData
 from reports.table import Report, Row, trained_rows
 
@@ -23,6 +24,7 @@ def footnotes(report: Report) -> tuple[str, ...]:
         *_trial_notes(trained),
         *_prompt_notes(report, trained),
         *_data_notes(trained),
+        *_code_notes(report, trained),
         *_change_notes(trained),
         *_budget_notes(trained),
         *_guidance_notes(report),
@@ -117,6 +119,28 @@ def _by_digest(data: TrainingData) -> str:
 
 def _by_labels(data: TrainingData) -> str:
     return f"{data.source} ({data.pairs:,} pairs, digest {data.digest}, labels {data.labels or 'not recorded'})"
+
+
+def _code_notes(report: Report, trained: Trained) -> list[str]:
+    """Rows whose seeds were trained by different code, and what older records do not say."""
+    lines = []
+    for row, settings in trained:
+        if len(set(settings.code)) > 1:
+            by = ", ".join(f"seed {seed} by {code}" for seed, code in zip(row.seeds, settings.code, strict=True))
+            lines.append(
+                f"{row.label}: different code trained its seeds ({by}); --same-code declared that it gives the same results."
+            )
+    if labels := [row.label for row, settings in trained if UNRECORDED in settings.code]:
+        lines.append(
+            f"{', '.join(labels)}: an older version trained {'them' if len(labels) > 1 else 'it'} and did not record its code and "
+            "the model's files, so it is not known whether those were the same for all seeds and rows."
+        )
+    if report.protocol.code is None:
+        lines.append(
+            "An older version made the images and did not record its code and the model's files, so it is not known whether those "
+            "were the same for all rows."
+        )
+    return lines
 
 
 def _change_notes(trained: Trained) -> list[str]:

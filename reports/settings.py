@@ -40,6 +40,7 @@ class RowSettings:
         data: the preference data.
         prompts_in_training: number of evaluation prompts that were captions in training; None if not checked.
         limit: maximum number of evaluation prompts and training pairs in a trial; None for a full run.
+        code: hash of the code that trained each seed, in the order of the seeds; ``unrecorded`` where no record says.
     """
 
     changed: Mapping[str, str]
@@ -49,6 +50,7 @@ class RowSettings:
     data: TrainingData
     prompts_in_training: int | None
     limit: int | None
+    code: tuple[str, ...]
 
 
 def row_settings(runs: Sequence[RunFolder], signature: str) -> RowSettings | None:
@@ -73,6 +75,7 @@ def row_settings(runs: Sequence[RunFolder], signature: str) -> RowSettings | Non
         ),
         prompts_in_training=max((count for count in seen if count is not None), default=None),
         limit=config.limit,
+        code=tuple(run.config().resolved.code_id for run in runs),
     )
 
 

@@ -81,6 +81,7 @@ def score(
     from bench.cli.options import split_names
     from bench.data.scores import labels_by_reward, rewards, score_data
     from bench.data.writing import FOUND, already_made, scored_tables, work_folder, write_data
+    from bench.scoring.metric import recorded_identity
 
     names = split_names(metrics)
     if labels is not None and labels not in names:
@@ -94,7 +95,7 @@ def score(
         "command": "data score",
         "data": pairs.digest,
         "labels_of_data": pairs.labels_digest,
-        "metrics": {name: scorer.identity() for name, scorer in scorers.items()},
+        "metrics": {name: recorded_identity(scorer) for name, scorer in scorers.items()},
         "judges": [labels] if labels else [],
     }
     if already_made(output, step):
@@ -142,7 +143,7 @@ def generate(
     step = {
         "command": "data generate",
         "model": model,
-        "weights": family.digest,
+        "parts": dict(family.parts),
         "prompts": prompts_digest(captions),
         "count": count,
         "generation": settings.model_dump(),
@@ -181,6 +182,7 @@ def rank(
     from bench.core.errors import did_you_mean
     from bench.data.scores import rewards, score_data
     from bench.data.writing import FOUND, already_made, pair_tables, work_folder, write_data
+    from bench.scoring.metric import recorded_identity
 
     if method not in METHODS:
         raise UserError(f"unknown method {method!r}: {did_you_mean(method, METHODS)}there are {', '.join(METHODS)}")
@@ -194,7 +196,7 @@ def rank(
         "command": "data rank",
         "method": method,
         "data": lists.digest,
-        "metrics": {name: scorer.identity() for name, scorer in scorers.items()},
+        "metrics": {name: recorded_identity(scorer) for name, scorer in scorers.items()},
         "judges": names,
         "note": _leakage(names, model),
     }

@@ -72,6 +72,14 @@ def run(
             "settings), or 'set-<hash>' if you changed settings; --data, --init and --limit add a hash."
         ),
     ] = None,
+    same_code: Annotated[
+        bool,
+        typer.Option(
+            "--same-code",
+            help="Declare that code which changed since earlier seeds, or since an interruption, gives the same results; tables "
+            "say so.",
+        ),
+    ] = False,
     limit: Limit = None,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -95,6 +103,7 @@ def run(
         seeds=parse_seeds(seeds),
         settings=parse_overrides(sets or []) | (parse_budget(budget) if budget else {}),
         name=name,
+        same_code=same_code,
         runs=runs,
         data=data,
         columns=parse_columns(columns),

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from bench.core.chunks import batch_slices, images_per_chunk
+from bench.core.code import used_code
 from bench.core.files import replace_file
 from bench.core.progress import Progress
 from bench.core.randomness import normal
@@ -39,7 +40,8 @@ def generate_candidates(
         folder: parent of a folder that belongs to these captions, this model, count and settings alone.
     """
     distinct = list(dict.fromkeys(captions))
-    shards = folder / digest([model.digest, distinct, count, settings.model_dump()])
+    code = used_code([__name__, type(model).__module__])
+    shards = folder / digest([dict(model.parts), code, distinct, count, settings.model_dump()])
     with Progress("candidates", total=len(distinct)) as progress:
         for piece in batch_slices(len(distinct), SHARD):
             path = shards / f"{piece.start:08d}.parquet"

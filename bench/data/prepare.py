@@ -18,7 +18,7 @@ from bench.data.scores import rewards, score_data, turned
 from bench.models.family import ModelFamily
 from bench.models.sampling import uses_classifier_free_guidance
 from bench.records.protocol import GenerationSettings
-from bench.scoring.metric import EmbeddingMetric, Metric
+from bench.scoring.metric import EmbeddingMetric, Metric, recorded_identity
 
 
 class PrepareContext:
@@ -79,7 +79,7 @@ class PrepareContext:
             texts = scorer.embed_texts(data.captions[rows]).numpy()
             return np.concatenate([texts[:, None], pictures.reshape(len(texts), width, -1)], axis=1)
 
-        path = self._cache / f"features-{digest([data.digest, metric, scorer.identity()])}.npy"
+        path = self._cache / f"features-{digest([data.digest, metric, recorded_identity(scorer)])}.npy"
         return cached_rows(path, f"{metric}'s embeddings of {data.report.source}", len(data), embed)
 
     def lists(self, data: PreferenceData, captions: int, count: int) -> PreferenceData:

@@ -11,7 +11,7 @@ from bench.core.values import digest
 from bench.data.preferences import PreferenceData
 from bench.data.row_cache import cached_rows
 from bench.records.scores import MetricInfo
-from bench.scoring.metric import Metric, checked_scores
+from bench.scoring.metric import Metric, checked_scores, recorded_identity
 
 
 def score_data(name: str, scorer: Metric, data: PreferenceData, folder: Path) -> NDArray[np.float64]:
@@ -27,7 +27,7 @@ def score_data(name: str, scorer: Metric, data: PreferenceData, folder: Path) ->
         captions = [caption for caption in data.captions[rows] for _ in range(width)]
         return np.asarray(checked_scores(name, bound.score(images, captions), len(images))).reshape(-1, width)
 
-    path = folder / f"scores-{digest([data.digest, name, bound.identity()])}.npy"
+    path = folder / f"scores-{digest([data.digest, name, recorded_identity(bound)])}.npy"
     return np.array(cached_rows(path, f"{name} of {data.report.source}", len(data), score))
 
 

@@ -92,6 +92,6 @@ def _begin(job: EvaluationJob, judged: Mapping[str, MetricRecord]) -> None:
     make_folder(evaluation.images)
     if job.variant is not None:
         write_json(evaluation.folder / "variant.json", job.variant.model_dump(mode="json"))
-    write_json(evaluation.folder / "protocol.json", job.protocol.model_dump())
+    write_json(evaluation.folder / "protocol.json", job.protocol.to_json())
     write_json(evaluation.folder / "prompts.json", list(job.prompts))
     evaluation.write_metrics(judged)

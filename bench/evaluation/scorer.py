@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.records.protocol import Protocol
 from bench.records.scores import MetricInfo, MetricRecord
-from bench.scoring.metric import Metric
+from bench.scoring.metric import Metric, recorded_identity
 
 
 class Scorer:
@@ -39,4 +39,4 @@ class Scorer:
     @functools.cached_property
     def _description(self) -> tuple[dict[str, Any], MetricInfo]:
         metric = self.load()
-        return metric.identity(), metric.info
+        return recorded_identity(metric), metric.info

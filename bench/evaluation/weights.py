@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
 
 from bench.core.errors import UserError, did_you_mean
+from bench.core.values import differing
 from bench.models.checkpoints.compatibility import check_fits, loaded_files
-from bench.models.checkpoints.component import files_digest
+from bench.models.checkpoints.component import place_digest
 from bench.models.checkpoints.released import COMPONENTS, check_process, find_released
 from bench.models.family import ModelFamily
 from bench.records.config import BASE, RELEASED, Resolved, RunConfig
-from bench.records.protocol import WeightsRecord
+from bench.records.protocol import Protocol, WeightsRecord
 from bench.records.runs import RunFolder, base_folder, find_runs
 
 
@@ -26,12 +28,14 @@ class Weights:
         run: the folder that their evaluations belong to, whether or not it exists yet.
         config: the configuration of that folder.
         folder: their folder or file, as `ModelFamily.load_trained` reads it; None for the base model's own weights.
+        parts: of the base model, digests of its components.
     """
 
     record: WeightsRecord
     run: RunFolder
     config: RunConfig
     folder: Path | None
+    parts: Mapping[str, str] | None = None
 
     @property
     def negative_scales(self) -> tuple[float, float] | None:
@@ -44,10 +48,11 @@ class Weights:
         return model.network if self.folder is None else model.load_trained(self.folder)
 
 
-def base_weights(runs: Path, model: str, title: str, digest: str) -> Weights:
-    """The base model's own weights."""
+def base_weights(runs: Path, model: str, title: str, protocol: Protocol) -> Weights:
+    """The base model's own weights, as a protocol names them with its other components."""
     config = RunConfig(model=model, algorithm=BASE, title=title, resolved=Resolved())
-    return Weights(WeightsRecord(title=title, source=BASE, digest=digest), base_folder(runs, model), config, None)
+    record = WeightsRecord(title=title, source=BASE, digest=protocol.base_weights)
+    return Weights(record, base_folder(runs, model), config, None, protocol.parts)
 
 
 def run_weights(runs: Path, run: RunFolder) -> Weights:
@@ -56,7 +61,7 @@ def run_weights(runs: Path, run: RunFolder) -> Weights:
     record = WeightsRecord(
         title=run.title,
         source=run.folder.resolve().relative_to(runs.resolve()).as_posix(),
-        digest=files_digest(loaded_files(run.weights)),
+        digest=place_digest(run.weights, loaded_files(run.weights)),
         seed=config.seed,
         trained_on=config.trained_on,
     )
@@ -78,7 +83,7 @@ def released_weights(runs: Path, model: str, typed: str, name: str | None, base:
     check_fits(place, base.network, model)
     check_process(place, typed, base, model)
     title = name or (_place_name(place) if Path(typed).exists() else typed.rpartition("/")[2])
-    record = WeightsRecord(title=title, source=typed, digest=files_digest(loaded_files(place)))
+    record = WeightsRecord(title=title, source=typed, digest=place_digest(place, loaded_files(place)))
     config = RunConfig(
         model=model,
         algorithm=RELEASED,
@@ -120,6 +125,12 @@ def find_run(runs: Path, model: str, base: Weights, typed: str) -> Weights:
         raise UserError(
             f"{folder} was trained from weights {config.resolved.init}, but {model!r} has {base.record.digest}; "
             "train it again from these"
+        )
+    today = dict(base.parts or {})
+    if files := differing(dict(config.resolved.model or today), today):
+        raise UserError(
+            f"{folder} was trained on {model!r} with other files, which differ in {', '.join(files)}; put the former files "
+            "back, or train it again on these"
         )
     return run_weights(runs, run)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from bench.core.code import code_digests
 from bench.core.errors import UserError, did_you_mean
 from bench.core.hub import HUB_ID
 from bench.core.validation import build
@@ -20,7 +22,7 @@ from bench.models.sampling import uses_classifier_free_guidance
 from bench.prompts.sets import find_prompts
 from bench.records.protocol import GenerationSettings, Protocol, prompts_digest
 from bench.records.runs import surveys_folder
-from bench.scoring.metric import METRICS, Metric
+from bench.scoring.metric import METRICS, Metric, code_of
 from bench.training.distributed.launch import connect
 
 
@@ -56,6 +58,23 @@ class Choices(EvaluationChoices, total=False):
     init: str | None
 
 
+IMAGES = ("bench.evaluation.images", "bench.evaluation.sampling_weights")
+"""What leads from weights and prompts to images."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reward:
+    """A metric that training uses.
+
+    Attributes:
+        identity: see `Metric.identity`.
+        code: see `bench.scoring.metric.code_of`.
+    """
+
+    identity: Mapping[str, Any]
+    code: Mapping[str, str]
+
+
 class Experiment:
     """A model with its data, prompts and scorers, on which algorithms are compared.
 
@@ -72,6 +91,7 @@ class Experiment:
         prompts: the evaluation prompts without repeats, whose images would be the same.
         repeated_prompts: how many repeats were left out.
         limit: how many prompts and pairs are used at most; None means all.
+        base_parts: digests of the base model's components.
         protocol: how images are made and judged.
         guided: whether images are made with classifier-free guidance.
 
@@ -111,13 +131,17 @@ class Experiment:
         base = self.load_model()
         base.check(settings)
         self.guided = uses_classifier_free_guidance(base, settings)
+        self.base_parts = base.parts
         self.protocol = Protocol(
             model=self.name,
             base_weights=base.digest,
             prompts=prompts_digest(self.prompts),
             prompt_count=len(self.prompts),
             generation=settings,
+            parts=dict(self.base_parts),
+            code=code_digests([type(base)], IMAGES),
         )
+        self._rewards: dict[str, Reward] = {}
 
     @functools.cached_property
     def data(self) -> PreferenceData:
@@ -143,6 +167,13 @@ class Experiment:
         """A registered metric, with the checkpoint that the model's card names or else its published one."""
         return METRICS.get(name).load(self.card.metrics.get(name), device=self.accelerator.device)
 
+    def reward(self, name: str) -> Reward:
+        """What identifies a metric that training uses; loaded once."""
+        if name not in self._rewards:
+            metric = self.load_metric(name)
+            self._rewards[name] = Reward(metric.identity(), code_of(metric))
+        return self._rewards[name]
+
     def load_model(self) -> ModelFamily:
         """A fresh copy of the base model."""
         return self.card.family.load(self.card.source, device=self.accelerator.device)
@@ -150,7 +181,7 @@ class Experiment:
     @functools.cached_property
     def base(self) -> Weights:
         """The base model's weights."""
-        return base_weights(self.runs, self.name, self.card.title, self.protocol.base_weights)
+        return base_weights(self.runs, self.name, self.card.title, self.protocol)
 
     @functools.cached_property
     def init(self) -> Weights:

@@ -16,7 +16,7 @@ from bench.experiments.notes import notes_on_prompts, notes_on_training
 from bench.experiments.recipes import make_method, resolve
 from bench.experiments.requirements import check_requirements
 from bench.experiments.results import EvaluationResult, EvaluationResults, RunResult, RunResults
-from bench.experiments.running import judge_base, run_method
+from bench.experiments.running import Start, judge_base, refuse_other_runs, run_method
 from bench.models.find import find_model
 from bench.training.algorithm import ALGORITHMS
 
@@ -30,12 +30,14 @@ class Plan:
         methods: what is trained.
         seeds: the training seeds of each method.
         notes: sentences to read before starting the runs.
+        same_code: see `plan_runs`.
     """
 
     experiment: Experiment
     methods: Sequence[Method]
     seeds: Sequence[int]
     notes: Sequence[str]
+    same_code: bool = False
 
     def start(self, typed: Sequence[str] = ()) -> Iterator[RunResult]:
         """Evaluate the base model, then train and evaluate one run after another; finished work is skipped.
@@ -43,11 +45,13 @@ class Plan:
         Args:
             typed: the command line, for the record.
         """
+        start = Start(tuple(typed), self.same_code)
+        refuse_other_runs(self.experiment, self.methods, start)
         base = judge_base(self.experiment)
         runs = [(method, seed) for method in self.methods for seed in self.seeds]
         for number, (method, seed) in enumerate(runs, start=1):
             with part_of(f"run {number} of {len(runs)}"):
-                folder = run_method(self.experiment, method, seed, typed)
+                folder = run_method(self.experiment, method, seed, start)
             own = folder.evaluation(self.experiment.protocol.signature)
             yield RunResult(folder.folder, method.name, method.label, seed, EvaluationResult(own, base))
 
@@ -59,6 +63,7 @@ def plan_runs(
     seeds: Sequence[int] = (0,),
     settings: Mapping[str, Any] | None = None,
     name: str | None = None,
+    same_code: bool = False,
     **choices: Unpack[Choices],
 ) -> Plan:
     """Resolve and check everything that can be checked before training.
@@ -69,6 +74,7 @@ def plan_runs(
         seeds: training seeds.
         settings: changes to each algorithm's recipe, by field of the algorithm or of `bench.TrainingSettings`.
         name: name of this configuration in tables and paths; None means the recipe's name, or a hash of the changes.
+        same_code: declare that code which changed since earlier seeds gives the same results.
         choices: see `Choices`.
 
     Raises:
@@ -89,7 +95,7 @@ def plan_runs(
     for method in methods:
         check_requirements(experiment, method)
     notes = [*notes_on_prompts(experiment), *notes_on_training(experiment, methods)]
-    return Plan(experiment, methods, seeds, notes)
+    return Plan(experiment, methods, seeds, notes, same_code)
 
 
 def run(
@@ -99,6 +105,7 @@ def run(
     seeds: Sequence[int] = (0,),
     settings: Mapping[str, Any] | None = None,
     name: str | None = None,
+    same_code: bool = False,
     **choices: Unpack[Choices],
 ) -> RunResults:
     """Train algorithms from the same weights on the same pairs and evaluate them under one protocol, as ``bench run`` does.
@@ -112,6 +119,7 @@ def run(
         settings: changes to each algorithm's recipe, for example ``{"beta": 500, "steps": 50}``; a budget is
             ``{"budget": {"unit": "forwards", "amount": 20000}}``.
         name: name of this configuration in tables and paths; None means the recipe's name, or a hash of the changes.
+        same_code: declare that code which changed since earlier seeds gives the same results; tables say so.
         choices: ``runs``, ``data``, ``columns``, ``prompts``, ``metrics``, ``images``, ``init`` and ``limit``; see
             `bench.Choices`.
 
@@ -123,7 +131,7 @@ def run(
         UserError: something does not exist, is not allowed, or does not fit together.
     """
     names = [algo] if isinstance(algo, str) else list(algo)
-    plan = plan_runs(names, model, seeds=seeds, settings=settings, name=name, **choices)
+    plan = plan_runs(names, model, seeds=seeds, settings=settings, name=name, same_code=same_code, **choices)
     return RunResults(list(plan.start()), plan.notes)
 
 

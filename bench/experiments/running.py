@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from bench.core.files import write_json
 from bench.core.processes import Processes
 from bench.data.cache import EncodedData
-from bench.data.preferences import PreferenceData
 from bench.data.prepare import PrepareContext
 from bench.evaluation.job import EvaluationJob
 from bench.evaluation.loop import evaluate
 from bench.evaluation.sampling_weights import SamplingWeights, default_sampling
 from bench.evaluation.weights import run_weights
 from bench.experiments.experiment import Experiment
+from bench.experiments.identity import cache_folder, other_code, resolve_run
 from bench.experiments.method import Method
-from bench.models.family import ModelFamily
-from bench.models.guidance import ALPHA, BETA
-from bench.records.config import DataIdentity, NegativeScales, Resolved, RunConfig, TrainingRecord
+from bench.records.config import RunConfig
 from bench.records.environment import write_environment
-from bench.records.runs import CACHE, Evaluation, RunFolder
+from bench.records.runs import Evaluation, RunFolder
 from bench.training.loop import Job, train
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Start:
+    """How the user started runs.
+
+    Attributes:
+        typed: the command line, for the record.
+        same_code: whether the user declares that code which changed since other seeds gives the same results.
+    """
+
+    typed: tuple[str, ...] = ()
+    same_code: bool = False
+
+
+def refuse_other_runs(experiment: Experiment, methods: Sequence[Method], start: Start) -> None:
+    """Raise a `UserError` where runs of a method that are there cannot be other seeds of it; before anything is computed."""
+    _ = experiment.data  # on every process, since reading is collective
+    if experiment.accelerator.is_main_process:
+        for method in methods:
+            other_code(experiment, method, resolve_run(experiment, method), same_code=start.same_code)
 
 
 def judge_base(experiment: Experiment) -> Evaluation:
@@ -32,24 +51,24 @@ def judge_base(experiment: Experiment) -> Evaluation:
         return judge(experiment, default_sampling(base, base, experiment.protocol.generation.guidance_scale))
 
 
-def run_method(experiment: Experiment, method: Method, seed: int, typed: Sequence[str]) -> RunFolder:
+def run_method(experiment: Experiment, method: Method, seed: int, start: Start) -> RunFolder:
     """Train a method with one seed and evaluate the result; continues what an earlier call began.
 
     Args:
         experiment: the experiment that it belongs to.
         method: what is trained.
         seed: the training seed.
-        typed: the command line, for the record.
+        start: how the user started it.
 
     Raises:
-        UserError: another process is working on the run, its folder holds another run, or training or evaluation fails for a
-            reason that the user can fix.
+        UserError: another process is working on the run, its folder or another seed's holds another run, or training or
+            evaluation fails for a reason that the user can fix.
     """
     _ = experiment.data  # on every process, since reading is collective
     run = RunFolder(experiment.runs / experiment.name / method.name / method.label / f"seed-{seed}")
     with held(experiment, run):
         if experiment.accelerator.is_main_process:
-            _begin(experiment, run, method, seed, typed)
+            _begin(experiment, run, method, seed, start)
         experiment.accelerator.wait_for_everyone()
         if not run.done:
             _train(experiment, run, method, seed)
@@ -91,19 +110,11 @@ def held(experiment: Experiment, run: RunFolder, *, wait: bool = False) -> Itera
         yield
 
 
-def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, typed: Sequence[str]) -> None:
+def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, start: Start) -> None:
     """Write a run's configuration and environment, or check that the folder already holds the same run."""
     algorithm, settings, data, init = method.algorithm, method.settings, experiment.data, experiment.init
-    execution = set(settings.execution_fields())
-    resolved = Resolved(
-        algorithm=algorithm.model_dump(mode="json"),
-        training=TrainingRecord.model_validate(settings.model_dump(mode="json", exclude=execution)),
-        init=init.record.digest,
-        data=DataIdentity(digest=data.digest, labels=data.labels_digest, pairs=len(data)),
-        rewards={metric: experiment.load_metric(metric).identity() for metric in algorithm.trained_on},
-    )
-    if algorithm.negative:
-        resolved = resolved.model_copy(update={"negative": NegativeScales(alpha=ALPHA, beta=BETA)})
+    resolved = resolve_run(experiment, method)
+    same_code = other_code(experiment, method, resolved, same_code=start.same_code)
     recipe = algorithm.recipes.get(experiment.found.recipe)
     run.begin(
         RunConfig(
@@ -113,7 +124,7 @@ def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, ty
             name=method.label,
             changed=dict(method.changed),
             seed=seed,
-            typed=tuple(typed),
+            typed=start.typed,
             base_weights=experiment.protocol.base_weights,
             init=init.record.source,
             recipe=recipe.source if recipe else None,
@@ -121,10 +132,11 @@ def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, ty
             resolved=resolved,
             data=data.report,
             trained_on=tuple(dict.fromkeys([*algorithm.trained_on, *data.judges, *init.record.trained_on])),
+            same_code=same_code,
         )
     )
     if not run.done:
-        how = settings.model_dump(mode="json", include=execution)
+        how = settings.model_dump(mode="json", include=set(settings.execution_fields()))
         write_environment(run, experiment.accelerator.num_processes, how)
 
 
@@ -133,11 +145,11 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
     model = experiment.load_model()
     if experiment.init.folder is not None:
         model.start_from(experiment.init.folder)
-    cache = _cache(experiment, experiment.data, model)
+    cache = cache_folder(experiment, experiment.data, model)
     context = PrepareContext(experiment.load_metric, model, experiment.card.generation, cache)
     with experiment.accelerator.main_process_first():
         data = method.algorithm.prepare(experiment.data, context)
-        encoded = EncodedData(data, model, _cache(experiment, data, model), method.settings.aspect_ratios)
+        encoded = EncodedData(data, model, cache_folder(experiment, data, model), method.settings.aspect_ratios)
     model.release_encoders()
     if experiment.accelerator.is_main_process and context.notes:
         write_json(run.folder / "prepared.json", context.notes)
@@ -146,8 +158,3 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
         run,
         experiment.accelerator,
     )
-
-
-def _cache(experiment: Experiment, data: PreferenceData, model: ModelFamily) -> Path:
-    """Where latents, embeddings and scores of some data are cached for all runs on the same model."""
-    return experiment.runs / CACHE / f"{data.digest}-{model.encoders_digest}-{model.resolution}"

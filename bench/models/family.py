@@ -87,12 +87,22 @@ class ModelFamily(abc.ABC):
     @property
     @abc.abstractmethod
     def digest(self) -> str:
-        """SHA-256 of the denoiser's weights, shortened to 16 hex digits."""
+        """SHA-256 of the denoiser's weights, of `start_from` where that was called, shortened to 16 hex digits."""
 
     @property
     @abc.abstractmethod
     def encoders_digest(self) -> str:
         """SHA-256 of the weights that make latents and embeddings, shortened to 12 hex digits."""
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """Digests by component of every file on disk that decides training or images, configurations and tokenizers too."""
+        return {"denoiser": self.digest, "encoders": self.encoders_digest}
+
+    @property
+    def encoding_parts(self) -> Mapping[str, str]:
+        """Those of `parts` that decide latents and embeddings, by which they are cached."""
+        return {"encoders": self.encoders_digest}
 
     @property
     @abc.abstractmethod

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from bench.core.errors import UserError
+from bench.core.values import differing, digest
 from bench.records.migrations import SCHEMA
 
 BASE = "base"
@@ -111,6 +114,9 @@ class Resolved(_Part):
         rewards: identities of the metrics whose scores were trained on, by name; None in records that are older than it.
         negative: of a run that trained negative weights; None for all others.
         weights: digest of released weights.
+        model: digest of each component of the base model on disk; None in records that are older than it.
+        code: digests of the code that trained: the ``algorithm``'s own, the ``harness``'s, and each metric's own by its name; None
+            in records that are older than it.
     """
 
     algorithm: Mapping[str, Any] | None = None
@@ -120,11 +126,36 @@ class Resolved(_Part):
     rewards: Mapping[str, Mapping[str, Any]] | None = None
     negative: NegativeScales | None = None
     weights: str | None = None
+    model: Mapping[str, str] | None = None
+    code: Mapping[str, str] | None = None
+
+    @property
+    def code_id(self) -> str:
+        """A hash of ``code``, 12 hex digits, or `UNRECORDED`."""
+        return UNRECORDED if self.code is None else digest(dict(self.code))
 
     def to_json(self) -> dict[str, Any]:
         """The fields that were set, as JSON values."""
         return self.model_dump(mode="json", exclude_unset=True)
 
+    def refuse_other(self, other: Resolved, folder: Path) -> None:
+        """Raise a `UserError` where another value is a different run's, up to the code and to what is not recorded here.
+
+        Args:
+            folder: of this value, for the message.
+        """
+        unknown = {"code"} | ({"model"} if self.model is None else set())
+        one, two = (
+            {name: value for name, value in each.to_json().items() if name not in unknown} for each in (self, other)
+        )
+        if fields := differing(one, two):
+            raise UserError(
+                f"{folder} holds a run that differs in {', '.join(fields)}; choose another --name for the new run"
+            )
+
+
+UNRECORDED = "unrecorded"
+"""What stands in place of the hash of code that was not recorded."""
 
 HASHED = re.compile("set-[0-9a-f]{8}(?:-([0-9a-f]{8}))?")
 """A name made by ``bench run``: the hash of what was changed, and of data and weights that were given."""
@@ -156,6 +187,7 @@ class RunConfig(_Part):
         resolved: what decides the weights.
         data: what reading the training data did.
         trained_on: names of the metrics that training used, as far as we know.
+        same_code: hashes (`Resolved.code_id`) of other code that gives the same results, as the user declared.
     """
 
     model: str
@@ -173,6 +205,7 @@ class RunConfig(_Part):
     resolved: Resolved
     data: DataReport | None = None
     trained_on: tuple[str, ...] = ()
+    same_code: tuple[str, ...] = ()
 
     @property
     def is_base(self) -> bool:
@@ -222,3 +255,12 @@ class RunConfig(_Part):
             if value in (None, ""):
                 raise PydanticCustomError("missing_of_trained", "{place}: field required", {"place": place})
         return self
+
+
+def declared_same(configs: Iterable[RunConfig], one: str, other: str) -> bool:
+    """Whether two hashes of code are equal, or runs declare, one by way of another, that they give the same results."""
+    same = {one}
+    declared = [{config.resolved.code_id, *config.same_code} for config in configs]
+    for _ in declared:
+        same |= {code for codes in declared if codes & same for code in codes}
+    return other in same

@@ -87,6 +87,8 @@ class Protocol(BaseModel):
         prompts: digest of the ordered prompts.
         prompt_count: how many there are.
         generation: how images are made.
+        parts: digest of each component of the model on disk, such as ``scheduler`` and ``vae``; None in records that are older.
+        code: digests of the code that makes the images, see `bench.core.code.code_digests`; None in records that are older.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -96,11 +98,17 @@ class Protocol(BaseModel):
     prompts: str
     prompt_count: int
     generation: GenerationSettings
+    parts: Mapping[str, str] | None = None
+    code: Mapping[str, str] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What is known, as JSON values; of an older record it is what that version wrote, whose hash stays."""
+        return self.model_dump(exclude_none=True)
 
     @property
     def signature(self) -> str:
         """Hash of the whole protocol, 12 hex digits."""
-        return digest(self.model_dump())
+        return digest(self.to_json())
 
     def sampled_by(self, variant: Variant | None) -> GenerationSettings:
         """How images are made under a variant; None is the protocol's own sampling."""
@@ -110,7 +118,7 @@ class Protocol(BaseModel):
 
     def metric_signature(self, name: str, identity: Mapping[str, Any]) -> str:
         """Hash of the protocol together with what decides a metric's scores, 12 hex digits."""
-        return digest({"protocol": self.model_dump(), "metric": name, "identity": dict(identity)})
+        return digest({"protocol": self.to_json(), "metric": name, "identity": dict(identity)})
 
 
 def scorer_signature(name: str, identity: Mapping[str, Any]) -> str:

@@ -31,7 +31,6 @@ from typing import Any
 from bench.core.errors import UserError
 from bench.core.files import read_json, read_lines, write_json
 from bench.core.locks import exclusive
-from bench.core.values import differing
 from bench.records.config import BASE, RunConfig
 from bench.records.migrations import SCHEMA, migrated
 from bench.records.protocol import Protocol, Variant
@@ -176,7 +175,9 @@ class RunFolder:
         return [Evaluation(path.parent) for path in sorted(self.folder.glob("evaluations/*/protocol.json"))]
 
     def begin(self, config: RunConfig) -> None:
-        """Write the configuration of a new run, or check that an old one has the same.
+        """Write the configuration of a new run, or check that an old one has the same, up to the code.
+
+        Of a run that has not finished, the code and what is declared of it are written again.
 
         Raises:
             UserError: the folder holds a run with another configuration.
@@ -184,10 +185,13 @@ class RunFolder:
         path = self.folder / "config.json"
         if not path.exists():
             write_json(path, config.to_json())
-        elif fields := differing(self.config().resolved.to_json(), config.resolved.to_json()):
-            raise UserError(
-                f"{self.folder} holds a run that differs in {', '.join(fields)}; choose another --name for the new run"
-            )
+            return
+        known = self.config()
+        known.resolved.refuse_other(config.resolved, self.folder)
+        if known.resolved.code != config.resolved.code and not self.done:
+            codes = (*known.same_code, *config.same_code, known.resolved.code_id)
+            same = tuple(code for code in dict.fromkeys(codes) if code != config.resolved.code_id)
+            write_json(path, config.model_copy(update={"same_code": same}).to_json())
 
     def finish(self) -> None:
         """Mark training as finished."""

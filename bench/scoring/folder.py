@@ -27,6 +27,7 @@ from bench.records.scores import FolderScores, MetricScores, PromptedImage
 from bench.scoring.image_prompts import read_image_prompts
 from bench.scoring.images import find_images
 from bench.scoring.loop import Judge, refuse_constant, score_pictures
+from bench.scoring.metric import recorded_identity
 
 COLUMNS = pa.schema(
     [
@@ -140,7 +141,7 @@ def _score(
 ) -> MetricScores:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bound = judge.load(device).for_prompts(prompts)
-    identity = bound.identity()
+    identity = recorded_identity(bound)
     signature = scorer_signature(name, identity)
     scores = score_pictures(records, str(folder), name, bound, signature, pictures)
     if len({picture.key["image"] for picture in pictures}) > 1:

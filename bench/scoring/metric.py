@@ -11,10 +11,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bench.core.code import code_digests
+from bench.core.digests import files_digest
 from bench.core.errors import UserError
-from bench.core.files import file_digest
 from bench.core.registry import ClassOf, Registry
 from bench.records.scores import MetricInfo
+
+HARNESS = ("bench.scoring.images", "bench.scoring.loop")
+"""What opens images and calls a metric."""
+CODE = "code_digests"
+"""The name of what is recorded of a metric's code, beside the entries of its identity."""
 
 
 class Metric(abc.ABC):
@@ -109,12 +115,22 @@ def checked_scores(name: str, scores: Tensor, count: int) -> list[float]:
     return values
 
 
+def code_of(metric: Metric) -> dict[str, str]:
+    """Digests of the code that scores, 12 hex digits each; see `bench.core.code.code_digests`."""
+    return code_digests([type(metric)], HARNESS)
+
+
+def recorded_identity(metric: Metric) -> dict[str, Any]:
+    """What records hold of a scorer: its identity, and the digests of its code."""
+    return {**metric.identity(), CODE: code_of(metric)}
+
+
 def weights_digest(*files: Path) -> str:
     """``sha256:`` and the first 16 hexadecimal digits of the SHA-256 of files' bytes, one file after the other.
 
     This is how `Metric.identity` states files; changing it would change the signature of every metric.
     """
-    return f"sha256:{file_digest(*files)}"
+    return f"sha256:{files_digest(files)}"
 
 
 METRICS: Registry[type[Metric]] = Registry("bench.metrics", "metric", ClassOf(Metric, info=MetricInfo))

@@ -313,18 +313,48 @@ class TestHub:
             fetch_dataset(source)
 
 
+def as_kind(kind: str, paths: list[str]) -> pa.Array:
+    """Paths as a column of images may hold them."""
+    if kind == "structs":
+        rows = [{"bytes": None, "path": path} for path in paths]
+        return pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    if kind == "dictionary":
+        return pa.array(paths).dictionary_encode()
+    return pa.array(paths, pa.large_string() if kind == "large strings" else pa.string())
+
+
 class TestSurvey:
-    def test_a_second_reading_looks_at_no_image(self, tmp_path: Path, columns: Columns) -> None:
+    def test_a_second_reading_looks_at_no_image(
+        self, tmp_path: Path, columns: Columns, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         write_images(tmp_path, columns)
         file = write_lines(tmp_path / "pairs.jsonl", jsonl_records(columns))
         first = read_preferences(file, cache=tmp_path / "cache")
-        for image in tmp_path.glob("*.png"):  # unreadable for decoders, but of the same size and time
-            stamp = image.stat()
-            image.write_bytes(b"x" * stamp.st_size)
-            os.utime(image, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        assert "reading 6 rows" in capsys.readouterr().err
         second = read_preferences(file, cache=tmp_path / "cache")
+        assert "reading" not in capsys.readouterr().err
         assert (second.digest, second.report) == (first.digest, first.report)
         assert np.array_equal(second.sizes, first.sizes)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("kind", ["lines", "strings", "large strings", "dictionary", "structs"])
+    def test_a_picture_behind_a_path_that_is_replaced_is_seen_whatever_its_time_says(
+        self, tmp_path: Path, columns: Columns, kind: str
+    ) -> None:
+        write_images(tmp_path, columns)
+        records = jsonl_records(columns)
+        file = tmp_path / "pairs.parquet"
+        if kind == "lines":
+            file = write_lines(tmp_path / "pairs.jsonl", records)
+        else:
+            paths = {f"jpg_{side}": [record[f"image_{side}"] for record in records] for side in (0, 1)}
+            pq.write_table(pa.table({**columns, **{name: as_kind(kind, named) for name, named in paths.items()}}), file)
+        first = read_preferences(file, cache=tmp_path / "cache")
+        image, stamp = tmp_path / "3-0.png", (tmp_path / "3-0.png").stat()
+        size = stamp.st_size
+        other = next(picture for picture in map(png, range(77, 200)) if len(picture) <= size)
+        image.write_bytes(other + b"\0" * (size - len(other)))  # decoders stop at the end of the picture
+        os.utime(image, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        assert read_preferences(file, cache=tmp_path / "cache").digest != first.digest
 
     def test_a_changed_image_is_seen(self, tmp_path: Path, columns: Columns) -> None:
         write_images(tmp_path, columns)

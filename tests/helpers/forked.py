@@ -41,6 +41,9 @@ def _main(words: Sequence[str], folder: Path, environment: dict[str, str], out: 
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[:0] = [
+        place for place in environment.get("PYTHONPATH", "").split(os.pathsep) if place not in ("", *sys.path)
+    ]
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))

@@ -88,6 +88,10 @@ def test_the_report_has_their_scores_costs_and_settings(schema: int) -> None:
         "Tiny", f"Diffusion-DPO ({what})", f"DDIM-InPO ({what})", f"Diffusion-NPO ({what})",
     ]  # fmt: skip
     assert any(line.startswith(f"Diffusion-NPO ({what}) is a negative") for line in footnotes(report))
+    assert any(
+        line.startswith("An older version made the images and did not record its code") for line in footnotes(report)
+    )
+    assert any("an older version trained them and did not record its code" in line for line in footnotes(report))
     assert (report.model, report.prompts, report.protocol.generation.steps) == ("tiny", 3, 20)
     assert [(metric.name, metric.info.title) for metric in report.metrics] == [
         ("aesthetic", "Aesthetic"),
@@ -116,14 +120,30 @@ def test_the_command_line_reports_them(folder: Path) -> None:
     ]  # fmt: skip
 
 
-def test_finished_runs_are_recognised_by_the_command_that_made_them(folder: Path) -> None:
+def test_finished_runs_are_recognised_by_the_command_that_made_them_and_a_word_on_their_code(folder: Path) -> None:
     before = contents(folder / "runs")
     words = ["--set", "steps=2", "--set", "batch=4", "--set", "warmup=1", "--prompts", "prompts.txt"]
-    done = bench(folder, "run", "--algo", ",".join(OWN), "--model", "tiny", *words, "--metrics", "aesthetic,gold")
+    command = [
+        "run",
+        "--algo",
+        ",".join(OWN),
+        "--model",
+        "tiny",
+        *words,
+        "--metrics",
+        "aesthetic",
+        "--sampling-steps",
+        "1",
+    ]
+    refused = bench(folder, *command)
+    assert refused.returncode == 2
+    assert f"{LABEL}/seed-0 was made by a version that did not record its code and the model's files" in refused.stderr
+    assert contents(folder / "runs") == before
+    done = bench(folder, *command, "--same-code")
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stderr.splitlines() if line.startswith("done:")] == [
         f"done: runs/tiny/{algorithm}/{LABEL}/seed-0" for algorithm in OWN
     ]
     after = contents(folder / "runs")
     assert {name: after[name] for name in before} == before
-    assert {name.rpartition("/")[2] for name in after.keys() - before.keys()} <= {"in_training.json"}
+    assert all("/evaluations/" in name for name in after.keys() - before.keys())  # under today's protocol

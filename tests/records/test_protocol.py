@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ PROTOCOL: dict[str, Any] = {
     "base_weights": "abd",
     "prompts": "124",
     "prompt_count": 8,
+    "parts": {"vae": "1"},
+    "code": {"own": "2", "harness": "3"},
 }
 
 
@@ -51,6 +54,13 @@ def test_any_change_of_how_images_are_made_changes_the_signature(field: str, val
 @pytest.mark.parametrize(("field", "value"), PROTOCOL.items())
 def test_any_change_of_what_is_judged_changes_the_signature(field: str, value: Any) -> None:
     assert protocol(**{field: value}).signature != protocol().signature
+
+
+def test_a_protocol_of_an_older_version_keeps_its_signature() -> None:
+    """As version 0.1 wrote it, with the name of the folder that it wrote it to."""
+    folder = Path(__file__).parent / "folders" / "schema-1" / "runs" / "tiny" / "base" / "evaluations"
+    for file in folder.glob("*/protocol.json"):
+        assert Protocol.model_validate_json(file.read_text()).signature == file.parent.name
 
 
 def test_no_field_is_left_out_above() -> None:

@@ -41,6 +41,10 @@ PUBLISHED_INFOS = {
 """Metrics of which papers print scores, for `Lab.infos`."""
 
 
+CODE = "6803e9e5a1d0"
+"""Hash of the code that trained the runs."""
+
+
 @dataclasses.dataclass
 class Lab:
     """Writes run folders as `bench run` does."""
@@ -53,6 +57,8 @@ class Lab:
             prompts=prompts_digest(PROMPTS),
             prompt_count=len(PROMPTS),
             generation=GenerationSettings(steps=20, guidance_scale=3, height=64, width=64, images_per_prompt=2),
+            parts={"unet": "abc", "vae": "v"},
+            code={"own": "i", "harness": "i"},
         )
     )
     identities: dict[str, dict[str, Any]] = dataclasses.field(
@@ -96,6 +102,8 @@ class Lab:
             "training": {"steps": steps, "budget": budget},
             "init": self.protocol.base_weights,
             "data": {"digest": digest, "labels": labels, "pairs": pairs},
+            "model": {"unet": "abc", "vae": "v"},
+            "code": {"algorithm": "a", "harness": "h"},
         }
         values = {
             "model": "tiny", "algorithm": algorithm, "title": title, "name": name, "seed": seed,

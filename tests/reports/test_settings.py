@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from lab import PROMPTS, Lab, variant
+from lab import CODE, PROMPTS, Lab, variant
 from rich.console import Console
 
 from bench.core.files import read_json, write_json
@@ -188,6 +188,7 @@ def test_json_and_csv_have_all_settings(told: Report) -> None:
         "data": {"source": "votes.parquet", "pairs": 2000, "digest": "d", "labels": "l"},
         "prompts_in_training": None,
         "limit": None,
+        "code": [CODE, CODE],
     }
     table = pd.read_csv(io.StringIO(as_csv(told))).set_index(["label", "metric"])
     line = table.loc[("Diffusion-DPO (set-1)", "gold")]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from bench.core.digests import stamp
 from bench.core.errors import UserError, did_you_mean
+from bench.core.values import digest
 
 
 class Source(abc.ABC):
@@ -88,12 +91,31 @@ def image_bytes(cell: Any, folder: Path) -> bytes:
     return file.read_bytes() if file.is_file() else b""
 
 
+def paths_in(column: pa.ChunkedArray) -> list[str]:
+    """The paths by which an image column names files: texts, or the structs that `datasets` writes where they hold no bytes."""
+    kind = column.type
+    if pa.types.is_struct(kind):
+        names = [field.name for field in kind]
+        if "bytes" in names:
+            column = column.filter(pc.equal(pc.fill_null(pc.binary_length(pc.struct_field(column, "bytes")), 0), 0))
+        return paths_in(pc.struct_field(column, "path")) if "path" in names else []
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return [path for path in column.to_pylist() if path] if is_text(value) else []
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds strings."""
+    return any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+
+
+def images_stamp(images: Iterable[Path]) -> str:
+    """Digest of the `file_stamp` of image files."""
+    return digest([file_stamp(image) for image in images])
+
+
 def file_stamp(file: Path) -> list[Any]:
-    """Path, size and time of change of a file; size and time are None where there is no file."""
-    if not file.is_file():
-        return [str(file), None, None]
-    about = file.stat()
-    return [str(file.resolve()), about.st_size, about.st_mtime_ns]
+    """The `bench.core.digests.stamp` of a file, or its path alone where there is no file."""
+    return list(stamp(file)) if file.is_file() else [str(file)]
 
 
 def is_hidden(path: Path) -> bool:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.core.errors import UserError
-from bench.data.sources.base import Source, file_stamp, image_bytes, is_hidden, mapped
+from bench.data.sources.base import Source, file_stamp, image_bytes, images_stamp, is_hidden, is_text, mapped, paths_in
 
 PROVENANCE = b"bench.provenance"
 """Key of the schema's metadata under which the data's provenance is, as JSON."""
@@ -69,7 +69,7 @@ class ParquetSource(Source):
             missing = [column for column in self._columns.values() if column not in has]
             if missing:
                 raise UserError(f"{file} has no column {missing[0]!r}, but {files[0]} has; give files of one kind")
-        self._files = self.files = files
+        self._files = files
         self._groups = [(file, group) for file, about in zip(files, opened, strict=True)
                         for group in range(about.num_row_groups)]  # fmt: skip
         counts: list[int] = [
@@ -80,7 +80,9 @@ class ParquetSource(Source):
         self._batch: Any = None
         self._rest: Iterator[Any] = iter(())
         self.names = list(self._columns)
-        self.stamp = [[file_stamp(file) for file in files], dict(columns)]
+        named = [path for file in files for path in self._named_images(file)]
+        self.files = [*files, *(image for image in dict.fromkeys(named) if image.is_file())]
+        self.stamp = [[file_stamp(file) for file in files], dict(columns), images_stamp(named)]
         self.provenance = json.loads((opened[0].metadata or {}).get(PROVENANCE, b"[]"))
 
     def __len__(self) -> int:
@@ -97,6 +99,17 @@ class ParquetSource(Source):
             self._seek(row)
         folder = self._groups[self._group][0].parent
         return tuple(image_bytes(column[row - self._first].as_py(), folder) for column in self._batch.columns)
+
+    def _named_images(self, file: Path) -> list[Path]:
+        """The image files that a file names by their paths; the bytes of images are not read."""
+        schema = pq.read_schema(file)
+        kinds = {column: schema.field(column).type for column in (self._columns[name] for name in self.image_names)}
+        structs = [f"{column}.path" for column, kind in kinds.items() if pa.types.is_struct(kind)]
+        texts = [column for column, kind in kinds.items() if pa.types.is_dictionary(kind) or is_text(kind)]
+        if not (wanted := [*structs, *texts]):
+            return []
+        table = pq.read_table(file, columns=wanted, use_threads=False, memory_map=True)
+        return [file.parent / path for column in table.columns for path in paths_in(column)]
 
     def _seek(self, row: int) -> None:
         """Read on to the batch that holds a row; going back starts its row group again."""

@@ -8,8 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bench.core.values import digest
-from bench.data.sources.base import Source, file_stamp, image_bytes
+from bench.data.sources.base import Source, image_bytes, images_stamp, paths_in
 
 
 class TableSource(Source):
@@ -25,9 +24,9 @@ class TableSource(Source):
     def __init__(self, table: pa.Table, folder: Path, files: Sequence[Path], stamp: Any) -> None:
         self._table, self._folder = table, folder
         self.names = table.schema.names
-        images = [folder / path for path in self._paths()]
+        images = [folder / path for name in self.image_names for path in paths_in(table[name])]
         self.files = [*files, *dict.fromkeys(images)]
-        self.stamp = [stamp, digest([file_stamp(image) for image in images])]
+        self.stamp = [stamp, images_stamp(images)]
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -37,7 +36,3 @@ class TableSource(Source):
 
     def images(self, row: int) -> tuple[bytes, ...]:
         return tuple(image_bytes(self._table[name][row].as_py(), self._folder) for name in self.image_names)
-
-    def _paths(self) -> list[str]:
-        columns = [self._table[name] for name in self.image_names]
-        return [path for column in columns if pa.types.is_string(column.type) for path in column.to_pylist() if path]

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import hashlib
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from bench.core.digests import files_digest
 from bench.core.errors import UserError
-from bench.core.files import file_digest
+from bench.core.values import digest
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 SINGLE = re.compile(r"(?:diffusion_pytorch_)?model(?:\.(?P<variant>\w+))?\.safetensors")
 INDEX_OF_SHARDS = re.compile(r"(?:diffusion_pytorch_)?model\.safetensors\.index(?:\.(?P<variant>\w+))?\.json")
+CONFIG = "config.json"
+CONFIGURATIONS = (CONFIG, "adapter_config.json")
+"""What says beside weights how they are used."""
+TEXTS = ("*.json", "*.txt", "*.model")
+"""Files of a tokenizer or a scheduler."""
+DOCUMENTS = ("readme", "license", "notice")
+ORIGIN = ("_name_or_path", "_diffusers_version")
+"""Entries of configurations that nothing reads."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -92,12 +102,56 @@ def _check_whole(file: Path) -> None:
         raise UserError(f"{file} is {state}; the download is incomplete, fetch the model again") from error
 
 
-def files_digest(files: Sequence[Path]) -> str:
-    """The `bench.core.files.file_digest` of weights, computed once for each process."""
-    return _digest(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+def network_digest(folder: Path, kind: str) -> str:
+    """Digest of all that is loaded of a network's folder, 12 hex digits: its weights and its configuration.
+
+    Neither how JSON is formatted nor documents, pictures and weights that are not loaded matter.
+
+    Args:
+        kind: what class it is, which the pipeline's index says.
+
+    Raises:
+        UserError: as `component_weights`, or the configuration is not JSON.
+    """
+    return digest({"kind": kind, "weights": files_digest(component_weights(folder).files), **configurations(folder)})
 
 
-@functools.cache
-def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
-    """One process asks for the same gigabytes several times; sizes and times are in the key so that a change is seen."""
-    return file_digest(*(file for file, _, _ in files))
+def texts_digest(folder: Path, kind: str) -> str:
+    """The same for a tokenizer or a scheduler: a digest of its JSON and text files.
+
+    Raises:
+        UserError: a file is not JSON.
+    """
+    files = sorted(file for pattern in TEXTS for file in folder.glob(pattern) if file.stem.lower() not in DOCUMENTS)
+    read = {file.name: _json(file) if file.suffix == ".json" else files_digest([file]) for file in files}
+    return digest({"kind": kind, **read})
+
+
+def place_digest(place: Path, files: Sequence[Path]) -> str:
+    """Digest of weights that are not a part of a pipeline, 16 hex digits: of the files, and of configurations beside them.
+
+    Args:
+        place: a file, or the folder that holds the files.
+        files: those that are loaded.
+    """
+    weights, stated = files_digest(files), configurations(files[0].parent)
+    if place.is_file():  # one that is read with the base model's configuration
+        stated.pop(CONFIG, None)
+    return hashlib.sha256(f"{weights}{digest(stated)}".encode()).hexdigest()[:16] if stated else weights
+
+
+def configurations(folder: Path) -> dict[str, Any]:
+    """What the configurations beside some weights say of them, by name of the file."""
+    return {name: _json(folder / name) for name in CONFIGURATIONS if (folder / name).is_file()}
+
+
+def _json(file: Path) -> Any:
+    """A JSON file without what names its origin; the order of the entries of a vocabulary counts."""
+    try:
+        value: Any = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is not valid JSON ({error}); fetch the model again") from error
+    if not isinstance(value, dict):
+        return value
+    kept = {name: each for name, each in value.items() if name not in ORIGIN}
+    return kept if file.name.endswith(CONFIG) else list(kept.items())

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from bench.core.digests import files_digest
 from bench.core.errors import UserError
 from bench.core.hub import HUB_ID, hub_model
-from bench.models.checkpoints.component import component_weights, files_digest
+from bench.models.checkpoints.component import component_weights, network_digest, texts_digest
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler_config.json"
@@ -69,6 +70,14 @@ class PipelineFolder:
     def digest(self, component: str) -> str:
         """SHA-256 over the weights of a component, shortened to 16 hex digits."""
         return files_digest(component_weights(self._folder(component)).files)
+
+    def network_digest(self, component: str) -> str:
+        """Digest of all files of a network that decide what it computes, 12 hex digits."""
+        return network_digest(self._folder(component), ".".join(self._index[component]))
+
+    def texts_digest(self, component: str) -> str:
+        """Digest of all files of a tokenizer or a scheduler that decide what it does, 12 hex digits."""
+        return texts_digest(self._folder(component), ".".join(self._index[component]))
 
     def load_model(self, component: str, device: torch.device) -> Any:
         """A network of the pipeline, frozen and in float32.

@@ -19,6 +19,7 @@ from bench.core.values import digest
 from bench.models.checkpoints.adapters import load_adapters, read_tensors, save_adapters
 from bench.models.checkpoints.blueprint import Blueprint
 from bench.models.checkpoints.compatibility import header_shapes, holds_adapters, loaded_files
+from bench.models.checkpoints.component import place_digest
 from bench.models.checkpoints.pipeline_folder import PipelineFolder, check_finite, load_weights
 from bench.models.family import ModelFamily
 from bench.models.forward_process import ForwardProcess, build_forward_process
@@ -32,15 +33,18 @@ class DiffusersFamily(ModelFamily):
         network_name: the component that is trained, ``unet`` or ``transformer``.
         encoder_names: the text encoders; each has a tokenizer of the same number.
         patch: side of the squares of latents that the denoiser takes together.
+        options: names of the switches of the pipeline itself that decide what `encode_negative` returns.
     """
 
     pipeline_class: ClassVar[str]
     network_name: ClassVar[str]
     encoder_names: ClassVar[Sequence[str]]
     patch: ClassVar[int] = 1
+    options: ClassVar[Sequence[str]] = ()
 
     def __init__(self, folder: PipelineFolder, device: torch.device) -> None:
         self._folder, self._device = folder, device
+        self._started: str | None = None
 
     @classmethod
     def load(cls, source: str, *, device: torch.device) -> Self:
@@ -81,11 +85,28 @@ class DiffusersFamily(ModelFamily):
 
     @property
     def digest(self) -> str:
-        return self._folder.digest(self.network_name)
+        return self._started or self._folder.digest(self.network_name)
 
     @property
     def encoders_digest(self) -> str:
         return digest({part: self._folder.digest(part) for part in ("vae", *self._present_encoders)})
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        network = self._started or self._folder.network_digest(self.network_name)
+        scheduler = self._folder.texts_digest("scheduler")
+        return {"scheduler": scheduler, self.network_name: network, **self.encoding_parts}
+
+    @functools.cached_property
+    def encoding_parts(self) -> Mapping[str, str]:
+        networks = {name: self._folder.network_digest(name) for name in ("vae", *self._present_encoders)}
+        tokenizers = map(tokenizer_name, self._present_encoders)
+        options = {name: self._folder.option(name, default=True) for name in self.options}
+        return {
+            **networks,
+            **{name: self._folder.texts_digest(name) for name in tokenizers},
+            **({"model_index.json": digest(options)} if options else {}),
+        }
 
     @property
     def resolution(self) -> int:
@@ -183,6 +204,7 @@ class DiffusersFamily(ModelFamily):
 
     def start_from(self, folder: Path) -> None:
         network: Any = self.load_trained(folder)
+        self._started = place_digest(folder, loaded_files(folder))
         if getattr(network, "peft_config", None):
             network.fuse_lora()
             network.unload_lora()

@@ -22,6 +22,7 @@ class StableDiffusionXL(DiffusersFamily):
     recipe = "sdxl"
     lora_targets: ClassVar[Sequence[str]] = ("to_k", "to_q", "to_v", "to_out.0")
     condition_names = ("prompt_embeds", "pooled")
+    options = ("force_zeros_for_empty_prompt",)
 
     @property
     def generation(self) -> GenerationSettings:

@@ -1,0 +1,63 @@
+"""Digests of large files, computed once: kept in the user's cache folder by what the file system says of the files."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from bench.core.errors import UserError
+from bench.core.files import file_digest, replace_file
+
+SMALL = 32 << 20
+"""Files of fewer bytes together are read every time, which takes a moment."""
+SETTLED = 10 * 10**9
+"""Nanoseconds since the last change after which another change cannot leave the time of change as it is."""
+
+
+Stamp = tuple[str, int, int, int, int, int]
+
+
+def stamp(file: Path) -> Stamp:
+    """What changes when a file does: path, device, inode, size, time of the last write and of the last change of any kind.
+
+    The last one cannot be set, so that a file that was replaced or edited under its old time is noticed.
+    """
+    about = file.stat()
+    return str(file.resolve()), about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
+
+
+def files_digest(files: Sequence[Path]) -> str:
+    """The `bench.core.files.file_digest` of files; of large ones it is kept, so that a later command does not read them."""
+    if sum(file.stat().st_size for file in files) < SMALL:
+        return file_digest(*files)
+    return _of_large(tuple(stamp(file) for file in files))
+
+
+@functools.cache
+def _of_large(stamps: tuple[Stamp, ...]) -> str:
+    files = [Path(path) for path, *_ in stamps]
+    kept = _folder() / hashlib.sha256(repr(stamps).encode()).hexdigest()
+    if kept.is_file() and len(found := kept.read_text(encoding="utf-8")) == len(file_digest()):
+        return found
+    settled = time.time_ns() - max(changed for *_, changed in stamps) > SETTLED
+    value = file_digest(*files)
+    if settled and tuple(stamp(file) for file in files) == stamps:
+        _keep(kept, value)
+    return value
+
+
+def _keep(path: Path, value: str) -> None:
+    try:
+        replace_file(path, lambda partial: partial.write_text(value, encoding="utf-8"))
+    except UserError:
+        return  # a cache that cannot be written costs time alone
+
+
+def _folder() -> Path:
+    """Where digests are kept: on Linux under ``$XDG_CACHE_HOME``, or ``~/.cache``."""
+    return user_cache_path("diffusion-alignment-bench", appauthor=False) / "digests"
