@@ -21,7 +21,8 @@ from bench.models.family import ModelFamily
 from bench.models.guidance import ALPHA, BETA
 from bench.records.config import DataIdentity, NegativeScales, Resolved, RunConfig, TrainingRecord
 from bench.records.environment import write_environment
-from bench.records.runs import CACHE, Evaluation, RunFolder
+from bench.records.evaluations import Evaluation
+from bench.records.runs import CACHE, RunFolder
 from bench.training.loop import Job, train
 
 
@@ -51,7 +52,9 @@ def run_method(experiment: Experiment, method: Method, seed: int, typed: Sequenc
         if experiment.accelerator.is_main_process:
             _begin(experiment, run, method, seed, typed)
         experiment.accelerator.wait_for_everyone()
-        if not run.done:
+        if run.done:
+            run.check_complete()
+        else:
             _train(experiment, run, method, seed)
         weights = run_weights(experiment.runs, run)
         sampling = default_sampling(weights, experiment.base, experiment.protocol.generation.guidance_scale)
