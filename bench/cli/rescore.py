@@ -65,7 +65,7 @@ def _print(renewals: Sequence[Renewal], runs: Path) -> None:
     console = console if console.is_terminal else Console(width=PLAIN_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("evaluation", "metric", "", "detail"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column != "detail")
     for renewal in sorted(renewals, key=lambda renewal: renewal.evaluation.folder):
         folder = renewal.evaluation.folder
         shown = folder.relative_to(runs) if folder.is_relative_to(runs) else folder

@@ -71,6 +71,7 @@ def rescore(
     Raises:
         UserError: there are no runs, or a name or a checkpoint is for a metric that no evaluation has.
     """
+    known: set[str] = set()
     tasks: list[Task] = []
     for run in _find(runs, places):
         for evaluation in run.evaluations():
@@ -78,22 +79,27 @@ def rescore(
                 yield Renewal(evaluation, "", "not finished", "give its `bench run` or `bench eval` command again")
                 continue
             try:
-                tasks += _tasks(run, evaluation, metrics, checkpoints)
+                names, model = list(evaluation.metrics()), run.config().model
             except UserError as error:
                 yield Renewal(evaluation, "", "failed", str(error))
-    known = {task.metric for task in tasks}
+                continue
+            known |= set(names)
+            for name in names if metrics is None else [name for name in names if name in metrics]:
+                try:
+                    tasks.append(Task(run, evaluation, name, _judge(model, name, checkpoints)))
+                except UserError as error:
+                    yield Renewal(evaluation, name, "failed", str(error))
     if unknown := sorted(({*(metrics or ())} | checkpoints.keys()) - known):
-        raise UserError(
-            f"no finished evaluation has {unknown[0]!r} scores; choose from {', '.join(sorted(known)) or 'none'}"
-        )
+        choose = f"choose from {', '.join(sorted(known))}" if known else "no evaluation is finished"
+        raise UserError(f"no finished evaluation has {unknown[0]!r} scores; {choose}")
     for judge in dict.fromkeys(task.judge for task in tasks):  # one scorer in memory at a time
         yield from _renew_all([task for task in tasks if task.judge == judge], judge)
 
 
 def _find(runs: Path, places: Sequence[str]) -> list[RunFolder]:
     found: dict[Path, RunFolder] = {}
-    for place in places or ["."]:
-        folder = next((each for each in (runs / place, Path(place)) if each.is_dir()), runs / place)
+    folders = [next((each for each in (runs / place, Path(place)) if each.is_dir()), runs / place) for place in places]
+    for folder in folders or [runs]:
         inside = find_runs(folder)
         if not inside:
             raise UserError(f"{folder} has no runs; name a run or a folder of runs under --runs")
@@ -101,16 +107,10 @@ def _find(runs: Path, places: Sequence[str]) -> list[RunFolder]:
     return list(found.values())
 
 
-def _tasks(
-    run: RunFolder, evaluation: Evaluation, metrics: Collection[str] | None, checkpoints: Mapping[str, str]
-) -> list[Task]:
-    model = run.config().model
+def _judge(model: str, name: str, checkpoints: Mapping[str, str]) -> Judge:
+    """The metric with the checkpoint that was given, or the model's own, or the published one."""
     own: Mapping[str, str | None] = MODELS.get(model).metrics if model in MODELS else {}
-    return [
-        Task(run, evaluation, name, Judge(METRICS.get(name), checkpoints.get(name, own.get(name))))
-        for name in evaluation.metrics()
-        if metrics is None or name in metrics
-    ]
+    return Judge(METRICS.get(name), checkpoints.get(name, own.get(name)))
 
 
 def _renew_all(tasks: Sequence[Task], judge: Judge) -> Iterator[Renewal]:
