@@ -14,6 +14,8 @@ from bench.core.files import replace_file, write_json
 
 SEAL = ".sha256"
 """What is added to the name of a file for the name of its seal."""
+RECORDS = (".json", ".jsonl")
+"""Suffixes of files that are small enough to be verified whenever finished work is recognised."""
 KNOWN = 1 << 16
 """Files whose digest a process keeps, so that each is computed once while the file stays as it is."""
 
@@ -65,11 +67,16 @@ class Manifest:
             return wrong
         return None if sha256(file) == self.files[name][1] else f"its SHA-256 is not the one in {self.path.name}"
 
-    def first_missing(self) -> tuple[Path, str] | None:
-        """The first file that is missing or of another size, with what is wrong in words; None if all are there."""
+    def first_problem(self) -> tuple[Path, str] | None:
+        """The first file with a problem, in words; None if there is none.
+
+        Large files are only compared in size: records are text, everything else is verified when it is read.
+        """
         for name in self.files:
-            if (wrong := self._size_problem(name)) is not None:
-                return self.path.parent / name, wrong
+            file = self.path.parent / name
+            wrong = self.problem(file) if file.suffix in RECORDS else self._size_problem(name)
+            if wrong is not None:
+                return file, wrong
         return None
 
     def _size_problem(self, name: str) -> str | None:

@@ -61,7 +61,7 @@ class Evaluation:
         self._done.unlink(missing_ok=True)
 
     def check_complete(self) -> None:
-        """Check that every file of the finished evaluation is there with its size."""
+        """Check that every file of the finished evaluation is there with its size, and that no record was changed."""
         check_complete(self._done)
 
     def check_images(self, *items: tuple[int, int]) -> None:

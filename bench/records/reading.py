@@ -83,13 +83,13 @@ def checked_path(listing: Path, name: str) -> Path:
 
 
 def check_complete(listing: Path) -> None:
-    """Check that all files that a folder's manifest lists are there with their sizes.
+    """Check that all files that a folder's manifest lists are there with their sizes, and that no record was changed.
 
     Raises:
-        UserError: one is missing or has another size.
+        UserError: one is missing or was changed.
     """
     manifest = read_manifest(listing)
-    if manifest is not None and (found := manifest.first_missing()) is not None:
+    if manifest is not None and (found := manifest.first_problem()) is not None:
         file, wrong = found
         raise damaged(file, wrong, folder=listing.parent)
 

@@ -73,7 +73,7 @@ class RunFolder:
         return not self.done or read_manifest(self._done) is not None
 
     def check_complete(self) -> None:
-        """Check that every file of the finished run is there with its size.
+        """Check that every file of the finished run is there with its size, and that no record was changed.
 
         Raises:
             UserError: one is not.

@@ -166,6 +166,8 @@ RUN: dict[str, Edit] = {
     "an image of the base cut short": lambda s: cut(s.evaluation("base").image(0, 0)),
     "a score": lambda s: lines(s.evaluation().scores, lambda r: r[0].update(score=r[0]["score"] + 0.5)),
     "the log lost": lambda s: lost(s.run().train_log),
+    "a digit of the ledger": lambda s: flipped(s.run().folder / "ledger.json", 12),
+    "a letter of a prompt": lambda s: flipped(s.evaluation().folder / "prompts.json", 8),
     "one bit of the weights": lambda s: flipped(next(s.run().weights.glob("*.safetensors"))),
     "the weights lost": lambda s: lost(next(s.run().weights.glob("*.safetensors"))),
     "the weights' configuration": lambda s: flipped(s.run().weights / "config.json", 10),
