@@ -137,12 +137,12 @@ class RunFolder:
         return checked_steps(read_whole(read_lines, path), path)
 
     def keep_steps(self, count: int) -> None:
-        """Cut the training log to the steps before a checkpoint.
+        """Cut the training log to the steps before a checkpoint; what a crash left behind them goes.
 
         Raises:
-            UserError: some of them are missing.
+            UserError: some of them are missing or damaged.
         """
-        kept = self.steps()[:count]
+        kept = checked_steps(read_whole(read_lines, self.train_log)[:count], self.train_log)
         if len(kept) < count:
             raise damaged(self.train_log, f"it has {len(kept)} of the {count} steps before the checkpoint")
         keep_lines(self.train_log, kept)
