@@ -2,7 +2,7 @@
 
     python docs/findings.py runs
 
-prints the tables and writes docs/findings.png.
+prints the tables, and below them the line that says under which signatures they were measured, and writes docs/findings.png.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.core.errors import UserError
+from reports.citation import citation
 from reports.records import Records, RunRecord, collect
 from reports.statistics import Array, Interval, mean_interval, win_indicator
 from reports.table import build_report
@@ -169,8 +170,9 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    found = Findings(collect(Path(sys.argv[1] if len(sys.argv) > 1 else "runs")))
-    sys.stdout.write("\n".join((along(found), flipped(found), budget(found))))
+    records = collect(Path(sys.argv[1] if len(sys.argv) > 1 else "runs"))
+    found = Findings(records)
+    sys.stdout.write("\n".join((along(found), flipped(found), budget(found), f"{citation(build_report(records))}\n")))
     draw(found, Path(__file__).with_suffix(".png"))
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from bench.core.errors import UserError
 from bench.core.values import differing
 from bench.records.config import BASE, UNRECORDED, Resolved, RunConfig, declared_same
+from bench.records.evaluations import Evaluation
 from bench.records.protocol import Protocol
-from bench.records.runs import Evaluation, RunFolder
+from bench.records.runs import RunFolder
 from bench.records.scores import MetricRecord
 from reports.evaluations import grouped, read_judged
 
@@ -139,5 +140,5 @@ def check_metrics(judged: Iterable[tuple[RunFolder, Evaluation]]) -> None:
                 fields = ", ".join(differing(known.identity, metric.identity)) or "signature"
                 raise UserError(
                     f"metric {name!r} of {run_label(first)} and of {run_label(run)} cannot share a table: they differ in {fields}; "
-                    "repeat their `bench run` commands with one version of the metric"
+                    f"score the stored images again with one version of it: bench rescore --metrics {name}"
                 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+from bench.records.evaluations import Evaluation
 from bench.records.protocol import Variant
-from bench.records.runs import Evaluation, RunFolder
+from bench.records.runs import RunFolder
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -57,7 +57,11 @@ class Comparison:
 
 
 def compare(records: Records) -> Comparison:
-    """Images of evenly spaced prompts, scored by ``gold`` or, without it, by the first metric."""
+    """Images of evenly spaced prompts, scored by ``gold`` or, without it, by the first metric.
+
+    Raises:
+        UserError: an image is not the one that was scored.
+    """
     metric = next((metric for metric in records.metrics if metric.name == "gold"), records.metrics[0])
     count = len(records.prompts)
     chosen = np.unique(np.linspace(0, count - 1, min(PROMPTS, count)).round().astype(int)).tolist()
@@ -66,6 +70,7 @@ def compare(records: Records) -> Comparison:
         path = row.evaluation.image(index, 0)
         if not path.exists():
             return None
+        row.evaluation.check_images((index, 0))
         scores = row.scores.get(metric.name)
         return Picture(
             _data_uri(path), None if scores is None else float(scores[0, index, 0] * metric.info.display_factor)

@@ -11,8 +11,9 @@ import numpy as np
 
 from bench.core.errors import UserError
 from bench.records.config import BASE
+from bench.records.evaluations import DONE, Evaluation
 from bench.records.protocol import Protocol, Variant
-from bench.records.runs import Evaluation, RunFolder, find_runs
+from bench.records.runs import RunFolder, find_runs
 from bench.records.scores import MetricRecord
 from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, readable, run_label
 from reports.evaluations import Judged, grouped, read_judged
@@ -125,6 +126,7 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
         *_unfinished(found, signature, settings.model),
         *_elsewhere(found, settings.model),
         *(note for metric in metrics if (note := _unscored(judged, metric)) is not None),
+        *_without_digests(judged),
     )
     return Records(
         signature=signature,
@@ -194,27 +196,39 @@ def _unscored(judged: Sequence[Judged], metric: MetricRecord) -> str | None:
     if not lacking:
         return None
     labels = list(dict.fromkeys(map(run_label, lacking)))
-    named = ", ".join(labels[:SHOWN]) + (f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else "")
     config = lacking[0].config()
     weights = f" --weights {config.source}" if config.source else ""
     run = f" --run {'/'.join(lacking[0].folder.parts[-4:])}" if config.is_trained else weights
     command = f"bench eval --model {config.model}{run} --metrics {metric.name}"
     return (
-        f"No {metric.info.title} score: {named}. To add the first: {command} "
+        f"No {metric.info.title} score: {_named(labels)}. To add the first: {command} "
         "(with the --prompts, --image and --guidance-scale of the original command); existing images are reused."
     )
+
+
+def _without_digests(judged: Sequence[Judged]) -> list[str]:
+    """A note on the records in which a change would not be noticed, as older versions wrote them."""
+    old = [each.run for each in judged if not (each.run.has_digests and each.evaluation.has_digests)]
+    labels = list(dict.fromkeys(map(run_label, old)))
+    return [f"Records without digests, in which changes cannot be noticed: {_named(labels)}."] if labels else []
+
+
+def _named(labels: Sequence[str]) -> str:
+    """The first few labels, and how many more there are."""
+    return ", ".join(labels[:SHOWN]) + (f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else "")
 
 
 def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord]) -> RunRecord:
     judged = sorted(judged, key=lambda each: each.run.config().seed or 0)
     first = judged[0]
     config = first.run.config()
+    tables = [_scores(each.evaluation) for each in judged]
     scores = {
-        metric.name: np.stack([_scores(each.evaluation, metric) for each in judged])
+        metric.name: np.stack([table[metric.name] for table in tables])
         for metric in metrics
-        if all(metric.name in each.evaluation.metrics() for each in judged)
+        if all(metric.name in table for table in tables)
     }
-    trained = [each.run for each in judged if each.own and each.run.ledger()]
+    trained = [(ledger, each.run.steps()) for each in judged if each.own and (ledger := each.run.ledger()) is not None]
     return RunRecord(
         algorithm=config.algorithm,
         name=config.name,
@@ -223,8 +237,8 @@ def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord]) 
         trained_on=_trained_on(first),
         variants=tuple(each.variant for each in judged if each.variant is not None),
         scores=scores,
-        ledgers=tuple(run.ledger() for run in trained),
-        steps=tuple(run.steps() for run in trained),
+        ledgers=tuple(ledger for ledger, _ in trained),
+        steps=tuple(steps for _, steps in trained),
         evaluation=first.evaluation,
         init=None if config.init == BASE else shown_source(config.init),
         settings=row_settings([each.run for each in judged], first.evaluation.protocol_signature),
@@ -238,16 +252,16 @@ def _trained_on(judged: Judged) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _scores(evaluation: Evaluation, metric: MetricRecord) -> Array:
-    images = evaluation.protocol().generation.images_per_prompt
-    table = np.full((len(evaluation.prompts()), images), np.nan)
+def _scores(evaluation: Evaluation) -> dict[str, Array]:
+    """Raw scores by metric, float64, (prompts, images)."""
+    shape = (len(evaluation.prompts()), evaluation.protocol().generation.images_per_prompt)
+    tables = {name: np.full(shape, np.nan) for name in evaluation.metrics()}
     for record in evaluation.score_records():
-        if record["metric"] == metric.name and record["signature"] == metric.signature:
-            table[record["prompt_index"], record["image_index"]] = record["score"]
-    missing = int(np.isnan(table).sum())
-    if missing:
-        raise UserError(
-            f"{evaluation.scores} lacks {missing} of {table.size} {metric.name!r} scores; "
-            f"delete {evaluation.folder / 'DONE'} and repeat the `bench run` command"
-        )
-    return table
+        tables[record["metric"]][record["prompt_index"], record["image_index"]] = record["score"]
+    for name, table in tables.items():
+        if missing := int(np.isnan(table).sum()):
+            raise UserError(
+                f"{evaluation.scores} lacks {missing} of {table.size} {name!r} scores; "
+                f"delete {evaluation.folder / DONE} and repeat the `bench run` or `bench eval` command"
+            )
+    return tables

@@ -15,6 +15,7 @@ from rich.markup import escape
 from bench.cli.check import app as check_app
 from bench.cli.data import app as data_app
 from bench.cli.plan import plan, profile
+from bench.cli.rescore import rescore
 from bench.cli.run import Runs, eval_, export, run
 from bench.core import termination
 from bench.core.errors import UserError
@@ -104,6 +105,7 @@ def score(
 
 
 app.command("eval")(eval_)
+app.command()(rescore)
 app.command()(export)
 
 

@@ -211,7 +211,7 @@ def export(
         raise UserError(
             f"{run} is not a finished run; name the folder of one, for example sdxl/dpo/lora/seed-0 under {runs}"
         )
-    export_adapters(trained.weights, output)
+    export_adapters(trained.trained_weights(), output)
     _print_done(output)
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.split("\n") if line]
 
 
-def keep_lines(path: Path, records: list[dict[str, Any]]) -> None:
+def keep_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Rewrite a JSON-lines file with these records only."""
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))

@@ -15,6 +15,7 @@ from torch import Tensor
 from bench.core.chunks import batch_slices
 from bench.core.files import write_array
 from bench.core.images import resize_image
+from bench.core.manifest import is_sealed, seal, unbroken
 from bench.core.progress import Progress
 from bench.data.buckets import TRAINING_SIZES, AspectRatios, PictureSize
 from bench.data.preferences import PreferenceData
@@ -33,7 +34,8 @@ Arrays = dict[str, NDArray[np.float32]]
 class EncodedData:
     """Latents and text embeddings of preference pairs, memory-mapped from shards.
 
-    Shards are written one by one and renamed into place, so that an interrupted encoding continues.
+    Shards are written one by one and renamed into place, so that an interrupted encoding continues; each has a seal, which is
+    checked when the shard is first opened.
 
     Args:
         folder: where the shards are; must belong to this data, resolution and the model's encoders alone.
@@ -45,7 +47,7 @@ class EncodedData:
     ) -> None:
         self._data, self._model, self._folder = data, model, folder
         self._sizes = TRAINING_SIZES[aspect_ratios](data, model)
-        self._open = functools.lru_cache(OPEN)(functools.partial(np.load, mmap_mode="r"))
+        self._open = functools.lru_cache(OPEN)(lambda shard: np.load(unbroken(shard), mmap_mode="r"))
         captions = sorted({*data.captions, ""})
         self._caption_row = {caption: row for row, caption in enumerate(captions)}
         with Progress("encoding pairs", total=len(data) + len(captions) + 1) as progress:
@@ -99,7 +101,7 @@ class EncodedData:
             paths = {name: self._folder / f"{file}-{piece.start:08d}.npy" for name, file in files.items()}
             for name, path in paths.items():
                 shards[name].append(path)
-            if all(path.exists() for path in paths.values()):
+            if all(is_sealed(path) for path in paths.values()):
                 progress.found(piece.stop - piece.start)
                 continue
             parts = [
@@ -108,6 +110,7 @@ class EncodedData:
             ]
             for name, path in paths.items():
                 write_array(path, np.concatenate([part[name] for part in parts]))
+                seal(path)
             progress.advance(piece.stop - piece.start)
         return shards
 

@@ -15,6 +15,7 @@ from PIL import Image
 from bench.core.chunks import batch_slices, images_per_chunk
 from bench.core.code import used_code
 from bench.core.files import replace_file
+from bench.core.manifest import is_sealed, seal, unbroken
 from bench.core.progress import Progress
 from bench.core.randomness import normal
 from bench.core.values import digest
@@ -38,6 +39,9 @@ def generate_candidates(
 
     Args:
         folder: parent of a folder that belongs to these captions, this model, count and settings alone.
+
+    Raises:
+        UserError: a shard is not what it was when it was written.
     """
     distinct = list(dict.fromkeys(captions))
     code = used_code([__name__, type(model).__module__])
@@ -45,12 +49,14 @@ def generate_candidates(
     with Progress("candidates", total=len(distinct)) as progress:
         for piece in batch_slices(len(distinct), SHARD):
             path = shards / f"{piece.start:08d}.parquet"
-            if not path.exists():
+            if not is_sealed(path):
                 texts = distinct[piece]
                 rows = _draw(model, texts, count, settings)
                 columns = {f"jpg_{place}": [row[place] for row in rows] for place in range(count)}
                 table = pa.table({"caption": texts, **columns})
                 replace_file(path, lambda partial, table=table: pq.write_table(table, partial))  # type: ignore[misc]
+                seal(path)
+            unbroken(path)
             progress.advance(piece.stop - piece.start)
     data = read_preferences(shards, cache=shards)
     source = f"{count} images by {model.digest} for each caption"

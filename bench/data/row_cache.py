@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bench.core.chunks import batch_slices
 from bench.core.files import replace_file, write_array
+from bench.core.manifest import is_sealed, seal, unbroken
 from bench.core.progress import Progress
 
 SHARD = 64
@@ -26,33 +27,38 @@ def cached_rows(path: Path, title: str, count: int, compute: Callable[[slice], N
 
     Args:
         path: the ``.npy`` file that keeps them; must belong to this data and ``compute`` alone.  Until it is there, its shards
-            are in a folder beside it, from where an interrupted call goes on.
+            are in a folder beside it, from where an interrupted call goes on.  All of them have seals, which are checked.
         title: what the progress display calls the work.
         compute: gives the values of some rows, (R, ...).
+
+    Raises:
+        UserError: a file is not what it was when it was written.
     """
-    if not path.exists():
+    if not is_sealed(path):
         shards = path.with_suffix(".shards")
         parts = []
         with Progress(title, total=count) as progress:
             for piece in batch_slices(count, SHARD):
                 part = shards / f"{piece.start:08d}.npy"
                 parts.append(part)
-                if part.exists():
+                if is_sealed(part):
                     progress.found(piece.stop - piece.start)
                     continue
                 write_array(part, compute(piece))
+                seal(part)
                 progress.advance(piece.stop - piece.start)
         replace_file(path, lambda partial: _join(partial, parts, count))
+        seal(path)
         shutil.rmtree(shards)
-    values: NDArray[Kind] = np.load(path, mmap_mode="r")
+    values: NDArray[Kind] = np.load(unbroken(path), mmap_mode="r")
     return values
 
 
 def _join(path: Path, parts: Sequence[Path], count: int) -> None:
-    first: NDArray[Any] = np.load(parts[0])
+    first: NDArray[Any] = np.load(unbroken(parts[0]))
     header = {"descr": first.dtype.str, "fortran_order": False, "shape": (count, *first.shape[1:])}
     # Written and not mapped: a disk that is full then raises an error, and one part at a time is in memory.
     with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for part in parts:
-            stream.write(np.load(part).tobytes())
+            stream.write(np.load(unbroken(part)).tobytes())

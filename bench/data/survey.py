@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bench.core.files import make_folder, replace_file
 from bench.core.images import UnreadableImageError, open_image
+from bench.core.manifest import is_sealed, seal, unbroken
 from bench.core.progress import Progress
 from bench.core.values import digest
 from bench.data.sources.base import Source
@@ -69,13 +70,14 @@ def survey_rows(source: Source, captions: Sequence[str], rows: NDArray[np.int64]
     """
     key = digest([VERSION, source.stamp, len(rows), hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()])
     kept = None if cache is None else cache / f"{key}.npz"
-    if kept is not None and kept.exists():
-        return _load(kept)
+    if kept is not None and is_sealed(kept):
+        return _load(unbroken(kept))
     if cache is not None:
         make_folder(cache)  # before the pass, which may take hours
     found = _scan_images(source, captions, rows)
     if kept is not None:
         replace_file(kept, lambda partial: _save(partial, found))
+        seal(kept)
     return found
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from bench.models.family import ModelFamily
 from bench.models.guidance import Networks
+from bench.records.evaluations import Evaluation
 from bench.records.protocol import GenerationSettings, Protocol, Variant
-from bench.records.runs import Evaluation
 
 Item = tuple[int, int]
 """Prompt index and image index."""

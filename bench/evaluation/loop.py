@@ -10,7 +10,7 @@ from bench.core.processes import ALONE, Processes
 from bench.evaluation.images import make_missing_images
 from bench.evaluation.job import EvaluationJob
 from bench.evaluation.scorer import Scorer
-from bench.records.runs import Evaluation
+from bench.records.evaluations import Evaluation
 from bench.records.scores import MetricRecord, PromptedImage
 from bench.scoring.loop import refuse_constant, score_pictures
 
@@ -26,13 +26,14 @@ def evaluate(job: EvaluationJob, scorers: Mapping[str, Scorer], processes: Proce
         processes: the processes that share the work; all see the same files, and each must make the call.
 
     Raises:
-        UserError: a metric returns scores that are not finite, too few, or all the same.
+        UserError: a metric returns scores that are not finite, too few, or all the same; or a file of the finished evaluation is
+            missing or was changed.
     """
-    evaluation, items = job.evaluation, job.items
+    evaluation = job.evaluation
 
     # What an earlier call finished, under the same signatures.
     records = {name: scorer.record(name, job.protocol) for name, scorer in scorers.items()}
-    judged = processes.from_main(lambda: _judged(evaluation, records, len(items)))
+    judged = processes.from_main(lambda: _judged(job, records))
     if judged is None:
         return evaluation
     if processes.main:
@@ -42,12 +43,7 @@ def evaluate(job: EvaluationJob, scorers: Mapping[str, Scorer], processes: Proce
     make_missing_images(job, processes)
 
     # Scores, one metric in memory at a time.
-    images = [
-        PromptedImage(
-            evaluation.image(prompt, image), job.prompts[prompt], {"prompt_index": prompt, "image_index": image}
-        )
-        for prompt, image in items
-    ]
+    images = evaluation.pictures()
     for name, scorer in scorers.items():
         if name in judged:
             continue
@@ -57,7 +53,7 @@ def evaluate(job: EvaluationJob, scorers: Mapping[str, Scorer], processes: Proce
             evaluation.write_metrics(judged)
 
     if processes.main:
-        (evaluation.folder / "DONE").touch()
+        evaluation.finish()
     return evaluation
 
 
@@ -70,14 +66,22 @@ def _score(
     refuse_constant(record.name, metric, scores, job.title)
 
 
-def _judged(evaluation: Evaluation, records: Mapping[str, MetricRecord], images: int) -> dict[str, MetricRecord] | None:
+def _judged(job: EvaluationJob, records: Mapping[str, MetricRecord]) -> dict[str, MetricRecord] | None:
     """The metrics of an earlier call whose scores are still valid; None when nothing is left to do."""
+    evaluation = job.evaluation
+    evaluation.check_complete()
     judged = {
         name: value
-        for name, value in _complete(evaluation, images).items()
+        for name, value in _complete(evaluation, len(job.items)).items()
         if value.signature == records.get(name, value).signature
     }
-    return None if evaluation.done and records.keys() <= judged.keys() else judged
+    if evaluation.done and records.keys() <= judged.keys():
+        return None
+    return judged if _all_made(job) else {}
+
+
+def _all_made(job: EvaluationJob) -> bool:
+    return all(job.evaluation.image(*item).exists() for item in job.items)
 
 
 def _complete(evaluation: Evaluation, images: int) -> dict[str, MetricRecord]:
@@ -88,7 +92,10 @@ def _complete(evaluation: Evaluation, images: int) -> dict[str, MetricRecord]:
 
 def _begin(job: EvaluationJob, judged: Mapping[str, MetricRecord]) -> None:
     evaluation = job.evaluation
-    (evaluation.folder / "DONE").unlink(missing_ok=True)
+    evaluation.check_images(*job.items)  # they are scored again
+    evaluation.reopen()
+    if not _all_made(job):  # scores that are there are of images that are lost
+        evaluation.scores.unlink(missing_ok=True)
     make_folder(evaluation.images)
     if job.variant is not None:
         write_json(evaluation.folder / "variant.json", job.variant.model_dump(mode="json"))

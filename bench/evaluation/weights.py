@@ -56,16 +56,20 @@ def base_weights(runs: Path, model: str, title: str, protocol: Protocol) -> Weig
 
 
 def run_weights(runs: Path, run: RunFolder) -> Weights:
-    """The weights of a run that has finished training."""
-    config = run.config()
+    """The weights of a run that has finished training.
+
+    Raises:
+        UserError: they are not the ones that training ended with.
+    """
+    config, folder = run.config(), run.trained_weights()
     record = WeightsRecord(
         title=run.title,
         source=run.folder.resolve().relative_to(runs.resolve()).as_posix(),
-        digest=place_digest(run.weights, loaded_files(run.weights)),
+        digest=place_digest(folder, loaded_files(folder)),
         seed=config.seed,
         trained_on=config.trained_on,
     )
-    return Weights(record, run, config, run.weights)
+    return Weights(record, run, config, folder)
 
 
 def released_weights(runs: Path, model: str, typed: str, name: str | None, base: ModelFamily) -> Weights:

@@ -13,7 +13,7 @@ from bench.experiments.experiment import Experiment
 from bench.experiments.method import check_label
 from bench.experiments.running import held, judge, judge_base
 from bench.models.guidance import ALPHA, BETA
-from bench.records.runs import Evaluation
+from bench.records.evaluations import Evaluation
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
-from bench.records.runs import Evaluation, RunFolder
+from bench.records.evaluations import Evaluation
+from bench.records.runs import RunFolder
 
 if TYPE_CHECKING:  # pandas is loaded when a table is asked for
     import pandas as pd

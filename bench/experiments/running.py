@@ -19,7 +19,8 @@ from bench.experiments.identity import cache_folder, other_code, resolve_run
 from bench.experiments.method import Method
 from bench.records.config import RunConfig
 from bench.records.environment import write_environment
-from bench.records.runs import Evaluation, RunFolder
+from bench.records.evaluations import Evaluation
+from bench.records.runs import RunFolder
 from bench.training.loop import Job, train
 
 
@@ -70,7 +71,9 @@ def run_method(experiment: Experiment, method: Method, seed: int, start: Start) 
         if experiment.accelerator.is_main_process:
             _begin(experiment, run, method, seed, start)
         experiment.accelerator.wait_for_everyone()
-        if not run.done:
+        if run.done:
+            run.check_complete()
+        else:
             _train(experiment, run, method, seed)
         weights = run_weights(experiment.runs, run)
         sampling = default_sampling(weights, experiment.base, experiment.protocol.generation.guidance_scale)

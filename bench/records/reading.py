@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.core.errors import UserError
 from bench.core.files import read_json
+from bench.core.manifest import Manifest
 
 T = TypeVar("T")
 
@@ -26,7 +26,9 @@ def read_whole(read: Callable[[Path], T], path: Path) -> T:
     """
     try:
         return read(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except FileNotFoundError as error:
+        raise damaged(path, "it is missing") from error
+    except (ValueError, RecursionError) as error:  # JSON, UTF-8, a number of thousands of digits
         raise damaged(path, error) from error
 
 
@@ -54,8 +56,58 @@ def validated(kind: type[T], value: Any, path: Path) -> T:
         raise damaged(path, f"{field}: {message}" if field else message) from error
 
 
-def damaged(path: Path, reason: object) -> UserError:
-    """The sentence about a file of a run that cannot be read."""
+def check_listed(listing: Path, *files: Path) -> None:
+    """Check files of a folder against the manifest in it; a folder of an older version has none.
+
+    Raises:
+        UserError: a file is not what it was when the manifest was written.
+    """
+    manifest = read_manifest(listing)
+    if manifest is None:
+        return
+    for file in files:
+        if (wrong := manifest.problem(file)) is not None:
+            raise damaged(file, wrong, folder=listing.parent)
+
+
+def checked_path(listing: Path, name: str) -> Path:
+    """The path of a file beside a manifest: as that says, or absent and not listed.
+
+    Raises:
+        UserError: it is neither.
+    """
+    path, manifest = listing.parent / name, read_manifest(listing)
+    if path.exists() or (manifest is not None and name in manifest.files):
+        check_listed(listing, path)
+    return path
+
+
+def check_complete(listing: Path) -> None:
+    """Check that all files that a folder's manifest lists are there with their sizes, and that no record was changed.
+
+    Raises:
+        UserError: one is missing or was changed.
+    """
+    manifest = read_manifest(listing)
+    if manifest is not None and (found := manifest.first_problem()) is not None:
+        file, wrong = found
+        raise damaged(file, wrong, folder=listing.parent)
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest that a file holds; None for a file that is absent or empty, as older versions wrote it."""
+    return read_whole(Manifest.read, path)
+
+
+def damaged(path: Path, reason: object, folder: Path | None = None) -> UserError:
+    """The sentence about a file of a run that is not what it was.
+
+    Args:
+        path: the file.
+        reason: what is wrong with it.
+        folder: what has to be made again without a whole copy of it; None means the file's own folder.
+    """
     return UserError(
-        f"{path} is damaged ({reason}); put a whole copy there, or move {path.parent} away and give the `bench run` command again"
+        f"{path} is damaged ({reason}); put a whole copy there, or move {folder or path.parent} away and give the "
+        "`bench run` or `bench eval` command again"
     )

@@ -15,6 +15,8 @@ runs/<model>/<algorithm>/<name>/seed-<n>/            one training run
     DONE
 runs/<model>/weights/<name>/                         weights that others released: evaluations only
 
+``DONE`` marks finished work and lists its files with their sizes and SHA-256, which are checked where the files are read.
+
 ``variant.json`` says how the sampling departs from the protocol's; mostly it does not, and the file is absent.  It is there in
 the own result of a negative run, whose weights never make an image alone.
 """
@@ -22,95 +24,31 @@ the own result of a negative run, whose weights never make an image alone.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from bench.core.errors import UserError
-from bench.core.files import read_json, read_lines, write_json
+from bench.core.files import keep_lines, read_json, read_lines, write_json
 from bench.core.locks import exclusive
+from bench.core.manifest import Manifest
 from bench.records.config import BASE, RunConfig
+from bench.records.evaluations import DONE, Evaluation
+from bench.records.lines import LedgerRecord, StepLine, checked_ledger, checked_steps
 from bench.records.migrations import SCHEMA, migrated
-from bench.records.protocol import Protocol, Variant
-from bench.records.reading import damaged, read_record, read_whole, validated
-from bench.records.scores import MetricRecord
+from bench.records.protocol import Variant
+from bench.records.reading import (
+    check_complete,
+    check_listed,
+    checked_path,
+    damaged,
+    read_manifest,
+    read_whole,
+    validated,
+)
 
 CACHE = ".cache"
 """Folder beside the models' folders: what all runs share."""
-
-
-class Evaluation:
-    """Images and scores of one set of weights under one protocol."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.images = folder / "images"
-        self.scores = folder / "scores.jsonl"
-
-    @property
-    def done(self) -> bool:
-        """Whether every image has every score."""
-        return (self.folder / "DONE").exists()
-
-    @property
-    def protocol_signature(self) -> str:
-        """The signature of its protocol."""
-        return self.folder.name.partition("-")[0]
-
-    @property
-    def own(self) -> bool:
-        """Whether it is the run's own result under the protocol."""
-        return self.folder.name == self.protocol_signature
-
-    def variant(self) -> Variant | None:
-        """How its sampling departs from the protocol's; None if it does not."""
-        path = self.folder / "variant.json"
-        return read_record(Variant, path) if path.exists() else None
-
-    def protocol(self) -> Protocol:
-        """The protocol."""
-        path = self.folder / "protocol.json"
-        return read_record(Protocol, path)
-
-    def metrics(self) -> Mapping[str, MetricRecord]:
-        """The metrics with which all images are scored, by name; at first none."""
-        path = self.folder / "metrics.json"
-        written = read_record(dict[str, dict[str, Any]], path) if path.exists() else {}
-        named = {name: {"name": name, **metric} for name, metric in written.items()}
-        return validated(dict[str, MetricRecord], named, path)
-
-    def write_metrics(self, metrics: Mapping[str, MetricRecord]) -> None:
-        """Write with which metrics all images are scored."""
-        written = {name: dataclasses.asdict(metric) for name, metric in metrics.items()}
-        for metric in written.values():
-            del metric["name"]
-        write_json(self.folder / "metrics.json", written)
-
-    def prompts(self) -> list[str]:
-        """The evaluation prompts in their order."""
-        path = self.folder / "prompts.json"
-        return read_record(list[str], path)
-
-    def image(self, prompt_index: int, image_index: int) -> Path:
-        """Where the image of a prompt is."""
-        return self.images / f"{prompt_index:05d}-{image_index:02d}.png"
-
-    def note_prompts_in_training(self, count: int) -> None:
-        """Record how many of the prompts were captions in training."""
-        if self.prompts_in_training != count:
-            write_json(self.folder / "in_training.json", {"prompts": count})
-
-    @property
-    def prompts_in_training(self) -> int | None:
-        """How many of the prompts were captions in training; None where nobody has looked."""
-        path = self.folder / "in_training.json"
-        return read_record(dict[str, int], path)["prompts"] if path.exists() else None
-
-    def score_records(self) -> list[dict[str, Any]]:
-        """Lines of ``scores.jsonl``: ``prompt_index``, ``image_index``, ``metric``, ``score`` (raw), ``signature``."""
-        return read_whole(read_lines, self.scores)
 
 
 class RunFolder:
@@ -121,11 +59,38 @@ class RunFolder:
         self.checkpoints = folder / "checkpoints"
         self.weights = folder / "weights"
         self.train_log = folder / "train.jsonl"
+        self._done = folder / DONE
 
     @property
     def done(self) -> bool:
         """Whether training has finished (always, for the base model)."""
-        return (self.folder / "DONE").exists()
+        return self._done.exists()
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether its manifest lists its files; those of older versions are empty, and the base model may have none."""
+        return not self.done or read_manifest(self._done) is not None
+
+    def check_complete(self) -> None:
+        """Check that every file of the finished run is there with its size, and that no record was changed.
+
+        Raises:
+            UserError: one is not.
+        """
+        check_complete(self._done)
+
+    def trained_weights(self) -> Path:
+        """The folder of the finished run's weights, whose files are those that training ended with.
+
+        Raises:
+            UserError: they are not.
+        """
+        manifest = read_manifest(self._done)
+        files = (
+            () if manifest is None else [name for name in manifest.files if name.startswith(f"{self.weights.name}/")]
+        )
+        check_listed(self._done, *(self.folder / name for name in files))
+        return self.weights
 
     def config(self) -> RunConfig:
         """The run's configuration.
@@ -133,7 +98,7 @@ class RunFolder:
         Raises:
             UserError: the file is damaged, or a newer version of the record format wrote it.
         """
-        path = self.folder / "config.json"
+        path = self._checked("config.json")
         written = read_whole(read_json, path)
         if not isinstance(written, dict):
             raise damaged(path, "it holds no JSON object")
@@ -152,15 +117,34 @@ class RunFolder:
         """What tables call the run, whatever its training seed; see `RunConfig.label`."""
         return self.config().label
 
-    def ledger(self) -> dict[str, Any]:
-        """What the run cost: the fields of `bench.training.ledger.Ledger`; empty for the base model."""
-        path = self.folder / "ledger.json"
-        ledger: dict[str, Any] = read_whole(read_json, path) if path.exists() else {}
-        return ledger
+    def ledger(self) -> LedgerRecord | None:
+        """What the run cost; None for the base model.
 
-    def steps(self) -> list[dict[str, Any]]:
-        """Lines of ``train.jsonl``."""
-        return read_whole(read_lines, self.train_log)
+        Raises:
+            UserError: the file is damaged, or counts other pairs than the training log.
+        """
+        path = self._checked("ledger.json")
+        return checked_ledger(read_whole(read_json, path), self.steps(), path) if path.exists() else None
+
+    def steps(self) -> list[StepLine]:
+        """Lines of ``train.jsonl``.
+
+        Raises:
+            UserError: the file is damaged, or a step is missing.
+        """
+        path = self._checked("train.jsonl")
+        return checked_steps(read_whole(read_lines, path), path)
+
+    def keep_steps(self, count: int) -> None:
+        """Cut the training log to the steps before a checkpoint; what a crash left behind them goes.
+
+        Raises:
+            UserError: some of them are missing or damaged.
+        """
+        kept = checked_steps(read_whole(read_lines, self.train_log)[:count], self.train_log)
+        if len(kept) < count:
+            raise damaged(self.train_log, f"it has {len(kept)} of the {count} steps before the checkpoint")
+        keep_lines(self.train_log, kept)
 
     def evaluation(self, signature: str) -> Evaluation:
         """The run's own result under one protocol, whether it exists yet or not."""
@@ -172,7 +156,8 @@ class RunFolder:
 
     def evaluations(self) -> list[Evaluation]:
         """All evaluations that exist, in order of their signatures."""
-        return [Evaluation(path.parent) for path in sorted(self.folder.glob("evaluations/*/protocol.json"))]
+        begun = {path.parent for name in ("protocol.json", DONE) for path in self.folder.glob(f"evaluations/*/{name}")}
+        return [Evaluation(folder) for folder in sorted(begun)]
 
     def begin(self, config: RunConfig) -> None:
         """Write the configuration of a new run, or check that an old one has the same, up to the code.
@@ -194,8 +179,15 @@ class RunFolder:
             write_json(path, config.model_copy(update={"same_code": same}).to_json())
 
     def finish(self) -> None:
-        """Mark training as finished."""
-        (self.folder / "DONE").touch()
+        """Mark training as finished, with a manifest of the run's files as they are now."""
+        names = ("config.json", "environment.json", "prepared.json", "train.jsonl", "ledger.json")
+        records = [path for path in (self.folder / name for name in names) if path.exists()]
+        weights = [path for path in self.weights.rglob("*") if path.is_file()]
+        Manifest.of(self._done, [*records, *weights]).write()
+
+    def _checked(self, name: str) -> Path:
+        """The path of a file, which is as the manifest says, or absent and not listed."""
+        return checked_path(self._done, name)
 
     @contextlib.contextmanager
     def locked(self, *, wait: bool = False) -> Iterator[None]:
@@ -225,6 +217,8 @@ def surveys_folder(runs: Path) -> Path:
 def find_runs(runs: Path) -> list[RunFolder]:
     """Every training run and base model under a folder, in order of path; runs do not lie inside one another.
 
+    A finished run that has lost its configuration is among them: reading it says so.
+
     Links to folders are followed, each folder once; hidden folders hold no runs.
     """
     found, seen = [], set()
@@ -232,7 +226,7 @@ def find_runs(runs: Path) -> list[RunFolder]:
         real = os.path.realpath(folder)
         if real in seen:
             inside.clear()
-        elif "config.json" in files:
+        elif "config.json" in files or (DONE in files and not {"evaluations", "weights"}.isdisjoint(inside)):
             found.append(RunFolder(Path(folder)))
             inside.clear()
         else:

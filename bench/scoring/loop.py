@@ -34,7 +34,7 @@ def score_pictures(
 
     Args:
         records: JSON-lines file; a line holds a picture's key, ``metric``, ``score`` (raw) and ``signature``.  Lines of other
-            metrics stay, lines of this one for another signature or other pictures go.
+            metrics and of other signatures stay, lines of this signature for other pictures go.
         title: what the progress display calls the images.
         name: the metric's registered name.
         signature: of the metric under its settings.
@@ -75,13 +75,13 @@ def _take_up(
     """The scores of every chunk that an earlier call finished, None for the others, whose lines go."""
     written = read_lines(records)
     fields = tuple(chunks[0][0].key) if chunks else ()
-    known = {
-        tuple(record[field] for field in fields): record
-        for record in written
-        if record["metric"] == name and record["signature"] == signature
-    }
+    kept, known = [], {}
+    for record in written:
+        if (record["metric"], record["signature"]) == (name, signature):
+            known[tuple(record[field] for field in fields)] = record
+        else:
+            kept.append(record)
     done = [all(picture.place in known for picture in chunk) for chunk in chunks]
-    kept = [record for record in written if record["metric"] != name]
     kept += [known[picture.place] for chunk, whole in zip(chunks, done, strict=True) if whole for picture in chunk]
     keep_lines(records, kept)  # without a last line that a crash cut short
     return [

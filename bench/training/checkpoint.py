@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,11 @@ from torch import Tensor, nn
 
 from bench.core.errors import UserError
 from bench.core.files import replace_folder
+from bench.core.manifest import Manifest
 from bench.training.distributed.strategy import ParallelStrategy
 from bench.training.ledger import Ledger
+
+STATE, MANIFEST = "state.safetensors", "manifest.json"
 
 Parameters = list[tuple[str, nn.Parameter]]
 
@@ -69,7 +72,12 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], ledger
     """Save the state before ``step`` as ``folder/step-<n>`` and delete older checkpoints."""
     metadata = {"step": str(step), "ledger": json.dumps(dataclasses.asdict(ledger))}
     target = folder / f"step-{step:08d}"
-    replace_folder(target, lambda partial: save_file(dict(state), partial / "state.safetensors", metadata))
+
+    def write(partial: Path) -> None:
+        save_file(dict(state), partial / STATE, metadata)
+        Manifest.of(partial / MANIFEST, [partial / STATE]).write()
+
+    replace_folder(target, write)
     for old in checkpoints(folder):
         if old != target:
             shutil.rmtree(old)
@@ -79,14 +87,15 @@ def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger) -> int:
     """Load the newest checkpoint, in place; returns the step to continue with, 0 when there is none.
 
     Raises:
-        UserError: the checkpoint cannot be read.
+        UserError: the checkpoint cannot be read, is not what it was when it was saved, or belongs to other parameters.
     """
     newest = checkpoints(folder)
     if not newest:
         return 0
-    with _opened(newest[-1] / "state.safetensors") as file:
-        metadata = file.metadata()
-        by_name = dict(state.parameters)
+    path = newest[-1] / STATE
+    with _opened(path) as file:
+        metadata, by_name = file.metadata() or {}, dict(state.parameters)
+        _check_parameters(path, file.keys(), metadata, by_name)
         for full in file.keys():  # noqa: SIM118 (a safetensors file is not a mapping)
             kind, _, rest = full.partition("/")
             value = file.get_tensor(full)
@@ -106,12 +115,28 @@ def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger) -> int:
 
 def _opened(path: Path) -> Any:
     try:
+        manifest = Manifest.read(path.with_name(MANIFEST))  # older versions wrote none
+        if manifest is not None and (wrong := manifest.problem(path)) is not None:
+            raise _unreadable(path, wrong)
         return safe_open(path, framework="pt")
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"the checkpoint {path} cannot be read ({error}); delete {path.parent} and run the command again: "
-            "training starts over"
-        ) from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _check_parameters(path: Path, names: Sequence[str], metadata: Mapping[str, str], known: Collection[str]) -> None:
+    """Raise a `UserError` unless a checkpoint holds a state of exactly these parameters."""
+    weights = {name.removeprefix("weights/") for name in names if name.startswith("weights/")}
+    if not metadata.keys() >= {"step", "ledger"}:
+        raise _unreadable(path, "it does not say which step it is from")
+    if differing := sorted(weights ^ set(known)):
+        raise _unreadable(path, f"its parameters are not those that are trained: {differing[0]}")
+
+
+def _unreadable(path: Path, reason: object) -> UserError:
+    return UserError(
+        f"the checkpoint {path} cannot be read ({reason}); put a whole copy there, or delete {path.parent} and run the command "
+        "again: training starts over"
+    )
 
 
 def checkpoints(folder: Path) -> list[Path]:

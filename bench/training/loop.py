@@ -9,7 +9,7 @@ import time
 from accelerate import Accelerator
 
 from bench.core import termination
-from bench.core.files import append_lines, keep_lines, replace_folder, write_json
+from bench.core.files import append_lines, replace_folder, write_json
 from bench.core.processes import Processes
 from bench.core.progress import Progress
 from bench.data.cache import EncodedData
@@ -84,7 +84,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
         ledger.reference_forwards = job.prepared_forwards if processes.main else 0
         algorithm.begin(policy)
     if processes.main:
-        keep_lines(run.train_log, [line for line in run.steps() if line["step"] < step])
+        run.keep_steps(step)
     accelerator.wait_for_everyone()
 
     def spent() -> float:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from bench.records.runs import RunFolder
 from tests.cli.conftest import CommandLine
 
 
@@ -127,6 +128,7 @@ def test_a_run_folder_of_a_newer_version(command: CommandLine, finished: Path) -
     config = finished / "config.json"
     record = json.loads(config.read_text())
     config.write_text(json.dumps({**record, "schema": 999}))
+    RunFolder(finished).finish()
     text = refusal(command, command.train_words())
     assert "was written with record schema 999" in text
     assert json.loads(config.read_text())["schema"] == 999

@@ -30,7 +30,7 @@ def test_an_interrupted_computation_goes_on_where_it_was(tmp_path: Path) -> None
     assert asked == [0, 64, 128, 128]
     assert (values.shape, values.dtype) == ((150, 2), np.float32)
     assert values[[0, 63, 64, 149]].tolist() == [[0, 0], [63, 630], [64, 640], [149, 1490]]
-    assert os.listdir(file.parent) == ["values.npy"]
+    assert sorted(os.listdir(file.parent)) == ["values.npy", "values.npy.sha256"]
     cached_rows(file, "values", 150, compute)
     assert len(asked) == 4
 
@@ -48,4 +48,21 @@ def test_a_full_disk_leaves_the_shards(tmp_path: Path) -> None:
     (tmp_path / ".values.npy.partial").symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"the disk is full: .*values\.npy could not be written"):
         cached_rows(file, "values", 70, lambda rows: np.zeros(rows.stop - rows.start))
-    assert sorted(os.listdir(tmp_path / "values.shards")) == ["00000000.npy", "00000064.npy"]
+    assert sorted(os.listdir(tmp_path / "values.shards")) == [
+        "00000000.npy", "00000000.npy.sha256", "00000064.npy", "00000064.npy.sha256",
+    ]  # fmt: skip
+
+
+def test_a_changed_file_is_named_and_a_deleted_one_is_computed_again(tmp_path: Path) -> None:
+    def compute(rows: slice) -> NDArray[np.float64]:
+        return np.arange(rows.start, rows.stop, dtype=np.float64)
+
+    file = tmp_path / "values.npy"
+    cached_rows(file, "values", 70, compute)
+    np.save(file, np.zeros(70))
+    with pytest.raises(
+        UserError, match=r"values\.npy is damaged \(its SHA-256 .*; delete it and give the command again"
+    ):
+        cached_rows(file, "values", 70, compute)
+    file.unlink()
+    assert cached_rows(file, "values", 70, compute).tolist() == list(range(70))

@@ -15,6 +15,7 @@ from torch import Tensor
 from workshop import Brightness
 
 from bench import Metric, UserError
+from bench.core.files import keep_lines
 from bench.evaluation.job import EvaluationJob
 from bench.evaluation.loop import evaluate
 from bench.evaluation.noise import evaluation_noise
@@ -22,8 +23,9 @@ from bench.evaluation.scorer import Scorer
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.models.guidance import Networks
 from bench.models.sampling import generate_images
+from bench.records.evaluations import Evaluation
 from bench.records.protocol import GenerationSettings, Protocol, Variant, WeightsRecord, prompts_digest
-from bench.records.runs import Evaluation, RunFolder
+from bench.records.runs import RunFolder
 
 SETTINGS = GenerationSettings(steps=2, guidance_scale=3.0, height=16, width=16, images_per_prompt=2)
 
@@ -182,15 +184,31 @@ def test_a_torn_line_behind_whole_chunks_does_not_spoil_the_next_one(model: Stab
     assert judge(tmp_path, model, prompts, Brightness()).scores.read_text().splitlines() == whole
 
 
-def test_a_metric_with_another_identity_is_scored_again(model: StableDiffusion, tmp_path: Path) -> None:
+def test_a_metric_with_another_identity_is_scored_again_beside_the_old_scores(
+    model: StableDiffusion, tmp_path: Path
+) -> None:
     class Newer(Brightness):
         def identity(self) -> dict[str, Any]:
             return {"version": 2}
 
     first = judge(tmp_path, model, ["a", "b"], Brightness()).score_records()
-    second = judge(tmp_path, model, ["a", "b"], Newer()).score_records()
+    newer = judge(tmp_path, model, ["a", "b"], Newer())
+    second = newer.score_records()
     assert len(first) == len(second) == 4
     assert {record["signature"] for record in first}.isdisjoint(record["signature"] for record in second)
+    assert newer.all_scores() == [*first, *second]
+
+
+def test_scores_of_lost_images_are_not_kept_for_the_ones_that_replace_them(
+    model: StableDiffusion, tmp_path: Path
+) -> None:
+    evaluation = judge(tmp_path, model, ["a", "b"], Brightness())
+    before = evaluation.score_records()
+    lines = [{**line, "score": 99.0} for line in before]
+    (evaluation.folder / "DONE").unlink()
+    keep_lines(evaluation.scores, lines)
+    evaluation.image(1, 0).unlink()
+    assert judge(tmp_path, model, ["a", "b"], Brightness()).score_records() == before
 
 
 @pytest.mark.parametrize(

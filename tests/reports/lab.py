@@ -13,8 +13,9 @@ from PIL import Image
 
 from bench.core.files import append_lines, write_json
 from bench.records.config import Resolved, RunConfig
+from bench.records.evaluations import Evaluation
 from bench.records.protocol import GenerationSettings, Protocol, Variant, WeightsRecord, prompts_digest
-from bench.records.runs import Evaluation, RunFolder
+from bench.records.runs import RunFolder
 from bench.records.scores import MetricInfo, MetricRecord
 
 PROMPTS = [
@@ -174,7 +175,7 @@ class Lab:
             shade = int(80 + 10 * p + 40 * shift)
             Image.new("RGB", (64, 64), (shade, 120, 255 - shade)).save(evaluation.image(p, 0))
         if done:
-            (evaluation.folder / "DONE").touch()
+            evaluation.finish()
 
 
 def weights(run: RunFolder) -> WeightsRecord:

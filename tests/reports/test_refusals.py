@@ -151,6 +151,7 @@ def test_a_score_is_missing(lab: Lab) -> None:
     records = evaluation.score_records()
     records.remove(next(record for record in records if record["metric"] == "gold"))
     keep_lines(evaluation.scores, records)
+    evaluation.finish()
     assert f"lacks 1 of {2 * len(PROMPTS)} 'gold' scores" in refusal(lab.runs)
 
 
@@ -250,6 +251,7 @@ def test_stale_scores_do_not_count(lab: Lab) -> None:
     with run.evaluation(lab.protocol.signature).scores.open("a") as stream:
         stale = {"prompt_index": 0, "image_index": 0, "metric": "gold", "score": 1e6, "signature": "old"}
         stream.write(json.dumps(stale) + "\n")
+    run.evaluation(lab.protocol.signature).finish()
     assert dataclasses.asdict(make_report(lab.runs).rows[1].scores["gold"]) == dataclasses.asdict(before)
 
 

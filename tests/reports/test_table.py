@@ -12,6 +12,7 @@ from PIL import Image
 
 from bench.core.files import keep_lines
 from bench.records.protocol import prompts_digest
+from bench.records.runs import RunFolder
 from reports.footnotes import footnotes
 from reports.pictures import open_picture
 from reports.plots import training_plot, win_rate_plot
@@ -252,8 +253,9 @@ def test_pictures_are_those_of_the_runs(full_lab: Lab) -> None:
 
 
 def test_large_images_are_reduced(lab: Lab) -> None:
-    run = lab.base()
-    Image.new("RGB", (1024, 512), "red").save(run.evaluation(lab.protocol.signature).image(0, 0))
+    evaluation = lab.base().evaluation(lab.protocol.signature)
+    Image.new("RGB", (1024, 512), "red").save(evaluation.image(0, 0))
+    evaluation.finish()
     picture = make_report(lab.runs).comparison.prompts[0].pictures[0]
     assert picture is not None
     assert open_picture(picture).size == (256, 128)
@@ -278,6 +280,7 @@ def test_plots_are_deterministic_and_take_the_page_colour(full_lab: Lab) -> None
 def test_runs_without_logs_have_no_training_plot(full_lab: Lab) -> None:
     for log in full_lab.runs.glob("**/train.jsonl"):
         keep_lines(log, [])
+        RunFolder(log.parent).finish()
     assert not training_plot(make_report(full_lab.runs))
 
 

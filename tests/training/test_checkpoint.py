@@ -125,6 +125,35 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         load(tmp_path, fresh(1), Ledger())
 
 
-def test_only_safetensors_are_written(tmp_path: Path) -> None:
+def test_a_changed_weight_is_noticed_before_anything_is_loaded(tmp_path: Path) -> None:
+    save(tmp_path, 5, fresh(0), Ledger())
+    file = tmp_path / "step-00000005" / "state.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    state = fresh(1)
+    with pytest.raises(UserError, match=r"state\.safetensors cannot be read \(its SHA-256 is not the one in manifest"):
+        load(tmp_path, state, Ledger())
+    assert_equal(state, fresh(1))
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, 5, fresh(0), Ledger())
+    other = nn.Sequential(nn.Linear(3, 5))
+    state = (list(other.named_parameters()), torch.optim.AdamW(other.parameters()))
+    with pytest.raises(UserError, match=r"its parameters are not those that are trained: 1\.bias"):
+        load(tmp_path, state, Ledger())
+
+
+def test_a_checkpoint_of_an_older_version_has_no_digest_and_is_taken(tmp_path: Path) -> None:
+    saved, loaded = fresh(0), fresh(1)
+    save(tmp_path, 5, saved, Ledger())
+    (tmp_path / "step-00000005" / "manifest.json").unlink()
+    assert load(tmp_path, loaded, Ledger()) == 5
+    assert_equal(saved, loaded)
+
+
+def test_tensors_are_safetensors_alone(tmp_path: Path) -> None:
     save(tmp_path, 1, fresh(0), Ledger())
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["state.safetensors"]
+    found = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert found == ["manifest.json", "state.safetensors"]

@@ -1,0 +1,137 @@
+"""Sizes and SHA-256 of files, written beside them: a file that was changed, cut short or lost is noticed when it is read."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import UserError
+from bench.core.files import replace_file, write_json
+
+SEAL = ".sha256"
+"""What is added to the name of a file for the name of its seal."""
+RECORDS = (".json", ".jsonl")
+"""Suffixes of files that are small enough to be verified whenever finished work is recognised."""
+KNOWN = 1 << 16
+"""Files whose digest a process keeps, so that each is computed once while the file stays as it is."""
+
+
+class Manifest:
+    """The files that a folder consists of, with their sizes and digests.
+
+    Args:
+        path: the JSON file that holds it, in that folder.
+        files: size in bytes and SHA-256 by path, relative to the folder.
+    """
+
+    def __init__(self, path: Path, files: Mapping[str, tuple[int, str]]) -> None:
+        self.path, self.files = path, files
+
+    @classmethod
+    def of(cls, path: Path, files: Iterable[Path]) -> Manifest:
+        """The manifest of files as they are now; it is not written yet."""
+        named = {file.relative_to(path.parent).as_posix(): file for file in files}
+        return cls(path, {name: (named[name].stat().st_size, sha256(named[name])) for name in sorted(named)})
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest | None:
+        """The manifest that a file holds; None if it is absent or empty, as older versions left it.
+
+        Raises:
+            ValueError: the file is not a manifest.
+        """
+        if not path.exists() or not path.stat().st_size:
+            return None
+        state = path.stat()
+        return cls(path, _read(path, state.st_size, state.st_mtime_ns))
+
+    def write(self) -> None:
+        """Write the file."""
+        files = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in self.files.items()}
+        write_json(self.path, {"files": files})
+
+    def with_file(self, file: Path) -> Manifest:
+        """The same with one file as it is now."""
+        return Manifest(self.path, {**self.files, **Manifest.of(self.path, [file]).files})
+
+    def problem(self, file: Path) -> str | None:
+        """What is wrong with a file, in words; None if it is what it was when the manifest was written."""
+        name = file.relative_to(self.path.parent).as_posix()
+        if name not in self.files:
+            return f"{self.path.name} does not list it"
+        if (wrong := self._size_problem(name)) is not None:
+            return wrong
+        return None if sha256(file) == self.files[name][1] else f"its SHA-256 is not the one in {self.path.name}"
+
+    def first_problem(self) -> tuple[Path, str] | None:
+        """The first file with a problem, in words; None if there is none.
+
+        Large files are only compared in size: records are text, everything else is verified when it is read.
+        """
+        for name in self.files:
+            file = self.path.parent / name
+            wrong = self.problem(file) if file.suffix in RECORDS else self._size_problem(name)
+            if wrong is not None:
+                return file, wrong
+        return None
+
+    def _size_problem(self, name: str) -> str | None:
+        file, size = self.path.parent / name, self.files[name][0]
+        if not file.is_file():
+            return f"it is missing, and {self.path.name} lists it"
+        found = file.stat().st_size
+        return None if found == size else f"it has {found:,} bytes, and {self.path.name} says {size:,}"
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file, 64 hex digits; computed once per process while the file's size and time of change stay."""
+    state = file.stat()
+    return _sha256(file, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+
+
+def seal(file: Path) -> None:
+    """Write a file's digest beside it, in the format of ``sha256sum``."""
+    text = f"{sha256(file)}  {file.name}\n"
+    replace_file(_seal_of(file), lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def is_sealed(file: Path) -> bool:
+    """Whether a file is there with its seal, which is written last."""
+    return file.exists() and _seal_of(file).exists()
+
+
+def unbroken(file: Path) -> Path:
+    """A sealed file, for whoever reads it.
+
+    Raises:
+        UserError: it is not what it was when it was sealed.
+    """
+    if sha256(file) != _seal_of(file).read_text(encoding="utf-8", errors="replace").partition(" ")[0]:
+        raise UserError(
+            f"{file} is damaged (its SHA-256 is not the one in {_seal_of(file).name}); delete it and give the command again, "
+            "which computes it again"
+        )
+    return file
+
+
+def _seal_of(file: Path) -> Path:
+    return file.with_name(file.name + SEAL)
+
+
+@functools.lru_cache(KNOWN)
+def _sha256(file: Path, *_state: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@functools.lru_cache(64)
+def _read(path: Path, *_state: int) -> dict[str, tuple[int, str]]:
+    written: Any = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return {name: (int(each["bytes"]), str(each["sha256"])) for name, each in written["files"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError("it is not a list of files with bytes and sha256") from error
