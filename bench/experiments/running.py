@@ -17,6 +17,7 @@ from bench.evaluation.sampling_weights import SamplingWeights, default_sampling
 from bench.evaluation.weights import run_weights
 from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
+from bench.experiments.recipes import recipe_key
 from bench.models.family import ModelFamily
 from bench.models.guidance import ALPHA, BETA
 from bench.records.config import DataIdentity, NegativeScales, Resolved, RunConfig, TrainingRecord
@@ -104,7 +105,8 @@ def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, ty
     )
     if algorithm.negative:
         resolved = resolved.model_copy(update={"negative": NegativeScales(alpha=ALPHA, beta=BETA)})
-    recipe = algorithm.recipes.get(experiment.found.recipe)
+    key = recipe_key(method.name, type(algorithm), experiment.found.recipe, method.changed)
+    recipe = algorithm.recipes.get(key)
     run.begin(
         RunConfig(
             model=experiment.name,
@@ -133,11 +135,12 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
     model = experiment.load_model()
     if experiment.init.folder is not None:
         model.start_from(experiment.init.folder)
-    cache = _cache(experiment, experiment.data, model)
+    cache, settings = _cache(experiment, experiment.data, model), method.settings
     context = PrepareContext(experiment.load_metric, model, experiment.card.generation, cache)
     with experiment.accelerator.main_process_first():
         data = method.algorithm.prepare(experiment.data, context)
-        encoded = EncodedData(data, model, _cache(experiment, data, model), method.settings.aspect_ratios)
+        cache = _cache(experiment, data, model)
+        encoded = EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip)
     model.release_encoders()
     if experiment.accelerator.is_main_process and context.notes:
         write_json(run.folder / "prepared.json", context.notes)

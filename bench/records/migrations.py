@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-SCHEMA = 3
+SCHEMA = 4
 
 Config = dict[str, Any]
 
@@ -37,8 +37,10 @@ RENAMED = {
     "weights": "trainable",
 }
 """Training settings by their names up to schema 2, with their names today."""
-RENAMED_VALUES = {("inversion", "snap"): "grid"}
-"""Values of fields of algorithms by their names up to schema 2, with their names today."""
+RENAMED_VALUES = {("inversion", "snap"): "grid", ("utility", "risk_seeking"): "risk_seeking_3"}
+"""Values of fields of algorithms by their names up to schema 2 or 3, with their names today."""
+ADDED_IN_3 = {"latents": "mean", "horizontal_flip": "none", "lora_init": "uniform"}
+"""Training settings that came after schema 3, with what was done before they were there."""
 
 
 def current_names(settings: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
@@ -107,6 +109,12 @@ def _from_2(config: Config) -> Config:
     return _with_part(config, current_values, "resolved", "algorithm")
 
 
+def _from_3(config: Config) -> Config:
+    config = _with_part(config, lambda old: {**ADDED_IN_3, **old}, "resolved", "training")
+    config = _with_part(config, current_values, "changed")
+    return _with_part(config, current_values, "resolved", "algorithm")
+
+
 def _algorithm_fields(config: Config) -> Collection[str]:
     """Names of the algorithm's fields, where the configuration has them."""
     fields: Any = config.get("resolved")
@@ -114,5 +122,5 @@ def _algorithm_fields(config: Config) -> Collection[str]:
     return fields if isinstance(fields, dict) else ()
 
 
-STEPS: Mapping[int, Callable[[Config], Config]] = {1: _from_1, 2: _from_2}
+STEPS: Mapping[int, Callable[[Config], Config]] = {1: _from_1, 2: _from_2, 3: _from_3}
 """By schema: from it to the next one."""
