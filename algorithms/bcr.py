@@ -15,7 +15,7 @@ from torch import Tensor
 
 from algorithms.dpo import Beta, dpo_loss
 from algorithms.recipes import TINY, like_dpo
-from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
+from bench import AlgorithmInfo, BetaScale, PairErrors, PairwiseAlgorithm, Recipe
 
 
 def bcr_loss(errors: PairErrors, *, beta: float, penalty: float, delta: float) -> Tensor:
@@ -39,6 +39,7 @@ class BCR(PairwiseAlgorithm):
         paper="Chen et al. 2024, arXiv 2411.05875",
         formula="-log sigmoid(beta/2 * [(Ml - Rl) - (Mw - Rw)]) + lambda * max(0, Mw - Rw - delta)",
         status="reconstructed from the abstract; a language-model method that we ported to denoising errors; published lambda and delta are unknown",
+        beta=BetaScale(0.5, of="margin"),
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(

@@ -18,6 +18,7 @@ from algorithms.candidates import CandidateAlgorithm
 from algorithms.recipes import TINY
 from bench import (
     AlgorithmInfo,
+    BetaScale,
     MetricNames,
     Need,
     Noised,
@@ -69,6 +70,7 @@ class CaPO(CandidateAlgorithm, NoisedPairAlgorithm):
         paper="Lee et al. 2025, arXiv 2502.02588",
         formula="(dR - beta/2 * w_t * [(Ml - Rl) - (Mw - Rw)])^2, dR a difference of calibrated rewards",
         status="reconstructed from the project page and notes, as the paper's text was not readable; beta, learning rate and batch size are ours, and every kept pair is a row of the data",
+        beta=BetaScale(0.5, of="margin"),
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES, Need.REFERENCE, Need.REWARD})
     recipes: ClassVar[Mapping[str, Recipe]] = {

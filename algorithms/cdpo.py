@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from algorithms.dpo import Beta
 from algorithms.recipes import TINY, like_dpo
-from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
+from bench import AlgorithmInfo, BetaScale, PairErrors, PairwiseAlgorithm, Recipe
 
 
 def cdpo_loss(errors: PairErrors, *, beta: float, label_smoothing: float) -> Tensor:
@@ -41,6 +41,7 @@ class ConservativeDPO(PairwiseAlgorithm):
         paper="Mitchell 2023 (a note); Chowdhury et al. 2024, arXiv 2403.00409",
         formula="-(1-s) log sigmoid(z) - s log sigmoid(-z), z = beta/2 * [(Ml - Rl) - (Mw - Rw)], s = label_smoothing",
         status="matches the paper's formula; a language-model method that we ported to denoising errors",
+        beta=BetaScale(0.5, of="margin"),
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(

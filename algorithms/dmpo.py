@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from algorithms.dpo import Beta
 from algorithms.recipes import SD15, SDXL, TINY
-from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
+from bench import AlgorithmInfo, BetaScale, PairErrors, PairwiseAlgorithm, Recipe
 
 
 def dmpo_loss(errors: PairErrors, *, beta: float, log_winner: float, log_loser: float) -> Tensor:
@@ -42,6 +42,7 @@ class DMPO(PairwiseAlgorithm):
         paper="Li et al. 2025, arXiv 2507.07510",
         formula="KL(Bernoulli(sigmoid(beta/2 * [(Ml - Rl) - (Mw - Rw)])) || Bernoulli(1 - alpha))",
         status="reconstructed: matches Diffusion-SDPO's independent implementation; the paper's own loss is unknown to us",
+        beta=BetaScale(0.5, of="margin"),
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
@@ -50,12 +51,12 @@ class DMPO(PairwiseAlgorithm):
             training=TINY,
         ),
         "sd15": Recipe(
-            source="Diffusion-SDPO's launcher at 1c83c65, 8 GPUs: 1e-8 x 2048 (scale_lr); it adds its safeguard, see sdpo",
+            source="Diffusion-SDPO's launcher at 84fb241, 8 GPUs: 1e-8 x 2048 (scale_lr); it adds its safeguard, see sdpo",
             algorithm={"beta": 2000.0, "alpha": 0.01},
             training={**SD15, "micro_batch_size": 8, "precision": "bf16"},
         ),
         "sdxl": Recipe(
-            source="Diffusion-SDPO's launcher at 1c83c65, 8 GPUs x 8: 1e-9 x 2048 (scale_lr); it adds its safeguard, see sdpo",
+            source="Diffusion-SDPO's launcher at 84fb241, 8 GPUs: 1e-9 x 2048 (scale_lr); it adds its safeguard, see sdpo",
             algorithm={"beta": 6000.0, "alpha": 0.01},
             training={**SDXL, "learning_rate": 2.048e-6, "warmup_steps": 500},
         ),

@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
+from bench import AlgorithmInfo, BetaScale, PairErrors, PairwiseAlgorithm, Recipe
 
 # A shared type, since most algorithms have this field.  The bound is checked wherever a value comes from: the command line, a
 # recipe or a record.
@@ -69,6 +69,7 @@ class DPO(PairwiseAlgorithm):
         paper="Wallace et al. 2023, arXiv 2311.12908",
         formula="-log sigmoid(beta/2 * [(Ml - Rl) - (Mw - Rw)])",
         status="matches released code",
+        beta=BetaScale(0.5, of="margin"),
     )
     # Settings by model, each with its source, so nobody compares against a competitor at invented settings.  For a model that is not
     # listed, a run trains with the defaults below, and the tables say so.
@@ -79,17 +80,17 @@ class DPO(PairwiseAlgorithm):
             training={"steps": 100, "global_batch_size": 32, "learning_rate": 1e-5, "warmup_steps": 10},
         ),
         "sd15": Recipe(
-            source="released launcher at 5233e759: 1e-8 x 2048 (scale_lr), warm-up 500",
+            source="released launcher at 5233e759: 1e-8 x 2048 (scale_lr), warm-up 500; with fp32 here, fp16 there",
             algorithm={"beta": 5000.0},
             training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 4, "learning_rate": 2.048e-5, "warmup_steps": 500,
-                      "caption_dropout": 0.2},
+                      "caption_dropout": 0.2, "horizontal_flip": "image"},
         ),
         "sdxl": Recipe(
             source="released SDXL launcher at 5233e759: 1e-8 x 2048 (scale_lr), warm-up 200; with bf16 here, fp16 there",
             algorithm={"beta": 5000.0},
             training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 1, "learning_rate": 2.048e-5, "warmup_steps": 200,
                       "caption_dropout": 0.2, "precision": "bf16", "gradient_checkpointing": True,
-                      "size_conditioning": "nominal", "optimizer": "adafactor"},
+                      "size_conditioning": "nominal", "optimizer": "adafactor", "horizontal_flip": "image"},
         ),
     }  # fmt: skip
     # Before the first update policy and reference are equal, so every margin is 0 and every loss is -log sigmoid(0).  The harness

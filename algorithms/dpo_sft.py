@@ -14,7 +14,7 @@ from torch import Tensor
 
 from algorithms.dpo import Beta, dpo_loss
 from algorithms.recipes import TINY, like_dpo
-from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
+from bench import AlgorithmInfo, BetaScale, PairErrors, PairwiseAlgorithm, Recipe
 
 
 def dpo_sft_loss(errors: PairErrors, *, beta: float, sft_weight: float) -> Tensor:
@@ -36,6 +36,7 @@ class DPOWithSFT(PairwiseAlgorithm):
         paper="Pang et al. 2024, arXiv 2404.19733; Liu et al. 2024, arXiv 2405.16436",
         formula="-log sigmoid(beta/2 * [(Ml - Rl) - (Mw - Rw)]) + lambda * Mw",
         status="matches the papers' formula; a language-model method that we ported to denoising errors",
+        beta=BetaScale(0.5, of="margin"),
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(

@@ -1,6 +1,6 @@
 """DSPO: direct score preference optimisation, in the two forms of its released code.
 
-Zhu et al. 2025 (ICLR, openreview DomBynQsqt); released code huaishengzhu/DSPO at 20867cf.  The two forms are different losses,
+Zhu et al. 2025 (ICLR, OpenReview xyfb9HHvMe); released code huaishengzhu/DSPO at 8b4e09b.  The two forms are different losses,
 which its users asked about without getting an answer: for SD1.5 the winner's residual is corrected element by element; for SDXL there
 is no such residual.  The released SDXL form selects its branch by the mean over a micro-batch; this port selects it per pair, which
 is the same at a micro-batch of one and does not depend on how a batch is split.
@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from algorithms.recipes import SD15, SDXL, TINY
-from bench import AlgorithmInfo, PairPredictions, PairwiseAlgorithm, Recipe
+from bench import AlgorithmInfo, BetaScale, PairPredictions, PairwiseAlgorithm, Recipe
 
 Variant = Literal["sd15", "sdxl"]
 FAR = 0.1
@@ -75,9 +75,10 @@ class DSPO(PairwiseAlgorithm):
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="DSPO",
-        paper="Zhu et al. 2025 (ICLR), openreview DomBynQsqt",
+        paper="Zhu et al. 2025 (ICLR), OpenReview xyfb9HHvMe",
         formula="sd15: mean((f - target - beta d (f - g))^2); sdxl: d^2, times mean((f - g)^2) if >= 0.1; d = sigmoid(beta/2 * [(Mw - Rw) - (Ml - Rl)]), f and g the predictions of policy and reference",
         status="matches released code, except that the sdxl form selects its branch per pair; the paper's derivation is not checked",
+        beta=BetaScale(0.5, of="margin and the correction"),  # of the default variant, sd15; of sdxl the margin alone
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
@@ -86,12 +87,12 @@ class DSPO(PairwiseAlgorithm):
             training=TINY,
         ),
         "sd15": Recipe(
-            source="released launcher at 20867cf: 1e-8 x 2048 (scale_lr), one GPU; best at 500 to 1500 steps, says its README",
+            source="released launcher at 8b4e09b: 1e-8 x 2048 (scale_lr), one GPU; best at 500 to 1500 steps, says its README",
             algorithm={"variant": "sd15", "beta": 0.001},
             training={**SD15, "micro_batch_size": 16},
         ),
         "sdxl": Recipe(
-            source="released launcher at 20867cf: 1e-8 x 2048 (scale_lr), one GPU; best at 600 to 700 steps, says its README; with bf16 here, fp16 there",
+            source="released launcher at 8b4e09b: 1e-8 x 2048 (scale_lr), one GPU; best at 600 to 700 steps, says its README; with bf16 here, fp16 there",
             algorithm={"variant": "sdxl", "beta": 5000.0},
             training=SDXL,
         ),

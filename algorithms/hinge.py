@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from algorithms.recipes import TINY, like_dpo
-from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
+from bench import AlgorithmInfo, BetaScale, PairErrors, PairwiseAlgorithm, Recipe
 
 
 def hinge_loss(errors: PairErrors, *, beta: float) -> Tensor:
@@ -34,6 +34,7 @@ class Hinge(PairwiseAlgorithm):
         paper="Zhao et al. 2023, arXiv 2305.10425; Liu et al. 2023, arXiv 2309.06657",
         formula="max(0, 1 - beta/2 * [(Ml - Rl) - (Mw - Rw)])",
         status="matches released code (diffusers' train_diffusion_dpo.py, whose beta is half of this project's)",
+        beta=BetaScale(0.5, of="margin"),
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(

@@ -18,6 +18,7 @@ from algorithms.inverted import invert_pair
 from algorithms.recipes import SD15, SDXL, TINY
 from bench import (
     AlgorithmInfo,
+    BetaScale,
     Endpoint,
     InversionSettings,
     Noised,
@@ -37,6 +38,7 @@ class InPO(PairwiseAlgorithm):
         paper="Lu et al. 2025, arXiv 2503.18454",
         formula="-log sigmoid(beta/2 * [(Ml - Rl) - (Mw - Rw)]) with x_t and its noise from DDIM inversion",
         status="matches released code, except for its inversion errors (inversion=official reproduces them)",
+        beta=BetaScale(0.5, of="margin"),
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(

@@ -19,6 +19,7 @@ from algorithms.recipes import TINY
 from bench import (
     Algorithm,
     AlgorithmInfo,
+    BetaScale,
     Need,
     PairBatch,
     PairErrors,
@@ -30,24 +31,33 @@ from bench import (
     sample_errors,
 )
 
-UTILITIES: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.sigmoid,
-    "loss_averse": logsigmoid,
-    "risk_seeking": lambda value: -logsigmoid(-value),
+Utility = Literal["sigmoid", "loss_averse", "risk_seeking_1", "risk_seeking_2", "risk_seeking_3"]
+
+UTILITIES: Mapping[Utility, Callable[[Tensor, Tensor], Tensor]] = {
+    "sigmoid": lambda value, sign: torch.sigmoid(sign * value),
+    "loss_averse": lambda value, sign: logsigmoid(sign * value),
+    "risk_seeking_1": lambda value, sign: -sign * logsigmoid(-value),
+    "risk_seeking_2": lambda value, sign: sign * torch.exp(value / 100) - 1,
+    "risk_seeking_3": lambda value, sign: -logsigmoid(-sign * value),
 }
+"""The five values of the released ``--halo``, by its names: of beta's multiple of a gain and the sign of its image."""
 
 
-def kto_losses(gains: Tensor, signs: Tensor, reference_point: Tensor, *, beta: float, utility: str) -> Tensor:
-    """``1 - U(w * beta / 2 * (g - z0))``, one loss per image, same shape as ``gains``.
+def kto_losses(gains: Tensor, signs: Tensor, reference_point: Tensor, *, beta: float, utility: Utility) -> Tensor:
+    """``1 - U(w * v)`` with ``v = beta / 2 * (g - z0)``, one loss per image, same shape as ``gains``.
+
+    ``U`` is the sigmoid, log sigmoid (loss averse) or ``-log sigmoid(-x)`` (``risk_seeking_3``, the paper's risk seeking).  Two of the
+    released utilities are not functions of ``w * v`` alone: ``risk_seeking_1`` is ``-w log sigmoid(-v)``, ``risk_seeking_2`` is
+    ``w exp(v / 100) - 1``.
 
     Args:
         gains: g, the reference's error minus the policy's.
         signs: w, 1 for a desirable image, -1 for an undesirable one.
         reference_point: z0, the mean gain of the global batch, at least 0; no gradient flows into it.
         beta: KL strength; larger stays closer to the reference.
-        utility: ``sigmoid``, ``loss_averse`` or ``risk_seeking``.
+        utility: a name of `UTILITIES`.
     """
-    return 1 - UTILITIES[utility](signs * 0.5 * beta * (gains - reference_point))
+    return 1 - UTILITIES[utility](0.5 * beta * (gains - reference_point), signs)
 
 
 class KTO(Algorithm):
@@ -58,6 +68,7 @@ class KTO(Algorithm):
         paper="Li et al. 2024, arXiv 2404.04465",
         formula="1 - U(+-beta/2 * [(R - M) - z0]), z0 = max(0, mean of R - M over the global batch)",
         status="matches released code, except for the data: labels are per pair (the released code calls an image desirable if it ever won), both images of a pair are in the same batch, shares are weights instead of sampling rates, and z0 is over the global batch",
+        beta=BetaScale(0.5, of="gain"),
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {
@@ -67,16 +78,26 @@ class KTO(Algorithm):
             training=TINY,
         ),
         "sd15": Recipe(
-            source="paper: beta 5000 without factor 1/2 is 10000 here, 4 GPUs x 2 images are 4 pairs here, 10,000 iterations (the script says 20,000)",
+            name="paper",
+            source="paper: beta 5000 without factor 1/2 is 10000 here, 4 GPUs x 2 images are 4 pairs here, 10,000 iterations, warm-up 1,000; with AdamW (see optimizer=adamw-8bit) and fp32 here, 8-bit AdamW and fp16 in its code; --set recipe=script for the released script's settings",
             algorithm={"beta": 10000.0, "desirable_share": 0.8},
             training={"steps": 10000, "global_batch_size": 4, "micro_batch_size": 4, "learning_rate": 1e-7, "warmup_steps": 1000,
-                      "caption_dropout": 0.2},
+                      "caption_dropout": 0.2, "horizontal_flip": "image"},
+        ),
+        "sd15/script": Recipe(
+            name="script",
+            source="released script at 226bbd02: its default beta of 1000 without factor 1/2 is 2000 here, 4 GPUs x 2 images are 4 pairs here, 20,000 iterations, warm-up 200; with AdamW (see optimizer=adamw-8bit) and fp32 here, 8-bit AdamW and fp16 there",
+            algorithm={"beta": 2000.0, "desirable_share": 0.8},
+            training={"steps": 20000, "global_batch_size": 4, "micro_batch_size": 4, "learning_rate": 1e-7, "warmup_steps": 200,
+                      "caption_dropout": 0.2, "horizontal_flip": "image"},
         ),
     }  # fmt: skip
 
     beta: Beta = 2000.0
-    utility: Literal["sigmoid", "loss_averse", "risk_seeking"] = Field(
-        default="sigmoid", description="utility of an image's gain: sigmoid (KTO), loss_averse or risk_seeking"
+    utility: Utility = Field(
+        default="sigmoid",
+        description="utility of an image's gain, by the released --halo: sigmoid, loss_averse, risk_seeking_1, _2 or _3 "
+        "(the paper's risk seeking)",
     )
     desirable_share: float = Field(
         default=0.5, gt=0, lt=1, description="weight of the desirable images; the undesirable ones have the rest"

@@ -1,7 +1,7 @@
 """MaPO: margin-aware preference optimisation without a reference, as in the second version of its paper.
 
-Hong et al. 2024, arXiv 2406.06424 v2.  The released code implements the first version, which is a different loss: see
-`algorithms.mapo_v1`.  Where the exponent beta belongs was inferred from the paper's layout, its bound (0, 1) and its gradient.
+Hong et al. 2024, arXiv 2406.06424 v2.  The released code, mapo-t2i/mapo at 374b3d3d, implements the first version, which is
+a different loss: see `algorithms.mapo_v1`.  Where the exponent beta belongs was inferred from the paper's layout, its bound (0, 1) and its gradient.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class MaPO(ReferenceFreeAlgorithm):
             source="paper v2: 8 H100, 2048 = 32 x 8 x 8, 8-bit AdamW; here AdamW (see optimizer=adamw-8bit) and bf16",
             algorithm={"beta": 8.0},
             training={"steps": 2000, "global_batch_size": 2048, "micro_batch_size": 1, "learning_rate": 1e-7, "lr_schedule": "cosine", "warmup_steps": 0,
-                      "caption_dropout": 0.0, "precision": "bf16", "gradient_checkpointing": True},
+                      "caption_dropout": 0.0, "horizontal_flip": "pair", "precision": "bf16", "gradient_checkpointing": True},
         ),
     }  # fmt: skip
 

@@ -49,7 +49,7 @@ class MaPOv1(ReferenceFreeAlgorithm):
             source="released README: batch 8 x 2, true sizes; with AdamW (see optimizer=adamw-8bit) and bf16 here, 8-bit AdamW and fp16 there",
             algorithm={"beta": 0.1, "snr": 0.5, "margin_scale": 1000.0},
             training={"steps": 2000, "global_batch_size": 16, "micro_batch_size": 1, "learning_rate": 1e-5, "warmup_steps": 0,
-                      "caption_dropout": 0.0, "precision": "bf16", "gradient_checkpointing": True},
+                      "caption_dropout": 0.0, "horizontal_flip": "pair", "precision": "bf16", "gradient_checkpointing": True},
         ),
     }  # fmt: skip
 

@@ -35,17 +35,17 @@ class NPO(Wrapper):
             training=TINY,
         ),
         "sd15": Recipe(
-            source="released script at a14f1db: beta 500 with factor 1 is 1000 here, no caption dropout; the released weights are those of step 2000",
+            source="released script at a14f1db: beta 500 with factor 1 is 1000 here, no caption dropout; its 5000 steps end at 2000 here, the step of the weights released for SDXL and named in the README; with AdamW (see optimizer=adamw-8bit) and fp32 here, 8-bit AdamW and fp16 there",
             algorithm={"objective": "dpo", "objective_fields": {"beta": 1000.0}},
             training={"steps": 2000, "global_batch_size": 64, "micro_batch_size": 4, "learning_rate": 5e-6, "warmup_steps": 0,
-                      "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 8},
+                      "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 8, "lora_init": "gaussian", "horizontal_flip": "image"},
         ),
         "sdxl": Recipe(
-            source="released script at a14f1db: beta 2000, factor 1/2, no caption dropout, true sizes; the released weights are those of step 2000; with AdamW (see optimizer=adamw-8bit) and bf16 here, 8-bit AdamW and fp16 there",
+            source="released script at a14f1db: beta 2000, factor 1/2, no caption dropout, true sizes; the released weights are those of step 2000 of 5000; with AdamW (see optimizer=adamw-8bit) and bf16 here, 8-bit AdamW and fp16 there",
             algorithm={"objective": "dpo", "objective_fields": {"beta": 2000.0}},
             training={"steps": 2000, "global_batch_size": 60, "micro_batch_size": 2, "learning_rate": 5e-6, "warmup_steps": 0,
-                      "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 8, "precision": "bf16",
-                      "gradient_checkpointing": True},
+                      "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 8, "lora_init": "gaussian", "horizontal_flip": "pair",
+                      "precision": "bf16", "gradient_checkpointing": True},
         ),
     }  # fmt: skip
 

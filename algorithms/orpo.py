@@ -1,7 +1,7 @@
 """ORPO: supervised fine-tuning on winners with an odds-ratio penalty on losers, in one stage and without a reference.
 
 Hong et al. 2024, arXiv 2403.07691.  Published for language models; this port takes ``exp(-error)`` as the likelihood.  The diffusers script
-of that name (examples/research_projects/diffusion_orpo at 58eb52c) compares likelihoods, not odds, and has the sign of the
+of that name (huggingface/diffusers, examples/research_projects/diffusion_orpo at e29f16cfaa) compares likelihoods, not odds, and has the sign of the
 comparison wrong: it raises the winner's error.  ``compare="likelihoods"`` is that script with the right sign.
 """
 
@@ -64,11 +64,11 @@ class ORPO(ReferenceFreeAlgorithm):
             training=TINY,
         ),
         "sdxl": Recipe(
-            source="diffusers' README of its ORPO script: LoRA, batch 8 x 2, true sizes, 8-bit AdamW and fp16; here AdamW (see optimizer=adamw-8bit), bf16 and the right sign",
+            source="README of diffusers' ORPO script at e29f16cfaa (later commits dropped the command): LoRA, batch 8 x 2, true sizes, 8-bit AdamW and fp16; here AdamW (see optimizer=adamw-8bit), bf16 and the right sign",
             algorithm={"beta": 0.1, "compare": "likelihoods"},
             training={"steps": 2000, "global_batch_size": 16, "micro_batch_size": 2, "learning_rate": 1e-5, "warmup_steps": 0,
-                      "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 8, "precision": "bf16",
-                      "gradient_checkpointing": True},
+                      "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 8, "lora_init": "gaussian", "horizontal_flip": "pair",
+                      "precision": "bf16", "gradient_checkpointing": True},
         ),
     }  # fmt: skip
 

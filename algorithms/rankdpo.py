@@ -18,6 +18,7 @@ from algorithms.dpo import Beta
 from algorithms.recipes import TINY
 from bench import (
     AlgorithmInfo,
+    BetaScale,
     Need,
     PairBatch,
     Policy,
@@ -59,6 +60,7 @@ class RankDPO(CandidateAlgorithm):
         paper="Karthik et al. 2024, arXiv 2410.18013",
         formula="-sum_ij |G_i - G_j| |1/D_i - 1/D_j| log sigmoid(-beta/2 * (s_i - s_j))",
         status="reconstructed from the paper's formula with LambdaRank's discount; published beta, learning rate and batch size are unknown",
+        beta=BetaScale(0.5, of="margin"),
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES, Need.REFERENCE, Need.REWARD})
     recipes: ClassVar[Mapping[str, Recipe]] = {

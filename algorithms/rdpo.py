@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from algorithms.dpo import Beta
 from algorithms.recipes import TINY, like_dpo
-from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
+from bench import AlgorithmInfo, BetaScale, PairErrors, PairwiseAlgorithm, Recipe
 
 
 def rdpo_loss(errors: PairErrors, *, beta: float, flip_probability: float) -> Tensor:
@@ -40,6 +40,7 @@ class RobustDPO(PairwiseAlgorithm):
         paper="Chowdhury et al. 2024, arXiv 2403.00409",
         formula="[-(1-f) log sigmoid(z) + f log sigmoid(-z)] / (1-2f), z = beta/2 * [(Ml - Rl) - (Mw - Rw)], f = flip_probability",
         status="matches the paper's formula; a language-model method that we ported to denoising errors",
+        beta=BetaScale(0.5, of="margin"),
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(

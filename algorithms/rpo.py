@@ -18,6 +18,7 @@ from algorithms.dpo import Beta
 from algorithms.recipes import TINY, like_dpo
 from bench import (
     AlgorithmInfo,
+    BetaScale,
     Need,
     NoisedPairAlgorithm,
     PairBatch,
@@ -67,6 +68,7 @@ class RPO(NoisedPairAlgorithm):
         paper="Gu et al. 2024, arXiv 2406.06382",
         formula="-sum_j W_ij log sigmoid(-beta/2 * (Dw_i - Dl_j)), W = softmax_j(-distance/tau)",
         status="reconstructed: temperature and the position of W are unknown, and every pair has its own time",
+        beta=BetaScale(0.5, of="margin"),
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {

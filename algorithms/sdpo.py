@@ -56,14 +56,14 @@ class SDPO(PairwiseWrapper):
             training=TINY,
         ),
         "sd15": Recipe(
-            source="mu from released code at 84fb241 for DPO; the rest as Diffusion-DPO's launcher at 5233e759",
+            source="released launcher for DPO at 84fb241, 8 GPUs: 1e-8 x 2048 (scale_lr)",
             algorithm={"objective": "dpo", "objective_fields": {"beta": 5000.0}, "mu": 0.9},
-            training=SD15,
+            training={**SD15, "micro_batch_size": 8, "precision": "bf16"},
         ),
         "sdxl": Recipe(
-            source="mu from released code at 84fb241 for SDXL; the rest as Diffusion-DPO's SDXL launcher at 5233e759",
+            source="released SDXL launcher for DPO at 84fb241, 8 GPUs: 1e-9 x 2048 (scale_lr), warm-up 500",
             algorithm={"objective": "dpo", "objective_fields": {"beta": 5000.0}, "mu": 0.6},
-            training=SDXL,
+            training={**SDXL, "learning_rate": 2.048e-6, "warmup_steps": 500},
         ),
     }  # fmt: skip
 

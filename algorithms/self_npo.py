@@ -2,6 +2,8 @@
 
 Wang et al. 2025 (AAAI 2026), arXiv 2505.11777; released code G-U-N/Diffusion-NPO (folder Self-NPO) at a14f1db, which differs from
 the paper: it starts from real images, the EMA of the student generates, and generation is guided with w = -1, which ignores the caption.
+That code stops early when every image of a process's batch has reached time 0, and then keeps the prediction of the step before as the
+target; an image that arrives while others have not gets the prediction at time 0.  Here every image gets that, whatever its batch.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class SelfNPO(Algorithm):
         title="Self-NPO",
         paper="Wang et al. 2025, arXiv 2505.11777",
         formula="|x0_avg(x_t) - x0(x_s)|_Huber, x_t by a few DDIM steps of the average, x_s re-noised from it",
-        status="matches released code, with the first image of each pair as the real image",
+        status="matches released code, with the first image of each pair as the real image, and without its early stop when a whole batch reaches time 0",
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES, Need.GUIDANCE})
     negative: ClassVar[bool] = True
@@ -62,13 +64,13 @@ class SelfNPO(Algorithm):
             training={**TINY, "global_batch_size": 16},
         ),
         "sd15": Recipe(
-            source="released code at a14f1db, no caption dropout",
+            source="released code at a14f1db, no caption dropout; with AdamW (see optimizer=adamw-8bit), fp32 and bilinear resizing here, 8-bit AdamW, fp16 and Lanczos there",
             training={"steps": 1000, "global_batch_size": 20, "micro_batch_size": 4, "learning_rate": 1e-6, "warmup_steps": 0, "weight_decay": 1e-3,
                       "caption_dropout": 0.0},
         ),
         "sdxl": Recipe(
-            source="released code at a14f1db, no caption dropout; with AdamW (see optimizer=adamw-8bit) and bf16 here, 8-bit AdamW and fp16 there, which also tells where its random crop was",
-            algorithm={"grid": 40, "guidance_scale": -5.0},
+            source="released code at a14f1db, no caption dropout; with AdamW (see optimizer=adamw-8bit), bf16, bilinear resizing and the centre here; 8-bit AdamW, fp16, Lanczos and a random crop, whose place is told, there",
+            algorithm={"grid": 25, "guidance_scale": -5.0},
             training={"steps": 1000, "global_batch_size": 10, "micro_batch_size": 1, "learning_rate": 1e-7, "warmup_steps": 0, "weight_decay": 0.0,
                       "caption_dropout": 0.0, "precision": "bf16", "gradient_checkpointing": True,
                       "size_conditioning": "nominal"},

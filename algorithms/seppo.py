@@ -20,6 +20,7 @@ from algorithms.recipes import TINY
 from bench import (
     Algorithm,
     AlgorithmInfo,
+    BetaScale,
     Need,
     PairBatch,
     PairErrors,
@@ -57,6 +58,7 @@ class SePPO(Algorithm):
         paper="Zhang et al. 2024, arXiv 2410.05255",
         formula="-log sigmoid(-beta/2 * (Dw - sign(Rw - Mw) Dl)), the loser sampled by an earlier policy",
         status="reconstructed from reviews; beta and sampler are unknown",
+        beta=BetaScale(0.5, of="margin"),
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES, Need.GUIDANCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {

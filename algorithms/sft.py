@@ -1,4 +1,8 @@
-"""Supervised fine-tuning on the preferred images: the baseline that every preference objective must beat."""
+"""Supervised fine-tuning on the preferred images: the baseline that every preference objective must beat.
+
+The denoising loss of Ho et al. 2020, arXiv 2006.11239, eq. 14; released code for preferred images: SalesforceAIResearch/DiffusionDPO at
+5233e759, ``train.py --sft``.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ class SFT(Algorithm):
         title="SFT",
         paper="Ho et al. 2020, arXiv 2006.11239, eq. 14, on the preferred images",
         formula="Mw",
-        status="matches the paper's formula",
+        status="matches released code (DiffusionDPO's train.py with --sft)",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
@@ -24,11 +28,11 @@ class SFT(Algorithm):
             training={**TINY, "steps": 80, "learning_rate": 2e-5},
         ),
         "sd15": Recipe(
-            source="DiffusionDPO at 5233e759, --train_method sft, with the settings of its DPO launcher",
+            source="DiffusionDPO's train.py at 5233e759 with --sft; no launcher uses it, so the settings are those of its DPO launcher",
             training=SD15,
         ),
         "sdxl": Recipe(
-            source="DiffusionDPO at 5233e759, --train_method sft, with the settings of its SDXL launcher; with bf16 here, fp16 there",
+            source="DiffusionDPO's train.py at 5233e759 with --sft; no launcher uses it, so the settings are those of its SDXL launcher; with bf16 here, fp16 there",
             training=SDXL,
         ),
     }  # fmt: skip

@@ -20,6 +20,7 @@ from algorithms.inverted import invert_pair
 from algorithms.recipes import SD15, SDXL, TINY
 from bench import (
     AlgorithmInfo,
+    BetaScale,
     Endpoint,
     InversionSettings,
     Need,
@@ -56,6 +57,7 @@ class SmPO(PairwiseAlgorithm):
         paper="Lu et al. 2025, arXiv 2506.02698",
         formula="-log sigmoid(gamma (2p-1) * beta/2 * [(Ml - Rl) - (Mw - Rw)]), p = sigmoid(r'_w - r'_l)",
         status="matches released code, except for its batch weighting and inversion errors (inversion=official reproduces the latter)",
+        beta=BetaScale(5.0, of="margin"),  # gamma / 2; times 2p - 1, which is at most 0.46
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE, Need.REWARD})
     recipes: ClassVar[Mapping[str, Recipe]] = {

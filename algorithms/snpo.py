@@ -18,7 +18,18 @@ from torch.nn.functional import logsigmoid
 
 from algorithms.dpo import Beta
 from algorithms.recipes import SDXL, TINY
-from bench import AlgorithmInfo, Need, PairBatch, PairErrors, PairwiseAlgorithm, Policy, Recipe, StepOutput, expand
+from bench import (
+    AlgorithmInfo,
+    BetaScale,
+    Need,
+    PairBatch,
+    PairErrors,
+    PairwiseAlgorithm,
+    Policy,
+    Recipe,
+    StepOutput,
+    expand,
+)
 
 
 def snpo_loss(errors: PairErrors, *, beta: float, mixture: float, scale: float) -> Tensor:
@@ -48,6 +59,7 @@ class SNPO(PairwiseAlgorithm):
         paper="Diff-SNPO 2026 (ICLR)",
         formula="-log sigmoid(-beta/2 * (Dw - Dl_mix)), Dl_mix = -log(lambda exp(-s Dl) + 1 - lambda) / s; w and l exchanged for an empty prompt",
         status="reconstructed from summaries; the scale s and the share of empty prompts are ours",
+        beta=BetaScale(0.5, of="margin"),
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE, Need.GUIDANCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {
@@ -57,12 +69,14 @@ class SNPO(PairwiseAlgorithm):
             training={**TINY, "caption_dropout": 0.0},
         ),
         "sd15": Recipe(
+            name="summarised",
             source="as summarised: beta 2000, 2.048e-8, 3000 steps of 512; warm-up is not known. A rate of 2.048e-5 would be that of dpo: check it",
             algorithm={"beta": 2000.0, "mixture": 0.9},
             training={"steps": 3000, "global_batch_size": 512, "micro_batch_size": 4, "learning_rate": 2.048e-8, "warmup_steps": 0,
                       "caption_dropout": 0.0},
         ),
         "sdxl": Recipe(
+            name="summarised",
             source="as summarised: beta 5000, 2.048e-8, 625 steps of 2048; the rest as dpo's, but for captions. As for sd15, check the rate",
             algorithm={"beta": 5000.0, "mixture": 0.9},
             training={**SDXL, "steps": 625, "learning_rate": 2.048e-8, "caption_dropout": 0.0},

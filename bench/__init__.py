@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.algorithm import ALGORITHMS as ALGORITHMS
     from bench.training.algorithm import Algorithm as Algorithm
     from bench.training.algorithm import AlgorithmInfo as AlgorithmInfo
+    from bench.training.algorithm import BetaScale as BetaScale
     from bench.training.algorithm import MetricNames as MetricNames
     from bench.training.algorithm import Need as Need
     from bench.training.algorithm import Recipe as Recipe
@@ -113,6 +114,7 @@ _WHERE = {
         "ALGORITHMS",
         "Algorithm",
         "AlgorithmInfo",
+        "BetaScale",
         "MetricNames",
         "Need",
         "Recipe",

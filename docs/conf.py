@@ -1,6 +1,7 @@
 """How Sphinx builds the documentation: ``tox run -e docs``.
 
-Two pages are made from the code at every build: the public names of `bench` and the commands of its command line.
+Three pages are made from the code at every build: the public names of `bench`, the commands of its command line, and where the
+settings of published recipes are from.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sphinx.errors import ExtensionError
 from sphinx.pycode import ModuleAnalyzer
 
 import bench
+from algorithms import sources
 
 DOCS = Path(__file__).parent
 GENERATED = DOCS / "generated"
@@ -87,6 +89,7 @@ def write_generated_pages(_: Sphinx) -> None:
     GENERATED.mkdir(exist_ok=True)
     (GENERATED / "python.rst").write_text(python_reference(), encoding="utf-8")
     (GENERATED / "commands.md").write_text(command_reference(), encoding="utf-8")
+    (GENERATED / "sources.md").write_text(sources.markdown(), encoding="utf-8")
 
 
 def add_fields(_: Sphinx, what: str, __: str, value: Any, ___: Any, lines: list[str]) -> None:

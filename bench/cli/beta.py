@@ -1,12 +1,14 @@
 """Converting a published beta to this project's convention: repositories differ by factors that their papers do not mention.
 
-The argument of the sigmoid is always ``factor * beta * margin``, with a margin of denoising errors.  In this project the factor
-is 1/2 and errors are means over the elements of a latent (`bench.sample_errors`); others use other factors, or sums.
+Beta always comes with a factor and multiplies denoising errors: of a pair (their margin), or of one image (its gain).  In this project
+the factor is 1/2 and errors are means over the elements of a latent (`bench.sample_errors`); others use other factors, or sums.  What an
+algorithm's own beta multiplies is stated by the algorithm, as `bench.AlgorithmInfo.beta`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -19,7 +21,7 @@ FACTOR = 0.5
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Convention:
-    """How a repository or paper writes the argument of the sigmoid.
+    """How a repository or paper writes what beta multiplies, in most the argument of the sigmoid.
 
     Attributes:
         source: the repository with its commit, or the equation.
@@ -27,7 +29,7 @@ class Convention:
         reduction: how the squared error of a latent is reduced to a number.
         typical: published values of beta.
         note: what else to know.
-        own: the algorithm here that uses this convention unchanged; None for those that use this project's.
+        of: what beta multiplies, as in `bench.BetaScale`.
     """
 
     source: str
@@ -35,19 +37,31 @@ class Convention:
     reduction: Literal["mean", "sum"]
     typical: str
     note: str = ""
-    own: str | None = None
+    of: str = "margin"
 
-    def to_ours(self, beta: float, elements: int | None) -> float:
-        """The beta in this project's convention that yields the same argument of the sigmoid.
+    def converted(self, beta: float, elements: int | None, factor: float = FACTOR) -> float:
+        """The beta that, with another factor and mean errors, yields the same product.
 
         Args:
             beta: a beta in this convention.
             elements: number of elements of a latent, C x H x W; needed only if errors are sums.
+            factor: the other factor; this project's by default.
 
         Raises:
-            UserError: the convention uses sums, and ``elements`` is None.
+            UserError: ``beta`` or the result is not a finite number above 0, or the convention uses sums and ``elements`` is None.
         """
-        return beta * self.factor / FACTOR * self._elements(elements)
+        made = beta * self.factor / factor * self._elements(elements)
+        if not (beta > 0 and 0 < made < math.inf):
+            raise UserError(
+                f"a beta is a finite number above 0, and {beta:g} cannot be converted to one; give a published beta"
+            )
+        return made
+
+    def users(self) -> Mapping[str, float]:
+        """Registered algorithms whose beta multiplies the same as this convention's, with their factors."""
+        usable = [name for name in ALGORITHMS if ALGORITHMS.problem(name) is None]
+        scales = {name: ALGORITHMS.get(name).info.beta for name in usable}
+        return {name: scale.factor for name, scale in scales.items() if scale is not None and scale.of == self.of}
 
     def _elements(self, elements: int | None) -> int:
         if self.reduction == "mean":
@@ -85,15 +99,23 @@ CONVENTIONS: Mapping[str, Convention] = {
         5.0,
         "mean",
         "2000, 5000",
-        "times 2p - 1 per pair, which is at most 0.46; gamma = 10 is part of the factor: our smpo has it as a field, and takes SmPO's beta",
-        own="smpo",
+        "times 2p - 1 per pair, which is at most 0.46; gamma = 10 is part of the factor: smpo here has it as a field, and takes SmPO's beta",
     ),
-    "sdpo": Convention("AIDC-AI/Diffusion-SDPO at 84fb241, its DPO and DMPO", 0.5, "mean", "2000, 6000"),
-    "dspo": Convention(
-        "huaishengzhu/DSPO at 8b4e09b", 0.5, "mean", "0.001, 5000", "the SD1.5 version also weights a correction with beta"
+    "sdpo": Convention("AIDC-AI/Diffusion-SDPO at 84fb241, its DPO", 0.5, "mean", "5000"),
+    "sdpo-dmpo": Convention("AIDC-AI/Diffusion-SDPO at 84fb241, its DMPO", 0.5, "mean", "2000, 6000"),
+    "dspo-sd15": Convention(
+        "huaishengzhu/DSPO at 8b4e09b, without --sdxl",
+        0.5,
+        "mean",
+        "0.001",
+        "beta is also the weight of a correction, so it converts to no other algorithm's",
+        of="margin and the correction",
+    ),
+    "dspo-sdxl": Convention(
+        "huaishengzhu/DSPO at 8b4e09b, with --sdxl", 0.5, "mean", "5000", "dspo takes it unchanged with variant=sdxl"
     ),
     "kto": Convention(
-        "jacklishufan/diffusion-kto at 226bbd02", 1.0, "mean", "1000, 5000", "of one image against the reference, not of a pair"
+        "jacklishufan/diffusion-kto at 226bbd02", 1.0, "mean", "1000, 5000", "the gain is of one image against the reference", of="gain"
     ),
     "flow-grpo": Convention(
         "yifan123/flow_grpo at ac4c86e, its flow DPO", 0.5, "mean", "100", "errors of velocities, for flow models"
@@ -101,11 +123,16 @@ CONVENTIONS: Mapping[str, Convention] = {
 }  # fmt: skip
 
 
-def sharing_ours() -> list[str]:
-    """Names of the registered algorithms that use this project's convention: those whose formula contains beta/2."""
-    apart = {convention.own for convention in CONVENTIONS.values()}
-    usable = [name for name in ALGORITHMS if name not in apart and ALGORITHMS.problem(name) is None]
-    return [name for name in usable if "beta/2" in ALGORITHMS.get(name).info.formula]
+def answer(convention: Convention, beta: float, elements: int | None) -> list[str]:
+    """The lines of ``bench beta``: each converted value as ``--set`` takes it, before the algorithms it is for.
+
+    Raises:
+        UserError: see `Convention.converted`.
+    """
+    by_value: dict[float, list[str]] = {}
+    for name, factor in sorted(convention.users().items(), key=lambda user: user[1] != FACTOR):
+        by_value.setdefault(convention.converted(beta, elements, factor), []).append(name)
+    return [line for value, names in by_value.items() for line in (f"beta={value:.10g}", f"for {', '.join(names)}")]
 
 
 def find(name: str) -> Convention:
@@ -123,18 +150,13 @@ def find(name: str) -> Convention:
 
 def markdown() -> str:
     """The table of all conventions, as in `docs/beta.md`."""
-    lines = ["| convention | source | argument of the sigmoid | errors | published | ours is |", "| :-- " * 6 + "|"]
+    lines = ["| convention | source | beta comes as | errors | published | here |", "| :-- " * 6 + "|"]
     for name, convention in CONVENTIONS.items():
-        times = convention.to_ours(1.0, elements=1)
-        ours = f"{times:g} beta" + (" x elements" if convention.reduction == "sum" else "")
-        source = f"{convention.source} ({convention.note})" if convention.note else convention.source
-        cells = (
-            f"`{name}`",
-            source,
-            f"{convention.factor:g} beta margin",
-            convention.reduction,
-            convention.typical,
-            ours,
+        here = f"{convention.converted(1.0, elements=1):g} beta" + (
+            " x elements" if convention.reduction == "sum" else ""
         )
+        source = f"{convention.source} ({convention.note})" if convention.note else convention.source
+        written = f"{convention.factor:g} beta {convention.of}"
+        cells = (f"`{name}`", source, written, convention.reduction, convention.typical, here)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -161,26 +161,24 @@ def report(
         write_report(made, format_, output)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # so that -5 is a value, which is refused as such
 def beta(
-    value: Annotated[float, typer.Argument(help="A published beta.", min=0)],
+    value: Annotated[float, typer.Argument(help="A published beta.")],
     convention: Annotated[str, typer.Option("--from", help="Convention of the published beta.  See docs/beta.md")],
     elements: Annotated[
         int | None,
         typer.Option(help="Number of elements of a latent, C x H x W; needed if the convention uses sums.", min=1),
     ] = None,
 ) -> None:
-    """Convert a beta from another paper or repository to this project's convention: factor 1/2, mean errors."""
-    from bench.cli.beta import find, sharing_ours
+    """Convert a beta from another paper or repository to that of the algorithms here, whose errors are means."""
+    from bench.cli.beta import answer, find
 
     whose = find(convention)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"beta={whose.to_ours(value, elements):.10g}")
-    console.print(f"for {', '.join(sharing_ours())}")
-    if whose.own is not None:
-        console.print(f"for {whose.own} only: beta={value:.10g}")
+    for line in answer(whose, value, elements):
+        console.print(line)
     console.print(
-        escape(f"{whose.source}: {whose.factor:g} beta margin, {whose.reduction} errors. {whose.note}".rstrip())
+        escape(f"{whose.source}: {whose.factor:g} beta {whose.of}, {whose.reduction} errors. {whose.note}".rstrip())
     )
 
 

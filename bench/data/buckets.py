@@ -17,6 +17,8 @@ PictureSize = Literal["true", "nominal"]
 
 AspectRatios = Literal["square", "buckets"]
 
+HorizontalFlip = Literal["none", "image", "pair"]
+
 
 STEPS = 16
 """A side of a bucket is a multiple of the model's side divided by this: of 64 pixels for 1024, as SDXL was trained."""

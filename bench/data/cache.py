@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,9 +18,9 @@ from bench.core.files import write_array
 from bench.core.images import resize_image
 from bench.core.manifest import is_sealed, seal, unbroken
 from bench.core.progress import Progress
-from bench.data.buckets import TRAINING_SIZES, AspectRatios, PictureSize
+from bench.data.buckets import TRAINING_SIZES, AspectRatios, HorizontalFlip, PictureSize
 from bench.data.preferences import PreferenceData
-from bench.models.family import ModelFamily
+from bench.models.family import ModelFamily, Posterior
 from bench.models.framing import Framing, Size, covering
 
 SHARD = 512
@@ -27,12 +28,21 @@ BATCH = 16
 OPEN = 64
 """Shards mapped at the same time; a system allows a process about a thousand open files."""
 
+Orientation = Literal["upright", "mirrored"]
+
+ORIENTATIONS: Mapping[HorizontalFlip, Sequence[Orientation]] = {
+    "none": ("upright",),
+    "image": ("upright", "mirrored"),
+    "pair": ("upright", "mirrored"),
+}
+"""What is encoded of every picture, by how pictures are mirrored in training."""
+
 Arrays = dict[str, NDArray[np.float32]]
 """Encoded rows by name, each with the rows as its leading axis."""
 
 
 class EncodedData:
-    """Latents and text embeddings of preference pairs, memory-mapped from shards.
+    """Posteriors and text embeddings of preference pairs, memory-mapped from shards.
 
     Shards are written one by one and renamed into place, so that an interrupted encoding continues; each has a seal, which is
     checked when the shard is first opened.
@@ -40,18 +50,27 @@ class EncodedData:
     Args:
         folder: where the shards are; must belong to this data, resolution and the model's encoders alone.
         aspect_ratios: what size each row's pictures are cut to.
+        horizontal_flip: how pictures are mirrored; unless they never are, mirrored pictures are encoded too, since their latents
+            are not the mirrored latents.
     """
 
     def __init__(
-        self, data: PreferenceData, model: ModelFamily, folder: Path, aspect_ratios: AspectRatios = "square"
+        self,
+        data: PreferenceData,
+        model: ModelFamily,
+        folder: Path,
+        aspect_ratios: AspectRatios = "square",
+        horizontal_flip: HorizontalFlip = "none",
     ) -> None:
         self._data, self._model, self._folder = data, model, folder
         self._sizes = TRAINING_SIZES[aspect_ratios](data, model)
         self._open = functools.lru_cache(OPEN)(lambda shard: np.load(unbroken(shard), mmap_mode="r"))
         captions = sorted({*data.captions, ""})
         self._caption_row = {caption: row for row, caption in enumerate(captions)}
-        with Progress("encoding pairs", total=len(data) + len(captions) + 1) as progress:
-            self._latents, self._place = self._encode_sizes(aspect_ratios, progress)
+        sides = ORIENTATIONS[horizontal_flip]
+        self._place = np.empty(len(data), dtype=np.int64)
+        with Progress("encoding pairs", total=len(sides) * len(data) + len(captions) + 1) as progress:
+            self._posteriors = {side: self._encode_sizes(aspect_ratios, side, progress) for side in sides}
             files = {name: f"text-{name}" for name in model.condition_names}
             self._texts = self._shards(files, len(captions), self._text_encoder(captions), progress)
             files = {name: f"negative-{name}" for name in model.condition_names}
@@ -62,10 +81,21 @@ class EncodedData:
         height, width = self._sizes[row].tolist()
         return height, width
 
-    def latents(self, rows: Sequence[int]) -> Tensor:
-        """Latents of all images of some rows of one size; float32, (B, K, C, h, w), K = 2 for pairs."""
-        found = [self._row(self._latents[self.size(row)], int(self._place[row])) for row in rows]
-        return torch.from_numpy(np.stack(found))
+    def posterior(self, rows: Sequence[int], mirrored: Tensor | None = None) -> Posterior:
+        """Posterior of all images of some rows of one size; float32, (B, K, C, h, w), K = 2 for pairs.
+
+        Args:
+            mirrored: which images are mirrored, bool, (B, K); None for none of them.
+        """
+        count = self._data.width
+        chosen = [[False] * count] * len(rows) if mirrored is None else mirrored.tolist()
+        found = [
+            self._row(self._posteriors["mirrored" if flip else "upright"][self.size(row)], int(self._place[row]))[image]
+            for row, flips in zip(rows, chosen, strict=True)
+            for image, flip in enumerate(flips)
+        ]
+        stacked = torch.from_numpy(np.stack(found))
+        return Posterior(*stacked.unflatten(0, (len(rows), count)).unbind(2))
 
     def condition(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Text embeddings of captions of the data, or of the empty caption; each with a leading axis of B."""
@@ -115,17 +145,17 @@ class EncodedData:
         return shards
 
     def _encode_sizes(
-        self, aspect_ratios: AspectRatios, progress: Progress
-    ) -> tuple[dict[Size, list[Path]], NDArray[np.int64]]:
-        """Shards of the latents by size, and the place of every row among the rows of its size, int64, (N,)."""
-        shards, place = {}, np.empty(len(self._sizes), dtype=np.int64)
+        self, aspect_ratios: AspectRatios, side: Orientation, progress: Progress
+    ) -> dict[Size, list[Path]]:
+        """Shards of the posteriors by size, (rows, K, 2, C, h, w), mean before deviation; places the rows within their size."""
+        shards = {}
         for height, width in np.unique(self._sizes, axis=0).tolist():
             rows = np.flatnonzero((self._sizes == (height, width)).all(1))
-            place[rows] = np.arange(len(rows))
-            files = {"latents": f"latents-{aspect_ratios}-{height}x{width}"}
-            encode = self._pairs_encoder(rows, (height, width))
-            shards[height, width] = self._shards(files, len(rows), encode, progress)["latents"]
-        return shards, place
+            self._place[rows] = np.arange(len(rows))
+            files = {"posterior": f"posterior-{side}-{aspect_ratios}-{height}x{width}"}
+            encode = self._pairs_encoder(rows, (height, width), side)
+            shards[height, width] = self._shards(files, len(rows), encode, progress)["posterior"]
+        return shards
 
     def _gather(self, shards: Sequence[Path], rows: Sequence[int]) -> Tensor:
         return torch.from_numpy(np.stack([self._row(shards, row) for row in rows]))
@@ -134,14 +164,15 @@ class EncodedData:
         found: NDArray[np.float32] = self._open(shards[row // SHARD])[row % SHARD]
         return found
 
-    def _pairs_encoder(self, rows: NDArray[np.int64], size: Size) -> Callable[[slice], Arrays]:
+    def _pairs_encoder(self, rows: NDArray[np.int64], size: Size, side: Orientation) -> Callable[[slice], Arrays]:
         count = self._data.width
 
         def encode(places: slice) -> Arrays:
             images = [self._data.image(row, which) for row in rows[places].tolist() for which in range(count)]
             pixels = torch.stack([to_pixels(image, size) for image in images])
-            latents = self._model.encode_images(pixels).float().cpu().numpy()
-            return {"latents": latents.reshape(-1, count, *latents.shape[1:])}
+            found = self._model.encode_images(pixels.flip(-1) if side == "mirrored" else pixels)
+            both = torch.stack(found, dim=1).float().cpu()
+            return {"posterior": both.unflatten(0, (-1, count)).numpy()}
 
         return encode
 

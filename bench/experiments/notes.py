@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
-from bench.experiments.recipes import outdated_names, recipe_of, without_recipe
+from bench.experiments.recipes import outdated_names, recipe_key, recipe_of, without_recipe
 from bench.training.algorithm import ALGORITHMS
 from bench.training.settings import TrainingSettings
 
@@ -38,9 +38,10 @@ def notes_on_training(experiment: Experiment, methods: Sequence[Method]) -> Iter
         algorithm, settings = ALGORITHMS.get(method.name), method.settings
         if method.note is not None:
             yield method.note
-        if without := without_recipe(method.name, algorithm, experiment.found.recipe, settings):
+        key = recipe_key(method.name, algorithm, experiment.found.recipe, method.changed)
+        if without := without_recipe(method.name, algorithm, key, settings):
             yield without
-        for_all_weights = recipe_of(algorithm, experiment.found.recipe).training.get("trainable", "full") == "full"
+        for_all_weights = recipe_of(algorithm, key).training.get("trainable", "full") == "full"
         if settings.trainable == "lora" and for_all_weights and "learning_rate" not in method.changed:
             yield (
                 f"{method.name} trains LoRA adapters at learning rate {settings.learning_rate:g}, which its recipe uses for full "

@@ -11,8 +11,9 @@ from bench.core.validation import build
 from bench.core.values import digest
 from bench.experiments.method import Method
 from bench.models.find import FoundModel
+from bench.records.config import CHOICE
 from bench.records.migrations import RENAMED, current_names, current_values, first_names
-from bench.training.algorithm import ALGORITHMS, RECIPE, Algorithm, Recipe
+from bench.training.algorithm import ALGORITHMS, UNTRIED, Algorithm, Recipe
 from bench.training.settings import TrainingSettings
 
 
@@ -21,21 +22,39 @@ def recipe_of(algorithm: type[Algorithm], model: str) -> Recipe:
     return algorithm.recipes.get(model, Recipe(source="the fields' defaults", name="defaults"))
 
 
+def recipe_key(name: str, algorithm: type[Algorithm], model: str, overrides: Mapping[str, str]) -> str:
+    """The key of the recipe that is used for a model: its first, unless ``recipe`` among the overrides names another.
+
+    Raises:
+        UserError: there is no recipe of that name.
+    """
+    if CHOICE not in overrides or CHOICE in algorithm.model_fields:
+        return model
+    keys = [key for key in algorithm.recipes if key.partition("/")[0] == model]
+    names = {algorithm.recipes[key].name: key for key in keys}
+    if overrides[CHOICE] not in names:
+        have = f"there are {', '.join(names)}" if names else "there is none; leave --set recipe out"
+        raise UserError(f"{name} has no recipe {overrides[CHOICE]!r} for {model}: {have}")
+    return names[overrides[CHOICE]]
+
+
 def resolve(
     name: str, algorithm: type[Algorithm], model: str, overrides: Mapping[str, str]
 ) -> tuple[Algorithm, TrainingSettings]:
     """The algorithm and its settings: the recipe for a model, or the fields' defaults, with overrides applied.
 
     Raises:
-        UserError: an unknown field (with similar names) or a value that is not allowed.
+        UserError: an unknown field (with similar names), a value that is not allowed, or no such recipe.
     """
-    recipe = recipe_of(algorithm, model)
+    recipe = recipe_of(algorithm, recipe_key(name, algorithm, model, overrides))
     fields, training = set(algorithm.model_fields), set(TrainingSettings.model_fields)
     if twice := [
         f"{old} and {new}" for old, new in RENAMED.items() if {old, new} <= overrides.keys() and old not in fields
     ]:
         raise UserError(f"{twice[0]} are the old and the new name of one setting; use the new one alone")
     overrides = current_values(current_names(overrides, own=fields))
+    if CHOICE not in fields:
+        overrides = {typed: value for typed, value in overrides.items() if typed != CHOICE}
     for field in (typed.partition(".")[0] for typed in overrides):
         if field not in fields | training:
             known = sorted(fields | training)
@@ -74,7 +93,8 @@ def make_method(
     _, whole = resolve(name, cls, model.recipe, overrides)
     changed = fit_batch(overrides, whole, pairs, own=cls.model_fields)
     algorithm, settings = resolve(name, cls, model.recipe, changed)
-    label = label or run_name(changed, named_recipe(cls, model), **given)
+    recipe = named_recipe(cls, model, recipe_key(name, cls, model.recipe, changed))
+    label = label or run_name(changed, recipe, **given)
     source = f"{model.recipe}'s recipe for {name}" if model.recipe in cls.recipes else f"{name}'s defaults"
     note = f"settings are {source}" if model.borrowed and model.recipe in cls.recipes else None
     if settings.global_batch_size < whole.global_batch_size:
@@ -99,9 +119,9 @@ def fit_batch(
     return {**overrides, "global_batch_size": str(pairs)}
 
 
-def named_recipe(algorithm: type[Algorithm], model: FoundModel) -> Recipe:
-    """The algorithm's recipe for a model; a recipe borrowed from another model has that model's name as a prefix."""
-    recipe = recipe_of(algorithm, model.recipe)
+def named_recipe(algorithm: type[Algorithm], model: FoundModel, key: str) -> Recipe:
+    """The algorithm's recipe of a key; a recipe borrowed from another model has that model's name as a prefix."""
+    recipe = recipe_of(algorithm, key)
     if model.borrowed and model.recipe in algorithm.recipes:
         return dataclasses.replace(recipe, name=f"{model.recipe}-{recipe.name}")
     return recipe
@@ -122,7 +142,7 @@ def outdated_names(algorithm: type[Algorithm], overrides: Mapping[str, str]) -> 
 def without_recipe(name: str, algorithm: type[Algorithm], model: str, settings: TrainingSettings) -> str | None:
     """A warning if an algorithm has no published or tested recipe for a model; None if it has one."""
     recipe = recipe_of(algorithm, model)
-    if recipe.name == RECIPE:
+    if recipe.name not in UNTRIED:
         return None
     if model in algorithm.recipes:
         return f"the settings of {name} for {model} are untested: {recipe.source}"
@@ -143,7 +163,7 @@ def run_name(overrides: Mapping[str, str], recipe: Recipe, **given: str) -> str:
     # Hashed under the settings' first names, so that a finished run is found under the name that an older version gave it.
     execution = first_names(dict.fromkeys(TrainingSettings.execution_fields(), ""))
     changed = {field: _canonical(value) for field, value in first_names(overrides).items() if field not in execution}
-    name = f"set-{digest(changed)[:8]}" if changed else recipe.name
+    name = f"set-{digest(changed)[:8]}" if changed.keys() - {CHOICE} else recipe.name
     return f"{name}-{digest(given)[:8]}" if given else name
 
 

@@ -17,6 +17,7 @@ from bench.evaluation.weights import run_weights
 from bench.experiments.experiment import Experiment
 from bench.experiments.identity import cache_folder, other_code, resolve_run
 from bench.experiments.method import Method
+from bench.experiments.recipes import recipe_key
 from bench.records.config import RunConfig
 from bench.records.environment import write_environment
 from bench.records.evaluations import Evaluation
@@ -118,7 +119,8 @@ def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, st
     algorithm, settings, data, init = method.algorithm, method.settings, experiment.data, experiment.init
     resolved = resolve_run(experiment, method)
     same_code = other_code(experiment, method, resolved, same_code=start.same_code)
-    recipe = algorithm.recipes.get(experiment.found.recipe)
+    key = recipe_key(method.name, type(algorithm), experiment.found.recipe, method.changed)
+    recipe = algorithm.recipes.get(key)
     run.begin(
         RunConfig(
             model=experiment.name,
@@ -148,11 +150,12 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
     model = experiment.load_model()
     if experiment.init.folder is not None:
         model.start_from(experiment.init.folder)
-    cache = cache_folder(experiment, experiment.data, model)
+    cache, settings = cache_folder(experiment, experiment.data, model), method.settings
     context = PrepareContext(experiment.load_metric, model, experiment.card.generation, cache)
     with experiment.accelerator.main_process_first():
         data = method.algorithm.prepare(experiment.data, context)
-        encoded = EncodedData(data, model, cache_folder(experiment, data, model), method.settings.aspect_ratios)
+        cache = cache_folder(experiment, data, model)
+        encoded = EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip)
     model.release_encoders()
     if experiment.accelerator.is_main_process and context.notes:
         write_json(run.folder / "prepared.json", context.notes)

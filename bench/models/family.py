@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,22 @@ from bench.records.protocol import GenerationSettings
 
 Condition = Mapping[str, Tensor]
 """What the network is conditioned on: named tensors, float32, each with a leading batch axis."""
+
+
+class Posterior(NamedTuple):
+    """An autoencoder's posterior of some pictures, a diagonal Gaussian over latents scaled as the denoiser expects them.
+
+    Attributes:
+        mean: float32, (..., C, h, w).
+        deviation: standard deviation of every element, same shape; 0 for an autoencoder without one.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """Latents for standard normal noise of the same shape."""
+        return self.mean + self.deviation * noise
 
 
 class ModelFamily(abc.ABC):
@@ -132,8 +148,8 @@ class ModelFamily(abc.ABC):
         self.latent_shape(settings.height, settings.width)
 
     @abc.abstractmethod
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """Latents of pictures: float32 in [-1, 1], (B, 3, H, W) to float32 (B, C, h, w), scaled as the denoiser expects."""
+    def encode_images(self, pixels: Tensor) -> Posterior:
+        """Posterior of pictures: float32 in [-1, 1], (B, 3, H, W) to float32 (B, C, h, w), scaled as the denoiser expects."""
 
     @abc.abstractmethod
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:

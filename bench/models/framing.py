@@ -30,12 +30,13 @@ class Framing:
 
     @classmethod
     def centre(cls, original: Size, target: Size) -> Self:
-        """The centre of a picture whose size is first brought to cover ``target`` exactly."""
+        """The centre of a picture whose size is first brought to cover ``target``; half pixels as torchvision's CenterCrop."""
         height, width = covering(original, target)
-        return cls(original, ((height - target[0]) // 2, (width - target[1]) // 2), target)
+        return cls(original, (round((height - target[0]) / 2), round((width - target[1]) / 2)), target)
 
 
 def covering(original: Size, target: Size) -> Size:
-    """The smallest size of the picture's shape that covers ``target``."""
-    scale = max(target[0] / original[0], target[1] / original[1])
-    return max(target[0], round(original[0] * scale)), max(target[1], round(original[1] * scale))
+    """The smallest size of the picture's shape that covers ``target``; the side that is cut is rounded down, as torchvision's."""
+    if target[0] * original[1] >= target[1] * original[0]:
+        return target[0], max(target[1], target[0] * original[1] // original[0])
+    return max(target[0], target[1] * original[0] // original[1]), target[1]

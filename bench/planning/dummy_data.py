@@ -14,7 +14,7 @@ from bench.core.randomness import generator, normal
 from bench.data.buckets import PictureSize
 from bench.data.preferences import PreferenceData
 from bench.data.prepare import PrepareContext
-from bench.models.family import ModelFamily
+from bench.models.family import ModelFamily, Posterior
 from bench.models.framing import Framing, Size
 from bench.records.config import DataReport
 from bench.scoring.metric import Metric
@@ -74,7 +74,7 @@ class DummyContext(PrepareContext):
 
 
 class DummyEncoding:
-    """Random latents, and the same random embeddings for every caption; a `bench.training.batches.Encoded`.
+    """Random posteriors, and the same random embeddings for every caption; a `bench.training.batches.Encoded`.
 
     Args:
         data: the data to encode.
@@ -94,11 +94,12 @@ class DummyEncoding:
     def size(self, row: int) -> Size:
         return self._size
 
-    def latents(self, rows: Sequence[int]) -> Tensor:
+    def posterior(self, rows: Sequence[int], mirrored: Tensor | None = None) -> Posterior:
         def drawn(row: int) -> Tensor:
             return torch.randn(self._width, *self._shape, generator=generator("blank latents", row))
 
-        return torch.stack([drawn(row) for row in rows])
+        mean = torch.stack([drawn(row) for row in rows])
+        return Posterior(mean, torch.zeros_like(mean))
 
     def condition(self, captions: Sequence[str]) -> dict[str, Tensor]:
         return _repeated(self._values, len(captions))

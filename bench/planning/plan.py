@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from bench.core.chunks import images_per_chunk
-from bench.data.cache import BATCH
+from bench.data.cache import BATCH, ORIENTATIONS
+from bench.models.family import Posterior
 from bench.models.find import FoundArchitecture
 from bench.models.sampling import uses_classifier_free_guidance
 from bench.planning.counting import count_calls
@@ -41,13 +42,15 @@ class Encoding:
     Attributes:
         parameters: number of parameters of each network, by name.
         memory: bytes at the peak.
-        flops: operations per pair, including its caption.
+        text_flops: operations per caption.
+        image_flops: operations per image.
         texts: shape of each caption embedding by name, without a batch axis.
     """
 
     parameters: Mapping[str, int]
     memory: int
-    flops: float
+    text_flops: float
+    image_flops: float
     texts: Mapping[str, Sequence[int]]
 
 
@@ -59,6 +62,7 @@ class Plan:
         settings: how it trains.
         processes: number of processes that share its pairs evenly, each with all weights (DDP).
         encoding: the cost of encoding before training.
+        encoding_flops: operations of encoding per pair: its caption and its images, mirrored too if training mirrors them.
         training: memory, parameters and operations of training.
         calls: forwards and backwards per pair, counted per image, by name of `bench.training.ledger.COUNTS`.
         pairs: how many pairs are seen; None if the budget is in seconds.
@@ -74,6 +78,7 @@ class Plan:
     settings: TrainingSettings
     processes: int
     encoding: Encoding
+    encoding_flops: float
     training: DryRun
     calls: Mapping[str, float]
     pairs: float | None
@@ -142,16 +147,18 @@ def make_plan(
     calls = count_calls(model, algorithm, settings, data)
     share, tracer = _share(settings, processes), Tracer(device, settings.precision)
     training = dry_run(model, encoding.texts, tracer, algorithm, share, data)
-    latents = math.prod(model.latent_shape(model.resolution, model.resolution))
+    elements = math.prod(model.latent_shape(model.resolution, model.resolution))
+    orientations = len(ORIENTATIONS[settings.horizontal_flip])
     return Plan(
         settings=settings,
         processes=processes,
         encoding=encoding,
+        encoding_flops=encoding.text_flops + 2 * orientations * encoding.image_flops,
         training=training,
         calls=calls,
         pairs=_pairs(settings, calls, prepared),
         prepared=prepared,
-        latent_bytes=FLOAT * data.width * latents,
+        latent_bytes=FLOAT * len(Posterior._fields) * orientations * data.width * elements,
         text_bytes=FLOAT * sum(math.prod(shape) for shape in encoding.texts.values()),
         image_bytes=3 * generation.height * generation.width,
         image_forwards=generation.steps * (2 if uses_classifier_free_guidance(model, generation) else 1),
@@ -173,8 +180,8 @@ def encoding_cost(found: FoundArchitecture) -> Encoding:
     parameters = {
         name: sum(weight.numel() for weight in network.parameters()) for name, network in model.encoders.items()
     }
-    flops = tracer.flops["texts"] / BATCH + 2 * tracer.flops["images"] / images
-    return Encoding(parameters, tracer.meter.peak, flops, texts)
+    text_flops, image_flops = tracer.flops["texts"] / BATCH, tracer.flops["images"] / images
+    return Encoding(parameters, tracer.meter.peak, text_flops, image_flops, texts)
 
 
 def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Iterator[tuple[dict[str, Any], DryRun]]:

@@ -72,7 +72,7 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
         if plan.calls[name]:
             yield (label, f"{plan.calls[name]:.4g}", f"images per pair, {operations(training.flops[name])} each")
     yield ("training, per pair", operations(plan.flops_per_pair), "")
-    yield ("encoding, per pair", operations(plan.encoding.flops), "once for all algorithms")
+    yield ("encoding, per pair", operations(plan.encoding_flops), "once for all algorithms")
     if plan.prepared:
         yield ("preparing", f"{plan.prepared:,}", "forwards of the base model, before training")
     if plan.pairs is not None and plan.flops is not None:

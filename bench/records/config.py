@@ -157,6 +157,8 @@ class Resolved(_Part):
 UNRECORDED = "unrecorded"
 """What stands in place of the hash of code that was not recorded."""
 
+CHOICE = "recipe"
+"""What is typed to choose among several recipes for a model, ``--set recipe=script``."""
 HASHED = re.compile("set-[0-9a-f]{8}(?:-([0-9a-f]{8}))?")
 """A name made by ``bench run``: the hash of what was changed, and of data and weights that were given."""
 MOST_CHANGES = 3
@@ -239,7 +241,7 @@ class RunConfig(_Part):
     def effective_changes(self) -> dict[str, str]:
         """Those of ``changed`` that change what comes out: fields that the run resolves to, not how it was executed."""
         training = {} if self.resolved.training is None else self.resolved.training.to_json()
-        fields = {*(self.resolved.algorithm or ()), *training}
+        fields = {CHOICE, *(self.resolved.algorithm or ()), *training}
         return {typed: value for typed, value in self.changed.items() if typed.partition(".")[0] in fields}
 
     def to_json(self) -> dict[str, Any]:

@@ -37,8 +37,10 @@ RENAMED = {
     "weights": "trainable",
 }
 """Training settings by their names up to schema 2, with their names today."""
-RENAMED_VALUES = {("inversion", "snap"): "grid"}
-"""Values of fields of algorithms by their names up to schema 2, with their names today."""
+RENAMED_VALUES = {("inversion", "snap"): "grid", ("utility", "risk_seeking"): "risk_seeking_3"}
+"""Values of fields of algorithms by their names up to schema 2 or 3, with their names today."""
+ADDED_IN_3 = {"latents": "mean", "horizontal_flip": "none", "lora_init": "uniform"}
+"""Training settings that came after schema 3, with what was done before they were there."""
 
 
 def current_names(settings: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
@@ -107,15 +109,18 @@ def _from_2(config: Config) -> Config:
     return _with_part(config, current_values, "resolved", "algorithm")
 
 
+def _from_3(config: Config) -> Config:
+    # Nobody can say later by which code, and with which files of the model, a run was trained: both stay unknown.
+    config = _with_part(config, lambda old: {**ADDED_IN_3, **old}, "resolved", "training")
+    config = _with_part(config, current_values, "changed")
+    return _with_part(config, current_values, "resolved", "algorithm")
+
+
 def _algorithm_fields(config: Config) -> Collection[str]:
     """Names of the algorithm's fields, where the configuration has them."""
     fields: Any = config.get("resolved")
     fields = fields.get("algorithm") if isinstance(fields, dict) else None
     return fields if isinstance(fields, dict) else ()
-
-
-def _from_3(config: Config) -> Config:
-    return config  # nobody can say later by which code, and with which files of the model, a run was trained
 
 
 STEPS: Mapping[int, Callable[[Config], Config]] = {1: _from_1, 2: _from_2, 3: _from_3}

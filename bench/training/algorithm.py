@@ -55,6 +55,8 @@ class StepOutput:
 
 
 RECIPE = "recipe"
+UNTRIED = ("untried", "summarised", "defaults")
+"""Names of recipes whose settings nobody has published or tried, or that were published but read in summaries alone."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,13 +67,27 @@ class Recipe:
         source: where they come from, and where they depart from that source.
         algorithm: fields of the algorithm; fields that are left out keep their defaults.
         training: fields of `bench.TrainingSettings`; likewise.
-        name: what tables call a run with these settings unchanged; ``untried`` if nobody has published or tried them.
+        name: what tables call a run with these settings unchanged; ``untried`` if nobody has published or tried them, and
+            ``summarised`` if neither the paper nor its code could be read.
     """
 
     source: str
     algorithm: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     name: str = RECIPE
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BetaScale:
+    """What an algorithm's field ``beta`` multiplies, so that a published value can be converted (`bench beta`).
+
+    Attributes:
+        factor: the constant that comes with beta, with errors that are means over the elements of a latent.
+        of: what it multiplies: ``margin``, (Ml - Rl) - (Mw - Rw) of a pair; ``gain``, R - M of one image; or other words.
+    """
+
+    factor: float
+    of: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,12 +99,14 @@ class AlgorithmInfo:
         paper: citation with arXiv number.
         formula: the loss in one line; M is the policy's mean squared error and R the reference's; w is the winner, l the loser.
         status: how it relates to the published method, in words: matches released code, matches the paper, or reconstructed.
+        beta: what the field ``beta`` multiplies; None without such a field, or if no published beta can be converted to it.
     """
 
     title: str
     paper: str
     formula: str
     status: str
+    beta: BetaScale | None = None
 
 
 class Algorithm(BaseModel, abc.ABC):
@@ -106,6 +124,7 @@ class Algorithm(BaseModel, abc.ABC):
     info: ClassVar[AlgorithmInfo]
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS})
     recipes: ClassVar[Mapping[str, Recipe]] = {}
+    """By model.  A second recipe for a model has its name after a slash, as in ``sd15/script``: ``--set recipe=script`` chooses it."""
     negative: ClassVar[bool] = False
     """Whether the trained weights are for the unconditional branch of guidance only, next to the base model's."""
 

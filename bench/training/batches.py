@@ -15,8 +15,9 @@ from torch import Tensor
 
 from bench.core.chunks import batch_slices
 from bench.core.randomness import Draws, batch_rows
-from bench.data.buckets import PictureSize
+from bench.data.buckets import HorizontalFlip, PictureSize
 from bench.data.preferences import PreferenceData
+from bench.models.family import Posterior
 from bench.models.framing import Size
 from bench.training.pair_batch import PairBatch
 from bench.training.settings import TrainingSettings
@@ -28,8 +29,8 @@ class Encoded(Protocol):
     def size(self, row: int) -> Size:
         """Height and width in pixels of a row's images."""
 
-    def latents(self, rows: Sequence[int]) -> Tensor:
-        """Latents of all images of rows of the same size, (B, K, C, h, w)."""
+    def posterior(self, rows: Sequence[int], mirrored: Tensor | None = None) -> Posterior:
+        """Posterior of all images of rows of the same size, (B, K, C, h, w); ``mirrored`` says of which mirrored, bool, (B, K)."""
 
     def condition(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Embeddings of captions, each (B, ...)."""
@@ -89,6 +90,23 @@ class StepBatches:
         ]
 
 
+def draw_latents(step: StepBatches, rows: Sequence[int], draws: Draws) -> Tensor:
+    """Latents of all images of some rows, float32 on the CPU, (B, K, C, h, w), drawn for this step if the settings say so."""
+    mirrored = draw_flips(step.settings.horizontal_flip, draws, step.data.width)
+    posterior = step.encoded.posterior(rows, mirrored)
+    if step.settings.latents == "mean":
+        return posterior.mean
+    return posterior.draw(draws.normal("posterior", posterior.mean.shape[1:]))
+
+
+def draw_flips(flip: HorizontalFlip, draws: Draws, width: int) -> Tensor | None:
+    """Which images of each row are mirrored, bool, (B, ``width``); None if none ever is."""
+    if flip == "none":
+        return None
+    purposes = [f"flip {image}" if flip == "image" else "flip" for image in range(width)]
+    return torch.stack([draws.uniform(purpose) < 0.5 for purpose in purposes], dim=1)
+
+
 def make_batch(step: StepBatches, global_rows: Sequence[int], positions: Sequence[int]) -> PairBatch:
     """Some rows of a global batch as latents, with winner and loser told apart; a dropped caption is dropped for all its images.
 
@@ -108,7 +126,7 @@ def make_batch(step: StepBatches, global_rows: Sequence[int], positions: Sequenc
     captions = ["" if drop else data.captions[row] for row, drop in zip(rows, dropped, strict=True)]
 
     # Images, and which of them is preferred.
-    candidates = encoded.latents(rows).to(device)
+    candidates = draw_latents(step, rows, draws).to(device)
     label = torch.from_numpy(data.preference_0[rows]).to(device, torch.float32)
     last = candidates.shape[1] - 1
     swapped = label < 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from bench.models.forward_process import ForwardProcess
 from bench.models.framing import Framing
 from bench.training.distributed.strategy import ParallelStrategy, Replicated
 from bench.training.ledger import Ledger
-from bench.training.settings import TrainingSettings
+from bench.training.settings import AdapterInit, TrainingSettings
 
 
 class Policy:
@@ -60,7 +60,7 @@ class Policy:
         self.strategy.offload_until_placed(model.network)
         self.network: nn.Module = model.network
         if settings.trainable == "lora":
-            self.network = add_adapters(model, settings.lora_rank)
+            self.network = add_adapters(model, settings.lora_rank, settings.lora_init)
         elif with_reference:
             self._reference = model.network
             self.network = copy.deepcopy(model.network)
@@ -193,13 +193,20 @@ def cast_frozen_to_bf16(network: nn.Module) -> None:
             module.to(torch.bfloat16)
 
 
-def add_adapters(model: ModelFamily, rank: int) -> nn.Module:
+ADAPTER_INITS: Mapping[AdapterInit, bool | Literal["gaussian"]] = {"uniform": True, "gaussian": "gaussian"}
+"""PEFT's names for how the first factor starts; the second is 0 in both."""
+
+
+def add_adapters(model: ModelFamily, rank: int, init: AdapterInit) -> nn.Module:
     """Add trainable low-rank adapters to the model's network, in place; initially their effect is exactly 0."""
     from peft import LoraConfig
 
     network: Any = model.network
     torch.manual_seed(0)  # the adapters' first factor is random; the second is 0
-    network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(model.lora_targets)))
+    targets = list(model.lora_targets)
+    network.add_adapter(
+        LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, init_lora_weights=ADAPTER_INITS[init])
+    )
     for name, parameter in network.named_parameters():
         parameter.requires_grad_("lora_" in name)
     return network  # type: ignore[no-any-return]

@@ -7,11 +7,13 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
-from bench.data.buckets import AspectRatios, PictureSize
+from bench.data.buckets import AspectRatios, HorizontalFlip, PictureSize
 from bench.training.optimizers import known_optimizer
 
 EXECUTION: JsonDict = {"execution": True}
 """Marks a field that says how a run is computed; the result is the same up to rounding."""
+
+AdapterInit = Literal["uniform", "gaussian"]
 
 OptimizerName = Annotated[str, AfterValidator(known_optimizer)]
 
@@ -59,6 +61,19 @@ class TrainingSettings(BaseModel):
     caption_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of pairs trained with an empty caption")
     trainable: Literal["full", "lora"] = Field(default="full", description="train all weights, or low-rank adapters")
     lora_rank: int = Field(default=16, gt=0, description="rank of the low-rank adapters")
+    lora_init: AdapterInit = Field(
+        default="uniform",
+        description="how an adapter's first factor starts: uniform (PEFT's own), or gaussian with deviation 1 / lora_rank",
+    )
+    latents: Literal["sample", "mean"] = Field(
+        default="sample",
+        description="a picture's latents: drawn from the autoencoder's posterior anew at every step, or the posterior's mean",
+    )
+    horizontal_flip: HorizontalFlip = Field(
+        default="none",
+        description="mirror at random with probability 1/2: none, each image of a pair on its own, or the pair together; "
+        "doubles the cache of latents",
+    )
     size_conditioning: PictureSize = Field(
         default="true",
         description="SDXL size/crop conditioning: true uses each image's original size and crop, nominal pretends it is "

@@ -16,7 +16,7 @@ from workshop import Workshop
 from algorithms.capo import CaPO
 from algorithms.dpo import DPO
 from algorithms.dro import DRO, dro_objective, dro_weights
-from algorithms.kto import KTO, kto_losses
+from algorithms.kto import KTO, UTILITIES, Utility, kto_losses
 from algorithms.npo import NPO
 from algorithms.rpo import RPO, contrast_weights, contrasts, joint_embedding
 from algorithms.sdpo import SDPO, safe_scale
@@ -185,15 +185,23 @@ class TestKTO:
         losses = kto_losses(gains, double([1, 1, -1, -1]), point, beta=40, utility="sigmoid")
         assert_exact(losses.mean(), expected)
 
-    def test_utilities_of_released_code(self) -> None:
-        value, one = double([0.7]), double([1])
-        averse = kto_losses(value, one, double(0), beta=2, utility="loss_averse")
-        seeking = kto_losses(value, one, double(0), beta=2, utility="risk_seeking")
-        assert_exact(averse, [1 + math.log1p(math.exp(-0.7))])
-        assert_exact(seeking, [1 - math.log1p(math.exp(0.7))])
+    @pytest.mark.parametrize(
+        ("utility", "desirable", "undesirable"),
+        # 1 - h of the released script at a scaled gain of 0.7; log1p(e^x) is -log sigmoid(-x)
+        [
+            ("sigmoid", 1 / (1 + math.exp(0.7)), 1 / (1 + math.exp(-0.7))),
+            ("loss_averse", 1 + math.log1p(math.exp(-0.7)), 1 + math.log1p(math.exp(0.7))),
+            ("risk_seeking_1", 1 - math.log1p(math.exp(0.7)), 1 + math.log1p(math.exp(0.7))),
+            ("risk_seeking_2", 2 - math.exp(0.007), 2 + math.exp(0.007)),
+            ("risk_seeking_3", 1 - math.log1p(math.exp(0.7)), 1 - math.log1p(math.exp(-0.7))),
+        ],
+    )
+    def test_the_five_utilities_of_released_code(self, utility: Utility, desirable: float, undesirable: float) -> None:
+        losses = kto_losses(double([0.7, 0.7]), double([1, -1]), double(0), beta=2, utility=utility)
+        assert_exact(losses, [desirable, undesirable])
 
-    @pytest.mark.parametrize("utility", ["sigmoid", "loss_averse", "risk_seeking"])
-    def test_a_desirable_image_is_pulled_up_and_an_undesirable_one_down(self, utility: str) -> None:
+    @pytest.mark.parametrize("utility", UTILITIES)
+    def test_a_desirable_image_is_pulled_up_and_an_undesirable_one_down(self, utility: Utility) -> None:
         gains = double([0.01, 0.01]).requires_grad_()
         losses = kto_losses(gains, double([1, -1]), double(0.002), beta=20, utility=utility)
         (gradient,) = torch.autograd.grad(losses.sum(), gains)

@@ -27,8 +27,10 @@ def test_a_trial_uses_few_prompts_and_pairs_and_is_marked(command: CommandLine) 
     again = command.run(words)
     assert again.returncode == 0
     assert len(list(command.folder.glob("runs/tiny/dpo/*/seed-0"))) == 1
-    other = command.run([*words[:-1], "5", "--set", "steps=1"])
-    assert other.returncode == 0
+    assert not list(command.folder.glob("runs/.cache/*/posterior-mirrored-*"))
+    other = command.run([*words[:-1], "5", "--set", "horizontal_flip=pair"])
+    assert other.returncode == 0, other.stderr
     assert len(list(command.folder.glob("runs/tiny/dpo/*/seed-0"))) == 2
+    assert len(list(command.folder.glob("runs/.cache/*/posterior-mirrored-*"))) == 1
     refused = command.run([*words[:-1], "1"])
     assert refused.returncode == 2

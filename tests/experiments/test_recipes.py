@@ -6,8 +6,10 @@ import pytest
 
 from algorithms.cpo import CPO
 from algorithms.dpo import DPO
+from algorithms.kto import KTO
 from algorithms.npo import NPO
 from algorithms.smpo import SmPO
+from bench import Algorithm
 from bench.cli.options import parse_budget, parse_overrides
 from bench.core.errors import UserError
 from bench.experiments.recipes import fit_batch, make_method, recipe_of, resolve, run_name, without_recipe
@@ -58,6 +60,38 @@ def test_the_recipe_of_the_model_holds_where_nothing_is_overridden() -> None:
         2.048e-5,
         7,
     )
+
+
+def test_of_two_recipes_for_a_model_one_is_chosen_by_name() -> None:
+    found = FoundModel("sd15", MODELS.get("sd15"), "sd15")
+    paper, script = (make_method("kto", found, changes, 10_000) for changes in ({}, {"recipe": "script"}))
+    for method, name, steps, warmup, beta in (
+        (paper, "paper", 10_000, 1000, 10_000.0),
+        (script, "script", 20_000, 200, 2000.0),
+    ):
+        assert isinstance(method.algorithm, KTO)
+        assert (method.label, method.settings.steps, method.settings.warmup_steps, method.algorithm.beta) == (
+            name, steps, warmup, beta,
+        )  # fmt: skip
+    assert make_method("kto", found, {"recipe": "paper"}, 10_000).settings == paper.settings
+    changed = [make_method("kto", found, {"beta": "1", **more}, 10_000) for more in ({}, {"recipe": "script"})]
+    assert changed[0].label != changed[1].label
+    assert (changed[1].settings.steps, changed[1].changed) == (20_000, {"beta": "1", "recipe": "script"})
+
+
+@pytest.mark.parametrize(
+    ("name", "algorithm", "model", "sentence"),
+    [
+        ("kto", KTO, "sd15", "kto has no recipe 'own' for sd15: there are paper, script"),
+        ("dpo", DPO, "sd15", "dpo has no recipe 'own' for sd15: there are recipe"),
+        ("kto", KTO, "sdxl", "kto has no recipe 'own' for sdxl: there is none; leave --set recipe out"),
+    ],
+)
+def test_a_recipe_that_is_not_there_is_refused_with_those_that_are(
+    name: str, algorithm: type[Algorithm], model: str, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        resolve(name, algorithm, model, {"recipe": "own"})
 
 
 def test_overrides_reach_the_algorithm_and_the_training() -> None:

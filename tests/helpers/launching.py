@@ -24,7 +24,7 @@ TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-p
 def launch(
     launcher: list[str], workshop: Workshop, runs: Mapping[Path, dict[str, Any]], **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    _ = len(workshop.encoded.latents([0]))  # encoded once, before the processes need it
+    _ = len(workshop.encoded.posterior([0]))  # encoded once, before the processes need it
     told = json.dumps({str(folder): settings for folder, settings in runs.items()})
     return subprocess.run(
         [*launcher, str(HERE / "processes.py"), str(workshop.folder), told],

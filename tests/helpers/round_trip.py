@@ -44,7 +44,7 @@ def pictures(model: ModelFamily, count: int) -> tuple[Tensor, list[str]]:
     for row in rows:
         with Image.open(io.BytesIO(row["jpg_0"])) as image:
             pixels.append(to_pixels(image.convert("RGB"), (model.resolution, model.resolution)))
-    return model.encode_images(torch.stack(pixels)), [row["caption"] for row in rows]
+    return model.encode_images(torch.stack(pixels)).mean, [row["caption"] for row in rows]
 
 
 @torch.no_grad()

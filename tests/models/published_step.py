@@ -56,12 +56,15 @@ class PublishedStep:
             return self.model.predict(network, latents, self.model.process.network_times(t), condition).float()
 
     @torch.no_grad()
-    def encode(self, pixels: Tensor, caption: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """Latents of two pictures (2, 3, H, W), and what the denoiser is told of one; in half precision as the scripts do it."""
+    def encode(self, pixels: Tensor, caption: str, drawn: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Latents of two pictures (2, 3, H, W), and what the denoiser is told of one; in half precision as the scripts do it.
+
+        ``drawn`` is the noise of the posterior's draw, in the latents' shape.
+        """
         side = pixels.shape[-1]
         with self.autocast:
             told = self.model.encode_text([caption])
-            latents = self.model.encode_images(pixels).float()
+            latents = self.model.encode_images(pixels).draw(drawn).float()
         condition = {name: value.float().to(self.device) for name, value in told.items()}
         sizes = self.model.picture_condition(Framing.whole((side, side)))
         condition |= {name: value[None].to(self.device) for name, value in sizes.items()}
@@ -88,10 +91,10 @@ class PublishedStep:
         clean = (latents - process.sigma(source, latents) * noise) / process.alpha(source, latents)
         return process.alpha(end, latents) * clean + process.sigma(end, latents) * noise
 
-    def loss(self, pixels: Tensor, caption: str, t: Tensor, noise: Tensor) -> Tensor:
-        """Of one pair: the preferred picture and the other (2, 3, H, W), their time (1,), and the noise of both (1, ...)."""
+    def loss(self, pixels: Tensor, caption: str, t: Tensor, noise: Tensor, drawn: Tensor) -> Tensor:
+        """Of one pair: the preferred picture and the other (2, 3, H, W), their time (1,), the noise of both (1, ...); see `encode`."""
         process = self.model.process
-        clean, condition = self.encode(pixels, caption)
+        clean, condition = self.encode(pixels, caption, drawn)
         both = {name: torch.cat([value, value]) for name, value in condition.items()}
         if self.steps:
             inverted, reached = zip(*(self.invert(one[None], t, condition) for one in clean), strict=True)
@@ -119,8 +122,8 @@ class PublishedStep:
         pixels, shape = torch.zeros(2, 3, side, side), self.model.latent_shape(side, side)
 
         def backward(time: int) -> None:
-            noise = torch.randn(1, *shape, device=self.device)
-            self.loss(pixels, "a caption", torch.tensor([time], device=self.device), noise).backward()
+            noise, drawn = torch.randn(3, *shape, device=self.device).split([1, 2])
+            self.loss(pixels, "a caption", torch.tensor([time], device=self.device), noise, drawn).backward()
 
         backward(count // 2)
         self.step()

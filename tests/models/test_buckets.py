@@ -103,10 +103,10 @@ def test_a_row_gets_the_bucket_nearest_to_the_mean_shape_of_its_pictures(
     data = read_preferences(write_parquet(tmp_path / "pairs.parquet", columns))
     encoded = EncodedData(data, model, tmp_path / "cache", "buckets")
     assert [encoded.size(row) for row in range(3)] == [(16, 16), (8, 32), (16, 16)]
-    assert encoded.latents([1]).shape == (1, 2, 4, 4, 16)
+    assert encoded.posterior([1]).mean.shape == (1, 2, 4, 4, 16)
 
     told = batch_of(data, encoded, [1]).condition["time_ids"]
-    # 16x60 covers 8x32 as 9x32 (8.53 rounded): one row too many, of which none is cut above
+    # 16x60 covers 8x32 exactly: 8.53 rows, rounded down as torchvision does
     assert told.tolist() == [[16, 60, 0, 0, 8, 32]]
 
 
@@ -115,24 +115,24 @@ def test_latents_are_those_of_the_cut_picture(pipeline_folder: Callable[..., Pat
     data = pairs(tmp_path, [(8, 32)], 2)
     encoded = EncodedData(data, model, tmp_path / "cache", "buckets")
     pixels = torch.from_numpy(np.asarray(data.image(1, 0), dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
-    torch.testing.assert_close(encoded.latents([1])[0, 0], model.encode_images(pixels[None])[0])
+    torch.testing.assert_close(encoded.posterior([1]).mean[0, 0], model.encode_images(pixels[None]).mean[0])
 
 
 def test_square_and_bucketed_latents_share_a_folder(pipeline_folder: Callable[..., Path], tmp_path: Path) -> None:
     model, data = load(pipeline_folder("sd15")), pairs(tmp_path, SHAPES)
-    first = EncodedData(data, model, tmp_path / "cache").latents([3])
+    first = EncodedData(data, model, tmp_path / "cache").posterior([3]).mean
     bucketed = EncodedData(data, model, tmp_path / "cache", "buckets")
-    again = EncodedData(data, model, tmp_path / "cache").latents([3])
+    again = EncodedData(data, model, tmp_path / "cache").posterior([3]).mean
     assert torch.equal(first, again)
-    torch.testing.assert_close(bucketed.latents([3]), first)  # a square picture is its own bucket
-    assert bucketed.latents([1]).shape != first.shape
+    torch.testing.assert_close(bucketed.posterior([3]).mean, first)  # a square picture is its own bucket
+    assert bucketed.posterior([1]).mean.shape != first.shape
 
 
 def test_rows_of_different_sizes_are_no_micro_batch(pipeline_folder: Callable[..., Path], tmp_path: Path) -> None:
     model, data = load(pipeline_folder("sd15")), pairs(tmp_path, SHAPES)
     encoded = EncodedData(data, model, tmp_path / "cache", "buckets")
     with pytest.raises(ValueError, match="same shape"):
-        encoded.latents([0, 1])
+        encoded.posterior([0, 1])
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -23,7 +23,7 @@ from bench.data.cache import EncodedData, to_pixels
 from bench.data.reading import read_preferences
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
-from bench.models.framing import Framing
+from bench.models.framing import Framing, covering
 from bench.training.ledger import Ledger
 from bench.training.policy import Policy
 
@@ -42,6 +42,25 @@ def test_the_crop_begins_in_the_middle_of_the_resized_picture(
     original: tuple[int, int], corner: tuple[int, int]
 ) -> None:
     assert Framing.centre(original, (100, 100)) == Framing(original, corner, (100, 100))
+
+
+@pytest.mark.parametrize(
+    ("original", "resized", "corner"),
+    # torchvision: the longer side is int(side * long / short), and the crop begins at round((long - side) / 2), half to even
+    [
+        ((683, 1024), (512, 767), (0, 128)),  # 767.625 is cut to 767, and 127.5 is rounded to 128
+        ((1024, 683), (767, 512), (128, 0)),
+        ((513, 771), (512, 769), (0, 128)),  # 769.497, 128.5 to 128
+        ((1000, 667), (767, 512), (128, 0)),
+        ((512, 515), (512, 515), (0, 2)),  # 1.5 to 2
+        ((512, 513), (512, 513), (0, 0)),  # 0.5 to 0
+    ],
+)
+def test_half_pixels_are_rounded_as_torchvision_does(
+    original: tuple[int, int], resized: tuple[int, int], corner: tuple[int, int]
+) -> None:
+    assert covering(original, (512, 512)) == resized
+    assert Framing.centre(original, (512, 512)).corner == corner
 
 
 def test_pixels_are_cut_where_the_framing_says() -> None:

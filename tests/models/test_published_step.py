@@ -49,6 +49,11 @@ class Pair:
         self.batch: PairBatch = batch_of(self.data, encoded, [0], size_conditioning="nominal")
 
     @property
+    def drawn(self) -> Tensor:
+        """The noise of the posterior's draw, of the preferred picture, which is the second, and of the other."""
+        return self.batch.draws.normal("posterior", self.batch.candidates.shape[1:])[0].flip(0)
+
+    @property
     def pixels(self) -> Tensor:
         """The preferred picture, which is the second, and the other."""
         side = self.published.model.resolution
@@ -67,7 +72,7 @@ def test_its_loss_is_that_of_dpo(pipeline_folder: Callable[..., Path], tmp_path:
     pair = Pair(pipeline_folder(kind), tmp_path)
     ours = DPO(beta=published_step.BETA).step(pair.batch, pair.policy)
     noise = pair.batch.draws.normal("noise", pair.batch.winner.shape[1:])
-    published = pair.published.loss(pair.pixels, "a bee", ours.timesteps, noise)
+    published = pair.published.loss(pair.pixels, "a bee", ours.timesteps, noise, pair.drawn)
     assert abs(ours.losses.item() - 0.693147) > 0.01  # the weights have moved
     # beta/2 multiplies the rounding of float32 errors near 1 by 2500, which processors do differently
     assert published.item() == pytest.approx(ours.losses.item(), abs=2500 * 4e-7)
@@ -84,7 +89,7 @@ def test_it_inverts_a_picture_as_inpo_and_smpo_do(
         lambda latents, times, rows: policy.predict(latents, times, batch.condition), policy.process, batch.winner, t,
         InversionSettings(steps=4, renoise="next" if renoise else "none"),
     )  # fmt: skip
-    clean, condition = pair.published.encode(pair.pixels, "a bee")
+    clean, condition = pair.published.encode(pair.pixels, "a bee", pair.drawn)
     latents, reached = pair.published.invert(clean[:1], t, condition)
     assert reached.tolist() == ours.timesteps.tolist()
     torch.testing.assert_close(latents, ours.latents, rtol=1e-4, atol=1e-5)

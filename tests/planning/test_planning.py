@@ -189,7 +189,10 @@ def test_the_full_sdxl_is_planned_with_torchs_own_count() -> None:
     assert memory.reference == 2 * 2_566_875_524 + 4 * 588_160  # bf16, but for its layers that normalise
     assert memory.moments == pytest.approx(2 * weights, rel=1e-5)
     assert plan.pairs == 100 * 2048
-    assert plan.latent_bytes == 2 * 4 * 128 * 128 * 4
+    assert plan.latent_bytes == 2 * (2 * 4 * 128 * 128 * 4)  # mean and deviation
+    mirrored = make_plan(sdxl, encoding_cost(sdxl), DPO(), settings.model_copy(update={"horizontal_flip": "image"}))
+    assert mirrored.latent_bytes == 2 * plan.latent_bytes
+    assert mirrored.encoding_flops > 1.5 * plan.encoding_flops
 
 
 def plan_of(found: Callable[[str], FoundArchitecture], **fields: Any) -> Plan:

@@ -25,7 +25,7 @@ OLD: dict[str, Any] = {
 
 
 def test_a_run_of_schema_1_has_the_identity_that_it_would_have_today() -> None:
-    today = TrainingSettings(steps=100, global_batch_size=32, learning_rate=1e-5, warmup_steps=10)
+    today = TrainingSettings(steps=100, global_batch_size=32, learning_rate=1e-5, warmup_steps=10, latents="mean")
     config = migrated(OLD)
     assert config is not None
     expected = today.model_dump(mode="json", exclude=set(today.execution_fields()))
@@ -56,10 +56,23 @@ def test_an_algorithms_own_fields_keep_their_names() -> None:
         "changed": {"schedule": "3", "global_batch_size": "4", "objective_fields.inversion": "grid", "kind": "snap"},
         "resolved": {
             "algorithm": {"schedule": 3, "inversion": "grid", "objective_fields": {"inversion": "grid"}, "kind": "snap"},
-            "training": {"lr_schedule": "cosine", "global_batch_size": 4},
+            "training": {
+                "lr_schedule": "cosine", "global_batch_size": 4,
+                "latents": "mean", "horizontal_flip": "none", "lora_init": "uniform",
+            },
         },
     }  # fmt: skip
     assert old["resolved"]["training"] == {"schedule": "cosine", "batch": 4}
+
+
+def test_a_run_of_schema_3_trained_on_the_mean_of_the_posterior_without_flips() -> None:
+    old = {"schema": 3, "resolved": {"training": {"steps": 5}, "algorithm": {"utility": "risk_seeking"}}}
+    assert migrated(old) == {
+        "resolved": {
+            "training": {"steps": 5, "latents": "mean", "horizontal_flip": "none", "lora_init": "uniform"},
+            "algorithm": {"utility": "risk_seeking_3"},
+        }
+    }
 
 
 def test_a_run_of_the_present_schema_stays_as_it_is_and_a_later_one_is_not_read() -> None:

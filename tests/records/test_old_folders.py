@@ -71,6 +71,7 @@ def test_configurations_are_read_by_todays_names(schema: int, algorithm: str) ->
         "steps": 2, "budget": None, "global_batch_size": 4, "optimizer": "adamw", "learning_rate": 1e-5,
         "lr_schedule": "constant", "warmup_steps": 1, "weight_decay": 0.01, "max_grad_norm": 1.0, "caption_dropout": 0.1,
         "trainable": "full", "lora_rank": 16, "size_conditioning": "true", "aspect_ratios": "square", "precision": "fp32",
+        "latents": "mean", "horizontal_flip": "none", "lora_init": "uniform",
     }  # fmt: skip
     assert config.resolved.data is not None
     assert (config.resolved.data.digest, config.resolved.data.labels) == ("553957f8bdd40cd1", "5abf8ecda0f5cb62")
@@ -120,9 +121,21 @@ def test_the_command_line_reports_them(folder: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_run_that_would_train_otherwise_today_is_left_alone(folder: Path) -> None:
+    """Up to schema 3 latents were the posterior's mean, so the command that made these runs would make others."""
+    before = contents(folder / "runs")
+    words = ["--set", "steps=2", "--set", "batch=4", "--set", "warmup=1", "--prompts", "prompts.txt"]
+    done = bench(folder, "run", "--algo", ",".join(OWN), "--model", "tiny", *words, "--metrics", "aesthetic,gold")
+    assert done.returncode == 2
+    assert "holds a run that differs in training.latents ('mean' and 'sample'); choose another --name" in done.stderr
+    after = contents(folder / "runs")
+    assert {name: after[name] for name in before} == before
+
+
 def test_finished_runs_are_recognised_by_the_command_that_made_them_and_a_word_on_their_code(folder: Path) -> None:
     before = contents(folder / "runs")
     words = ["--set", "steps=2", "--set", "batch=4", "--set", "warmup=1", "--prompts", "prompts.txt"]
+    words += ["--set", "latents=mean", "--name", LABEL]  # as versions up to schema 3 trained
     command = [
         "run",
         "--algo",

@@ -32,9 +32,9 @@ def seen_by(module: nn.Module) -> list[int]:
 def test_pictures_are_encoded_in_batches_by_pixels(workshop: Workshop) -> None:
     model: Any = workshop.model()
     pixels = torch.rand(10, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    alone = torch.cat([model.encode_images(picture[None]) for picture in pixels])
+    alone = torch.cat([model.encode_images(picture[None]).mean for picture in pixels])
     sizes = seen_by(model._vae.encoder)
-    torch.testing.assert_close(model.encode_images(pixels), alone)
+    torch.testing.assert_close(model.encode_images(pixels).mean, alone)
     assert sizes == [4, 4, 2]
 
 
@@ -52,12 +52,12 @@ def test_only_so_many_shards_of_latents_and_texts_are_open(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     captions = workshop.data.captions[0:40]
-    whole, expected = workshop.encoded.latents(range(len(workshop.data))), workshop.encoded.condition(captions)
+    whole, expected = workshop.encoded.posterior(range(len(workshop.data))), workshop.encoded.condition(captions)
     monkeypatch.setattr(cache, "SHARD", 2)
     monkeypatch.setattr(cache, "OPEN", 5)
     encoded = cache.EncodedData(workshop.data, workshop.model(), tmp_path)
     rows = range(len(workshop.data))
-    torch.testing.assert_close(encoded.latents(rows), whole)
+    torch.testing.assert_close(tuple(encoded.posterior(rows)), tuple(whole))
     told = encoded.condition(captions)
     torch.testing.assert_close(told["prompt_embeds"], expected["prompt_embeds"])
     assert len(list(tmp_path.iterdir())) > 30

@@ -32,9 +32,9 @@ def test_cached_and_fresh_encodings_give_the_same_losses(workshop: Workshop) -> 
 
     def latents(places: Tensor) -> Tensor:
         images = [workshop.data.image(row, place) for row, place in zip(ROWS, places.tolist(), strict=True)]
-        return model.encode_images(
-            torch.stack([to_pixels(image, (model.resolution, model.resolution)) for image in images])
-        )
+        pixels = torch.stack([to_pixels(image, (model.resolution, model.resolution)) for image in images])
+        noise = cached.draws.normal("posterior", cached.candidates.shape[1:])[torch.arange(len(ROWS)), places]
+        return model.encode_images(pixels).draw(noise)
 
     dropped = (cached.draws.uniform("caption dropout") < 0.1).tolist()
     captions = ["" if drop else workshop.data.captions[row] for drop, row in zip(dropped, ROWS, strict=True)]

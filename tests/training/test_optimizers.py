@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -117,7 +117,27 @@ def test_a_fused_optimizer_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_a_cosine_falls_to_zero_after_the_warm_up() -> None:
     settings = TrainingSettings(steps=6, warmup_steps=2, learning_rate=1e-3, lr_schedule="cosine")
     rates = [rate_at(settings, step) for step in range(7)]
-    assert rates == pytest.approx([0.5e-3, 1e-3, 1e-3, 0.853553e-3, 0.5e-3, 0.146447e-3, 0], abs=1e-9)
+    assert rates == pytest.approx([0, 0.5e-3, 1e-3, 0.853553e-3, 0.5e-3, 0.146447e-3, 0], abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 1, 4])
+def test_every_rate_is_the_one_that_a_published_script_steps_with(
+    name: Literal["constant", "cosine"], warmup: int
+) -> None:
+    """All of them step the optimizer first and diffusers' schedule after it (accelerate multiplies both by the processes)."""
+    from diffusers.optimization import get_scheduler
+
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=3e-4)
+    published = {"constant": "constant_with_warmup", "cosine": "cosine"}[name]
+    schedule = get_scheduler(published, optimizer, num_warmup_steps=warmup, num_training_steps=9)
+    expected = []
+    for _ in range(9):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    settings = TrainingSettings(steps=9, warmup_steps=warmup, learning_rate=3e-4, lr_schedule=name)
+    assert [rate_at(settings, step) for step in range(9)] == pytest.approx(expected, rel=1e-12, abs=1e-18)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from bench.models.checkpoints.blueprint import Blueprint
 from bench.models.checkpoints.compatibility import header_shapes, holds_adapters, loaded_files
 from bench.models.checkpoints.component import place_digest
 from bench.models.checkpoints.pipeline_folder import PipelineFolder, check_finite, load_weights
-from bench.models.family import ModelFamily
+from bench.models.family import ModelFamily, Posterior
 from bench.models.forward_process import ForwardProcess, build_forward_process
 
 
@@ -148,11 +148,12 @@ class DiffusersFamily(ModelFamily):
         return (shape[-2] // self.patch) * (shape[-1] // self.patch)
 
     @torch.no_grad()
-    def encode_images(self, pixels: Tensor) -> Tensor:
+    def encode_images(self, pixels: Tensor) -> Posterior:
         batches = pixels.split(images_per_chunk(*pixels.shape[-2:]))
-        latents = torch.cat([self._vae.encode(batch.to(self._vae.device)).latent_dist.mean for batch in batches])
+        found = [self._vae.encode(batch.to(self._vae.device)).latent_dist for batch in batches]
+        mean, deviation = torch.cat([each.mean for each in found]), torch.cat([each.std for each in found])
         factor: float = self._vae.config.scaling_factor
-        return (latents - self._latent_shift) * factor
+        return Posterior((mean - self._latent_shift) * factor, deviation * factor)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
