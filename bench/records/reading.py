@@ -1,4 +1,4 @@
-"""Reading the files of a run folder: a damaged one is named with the field that is wrong."""
+"""Reading the files of a run folder: the error about a damaged one names the first wrong field."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def read_whole(read: Callable[[Path], T], path: Path) -> T:
-    """What ``read`` makes of a file of a run.
+    """What ``read`` returns for a file of a run.
 
     Raises:
-        UserError: the file is not what it was written as, for example cut short.
+        UserError: the file is damaged, for example truncated.
     """
     try:
         return read(path)
@@ -57,5 +57,5 @@ def validated(kind: type[T], value: Any, path: Path) -> T:
 def damaged(path: Path, reason: object) -> UserError:
     """The sentence about a file of a run that cannot be read."""
     return UserError(
-        f"{path} is damaged ({reason}); put a whole copy there, or move {path.parent} away and give the `bench run` command again"
+        f"{path} is damaged ({reason}); replace it with an intact copy, or move {path.parent} away and run the `bench run` command again"
     )

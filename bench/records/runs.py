@@ -5,7 +5,7 @@ runs/<model>/<algorithm>/<name>/seed-<n>/            one training run
     config.json        what was typed and what it resolved to
     environment.json   packages, device, processes, git, and settings that do not change what comes out
     prepared.json      what the algorithm's `prepare` did, if anything
-    train.jsonl        one line a step
+    train.jsonl        one line per step
     checkpoints/       the newest state, safetensors
     weights/           the trained network, loads in diffusers
     ledger.json        what it cost
@@ -13,10 +13,10 @@ runs/<model>/<algorithm>/<name>/seed-<n>/            one training run
         protocol.json  variant.json  metrics.json  prompts.json  in_training.json  images/  scores.jsonl  DONE
     evaluations/<protocol>-<variant signature>/       the same weights under other guidance, see `bench eval`
     DONE
-runs/<model>/weights/<name>/                         weights that others released: evaluations only
+runs/<model>/weights/<name>/                         released weights: evaluations only
 
-``variant.json`` says how the sampling departs from the protocol's; mostly it does not, and the file is absent.  It is there in
-the own result of a negative run, whose weights never make an image alone.
+``variant.json`` says how the sampling departs from the protocol's; usually it does not, and the file is absent.  The
+run's own result has one if the run trained negative weights, which never generate an image alone.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Evaluation:
         return read_record(Protocol, path)
 
     def metrics(self) -> Mapping[str, MetricRecord]:
-        """The metrics with which all images are scored, by name; at first none."""
+        """The metrics with which all images are scored, by name; empty at first."""
         path = self.folder / "metrics.json"
         written = read_record(dict[str, dict[str, Any]], path) if path.exists() else {}
         named = {name: {"name": name, **metric} for name, metric in written.items()}
@@ -104,7 +104,7 @@ class Evaluation:
 
     @property
     def prompts_in_training(self) -> int | None:
-        """How many of the prompts were captions in training; None where nobody has looked."""
+        """How many of the prompts were captions in training; None if that was not checked."""
         path = self.folder / "in_training.json"
         return read_record(dict[str, int], path)["prompts"] if path.exists() else None
 
@@ -136,7 +136,7 @@ class RunFolder:
         path = self.folder / "config.json"
         written = read_whole(read_json, path)
         if not isinstance(written, dict):
-            raise damaged(path, "it holds no JSON object")
+            raise damaged(path, "it is not a JSON object")
         if not isinstance(written.get("schema"), int):
             raise damaged(path, "schema: a whole number is required")
         config = migrated(written)
@@ -218,12 +218,12 @@ def base_folder(runs: Path, model: str) -> RunFolder:
 
 
 def surveys_folder(runs: Path) -> Path:
-    """Where it is kept what reading all images of some data found; see `bench.data.survey`."""
+    """Where surveys of the images of preference data are cached; see `bench.data.survey`."""
     return runs / CACHE / "surveys"
 
 
 def find_runs(runs: Path) -> list[RunFolder]:
-    """Every training run and base model under a folder, in order of path; runs do not lie inside one another.
+    """Every training run and base model under a folder, in order of path; runs are not nested.
 
     Links to folders are followed, each folder once; hidden folders hold no runs.
     """
