@@ -27,7 +27,7 @@ class Convention:
         reduction: how the squared error of a latent is reduced to a number.
         typical: published values of beta.
         note: what else to know.
-        own: the algorithm here that uses this convention unchanged; None for those that use this project's.
+        own: the algorithm of this project that uses this convention unchanged; None for those that use this project's.
     """
 
     source: str
@@ -54,7 +54,7 @@ class Convention:
             return 1
         if elements is None:
             raise UserError(
-                f"{self.source} sums over the elements of a latent: add their number, --elements 16384 for SD 1.5 at "
+                f"{self.source} sums over the elements of a latent: give their number, --elements 16384 for SD 1.5 at "
                 "512x512 (4x64x64) or --elements 65536 for SDXL at 1024x1024 (4x128x128)"
             )
         return elements
@@ -85,7 +85,7 @@ CONVENTIONS: Mapping[str, Convention] = {
         5.0,
         "mean",
         "2000, 5000",
-        "times 2p - 1 per pair, which is at most 0.46; gamma = 10 is part of the factor: our smpo has it as a field, and takes SmPO's beta",
+        "times 2p - 1 per pair, which is at most 0.46; gamma = 10 is part of the factor: smpo here has it as a field, and takes SmPO's beta",
         own="smpo",
     ),
     "sdpo": Convention("AIDC-AI/Diffusion-SDPO at 84fb241, its DPO and DMPO", 0.5, "mean", "2000, 6000"),

@@ -54,7 +54,7 @@ def test_the_argument_of_the_sigmoid_is_the_same_in_both(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dpo-paper", "dpo-paper-eq46"])
 def test_sums_ask_for_the_number_of_elements(name: str) -> None:
-    with pytest.raises(UserError, match="add their number, --elements 16384 for SD 1.5"):
+    with pytest.raises(UserError, match="give their number, --elements 16384 for SD 1.5"):
         find(name).to_ours(1, elements=None)
 
 
