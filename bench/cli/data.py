@@ -22,7 +22,7 @@ Data = Annotated[str, typer.Argument(help="Preference data; see --data in: bench
 COLUMNS = "Rename the data's columns: caption=text,jpg_0=chosen,...  label_0=1 means that image 0 is always preferred, label_0=0 image 1."
 Columns = Annotated[str | None, typer.Option(help=COLUMNS)]
 Output = Annotated[Path, typer.Option(help="Parquet file to write.")]
-Runs = Annotated[Path, typer.Option(help="Folder of all runs; its cache keeps what was found while reading images.")]
+Runs = Annotated[Path, typer.Option(help="Folder of all runs; its cache keeps the results of reading images.")]
 Checkpoints = Annotated[
     list[str] | None,
     typer.Option(
@@ -30,7 +30,7 @@ Checkpoints = Annotated[
         help="metric=path: another checkpoint for a metric.  Default: the model's, or the published one.",
     ),
 ]
-ScoredBy = Annotated[str | None, typer.Option(help="A registered model, whose metric checkpoints are used.")]
+ScoredBy = Annotated[str | None, typer.Option(help="A registered model whose metric checkpoints are used.")]
 
 
 @app.command()
@@ -221,7 +221,7 @@ def _leakage(judges: list[str], model: str | None) -> str:
     shared = [name for name in judges if model and name in MODELS.get(model).metrics]
     if not shared:
         return ""
-    return f"{', '.join(shared)} also evaluates {model}: after training on these labels its score is no independent evidence"
+    return f"{', '.join(shared)} also evaluates {model}: after training on these labels its score is not independent evidence"
 
 
 def _examine(data: str, columns: str | None, runs: Path) -> InspectedData:

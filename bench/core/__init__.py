@@ -1,4 +1,4 @@
-"""What every stage stands on: errors, files, values, randomness, the registry mechanism, progress, processes.
+"""What every stage uses: errors, files, values, randomness, the registry mechanism, progress, processes.
 
 Imports nothing else of bench.
 """

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 CHUNK = 32
-"""Images made or scored together.  Chunks depend on the list of images alone, so that resuming gives the same bits."""
+"""Images generated or scored together.  Chunks depend only on the list of images, so that a resumed run has the same bits."""
 
 PIXELS_TOGETHER = 4 << 20
-"""Pixels that an autoencoder in float32 takes at once within a few gigabytes."""
+"""Pixels per call of an autoencoder in float32, so that it needs only a few gigabytes."""
 
 
 def batch_slices(count: int, size: int) -> Iterator[slice]:
@@ -18,5 +18,5 @@ def batch_slices(count: int, size: int) -> Iterator[slice]:
 
 
 def images_per_chunk(height: int, width: int) -> int:
-    """How many pictures of a size are made or encoded at once; fixed by the size alone, so that resuming gives the same bits."""
+    """How many images of a size are decoded or encoded at once; depends only on the size, so a resumed run has the same bits."""
     return max(1, min(CHUNK, PIXELS_TOGETHER // (height * width)))

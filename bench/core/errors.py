@@ -17,12 +17,12 @@ def require(module: str, purpose: str, *, extra: str) -> Any:
 
     Args:
         module: its dotted name.
-        purpose: begins the sentence: what needs it.
-        extra: of this distribution, which installs it.
+        purpose: what needs it; the message begins with it.
+        extra: the extra of this distribution that installs it.
 
     Raises:
-        UserError: the package is not installed; the sentence holds the pip line.  Another missing module, which it imports itself,
-            is raised as it is.
+        UserError: the package is not installed; the message contains the pip command.  If a module that the package itself imports is
+            missing, that error is raised unchanged.
     """
     try:
         return importlib.import_module(module)

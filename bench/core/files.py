@@ -22,7 +22,7 @@ from bench.core.errors import UserError
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
 BLOCK = 1 << 22
-"""Bytes that are read at a time, so that a checkpoint of many gigabytes is never in memory as a whole."""
+"""Bytes read at a time, so a checkpoint of many gigabytes is never in memory as a whole."""
 ELSEWHERE = "give another --output or --runs"
 
 
@@ -35,7 +35,7 @@ def space_checked(target: Path) -> Iterator[None]:
         if _error_number(error) not in FULL:
             raise
         raise UserError(
-            f"the disk is full: {target} could not be written; free some space and give the same command again, "
+            f"the disk is full: {target} could not be written; free some space and run the same command again, "
             "everything before it is kept"
         ) from error
 
@@ -54,24 +54,24 @@ def write_checked(target: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder with its parents, if it is not there.
+    """Create a folder and its parents if they do not exist.
 
     Raises:
-        UserError: it cannot be made, for example because a part of its path is a file.
+        UserError: it cannot be created, for example because part of its path is a file.
     """
     try:
         with space_checked(folder):
             folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise UserError(f"{folder} is a file, and a folder is needed; {ELSEWHERE}") from error
+        raise UserError(f"{folder} is a file, not a folder; {ELSEWHERE}") from error
     except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error.strerror}); {ELSEWHERE}") from error
+        raise UserError(f"{folder} cannot be created ({error.strerror}); {ELSEWHERE}") from error
 
 
 def _error_number(error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    # safetensors and hf_xet write with Rust, whose errors carry the number in their text only
+    # safetensors and hf_xet write with Rust, whose errors state the number only in their text
     found = re.search(r"os error (\d+)", str(error))
     return int(found[1]) if found else None
 
@@ -111,16 +111,16 @@ def _force_to_disk(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file in one piece."""
+    """Write a JSON file atomically."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def write_array(path: Path, value: NDArray[Any]) -> None:
-    """Write an array as ``.npy`` in one piece."""
+    """Write an array as ``.npy`` atomically."""
 
     def write(partial: Path) -> None:
-        # numpy would add .npy to a name that ends otherwise, but not to a stream's
+        # numpy appends .npy to a path with another suffix, but not to an open file
         with partial.open("wb") as stream:
             np.save(stream, value)
 
@@ -141,12 +141,12 @@ def append_lines(path: Path, lines: list[str]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Records of a JSON-lines file; a last line that a crash cut short is left out."""
+    """Records of a JSON-lines file; a last line that a crash truncated is left out."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
-    # not splitlines, which cuts at rarer ends of lines too, and JSON leaves those as they are
+    # not splitlines, which also splits at Unicode line separators, and JSON does not escape those
     return [json.loads(line) for line in whole.split("\n") if line]
 
 
@@ -157,7 +157,7 @@ def keep_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def file_digest(*files: Path) -> str:
-    """SHA-256 over the bytes of files in their order, shortened to 16 hex digits."""
+    """SHA-256 over the bytes of files in the given order, shortened to 16 hex digits."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

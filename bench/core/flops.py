@@ -23,7 +23,7 @@ def _attention_backward(gradient: Shape, query: Shape, key: Shape, value: Shape,
     return flops
 
 
-# Attention as torch runs it on a CPU, by shapes: torch's own counter has no formula for it and would count nothing.
+# Attention as torch runs it on a CPU, by shapes: torch's own counter has no formula for it and would count 0.
 _FORMULAS = {
     **flop_registry,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: shape_wrapper(_attention),  # noqa: SLF001
@@ -34,8 +34,8 @@ _FORMULAS = {
 class FlopCounter(TorchDispatchMode):
     """A context manager that counts matrix products, convolutions and attention, the same on every device.
 
-    Its formulas are those of `torch.utils.flop_counter.FlopCounterMode`, which also tells modules apart: its hooks keep alive what
-    checkpointing computes again, and so would change the memory that is measured at the same time.
+    Its formulas are those of `torch.utils.flop_counter.FlopCounterMode`, which also counts per module: its hooks keep alive what
+    checkpointing recomputes, and so would change the memory that is measured at the same time.
 
     Attributes:
         total: operations so far.
@@ -59,5 +59,5 @@ class FlopCounter(TorchDispatchMode):
 
 @functools.cache
 def _is_composite(func: Any) -> bool:
-    """Whether an operation is made of others; one comes here whole where autograd is off altogether, in inference mode."""
+    """Whether an operation is composed of others; it is dispatched undecomposed in inference mode, where autograd is off."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""What comes from the Hugging Face hub: downloaded once, then taken from the cache."""
+"""Files from the Hugging Face hub: downloaded once, then read from the cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.core.errors import UserError
 from bench.core.files import space_checked
 
 VARIANTS = ("*.fp16[.-]*", "*.bf16[.-]*", "*.non_ema.*")
-"""Files with other weights of a network than those that diffusers loads unasked."""
+"""Files with other weights of a network than those that diffusers loads by default."""
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -28,14 +28,14 @@ def hub_folder(
 
     Args:
         repository: ``owner/name``.
-        patterns: of the files; nothing else is downloaded.
-        kind: of the repository.
-        complaint: how the error begins, for example ``prompts 'x' cannot be had from the hub``.
-        ignore: patterns of files that are left out all the same.
+        patterns: patterns of the files; nothing else is downloaded.
+        kind: kind of repository.
+        complaint: how the error begins, for example ``prompts 'x' cannot be downloaded from the hub``.
+        ignore: patterns of files to leave out.
 
     Raises:
-        UserError: the repository is gated, missing or out of reach, and no whole copy is in the cache; or its download broke
-            off, or found no space.
+        UserError: the repository is gated, missing or cannot be reached, and the cache has no complete copy; or the
+            download was interrupted, or the disk is full.
     """
     from huggingface_hub import constants, errors, snapshot_download
     from huggingface_hub.errors import (
@@ -59,31 +59,31 @@ def hub_folder(
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise UserError(
-            f"{complaint}: there is no {kind} {repository} on it, or it is private; check the name, and log in with "
+            f"{complaint}: the hub has no {kind} {repository}, or it is private; check the name, and log in with "
             "`hf auth login` if it is private"
         ) from error
     except LocalEntryNotFoundError as error:
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
         raise UserError(
-            f"{complaint}: {why} and the cache holds no whole copy of {repository}; connect, or give a local copy"
+            f"{complaint}: {why} and the cache has no complete copy of {repository}; connect, or give a local copy"
         ) from error
     except HfHubHTTPError as error:
-        raise UserError(f"{complaint}: it answers {error.response.status_code}; try again later") from error
-    # The first is that of the library underneath, which other versions have replaced; the last is that of hf_xet.
+        raise UserError(f"{complaint}: the hub answers {error.response.status_code}; try again later") from error
+    # HTTPError is that of the HTTP library, which differs between versions of huggingface_hub; RuntimeError is hf_xet's.
     except (errors.HTTPError, OSError, RuntimeError) as error:  # type: ignore[attr-defined]
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"{complaint}: the download of {repository} broke off ({reason}); check the connection and that "
-            f"{constants.HF_HUB_CACHE} can be written, then give the same command again"
+            f"{complaint}: the download of {repository} was interrupted ({reason}); check the connection and that "
+            f"{constants.HF_HUB_CACHE} can be written, then run the same command again"
         ) from error
 
 
 def hub_model(repository: str, patterns: Sequence[str], *, complaint: str, ignore: Sequence[str] = ()) -> Path:
-    """As `hub_folder` of a model, variants of weights left out, but for a folder that has weights in variants alone.
+    """As `hub_folder` for a model, without variants of weights, except in folders whose weights are all variants.
 
     Args:
         repository: ``owner/name``.
-        patterns: of the files; each names the files of one folder.
+        patterns: patterns of the files; each names files of one folder.
         complaint: see `hub_folder`.
         ignore: see `hub_folder`.
 
@@ -100,6 +100,6 @@ def hub_model(repository: str, patterns: Sequence[str], *, complaint: str, ignor
 
 def _finds_no_weights(folder: Path, pattern: str) -> bool:
     place, _, files = pattern.rpartition("/")
-    # Tokenizers and schedulers, which have no config.json, have none in any variant.
+    # Tokenizers and schedulers have no config.json and no weights in any variant.
     may_have = place == "" or (folder / place / "config.json").is_file()
     return files == "*.safetensors" and may_have and not any(folder.glob(pattern))

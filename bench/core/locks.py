@@ -18,12 +18,12 @@ def exclusive(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock file for this process; the lock ends with the process, however it ends.
 
     Args:
-        lock: the file, made with its folder; holds the number of the process that has it.
+        lock: the file, created with its folder; contains the id of the process that holds it.
         doing: end of the sentence ``process 123 already ...``: what the other process does, and what to do about it.
         wait: wait for another process instead of refusing.
 
     Raises:
-        UserError: another process has it, or it cannot be written.
+        UserError: another process holds it, or it cannot be written.
     """
     make_folder(lock.parent)
     # A lock file whose mere existence is the lock, filelock's fallback, would outlive a process that is killed.

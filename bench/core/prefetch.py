@@ -13,8 +13,8 @@ Loaded = TypeVar("Loaded")
 def prefetched(load: Callable[[Item], Loaded], items: Iterable[Item]) -> Iterator[tuple[Item, Loaded]]:
     """Items in order, each with what ``load`` returns for it; the next one is loaded in a thread meanwhile.
 
-    Never more than one item is loaded ahead.  What ``load`` raises is raised when its item's turn has come, after the
-    caller's work on the one before.
+    At most one item is loaded ahead.  What ``load`` raises is raised when its item is due, after the caller's work on the
+    one before.
     """
     with ThreadPoolExecutor(max_workers=1) as thread:
         coming: tuple[Item, Future[Loaded]] | None = None

@@ -1,4 +1,4 @@
-"""Several processes at one job."""
+"""Several processes that share one job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Processes:
     """All processes that do one job; each of them must make every call.
 
     Args:
-        accelerator: their connection; None for one process alone.
+        accelerator: their connection; None for a single process.
     """
 
     def __init__(self, accelerator: Accelerator | None = None) -> None:
@@ -30,11 +30,11 @@ class Processes:
         return self._index == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's part of some work."""
+        """This process's share of the items."""
         return items[self._index :: self.count]
 
     def from_main(self, make: Callable[[], T]) -> T:
-        """What ``make`` gives in the main process, in all; it is called nowhere else."""
+        """What ``make`` returns in the main process, in every process; only the main process calls it."""
         if self.count == 1:
             return make()
         values = [make() if self.main else None]
@@ -42,7 +42,7 @@ class Processes:
         return values[0]  # type: ignore[return-value]
 
     def broadcast(self, flag: bool) -> bool:
-        """The main process's ``flag``, in all processes: it decides where clocks or files may differ."""
+        """The main process's ``flag``, in every process: it decides, since clocks and files may differ between processes."""
         return self.any(flag and self.main)
 
     def any(self, flag: bool) -> bool:
@@ -53,7 +53,7 @@ class Processes:
         return bool(self._accelerator.reduce(flags, reduction="sum").item())
 
     def gathered(self, values: Sequence[T]) -> list[T]:
-        """The values of all processes, in order of the processes."""
+        """The values of all processes, in the order of the processes."""
         if self.count == 1:
             return list(values)
         every: list[T] = gather_object(list(values))

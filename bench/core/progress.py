@@ -26,7 +26,7 @@ _PART: ContextVar[str] = ContextVar("part", default="")
 
 @contextlib.contextmanager
 def part_of(whole: str) -> Iterator[None]:
-    """Put ``whole``, for example ``run 2 of 4``, before the title of everything that is done in the block."""
+    """Put ``whole``, for example ``run 2 of 4``, before the title of every progress display in the block."""
     token = _PART.set(f"{whole}: ")
     try:
         yield
@@ -39,7 +39,7 @@ _HIDDEN: ContextVar[bool] = ContextVar("hidden progress", default=False)
 
 @contextlib.contextmanager
 def without_progress() -> Iterator[None]:
-    """Show no progress inside the block, for work of a second whose result is all that is wanted."""
+    """Show no progress inside the block, for work that takes about a second."""
     token = _HIDDEN.set(True)
     try:
         yield
@@ -51,17 +51,17 @@ class Progress:
     """Counts work done out of ``total`` and shows rate, time left and the latest figures.
 
     Use as a context manager.  On a terminal it draws one live line on standard error; elsewhere it prints a line now and then,
-    and one at the end.  Where everything was there already, it shows nothing.
+    and one at the end.  If everything was done already, it shows nothing.
 
     Args:
         title: what is done.
-        total: pieces of work in all.
-        done: those that were there already.
+        total: pieces of work overall.
+        done: pieces that were done already.
     """
 
     def __init__(self, title: str, *, total: int, done: int = 0) -> None:
         self._title, self._total, self._done, self._found = _PART.get() + title, total, done, done
-        # of several processes only the first speaks; the launcher numbers them before anything of ours runs
+        # only the first process prints; the launcher sets RANK before this program starts
         self._silent = _HIDDEN.get() or os.environ.get("RANK", "0") != "0"
         self._console = Console(stderr=True)
         self._live: Live | None = None
@@ -85,7 +85,7 @@ class Progress:
             self._print()
 
     def found(self, count: int) -> None:
-        """Report ``count`` pieces that were there already: they count as done, but no time went into them."""
+        """Report ``count`` pieces that were done already: they count as done, but not towards the rate."""
         self._found += count
         self._done += count
 
@@ -94,7 +94,7 @@ class Progress:
         self.reach(self._done + count, **figures)
 
     def reach(self, done: int, **figures: float) -> None:
-        """Report how much work is done in all, and the latest figures."""
+        """Report how much work is done overall, and the latest figures."""
         self._done = done
         if figures:
             self._figures = [f"{name} {value:.4g}" for name, value in figures.items()]
@@ -103,7 +103,7 @@ class Progress:
             self._print()
 
     def _start(self) -> Live:
-        # one column less than there are, since terminals differ in what the last one does
+        # one column less than the width, since terminals differ in when they wrap the last one
         def drawn() -> Text:
             return Text(line(self._title, self._facts(), self._console.width - 1), no_wrap=True, overflow="crop")
 
@@ -136,7 +136,7 @@ class Progress:
 
 
 def line(title: str, facts: Sequence[str], width: int) -> str:
-    """A title and as many of the facts as there is place for beside it, the first ones first, in at most ``width`` columns.
+    """A title and as many of the facts as fit beside it, in order, in at most ``width`` columns.
 
     A title that is too long is shortened in the middle, but facts go before it is shorter than `SHORTEST_TITLE`.
     """
@@ -150,7 +150,7 @@ def line(title: str, facts: Sequence[str], width: int) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """A text of at most ``width`` characters; what is too much is taken out of the middle."""
+    """A text of at most ``width`` characters; the excess is cut from the middle."""
     if len(text) <= width:
         return text
     kept = max(0, width - 3)

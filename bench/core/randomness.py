@@ -1,7 +1,7 @@
 """Randomness is addressed, not streamed: every draw is a function of what it is for.
 
-A draw keyed by (seed, purpose, step, pair) does not depend on batch size, number of processes or interruptions, so that
-resuming equals never having stopped and two algorithms see the same noise.
+A draw keyed by (seed, purpose, step, pair) does not depend on batch size, number of processes or interruptions, so a
+resumed run equals an uninterrupted one and two algorithms see the same noise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Key = int | str
 
 
 def generator(*key: Key) -> torch.Generator:
-    """A CPU generator whose stream depends on ``key`` alone (SHA-256 of its parts and their types)."""
+    """A CPU generator whose stream depends only on ``key`` (SHA-256 of its parts and their types)."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in key)
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
     return torch.Generator().manual_seed(seed)
@@ -45,7 +45,7 @@ class Draws:
         seed: the run's seed.
         step: the optimizer step, 0-based.
         index: the pairs' row numbers, in batch order.
-        repeats: how often each row came before in the global batch, which may span two epochs: a repeat has draws of its own.
+        repeats: how often each row occurred earlier in the global batch, which may span two epochs: a repeat has its own draws.
     """
 
     def __init__(self, seed: int, step: int, index: Sequence[int], repeats: Sequence[int] | None = None) -> None:
@@ -86,5 +86,5 @@ def batch_rows(count: int, batch: int, seed: int, step: int) -> list[int]:
 
 @functools.lru_cache(maxsize=2)
 def _epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """The order of one epoch; the two that a batch may span are kept, since making one costs time for every row."""
+    """The order of one epoch; cached for the two epochs that a batch may span, since computing one takes time linear in the rows."""
     return permutation(count, seed, "order", epoch)

@@ -1,4 +1,4 @@
-"""One way in for algorithms, metrics and models: entry points, ours and everybody else's alike."""
+"""Registries of algorithms, metrics and models: entry points, the same for built-in entries and plug-ins."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Interface(abc.ABC):
 
     Args:
         base: their class.
-        states: by name of an attribute that every entry must state, the class of its value.
+        states: attributes that every entry must have, each with the class of its value.
     """
 
     def __init__(self, base: type, **states: type) -> None:
@@ -28,10 +28,10 @@ class Interface(abc.ABC):
 
     @abc.abstractmethod
     def complaint(self, entry: object) -> str | None:
-        """The end of the sentence ``X ...`` that says why an entry does not fit; None when it does."""
+        """Why an entry does not fit, as the end of a sentence ``X ...``; None if it fits."""
 
     def unstated(self, entry: object) -> str | None:
-        """The end of the sentence ``X ...`` about the first attribute that is missing, or is something else."""
+        """The first attribute that is missing or of another class, as the end of a sentence ``X ...``; None if all fit."""
         for attribute, wanted in self.states.items():
             if not hasattr(entry, attribute):
                 return f"states no {attribute}"
@@ -41,7 +41,7 @@ class Interface(abc.ABC):
 
 
 class ClassOf(Interface):
-    """A subclass that leaves nothing abstract."""
+    """A subclass without abstract methods."""
 
     def complaint(self, entry: object) -> str | None:
         if not (isinstance(entry, type) and issubclass(entry, self.base)):
@@ -51,7 +51,7 @@ class ClassOf(Interface):
 
 
 class InstanceOf(Interface):
-    """An object of the class."""
+    """An instance of the class."""
 
     def complaint(self, entry: object) -> str | None:
         if not isinstance(entry, self.base):
@@ -60,13 +60,13 @@ class InstanceOf(Interface):
 
 
 def public_name(cls: type) -> str:
-    """What messages call a class: ``bench.Algorithm`` for ours, the plain name for a built-in one."""
+    """What messages call a class: ``bench.Algorithm`` for one of this package, the plain name for one of Python's."""
     package = cls.__module__.partition(".")[0]
     return cls.__name__ if package in ("builtins", "collections") else f"{package}.{cls.__name__}"
 
 
 class Registry(Generic[T]):
-    """Named things of one kind, announced through an entry-point group and imported when first asked for.
+    """Named things of one kind, declared in an entry-point group and imported at their first use.
 
     Args:
         group: the entry-point group, for example ``bench.algorithms``.
@@ -96,7 +96,7 @@ class Registry(Generic[T]):
         """The entry point called ``name``, not imported.
 
         Raises:
-            UserError: no entry, or two of different distributions, have that name.
+            UserError: no entry has that name, or entries of two distributions have it.
         """
         points = self._points.get(name)
         if points is None:
@@ -112,10 +112,10 @@ class Registry(Generic[T]):
         return self._points[name]
 
     def get(self, name: str) -> T:
-        """The entry called ``name``; whatever its import raises is passed on as it is.
+        """The entry called ``name``; what its import raises is passed on unchanged.
 
         Raises:
-            UserError: no entry has that name, or two, or the entry is not what one of this kind must be.
+            UserError: no entry has that name, or two have it, or the entry does not fit the interface.
         """
         point = self.point(name)
         entry: T = point.load()
@@ -133,10 +133,10 @@ class Registry(Generic[T]):
 
 
 def is_ours(point: EntryPoint) -> bool:
-    """Whether this project announced an entry point."""
+    """Whether this project declares an entry point."""
     return point.dist is not None and point.dist.name == DISTRIBUTION
 
 
 def origin(point: EntryPoint) -> str:
-    """Distribution and version that announced an entry point, for example ``my-plugin 1.0``."""
+    """Distribution and version that declare an entry point, for example ``my-plugin 1.0``."""
     return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"

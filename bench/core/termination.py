@@ -1,7 +1,7 @@
 """SIGTERM, which Slurm, Kubernetes and launchers send before they kill: the work stops at the next safe place.
 
-Most work is safe to stop anywhere, since finished parts are on disk; there the signal ends the process at once.  Training holds
-what is not on disk yet: it defers the signal, asks `requested` between micro-batches, saves, and then stops.
+Most work is safe to stop anywhere, since finished parts are on disk; there the signal ends the process at once.  Training has
+state that is not on disk yet: it defers the signal, checks `requested` between micro-batches, saves, and then stops.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ EXIT_CODE = 128 + signal.SIGTERM
 
 
 class TerminatedError(SystemExit):
-    """SIGTERM has come, and the work stopped where the same command continues; ends the process with `EXIT_CODE`."""
+    """SIGTERM has come, and the work stopped at a point where the same command resumes it; ends the process with `EXIT_CODE`."""
 
     def __init__(self) -> None:
         super().__init__(EXIT_CODE)
 
 
 class _State:
-    """What is known of the signal in this process."""
+    """The state of the signal in this process."""
 
     requested = False
     deferred = 0
@@ -44,10 +44,10 @@ def requested() -> bool:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Let SIGTERM only be noted inside the block, whose code asks `requested`; at its end a noted signal ends the process.
+    """Only record SIGTERM inside the block, whose code checks `requested`; at its end a recorded signal ends the process.
 
     Raises:
-        TerminatedError: the signal came inside the block, and the block ended without looking.
+        TerminatedError: the signal came inside the block, and the block ended without checking.
     """
     _STATE.deferred += 1
     try:

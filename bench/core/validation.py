@@ -1,4 +1,4 @@
-"""Values into a pydantic model, with one sentence about what does not fit."""
+"""Validation by pydantic models, with one sentence about the first error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def build(kind: type[S], values: Mapping[str, Any], name: str) -> S:
     """Validate values into the pydantic model ``kind``.
 
     Args:
-        name: begins the sentence of an error: what the values are for.
+        name: what the values are for; the error message begins with it.
 
     Raises:
         UserError: one sentence about the first value that is not allowed.

@@ -1,4 +1,4 @@
-"""The size that each row's pictures are cut to for training: the model's own square, or one of many shapes of about its area."""
+"""The size that each row's images are cropped to for training: the model's square, or one of many shapes of about its area."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HorizontalFlip = Literal["none", "image", "pair"]
 STEPS = 16
 """A side of a bucket is a multiple of the model's side divided by this: of 64 pixels for 1024, as SDXL was trained."""
 LONGEST = 2
-"""Largest side of a bucket, in sides of the model's square."""
+"""Largest side of a bucket, as a multiple of the side of the model's square."""
 
 
 def square(data: PreferenceData, model: ModelFamily) -> NDArray[np.int32]:
@@ -32,10 +32,10 @@ def square(data: PreferenceData, model: ModelFamily) -> NDArray[np.int32]:
 
 
 def bucketed(data: PreferenceData, model: ModelFamily) -> NDArray[np.int32]:
-    """For every row the bucket whose shape is nearest to its pictures'; height and width, int32, (N, 2).
+    """For every row, the bucket whose aspect ratio is nearest to that of its images; height and width, int32, (N, 2).
 
-    The pictures of a row share a size, since they share their noise: it is chosen by the mean of the logarithms of their
-    aspect ratios, so that it does not matter which one is preferred.
+    The images of a row share a size, since they share their noise: it is chosen by the mean of the logarithms of their
+    aspect ratios, so it does not depend on which one is preferred.
     """
     buckets = aspect_buckets(model)
     ratios = np.log([height / width for height, width in buckets])
@@ -54,7 +54,7 @@ TRAINING_SIZES: Mapping[AspectRatios, Callable[[PreferenceData, ModelFamily], ND
 
 
 def aspect_buckets(model: ModelFamily) -> Sequence[Size]:
-    """Heights and widths of at most the area of the model's square, from flat to tall; Podell et al. 2023, appendix I."""
+    """Heights and widths of at most the area of the model's square, from wide to tall; Podell et al. 2023, appendix I."""
     side, unit = model.resolution, model.size_unit
     step = unit * math.ceil(side / STEPS / unit)
     heights = range(step * math.ceil(side / LONGEST / step), side * LONGEST + 1, step)

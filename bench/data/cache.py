@@ -1,4 +1,4 @@
-"""What the network sees of the data, computed once per (data, encoders, size) and shared by every algorithm."""
+"""Latents and text embeddings of the data, computed once per (data, encoders, size) and shared by every algorithm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bench.models.framing import Framing, Size, covering
 SHARD = 512
 BATCH = 16
 OPEN = 64
-"""Shards mapped at the same time; a system allows a process about a thousand open files."""
+"""Shards mapped at the same time; a process may often open only about a thousand files."""
 
 Orientation = Literal["upright", "mirrored"]
 
@@ -44,12 +44,12 @@ Arrays = dict[str, NDArray[np.float32]]
 class EncodedData:
     """Posteriors and text embeddings of preference pairs, memory-mapped from shards.
 
-    Shards are written one by one and renamed into place, so that an interrupted encoding continues; each has a seal, which is
+    Shards are written one by one and renamed into place, so an interrupted encoding resumes; each has a seal, which is
     checked when the shard is first opened.
 
     Args:
-        folder: where the shards are; must belong to this data, resolution and the model's encoders alone.
-        aspect_ratios: what size each row's pictures are cut to.
+        folder: where the shards are; used only for this data, this resolution and the model's encoders.
+        aspect_ratios: whether each row's images are cropped to a square or to the nearest bucket.
         horizontal_flip: how pictures are mirrored; unless they never are, mirrored pictures are encoded too, since their latents
             are not the mirrored latents.
     """
@@ -77,7 +77,7 @@ class EncodedData:
             self._negative = self._shards(files, 1, self._encode_negative, progress)
 
     def size(self, row: int) -> Size:
-        """Height and width in pixels that the pictures of a row are cut to."""
+        """Height and width in pixels that the images of a row are cropped to."""
         height, width = self._sizes[row].tolist()
         return height, width
 
@@ -103,7 +103,7 @@ class EncodedData:
         return {name: self._gather(shards, rows) for name, shards in self._texts.items()}
 
     def negative(self, count: int) -> dict[str, Tensor]:
-        """Embeddings of an empty negative prompt, as guidance at sampling has it; each with a leading axis of ``count``."""
+        """Embeddings of an empty negative prompt, as used by guidance in sampling; each with a leading axis of ``count``."""
         return {name: self._gather(shards, [0] * count) for name, shards in self._negative.items()}
 
     def picture_condition(self, rows: Sequence[int], sides: Sequence[int], size: PictureSize) -> dict[str, Tensor]:
@@ -111,7 +111,7 @@ class EncodedData:
 
         Args:
             sides: which image of each row.
-            size: ``true``, or ``nominal`` for pictures that count as whole and of the size they are cut to.
+            size: ``true``, or ``nominal``, as if images were uncropped and of the size they are cropped to.
         """
         targets = [self.size(row) for row in rows]
         if size == "nominal" or not self._model.picture_condition(Framing.whole(targets[0])):
@@ -119,13 +119,13 @@ class EncodedData:
         else:
             originals = [self._data.size(row, side) for row, side in zip(rows, sides, strict=True)]
             framings = [Framing.centre(original, target) for original, target in zip(originals, targets, strict=True)]
-        told = [self._model.picture_condition(framing) for framing in framings]
-        return {name: torch.stack([each[name] for each in told]) for name in told[0]}
+        conditioning = [self._model.picture_condition(framing) for framing in framings]
+        return {name: torch.stack([each[name] for each in conditioning]) for name in conditioning[0]}
 
     def _shards(
         self, files: Mapping[str, str], count: int, encode: Callable[[slice], Arrays], progress: Progress
     ) -> dict[str, list[Path]]:
-        """Shards of the arrays that ``encode`` gives by name, encoded together; ``files`` names their files."""
+        """Shards of the arrays that ``encode`` returns by name, encoded together; ``files`` names their files."""
         shards: dict[str, list[Path]] = {name: [] for name in files}
         for piece in batch_slices(count, SHARD):
             paths = {name: self._folder / f"{file}-{piece.start:08d}.npy" for name, file in files.items()}

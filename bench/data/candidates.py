@@ -1,4 +1,4 @@
-"""Images by a model for captions: what rankings and calibrated rewards start from."""
+"""Images generated for captions: the candidates of rankings and calibrated rewards."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def generate_candidates(
     """Unlabelled data with ``count`` images by ``model`` for each distinct caption.
 
     An image's noise is a function of caption, index and the settings' seed, and differs from the evaluation's.  Images are
-    written in shards as they are made, so that an interrupted generation continues.
+    written in shards as they are generated, so an interrupted generation resumes.
 
     Args:
-        folder: parent of a folder that belongs to these captions, this model, count and settings alone.
+        folder: parent of a folder that is used only for these captions, this model, count and settings.
 
     Raises:
         UserError: a shard is not what it was when it was written.
@@ -66,7 +66,7 @@ def generate_candidates(
 def _draw(
     model: ModelFamily, captions: Sequence[str], count: int, settings: GenerationSettings
 ) -> list[tuple[bytes, ...]]:
-    """Encoded images, ``count`` for each caption."""
+    """Encoded images, ``count`` per caption."""
     items = [(caption, place) for caption in captions for place in range(count)]
     device = next(model.network.parameters()).device
     shape = model.latent_shape(settings.height, settings.width)
@@ -74,10 +74,10 @@ def _draw(
     for piece in batch_slices(len(items), images_per_chunk(settings.height, settings.width)):
         part = items[piece]
         noise = torch.stack([normal(shape, "candidate", settings.seed, *item) for item in part]).to(device)
-        pictures = generate_images(
+        generated = generate_images(
             model, Networks.single(model.network), [caption for caption, _ in part], noise, settings
         )
-        images += [_png(Image.fromarray(picture)) for picture in pictures]
+        images += [_png(Image.fromarray(image)) for image in generated]
     return [tuple(images[piece]) for piece in batch_slices(len(images), count)]
 
 

@@ -18,7 +18,7 @@ from bench.data.preferences import PreferenceData
 from bench.data.ranking import Verdict, both_orders, calibrated_rewards, dominating_pairs, rank_by_comparison
 
 Judge = Callable[[int, int, int], bool]
-"""``judge(row, first, second)``: whether the first shown image of a row is preferred to the second; called in both orders."""
+"""``judge(row, first, second)``: whether image ``first`` of a row, shown first, is preferred to ``second``; called in both orders."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Chosen:
     Attributes:
         rows: row numbers, ascending, (M,).
         winners: which image of each is preferred, (M,).
-        losers: to which other, (M,).
+        losers: the image it is preferred to, (M,).
         found: counts for the record.
-        scores: scores of all images of the data that choosing them gave, (N, K) each.
+        scores: scores of all images of the data, computed for the choice, (N, K) each.
     """
 
     rows: NDArray[np.int64]
@@ -53,18 +53,18 @@ def pareto(data: PreferenceData, scores: Sequence[NDArray[np.float64]], output: 
 
 
 def score_judge(better: NDArray[np.float64]) -> Judge:
-    """A judge that prefers the higher score, (N, K); equal scores are preferred in neither order, which makes a tie."""
+    """A judge that prefers the higher score, (N, K); with equal scores, neither is preferred in either order, which is a tie."""
     return lambda row, first, second: bool(better[row, first] > better[row, second])
 
 
 def rank_data(data: PreferenceData, judge: Judge, log: Path) -> Chosen:
-    """The champion of each row against its last, by iterative pairwise ranking; rows where these two tie give no pair.
+    """The first and the last image of each row's iterative pairwise ranking; rows where these two tie have no pair.
 
     Args:
-        log: JSON-lines file to write: one comparison a line, with row, both images and the verdict.
+        log: JSON-lines file to write: one comparison per line, with row, both images and the verdict.
 
     Raises:
-        UserError: no row has a champion that beats its last image.
+        UserError: in no row does the first image beat the last one.
     """
     best: list[tuple[int, int, int]] = []
     counts = {"comparisons": 0, "ties": 0}
@@ -87,21 +87,21 @@ def rank_data(data: PreferenceData, judge: Judge, log: Path) -> Chosen:
 
 
 def choose_pairs(data: PreferenceData, pairs: NDArray[np.int64]) -> Chosen:
-    """Pairs as `bench.data.ranking.dominating_pairs` gives them.
+    """Pairs as `bench.data.ranking.dominating_pairs` returns them.
 
     Raises:
         UserError: there are none.
     """
     if not len(pairs):
         raise UserError(
-            f"{data.report.source}: no image is better than another of its caption under every reward; give more images a "
+            f"{data.report.source}: no image is better than another of its caption under every reward; use more images per "
             "caption, or fewer metrics"
         )
     return _chosen(pairs.tolist(), {"rows without a pair": len(data) - len(set(pairs[:, 0].tolist()))})
 
 
 def _logged(judge: Judge, row: int, stream: TextIO, counts: dict[str, int]) -> Callable[[int, int], Verdict]:
-    """Comparisons of one row's images, each made once and written down."""
+    """Comparisons of one row's images, each made once and logged."""
     known: dict[tuple[int, int], Verdict] = {}
     ask = both_orders(lambda first, second: judge(row, first, second))
 

@@ -22,7 +22,7 @@ def read_labels(source: Source, name: str) -> NDArray[np.float64]:
         name: what the user called it.
 
     Raises:
-        UserError: a label is none of these.
+        UserError: a label is something else.
     """
     if LABEL not in source.names:
         return np.full(len(source), np.nan)
@@ -30,7 +30,7 @@ def read_labels(source: Source, name: str) -> NDArray[np.float64]:
     try:
         labels = np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
     except (ValueError, TypeError):
-        raise UserError(f"{name}: label_0 holds no numbers; labels must be 0, 0.5 (a tie) or 1") from None
+        raise UserError(f"{name}: label_0 is not numeric; labels must be 0, 0.5 (a tie) or 1") from None
     wrong = np.flatnonzero(~np.isin(labels, LABELS))
     if len(wrong):
         raise UserError(f"{name}: label_0 is {labels[wrong[0]]} in row {wrong[0]}; labels must be 0, 0.5 (a tie) or 1")

@@ -1,4 +1,4 @@
-"""Sequences that are read from disk or from Arrow when they are asked for, so that data larger than memory can be used."""
+"""Sequences that are read from disk or from Arrow on access, so data may be larger than memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bench.data.sources.base import Source
 
 PIECE = 4096
-"""Texts that become Python objects together."""
+"""Texts converted to Python objects at a time."""
 
 
 class StoredTexts(Sequence[str]):
@@ -63,7 +63,7 @@ class StoredImages(Sequence[tuple[bytes, ...]]):
 
 
 class PickedImages(Sequence[tuple[bytes, ...]]):
-    """Some encoded images of some rows; neighbours that are of one row read it once.
+    """Some encoded images of some rows; consecutive items of the same row read it once.
 
     Args:
         encoded: all images of all rows.

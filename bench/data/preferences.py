@@ -29,12 +29,12 @@ class PreferenceData:
         encoded: for each caption its K encoded images; image 0 and image 1 for a pair.
         preference_0: P(image 0 is preferred), float64, (N,); 0 or 1 for a vote, NaN without labels.
         scores: scores of the images by name, float64, (N, K) each.
-        columns: other facts about each row by name, floating, (N, ...) each.
-        sources: names of what made each image, K for each row; None when the data does not say.
-        judges: names of the metrics whose verdicts the labels are, as far as the data says; empty for people's.
-        sizes: height and width of the images in pixels, int32, (N, K, 2); None when nobody has looked.
-        digest: SHA-256 of captions and images, shortened to 16 hex digits; labels do not enter, caches are keyed by it.
-        report: what reading did.
+        columns: other values of each row by name, floating, (N, ...) each.
+        sources: names of the generator of each image, K per row; None if the data does not say.
+        judges: names of the metrics that decided the labels, as far as the data says; empty for human labels.
+        sizes: height and width of the images in pixels, int32, (N, K, 2); None if unknown.
+        digest: SHA-256 of captions and images, shortened to 16 hex digits; labels are not part of it; caches are keyed by it.
+        report: what was found when the data was read.
     """
 
     captions: Sequence[str]
@@ -53,7 +53,7 @@ class PreferenceData:
 
     @property
     def labels_digest(self) -> str:
-        """SHA-256 of what training may learn from the images besides themselves, shortened to 16 hex digits."""
+        """SHA-256 of labels, scores, columns and sources, shortened to 16 hex digits."""
         digest = hashlib.sha256(np.ascontiguousarray(self.preference_0).tobytes())
         for name, values in sorted({**self.scores, **self.columns}.items()):
             digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
@@ -96,7 +96,7 @@ class PreferenceData:
         return dataclasses.replace(self, scores={**self.scores, **scores})
 
     def first(self, count: int) -> PreferenceData:
-        """The first ``count`` rows with all they have, for a trial; the digest says so."""
+        """The first ``count`` rows with all their values, for a trial; the digest reflects it."""
         return dataclasses.replace(
             self,
             captions=self.captions[:count],
@@ -111,7 +111,7 @@ class PreferenceData:
         )
 
     def pick(self, rows: NDArray[np.int64], images: NDArray[np.int64]) -> PreferenceData:
-        """Unlabelled data of some images of some rows, without scores and columns; images are read when asked for.
+        """Unlabelled data of some images of some rows, without scores and columns; images are read on access.
 
         Args:
             rows: row numbers, (M,).
@@ -122,12 +122,12 @@ class PreferenceData:
         return dataclasses.replace(picked, sizes=None if self.sizes is None else self.sizes[rows[:, None], images])
 
     def with_columns(self, **columns: NDArray[np.floating[Any]]) -> PreferenceData:
-        """The same pairs with more facts about each row by name, floating, (N, ...) each; ``PairBatch.columns`` holds them."""
+        """The same pairs with more values of each row by name, floating, (N, ...) each; ``PairBatch.columns`` holds them."""
         return dataclasses.replace(self, columns={**self.columns, **columns})
 
 
 def data_of(captions: Sequence[str], encoded: Sequence[tuple[bytes, ...]], source: str) -> PreferenceData:
-    """Unlabelled data of given images, with the digest that reading it from disk would give; they are read in order, once."""
+    """Unlabelled data of given images, with the digest that reading it from disk would have; images are read in order, once."""
     return PreferenceData(
         captions=captions,
         encoded=encoded,

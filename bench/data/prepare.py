@@ -1,4 +1,4 @@
-"""What an algorithm's `prepare` may use: scorers, their embeddings and fresh candidates, all of them kept."""
+"""What an algorithm's `prepare` may use: scorers, their embeddings and generated candidates, all of them cached."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from bench.scoring.metric import EmbeddingMetric, Metric, recorded_identity
 
 
 class PrepareContext:
-    """What `bench.Algorithm.prepare` may use: scorers, embeddings and images by the base model, each computed once and kept.
+    """What `bench.Algorithm.prepare` may use: scorers, embeddings and images by the base model, each computed once and cached.
 
     N is the number of rows of the data, K the number of images of each.
 
     Args:
-        load_metric: loads the scorer of a name, with the checkpoint that the model is judged by.
+        load_metric: loads the scorer of a name, with the checkpoint that the model is evaluated with.
         model: the base model.
-        generation: how its images are made.
+        generation: how its images are generated.
         cache: a folder shared by all runs on the same data.
 
     Attributes:
-        forwards: network forwards of the base model that the prepared data cost, whether they were made now or kept.
+        forwards: network forwards of the base model that the prepared data cost, whether computed now or cached.
         notes: facts that `prepare` found and a reader of the run needs; written to ``prepared.json``.
     """
 
@@ -56,7 +56,7 @@ class PrepareContext:
         return turned(scorer.info, score_data(metric, scorer, data, self._cache))
 
     def rewards(self, metric: str, data: PreferenceData) -> NDArray[np.float64]:
-        """The same in the unit that tables show, for what depends on how large a difference of 1 is; float64, (N, K)."""
+        """The same in the unit that tables show, for objectives that depend on the scale of scores; float64, (N, K)."""
         scorer = self._load_metric(metric)
         return rewards(scorer.info, score_data(metric, scorer, data, self._cache))
 
@@ -75,22 +75,22 @@ class PrepareContext:
 
         def embed(rows: slice) -> NDArray[np.float32]:
             images = [data.image(row, side) for row in range(rows.start, rows.stop) for side in range(width)]
-            pictures = scorer.embed_images(images).numpy()
+            embedded = scorer.embed_images(images).numpy()
             texts = scorer.embed_texts(data.captions[rows]).numpy()
-            return np.concatenate([texts[:, None], pictures.reshape(len(texts), width, -1)], axis=1)
+            return np.concatenate([texts[:, None], embedded.reshape(len(texts), width, -1)], axis=1)
 
         path = self._cache / f"features-{digest([data.digest, metric, recorded_identity(scorer)])}.npy"
         return cached_rows(path, f"{metric}'s embeddings of {data.report.source}", len(data), embed)
 
     def lists(self, data: PreferenceData, captions: int, count: int) -> PreferenceData:
-        """Lists of images: the data itself if it has more than two per caption, else images that the base model makes.
+        """Lists of images: the data itself if it has more than two per caption, else images that the base model generates.
 
-        Making them counts as ``forwards`` of the base model, also where they were made before.
+        Generating them counts as ``forwards`` of the base model, even if they were cached.
 
         Args:
             data: lists, or pairs whose captions are used.
-            captions: most captions that images are made for.
-            count: images by the base model for each of them; made once per captions, count and settings.
+            captions: largest number of captions to generate images for.
+            count: images by the base model per caption; generated once per captions, count and settings.
         """
         if data.width > 2:
             return data

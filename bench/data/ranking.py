@@ -14,8 +14,8 @@ Verdict = Literal["first", "second", "tie"]
 def calibrated_rewards(rewards: NDArray[np.float64]) -> NDArray[np.float64]:
     """CaPO's calibrated rewards: the mean chance that an image beats another of its caption; (..., K) to (..., K), in 0 to 1.
 
-    ``1 / (K - 1) * sum over j != i of sigmoid(R_i - R_j)`` (Lee et al. 2025, arXiv 2502.02588).  Rewards must come in units in
-    which a difference of 1 means something: PickScore's cosine times 100, not the cosine.
+    ``1 / (K - 1) * sum over j != i of sigmoid(R_i - R_j)`` (Lee et al. 2025, arXiv 2502.02588).  Rewards must be in units in
+    which a difference of 1 is meaningful: PickScore's cosine times 100, not the cosine.
     """
     from scipy.special import expit
 
@@ -43,7 +43,7 @@ def pareto_pairs(rewards: NDArray[np.float64]) -> list[tuple[int, int]]:
     """CaPO's pairs: (i, j) with i on the upper and j on the lower Pareto front and i better under every reward; in order.
 
     Args:
-        rewards: (R, K), one row a reward.  An image that equals an earlier one under every reward is left out.
+        rewards: (R, K), one row per reward.  An image that equals an earlier one under every reward is left out.
     """
     _, first = np.unique(rewards, axis=1, return_index=True)
     kept = np.zeros(rewards.shape[1], dtype=bool)
@@ -60,7 +60,7 @@ def dominating_pairs(rewards: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def rank_by_comparison(count: int, compare: Callable[[int, int], Verdict]) -> list[int]:
-    """Iterative pairwise ranking, best first: a champion meets challenger after challenger, then the rest is ranked alike.
+    """Iterative pairwise ranking, best first: a champion is compared with one challenger after another, then the rest is ranked likewise.
 
     ``count * (count - 1) / 2`` comparisons; transitivity is assumed.  A champion stays on a tie.  Idea: Chen et al. 2024, arXiv
     2411.05875, whose full text was not available.
@@ -80,7 +80,7 @@ def rank_by_comparison(count: int, compare: Callable[[int, int], Verdict]) -> li
 
 
 def both_orders(prefers_first: Callable[[int, int], bool]) -> Callable[[int, int], Verdict]:
-    """A comparison that asks a judge in both orders; where the answers contradict each other it is a tie.
+    """A comparison by a judge in both orders; contradictory answers are a tie.
 
     Args:
         prefers_first: whether the judge, shown two images in this order, prefers the first.

@@ -23,21 +23,21 @@ from bench.records.config import DataReport
 
 REQUIRED = ("caption", "jpg_0")
 FACTS = 4096
-"""Rows of facts that become Python objects together."""
+"""Rows converted to Python objects at a time."""
 MOST_UNDECODABLE = 0.01
 """Largest share of rows whose images may be undecodable; more than that is refused."""
 
 
 @dataclasses.dataclass(frozen=True)
 class InspectedData:
-    """All rows of a source as the policy sees them, before it is decided whether they will do.
+    """All rows of a source after inspection, before the checks that may refuse them.
 
     Attributes:
         name: what the user called the data.
         labels: ``label_0`` of every row, float64, NaN without labels.
         rows: row numbers of those that are not ties, (N,).
-        captions: of these rows.
-        survey: of these rows.
+        captions: captions of these rows.
+        survey: survey of these rows.
     """
 
     name: str
@@ -54,7 +54,7 @@ class InspectedData:
 
     @property
     def report(self) -> DataReport:
-        """What is kept and what is not."""
+        """Counts of the rows that are kept, dropped and skipped."""
         broken = np.flatnonzero(~self.survey.decodable)
         sides = (self.survey.sizes[broken] == 0).any(2).argmax(1)
         undecodable = tuple(f"row {row} jpg_{side}" for row, side in zip(self.rows[broken], sides, strict=True))
@@ -67,8 +67,8 @@ class InspectedData:
         if len(report.undecodable) > MOST_UNDECODABLE * report.rows:
             named = ", ".join(report.undecodable[:5])
             raise UserError(
-                f"{self.name}: {len(report.undecodable)} of {report.rows} rows hold images that cannot be decoded "
-                f"({named}, ...); more than 1 % is refused, repair the data"
+                f"{self.name}: {len(report.undecodable)} of {report.rows} rows have images that cannot be decoded "
+                f"({named}, ...); more than 1 % is refused; repair the data"
             )
         if not report.pairs:
             raise UserError(
@@ -78,11 +78,11 @@ class InspectedData:
 
 
 def inspect_data(source: Source, name: str, cache: Path | None) -> InspectedData:
-    """Look at every row of a source: its label, its caption, and whether its images can be decoded.
+    """Inspect every row of a source: its label, its caption, and whether its images can be decoded.
 
     Args:
         name: what the user called the data.
-        cache: folder in which the pass over the images is kept, so that a second call on the same files starts at once.
+        cache: folder that caches the pass over the images, so a second call on the same files is immediate.
 
     Raises:
         UserError: a missing column or caption, or a label other than 0, 0.5 and 1.
@@ -97,15 +97,15 @@ def inspect_data(source: Source, name: str, cache: Path | None) -> InspectedData
 def read_preferences(
     source: str | Path, columns: Mapping[str, str] | None = None, cache: Path | None = None
 ) -> PreferenceData:
-    """Read preference pairs with Pick-a-Pic's columns; see `bench.data.sources.open_source` for where from.
+    """Read preference pairs with Pick-a-Pic's columns; see `bench.data.sources.open_source` for the formats.
 
     ``label_0`` may be missing: then the data is unlabelled, and more than two images (``jpg_2``, ...) make lists.  Ties (label
     0.5) are dropped and counted.  Rows whose images cannot be decoded are skipped, counted and named.  ``source_0``, ... or
-    Pick-a-Pic's ``model_0``, ... name what made the images; ``score_<name>_0``, ... are scores.  Repeated rows are kept.
-    Images stay on disk and are read when asked for.
+    Pick-a-Pic's ``model_0``, ... name what generated the images; ``score_<name>_0``, ... are scores.  Repeated rows are kept.
+    Images stay on disk and are read on access.
 
     Args:
-        columns: names of the columns there by their names here.
+        columns: names of the columns in the data by their names here.
         cache: see `inspect_data`.
 
     Raises:
@@ -118,7 +118,7 @@ def read_preferences(
 
 
 def kept_data(inspected: InspectedData) -> PreferenceData:
-    """The pairs that the policy keeps."""
+    """The pairs that remain after inspection."""
     source, kept, decodable = inspected.source, inspected.kept, inspected.survey.decodable
     return PreferenceData(
         captions=inspected.captions if decodable.all() else _captions(source, kept, inspected.name),
@@ -140,7 +140,7 @@ def _check_columns(source: Source, name: str) -> None:
         if column not in source.names:
             hint = did_you_mean(column, source.names)
             has = ", ".join(source.names) or "none"
-            raise UserError(f"{name}: column {column!r} is missing; {hint}it has {has}; --columns gives it other names")
+            raise UserError(f"{name}: column {column!r} is missing; {hint}it has {has}; rename columns with --columns")
 
 
 def _captions(source: Source, rows: NDArray[np.int64], name: str) -> StoredTexts:
@@ -153,7 +153,7 @@ def _captions(source: Source, rows: NDArray[np.int64], name: str) -> StoredTexts
 
 
 def _generators(source: Source, kept: NDArray[np.int64]) -> list[tuple[str, ...]] | None:
-    """Names of what made the images, K a row; equal rows share one tuple."""
+    """Names of what generated the images, K per row; equal rows share one tuple."""
     names = numbered(source.names, "source") or numbered(source.names, "model")
     if not names:
         return None
@@ -170,13 +170,13 @@ def _generators(source: Source, kept: NDArray[np.int64]) -> list[tuple[str, ...]
 
 
 def _judges(provenance: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The metrics named by the last step that gave labels."""
+    """The metrics named by the last step that set labels."""
     judges = [tuple(step["judges"]) for step in provenance if step.get("judges")]
     return judges[-1] if judges else ()
 
 
 def _scores(source: Source, kept: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Scores by name, (N, K) each: of the names for which every image has one."""
+    """Scores by name, (N, K) each, for the names for which every image has a score."""
     stems = [name.removesuffix("_0") for name in source.names if name.startswith("score_") and name.endswith("_0")]
     columns = {stem.removeprefix("score_"): numbered(source.names, stem) for stem in stems}
     return {

@@ -1,4 +1,4 @@
-"""Values of the rows of data that take long to compute: kept shard by shard, then in one file."""
+"""Expensive values of the rows of data: cached shard by shard, then in one file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.core.manifest import is_sealed, seal, unbroken
 from bench.core.progress import Progress
 
 SHARD = 64
-"""Rows computed and kept together."""
+"""Rows computed and written at a time."""
 
 Kind = TypeVar("Kind", bound=np.generic)
 """Type of the values."""
@@ -26,10 +26,10 @@ def cached_rows(path: Path, title: str, count: int, compute: Callable[[slice], N
     """Values of ``count`` rows, (N, ...), memory-mapped and read-only.
 
     Args:
-        path: the ``.npy`` file that keeps them; must belong to this data and ``compute`` alone.  Until it is there, its shards
+        path: the ``.npy`` file that keeps them; used only for this data and ``compute``.  Until it exists, its shards
             are in a folder beside it, from where an interrupted call goes on.  All of them have seals, which are checked.
         title: what the progress display calls the work.
-        compute: gives the values of some rows, (R, ...).
+        compute: returns the values of some rows, (R, ...).
 
     Raises:
         UserError: a file is not what it was when it was written.
@@ -57,7 +57,7 @@ def cached_rows(path: Path, title: str, count: int, compute: Callable[[slice], N
 def _join(path: Path, parts: Sequence[Path], count: int) -> None:
     first: NDArray[Any] = np.load(unbroken(parts[0]))
     header = {"descr": first.dtype.str, "fortran_order": False, "shape": (count, *first.shape[1:])}
-    # Written and not mapped: a disk that is full then raises an error, and one part at a time is in memory.
+    # Written, not mapped: a full disk then raises an error instead of SIGBUS, and one part at a time is in memory.
     with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for part in parts:

@@ -15,7 +15,7 @@ from bench.scoring.metric import Metric, checked_scores, recorded_identity
 
 
 def score_data(name: str, scorer: Metric, data: PreferenceData, folder: Path) -> NDArray[np.float64]:
-    """Raw scores of all images; float64, (N, K).  Kept in ``folder``, from where an interrupted call goes on.
+    """Raw scores of all images; float64, (N, K).  Cached in ``folder``, from which an interrupted call resumes.
 
     Raises:
         UserError: the scorer returns scores that are not finite, or too few.
@@ -32,12 +32,12 @@ def score_data(name: str, scorer: Metric, data: PreferenceData, folder: Path) ->
 
 
 def turned(info: MetricInfo, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Raw scores of a metric, their sign turned where lower is better; of any shape."""
+    """Raw scores of a metric, negated if lower is better; of any shape."""
     return scores if info.higher_is_better else -scores
 
 
 def rewards(info: MetricInfo, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Raw scores of a metric in the unit that tables show, turned so that higher is better; of any shape."""
+    """Raw scores of a metric in the unit that tables show, negated if lower is better; of any shape."""
     return info.display_factor * turned(info, scores)
 
 

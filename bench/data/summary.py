@@ -1,4 +1,4 @@
-"""What `bench data check` shows: what is in preference data, before anyone spends a GPU hour on it."""
+"""What `bench data check` shows: a summary of preference data, to read before training on it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from bench.data.sources.labelled import LABEL
 
 PREFERRED = f"and --columns {LABEL}=1 says that image 0 is the preferred one in every row"
 SHOWN = 5
-"""Most names that a line lists."""
+"""Largest number of names on a line."""
 
 
 def check_table(
     inspected: InspectedData, prompts: Sequence[str] | None, needed: str, folder: Path | None = None
 ) -> Table:
-    """The facts about preference data, a line each.
+    """The facts about preference data, one per line.
 
     Args:
-        folder: where the data is a folder, it: lines say which of its files were read.
-        prompts: the evaluation prompts, to be searched for among the captions; None when there are none.
-        needed: what to say where there are none.
+        folder: the data's folder, if it is one: lines say which of its files were read.
+        prompts: the evaluation prompts, to search for among the captions; None if there are none.
+        needed: what to show if there are none.
     """
     table = Table(title=f"{inspected.name}", title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
@@ -44,11 +44,11 @@ def check_table(
 
 
 def folder_lines(read: Sequence[Path], folder: Path) -> Iterator[tuple[str, str]]:
-    """Which files of a folder were read, and which were left, by why.
+    """Which files of a folder were read, and which were left out, by reason.
 
     Args:
         read: the files that hold the data.
-        folder: it; links to other folders are not followed.
+        folder: the folder; links to other folders are not followed.
     """
     taken = {file.absolute() for file in read}
     here: list[str] = []
@@ -79,7 +79,7 @@ def check_lines(inspected: InspectedData, prompts: Sequence[str] | None, needed:
     """Name and value of each fact; see `check_table`."""
     report, survey, source = inspected.report, inspected.survey, inspected.source
     yield "rows", f"{report.rows:,}"
-    yield "images a caption", str(len(source.image_names))
+    yield "images per caption", str(len(source.image_names))
     yield "kept", f"{report.pairs:,}"
     yield "ties, dropped", f"{report.ties_dropped:,}"
     yield "undecodable, skipped", _some(f"{len(report.undecodable):,}", report.undecodable)
@@ -109,7 +109,7 @@ def _labels(inspected: InspectedData) -> str:
 
 def _empty(captions: Sequence[str]) -> str:
     empty = sum(not caption.strip() for caption in captions)
-    return f"{empty:,}: trained on like pairs whose caption is dropped (caption_dropout)" if empty else "0"
+    return f"{empty:,}: trained like pairs whose caption is dropped (caption_dropout)" if empty else "0"
 
 
 def _overlap(captions: NDArray[np.uint64], prompts: Sequence[str] | None, needed: str) -> str:
@@ -132,7 +132,7 @@ def _sizes(sizes: NDArray[np.int32]) -> str:
 
 
 def _values(inspected: InspectedData, names: Sequence[str]) -> str:
-    """How often each value stands in some columns, commonest first."""
+    """How often each value occurs in some columns, most frequent first."""
     counts: collections.Counter[str] = collections.Counter()
     for name in names:
         for entry in pc.value_counts(inspected.source.facts([name])[name]).to_pylist():
@@ -158,7 +158,7 @@ def _some(count: str, names: Sequence[str]) -> str:
 
 
 def _hashes(texts: Sequence[str]) -> NDArray[np.uint64]:
-    """A number for each text, equal for texts that differ in case and white space only; uint64, (N,)."""
+    """A hash of each text, equal for texts that differ only in case and white space; uint64, (N,)."""
     normal = (" ".join(text.split()).casefold().encode() for text in texts)
     numbers = (int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") for text in normal)
     return np.fromiter(numbers, dtype=np.uint64, count=len(texts))

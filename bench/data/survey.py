@@ -1,4 +1,4 @@
-"""One pass over all images: which can be decoded, how large they are, which rows repeat, and the digest of it all."""
+"""One pass over all images: which can be decoded, how large they are, which rows repeat, and the digest of captions and images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.core.values import digest
 from bench.data.sources.base import Source
 
 VERSION = 3
-"""Raise it when a survey of the same files would come out differently."""
+"""Increment it when a survey of the same files would have another result."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Survey:
     """What a pass over some rows of a source found.
 
     Attributes:
-        digest: of captions and images of the rows whose images can all be decoded; see `RowsDigest`.
+        digest: digest of captions and images of the rows whose images can all be decoded; see `RowsDigest`.
         sizes: height and width of every image in pixels, int32, (N, K, 2); 0 where it cannot be decoded.
-        rows: a hash of each row's caption and images, uint64, (N,).
+        rows: hash of each row's caption and images, uint64, (N,).
         identical_images: whether all images of the row are the same file, (N,).
     """
 
@@ -44,7 +44,7 @@ class Survey:
 
 
 class RowsDigest:
-    """SHA-256 of captions and images in order, each with its length before it."""
+    """SHA-256 of captions and images in order, each preceded by its length."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -61,19 +61,19 @@ class RowsDigest:
 
 
 def survey_rows(source: Source, captions: Sequence[str], rows: NDArray[np.int64], cache: Path | None) -> Survey:
-    """Survey some rows of a source; row after row, so that memory does not grow with the images.
+    """Survey some rows of a source, one at a time, so memory does not grow with the images.
 
     Args:
-        captions: of these rows.
+        captions: captions of these rows.
         rows: row numbers, in order, (N,).
-        cache: folder in which surveys are kept, keyed by the files' sizes and times of change; None keeps none.
+        cache: folder in which surveys are kept, keyed by the files' sizes and modification times; None caches nothing.
     """
     key = digest([VERSION, source.stamp, len(rows), hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()])
     kept = None if cache is None else cache / f"{key}.npz"
     if kept is not None and is_sealed(kept):
         return _load(unbroken(kept))
     if cache is not None:
-        make_folder(cache)  # before the pass, which may take hours
+        make_folder(cache)  # an unwritable cache is reported before the pass, which may take hours
     found = _scan_images(source, captions, rows)
     if kept is not None:
         replace_file(kept, lambda partial: _save(partial, found))
@@ -110,7 +110,7 @@ def _decoded_size(encoded: bytes) -> tuple[int, int]:
 
 def _save(path: Path, survey: Survey) -> None:
     with path.open("wb") as stream:
-        # "alike" is what files of version 1 call the last column, and a pass over the images may take hours
+        # the key "alike" is an older name: renaming it would repeat every cached pass, which may take hours
         np.savez(stream, digest=survey.digest, sizes=survey.sizes, rows=survey.rows, alike=survey.identical_images)
 
 

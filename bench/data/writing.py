@@ -23,16 +23,16 @@ from bench.data.sources.labelled import LABEL
 from bench.data.sources.parquet import PROVENANCE, open_parquet
 
 ROWS = 64
-"""Rows written together: one row group."""
+"""Rows per row group."""
 FOUND = "found"
-"""The part of a step of the provenance that is known only when the work is done."""
+"""The part of a provenance step that is known only when the work is done."""
 
 Step = dict[str, Any]
-"""A step of the provenance: ``command``, what was asked for, and under ``found`` what came of it; JSON values only."""
+"""A provenance step: ``command``, its arguments, and under ``found`` its results; JSON values only."""
 
 
 def already_made(output: Path, step: Step) -> bool:
-    """Whether a file is there that the same step made.
+    """Whether the file exists and was made by the same step.
 
     Raises:
         UserError: the file's name does not end in ``.parquet``, or another step made it.
@@ -44,19 +44,19 @@ def already_made(output: Path, step: Step) -> bool:
     source = open_parquet(output, {})
     steps = source.provenance if source else ()
     wanted = json.loads(json.dumps({**step, FOUND: {}}))
-    fields = differing({**steps[-1], FOUND: {}}, wanted) if steps else ["how it was made, which it does not say"]
+    fields = differing({**steps[-1], FOUND: {}}, wanted) if steps else ["how it was made, which it does not record"]
     if fields:
         raise UserError(f"{output} holds data that differs in {', '.join(fields)}; delete it, or give another --output")
     return True
 
 
 def work_folder(output: Path) -> Path:
-    """Where an unfinished output keeps what it has, so that the same command continues."""
+    """Where an unfinished output keeps its shards, so the same command resumes."""
     return output.with_name(f".{output.name}.work")
 
 
 def write_data(output: Path, tables: Iterable[pa.Table], provenance: Sequence[Step]) -> None:
-    """Write tables, one a row group, as one Parquet file; it appears when it is whole."""
+    """Write tables, one per row group, as one Parquet file, atomically."""
 
     def write(partial: Path) -> None:
         with contextlib.ExitStack() as stack:
@@ -93,12 +93,12 @@ def scored_tables(
 def pair_tables(
     data: PreferenceData, rows: NDArray[np.int64], winners: NDArray[np.int64], losers: NDArray[np.int64]
 ) -> Iterator[pa.Table]:
-    """Preference pairs of images of the data's rows, image 0 the one that comes first in its row; scores and sources come along.
+    """Preference pairs of images of the data's rows, image 0 being the one that comes first in its row; scores and sources are kept.
 
     Args:
         rows: row numbers, ascending, (M,).
         winners: which image of each is preferred, (M,).
-        losers: to which other, (M,).
+        losers: the image it is preferred to, (M,).
     """
     sides = np.sort(np.stack([winners, losers], axis=1), axis=1)
     labels = (winners < losers).astype(np.float64)
@@ -116,7 +116,7 @@ def pair_tables(
 
 
 def candidate_tables(data: PreferenceData, maker: str) -> Iterator[pa.Table]:
-    """Unlabelled lists of images, all by one maker."""
+    """Unlabelled lists of images, all by one generator."""
     for piece in batch_slices(len(data), ROWS):
         images = _image_columns(data.encoded[piece])
         makers = {f"source_{place}": [maker] * (piece.stop - piece.start) for place in range(data.width)}

@@ -12,7 +12,7 @@ from bench.evaluation.job import EvaluationJob
 from bench.evaluation.scorer import Scorer
 from bench.records.evaluations import Evaluation
 from bench.records.scores import MetricRecord, PromptedImage
-from bench.scoring.loop import refuse_constant, score_pictures
+from bench.scoring.loop import refuse_constant, score_images
 
 
 def evaluate(job: EvaluationJob, scorers: Mapping[str, Scorer], processes: Processes = ALONE) -> Evaluation:
@@ -62,7 +62,7 @@ def _score(
 ) -> None:
     """Score all images with one metric, which is freed before the next is loaded."""
     metric = scorer.load()
-    scores = score_pictures(job.evaluation.scores, job.title, record.name, metric, record.signature, images, processes)
+    scores = score_images(job.evaluation.scores, job.title, record.name, metric, record.signature, images, processes)
     refuse_constant(record.name, metric, scores, job.title)
 
 

@@ -18,7 +18,7 @@ from bench.records.evaluations import Evaluation
 from bench.records.lines import ScoreLine
 from bench.records.runs import RunFolder, find_runs
 from bench.records.scores import MetricRecord
-from bench.scoring.loop import Judge, refuse_constant, score_pictures
+from bench.scoring.loop import Judge, refuse_constant, score_images
 from bench.scoring.metric import METRICS
 
 PARTIAL = "rescoring.jsonl"
@@ -144,7 +144,7 @@ def _renew(task: Task, scorer: Scorer) -> Renewal:
     if not partial.exists():  # scores that an even older version left under this signature count
         keep_lines(partial, [line for line in written if (line["metric"], line["signature"]) == (name, new.signature)])
     bound = scorer.load()
-    scores = score_pictures(partial, _title(task), name, bound, new.signature, pictures)
+    scores = score_images(partial, _title(task), name, bound, new.signature, pictures)
     refuse_constant(name, bound, scores, _title(task))
     kept = [line for line in written if (line["metric"], line["signature"]) != (name, new.signature)]
     added = [

@@ -1,4 +1,4 @@
-"""What a registered model is: where its weights are and what it is judged by."""
+"""What a registered model is: where its weights are and how it is evaluated."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class ModelCard:
         title: the name in tables.
         family: the class that loads it.
         source: a diffusers folder or hub id, ``owner/name``.
-        generation: how its images are made under the protocol.
+        generation: how its images are generated under the protocol.
         data: default preference data, a folder or file; None when the user must name it.
-        prompts: default evaluation prompts, a file or a registered set; None when the user must name it.
-        metrics: the metrics it is judged by, each with its checkpoint; None is the published one.
-        architecture: a diffusers folder of configurations alone, from which it is planned; None where ``source`` is a folder.
-        recipe: the name under which algorithms keep recipes for it; None is the name it is registered by.
+        prompts: default evaluation prompts, a file or a registered set; None when the user must name them.
+        metrics: the metrics it is evaluated with, each with its checkpoint; None means the published one.
+        architecture: a diffusers folder with configurations only, used by `bench plan`; None if ``source`` is a folder.
+        recipe: the name under which algorithms keep recipes for it; None means the name it is registered by.
         note: licence and origin, in a sentence.
     """
 

@@ -1,4 +1,4 @@
-"""From what was typed after ``--model`` to a model: a registered name, a diffusers folder, or a hub id."""
+"""Resolving what was typed after ``--model``: a registered name, a diffusers folder, or a hub id."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class FoundModel:
     """A model that can be run.
 
     Attributes:
-        name: its name in paths and tables, safe as the name of a folder.
-        card: what is known of it.
+        name: its name in paths and tables, safe as a folder name.
+        card: its registered card, or one built from its folder.
         recipe: the name under which algorithms keep recipes for it.
-        borrowed: whether those are another model's, as for a folder or a hub id, which has the recipes of its family.
+        borrowed: whether the recipes are its family's, as for a folder or a hub id, not its own.
     """
 
     name: str
@@ -43,7 +43,7 @@ class FoundModel:
 
 
 class OwnCard(BaseModel):
-    """``bench.json`` in a model folder: how its owner wants it judged, by field of `ModelCard`; what it leaves out is the family's."""
+    """``bench.json`` in a model folder: how to evaluate the model, by field of `ModelCard`; the family's defaults otherwise."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,10 +52,10 @@ class OwnCard(BaseModel):
 
 
 def find_model(typed: str) -> FoundModel:
-    """The model that was asked for; a registered name comes first.
+    """The model of a registered name, a folder or a hub id; a registered name takes precedence.
 
     Raises:
-        UserError: it is no registered name, no pipeline folder, and cannot be had from the hub.
+        UserError: it is not a registered name or a pipeline folder, and cannot be downloaded from the hub.
     """
     if typed in MODELS:
         return FoundModel(typed, MODELS.get(typed), MODELS.get(typed).recipe or typed)
@@ -71,7 +71,7 @@ class FoundArchitecture:
         family: the class that builds it.
         source: a diffusers folder or hub id; only its configurations are read.
         recipe: the name under which algorithms keep recipes for it.
-        generation: how its images are made; None is the family's own way.
+        generation: how its images are generated; None means the family's default.
     """
 
     family: type[ModelFamily]
@@ -85,7 +85,7 @@ class FoundArchitecture:
 
 
 def find_architecture(typed: str) -> FoundArchitecture:
-    """The architecture of the model that was asked for; no weights are read or fetched.
+    """The architecture of a model, named as in `find_model`; no weights are read or downloaded.
 
     Raises:
         UserError: as `find_model`.
@@ -99,7 +99,7 @@ def find_architecture(typed: str) -> FoundArchitecture:
 
 
 def _source(typed: str) -> str:
-    """The folder, absolute, or the hub id that was typed.
+    """The absolute path of the folder, or the hub id, that was typed.
 
     Raises:
         UserError: it is neither.
@@ -137,8 +137,8 @@ def _of_source(source: str, own: OwnCard) -> FoundModel:
 def path_name(source: str, model: ModelFamily) -> str:
     """A name for runs of an unregistered model.
 
-    A hub id becomes ``owner--name``, which no other id does.  A folder becomes its own name and the digest of all its weights:
-    it keeps its runs when it is moved, and two folders of one name do not mix.
+    A hub id becomes ``owner--name``, which is unique.  A folder becomes its own name and the digest of all its weights:
+    it keeps its runs when it is moved, and two folders of the same name are kept apart.
     """
     if not Path(source).is_absolute():
         return source.replace("/", "--")

@@ -69,7 +69,7 @@ class ForwardProcess(abc.ABC):
         return (uniform * self.train_timesteps).long().clamp(max=self.train_timesteps - 1)
 
     def network_times(self, t: Tensor) -> Tensor:
-        """What the network is given for training times ``t`` (B,), in the units of the diffusers schedulers; (B,)."""
+        """The network's time input for training times ``t`` (B,), in the units of the diffusers schedulers; (B,)."""
         return t
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -170,10 +170,10 @@ def build_forward_process(config: Mapping[str, Any], tokens: int | None = None) 
     """The process that a diffusers scheduler configuration describes.
 
     Args:
-        tokens: image tokens that the network sees; needed where the shift of a flow depends on the resolution.
+        tokens: number of image tokens; needed if the shift of a flow depends on the resolution.
 
     Raises:
-        UserError: the configuration names a schedule or a prediction that is not known here.
+        UserError: the configuration names an unsupported schedule or prediction type.
     """
     steps = int(config.get("num_train_timesteps", 1000))
     if "shift" in config:
@@ -186,8 +186,8 @@ def build_forward_process(config: Mapping[str, Any], tokens: int | None = None) 
     if config.get("rescale_betas_zero_snr"):
         if prediction != VelocityProcess.prediction_type:
             raise UserError(
-                f"the scheduler asks for rescale_betas_zero_snr with prediction_type {prediction!r}: at zero signal-to-noise "
-                "ratio only v_prediction says anything about the picture; switch one of the two"
+                f"the scheduler combines rescale_betas_zero_snr with prediction_type {prediction!r}: at zero signal-to-noise "
+                "ratio only v_prediction carries information about the image; change one of the two"
             )
         abar = _zero_terminal_snr(abar)
     for kind in (EpsilonProcess, VelocityProcess):
@@ -202,10 +202,10 @@ def flow_shift(config: Mapping[str, Any], tokens: int | None) -> float:
     """The factor by which a flow's schedule is shifted towards noise, at a resolution of ``tokens`` image tokens.
 
     Raises:
-        UserError: the configuration runs time backwards, or shifts in a way that is not known here.
+        UserError: the configuration inverts its sigmas, or names an unsupported shift.
     """
     if config.get("invert_sigmas"):
-        raise UserError("the scheduler's invert_sigmas is not supported: use a model whose sigmas fall")
+        raise UserError("the scheduler's invert_sigmas is not supported: use a model whose sigmas decrease")
     if not config.get("use_dynamic_shifting"):
         return float(config["shift"])
     if tokens is None:
@@ -227,7 +227,7 @@ def shift_exponent(config: Mapping[str, Any], tokens: int) -> float:
 
 
 def _zero_terminal_snr(abar: Tensor) -> Tensor:
-    """Shift and scale the signal so that the last time is pure noise and the first stays (Lin et al. 2023, algorithm 1)."""
+    """Shift and scale the signal so that the last time is pure noise and the first is unchanged (Lin et al. 2023, algorithm 1)."""
     alpha = abar.sqrt()
     rescaled: Tensor = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
     return rescaled**2

@@ -11,11 +11,11 @@ Size = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Framing:
-    """A picture's size before it was resized, where its crop begins after that, and the size of the crop; pixels.
+    """An image's size before it was resized, where its crop begins after that, and the size of the crop; pixels.
 
     Attributes:
-        original: height and width of the picture as it came.
-        corner: top and left of the crop, in the resized picture.
+        original: height and width of the original image.
+        corner: top and left of the crop, in the resized image.
         target: height and width of the crop.
     """
 
@@ -25,18 +25,18 @@ class Framing:
 
     @classmethod
     def whole(cls, size: Size) -> Self:
-        """A picture that was neither resized nor cut; pictures are sampled as such."""
+        """An image that was neither resized nor cropped; sampling conditions on this."""
         return cls(size, (0, 0), size)
 
     @classmethod
     def centre(cls, original: Size, target: Size) -> Self:
-        """The centre of a picture whose size is first brought to cover ``target``; half pixels as torchvision's CenterCrop."""
+        """The centre crop of an image that is first resized to cover ``target``; half pixels as torchvision's CenterCrop."""
         height, width = covering(original, target)
         return cls(original, (round((height - target[0]) / 2), round((width - target[1]) / 2)), target)
 
 
 def covering(original: Size, target: Size) -> Size:
-    """The smallest size of the picture's shape that covers ``target``; the side that is cut is rounded down, as torchvision's."""
+    """The smallest size of the image's aspect ratio that covers ``target``; the longer side is rounded down, as torchvision does."""
     if target[0] * original[1] >= target[1] * original[0]:
         return target[0], max(target[1], target[0] * original[1] // original[0])
     return max(target[0], target[1] * original[0] // original[1]), target[1]

@@ -19,7 +19,7 @@ from bench.models.forward_process import ForwardProcess
 
 ALPHA = 1.0
 BETA = 1.0
-"""Both offsets in full, as all released commands of Diffusion-NPO have them."""
+"""Both offsets in full, as in all released commands of Diffusion-NPO."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Networks:
     """The denoisers in the two slots of guidance.
 
     Attributes:
-        positive: sees the prompt.
-        negative: sees the negative prompt; usually the same network.
+        positive: conditioned on the prompt.
+        negative: conditioned on the negative prompt; usually the same network.
     """
 
     positive: nn.Module
@@ -85,13 +85,13 @@ def merge(
 ) -> dict[str, Tensor]:
     """Weights for the negative slot: ``base + alpha * (positive - base) + beta * (negative - base)``.
 
-    Two networks that were trained apart differ also in what they share, and guidance multiplies that difference; alpha gives
-    the negative slot the positive weights' offset too.  Written as a weighted sum, so that (1, 0) is exactly the positive
+    Two networks that were trained separately also differ in what both learned, and guidance amplifies that difference; alpha adds
+    the positive weights' offset to the negative slot as well.  Written as a weighted sum, so that (1, 0) is exactly the positive
     weights and (0, 1) exactly the negative ones.
 
     Args:
-        base: state of the model that both were trained from; what is no floating-point tensor is taken from here.
-        positive: state of the weights that see the prompt, of the same names and shapes.
+        base: state of the model that both were trained from; tensors that are not floating-point are taken from here.
+        positive: state of the positive weights, of the same names and shapes.
         negative: state of the weights that were trained as negative, of the same names and shapes.
         alpha: share of the positive offset, in [0, 1].
         beta: share of the negative offset, in [0, 1].
@@ -105,7 +105,7 @@ def merge(
 
 
 def fused(network: Any) -> nn.Module:
-    """The network with its adapters, if it has any, added to its weights and removed, in place: its state is then a full one."""
+    """Merge the network's adapters, if it has any, into its weights and remove them, in place; its state dict is then complete."""
     if getattr(network, "peft_config", None):
         network.fuse_lora()
         network.unload_lora()
@@ -113,9 +113,10 @@ def fused(network: Any) -> nn.Module:
 
 
 def pair(base: nn.Module, positive: nn.Module, negative: nn.Module, *, alpha: float, beta: float) -> Networks:
-    """The networks of negative guidance; adapters are fused and ``negative`` gets the merged weights, both in place."""
+    """The networks of negative guidance; adapters are fused and ``negative`` receives the merged weights, both in place."""
     positive, negative = fused(positive), fused(copy.deepcopy(negative) if negative is base else negative)
-    if (alpha, beta) == (1, 0):  # the merge is the positive itself: the same bits as without a negative
+    # The merged weights are then the positive ones: keep the bits of sampling without a negative.
+    if (alpha, beta) == (1, 0):
         return Networks.single(positive)
     states = (network.state_dict() for network in (base, positive, negative))
     negative.load_state_dict(merge(*states, alpha=alpha, beta=beta))

@@ -1,4 +1,4 @@
-"""Deterministic inversion: from clean latents along the model's own ODE to the noisy latents at a wanted time."""
+"""Deterministic inversion: from clean latents along the model's own ODE to noisy latents at a given time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``predict(latents (b, ...), timesteps (b,), rows (b,))``: ``rows`` says which samples of the batch these are."""
 
 Endpoint = Literal["grid", "exact", "official"]
-"""Where `invert` ends: at the grid's first time from the wanted one on, exactly at it, or as the released codes do."""
+"""Where `invert` ends: at the first grid time >= the requested one, exactly at it, or as in the released code."""
 Renoise = Literal["none", "next", "same"]
 """Whether `invert` refines each step once (ReNoise), with the network called at the next or at the same time."""
 
@@ -30,7 +30,7 @@ class InversionSettings:
         steps: n, the steps of the grid over all T training times.
         endpoint: where a sample ends.  ``grid``: at the first grid time >= t (the last one for later t), and that is the time
             returned.  ``exact``: the last step is shortened to end at t.  ``official``: as the released SmPO and InPO code
-            does, for replication: on the grid, but called t, with a first network call at a negative time.
+            does, for replication: on the grid, but reported as t, with a first network call at a negative time.
         renoise: ``none`` is DDIM (Song et al. 2021, arXiv 2010.02502).  ``next`` averages the noise predicted at the start of a
             step with the one predicted at its end (ReNoise, Garibi et al. 2024, arXiv 2403.14602, one refinement); ``same`` makes
             the second prediction with the starting time, as the released SmPO code does.
@@ -50,7 +50,7 @@ class Inversion:
     Attributes:
         latents: noisy latents, (B, ...), at least float32.
         timesteps: the times they are at, int64, (B,).
-        noise: what connects them with ``x_0``, of the latents' shape and dtype; the target of training follows from it.
+        noise: the noise that connects them with ``x_0``, of the latents' shape and dtype; training targets are computed from it.
     """
 
     latents: Tensor
@@ -75,7 +75,7 @@ def invert(
     Args:
         predict: the network, conditioned; called without gradient.
         x0: clean latents, (B, ...).
-        timesteps: wanted times, int64 (B,).
+        timesteps: requested times, int64 (B,).
         noise: ``noise(k)`` returns the standard normal noise (B, ...) of grid step k; needed when ``settings.eta`` > 0.
         any_rank: see `bench.Policy.any_rank`.
         dummy_forward: calls the network and drops the result, once for every call of ``predict`` that other ranks make and this one
@@ -85,7 +85,7 @@ def invert(
         Latents, times and noise; latents and noise in at least float32.
 
     Raises:
-        ValueError: ``settings.eta`` is above 0 and there is no ``noise``.
+        ValueError: ``settings.eta`` is above 0 and ``noise`` is None.
     """
     if settings.eta > 0 and noise is None:
         raise ValueError("eta > 0 needs noise")

@@ -1,4 +1,4 @@
-"""Images from noise, under the protocol."""
+"""Generating images from noise under the protocol."""
 
 from __future__ import annotations
 
@@ -59,21 +59,26 @@ def sample(
     """Denoise ``noise`` (B, ...) under guidance; clean latents of the same shape, float32.
 
     Args:
-        networks: what predicts in the two slots of guidance; with guidance 1 only the positive one does.
+        networks: the networks in the two slots of guidance; with guidance 1 only the positive one is called.
         condition: embeddings of the prompts, leading axis B.
-        negative: embeddings of the negative prompt, leading axis B; used only where guidance compares with it.
+        negative: embeddings of the negative prompt, leading axis B; used only under classifier-free guidance.
     """
     scheduler = build_scheduler(settings, model)
     guided = uses_classifier_free_guidance(model, settings)
     branches = networks.branches(condition, negative) if guided else [(networks.positive, condition)]
-    branches = [(network, {**told, **_pictures_condition(model, settings, told)}) for network, told in branches]
-    # The scheduler of flows scales nothing: its latents are as the network wants them.
+    branches = [
+        (network, {**conditioning, **_size_and_guidance(model, settings, conditioning)})
+        for network, conditioning in branches
+    ]
+    # The flow scheduler has no init_noise_sigma: the network takes its latents unscaled.
     latents: Tensor = noise * getattr(scheduler, "init_noise_sigma", 1.0)
     scales = hasattr(scheduler, "scale_model_input")
     for t in scheduler.timesteps:
         inputs = scheduler.scale_model_input(latents, t) if scales else latents
         with torch.autocast(latents.device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16"):
-            prediction = torch.cat([_predict(model, network, inputs, t, told) for network, told in branches]).float()
+            prediction = torch.cat(
+                [_predict(model, network, inputs, t, conditioning) for network, conditioning in branches]
+            ).float()
         if guided:
             without, with_prompt = prediction.chunk(2)
             prediction = guide(without, with_prompt, settings.guidance_scale)
@@ -81,17 +86,19 @@ def sample(
     return latents
 
 
-def _predict(model: ModelFamily, network: nn.Module, inputs: Tensor, t: Tensor, told: Mapping[str, Tensor]) -> Tensor:
-    """Predictions for ``inputs`` (B, ...), repeated for each of the conditions in ``told`` (n B, ...); (n B, ...)."""
-    repeats = len(next(iter(told.values()))) // len(inputs)
+def _predict(
+    model: ModelFamily, network: nn.Module, inputs: Tensor, t: Tensor, conditioning: Mapping[str, Tensor]
+) -> Tensor:
+    """Predictions for ``inputs`` (B, ...), repeated for each of the n conditions in ``conditioning`` (n B, ...); (n B, ...)."""
+    repeats = len(next(iter(conditioning.values()))) // len(inputs)
     inputs = torch.cat([inputs] * repeats)
-    return model.predict(network, inputs, t.expand(len(inputs)).to(inputs.device), told)
+    return model.predict(network, inputs, t.expand(len(inputs)).to(inputs.device), conditioning)
 
 
 def generate_images(
     model: ModelFamily, networks: Networks, prompts: Sequence[str], noise: Tensor, settings: GenerationSettings
 ) -> NDArray[np.uint8]:
-    """Pictures of prompts from given noise (B, ...); uint8, (B, H, W, 3)."""
+    """Generate images of prompts from given noise (B, ...); uint8, (B, H, W, 3)."""
     condition = model.encode_text(prompts)
     negative = (
         model.encode_negative([settings.negative_prompt] * len(prompts))
@@ -101,14 +108,14 @@ def generate_images(
     return model.decode(sample(model, networks, noise, condition, negative, settings))
 
 
-def _pictures_condition(
+def _size_and_guidance(
     model: ModelFamily, settings: GenerationSettings, prompts: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Conditioning besides the prompts: size and crop of the images, and guidance where it is an input."""
+    """Conditioning other than the prompts: size and crop of the images, and guidance if it is an input."""
     embeddings = next(iter(prompts.values()))
     count, device = len(embeddings), embeddings.device
     whole = model.picture_condition(Framing.whole((settings.height, settings.width)))
-    told = {name: value.to(device).expand(count, *value.shape) for name, value in whole.items()}
+    conditioning = {name: value.to(device).expand(count, *value.shape) for name, value in whole.items()}
     if not model.classifier_free:
-        told["guidance"] = torch.full((count,), settings.guidance_scale, device=device)
-    return told
+        conditioning["guidance"] = torch.full((count,), settings.guidance_scale, device=device)
+    return conditioning

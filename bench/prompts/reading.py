@@ -8,24 +8,24 @@ from pathlib import Path
 from bench.core.errors import UserError
 from bench.prompts.tables import PROMPT_COLUMNS, READERS, Rows, check_text, column_of, reason
 
-ADVICE = "give a text file, one prompt a line, a JSON list, or a table with a column 'prompt'"
+ADVICE = "give a text file with one prompt per line, a JSON list, or a table with a column 'prompt'"
 
 
 def read_prompts(path: Path) -> list[str]:
     """Read prompts, in the order of the file.
 
     Args:
-        path: a text file with one a line (empty lines do not count), a JSON list of strings, or a table (CSV, TSV, JSON,
+        path: a text file with one prompt per line (empty lines do not count), a JSON list of strings, or a table (CSV, TSV, JSON,
             JSON lines, Parquet) with a column of `bench.prompts.tables.PROMPT_COLUMNS`.
 
     Raises:
-        UserError: the file is missing or empty, a row has no prompt, or it holds something else.
+        UserError: the file is missing or empty, a row has no prompt, or the file has another format.
     """
     suffix = path.suffix.lower()
     rows = READERS[suffix](path) if suffix in READERS else None
     prompts = _listed(path) if rows is None else _column(rows, path)
     if not prompts:
-        raise UserError(f"prompts {str(path)!r} hold none; {ADVICE}")
+        raise UserError(f"prompts {str(path)!r} contain no prompt; {ADVICE}")
     for number, prompt in enumerate(prompts, start=1):
         check_text(prompt, f"{path}: entry {number}")
     return prompts
@@ -49,5 +49,5 @@ def _listed(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"prompts {str(path)!r} cannot be read ({reason(error)}); {ADVICE}") from error
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
-        raise UserError(f"prompts {str(path)!r} hold no list of prompts; {ADVICE}")
+        raise UserError(f"prompts {str(path)!r} are not a list of prompts; {ADVICE}")
     return prompts

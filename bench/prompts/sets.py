@@ -24,9 +24,9 @@ class PromptSet:
         source: ``owner/name`` of the dataset, or a folder.
         files: patterns of the files, in the order of their prompts; see `bench.prompts.reading.read_prompts` for their layouts.
         count: how many prompts the files hold, repeats included.
-        licence: of the prompts, as far as the dataset states one.
+        licence: licence of the prompts, if the dataset states one.
         note: what a reader must know.
-        vocabulary: for a closed language, all words that its prompts are made of, by kind.
+        vocabulary: for a closed language, all words that occur in its prompts, by kind.
     """
 
     title: str
@@ -46,10 +46,10 @@ class PromptSet:
         """The prompts in their order, downloaded once.
 
         Raises:
-            UserError: they can be had neither from the hub nor from its cache, or their number has changed.
+            UserError: they are neither on the hub nor in its cache, or their number has changed.
         """
         local = "or give a copy of its files as --prompts FILE"
-        complaint = f"the prompt set {self.title!r} cannot be had from the hub"
+        complaint = f"the prompt set {self.title!r} cannot be downloaded from the hub"
         folder = Path(self.source)
         if not self.local:
             folder = hub_folder(self.source, self.files, kind="dataset", complaint=complaint)
@@ -58,13 +58,13 @@ class PromptSet:
             found = sorted(folder.glob(pattern))
             if not found:
                 raise UserError(
-                    f"{complaint}: the copy of {self.source} here has no {pattern}; connect to complete it, {local}"
+                    f"{complaint}: the local copy of {self.source} has no {pattern}; connect to complete it, {local}"
                 )
             prompts += [prompt for file in found for prompt in read_prompts(file)]
         if len(prompts) != self.count:
             raise UserError(
                 f"{self.source} holds {len(prompts)} prompts for the set {self.title!r}, not {self.count}: it has changed, and "
-                "scores would compare with nobody's; find the original, and give it as --prompts FILE"
+                "scores would not be comparable with published ones; give the original prompts as --prompts FILE"
             )
         return prompts
 
@@ -112,10 +112,10 @@ PARTI_PROMPTS = PromptSet(
 
 
 def find_prompts(typed: str) -> list[str]:
-    """The prompts that were asked for; the name of a registered set comes before a file of that name.
+    """The prompts of a registered set or a file; a set takes precedence over a file of the same name.
 
     Raises:
-        UserError: neither a set nor a file, or one that cannot be read.
+        UserError: there is neither such a set nor such a file, or it cannot be read.
     """
     if typed in PROMPT_SETS:
         return PROMPT_SETS.get(typed).read()
@@ -124,6 +124,6 @@ def find_prompts(typed: str) -> list[str]:
         known = list(PROMPT_SETS)
         raise UserError(
             f"prompts {typed!r} are neither a file nor a registered set: {did_you_mean(typed, known)}there are {', '.join(known)}; "
-            "or give a text file, one prompt a line"
+            "or give a text file with one prompt per line"
         )
     return read_prompts(path)

@@ -21,7 +21,7 @@ Rows = list[dict[str, Any]]
 
 
 def column_of(wanted: Sequence[str], rows: Rows, source: Path) -> str:
-    """The first of some names that a table has, as it is written there; capitals do not matter.
+    """The first of some names that a table has, as the table spells it; case does not matter.
 
     Raises:
         UserError: it has none of them, or several with different contents.
@@ -50,9 +50,9 @@ def _read_separated(source: Path) -> Rows:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _unreadable(source, error) from error
     for number, row in enumerate(rows, start=1):
-        if None in row:  # the key of the fields beyond those of the heading
+        if None in row:  # csv.DictReader's key for the fields beyond those of the header
             raise UserError(
-                f"{source}: row {number} has more fields than the heading; put texts that hold the delimiter into quotes"
+                f"{source}: row {number} has more fields than the header; quote texts that contain the delimiter"
             )
     return rows
 
@@ -76,7 +76,7 @@ def _read_json_lines(source: Path) -> Rows:
         raise _unreadable(source, error) from error
     if not all(isinstance(row, dict) for row in rows):
         raise UserError(
-            f"{source} does not hold one JSON object per line; give an object with file name and prompt each"
+            f"{source} does not hold one JSON object per line; write an object with file name and prompt on every line"
         )
     return rows
 
@@ -129,7 +129,7 @@ def _holds_more_than_text(kind: pa.DataType) -> bool:
 
 def _unreadable(source: Path, error: Exception) -> UserError:
     return UserError(
-        f"prompts {str(source)!r} cannot be read ({reason(error)}); give a text file, one prompt a line, or a table"
+        f"prompts {str(source)!r} cannot be read ({reason(error)}); give a text file with one prompt per line, or a table"
     )
 
 

@@ -1,4 +1,4 @@
-"""``config.json``: what a run is, as it was typed and as it resolved."""
+"""``config.json``: what a run is, as typed and as resolved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RELEASED = "weights"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DataReport:
-    """What reading preference data did: ``rows`` on disk, ``pairs`` kept, ties dropped, and the rows whose images cannot be decoded.
+    """What was found when preference data was read: ``rows`` on disk, ``pairs`` kept, ties dropped, and the rows whose images cannot be decoded.
 
     ``source`` is what the user called the data.
     """
@@ -38,7 +38,7 @@ class DataReport:
 
 
 class _Part(BaseModel):
-    """A part of the configuration; a field that this version does not know is refused, since adding one raises the schema."""
+    """A part of the configuration; a field that this version does not know is refused, since every new field raises the schema."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,7 +47,7 @@ class DataIdentity(_Part):
     """What decides whether two runs had the same training data.
 
     Attributes:
-        digest: of captions and images, 16 hex digits.
+        digest: digest of captions and images, 16 hex digits.
         labels: digest of the labels; None in records that are older than it.
         pairs: number of pairs.
     """
@@ -70,13 +70,13 @@ class Budget(_Part):
 
 
 class TrainingRecord(BaseModel):
-    """Every setting of training that changes what comes out, by its name in `bench.training.settings.TrainingSettings`.
+    """Every training setting that changes the trained weights, by its name in `bench.training.settings.TrainingSettings`.
 
     Only those that readers use are fields here; the others are kept as they were written.
 
     Attributes:
         steps: optimizer steps, unless there is a budget.
-        budget: None where there is none.
+        budget: None if there is none.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -108,11 +108,11 @@ class Resolved(_Part):
 
     Attributes:
         algorithm: every hyper-parameter.
-        training: how it was trained.
+        training: every setting of training.
         init: digest of the weights that training started from.
         data: the training data.
         rewards: identities of the metrics whose scores were trained on, by name; None in records that are older than it.
-        negative: of a run that trained negative weights; None for all others.
+        negative: guidance weights of a run that trained negative weights; None for all others.
         weights: digest of released weights.
         model: digest of each component of the base model on disk; None in records that are older than it.
         code: digests of the code that trained: the ``algorithm``'s own, the ``harness``'s, and each metric's own by its name; None
@@ -160,16 +160,16 @@ UNRECORDED = "unrecorded"
 CHOICE = "recipe"
 """What is typed to choose among several recipes for a model, ``--set recipe=script``."""
 HASHED = re.compile("set-[0-9a-f]{8}(?:-([0-9a-f]{8}))?")
-"""A name made by ``bench run``: the hash of what was changed, and of data and weights that were given."""
+"""A name made by ``bench run``: the hash of changed settings, and of --data and --init."""
 MOST_CHANGES = 3
-"""Most changes that a label spells out."""
+"""Largest number of changes that a label spells out."""
 
 TRAINED = ("name", "seed", "resolved.algorithm", "resolved.training", "resolved.init", "resolved.data", "data")
-"""What the configuration of a training run cannot do without; the base model and released weights have none of it."""
+"""Fields that a training run must have; the base model and released weights have none of them."""
 
 
 class RunConfig(_Part):
-    """What a folder with ``config.json`` holds: a training run, the base model, or weights that others released.
+    """What a folder with ``config.json`` holds: a training run, the base model, or released weights.
 
     In memory it always has today's schema (`bench.records.migrations`).
 
@@ -177,17 +177,17 @@ class RunConfig(_Part):
         model: name of the base model.
         algorithm: registered name, ``base``, or ``weights`` for weights that were not trained here.
         title: what tables call the algorithm, the base model or the released weights.
-        name: of this configuration, part of the path; empty for the base model.
+        name: name of this configuration, part of the path; empty for the base model.
         source: where released weights were, as it was typed.
-        changed: what was typed to change the recipe, by field; empty in records that are older than it.
+        changed: settings that were typed to change the recipe, by field; empty in records that are older than it.
         seed: the training seed; None for what was not trained here.
         typed: the command line.
-        base_weights: digest of the base model's denoiser; None in records that are older than it, which started from it.
-        init: the weights that training started from: a run, relative to the folder of all runs, what was typed, or ``base``.
-        limit: how many evaluation prompts and training pairs were used at most, for a trial; None is all.
-        recipe: where the recipe is from; None where there is none, and in records that are older than it.
+        base_weights: digest of the base model's denoiser; None in older records, whose runs started from it.
+        init: the weights that training started from: a run (relative to the folder of all runs), a place as it was typed, or ``base``.
+        limit: how many evaluation prompts and training pairs were used at most, for a trial; None means all.
+        recipe: where the recipe is from; None if there is none, and in older records.
         resolved: what decides the weights.
-        data: what reading the training data did.
+        data: what was found when the training data was read.
         trained_on: names of the metrics that training used, as far as we know.
         same_code: hashes (`Resolved.code_id`) of other code that gives the same results, as the user declared.
     """
@@ -223,7 +223,7 @@ class RunConfig(_Part):
     def label(self) -> str:
         """What tables call it, whatever its training seed: ``Diffusion-DPO (recipe)``, or ``Diffusion-DPO (beta=500)``.
 
-        A name that the user gave stands as it is; one that is the hash of what was changed is replaced by that.
+        A name that the user gave is shown unchanged; a hash of changed settings is replaced by those settings.
         """
         if self.name in ("", "default", self.title):
             return self.title
@@ -239,7 +239,7 @@ class RunConfig(_Part):
 
     @property
     def effective_changes(self) -> dict[str, str]:
-        """Those of ``changed`` that change what comes out: fields that the run resolves to, not how it was executed."""
+        """The fields of ``changed`` that affect the result: those among the resolved ones, not how the run was executed."""
         training = {} if self.resolved.training is None else self.resolved.training.to_json()
         fields = {CHOICE, *(self.resolved.algorithm or ()), *training}
         return {typed: value for typed, value in self.changed.items() if typed.partition(".")[0] in fields}

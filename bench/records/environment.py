@@ -1,4 +1,4 @@
-"""What a run was made with."""
+"""The environment of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.records.runs import RunFolder
 
 
 def write_environment(run: RunFolder, processes: int, execution: Mapping[str, Any]) -> None:
-    """Write what the run was made with last: packages, Python, device, processes, git commit, and settings of how to compute."""
+    """Write the environment of the run's latest start: packages, Python, device, processes, git commit, execution settings."""
     import torch
 
     packages = {item.metadata["Name"]: item.version for item in distributions()}
@@ -35,13 +35,13 @@ def write_environment(run: RunFolder, processes: int, execution: Mapping[str, An
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that this package is imported from, with ``+`` for changes; None where it is installed."""
+    """The commit of the checkout that this package is imported from, with ``+`` for changes; None if the package is installed."""
     folder = Path(__file__).parent
     command = ["git", "-C", str(folder)]
     try:
         tracked = subprocess.run([*command, "ls-files", "--error-unmatch", __file__], capture_output=True, check=False)
         if tracked.returncode:
-            return None  # a repository around an installed package is somebody else's
+            return None  # a repository around an installed package is not this project's
         head = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
         changed = subprocess.run([*command, "diff", "--quiet", "HEAD"], capture_output=True, check=False)
     except FileNotFoundError:

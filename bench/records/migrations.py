@@ -17,7 +17,7 @@ SCHEMA = 4
 Config = dict[str, Any]
 
 EXECUTION_OF_1 = ("micro_batch", "gradient_checkpointing", "compile", "checkpoint_seconds")
-"""What schema 1 counted to a run's identity though it does not change what comes out."""
+"""Fields that schema 1 counted towards a run's identity although they do not change the result."""
 ADDED_IN_1 = {
     "budget": None,
     "picture_size": "true",
@@ -25,7 +25,7 @@ ADDED_IN_1 = {
     "schedule": "constant",
     "aspect_ratios": "square",
 }
-"""Training settings that came while schema 1 was written, with what was done before they were there."""
+"""Training settings that were added under schema 1, with the behaviour before."""
 
 RENAMED = {
     "batch": "global_batch_size",
@@ -44,12 +44,12 @@ ADDED_IN_3 = {"latents": "mean", "horizontal_flip": "none", "lora_init": "unifor
 
 
 def current_names(settings: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
-    """Settings of training by today's names; ``own`` are names that an algorithm gives fields of its own."""
+    """Settings of training by today's names; ``own`` are names that the algorithm uses for its own fields."""
     return {name if name in own else RENAMED.get(name, name): value for name, value in settings.items()}
 
 
 def current_values(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of an algorithm, also of one inside another, with today's values; their names are the algorithm's own."""
+    """Fields of an algorithm, also of one inside another, with today's values; their names stay."""
     return {
         name: current_values(value) if isinstance(value, Mapping) else _renamed_value(name, value)
         for name, value in fields.items()
@@ -57,7 +57,7 @@ def current_values(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def first_names(settings: Mapping[str, str]) -> dict[str, str]:
-    """What was typed, by the first names of settings and with the first values, of which names of folders are a hash."""
+    """What was typed, by the first names of settings and with the first values, of which folder names are a hash."""
     names = {new: old for old, new in RENAMED.items()}
     values = {(name, new): old for (name, old), new in RENAMED_VALUES.items()}
     return {names.get(name, name): values.get((name, value), value) for name, value in settings.items()}
@@ -71,7 +71,7 @@ def _renamed_value(name: str, value: Any) -> Any:
 def migrated(config: Config) -> Config | None:
     """The configuration in this version's schema, without its number; None when no step leads there from its own.
 
-    What is not as its schema says is left as it is, for whoever validates the result.
+    What does not match its schema is left unchanged; validating the result reports it.
     """
     schema: Any = config.get("schema")
     rest = {name: value for name, value in config.items() if name != "schema"}
@@ -124,4 +124,4 @@ def _algorithm_fields(config: Config) -> Collection[str]:
 
 
 STEPS: Mapping[int, Callable[[Config], Config]] = {1: _from_1, 2: _from_2, 3: _from_3}
-"""By schema: from it to the next one."""
+"""By schema: the step from it to the next one."""

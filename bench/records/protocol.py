@@ -24,20 +24,20 @@ class GenerationSettings(BaseModel):
     negative_prompt: str = Field(default="", description="prompt of the unconditional branch")
     height: int = Field(default=512, gt=0, description="pixels")
     width: int = Field(default=512, gt=0, description="pixels")
-    images_per_prompt: int = Field(default=1, gt=0, description="images made for each prompt")
+    images_per_prompt: int = Field(default=1, gt=0, description="images per prompt")
     seed: int = Field(default=0, description="seed of the evaluation noise")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of the network")
 
 
 class WeightsRecord(BaseModel):
-    """What a record says of some weights.
+    """What a record says about weights.
 
     Attributes:
         title: what tables call them.
-        source: where they were, for a reader: a run, relative to the folder of all runs, or a folder as it was typed.
-        digest: of their files; of the base model, the protocol's ``base_weights``.
-        seed: the training seed; None where there is none that we know.
-        trained_on: names of the metrics that their training used, as far as we know.
+        source: where they were, for a reader: a run (relative to the folder of all runs), or a folder as it was typed.
+        digest: digest of their files; for the base model, the protocol's ``base_weights``.
+        seed: the training seed; None if there is none or it is unknown.
+        trained_on: names of the metrics that their training used, as far as known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,11 +56,11 @@ class Variant(BaseModel):
     protocol's own sampling.
 
     Attributes:
-        positive: the weights that see the prompt.
-        negative: the weights behind what sees the negative prompt; None is the positive ones.
+        positive: the weights conditioned on the prompt.
+        negative: the weights in the negative slot; None means the positive ones.
         alpha: share of the positive weights' offset in the negative slot; see `bench.models.guidance.merge`.
         beta: share of the negative weights' offset in the negative slot.
-        guidance_scale: of classifier-free guidance.
+        guidance_scale: scale of classifier-free guidance.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -73,7 +73,7 @@ class Variant(BaseModel):
 
     @property
     def signature(self) -> str:
-        """Hash of what decides the images besides the protocol, 12 hex digits; names and places of weights do not."""
+        """Hash of what decides the images in addition to the protocol, 12 hex digits; names and places of weights do not."""
         slot = None if self.negative is None else [self.negative.digest, self.alpha, self.beta]
         return digest({"positive": self.positive.digest, "negative": slot, "guidance_scale": self.guidance_scale})
 
@@ -85,7 +85,7 @@ class Protocol(BaseModel):
         model: name of the base model.
         base_weights: digest of the base model's denoiser.
         prompts: digest of the ordered prompts.
-        prompt_count: how many there are.
+        prompt_count: number of prompts.
         generation: how images are made.
         parts: digest of each component of the model on disk, such as ``scheduler`` and ``vae``; None in records that are older.
         code: digests of the code that makes the images, see `bench.core.code.code_digests`; None in records that are older.
@@ -122,7 +122,7 @@ class Protocol(BaseModel):
 
 
 def scorer_signature(name: str, identity: Mapping[str, Any]) -> str:
-    """Hash of what decides a metric's scores besides image and prompt, 12 hex digits; under every protocol the same."""
+    """Hash of what decides a metric's scores besides image and prompt, 12 hex digits; the same under every protocol."""
     return digest({"metric": name, "identity": dict(identity)})
 
 

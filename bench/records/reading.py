@@ -1,4 +1,4 @@
-"""Reading the files of a run folder: a damaged one is named with the field that is wrong."""
+"""Reading the files of a run folder: the error about a damaged one names the first wrong field."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def read_whole(read: Callable[[Path], T], path: Path) -> T:
-    """What ``read`` makes of a file of a run.
+    """What ``read`` returns for a file of a run.
 
     Raises:
-        UserError: the file is not what it was written as, for example cut short.
+        UserError: the file is damaged, for example truncated.
     """
     try:
         return read(path)
@@ -108,6 +108,6 @@ def damaged(path: Path, reason: object, folder: Path | None = None) -> UserError
         folder: what has to be made again without a whole copy of it; None means the file's own folder.
     """
     return UserError(
-        f"{path} is damaged ({reason}); put a whole copy there, or move {folder or path.parent} away and give the "
-        "`bench run` or `bench eval` command again"
+        f"{path} is damaged ({reason}); replace it with an intact copy, or move {folder or path.parent} away and run "
+        "the `bench run` or `bench eval` command again"
     )

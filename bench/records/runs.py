@@ -5,7 +5,7 @@ runs/<model>/<algorithm>/<name>/seed-<n>/            one training run
     config.json        what was typed and what it resolved to
     environment.json   packages, device, processes, git, and settings that do not change what comes out
     prepared.json      what the algorithm's `prepare` did, if anything
-    train.jsonl        one line a step
+    train.jsonl        one line per step
     checkpoints/       the newest state, safetensors
     weights/           the trained network, loads in diffusers
     ledger.json        what it cost
@@ -13,12 +13,12 @@ runs/<model>/<algorithm>/<name>/seed-<n>/            one training run
         protocol.json  variant.json  metrics.json  prompts.json  in_training.json  images/  scores.jsonl  DONE
     evaluations/<protocol>-<variant signature>/       the same weights under other guidance, see `bench eval`
     DONE
-runs/<model>/weights/<name>/                         weights that others released: evaluations only
+runs/<model>/weights/<name>/                         released weights: evaluations only
 
 ``DONE`` marks finished work and lists its files with their sizes and SHA-256, which are checked where the files are read.
 
-``variant.json`` says how the sampling departs from the protocol's; mostly it does not, and the file is absent.  It is there in
-the own result of a negative run, whose weights never make an image alone.
+``variant.json`` says how the sampling departs from the protocol's; usually it does not, and the file is absent.  The
+run's own result has one if the run trained negative weights, which never generate an image alone.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class RunFolder:
         path = self._checked("config.json")
         written = read_whole(read_json, path)
         if not isinstance(written, dict):
-            raise damaged(path, "it holds no JSON object")
+            raise damaged(path, "it is not a JSON object")
         if not isinstance(written.get("schema"), int):
             raise damaged(path, "schema: a whole number is required")
         config = migrated(written)
@@ -210,12 +210,12 @@ def base_folder(runs: Path, model: str) -> RunFolder:
 
 
 def surveys_folder(runs: Path) -> Path:
-    """Where it is kept what reading all images of some data found; see `bench.data.survey`."""
+    """Where surveys of the images of preference data are cached; see `bench.data.survey`."""
     return runs / CACHE / "surveys"
 
 
 def find_runs(runs: Path) -> list[RunFolder]:
-    """Every training run and base model under a folder, in order of path; runs do not lie inside one another.
+    """Every training run and base model under a folder, in order of path; runs are not nested.
 
     A finished run that has lost its configuration is among them: reading it says so.
 

@@ -1,4 +1,4 @@
-"""What is written down of scores: what a metric is, an image with its prompt, and the scores of a folder."""
+"""Records of scores: what a metric is, an image with its prompt, and the scores of a folder."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bench.records.protocol import scorer_signature
 
 @dataclass(frozen=True, slots=True)
 class MetricInfo:
-    """What a reader must know to read a score of a metric; records keep it beside the scores.
+    """What a reader must know about a metric's scores; records keep it with the scores.
 
     Attributes:
         title: the name in tables.
         raw_range: where raw scores lie, for example ``-1 to 1``.
-        unit: of the raw score, for example ``cosine``.
+        unit: unit of the raw score, for example ``cosine``.
         display_factor: what papers multiply by; tables show ``raw * display_factor``.
         published: typical values of published checkpoints, in words, in displayed units.
         source: paper and code.
@@ -43,7 +43,7 @@ class MetricRecord:
         name: registered name.
         signature: hash of the protocol, the name and the identity, 12 hex digits.
         identity: version, weights digest, preprocessing.
-        info: what a reader must know of the metric.
+        info: what a reader must know about the metric.
     """
 
     name: str
@@ -64,7 +64,7 @@ class PromptedImage:
     Attributes:
         path: its file.
         prompt: what it is judged against.
-        key: what tells it from the others in a record; the same fields for every image of a call, JSON values.
+        key: what identifies it in a record; the same fields for every image of a call, JSON values.
     """
 
     path: Path
@@ -83,10 +83,10 @@ class MetricScores:
 
     Attributes:
         name: registered name.
-        info: what a reader must know of the metric.
+        info: what a reader must know about the metric.
         signature: hash of name and identity, 12 hex digits.
         identity: version, weights digest, preprocessing.
-        scores: raw, in the order of the readable pictures.
+        scores: raw, in the order of the readable images.
     """
 
     name: str
@@ -102,8 +102,8 @@ class FolderScores:
 
     Attributes:
         pictures: the images that could be read.
-        unreadable: reason by file of those that could not.
-        metrics: scores by metric, in the order asked for.
+        unreadable: the reason for each file that could not be read.
+        metrics: scores by metric, in the order requested.
     """
 
     pictures: Sequence[PromptedImage]

@@ -1,4 +1,4 @@
-"""(Images, prompts) -> one float for each image: the metric interface, the resumable scoring loop, isolated scorers, folders of images.
+"""(Images, prompts) -> one float per image: the metric interface, the resumable scoring loop, isolated scorers, folders of images.
 
-Knows no diffusion model.
+Does not depend on any diffusion model.
 """

@@ -1,7 +1,7 @@
 """Score a folder of images with any metrics: what ``bench score`` does.
 
-``scores.parquet`` (or ``.csv``) has one row for each image and metric; beside it ``scores.records.jsonl`` grows while scoring,
-and a second call makes only what is missing from it.
+``scores.parquet`` (or ``.csv``) has one row per image and metric; ``scores.records.jsonl`` beside it grows while scoring,
+and a second call computes only what is missing from it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bench.records.protocol import scorer_signature
 from bench.records.scores import FolderScores, MetricScores, PromptedImage
 from bench.scoring.image_prompts import read_image_prompts
 from bench.scoring.images import find_images
-from bench.scoring.loop import Judge, refuse_constant, score_pictures
+from bench.scoring.loop import Judge, refuse_constant, score_images
 from bench.scoring.metric import recorded_identity
 
 COLUMNS = pa.schema(
@@ -41,7 +41,7 @@ COLUMNS = pa.schema(
         ("metric_identity", pa.string()),
     ]
 )
-"""Of the output: score is raw, and empty where problem says why the image could not be read; identity is JSON."""
+"""Columns of the output: score is raw, and empty if problem says why the image could not be read; identity is JSON."""
 
 WRITERS: Mapping[str, Callable[[Any, Path], object]] = {".parquet": pq.write_table, ".csv": pyarrow.csv.write_csv}
 """Output formats by suffix."""
@@ -67,18 +67,18 @@ NAMES: Mapping[str, Callable[[Path], list[str]]] = {".parquet": _names_in_parque
 
 
 def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge], output: Path) -> FolderScores:
-    """Score every image under a folder and write the table; continues what an earlier call began.
+    """Score every image under a folder and write the table; resumes an interrupted call.
 
-    Images that cannot be read are named in the result and in the table, and the rest is scored.
+    Images that cannot be read are named in the result and in the table, and the others are scored.
 
     Args:
-        folder: the images; folders in it are searched too.
+        folder: the images; subfolders are searched too.
         prompts: see `bench.scoring.image_prompts.read_image_prompts`; not needed when no metric reads prompts.
         metrics: scorers by registered name; one at a time is in memory.
         output: a ``.parquet`` or ``.csv`` file.
 
     Raises:
-        UserError: images, prompts or output do not fit, no image can be read, or a metric is broken.
+        UserError: images, prompts or output are unsuitable, no image can be read, or a metric is broken.
     """
     check_output(output)
     files = find_images(folder)
@@ -88,26 +88,26 @@ def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge
     with exclusive(
         records.with_name(f".{records.name}.lock"), f"writes {output}; wait for it, or give another --output"
     ):
-        pictures, unreadable = _read(folder, dict(zip(files, texts, strict=True)))
-        if not pictures:
+        images, unreadable = _read(folder, dict(zip(files, texts, strict=True)))
+        if not images:
             raise UserError(f"none of the {len(files)} images in {folder} can be read; the first: {_first(unreadable)}")
-        scored = [_score(folder, records, name, judge, texts, pictures) for name, judge in metrics.items()]
-        result = FolderScores(pictures, unreadable, scored)
+        scored = [_score(folder, records, name, judge, texts, images) for name, judge in metrics.items()]
+        result = FolderScores(images, unreadable, scored)
         table = _table(result, dict(zip(files, texts, strict=True)))
         replace_file(output, lambda partial: WRITERS[output.suffix](table, partial))
     return result
 
 
 def check_output(output: Path) -> None:
-    """Raise a `UserError` unless the suffix names a format that can be written, and no file but our own would be replaced.
+    """Raise a `UserError` unless the suffix names a format that can be written, and only a table of this command would be replaced.
 
-    Our own tables have their records beside them.
+    Such a table has its records beside it.
     """
     if output.suffix not in WRITERS:
         raise UserError(f"--output {str(output)!r} must end in {' or '.join(WRITERS)}")
     own = _records(output).exists() and NAMES[output.suffix](output) == COLUMNS.names
     if output.exists() and not own:
-        raise UserError(f"{output} is there, and this command did not write it; delete it, or give another --output")
+        raise UserError(f"{output} exists and was not written by this command; delete it, or give another --output")
 
 
 def _records(output: Path) -> Path:
@@ -115,20 +115,18 @@ def _records(output: Path) -> Path:
 
 
 def _read(folder: Path, prompts: Mapping[str, str]) -> tuple[list[PromptedImage], dict[str, str]]:
-    """Decode every image once, so that what cannot be scored is known before anything is scored."""
-    pictures, unreadable = [], {}
+    """Decode every image once, so unreadable images are known before any scoring starts."""
+    images, unreadable = [], {}
     with Progress(f"reading {folder}", total=len(prompts)) as progress:
         for file, prompt in prompts.items():
             path = folder / file
             try:
                 open_image(path)
-                pictures.append(
-                    PromptedImage(path, prompt, {"file": file, "image": file_digest(path), "prompt": prompt})
-                )
+                images.append(PromptedImage(path, prompt, {"file": file, "image": file_digest(path), "prompt": prompt}))
             except UnreadableImageError as error:
                 unreadable[file] = str(error)
             progress.advance()
-    return pictures, unreadable
+    return images, unreadable
 
 
 def _first(unreadable: Mapping[str, str]) -> str:
@@ -137,14 +135,14 @@ def _first(unreadable: Mapping[str, str]) -> str:
 
 
 def _score(
-    folder: Path, records: Path, name: str, judge: Judge, prompts: Sequence[str], pictures: Sequence[PromptedImage]
+    folder: Path, records: Path, name: str, judge: Judge, prompts: Sequence[str], images: Sequence[PromptedImage]
 ) -> MetricScores:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bound = judge.load(device).for_prompts(prompts)
     identity = recorded_identity(bound)
     signature = scorer_signature(name, identity)
-    scores = score_pictures(records, str(folder), name, bound, signature, pictures)
-    if len({picture.key["image"] for picture in pictures}) > 1:
+    scores = score_images(records, str(folder), name, bound, signature, images)
+    if len({image.key["image"] for image in images}) > 1:
         refuse_constant(name, bound, scores, str(folder))
     return MetricScores(name, bound.info, signature, identity, scores)
 

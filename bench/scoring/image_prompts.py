@@ -21,15 +21,15 @@ def read_image_prompts(source: Path | None, folder: Path, files: Sequence[str]) 
     Args:
         source: one of
 
-            * a text file, one prompt a line, or a JSON list of strings, in the order of ``files``;
+            * a text file with one prompt per line, or a JSON list of strings, in the order of ``files``;
             * a table (CSV, TSV, JSON lines, JSON, Parquet) with a column of `FILE_COLUMNS`, relative to ``folder``, and
               one of `bench.prompts.tables.PROMPT_COLUMNS`; or a JSON object, file name to prompt;
-            * None: a text file of the same name lies beside each image, ``bee.txt`` for ``bee.png``.
+            * None: each image has a text file of the same name beside it, ``bee.txt`` for ``bee.png``.
         folder: the images' folder.
-        files: the images, relative to it, as `bench.scoring.images.find_images` gives them.
+        files: the images, relative to it, as `bench.scoring.images.find_images` returns them.
 
     Raises:
-        UserError: the source cannot be read, or some image has no prompt or two, or some prompt no image.
+        UserError: the source cannot be read, an image has no prompt or two, or a prompt has no image.
     """
     if source is None:
         return _beside(folder, files)
@@ -42,7 +42,7 @@ def read_image_prompts(source: Path | None, folder: Path, files: Sequence[str]) 
 def _in_order(prompts: list[str], source: Path, folder: Path, files: Sequence[str]) -> list[str]:
     if len(prompts) != len(files):
         raise UserError(
-            f"{source} holds {len(prompts)} prompts, {folder} {len(files)} images; give one prompt for each image in the order "
+            f"{source} holds {len(prompts)} prompts, {folder} {len(files)} images; give one prompt per image in the order "
             f"of their names, or a table with the columns {FILE_COLUMNS[0]} and {PROMPT_COLUMNS[0]}"
         )
     return prompts
@@ -54,7 +54,7 @@ def _beside(folder: Path, files: Sequence[str]) -> list[str]:
     if missing:
         raise UserError(
             f"{len(missing)} of {len(files)} images in {folder} have no prompt beside them ({_listed(missing)}); "
-            "give --prompts FILE, or such a text file for each image"
+            "give --prompts FILE, or write such a text file for each image"
         )
     try:
         return [path.read_text(encoding="utf-8-sig").strip() for path in texts]
@@ -76,7 +76,7 @@ def _named(rows: Rows, source: Path, folder: Path, files: Sequence[str]) -> list
         # Windows writes backslashes; elsewhere they can be part of a name.
         name = file if file in known else PurePosixPath(file.replace("\\", "/")).as_posix()
         if name in prompts:
-            raise UserError(f"{source} has two prompts for {name}; give one prompt for each image")
+            raise UserError(f"{source} has two prompts for {name}; give one prompt per image")
         prompts[name] = prompt
     without = [file for file in files if file not in prompts]
     if without:
@@ -86,7 +86,7 @@ def _named(rows: Rows, source: Path, folder: Path, files: Sequence[str]) -> list
     strange = [name for name in prompts if name not in known]
     if strange:
         raise UserError(
-            f"{source} names {len(strange)} images that are not in {folder} ({_listed(strange)}); take them out, or add the "
+            f"{source} names {len(strange)} images that are not in {folder} ({_listed(strange)}); remove them, or add the "
             "images"
         )
     return [prompts[file] for file in files]

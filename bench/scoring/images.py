@@ -15,7 +15,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def find_images(folder: Path) -> list[str]:
-    """Pictures in a folder and the folders in it, by suffix: paths relative to ``folder``, with slashes.
+    """Images in a folder and its subfolders, by suffix: paths relative to ``folder``, with slashes.
 
     Numbers in names sort by value: ``2.png`` comes before ``10.png``.  Hidden files are left out.
 

@@ -1,4 +1,4 @@
-"""The scoring loop: every score is appended to the records as it is made, and a second call makes only what is missing."""
+"""The scoring loop: every score is appended to the records as it is made, and a second call computes only what is missing."""
 
 from __future__ import annotations
 
@@ -21,45 +21,46 @@ from bench.records.scores import PromptedImage
 from bench.scoring.metric import Metric, checked_scores
 
 
-def score_pictures(
+def score_images(
     records: Path,
     title: str,
     name: str,
     metric: Metric,
     signature: str,
-    pictures: Sequence[PromptedImage],
+    images: Sequence[PromptedImage],
     processes: Processes = ALONE,
 ) -> list[float]:
-    """Score images in chunks, from where an earlier call stopped; the next chunk is decoded while the metric works on one.
+    """Score images in chunks, from where an earlier call stopped; the next chunk is decoded while the metric scores the current one.
 
     Args:
-        records: JSON-lines file; a line holds a picture's key, ``metric``, ``score`` (raw) and ``signature``.  Lines of other
-            metrics and of other signatures stay, lines of this signature for other pictures go.
+        records: JSON-lines file; a line holds an image's key, ``metric``, ``score`` (raw) and ``signature``.  Lines of other
+            metrics and of other signatures stay; lines of this signature for other images are removed.
         title: what the progress display calls the images.
         name: the metric's registered name.
-        signature: of the metric under its settings.
-        processes: who does it; each scores whole chunks, and the main process writes them in order.
+        signature: the metric's signature under its settings.
+        processes: the processes that share the work; each scores whole chunks, and the main process writes them in order.
 
     Returns:
-        Raw scores, one for each picture.
+        Raw scores, one per image.
 
     Raises:
-        UserError: a metric returns scores that are not finite, or too few; or an image has vanished meanwhile.
+        UserError: a metric returns scores that are not finite, or too few; or an image has disappeared.
     """
-    chunks = [pictures[piece] for piece in batch_slices(len(pictures), CHUNK)]
+    chunks = [images[piece] for piece in batch_slices(len(images), CHUNK)]
     values = processes.from_main(lambda: _take_up(records, name, signature, chunks))
     missing = [place for place, scores in enumerate(values) if scores is None]
     done = sum(len(scores) for scores in values if scores is not None)
-    rounds = [processes.share(missing[piece]) for piece in batch_slices(len(missing), processes.count)]  # a chunk each
+    # One chunk per process and round, so the main process writes chunks in order.
+    rounds = [processes.share(missing[piece]) for piece in batch_slices(len(missing), processes.count)]
 
     def opened(places: Sequence[int]) -> list[list[Image.Image]]:
-        return [[_opened(picture.path) for picture in chunks[place]] for place in places]
+        return [[_opened(image.path) for image in chunks[place]] for place in places]
 
-    with Progress(f"{name} of {title}", total=len(pictures), done=done) as progress:
-        for places, images in prefetched(opened, rounds):
+    with Progress(f"{name} of {title}", total=len(images), done=done) as progress:
+        for places, decoded in prefetched(opened, rounds):
             mine = [
                 (place, _score_chunk(name, metric, chunks[place], chunk))
-                for place, chunk in zip(places, images, strict=True)
+                for place, chunk in zip(places, decoded, strict=True)
             ]
             for place, scores in processes.gathered(mine):
                 values[place] = scores
@@ -72,7 +73,7 @@ def score_pictures(
 def _take_up(
     records: Path, name: str, signature: str, chunks: Sequence[Sequence[PromptedImage]]
 ) -> list[list[float] | None]:
-    """The scores of every chunk that an earlier call finished, None for the others, whose lines go."""
+    """The scores of every chunk that an earlier call finished; None for the others, whose lines are removed."""
     written = read_lines(records)
     fields = tuple(chunks[0][0].key) if chunks else ()
     kept, known = [], {}
@@ -81,11 +82,11 @@ def _take_up(
             known[tuple(record[field] for field in fields)] = record
         else:
             kept.append(record)
-    done = [all(picture.place in known for picture in chunk) for chunk in chunks]
-    kept += [known[picture.place] for chunk, whole in zip(chunks, done, strict=True) if whole for picture in chunk]
+    done = [all(image.place in known for image in chunk) for chunk in chunks]
+    kept += [known[image.place] for chunk, whole in zip(chunks, done, strict=True) if whole for image in chunk]
     keep_lines(records, kept)  # without a last line that a crash cut short
     return [
-        [known[picture.place]["score"] for picture in chunk] if whole else None
+        [known[image.place]["score"] for image in chunk] if whole else None
         for chunk, whole in zip(chunks, done, strict=True)
     ]
 
@@ -93,13 +94,13 @@ def _take_up(
 def _score_chunk(
     name: str, metric: Metric, chunk: Sequence[PromptedImage], images: Sequence[Image.Image]
 ) -> list[float]:
-    return checked_scores(name, metric.score(images, [picture.prompt for picture in chunk]), len(chunk))
+    return checked_scores(name, metric.score(images, [image.prompt for image in chunk]), len(chunk))
 
 
 def _record(records: Path, name: str, signature: str, chunk: Sequence[PromptedImage], scores: Sequence[float]) -> None:
     lines = [
-        {**picture.key, "metric": name, "score": score, "signature": signature}
-        for picture, score in zip(chunk, scores, strict=True)
+        {**image.key, "metric": name, "score": score, "signature": signature}
+        for image, score in zip(chunk, scores, strict=True)
     ]
     append_lines(records, [json.dumps(line, ensure_ascii=False) for line in lines])
 
@@ -109,15 +110,15 @@ def _opened(path: Path) -> Image.Image:
         return open_image(path)
     except UnreadableImageError as error:
         raise UserError(
-            f"image {path} cannot be scored: {error}; fix or delete it and give the command again"
+            f"image {path} cannot be scored: {error}; fix or delete it and run the command again"
         ) from error
 
 
 def refuse_constant(name: str, metric: Metric, scores: Sequence[float], title: str) -> None:
-    """Raise a `UserError` when a continuous metric gives several different images one score."""
+    """Raise a `UserError` when a continuous metric returns the same score for several different images."""
     if metric.continuous and len(scores) > 1 and len(set(scores)) == 1:
         raise UserError(
-            f"metric {name!r} gives all {len(scores)} images of {title} the score {scores[0]}; the metric is broken"
+            f"metric {name!r} returns the score {scores[0]} for all {len(scores)} images of {title}; fix the metric"
         )
 
 

@@ -1,4 +1,4 @@
-"""What an image scorer is."""
+"""The interface of an image scorer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Metric(abc.ABC):
     reads_prompt: ClassVar[bool] = True
     """False when a score depends on the image alone."""
     continuous: ClassVar[bool] = True
-    """False when many images rightly share a score, as with hit or miss; of others, one score for all images is an error."""
+    """False when many images may share a score, such as hit or miss; for others, one score for all images is an error."""
 
     @classmethod
     @abc.abstractmethod
@@ -54,15 +54,15 @@ class Metric(abc.ABC):
 
     @abc.abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What decides a score besides image and prompt: version, `bench.weights_digest`, preprocessing; JSON values only.
+        """What decides a score in addition to image and prompt: version, `bench.weights_digest`, preprocessing; JSON values only.
 
-        Scores with different identities never share a column, so it names what moves a score and nothing else.
+        Scores with different identities never share a column, so it must contain exactly what affects a score.
         """
 
     def for_prompts(self, prompts: Sequence[str]) -> Metric:
         """The scorer to use when the images to judge have these prompts, repeats included; called before `score`.
 
-        For scorers that compare an image's prompt with the others', which then are part of `identity`; by default, itself.
+        For scorers that compare an image's prompt with the others, which are then part of `identity`; by default, the scorer itself.
         """
         return self
 
@@ -70,14 +70,14 @@ class Metric(abc.ABC):
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
         """Raw scores of images for the prompts of the same position; float32 on the CPU, (N,), in the unit of ``info``.
 
-        A score depends neither on the other images of the call nor on their order.
+        A score must not depend on the other images of the call or on their order.
 
         Args:
             images: N decoded images of any mode and size; N is at least 1.
             prompts: N prompts.
 
         Raises:
-            ValueError: there are more images than prompts, or fewer.
+            ValueError: the numbers of images and prompts differ.
         """
 
 
@@ -100,7 +100,7 @@ def checked_scores(name: str, scores: Tensor, count: int) -> list[float]:
     """The scores of one call as floats.
 
     Raises:
-        UserError: too few, too many or non-finite scores: such a scorer is broken, and no number enters a record.
+        UserError: too few, too many or non-finite scores: such a scorer is broken, and nothing is recorded.
     """
     if scores.shape != (count,):
         raise UserError(
@@ -126,7 +126,7 @@ def recorded_identity(metric: Metric) -> dict[str, Any]:
 
 
 def weights_digest(*files: Path) -> str:
-    """``sha256:`` and the first 16 hexadecimal digits of the SHA-256 of files' bytes, one file after the other.
+    """``sha256:`` and the first 16 hexadecimal digits of the SHA-256 of the concatenated files.
 
     This is how `Metric.identity` states files; changing it would change the signature of every metric.
     """

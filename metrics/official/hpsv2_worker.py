@@ -1,4 +1,4 @@
-"""Runs in the environment of `metrics.official.legacy`; imports nothing of ours."""
+"""Runs in the environment of `metrics.official.legacy`; does not import this package."""
 
 from __future__ import annotations
 

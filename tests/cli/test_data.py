@@ -168,7 +168,7 @@ class TestCheck:
         done = command.run(command.arguments("data", "check", "broken.parquet"))
         assert done.returncode == 2
         assert "2: row 0 jpg_0, row 1 jpg_0" in done.stdout
-        assert "2 of 48 rows hold images that cannot be decoded" in done.stderr
+        assert "2 of 48 rows have images that cannot be decoded" in done.stderr
         assert "Traceback" not in done.stderr
 
     def test_other_columns(self, command: CommandLine) -> None:
@@ -231,4 +231,4 @@ class TestHub:
     def test_without_a_network_and_a_cached_copy_one_sentence_says_so(self, command: CommandLine) -> None:
         code, text = self.run(command, "somebody/pairs")
         assert code == 2
-        assert "'somebody/pairs' is neither here nor can it be had from the hub" in text
+        assert "'somebody/pairs' is not a local path and cannot be downloaded from the hub" in text

@@ -230,7 +230,7 @@ class TestWriting:
 
     def test_a_file_of_unknown_origin_is_not_overwritten(self, tmp_path: Path) -> None:
         path = write_parquet(tmp_path / "out.parquet", preference_columns(3))
-        with pytest.raises(UserError, match="how it was made, which it does not say; delete it"):
+        with pytest.raises(UserError, match="how it was made, which it does not record; delete it"):
             already_made(path, {"command": "data score"})
 
     def test_another_suffix_is_refused(self, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ class TestCheck:
         assert self.facts(tmp_path, columns)["empty captions, kept"] == "0"
         columns["caption"][1], columns["caption"][3] = "", " \n"
         assert self.facts(tmp_path, columns)["empty captions, kept"].startswith(
-            "2: trained on like pairs whose caption is"
+            "2: trained like pairs whose caption is"
         )
 
 

@@ -85,7 +85,7 @@ def refusal(command: CommandLine, model: str) -> str:
 def test_weights_cut_short_are_refused_before_anything_is_written(command: CommandLine) -> None:
     file = write_model("sdxl", command.folder / "net") / "unet" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
-    assert "diffusion_pytorch_model.safetensors is cut short" in refusal(command, "net")
+    assert "diffusion_pytorch_model.safetensors is truncated" in refusal(command, "net")
 
 
 def test_a_size_that_does_not_divide_is_refused_before_anything_is_written(command: CommandLine) -> None:

@@ -79,7 +79,7 @@ def test_bad_input_is_one_sentence(command: CommandLine, words: tuple[str, ...],
 
 
 def test_a_model_that_is_not_here_is_one_sentence(command: CommandLine) -> None:
-    refused(command, "nor can it be had from the hub", "--model", "nobody/nothing")
+    refused(command, "and cannot be downloaded from the hub", "--model", "nobody/nothing")
     refused(command, "does not exist", "--model", "no/such/folder")
 
 

@@ -90,14 +90,14 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
 
 def test_without_a_network_and_a_copy_the_evaluation_says_what_to_do(run: Run) -> None:
     text = refusal(run(SHOW, "eval", "--model", "tiny", "--prompts", "partiprompts", reachable=False))
-    assert "the prompt set 'PartiPrompts' cannot be had from the hub: the hub cannot be reached" in text
-    assert "the cache holds no whole copy of nateraw/parti-prompts; connect, or give a local copy" in text
+    assert "the prompt set 'PartiPrompts' cannot be downloaded from the hub: the hub cannot be reached" in text
+    assert "the cache has no complete copy of nateraw/parti-prompts; connect, or give a local copy" in text
 
 
 def test_a_copy_that_lacks_another_style(run: Run) -> None:
     assert run(PRINT, "hpdv2-anime").returncode == 0
     text = refusal(run(SHOW, "eval", "--model", "tiny", "--prompts", "hpdv2-photo", reachable=False))
-    assert "the cache holds no whole copy of zhwang/HPDv2" in text
+    assert "the cache has no complete copy of zhwang/HPDv2" in text
 
 
 def test_a_dataset_that_has_changed_is_refused(run: Run, hub: Path) -> None:

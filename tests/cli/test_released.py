@@ -1,4 +1,4 @@
-"""Released weights from a hub, from its cache, and what is said when they cannot be had; by the real command line."""
+"""Released weights from a hub, from its cache, and the errors when they cannot be downloaded; by the real command line."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_what_the_hub_refuses(line: CommandLine, environment: dict[str, str]) ->
     gated = refusal(line, environment, "someone/gated")
     assert "someone/gated is gated; accept its terms on the hub's page and log in with `hf auth login`" in gated
     missing = refusal(line, environment, "someone/else")
-    assert "there is no model someone/else on it, or it is private; check the name" in missing
+    assert "the hub has no model someone/else, or it is private; check the name" in missing
     pickled = refusal(line, environment, "someone/pickled")
     assert "someone/pickled holds no safetensors weights" in pickled
 
@@ -136,7 +136,7 @@ def test_training_starts_from_weights_of_the_hub(line: CommandLine, environment:
 
 def test_a_download_that_breaks_off(line: CommandLine, environment: dict[str, str], tmp_path: Path) -> None:
     lost = refusal(line, environment, "someone/lost")
-    assert "can they be had from the hub: the download of someone/lost broke off (" in lost
+    assert "cannot be downloaded from the hub: the download of someone/lost was interrupted (" in lost
     assert f"check the connection and that {tmp_path / 'cache' / 'hub'} can be written" in lost
     full = refusal(
         line, environment, "someone/tuned", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -147,10 +147,11 @@ def test_a_download_that_breaks_off(line: CommandLine, environment: dict[str, st
 def test_without_a_network_and_a_cached_copy(line: CommandLine, tmp_path: Path) -> None:
     text = refusal(line, nowhere(tmp_path), "someone/tuned")
     assert (
-        "weights 'someone/tuned' are neither here nor can they be had from the hub: the hub cannot be reached" in text
+        "weights 'someone/tuned' are not local files and cannot be downloaded from the hub: the hub cannot be reached"
+        in text
     )
     text = refusal(line, {**nowhere(tmp_path), "HF_HUB_OFFLINE": "1"}, "someone/tuned")
-    assert "HF_HUB_OFFLINE is set and the cache holds no whole copy of someone/tuned" in text
+    assert "HF_HUB_OFFLINE is set and the cache has no complete copy of someone/tuned" in text
 
 
 def test_weights_of_another_family(line: CommandLine, environment: dict[str, str], tmp_path: Path) -> None:

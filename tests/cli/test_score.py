@@ -51,7 +51,7 @@ def test_damaged_images_are_named_and_counted_and_the_rest_is_scored(command: Co
         "1.png: cannot be decoded",
         "5.png: 9000 x 9000",
         "9.png: more than",
-        "17.png: no picture",
+        "17.png: not an image",
         "30.png: an empty file",
     ):
         assert part in done.stdout

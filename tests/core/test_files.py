@@ -109,15 +109,15 @@ class TestPlacesThatCannotBeWritten:
     @pytest.mark.parametrize("replace", [replace_file, replace_folder])
     def test_below_a_file(self, replace: Replace, tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text("a bee")
-        sentence = "a.txt is a file, and a folder is needed; give another --output or --runs"
+        sentence = "a.txt is a file, not a folder; give another --output or --runs"
         with pytest.raises(UserError, match=sentence):
             replace(tmp_path / "a.txt" / "b", fail_half_way)
-        with pytest.raises(UserError, match=r"a.txt/b cannot be made \(Not a directory\); give another --output or"):
+        with pytest.raises(UserError, match=r"a.txt/b cannot be created \(Not a directory\); give another --output or"):
             replace(tmp_path / "a.txt" / "b" / "c", fail_half_way)
 
     @pytest.mark.parametrize("replace", [replace_file, replace_folder])
     def test_where_the_system_refuses(self, replace: Replace) -> None:
-        with pytest.raises(UserError, match=r"^/sys/runs cannot be made \(.*\); give another --output or --runs$"):
+        with pytest.raises(UserError, match=r"^/sys/runs cannot be created \(.*\); give another --output or --runs$"):
             replace(Path("/sys/runs/b"), fail_half_way)
         with pytest.raises(UserError, match=r"^/sys/b cannot be written \(.*\); give another --output or --runs$"):
             replace(Path("/sys/b"), lambda beside: beside.open("wb"))

@@ -151,7 +151,7 @@ def test_one_percent_undecodable_is_still_accepted_and_more_is_refused(file: Pat
 def test_two_percent_undecodable_is_refused(file: Path) -> None:
     columns = preference_columns(100)
     columns["jpg_0"][1] = columns["jpg_1"][2] = b"broken"
-    with pytest.raises(UserError, match="2 of 100 rows hold images that cannot be decoded .* more than 1 % is refused"):
+    with pytest.raises(UserError, match="2 of 100 rows have images that cannot be decoded .* more than 1 % is refused"):
         read_preferences(write_parquet(file, columns))
 
 

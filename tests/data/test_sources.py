@@ -186,7 +186,7 @@ class TestJsonLines:
         [
             ('{"caption": "a"}\n{"caption": \n', "line 2 is not valid JSON .*; write one object per line"),
             ('{"caption": "a"}\n["b"]\n', "line 2 is not a JSON object; write one object per line"),
-            ('{"caption": "a"}\n{"caption": 3}\n', "field 'caption' holds values of different kinds"),
+            ('{"caption": "a"}\n{"caption": 3}\n', "field 'caption' has values of different types"),
             ('{"caption": "a", "image": "a.png"}\n', "column 'jpg_0' is missing"),
         ],
     )
@@ -231,7 +231,7 @@ class TestHpd:
 
     def test_another_layout_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "train.json").write_text('[{"prompt": "a", "images": []}]')
-        with pytest.raises(UserError, match="entry 0 is not of HPDv2's layout; it needs prompt, image_path"):
+        with pytest.raises(UserError, match="entry 0 does not have HPDv2's layout; it needs prompt, image_path"):
             read_preferences(tmp_path)
 
     def test_other_column_names_are_refused(self, tmp_path: Path) -> None:
@@ -299,12 +299,12 @@ class TestHub:
 
     def test_an_unknown_split_is_refused_with_those_there_are(self, tmp_path: Path) -> None:
         self.files(tmp_path, "train.parquet")
-        with pytest.raises(UserError, match=r"split 'test' has no Parquet files here \(there are: train\)"):
+        with pytest.raises(UserError, match=r"split 'test' has no Parquet files \(splits: train\)"):
             split_files(tmp_path, "test", "a/b:test")
 
     def test_half_a_download_is_refused(self, tmp_path: Path) -> None:
         self.files(tmp_path, "train-00000-of-00003.parquet", "train-00002-of-00003.parquet")
-        with pytest.raises(UserError, match="only 2 of 3 files of split 'train' are here"):
+        with pytest.raises(UserError, match="only 2 of 3 files of split 'train' are on this machine"):
             split_files(tmp_path, "train", "a/b")
 
     @pytest.mark.parametrize("source", ["nowhere.parquet", "no/where.parquet", "some where/there", "a/b/c"])

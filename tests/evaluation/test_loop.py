@@ -216,7 +216,7 @@ def test_scores_of_lost_images_are_not_kept_for_the_ones_that_replace_them(
     [
         (torch.tensor([1.0, float("nan"), 2.0, 3.0]), "not finite for image 1 of 4"),
         (torch.tensor([1.0, 2.0]), "shape \\(2,\\) for 4 images"),
-        (torch.full((4,), 2.5), "gives all 4 images of micro the score 2.5"),
+        (torch.full((4,), 2.5), "returns the score 2.5 for all 4 images of micro"),
     ],
 )
 def test_no_wrong_score_enters_a_record(model: StableDiffusion, tmp_path: Path, answer: Tensor, complaint: str) -> None:
@@ -240,7 +240,7 @@ def test_another_metric_later_keeps_the_earlier_ones_even_when_it_fails(model: S
     evaluation = judge(tmp_path, model, ["a", "b"], Brightness())
     broken = Broken()
     broken.answer = torch.full((4,), 2.5)
-    with pytest.raises(UserError, match="the metric is broken"):
+    with pytest.raises(UserError, match="fix the metric"):
         judge(tmp_path, model, ["a", "b"], broken, name="second")
     assert not evaluation.done
     assert list(evaluation.metrics()) == ["brightness"]

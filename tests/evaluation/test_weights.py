@@ -159,7 +159,7 @@ def test_another_architecture_is_refused_by_its_first_weight(model: StableDiffus
         "another architecture than 'micro': down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"
         in sentence
     )
-    assert "is 32x24 there and 32x16 here" in sentence
+    assert "is 32x24 there and 32x16 in the model" in sentence
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_adapters_that_do_not_fit_are_refused(
     ("factors", "stated"),
     [
         ({"lora_A": (3, 32), "lora_B": (32, 2)}, "has lora_A of rank 3 and lora_B of rank 2"),
-        ({"lora_A": (3, 32)}, "has lora_A of rank 3, and needs two factors of one rank"),
+        ({"lora_A": (3, 32)}, "has lora_A of rank 3, but needs two factors of one rank"),
         ({"lora_B": (32,)}, "lora_B.weight 32 is not an adapter"),
     ],
 )
@@ -202,7 +202,7 @@ def test_pickled_weights_and_none_at_all(model: StableDiffusion, tmp_path: Path)
     pickled = tmp_path / "unet" / "diffusion_pytorch_model.bin"
     pickled.write_bytes(b"")
     assert "only pickled ones (diffusion_pytorch_model.bin), which can run code" in refusal(tmp_path, model)
-    assert "is not a safetensors file, and others can run code when they are loaded" in refusal(pickled, model)
+    assert "is not a safetensors file, and other formats can run code when they are loaded" in refusal(pickled, model)
 
 
 def test_one_file_of_adapters_whatever_its_name(workshop: Workshop, model: StableDiffusion, tmp_path: Path) -> None:

@@ -141,8 +141,8 @@ def main() -> None:
     official = Worker("official", python, Path(__file__).with_name("throughput_worker.py"), arguments)
     official.score(paths[:1], prompts[:1])  # loads, and warms up
     native.score([Image.open(paths[0])], prompts[:1])
-    assert official._life is not None
-    theirs, ours = Clock(official._life.process.pid), Clock(os.getpid())
+    assert official._running is not None
+    theirs, ours = Clock(official._running.process.pid), Clock(os.getpid())
     for turn in range(1, chosen.rounds + 1):
         expected = theirs.time(lambda: official.score(paths, prompts))
         scores = ours.time(lambda: native.score([Image.open(path).convert("RGB") for path in paths], prompts))

@@ -120,7 +120,7 @@ def test_a_hub_id_is_found_in_the_cache_without_a_network(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     found = find_model("someone/tuned")
     assert (found.name, found.recipe, found.card.source) == ("someone--tuned", "sdxl", "someone/tuned")
-    with pytest.raises(UserError, match=r"'someone/else' is neither a folder here nor can it be had from the hub"):
+    with pytest.raises(UserError, match=r"'someone/else' is not a local folder and cannot be downloaded from the hub"):
         find_model("someone/else")
 
 

@@ -64,7 +64,7 @@ def test_weights_that_are_cut_short(sdxl: Path) -> None:
     file = sdxl / "unet" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(
-        UserError, match=r"diffusion_pytorch_model.safetensors is cut short; the download is incomplete"
+        UserError, match=r"diffusion_pytorch_model.safetensors is truncated; the download is incomplete"
     ):
         find_model(str(sdxl))
 
@@ -144,7 +144,7 @@ def test_a_size_that_does_not_divide(
 def test_a_size_beyond_the_positions_that_sd3_knows(pipeline_folder: Callable[..., Path]) -> None:
     model = load(pipeline_folder("sd3"))  # 24 positions of 2x2 latents of 2x2 pixels
     model.check(GenerationSettings(height=96, width=16))
-    with pytest.raises(UserError, match="positions up to 96 pixels a side"):
+    with pytest.raises(UserError, match="positions for up to 96 pixels per side"):
         model.check(GenerationSettings(height=16, width=100))
 
 

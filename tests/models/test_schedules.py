@@ -89,7 +89,7 @@ class TestZeroTerminalSnr:
         torch.testing.assert_close(ours, scheduler.alphas_cumprod, rtol=1e-3, atol=1e-6)
 
     def test_it_is_refused_for_a_network_that_predicts_noise(self) -> None:
-        with pytest.raises(UserError, match="only v_prediction says anything about the picture"):
+        with pytest.raises(UserError, match="only v_prediction carries information about the image"):
             build_forward_process({**SD, "prediction_type": "epsilon", "rescale_betas_zero_snr": True})
 
 

@@ -64,16 +64,16 @@ def test_a_prompt_may_hold_a_rare_separator_of_lines(tmp_path: Path, name: str, 
     ("name", "text", "complaint"),
     [
         ("p.csv", "1,a bee\n2,a cat\n", "has no column 'prompt' .*; it has 1, a bee"),
-        ("p.csv", "id,prompt\n1,a bee, red\n", "row 1 has more fields than the heading; put texts .* into quotes"),
+        ("p.csv", "id,prompt\n1,a bee, red\n", "row 1 has more fields than the header; quote texts"),
         ("p.csv", "id,prompt\n1,a bee\n2,\n", "row 2 has no text in column 'prompt'"),
         ("p.csv", "id,prompt\n1,a bee\n2\n", "row 2 has no text in column 'prompt'"),
         ("p.csv", "", "has no column 'prompt'"),
         ("p.jsonl", '{"prompt": 7}\n', "row 1 has no text in column 'prompt'"),
         ("p.json", '{"a.png": 3}', "row 1 has no text"),
-        ("p.json", "[]", "hold none; give a text file"),
-        ("p.json", "[1]", "hold no list of prompts"),
+        ("p.json", "[]", "contain no prompt; give a text file"),
+        ("p.json", "[1]", "are not a list of prompts"),
         ("p.json", "{", "cannot be read"),
-        ("p.txt", "\n \n", "hold none; give a text file"),
+        ("p.txt", "\n \n", "contain no prompt; give a text file"),
         ("p.parquet", "no parquet", "cannot be read"),
     ],
 )
@@ -104,7 +104,9 @@ def test_a_registered_set_comes_before_a_file_of_its_name(tmp_path: Path, monkey
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     (tmp_path / "partiprompts").write_text("a bee\n")
-    with pytest.raises(UserError, match="prompt set 'PartiPrompts' cannot be had from the hub: HF_HUB_OFFLINE is set"):
+    with pytest.raises(
+        UserError, match="prompt set 'PartiPrompts' cannot be downloaded from the hub: HF_HUB_OFFLINE is set"
+    ):
         find_prompts("partiprompts")
     assert find_prompts("./partiprompts") == ["a bee"]
 

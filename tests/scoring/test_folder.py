@@ -143,7 +143,7 @@ def test_images_that_cannot_be_read_are_named_and_the_rest_is_scored(folder: Pat
     rows = pq.read_table(folder.parent / "s.parquet").to_pylist()
     assert [row["score"] for row in rows] == [None if 3 <= level <= 6 else float(level) for level in range(70)]
     problems = [row["problem"] for row in rows[3:7]]
-    for problem, word in zip(problems, ("empty", "no picture", "decoded", "9000 x 9000"), strict=True):
+    for problem, word in zip(problems, ("empty", "not an image", "decoded", "9000 x 9000"), strict=True):
         assert word in problem
     assert all(row["problem"] is None for row in [*rows[:3], *rows[7:]])
 
@@ -165,7 +165,7 @@ def test_prompts_are_asked_for_only_where_they_are_read(folder: Path) -> None:
 
 
 def test_a_metric_that_gives_different_images_one_score_is_refused(folder: Path) -> None:
-    with pytest.raises(UserError, match="gives all 70 images of .* the score 1.0; the metric is broken"):
+    with pytest.raises(UserError, match="returns the score 1.0 for all 70 images of .*; fix the metric"):
         score(folder, Dull)
     for level in range(70):
         save(folder / f"{level}.png", 7)
@@ -196,7 +196,7 @@ def test_the_output_must_be_of_a_known_format(folder: Path) -> None:
 def test_only_a_table_of_its_own_is_replaced(folder: Path, asked: list[str], output: str) -> None:
     table = folder.parent / output
     table.write_bytes(b"file,rating\n0.png,\xff5\n")
-    with pytest.raises(UserError, match=f"{output} is there, and this command did not write it; delete it, or give"):
+    with pytest.raises(UserError, match=f"{output} exists and was not written by this command; delete it, or give"):
         score(folder, output=output)
     assert table.read_bytes() == b"file,rating\n0.png,\xff5\n"
     assert asked == []
@@ -204,10 +204,10 @@ def test_only_a_table_of_its_own_is_replaced(folder: Path, asked: list[str], out
     score(folder, output=output)
     score(folder, version="2", output=output)
     table.rename(folder.parent / f"theirs-{output}")  # a table that came without its records
-    with pytest.raises(UserError, match="this command did not write it"):
+    with pytest.raises(UserError, match="was not written by this command"):
         score(folder, output=f"theirs-{output}")
     table.mkdir()
-    with pytest.raises(UserError, match="this command did not write it"):
+    with pytest.raises(UserError, match="was not written by this command"):
         score(folder, output=output)
 
 

@@ -102,8 +102,8 @@ def right(count: int) -> list[float]:
 
 
 def process_of(metric: Isolated) -> int:
-    assert metric.worker._life is not None
-    return metric.worker._life.process.pid
+    assert metric.worker._running is not None
+    return metric.worker._running.process.pid
 
 
 def wait_for_end(process: int) -> None:
@@ -218,12 +218,12 @@ def score(images, prompts):
         with pytest.raises(UserError) as caught:
             metric.score(*some(3))
         assert str(caught.value) == (
-            "the worker process of Width died 2 times over the same 3 images (signal 9; the last it printed: out of "
-            "memory); see that it has enough memory, or leave this metric out"
+            "the worker process of Width died 2 times on the same 3 images (signal 9; its last output: out of "
+            "memory); check that it has enough memory, or leave this metric out"
         )
 
     def test_while_loading_it_is_given_up_too(self, made: Make) -> None:
-        with pytest.raises(UserError, match="exit code 5; the last it printed: nothing"):
+        with pytest.raises(UserError, match="exit code 5; its last output: nothing"):
             made("os._exit(5)\n").score(*some(1))
 
     def test_after_an_interrupted_call_the_next_one_gets_no_old_answer(self, made: Make, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def score(images, prompts):
     def test_nothing_is_left_running(self, made: Make) -> None:
         metric = made(HONEST)
         metric.score(*some(1))
-        process = metric.worker._life.process
+        process = metric.worker._running.process
         metric.worker.stop()
         assert process.returncode is not None  # killed, or it saw first that nobody listens any more
 

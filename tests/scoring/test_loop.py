@@ -16,7 +16,7 @@ from bench.core.chunks import CHUNK
 from bench.core.errors import UserError
 from bench.core.files import read_lines
 from bench.records.scores import MetricInfo, PromptedImage
-from bench.scoring.loop import score_pictures
+from bench.scoring.loop import score_images
 from bench.scoring.metric import Metric
 
 COUNT = 2 * CHUNK + 6
@@ -52,7 +52,7 @@ def pictures(tmp_path: Path) -> list[PromptedImage]:
 
 
 def scored(folder: Path, metric: Metric, pictures: Sequence[PromptedImage]) -> list[float]:
-    return score_pictures(folder / "scores.jsonl", "greys", "brightness", metric, "abc", pictures)
+    return score_images(folder / "scores.jsonl", "greys", "brightness", metric, "abc", pictures)
 
 
 def test_scores_come_in_the_order_of_the_pictures(tmp_path: Path, pictures: list[PromptedImage]) -> None:

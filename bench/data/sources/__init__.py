@@ -1,4 +1,4 @@
-"""Where preference data comes from: a file, a folder or a hub id, in one of several layouts."""
+"""Opening preference data: a file, a folder or a hub id, in one of several layouts."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from bench.data.sources.parquet import ParquetSource, open_parquet
 __all__ = ["Source", "open_source"]
 
 LAYOUTS = (open_jsonl, open_hpd, open_arrow, open_parquet)
-"""Each gives a `Source` for a path in its layout and None for any other."""
+"""Each returns a `Source` for a path in its layout, and None for any other."""
 
 
 def open_source(source: str | Path, columns: Mapping[str, str] | None = None) -> Source:
-    """Open preference data, whatever its layout; nothing but its columns and its size is read yet.
+    """Open preference data, in any supported layout; only its columns and its size are read yet.
 
     Args:
         source: a Parquet file or a folder of them, a JSONL file of pairs with image paths or a folder with ``metadata.jsonl``,
             HPDv2's ``train.json`` or ``test.json`` or their folder, a folder that `datasets` saved, or a hub id with its
             split, ``owner/name:split``.
-        columns: names of the columns there by their names here, for example ``{"caption": "text"}``; a label instead of a name,
-            ``{"label_0": "1"}``, is that of every row.
+        columns: names of the columns in the data by their names here, for example ``{"caption": "text"}``; a label instead of a
+            name, ``{"label_0": "1"}``, applies to every row.
 
     Raises:
-        UserError: there is no such data, it has none of these layouts, a column of ``columns`` is missing, or every row is to
-            have a label and there are labels.
+        UserError: there is no such data, it has none of these layouts, a column of ``columns`` is missing, or ``columns`` sets
+            a label for every row and the data has labels.
     """
     columns = columns or {}
     label = TEXTS.get(columns.get(LABEL, ""))

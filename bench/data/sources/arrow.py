@@ -17,7 +17,7 @@ def open_arrow(path: Path, columns: Mapping[str, str]) -> Source | None:
     """A folder with ``state.json`` and the Arrow files that it names.
 
     Raises:
-        UserError: the folder holds several splits, or a file is missing or no Arrow stream.
+        UserError: the folder holds several splits, or a file is missing or is not an Arrow stream.
     """
     splits = path / "dataset_dict.json"
     if splits.is_file():

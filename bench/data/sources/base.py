@@ -1,4 +1,4 @@
-"""What every layout of preference data gives: rows under Pick-a-Pic's column names."""
+"""The interface of every layout of preference data: rows under Pick-a-Pic's column names."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bench.core.values import digest
 
 
 class Source(abc.ABC):
-    """Rows of preference data in one layout; which of them are kept is decided in `bench.data.preferences`.
+    """Rows of preference data in one layout; `bench.data.reading` decides which of them are kept.
 
     Attributes:
         names: its columns, under Pick-a-Pic's names.
-        stamp: a JSON value that changes when the files on disk do.
+        stamp: a JSON value that changes when the files on disk change.
         files: the files that hold the rows, and the images that rows name by their paths.
-        provenance: the steps that made the data, oldest first, JSON values; empty when it does not say.
+        provenance: the steps that made the data, oldest first, JSON values; empty if it is not recorded.
     """
 
     names: Sequence[str]
@@ -32,7 +32,7 @@ class Source(abc.ABC):
 
     @property
     def image_names(self) -> list[str]:
-        """The image columns ``jpg_0``, ``jpg_1``, ... as far as they go."""
+        """The image columns ``jpg_0``, ``jpg_1``, ... up to the first that is missing."""
         return numbered(self.names, "jpg")
 
     @property
@@ -47,15 +47,15 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def facts(self, names: Sequence[str]) -> pa.Table:
-        """Some columns that hold no images, all rows."""
+        """Some columns without images, all rows."""
 
     @abc.abstractmethod
     def images(self, row: int) -> tuple[bytes, ...]:
-        """The encoded images of one row, empty where there is none; reading rows in order is cheap, and little is held."""
+        """The encoded images of one row, empty bytes where there is none; reading rows in order is cheap and needs little memory."""
 
 
 def numbered(names: Sequence[str], stem: str) -> list[str]:
-    """``stem_0``, ``stem_1``, ... as far as they are among ``names``."""
+    """``stem_0``, ``stem_1``, ... up to the first that is not in ``names``."""
     found: list[str] = []
     while f"{stem}_{len(found)}" in names:
         found.append(f"{stem}_{len(found)}")
@@ -63,10 +63,10 @@ def numbered(names: Sequence[str], stem: str) -> list[str]:
 
 
 def mapped(names: Sequence[str], columns: Mapping[str, str], where: Path) -> dict[str, str]:
-    """Columns on disk by their names here; a column that another is renamed to is left out.
+    """Columns on disk by their names here; a column whose name another one takes over is left out.
 
     Raises:
-        UserError: ``columns`` names a column that is not there.
+        UserError: ``columns`` names a column that does not exist.
     """
     for wanted in columns.values():
         if wanted not in names:
@@ -77,7 +77,7 @@ def mapped(names: Sequence[str], columns: Mapping[str, str], where: Path) -> dic
 
 
 def image_bytes(cell: Any, folder: Path) -> bytes:
-    """Image bytes of a cell: plain bytes, the struct that `datasets` writes, or a path; empty when there are none.
+    """Image bytes of a cell: plain bytes, the struct that `datasets` writes, or a path; empty if there are none.
 
     Args:
         cell: the value as Python has it.
@@ -119,5 +119,5 @@ def file_stamp(file: Path) -> list[Any]:
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a relative path, or a folder on it, has a name that begins with a dot."""
+    """Whether a part of a relative path begins with a dot."""
     return any(part.startswith(".") for part in path.parts)

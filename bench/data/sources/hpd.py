@@ -1,4 +1,4 @@
-"""HPDv2's annotation files: ``train.json`` with one choice of two images a row, ``test.json`` with ranked lists.
+"""HPDv2's annotation files: ``train.json`` with one choice between two images per row, ``test.json`` with ranked lists.
 
 Wu et al. 2023, arXiv 2306.09341; the layout is that of the dataset's card.
 """
@@ -23,7 +23,7 @@ PATHS = ("image_path", "file_path")
 def open_hpd(path: Path, columns: Mapping[str, str]) -> Source | None:
     """A ``.json`` file, or a folder with ``train.json``; images lie beside it or in a folder of its name.
 
-    A ranked list gives a pair for every two of its images; equal preferences or ranks are ties.
+    A ranked list becomes one pair for every two of its images; equal preferences or ranks are ties.
 
     Raises:
         UserError: the file has another layout, or ``columns`` is given: this layout's names are fixed.
@@ -50,7 +50,7 @@ def _pairs(entry: Any, row: int, file: Path) -> Iterator[dict[str, Any]]:
     worth = _scores_from_ranks(entry) if paths else None
     if not paths or worth is None or "prompt" not in entry or len(worth) != len(paths):
         raise UserError(
-            f"{file}: entry {row} is not of HPDv2's layout; it needs prompt, image_path (or file_path) and, of the same "
+            f"{file}: entry {row} does not have HPDv2's layout; it needs prompt, image_path (or file_path) and, of the same "
             "length, human_preference, rank or raw_annotations"
         )
     for one, other in itertools.combinations(range(len(paths)), 2):
@@ -59,7 +59,7 @@ def _pairs(entry: Any, row: int, file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _scores_from_ranks(entry: Mapping[str, Any]) -> list[float] | None:
-    """A number for each image, higher for the better; None when the entry says nothing.  Rank 1 is the best."""
+    """A number for each image, higher is better; None if the entry has no preference.  Rank 1 is the best."""
     if "human_preference" in entry:
         return list(entry["human_preference"])
     if "rank" in entry:

@@ -21,8 +21,8 @@ def fetch_dataset(source: str) -> list[Path]:
         source: ``owner/name:split``, or ``owner/name`` for its split ``train``.
 
     Raises:
-        UserError: this is no hub id, the hub cannot be reached and nothing was cached, or the split has no Parquet or not all
-            of its files.
+        UserError: this is not a hub id, the hub cannot be reached and nothing is cached, or the split has no Parquet files or
+            lacks some.
     """
     found = SPLIT_OF.fullmatch(source)
     if found is None or source.endswith(FILES):
@@ -31,7 +31,7 @@ def fetch_dataset(source: str) -> list[Path]:
         )
     split = found["split"] or DEFAULT_SPLIT
     patterns = [f"{start}{split}{end}" for start in ("", "*/") for end in ("-*.parquet", ".parquet", "/*.parquet")]
-    complaint = f"preference data {source!r} is neither here nor can it be had from the hub"
+    complaint = f"preference data {source!r} is not a local path and cannot be downloaded from the hub"
     folder = hub_folder(found["name"], patterns, kind="dataset", complaint=complaint)
     return split_files(folder, split, source)
 
@@ -48,14 +48,14 @@ def split_files(folder: Path, split: str, source: str) -> list[Path]:
     files = splits.get(split)
     if files is None:
         raise UserError(
-            f"{source}: split {split!r} has no Parquet files here (there are: {', '.join(splits) or 'none'}); "
+            f"{source}: split {split!r} has no Parquet files (splits: {', '.join(splits) or 'none'}); "
             "give another as owner/name:split, or download the data and give its folder"
         )
     shard = SHARD.match(files[0].name)
     if shard and len(files) < int(shard["count"]):
         raise UserError(
-            f"{source}: only {len(files)} of {int(shard['count'])} files of split {split!r} are here; "
-            "the download is incomplete, give the same command again with a network"
+            f"{source}: only {len(files)} of {int(shard['count'])} files of split {split!r} are on this machine; "
+            "the download is incomplete, run the same command again with a network"
         )
     return files
 

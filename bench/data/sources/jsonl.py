@@ -1,4 +1,4 @@
-"""JSON lines: one pair a line with ``caption``, ``image_0``, ``image_1`` (paths) and ``label_0``."""
+"""JSON lines: one pair per line with ``caption``, ``image_0``, ``image_1`` (paths) and ``label_0``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_jsonl(path: Path, columns: Mapping[str, str]) -> Source | None:
     Image paths are relative to the file.
 
     Raises:
-        UserError: a line is not a JSON object, or a field holds values of different kinds.
+        UserError: a line is not a JSON object, or a field has values of different kinds.
     """
     file = path / INDEX if path.is_dir() else path
     if file.suffix.lower() != ".jsonl" or not file.is_file():
@@ -36,10 +36,10 @@ def open_jsonl(path: Path, columns: Mapping[str, str]) -> Source | None:
 
 
 def to_table(records: list[dict[str, Any]], file: Path) -> pa.Table:
-    """Records as a table, a column a field.
+    """Records as a table with one column per field.
 
     Raises:
-        UserError: there are no records, or a field holds values of different kinds.
+        UserError: there are no records, or a field has values of different kinds.
     """
     if not records:
         raise UserError(f"{file} is empty; give a file with preference pairs")
@@ -50,7 +50,7 @@ def to_table(records: list[dict[str, Any]], file: Path) -> pa.Table:
             arrays[field] = pa.array([record.get(field) for record in records])
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise UserError(
-                f"{file}: field {field!r} holds values of different kinds ({str(error).splitlines()[0]}); write one kind"
+                f"{file}: field {field!r} has values of different types ({str(error).splitlines()[0]}); use one type"
             ) from error
     return pa.table(arrays)
 

@@ -1,4 +1,4 @@
-"""Rows that all have one label, which no column says: files whose images are called chosen and rejected."""
+"""Rows that all have the same label, without a label column: files with columns such as chosen and rejected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.data.sources.base import Source
 
 LABEL = "label_0"
 TEXTS: Mapping[str, float] = {"0": 0.0, "0.5": 0.5, "1": 1.0}
-"""What ``--columns label_0=...`` takes for every row, where it is no column's name."""
+"""Values of ``--columns label_0=...`` that are a label for every row instead of a column's name."""
 
 
 class LabelledSource(Source):
@@ -18,7 +18,7 @@ class LabelledSource(Source):
 
     Args:
         source: the rows.
-        label: of every row.
+        label: the label of every row.
     """
 
     def __init__(self, source: Source, label: float) -> None:

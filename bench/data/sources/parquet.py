@@ -27,7 +27,7 @@ BUFFER = 1 << 20
 def open_parquet(path: Path, columns: Mapping[str, str]) -> Source | None:
     """Any file, or a folder with ``*.parquet`` at any depth; files are read in the order of their paths.
 
-    What is hidden is left out: other programs keep copies there, such as ``._a.parquet``.
+    Hidden files are left out: other programs create them, such as ``._a.parquet``.
 
     Raises:
         UserError: the names in the folder are those of several splits.
@@ -91,7 +91,7 @@ class ParquetSource(Source):
     def facts(self, names: Sequence[str]) -> pa.Table:
         wanted = [self._columns[name] for name in names]
         tables = [table.rename_columns(list(names)) for file in self._files for table in _tables(file, wanted)]
-        pa.default_memory_pool().release_unused()  # what decoding took is not needed again soon
+        pa.default_memory_pool().release_unused()  # return the decoder's buffers to the system: they are not needed again soon
         return pa.concat_tables(tables, promote_options="permissive")
 
     def images(self, row: int) -> tuple[bytes, ...]:
@@ -131,7 +131,7 @@ class ParquetSource(Source):
 
 
 def _tables(file: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Some columns of a file, row group by row group, so that decoding needs the memory of one."""
+    """Some columns of a file, row group by row group, so decoding needs the memory of one."""
     with pq.ParquetFile(file) as opened:
         for group in range(opened.num_row_groups):
             table = opened.read_row_group(group, columns=list(columns), use_threads=False)

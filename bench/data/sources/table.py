@@ -12,13 +12,13 @@ from bench.data.sources.base import Source, image_bytes, images_stamp, paths_in
 
 
 class TableSource(Source):
-    """Rows of a table in memory, or mapped into it.
+    """Rows of a table in memory, or memory-mapped.
 
     Args:
         table: columns under Pick-a-Pic's names; images are bytes, structs of `datasets`, or paths.
         folder: what relative image paths are relative to.
         files: what the table was read from.
-        stamp: see `Source`; of the table itself, image files are looked at here.
+        stamp: see `Source`; covers the table only, the image files are added here.
     """
 
     def __init__(self, table: pa.Table, folder: Path, files: Sequence[Path], stamp: Any) -> None:

@@ -1,4 +1,4 @@
-"""Low-rank adapters on disk: in diffusers' layout, and in the one that user interfaces share (kohya's)."""
+"""Low-rank adapters on disk: in diffusers' layout, and in kohya's, which most user interfaces read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def save_adapters(network: nn.Module, folder: Path, name: str) -> None:
 
 
 def load_adapters(base: nn.Module, place: Path, name: str) -> nn.Module:
-    """A copy of ``base`` with adapters, in either layout, with their alphas, with or without the denoiser's name in front.
+    """A copy of ``base`` with adapters, in either layout, with their alphas, with or without the denoiser's name as a prefix.
 
     Alphas are read where programs leave them: beside the factors, in the file's header, or in ``adapter_config.json`` beside it.
 
@@ -72,12 +72,12 @@ def plain_adapters(
     """Adapters in diffusers' layout without the denoiser in front, in float32, their strength worked into the second factor.
 
     Args:
-        tensors: of either layout; an adapter of rank r with an alpha acts with the factor alpha / r, and with 1 without.
-        network: whose layers they change.
+        tensors: tensors in either layout; an adapter of rank r with an alpha acts with the factor alpha / r, and with 1 without.
+        network: the network whose layers they change.
         stated: PEFT's configuration, which says the alphas of adapters that have none beside them.
     """
-    plainly = adapter_names(tensors, network)
-    values = {plainly[name]: value.float() for name, value in tensors.items()}
+    names = adapter_names(tensors, network)
+    values = {names[name]: value.float() for name, value in tensors.items()}
     adapters = {}
     for name, value in values.items():
         layer, is_second, _ = name.partition(SECOND)
@@ -142,14 +142,14 @@ def _checked(stated: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def export_adapters(trained: Path, output: Path) -> None:
-    """Write the adapters of a trained UNet as one file in the layout that user interfaces share.
+    """Write the adapters of a trained UNet as one file in kohya's layout, which most user interfaces read.
 
     Args:
         trained: the folder that `save_adapters` wrote.
-        output: the safetensors file; one that holds these very adapters stays as it is.
+        output: the safetensors file; one that already holds these adapters is left unchanged.
 
     Raises:
-        UserError: the folder holds full weights, or adapters of a transformer; or the output has another name, or holds
+        UserError: the folder holds full weights, or adapters of a transformer; or the output has another suffix, or holds
             something else.
     """
     from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
@@ -160,13 +160,13 @@ def export_adapters(trained: Path, output: Path) -> None:
 
     if not (trained / ADAPTERS).is_file():
         raise UserError(
-            f"{trained} holds full weights, and this layout is for adapters; diffusers loads the folder as it is, and "
+            f"{trained} holds full weights, and this layout is for adapters; diffusers loads the folder directly, and "
             "--set trainable=lora trains adapters"
         )
     tensors = read_tensors(trained / ADAPTERS)
     if not all(name.startswith(f"{UNET}.") for name in tensors):
         raise UserError(
-            f"{trained} holds adapters of a transformer, which user interfaces read in diffusers' layout; give them {ADAPTERS}"
+            f"{trained} holds adapters of a transformer, which user interfaces read in diffusers' layout; use {ADAPTERS} directly"
         )
     shared = {name: value.contiguous() for name, value in convert_state_dict_to_kohya(tensors).items()}
     content = save(shared, {"format": "pt"})

@@ -12,7 +12,7 @@ from bench.models.checkpoints.pipeline_folder import PipelineFolder, quiet
 
 
 class Blueprint(PipelineFolder):
-    """A pipeline whose configurations are all that is read; from the hub nothing else is fetched."""
+    """A pipeline of which only configurations are read; nothing else is downloaded from the hub."""
 
     files: ClassVar[Sequence[str]] = ("config.json", "scheduler_config.json")
 
@@ -27,14 +27,14 @@ class Blueprint(PipelineFolder):
         with device:
             if hasattr(kind, "from_config"):
                 network = kind.from_config(config)
-            else:  # of transformers, whose published names begin with no underscore only on its Auto classes
+            else:  # transformers makes this method public only on its Auto classes
                 network = kind._from_config(kind.config_class.from_dict(config))  # noqa: SLF001
         if any(each.device.type != device.type for each in (*network.parameters(), *network.buffers())):
-            network = network.to(device)  # what came from numpy ignores the block above
+            network = network.to(device)  # buffers created from numpy arrays ignore the device context above
         return network.eval().requires_grad_(False)
 
     def load_part(self, component: str) -> Any:
-        """The scheduler, or a tokenizer that reads nothing.
+        """The scheduler, or a placeholder tokenizer.
 
         Raises:
             UserError: the scheduler is missing or incomplete.
@@ -46,10 +46,10 @@ class Blueprint(PipelineFolder):
 
 
 class BlankTokenizer:
-    """Makes every prompt the same tokens, as many as are asked for.
+    """Turns every prompt into the same tokens, as many as requested.
 
     Attributes:
-        model_max_length: the most that its encoder takes; None where there is no limit.
+        model_max_length: the largest number of tokens that its encoder takes; None if there is no limit.
     """
 
     def __init__(self, model_max_length: int | None) -> None:

@@ -16,13 +16,13 @@ from bench.models.checkpoints.original_names import original_names
 Shapes = Mapping[str, tuple[int, ...]]
 
 DENOISERS = ("unet.", "transformer.")
-"""How a pipeline begins the names of its denoiser's adapters."""
+"""Prefixes of the names of a pipeline's denoiser adapters."""
 
 ORIGINAL = "model.diffusion_model."
-"""How a checkpoint of a whole model begins the names of its denoiser where it is no diffusers folder."""
+"""Prefix of the denoiser's names in a single-file checkpoint in the original layout."""
 
 SHARED = "lora_unet_"
-"""How the layout that user interfaces share, kohya's, begins the names of a UNet's layers; dots are underscores in it.
+"""Prefix of a UNet's layers in kohya's layout, which most user interfaces read; dots are replaced by underscores.
 
 The layers have diffusers' names, or those of the UNet's original code.
 """
@@ -43,7 +43,7 @@ def check_fits(place: Path, network: nn.Module, model: str) -> None:
         model: its name, for messages.
 
     Raises:
-        UserError: a weight is missing, left over, or of another shape.
+        UserError: a weight is missing, unexpected, or of another shape.
     """
     found = header_shapes(place)
     here = {name: tuple(value.shape) for name, value in network.state_dict().items()}
@@ -54,21 +54,21 @@ def check_fits(place: Path, network: nn.Module, model: str) -> None:
 
 
 def holds_adapters(names: Iterable[str]) -> bool:
-    """Whether some of the names are those of adapters, in any program's layout."""
+    """Whether some of the names are those of adapters, in any layout."""
     return any("lora" in name for name in names)
 
 
 def adapter_names(names: Iterable[str], network: nn.Module) -> dict[str, str]:
-    """Names of adapters in diffusers' layout without the denoiser in front, by the names in the file.
+    """Names of adapters in diffusers' layout without the denoiser's prefix, by the names in the file.
 
-    They are ``<layer>.lora_A.weight``, ``<layer>.lora_B.weight`` and ``<layer>.alpha``; a name of neither layout stays as it is.
+    They are ``<layer>.lora_A.weight``, ``<layer>.lora_B.weight`` and ``<layer>.alpha``; a name of neither layout is returned unchanged.
     """
     layers = _shared_layers(network)
     return {name: _plain(name, layers) for name in names}
 
 
 def _shared_layers(network: nn.Module) -> dict[str, str]:
-    """Diffusers' names of a network's layers, by every name that the shared layout has for them."""
+    """Diffusers' names of a network's layers, by every name that kohya's layout has for them."""
     layers = [name for name, _ in network.named_modules()]
     depth = getattr(getattr(network, "config", None), "layers_per_block", None)
     original = original_names(set(layers), depth) if isinstance(depth, int) else {}
@@ -84,20 +84,20 @@ def _plain(name: str, layers: Mapping[str, str]) -> str:
 
 
 def without_denoiser(name: str) -> str:
-    """A name of a pipeline's adapters without the denoiser in front."""
+    """The name of an adapter without the denoiser's prefix."""
     for denoiser in DENOISERS:
         name = name.removeprefix(denoiser)
     return name
 
 
 def loaded_files(place: Path) -> list[Path]:
-    """The safetensors files that `ModelFamily.load_trained` reads of a place.
+    """The safetensors files that `ModelFamily.load_trained` reads from a file or folder.
 
     Args:
         place: a file, the folder of a diffusers network, or a folder with one file, whatever its name.
 
     Raises:
-        UserError: they are not all there, or the folder holds none or several of which one must be chosen.
+        UserError: some are missing, or the folder holds none, or several of which one must be chosen.
     """
     if place.is_file():
         return [place]
@@ -114,7 +114,7 @@ def loaded_files(place: Path) -> list[Path]:
 
 
 def header_shapes(place: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors that are loaded of a place, by name.
+    """Shapes of the tensors that are loaded from a file or folder, by name.
 
     Raises:
         UserError: as `loaded_files`, or a file is damaged.
@@ -125,7 +125,7 @@ def header_shapes(place: Path) -> dict[str, tuple[int, ...]]:
             with safe_open(path, framework="pt") as file:
                 shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise UserError(f"{path} cannot be read ({error}); fetch it again") from error
+            raise UserError(f"{path} cannot be read ({error}); download it again") from error
     return shapes
 
 
@@ -139,16 +139,16 @@ def _check_full(folder: Path, found: Shapes, here: Shapes, model: str) -> None:
         if found.get(name) != here.get(name):
             raise UserError(
                 f"{folder} holds another architecture than {model!r}: {name} is {_shape(found.get(name))} there and "
-                f"{_shape(here.get(name))} here; give weights of the same kind of model"
+                f"{_shape(here.get(name))} in the model; give weights of the same kind of model"
             )
 
 
-def _check_adapters(folder: Path, found: Shapes, plainly: Mapping[str, str], here: Shapes, model: str) -> None:
-    if len(set(plainly.values())) < len(plainly):
-        raise UserError(f"{folder} holds adapters of one layer under several names; fetch another copy of it")
+def _check_adapters(folder: Path, found: Shapes, diffusers_names: Mapping[str, str], here: Shapes, model: str) -> None:
+    if len(set(diffusers_names.values())) < len(diffusers_names):
+        raise UserError(f"{folder} holds adapters of one layer under several names; download another copy of it")
     ranks: dict[str, dict[str, int]] = {}
     for name, shape in sorted(found.items()):
-        plain = plainly[name]
+        plain = diffusers_names[name]
         if plain.endswith(ALPHA) and math.prod(shape) == 1 and f"{plain.removesuffix(ALPHA)}.weight" in here:
             continue
         factor = next((ending for ending in FACTORS if plain.endswith(ending)), None)
@@ -165,12 +165,12 @@ def _check_adapters(folder: Path, found: Shapes, plainly: Mapping[str, str], her
                 f"{factor.removesuffix('.weight')[1:]} of rank {rank}" for factor, rank in by_factor.items()
             )
             raise UserError(
-                f"{folder}: the adapter of {layer} has {stated}, and needs two factors of one rank; fetch it again"
+                f"{folder}: the adapter of {layer} has {stated}, but needs two factors of one rank; download it again"
             )
 
 
 def _shares_axis(factor: str, shape: tuple[int, ...], changed: tuple[int, ...]) -> bool:
-    """Whether a factor of an adapter has the axes of the weight that it changes, and fits it along the one they share."""
+    """Whether a factor of an adapter has as many axes as the weight that it changes, and the same size along the axis they share."""
     return len(shape) == len(changed) and shape[FACTORS[factor]] == changed[FACTORS[factor]]
 
 

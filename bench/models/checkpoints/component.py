@@ -1,4 +1,4 @@
-"""The weights of one component of a diffusers pipeline on disk: which files they are, and whether they are whole."""
+"""The weights of one component of a diffusers pipeline on disk: which files they are, and whether they are complete."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ComponentWeights:
-    """The files that are loaded of a component.
+    """The files that are loaded for a component.
 
     Attributes:
         files: one or several shards, in order of their names.
-        variant: the part of their names, such as ``fp16``, by which other weights of the same network are told apart; None
-            where they have none.
+        variant: the part of their names, such as ``fp16``, that distinguishes other weights of the same network; None
+            if they have none.
     """
 
     files: tuple[Path, ...]
@@ -43,10 +43,10 @@ class ComponentWeights:
 
 
 def component_weights(folder: Path) -> ComponentWeights:
-    """The safetensors files of a component, each whole: those without a variant, or the only variant that is there.
+    """The safetensors files of a component, each checked to be complete: those without a variant, or the only variant.
 
     Raises:
-        UserError: there are none, or several variants alone; one is missing or cut short; or they are pickled.
+        UserError: there are none, or only several variants; one is missing or truncated; or they are pickled.
     """
     found = _by_variant(folder)
     if not found:
@@ -62,7 +62,7 @@ def component_weights(folder: Path) -> ComponentWeights:
 
 
 def _by_variant(folder: Path) -> dict[str | None, tuple[Path, ...]]:
-    """Files by variant; where there are shards and one file with everything, diffusers loads the shards."""
+    """Files by variant; if there are both shards and a single file, diffusers loads the shards."""
     paths = sorted(folder.iterdir())
     whole = {match["variant"]: (path,) for path in paths if (match := SINGLE.fullmatch(path.name))}
     shards = {
@@ -88,7 +88,7 @@ def _why_no_weights(folder: Path) -> str:
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     if others:
         return f"holds only {others[0]}; save the model as {' or '.join(WEIGHTS)}"
-    return "holds no safetensors weights; the download is incomplete, fetch the model again"
+    return "holds no safetensors weights; the download is incomplete, download the model again"
 
 
 def _check_whole(file: Path) -> None:
@@ -98,8 +98,8 @@ def _check_whole(file: Path) -> None:
         with safe_open(file, framework="pt"):
             pass
     except (FileNotFoundError, SafetensorError) as error:
-        state = "cut short" if file.exists() else "missing"
-        raise UserError(f"{file} is {state}; the download is incomplete, fetch the model again") from error
+        state = "truncated" if file.exists() else "missing"
+        raise UserError(f"{file} is {state}; the download is incomplete, download the model again") from error
 
 
 def network_digest(folder: Path, kind: str) -> str:

@@ -1,6 +1,6 @@
-"""What the layers of a UNet are called in the code it was first published with, by which some LoRAs name them.
+"""The names of a UNet's layers in the code it was first published with, which some LoRAs use.
 
-There the blocks of one side are numbered through, samplers among them, and a block's parts are numbered too: 0 is the residual
+There the blocks of each side are numbered consecutively, samplers included, and so are a block's parts: 0 is the residual
 layer, 1 the attention (Rombach et al. 2022, ``openaimodel.py``; for SDXL, Podell et al. 2023, ``generative-models``).
 """
 
@@ -32,7 +32,7 @@ def original_names(layers: Collection[str], layers_per_block: int) -> dict[str, 
 
     Args:
         layers: names of all modules of the network.
-        layers_per_block: of its configuration.
+        layers_per_block: the field of its configuration.
     """
     found = {layer: _original_name(layer, layers, layers_per_block) for layer in layers}
     return {layer: name for layer, name in found.items() if name is not None}

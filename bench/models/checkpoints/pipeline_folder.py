@@ -30,7 +30,7 @@ class PipelineFolder:
         components: what is downloaded from the hub; nothing else is.
 
     Attributes:
-        files: patterns of the files that are fetched of each component.
+        files: patterns of the files that are downloaded for each component.
 
     Raises:
         UserError: there is no such pipeline, or it is of another class.
@@ -53,7 +53,7 @@ class PipelineFolder:
         return self._index.get(component, [None, None])[1] is not None
 
     def option(self, name: str, *, default: bool) -> bool:
-        """A switch of the pipeline itself."""
+        """A flag in the pipeline's own configuration."""
         value: bool = self._index.get(name, default)
         return value
 
@@ -61,7 +61,7 @@ class PipelineFolder:
         """Configuration of a diffusers model, with the defaults of its class; nothing else is loaded."""
         path = self._folder(component) / "config.json"
         if not path.is_file():
-            raise UserError(f"{path} is missing; the download is incomplete, fetch the model again")
+            raise UserError(f"{path} is missing; the download is incomplete, download the model again")
         parameters = inspect.signature(self.component_class(component)).parameters.values()
         defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
         stated: dict[str, Any] = json.loads(path.read_text())
@@ -83,7 +83,7 @@ class PipelineFolder:
         """A network of the pipeline, frozen and in float32.
 
         Raises:
-            UserError: the component or a part of its weights is missing, or a weight is not finite.
+            UserError: the component or part of its weights is missing, or a weight is not finite.
         """
         return load_weights(self.component_class(component), self._folder(component), device)
 
@@ -97,18 +97,18 @@ class PipelineFolder:
 
     def component_class(self, component: str) -> Any:
         if not self.holds(component):
-            raise UserError(f"{self.path} has no component {component!r} in its {INDEX}; give a whole pipeline")
+            raise UserError(f"{self.path} has no component {component!r} in its {INDEX}; give a complete pipeline")
         library, name = self._index[component]
         found = getattr(_library(library), name, None)
         if found is None:
-            raise UserError(f"{self.path}: component {component!r} is a {library} {name}, which is not known here")
+            raise UserError(f"{self.path}: component {component!r} is a {library} {name}, which is not supported")
         return found
 
     def _folder(self, component: str) -> Path:
         folder = self.path / component
         if not folder.is_dir():
             raise UserError(
-                f"{self.path} lacks the component {component!r}; the download is incomplete, fetch it again"
+                f"{self.path} lacks the component {component!r}; the download is incomplete, download it again"
             )
         return folder
 
@@ -130,19 +130,21 @@ def load_part(kind: Any, folder: Path) -> Any:
         return kind.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{folder} cannot be loaded ({reason}); fetch the model again") from error
+        raise UserError(f"{folder} cannot be loaded ({reason}); download the model again") from error
 
 
 def load_scheduler_config(folder: Path) -> dict[str, Any]:
     """Configuration of the scheduler that a folder holds, with the defaults of its class.
 
     Raises:
-        UserError: it is incomplete, or of no class of diffusers.
+        UserError: it is incomplete, or its class is not one of diffusers.
     """
     stated = json.loads((folder / SCHEDULER).read_text())
     kind = getattr(_library("diffusers"), stated.get("_class_name", ""), None)
     if kind is None:
-        raise UserError(f"{folder}: the scheduler {stated.get('_class_name')!r} is not known here")
+        raise UserError(
+            f"{folder}: diffusers has no scheduler {stated.get('_class_name')!r}; give a model with another one"
+        )
     return dict(load_part(kind, folder).config)
 
 
@@ -150,7 +152,7 @@ def load_weights(kind: Any, folder: Path, device: torch.device) -> Any:
     """A diffusers or transformers network from a folder with safetensors weights, frozen and in float32.
 
     Raises:
-        UserError: a part of the weights is missing, or a weight is not finite.
+        UserError: part of the weights is missing, or a weight is not finite.
     """
     quiet()
     network, report = kind.from_pretrained(
@@ -163,13 +165,15 @@ def load_weights(kind: Any, folder: Path, device: torch.device) -> Any:
     )
     if report["missing_keys"]:
         first = min(report["missing_keys"])
-        raise UserError(f"{folder} lacks {len(report['missing_keys'])} weights, such as {first}; fetch the model again")
+        raise UserError(
+            f"{folder} lacks {len(report['missing_keys'])} weights, such as {first}; download the model again"
+        )
     check_finite(network, folder)
     return network.to(device).eval().requires_grad_(False)
 
 
 def quiet() -> None:
-    """Switch off the progress bars of diffusers and transformers; loading has its own errors."""
+    """Switch off the progress bars of diffusers and transformers; loading reports its own errors."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -198,14 +202,14 @@ def read_index(source: str) -> dict[str, Any]:
 
 
 def fetch(source: str, patterns: Sequence[str]) -> Path:
-    """The local folder of a diffusers folder or hub id; from the hub only files that match ``patterns`` are fetched.
+    """The local folder of a diffusers folder or hub id; only files that match ``patterns`` are downloaded from the hub.
 
     Raises:
-        UserError: neither a folder nor a repository that can be reached or was cached.
+        UserError: neither a folder nor a repository that can be reached or is cached.
     """
     if Path(source).is_dir():
         return Path(source)
     if not HUB_ID.fullmatch(source):
         raise UserError(f"model folder {source!r} does not exist; give a diffusers folder or a hub id")
-    complaint = f"model {source!r} is neither a folder here nor can it be had from the hub"
+    complaint = f"model {source!r} is not a local folder and cannot be downloaded from the hub"
     return hub_model(source, patterns, complaint=complaint)

@@ -1,4 +1,4 @@
-"""Where weights are that others released: a file, a folder, or a repository of the hub."""
+"""Finding released weights: a file, a folder, or a repository of the hub."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ WANTED = "a safetensors file, the folder of a diffusers unet or transformer, of 
 
 
 def find_released(typed: str) -> Path:
-    """The safetensors file, or the folder that holds the denoiser or its adapters; of a hub id, downloaded once.
+    """The safetensors file, or the folder that holds the denoiser or its adapters; a hub id is downloaded once.
 
     Raises:
-        UserError: there is nothing, or it is not all there, or it is pickled, or one of several files must be chosen.
+        UserError: there are no weights, or they are incomplete or pickled, or one of several files must be chosen.
     """
     path = Path(typed)
     if path.is_file():
         if path.suffix != ".safetensors":
             raise UserError(
-                f"{path} is not a safetensors file, and others can run code when they are loaded; convert it"
+                f"{path} is not a safetensors file, and other formats can run code when they are loaded; convert it"
             )
         return path
     folder = path if path.is_dir() else _download(typed)
@@ -53,36 +53,36 @@ def check_process(place: Path, typed: str, base: ModelFamily, model: str) -> Non
     """Check that the denoiser of a pipeline was trained for the forward process under which it will be sampled.
 
     Args:
-        place: as `find_released` gives it; outside a pipeline nothing says what it was trained for.
-        typed: what was asked for, for messages.
+        place: as `find_released` returns it; only a pipeline states what its denoiser was trained for.
+        typed: what the user typed, for messages.
         base: the model under whose process it will be sampled.
         model: its name, for messages.
 
     Raises:
-        UserError: the pipeline's scheduler describes another process, or none that is known here.
+        UserError: the pipeline's scheduler describes another process, or an unsupported one.
     """
     scheduler = place.parent / "scheduler"
     if place.name not in COMPONENTS or not (scheduler / SCHEDULER).is_file():
         return
     try:
-        theirs = base.process_of(load_scheduler_config(scheduler))
+        stated = base.process_of(load_scheduler_config(scheduler))
     except UserError as error:
         raise UserError(f"{typed}: {error}") from error
-    if different := _difference(theirs, base.process):
+    if different := _difference(stated, base.process):
         raise UserError(
             f"{typed} was trained for another forward process than {model!r}, which would misread its predictions: its "
-            f"pipeline has {different}; judge that pipeline as a model of its own, with --model"
+            f"pipeline has {different}; evaluate that pipeline as its own model, with --model"
         )
 
 
-def _difference(theirs: ForwardProcess, ours: ForwardProcess) -> str | None:
-    if theirs.prediction_type != ours.prediction_type:
-        return f"the prediction type {theirs.prediction_type}, not {ours.prediction_type}"
-    if theirs.train_timesteps != ours.train_timesteps:
-        return f"{theirs.train_timesteps} training timesteps, not {ours.train_timesteps}"
-    if isinstance(ours, FlowProcess):
-        return None  # its networks are told how much noise there is, whatever the schedule
-    same = torch.allclose(_schedule(theirs), _schedule(ours), rtol=0, atol=1e-6)
+def _difference(stated: ForwardProcess, expected: ForwardProcess) -> str | None:
+    if stated.prediction_type != expected.prediction_type:
+        return f"the prediction type {stated.prediction_type}, not {expected.prediction_type}"
+    if stated.train_timesteps != expected.train_timesteps:
+        return f"{stated.train_timesteps} training timesteps, not {expected.train_timesteps}"
+    if isinstance(expected, FlowProcess):
+        return None  # flow networks are conditioned on sigma itself, whatever the schedule
+    same = torch.allclose(_schedule(stated), _schedule(expected), rtol=0, atol=1e-6)
     return None if same else "another noise schedule"
 
 
@@ -94,10 +94,10 @@ def _schedule(process: ForwardProcess) -> Tensor:
 
 
 def _download(typed: str) -> Path:
-    """The denoiser of a repository with a whole pipeline, and of any other what lies at its top."""
+    """The denoiser of a repository with a complete pipeline; of any other repository, the top-level files."""
     if not HUB_ID.fullmatch(typed):
         raise UserError(f"weights {typed!r} do not exist; give {WANTED}")
-    complaint = f"weights {typed!r} are neither here nor can they be had from the hub"
+    complaint = f"weights {typed!r} are not local files and cannot be downloaded from the hub"
     parts = [f"{component}/*.{ending}" for component in COMPONENTS for ending in ("safetensors", "json")]
     folder = hub_model(typed, [INDEX, f"scheduler/{SCHEDULER}", *parts], complaint=complaint)
     if any((folder / component).is_dir() for component in COMPONENTS):

@@ -1,1 +1,1 @@
-"""One file for each diffusers pipeline class that can be trained and sampled."""
+"""One file per diffusers pipeline class that can be trained and sampled."""

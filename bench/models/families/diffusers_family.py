@@ -32,7 +32,7 @@ class DiffusersFamily(ModelFamily):
         pipeline_class: name of that class.
         network_name: the component that is trained, ``unet`` or ``transformer``.
         encoder_names: the text encoders; each has a tokenizer of the same number.
-        patch: side of the squares of latents that the denoiser takes together.
+        patch: side of the squares of latents that the denoiser merges into one token.
         options: names of the switches of the pipeline itself that decide what `encode_negative` returns.
     """
 
@@ -115,7 +115,7 @@ class DiffusersFamily(ModelFamily):
 
     @functools.cached_property
     def _vae(self) -> Any:
-        # In float32 always: SDXL's autoencoder overflows in half precision.
+        # Always in float32: SDXL's autoencoder overflows in half precision.
         vae = self._folder.load_model("vae", self._device)
         if getattr(vae.config, "latents_mean", None) is not None:
             raise UserError(f"{self._folder.path}: autoencoders with latents_mean are not supported; use another model")
@@ -138,13 +138,13 @@ class DiffusersFamily(ModelFamily):
         unit = self.size_unit
         if height % unit or width % unit:
             raise UserError(
-                f"pictures of {height}x{width} pixels are not possible: "
+                f"this model cannot generate images of {height}x{width} pixels: "
                 f"height and width must be multiples of {unit} for this model"
             )
         return (self._vae_config["latent_channels"], height // self._scale, width // self._scale)
 
     def _tokens(self, shape: Sequence[int]) -> int:
-        """How many tokens the denoiser makes of latents of ``shape`` (C, h, w)."""
+        """Number of image tokens of the denoiser for latents of ``shape`` (C, h, w)."""
         return (shape[-2] // self.patch) * (shape[-1] // self.patch)
 
     @torch.no_grad()
@@ -188,7 +188,7 @@ class DiffusersFamily(ModelFamily):
             self.__dict__.pop(part, None)
 
     def save_trained(self, network: Any, folder: Path) -> None:
-        network.to(memory_format=torch.contiguous_format)  # safetensors takes no other order
+        network.to(memory_format=torch.contiguous_format)  # safetensors saves only contiguous tensors
         if getattr(network, "peft_config", None):
             save_adapters(network, folder, self.network_name)
         else:
@@ -213,7 +213,7 @@ class DiffusersFamily(ModelFamily):
 
 
 def arranged(network: nn.Module) -> nn.Module:
-    """The network with its convolutions' weights in the order that CUDA's kernels want, channels last; elsewhere as it is."""
+    """The network with channels-last convolution weights on CUDA, whose kernels are faster with them; unchanged elsewhere."""
     on_cuda = next(network.parameters()).device.type == "cuda"
     return network.to(memory_format=torch.channels_last) if on_cuda else network  # type: ignore[call-overload]
 
@@ -224,7 +224,7 @@ def tokenizer_name(encoder: str) -> str:
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str], length: int, device: torch.device) -> Tensor:
-    """Ids of prompts, cut or padded to ``length``; int64, (B, length)."""
+    """Token ids of prompts, truncated or padded to ``length``; int64, (B, length)."""
     ids: Tensor = tokenizer(
         list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
     )["input_ids"]

@@ -16,7 +16,7 @@ from bench.records.protocol import GenerationSettings
 
 T5_TOKENS = 512
 TRAINING_GUIDANCE = 3.5
-"""The guidance input of FLUX.1-dev in training, where no protocol names one; its published default."""
+"""The guidance input of FLUX.1-dev in training, where no protocol states one; the published default."""
 
 
 class Flux(DiffusersFamily):
@@ -43,7 +43,7 @@ class Flux(DiffusersFamily):
 
     @property
     def resolution(self) -> int:
-        side: int = self._vae_config["sample_size"]  # the transformer takes any size and names none
+        side: int = self._vae_config["sample_size"]  # the transformer takes any size and its configuration states none
         return side
 
     @property
@@ -101,6 +101,6 @@ def unpack(tokens: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def positions(size: Sequence[int]) -> Tensor:
-    """Where each token of latents of ``size`` (h, w) lies: (0, row, column); float32, (h/2 * w/2, 3)."""
+    """The position of each token of latents of ``size`` (h, w): (0, row, column); float32, (h/2 * w/2, 3)."""
     rows, columns = torch.arange(size[0] // 2), torch.arange(size[1] // 2)
     return torch.cartesian_prod(torch.zeros(1), rows.float(), columns.float())

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x: a UNet conditioned on one CLIP text encoder; also the layout of the tiny model."""
+"""Stable Diffusion 1.x and 2.x: a UNet conditioned on one CLIP text encoder; the tiny model has this layout too."""
 
 from __future__ import annotations
 

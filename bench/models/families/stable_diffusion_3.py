@@ -42,7 +42,7 @@ class StableDiffusion3(DiffusersFamily):
         most = self.network_config["pos_embed_max_size"] * self.size_unit
         if max(height, width) > most:
             raise UserError(
-                f"pictures of {height}x{width} pixels are not possible: this model knows positions up to {most} pixels a side"
+                f"this model cannot generate images of {height}x{width} pixels: it has positions for up to {most} pixels per side"
             )
         return super().latent_shape(height, width)
 
@@ -67,7 +67,7 @@ class StableDiffusion3(DiffusersFamily):
         }
 
     def _encode_t5(self, prompts: Sequence[str]) -> Tensor:
-        """T5's states, (B, 256, D); zeros when the pipeline was saved without it, as the model is trained for."""
+        """T5's states, (B, 256, D); zeros when the pipeline was saved without it, as in the model's training."""
         if "text_encoder_3" not in self._encoders:
             return torch.zeros(len(prompts), T5_TOKENS, self.network_config["joint_attention_dim"])
         tokenizer, encoder = self._encoders["text_encoder_3"]

@@ -42,7 +42,7 @@ class StableDiffusionXL(DiffusersFamily):
         return {"prompt_embeds": torch.cat(states, dim=-1).float(), "pooled": pooled[-1].float()}
 
     def encode_negative(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """As `encode_text`, but an empty negative prompt is all zeros where the pipeline says so, as in SDXL itself."""
+        """As `encode_text`, but an empty negative prompt is all zeros if the pipeline's configuration says so, as SDXL's does."""
         encoded = self.encode_text(prompts)
         if self._folder.option("force_zeros_for_empty_prompt", default=True):
             for value in encoded.values():

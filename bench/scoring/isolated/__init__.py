@@ -1,1 +1,1 @@
-"""Scorers that run in an environment of their own, as worker processes."""
+"""Scorers that run as worker processes in their own Python environments."""

@@ -22,7 +22,7 @@ from bench.core.values import digest
 
 FACTS = "environment.json"
 TOOLS = ("pip", "setuptools")
-"""What every new environment has, in versions that vary from machine to machine and decide no score."""
+"""What every new environment contains, in versions that vary between machines and do not affect scores."""
 DESCRIBE = f"""\
 import importlib.metadata, json, sys
 packages = {{item.metadata["Name"]: item.version for item in importlib.metadata.distributions()}}
@@ -30,7 +30,7 @@ packages = {{name: version for name, version in sorted(packages.items()) if name
 print(json.dumps({{"python": "%d.%d" % sys.version_info[:2], "packages": packages}}))
 """
 OURS = ("PIP_CONSTRAINT", "PYTHONHOME", "PYTHONPATH")
-"""Variables that are about our own environment and would spoil another one."""
+"""Variables that describe the current environment and would break another one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Environment:
     """What an `IsolatedMetric` needs installed; built once, with pip, in the user's cache folder.
 
     Attributes:
-        python: version of the interpreter, ``3.8`` or later, for example ``3.11``; it must be on the machine.
-        requirements: as pip takes them; pin them, or two machines have two signatures.
+        python: version of the interpreter, ``3.8`` or later, for example ``3.11``; it must be installed.
+        requirements: as pip takes them; pin them, otherwise two machines have different signatures.
         unresolved: installed last, without their dependencies: packages whose own pins cannot be met.
     """
 
@@ -66,14 +66,14 @@ class BuiltEnvironment:
 
 
 def built(title: str, environment: Environment) -> BuiltEnvironment:
-    """The environment, built if this is the first time; a process that comes second waits for the first.
+    """The environment, built at the first call; concurrent processes wait for the one that builds it.
 
     Args:
         title: what messages call the scorer that needs it.
         environment: what it needs.
 
     Raises:
-        UserError: there is no such interpreter, or pip failed.
+        UserError: the interpreter is not installed, or pip failed.
     """
     folder = cache_folder() / digest(dataclasses.asdict(environment))
     with exclusive(folder.with_suffix(".lock"), f"builds the environment of {title}", wait=True):
@@ -100,7 +100,7 @@ def interpreter(title: str, version: str) -> str:
         if candidate is not None and _version(candidate) == version:
             return candidate
     raise UserError(
-        f"{title} runs in an environment of its own with Python {version}, which is not on this machine; install it so "
+        f"{title} needs its own environment with Python {version}, which is not on this machine; install it so "
         f"that python{version} is on the PATH"
     )
 
@@ -112,7 +112,7 @@ def _version(python: str) -> str:
 
 def _build(title: str, environment: Environment, folder: Path, log: Path) -> None:
     python = interpreter(title, environment.python)
-    # Scripts of the environment hold the path it was built at; only its interpreter is used, which may be moved.
+    # Scripts in the environment contain the path it was built at, but only its interpreter is used, which can be moved.
     install = [str(BuiltEnvironment(folder).python), "-I", "-m", "pip", "install", "--no-input"]
     with log.open("w+", encoding="utf-8") as stream:
         _run([python, "-I", "-m", "venv", str(folder)], title, stream)
@@ -135,11 +135,11 @@ def _run(command: Sequence[str], title: str, log: Any) -> None:
         errors = [line for line in lines if line.startswith("ERROR")]
         reason = (errors or lines or [f"exit code {done.returncode}"])[-1]
         raise UserError(
-            f"the environment of {title} could not be built ({reason}); see that the package index can be reached and "
-            f"give the same command again; all that was said is in {log.name}"
+            f"the environment of {title} could not be built ({reason}); check that the package index can be reached and "
+            f"run the same command again; the output is in {log.name}"
         )
 
 
 def foreign_variables() -> dict[str, str]:
-    """The environment variables for a process in another environment: ours, less those that are about this one."""
+    """The variables for a process in another environment: those of this process, without those that describe its environment."""
     return {name: value for name, value in os.environ.items() if name not in OURS}

@@ -1,4 +1,4 @@
-"""A metric whose scorer runs in an environment of its own."""
+"""A metric whose scorer runs in its own Python environment."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"})
 class IsolatedMetric(Metric):
     """Base of scorers that cannot be installed beside this package.
 
-    The scorer is a Python file that imports nothing of this package.  It has one function ``load(*, device, **files)``, which
-    returns a function ``score(images, prompts)``: paths of images and their prompts in, as many numbers out, in order.
-    It may print what it likes.
+    The scorer is a Python file that does not import this package.  It defines a function ``load(*, device, **files)``, which
+    returns a function ``score(images, prompts)``: paths of images and their prompts in, one number per image out, in order.
+    It may print anything.
 
     Args:
         environment: where it runs.
@@ -39,7 +39,7 @@ class IsolatedMetric(Metric):
     """The scorer file."""
     version: ClassVar[str]
     batch: ClassVar[int] = 16
-    """Images in one request."""
+    """Images per request."""
 
     @classmethod
     @abc.abstractmethod
@@ -66,7 +66,7 @@ class IsolatedMetric(Metric):
 
     @classmethod
     def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
-        """See `Metric.load`; builds the environment if it is not there yet.
+        """See `Metric.load`; builds the environment if it does not exist yet.
 
         Raises:
             UserError: a file is missing, or the environment cannot be built.

@@ -1,11 +1,11 @@
-"""The worker process: runs a scorer file for `bench.scoring.isolated.worker`, in an environment where nothing of ours is.
+"""The worker process: runs a scorer file for `bench.scoring.isolated.worker`, in an environment without this package.
 
-Standard library only, Python 3.8 or later.  Requests and answers are lines of JSON on a socket of their own; whatever
+Standard library only, Python 3.8 or later.  Requests and answers are lines of JSON on a separate socket; whatever
 the scorer prints goes to a log.
 
     {"load": {...}}                             ->  {"ready": true}
     {"images": [paths], "prompts": [texts]}     ->  {"scores": [numbers]}
-    anything that raises                        ->  {"error": traceback}, and the process ends
+    any request that raises an exception        ->  {"error": traceback}, and the process ends
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import traceback
 
 
 def main(scorer_file: str, descriptor: int) -> None:
-    """Answer requests until the other side hangs up."""
+    """Answer requests until the other side closes the socket."""
     with socket.socket(fileno=descriptor) as channel:
-        channel.set_inheritable(False)  # not for processes that the scorer starts
+        channel.set_inheritable(False)  # processes that the scorer starts must not inherit the socket
         threading.Thread(target=end_with_the_other_side, args=(descriptor,), daemon=True).start()
         with channel.makefile("rw", encoding="utf-8") as stream:
             score = None
@@ -45,7 +45,7 @@ def main(scorer_file: str, descriptor: int) -> None:
 
 
 def end_with_the_other_side(descriptor: int) -> None:
-    """End the process, at work or not, when the other side hangs up or dies."""
+    """End the process, busy or not, when the other side closes the socket or dies."""
     hangup = select.poll()
     hangup.register(descriptor, 0)
     hangup.poll()

@@ -1,4 +1,4 @@
-"""Our side of a worker process: start it, ask it, start it again when it dies."""
+"""The calling side of a worker process: start it, send requests, restart it when it dies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.scoring.isolated.environment import foreign_variables
 
 SERVE = Path(__file__).with_name("serve.py")
 MAX_ATTEMPTS = 2
-"""How many processes may die over one batch: the first death may be an accident, the second is the batch's doing."""
+"""How many processes may die on one batch: one death may be unrelated to the batch, two are blamed on it."""
 POLL_SECONDS = 1.0
 
 
@@ -33,7 +33,7 @@ class _WorkerExitedError(Exception):
 
 
 class Worker:
-    """A scorer in a process of its own, started when first asked.
+    """A scorer in its own process, started at the first request.
 
     Args:
         title: what messages call the scorer.
@@ -45,13 +45,13 @@ class Worker:
     def __init__(self, title: str, python: Path, scorer: Path, arguments: Mapping[str, Any]) -> None:
         self.title, self.arguments = title, arguments
         self.command = [str(python), "-I", str(SERVE), str(scorer)]
-        self._life: _Process | None = None
+        self._running: _Process | None = None
 
     def score(self, images: Sequence[Path], prompts: Sequence[str]) -> list[float]:
         """The scores of image files for the prompts of the same position.
 
         Raises:
-            UserError: the process died twice over these images, or answered something other than that many numbers.
+            UserError: the process died twice on these images, or did not return one number per image.
             WorkerError: the scorer raised an exception.
         """
         request = {"images": [str(path.absolute()) for path in images], "prompts": list(prompts)}
@@ -64,24 +64,24 @@ class Worker:
             else:
                 return self._checked(scores, len(images))
         raise UserError(
-            f"the worker process of {self.title} died {MAX_ATTEMPTS} times over the same {len(images)} images "
-            f"({deaths[-1]}); see that it has enough memory, or leave this metric out"
+            f"the worker process of {self.title} died {MAX_ATTEMPTS} times on the same {len(images)} images "
+            f"({deaths[-1]}); check that it has enough memory, or leave this metric out"
         )
 
     def stop(self) -> None:
         """End the process; the next `score` starts another one."""
-        if self._life is not None:
-            self._life.stop()
-            self._life = None
+        if self._running is not None:
+            self._running.stop()
+            self._running = None
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        # After anything but an answer, an interrupted wait included, the next answer could be an old one's.
+        # Without an answer (an interrupted wait, say), the next line read could belong to an earlier request: restart then.
         with contextlib.ExitStack() as unless_answered:
             unless_answered.callback(self.stop)
-            if self._life is None:
-                self._life = self._start()
-                self._answer(self._life, {"load": self.arguments})
-            answer = self._answer(self._life, request)
+            if self._running is None:
+                self._running = self._start()
+                self._answer(self._running, {"load": self.arguments})
+            answer = self._answer(self._running, request)
             unless_answered.pop_all()
         return answer
 
@@ -90,13 +90,13 @@ class Worker:
             return _Process(self.command)
         except OSError as error:
             raise UserError(
-                f"the worker process of {self.title} cannot be started ({error}); delete the folder of its environment, "
-                "and it is built again"
+                f"the worker process of {self.title} cannot be started ({error}); delete the folder of its environment "
+                "to have it rebuilt"
             ) from error
 
-    def _answer(self, life: _Process, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _answer(self, process: _Process, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            answer = json.loads(life.exchange(json.dumps(request).encode() + b"\n"))
+            answer = json.loads(process.exchange(json.dumps(request).encode() + b"\n"))
         except ValueError as error:
             raise UserError(
                 f"the worker process of {self.title} broke the protocol ({error}); fix its scorer"
@@ -113,20 +113,20 @@ class Worker:
 
 
 class _Process:
-    """One process, from its start to its end, which `stop` brings about, or the end of this object."""
+    """One process; `stop` ends it, and so does the garbage collection of this object."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        self.channel, theirs = socket.socketpair()
+        self.channel, far_end = socket.socketpair()
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
-        with theirs, contextlib.ExitStack() as unless_started:
+        with far_end, contextlib.ExitStack() as unless_started:
             unless_started.callback(self.channel.close)
             unless_started.callback(self.log.close)
             self.process = subprocess.Popen(
-                [*command, str(theirs.fileno())],
+                [*command, str(far_end.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=self.log,
                 stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[far_end.fileno()],
                 env=foreign_variables(),
                 start_new_session=True,
             )
@@ -155,15 +155,15 @@ class _Process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=5)
         code = self.process.poll()
-        cause = "it hung up" if code is None else f"signal {-code}" if code < 0 else f"exit code {code}"
+        cause = "it closed the socket" if code is None else f"signal {-code}" if code < 0 else f"exit code {code}"
         self.log.seek(0)
         lines = self.log.read().decode(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
-        return f"{cause}; the last it printed: {last}"
+        return f"{cause}; its last output: {last}"
 
 
 def _end(process: subprocess.Popen[bytes], channel: socket.socket, log: IO[bytes]) -> None:
-    """End a process and those that it started; it has nothing to save."""
+    """End a process and those that it started; SIGKILL is safe, since it has nothing to save."""
     channel.close()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
