@@ -21,7 +21,7 @@ def footnotes(report: Report) -> tuple[str, ...]:
         *_interval_notes(report),
         *_seed_notes(report),
         *(f"{row.label} started from {row.init}, not from the base model." for row in report.rows if row.init),
-        *_trial_notes(trained),
+        *_trial_notes(report, trained),
         *_prompt_notes(report, trained),
         *_data_notes(trained),
         *_code_notes(report, trained),
@@ -68,7 +68,11 @@ def _seed_notes(report: Report) -> list[str]:
     return lines
 
 
-def _trial_notes(trained: Trained) -> list[str]:
+def _trial_notes(report: Report, trained: Trained) -> list[str]:
+    """Which rows are trials: by the protocol all, or none; in records of older versions only the rows say so."""
+    if report.protocol.limit is not None:
+        limit = report.protocol.limit
+        return [f"Trial (--limit {limit}): at most the first {limit} evaluation prompts and training pairs were used."]
     trials: dict[int, list[str]] = {}
     for row, settings in trained:
         if settings.limit is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
     notes = (
         *_unfinished(found, signature, settings.model),
         *_elsewhere(found, settings.model),
-        *(note for metric in metrics if (note := _unscored(judged, metric)) is not None),
+        *_unscored(judged, metrics),
         *_without_digests(judged),
     )
     return Records(
@@ -190,20 +191,42 @@ def _elsewhere(found: Iterable[RunFolder], model: str) -> list[str]:
     return [f"Not in this table: runs of {', '.join(others)}."] if others else []
 
 
-def _unscored(judged: Sequence[Judged], metric: MetricRecord) -> str | None:
-    """A note on the evaluations that lack a metric, with the command that adds it to the first; None if none lacks it."""
-    lacking = [each.run for each in judged if metric.name not in each.evaluation.metrics()]
-    if not lacking:
-        return None
-    labels = list(dict.fromkeys(map(run_label, lacking)))
-    config = lacking[0].config()
-    weights = f" --weights {config.source}" if config.source else ""
-    run = f" --run {'/'.join(lacking[0].folder.parts[-4:])}" if config.is_trained else weights
-    command = f"bench eval --model {config.model}{run} --metrics {metric.name}"
-    return (
-        f"No {metric.info.title} score: {_named(labels)}. To add the first: {command} "
-        "(with the --prompts, --image and --guidance-scale of the original command); existing images are reused."
-    )
+def _unscored(judged: Sequence[Judged], metrics: Sequence[MetricRecord]) -> list[str]:
+    """Notes on the evaluations that lack metrics, one for all that lack the same, with the command that adds them to the first."""
+    lacking: dict[tuple[str, ...], list[RunFolder]] = {}
+    for each in judged:
+        has = each.evaluation.metrics()
+        if missing := tuple(metric.name for metric in metrics if metric.name not in has):
+            lacking.setdefault(missing, []).append(each.run)
+    titles = {metric.name: metric.info.title for metric in metrics}
+    return [
+        f"No {', '.join(titles[name] for name in missing)} score: {_named(list(dict.fromkeys(map(run_label, runs))))}. "
+        f"To add the first: {_command_that_scores(runs[0], missing)}; existing images are reused."
+        for missing, runs in lacking.items()
+    ]
+
+
+def _command_that_scores(run: RunFolder, metrics: Sequence[str]) -> str:
+    """The command that made a run, with other metrics, where it is recorded."""
+    config = run.config()
+    chosen = ["--metrics", ",".join(metrics)]
+    if config.typed:
+        return shlex.join(["bench", *_without_option(config.typed, "--metrics"), *chosen])
+    which = ["--weights", config.source] if config.source else []
+    if config.is_trained:
+        which = ["--run", "/".join(run.folder.parts[-4:])]
+    command = shlex.join(["bench", "eval", "--model", config.model, *which, *chosen])
+    return f"{command} (with the --prompts, --image, --guidance-scale, --limit and --runs of the original command)"
+
+
+def _without_option(words: Sequence[str], option: str) -> list[str]:
+    """A command line without an option and its value."""
+    kept, skipped = [], False
+    for word in words:
+        if not skipped and word.partition("=")[0] != option:
+            kept.append(word)
+        skipped = word == option
+    return kept
 
 
 def _without_digests(judged: Sequence[Judged]) -> list[str]:

@@ -2,7 +2,7 @@
 
 Python counts by its syntax tree, so that comments, formatting and docstrings are harmless; other files count by their bytes.
 Of this package, what a module imports counts (also late imports, and public names of `bench`); of a plug-in, every file of its
-distribution does.  Other libraries are not looked at.  Nothing is imported to find out.
+distribution does.  Nothing is imported to find out.  Other libraries count by what they do, see `bench.core.probes`.
 """
 
 from __future__ import annotations
@@ -39,12 +39,15 @@ def code_digests(kinds: Iterable[type], harness: Sequence[str]) -> dict[str, str
         harness: modules of this package that lead to the result, by their names.
 
     Returns:
-        ``own``: of what the classes may use and the harness does not; ``harness``: of what the harness may use.
+        ``own``: of what the classes may use and the harness does not; ``harness``: of what the harness may use; ``libraries``: of
+        what other packages do to fixed inputs.
     """
+    from bench.core.probes import libraries_digest
+
     common = used_code(harness)
     bases = {base.__module__ for kind in kinds for base in kind.__mro__}
     own = {label: value for label, value in used_code(sorted(bases)).items() if label not in common}
-    return {"own": digest(own), "harness": digest(common)}
+    return {"own": digest(own), "harness": digest(common), "libraries": libraries_digest()}
 
 
 def used_code(modules: Iterable[str]) -> dict[str, str]:

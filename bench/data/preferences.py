@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.core.images import open_image
-from bench.core.values import digest
 from bench.data.lazy import PickedImages
 from bench.data.survey import RowsDigest
 from bench.records.config import DataReport
@@ -94,21 +93,6 @@ class PreferenceData:
     def with_scores(self, **scores: NDArray[np.float64]) -> PreferenceData:
         """The same images with more scores by name, float64, (N, K) each; ``PairBatch.scores`` holds them."""
         return dataclasses.replace(self, scores={**self.scores, **scores})
-
-    def first(self, count: int) -> PreferenceData:
-        """The first ``count`` rows with all their values, for a trial; the digest reflects it."""
-        return dataclasses.replace(
-            self,
-            captions=self.captions[:count],
-            encoded=self.encoded[:count],
-            preference_0=self.preference_0[:count],
-            scores={name: values[:count] for name, values in self.scores.items()},
-            columns={name: values[:count] for name, values in self.columns.items()},
-            sources=None if self.sources is None else self.sources[:count],
-            sizes=None if self.sizes is None else self.sizes[:count],
-            digest=digest([self.digest, "first", count]),
-            report=dataclasses.replace(self.report, pairs=min(count, self.report.pairs)),
-        )
 
     def pick(self, rows: NDArray[np.int64], images: NDArray[np.int64]) -> PreferenceData:
         """Unlabelled data of some images of some rows, without scores and columns; images are read on access.

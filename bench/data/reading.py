@@ -58,8 +58,8 @@ class InspectedData:
         broken = np.flatnonzero(~self.survey.decodable)
         sides = (self.survey.sizes[broken] == 0).any(2).argmax(1)
         undecodable = tuple(f"row {row} jpg_{side}" for row, side in zip(self.rows[broken], sides, strict=True))
-        pairs = len(self.rows) - len(broken)
-        return DataReport(self.name, len(self.labels), pairs, len(self.labels) - len(self.rows), undecodable)
+        pairs, ties = len(self.rows) - len(broken), int(np.count_nonzero(self.labels == TIE))
+        return DataReport(self.name, len(self.labels), pairs, ties, undecodable)
 
     def refuse_unusable(self) -> None:
         """Raise a `UserError` when too many rows are undecodable, or no pair is left."""
@@ -77,25 +77,29 @@ class InspectedData:
             )
 
 
-def inspect_data(source: Source, name: str, cache: Path | None) -> InspectedData:
+def inspect_data(source: Source, name: str, cache: Path | None, limit: int | None = None) -> InspectedData:
     """Inspect every row of a source: its label, its caption, and whether its images can be decoded.
 
     Args:
         name: what the user called the data.
         cache: folder that caches the pass over the images, so a second call on the same files is immediate.
+        limit: how many rows that are not ties are inspected at most, from the first; None means all.
 
     Raises:
         UserError: a missing column or caption, or a label other than 0, 0.5 and 1.
     """
     _check_columns(source, name)
     labels = read_labels(source, name)
-    rows = np.flatnonzero(labels != TIE)  # ties are dropped and counted
+    rows = np.flatnonzero(labels != TIE)[:limit]  # ties are dropped and counted
     captions = _captions(source, rows, name)
     return InspectedData(name, source, labels, rows, captions, survey_rows(source, captions, rows, cache))
 
 
 def read_preferences(
-    source: str | Path, columns: Mapping[str, str] | None = None, cache: Path | None = None
+    source: str | Path,
+    columns: Mapping[str, str] | None = None,
+    cache: Path | None = None,
+    limit: int | None = None,
 ) -> PreferenceData:
     """Read preference pairs with Pick-a-Pic's columns; see `bench.data.sources.open_source` for the formats.
 
@@ -107,12 +111,13 @@ def read_preferences(
     Args:
         columns: names of the columns in the data by their names here.
         cache: see `inspect_data`.
+        limit: see `inspect_data`.
 
     Raises:
         UserError: no such data, a missing column, a label other than 0, 0.5 and 1, no pair left, or more than 1 % of the
             rows undecodable.
     """
-    inspected = inspect_data(open_source(source, columns), str(source), cache)
+    inspected = inspect_data(open_source(source, columns), str(source), cache, limit)
     inspected.refuse_unusable()
     return kept_data(inspected)
 

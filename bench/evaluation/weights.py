@@ -12,7 +12,7 @@ from bench.core.errors import UserError, did_you_mean
 from bench.core.values import differing
 from bench.models.checkpoints.compatibility import check_fits, loaded_files
 from bench.models.checkpoints.component import place_digest
-from bench.models.checkpoints.released import COMPONENTS, check_process, find_released
+from bench.models.checkpoints.released import COMPONENTS, check_encoders, check_process, find_released
 from bench.models.family import ModelFamily
 from bench.records.config import BASE, RELEASED, Resolved, RunConfig
 from bench.records.protocol import Protocol, WeightsRecord
@@ -86,6 +86,7 @@ def released_weights(runs: Path, model: str, typed: str, name: str | None, base:
     place = find_released(typed)
     check_fits(place, base.network, model)
     check_process(place, typed, base, model)
+    check_encoders(place, typed, base, model)
     title = name or (_place_name(place) if Path(typed).exists() else typed.rpartition("/")[2])
     record = WeightsRecord(title=title, source=typed, digest=place_digest(place, loaded_files(place)))
     config = RunConfig(

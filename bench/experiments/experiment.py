@@ -139,6 +139,7 @@ class Experiment:
             prompt_count=len(self.prompts),
             generation=settings,
             parts=dict(self.base_parts),
+            limit=self.limit,
             code=code_digests([type(base)], IMAGES),
         )
         self._rewards: dict[str, Reward] = {}
@@ -149,8 +150,7 @@ class Experiment:
         if self._data is None:
             raise UserError(f"model {self.name!r} has no default preference data; use --data FILE")
         with self.accelerator.main_process_first():  # the main process caches what it found in the images
-            data = read_preferences(self._data, self._columns, surveys_folder(self.runs))
-        return data if self.limit is None else data.first(self.limit)
+            return read_preferences(self._data, self._columns, surveys_folder(self.runs), self.limit)
 
     @functools.cached_property
     def prompts_in_training(self) -> int:

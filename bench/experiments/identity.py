@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.core.code import code_digests, used_code
 from bench.core.errors import UserError
+from bench.core.probes import libraries_digest
 from bench.core.values import differing, digest
 from bench.data.preferences import PreferenceData
 from bench.experiments.experiment import Experiment
@@ -77,7 +78,7 @@ def other_code(experiment: Experiment, method: Method, resolved: Resolved, *, sa
 def cache_folder(experiment: Experiment, data: PreferenceData, model: ModelFamily) -> Path:
     """Where latents, embeddings and scores of some data are cached for all runs on the same model by the same code."""
     code = used_code([*ENCODING, type(model).__module__])
-    made_by = digest([dict(model.encoding_parts), code])
+    made_by = digest([dict(model.encoding_parts), code, libraries_digest()])
     return experiment.runs / CACHE / f"{data.digest}-{made_by}-{model.resolution}"
 
 
@@ -102,7 +103,7 @@ def _training_code(algorithm: Algorithm, family: type[ModelFamily]) -> dict[str,
     for text in _texts(algorithm.model_dump(mode="json")):
         kinds += [registry.get(text) for registry in (ALGORITHMS, METRICS) if text in registry]
     digests = code_digests(kinds, [*TRAINING, family.__module__])
-    return {"algorithm": digests["own"], "harness": digests["harness"]}
+    return {"algorithm": digests["own"], "harness": digests["harness"], "libraries": digests["libraries"]}
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -88,6 +88,7 @@ class Protocol(BaseModel):
         prompt_count: number of prompts.
         generation: how images are made.
         parts: digest of each component of the model on disk, such as ``scheduler`` and ``vae``; None in records that are older.
+        limit: how many prompts and training pairs a trial uses at most; None for a full evaluation.
         code: digests of the code that makes the images, see `bench.core.code.code_digests`; None in records that are older.
     """
 
@@ -99,6 +100,7 @@ class Protocol(BaseModel):
     prompt_count: int
     generation: GenerationSettings
     parts: Mapping[str, str] | None = None
+    limit: int | None = None
     code: Mapping[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -410,3 +410,15 @@ def test_shards_of_one_split_are_read(tmp_path: Path, names: tuple[str, str]) ->
     for name in names:
         write_parquet(tmp_path / name, preference_columns(2))
     assert len(open_source(tmp_path)) == 4
+
+
+def test_a_limit_reads_no_image_beyond_it(tmp_path: Path) -> None:
+    columns = preference_columns(6)
+    for column in ("jpg_0", "jpg_1"):
+        columns[column][3:] = [b"not an image"] * 3
+    path = write_parquet(tmp_path / "pairs.parquet", columns)
+    data = read_preferences(path, limit=3)
+    assert len(data) == 3
+    assert (data.report.rows, data.report.pairs, data.report.undecodable) == (6, 3, ())
+    whole = write_parquet(tmp_path / "three.parquet", {name: values[:3] for name, values in columns.items()})
+    assert data.digest == read_preferences(whole).digest

@@ -273,3 +273,17 @@ def test_a_base_without_a_score_has_a_command_without_a_run(lab: Lab) -> None:
     lab.run("dpo")
     (note,) = make_report(lab.runs).notes
     assert "No Gold score: base. To add the first: bench eval --model tiny --metrics gold " in note
+
+
+def test_the_command_that_adds_scores_is_the_one_that_made_the_run(lab: Lab) -> None:
+    """With its prompts, its settings and its folder: without them it would make other images."""
+    lab.base()
+    del lab.identities["gold"]
+    del lab.identities["pickscore"]
+    typed = ["run", "--algo", "dpo", "--metrics", "distance", "--limit", "8", "--runs", "my runs"]
+    lab.run("dpo", config={"typed": typed})
+    (note,) = make_report(lab.runs).notes
+    assert note == (
+        "No PickScore (tiny), Gold score: dpo/default seed 0. To add the first: bench run --algo dpo --limit 8 --runs 'my runs' "
+        "--metrics pickscore,gold; existing images are reused."
+    )

@@ -18,6 +18,10 @@ from bench.models.forward_process import FlowProcess, ForwardProcess
 COMPONENTS = ("unet", "transformer")
 """Where a diffusers pipeline keeps its denoiser."""
 
+PROBES = ("a bee on a yellow background", "Two cats, 1990s photo; sharp!", "")
+HALF = 0.005
+"""Largest relative difference between what weights in float32 and in half precision compute."""
+
 WANTED = "a safetensors file, the folder of a diffusers unet or transformer, of a pipeline, or of a LoRA, or a hub id"
 
 
@@ -73,6 +77,45 @@ def check_process(place: Path, typed: str, base: ModelFamily, model: str) -> Non
             f"{typed} was trained for another forward process than {model!r}, which would misread its predictions: its "
             f"pipeline has {different}; evaluate that pipeline as its own model, with --model"
         )
+
+
+def check_encoders(place: Path, typed: str, base: ModelFamily, model: str) -> None:
+    """Check that a pipeline beside whose denoiser other parts lie has the base model's, with which its images are made.
+
+    Copies in half precision count as the same: what is compared, unless the files are equal, is what text encoders and
+    autoencoder compute.
+
+    Args:
+        place: as `find_released` returns it; of a hub id only the denoiser is downloaded, and nothing else is compared.
+        typed: what the user typed, for messages.
+        base: the model whose parts are used.
+        model: its name, for messages.
+
+    Raises:
+        UserError: a part computes something else.
+    """
+    pipeline = place.parent
+    present = [name for name in base.encoding_parts if (pipeline / name).is_dir()]
+    if place.name not in COMPONENTS or len(present) < len([name for name in base.encoding_parts if name != INDEX]):
+        return
+    own = type(base).load(str(pipeline), device=next(base.network.parameters()).device)
+    changed = [name for name in present if own.encoding_parts[name] != base.encoding_parts[name]]
+    if changed and not _encode_alike(own, base):
+        raise UserError(
+            f"{typed} is a pipeline with another {' and '.join(changed)} than {model!r}, whose own are used with --weights; judge "
+            "the pipeline as a model of its own, with --model"
+        )
+
+
+def _encode_alike(one: ModelFamily, other: ModelFamily) -> bool:
+    """Whether two models encode texts and images, and decode latents, alike up to half precision."""
+    side, device = one.resolution, next(other.network.parameters()).device
+    pixels = torch.linspace(-1, 1, 3 * side * side, device=device).reshape(1, 3, side, side)
+    latents = [model.encode_images(pixels).mean for model in (one, other)]
+    texts = [model.encode_text(list(PROBES)) for model in (one, other)]
+    images = [torch.from_numpy(model.decode(latents[0])).float() for model in (one, other)]
+    pairs = [latents, *([each[name].float() for each in texts] for name in texts[0]), images]
+    return all((mine - theirs).norm() <= HALF * theirs.norm() for mine, theirs in pairs)
 
 
 def _difference(stated: ForwardProcess, expected: ForwardProcess) -> str | None:
