@@ -25,8 +25,11 @@ READS_DOCSTRINGS = ("__doc__", "getdoc")
 NAME_LENGTH = 100
 """Longest constant that may be the name of a file, in characters."""
 BOOKKEEPING = {
-    *(f"bench/core/{name}.py" for name in ("code", "errors", "locks", "progress", "termination")),
-    *(f"bench/records/{name}.py" for name in ("config", "migrations", "reading", "runs")),
+    *(
+        f"bench/core/{name}.py"
+        for name in ("code", "digests", "errors", "locks", "manifest", "progress", "termination")
+    ),
+    *(f"bench/records/{name}.py" for name in ("config", "evaluations", "lines", "migrations", "reading", "runs")),
 }
 """Our code that shows, locks, and writes down what was done; it does not count, nor what only it uses."""
 

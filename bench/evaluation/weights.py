@@ -65,7 +65,7 @@ def run_weights(runs: Path, run: RunFolder) -> Weights:
     record = WeightsRecord(
         title=run.title,
         source=run.folder.resolve().relative_to(runs.resolve()).as_posix(),
-        digest=place_digest(folder, loaded_files(folder)),
+        digest=place_digest(loaded_files(folder)),
         seed=config.seed,
         trained_on=config.trained_on,
     )
@@ -88,7 +88,7 @@ def released_weights(runs: Path, model: str, typed: str, name: str | None, base:
     check_process(place, typed, base, model)
     check_encoders(place, typed, base, model)
     title = name or (_place_name(place) if Path(typed).exists() else typed.rpartition("/")[2])
-    record = WeightsRecord(title=title, source=typed, digest=place_digest(place, loaded_files(place)))
+    record = WeightsRecord(title=title, source=typed, digest=place_digest(loaded_files(place)))
     config = RunConfig(
         model=model,
         algorithm=RELEASED,

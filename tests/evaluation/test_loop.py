@@ -26,6 +26,7 @@ from bench.models.sampling import generate_images
 from bench.records.evaluations import Evaluation
 from bench.records.protocol import GenerationSettings, Protocol, Variant, WeightsRecord, prompts_digest
 from bench.records.runs import RunFolder
+from bench.scoring.metric import code_of
 
 SETTINGS = GenerationSettings(steps=2, guidance_scale=3.0, height=16, width=16, images_per_prompt=2)
 
@@ -233,7 +234,7 @@ def test_metrics_json_describes_every_metric(model: StableDiffusion, tmp_path: P
     evaluation = judge(tmp_path, model, ["a", "b"], Brightness())
     (described,) = json.loads((evaluation.folder / "metrics.json").read_text()).values()
     assert described["info"] == dataclasses.asdict(Brightness.info)
-    assert described["identity"] == {"version": 1}
+    assert described["identity"] == {"version": 1, "code_digests": code_of(Brightness())}
 
 
 def test_another_metric_later_keeps_the_earlier_ones_even_when_it_fails(model: StableDiffusion, tmp_path: Path) -> None:
@@ -288,4 +289,4 @@ def test_a_metric_learns_of_the_protocols_prompts(model: StableDiffusion, tmp_pa
             return {"others": list(self.others)}
 
     evaluation = judge(tmp_path, model, ["a", "b"], Crowd())
-    assert evaluation.metrics()["brightness"].identity == {"others": ["a", "b"]}
+    assert evaluation.metrics()["brightness"].identity == {"others": ["a", "b"], "code_digests": code_of(Crowd())}

@@ -127,16 +127,9 @@ def texts_digest(folder: Path, kind: str) -> str:
     return digest({"kind": kind, **read})
 
 
-def place_digest(place: Path, files: Sequence[Path]) -> str:
-    """Digest of weights that are not a part of a pipeline, 16 hex digits: of the files, and of configurations beside them.
-
-    Args:
-        place: a file, or the folder that holds the files.
-        files: those that are loaded.
-    """
+def place_digest(files: Sequence[Path]) -> str:
+    """Digest of weights that are not a part of a pipeline, 16 hex digits: of the files, and of configurations beside them."""
     weights, stated = files_digest(files), configurations(files[0].parent)
-    if place.is_file():  # one that is read with the base model's configuration
-        stated.pop(CONFIG, None)
     return hashlib.sha256(f"{weights}{digest(stated)}".encode()).hexdigest()[:16] if stated else weights
 
 

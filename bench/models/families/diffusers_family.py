@@ -205,7 +205,7 @@ class DiffusersFamily(ModelFamily):
 
     def start_from(self, folder: Path) -> None:
         network: Any = self.load_trained(folder)
-        self._started = place_digest(folder, loaded_files(folder))
+        self._started = place_digest(loaded_files(folder))
         if getattr(network, "peft_config", None):
             network.fuse_lora()
             network.unload_lora()
