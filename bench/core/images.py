@@ -68,11 +68,11 @@ def open_image(source: Path | bytes) -> Image.Image:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImageError(
-                    f"{image.width} x {image.height} pixels, more than the {MAX_PIXELS} that are decoded"
+                    f"{image.width} x {image.height} pixels, more than the limit of {MAX_PIXELS}"
                 )
             return _opaque(_eight_bits(ImageOps.exif_transpose(image.copy())))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnreadableImageError(f"more than the {MAX_PIXELS} pixels that are decoded") from error
+        raise UnreadableImageError(f"more than the limit of {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
         empty = not source if isinstance(source, bytes) else not source.stat().st_size
         reason = "an empty file" if empty else f"not an image in one of the formats {', '.join(FORMATS)}"

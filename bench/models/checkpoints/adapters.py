@@ -50,7 +50,7 @@ def load_adapters(base: nn.Module, place: Path, name: str) -> nn.Module:
         name: see `save_adapters`.
 
     Raises:
-        UserError: the place does not hold adapters for this network, one is not finite, or their configuration is damaged.
+        UserError: there are no adapters for this network, one is not finite, or their configuration is damaged.
     """
     network: Any = copy.deepcopy(base)
     [file] = loaded_files(place)
@@ -69,7 +69,7 @@ def load_adapters(base: nn.Module, place: Path, name: str) -> nn.Module:
 def plain_adapters(
     tensors: Mapping[str, Tensor], network: nn.Module, stated: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Tensor]:
-    """Adapters in diffusers' layout without the denoiser in front, in float32, their strength worked into the second factor.
+    """Adapters in diffusers' layout without the denoiser's prefix, in float32, with their strength multiplied into the second factor.
 
     Args:
         tensors: tensors in either layout; an adapter of rank r with an alpha acts with the factor alpha / r, and with 1 without.
@@ -94,7 +94,7 @@ def strength(layer: str, rank: int, stated: Mapping[str, Any]) -> float:
 
     Args:
         layer: the layer's name.
-        rank: of the adapter.
+        rank: rank of the adapter.
         stated: ``lora_alpha`` holds for all layers but those that a key of ``alpha_pattern``, a regular expression for the end of
             the name, matches; without either the factor is 1.
     """
@@ -125,10 +125,10 @@ def _object(text: str, file: Path) -> dict[str, Any]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(
-            f"{file}: the configuration of the adapters is not valid JSON ({error.msg}); fetch it again"
+            f"{file}: the configuration of the adapters is not valid JSON ({error.msg}); download it again"
         ) from error
     if not isinstance(value, dict):
-        raise UserError(f"{file}: the configuration of the adapters is not a JSON object; fetch it again")
+        raise UserError(f"{file}: the configuration of the adapters is not a JSON object; download it again")
     return value
 
 

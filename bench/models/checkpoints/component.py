@@ -105,7 +105,7 @@ def _check_whole(file: Path) -> None:
 def network_digest(folder: Path, kind: str) -> str:
     """Digest of all that is loaded of a network's folder, 12 hex digits: its weights and its configuration.
 
-    Neither how JSON is formatted nor documents, pictures and weights that are not loaded matter.
+    Neither how JSON is formatted nor documents, images and weights that are not loaded matter.
 
     Args:
         kind: what class it is, which the pipeline's index says.
@@ -143,7 +143,7 @@ def _json(file: Path) -> Any:
     try:
         value: Any = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{file} is not valid JSON ({error}); fetch the model again") from error
+        raise UserError(f"{file} is not valid JSON ({error}); download the model again") from error
     if not isinstance(value, dict):
         return value
     kept = {name: each for name, each in value.items() if name not in ORIGIN}

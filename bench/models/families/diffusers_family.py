@@ -33,7 +33,7 @@ class DiffusersFamily(ModelFamily):
         network_name: the component that is trained, ``unet`` or ``transformer``.
         encoder_names: the text encoders; each has a tokenizer of the same number.
         patch: side of the squares of latents that the denoiser merges into one token.
-        options: names of the switches of the pipeline itself that decide what `encode_negative` returns.
+        options: names of the flags in the pipeline's configuration that decide what `encode_negative` returns.
     """
 
     pipeline_class: ClassVar[str]
