@@ -36,8 +36,8 @@ Compare preference-alignment algorithms for diffusion models.  To start, on a ti
 All commands: bench --help
 """
 
-STOPPED: Mapping[Any, str] = {130: "Ctrl-C", termination.EXIT_CODE: "SIGTERM"}
-"""What stopped the command, by exit code; typer turns Ctrl-C into 130."""
+STOPPED: Mapping[Any, str] = {130: "Ctrl-C", 143: "SIGTERM"}
+"""What stopped the command, by exit code; typer turns KeyboardInterrupt into 130."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -208,8 +208,8 @@ def main() -> None:
         # The signal may end other processes first, and waiting for them then fails in this one with torch's RuntimeError.
         if not termination.requested() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
             raise
-        _say_stopped(STOPPED[termination.EXIT_CODE])
-        raise SystemExit(termination.EXIT_CODE) from None
+        _say_stopped(STOPPED[termination.exit_code()])
+        raise SystemExit(termination.exit_code()) from None
 
 
 def _say_stopped(by: str) -> None:
