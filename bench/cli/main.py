@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,11 +17,14 @@ from bench.cli.check import app as check_app
 from bench.cli.data import app as data_app
 from bench.cli.plan import plan, profile
 from bench.cli.run import Runs, eval_, export, run
+from bench.cli.sentences import say
 from bench.core import termination
 from bench.core.errors import UserError
 from bench.core.registry import DISTRIBUTION
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["--help", "-h"]}
+)
 app.add_typer(data_app, name="data")
 app.add_typer(check_app, name="check")
 app.command()(plan)
@@ -115,7 +119,10 @@ def list_(
             help="What to list: algorithms, metrics, models, prompts, families, training, images.  Default: the first five."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Argument(help="One entry: bench list algorithms dpo")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One entry: bench list algorithms dpo; also a model's folder: bench list models PATH"),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print the page of every entry, in a pager on a terminal.")
     ] = False,
@@ -134,9 +141,12 @@ def report(
     runs: Runs = Path("runs"),
     format_: Annotated[
         str | None,
-        typer.Option("--format", help="markdown, csv, latex, json or html, instead of tables on the terminal."),
+        typer.Option(
+            "--format",
+            help="markdown, csv, latex, json or html, instead of tables on the terminal.  Default: that of --output's name.",
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="File for --format.  Default: standard output.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write.  Default: standard output.")] = None,
     protocol: Annotated[
         str | None, typer.Option(help="Signature of the protocol to show, if there are several.")
     ] = None,
@@ -145,11 +155,12 @@ def report(
     ] = False,
 ) -> None:
     """Compare every run in a folder with the base model: tables with intervals and cost, curves and images."""
-    from reports.report import make_report, show_report, write_report
+    from reports.report import format_of, make_report, show_report, write_report
     from reports.table import with_published
 
-    if format_ is None and output is not None:
-        raise UserError("--output needs --format: markdown, csv, latex, json or html")
+    format_ = format_ or (None if output is None else format_of(output))
+    if format_ == "html" and output is None and sys.stdout.isatty():
+        raise UserError("an HTML page is not for a terminal; add --output report.html")
     made = make_report(runs, protocol)
     if published:
         made = with_published(made)
@@ -157,6 +168,8 @@ def report(
         show_report(made)
     else:
         write_report(made, format_, output)
+        if output is not None:
+            say(f"wrote {output}")
 
 
 @app.command()
@@ -198,7 +211,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        say(str(error), "error", "bold red")
         raise SystemExit(2) from None
     except SystemExit as end:
         if end.code in STOPPED:
@@ -214,4 +227,4 @@ def main() -> None:
 
 def _say_stopped(by: str) -> None:
     if os.environ.get("RANK", "0") == "0":  # of several processes, only the first prints
-        Console(stderr=True).print(f"stopped by {by}; run the same command to resume", highlight=False, soft_wrap=True)
+        say(f"stopped by {by}; run the same command to resume")
