@@ -58,7 +58,11 @@ def download(hub_id: str, patterns: Sequence[str]) -> Path:
     complaint = (
         f"checkpoint {hub_id!r} is not a path on this machine and cannot be downloaded from the Hugging Face hub"
     )
-    return hub_folder(hub_id, patterns, kind="model", complaint=complaint)
+    otherwise = (
+        "leave the metric out with --metrics, or name a local copy: for a model folder in its bench.json, for bench score with "
+        "--checkpoint"
+    )
+    return hub_folder(hub_id, patterns, kind="model", complaint=complaint, otherwise=otherwise)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

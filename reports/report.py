@@ -30,6 +30,9 @@ FORMATS: Mapping[str, Callable[[Report], str]] = {
 }
 """Text formats; `show_report` prints the tables for a terminal."""
 
+SUFFIXES: Mapping[str, str] = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json", ".html": "html"}
+"""The formats by the end of a file's name."""
+
 PLAIN_WIDTH = 160
 """Width of the tables in columns if the output is not a terminal."""
 
@@ -102,6 +105,19 @@ def show_report(report: Report) -> None:
     """Print the tables."""
     console = Console()
     print_report(report, console if console.is_terminal else Console(width=PLAIN_WIDTH))
+
+
+def format_of(path: Path) -> str:
+    """The format of a file, by the end of its name.
+
+    Raises:
+        UserError: the name ends in none that is known.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UserError(
+            f"--output {str(path)!r} must end in {', '.join(SUFFIXES)}, or needs --format: {', '.join(FORMATS)}"
+        )
+    return SUFFIXES[path.suffix]
 
 
 def write_report(report: Report, format_name: str, path: Path | None) -> None:

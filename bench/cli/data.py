@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from bench.cli.sentences import say
 from bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -99,14 +100,14 @@ def score(
         "judges": [labels] if labels else [],
     }
     if already_made(output, step):
-        _say(f"done: {output}")
+        say(f"done: {output}")
         return
     scores = {name: score_data(name, scorer, pairs, work_folder(output)) for name, scorer in scorers.items()}
     voted = None if labels is None else labels_by_reward(rewards(scorers[labels].info, scores[labels]))
     found = {"rows": len(pairs), "ties_dropped": pairs.report.ties_dropped, "undecodable": pairs.report.undecodable}
     if voted is not None:
         found["label_ties"] = int((voted == 0.5).sum())
-        _say(f"{found['label_ties']} of {len(pairs)} pairs have equal {labels} scores: ties")
+        say(f"{found['label_ties']} of {len(pairs)} pairs have equal {labels} scores: ties")
     write_data(
         output, scored_tables(inspected, pairs, scores, voted), [*inspected.source.provenance, {**step, FOUND: found}]
     )
@@ -150,7 +151,7 @@ def generate(
         "judges": [],
     }
     if already_made(output, step):
-        _say(f"done: {output}")
+        say(f"done: {output}")
         return
     data = generate_candidates(family, captions, count, settings, work_folder(output))
     found = {"captions": len(data), "digest": data.digest}
@@ -201,16 +202,16 @@ def rank(
         "note": _leakage(names, model),
     }
     if step["note"]:
-        _say(f"note: {step['note']}")
+        say(step["note"], "note")
     if already_made(output, step):
-        _say(f"done: {output}")
+        say(f"done: {output}")
         return
     scores = {name: score_data(name, scorer, lists, work_folder(output)) for name, scorer in scorers.items()}
     chosen = METHODS[method].choose(lists, [rewards(scorers[name].info, scores[name]) for name in names], output)
     pairs = pair_tables(lists.with_scores(**scores, **chosen.scores), chosen.rows, chosen.winners, chosen.losers)
     found = {"rows": len(lists), **chosen.found}
     write_data(output, pairs, [*inspected.source.provenance, {**step, FOUND: found}])
-    _say(", ".join(f"{name}: {count:,}" for name, count in found.items()))
+    say(", ".join(f"{name}: {count:,}" for name, count in found.items()))
     _finish(output)
 
 
@@ -267,8 +268,4 @@ def _finish(output: Path) -> None:
     from bench.data.writing import work_folder
 
     shutil.rmtree(work_folder(output), ignore_errors=True)
-    _say(f"done: {output}")
-
-
-def _say(text: str) -> None:
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+    say(f"done: {output}")

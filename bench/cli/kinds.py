@@ -15,6 +15,7 @@ from bench.models.card import ModelCard
 from bench.models.family import ModelFamily
 from bench.models.registry import FAMILIES, MODELS
 from bench.prompts.sets import PROMPT_SETS, PromptSet
+from bench.records.protocol import prompts_digest
 from bench.records.scores import MetricInfo
 from bench.scoring.isolated.environment import Environment
 from bench.scoring.isolated.metric import IsolatedMetric
@@ -132,10 +133,7 @@ def _prompts(entry: PromptSet) -> Page:
         ("title", entry.title),
         ("source", f"{entry.source}{'' if entry.local else ' on the hub'}: {', '.join(entry.files)}"),
         ("prompts", f"{entry.count}; {entry.note}"),
-        (
-            "digest",
-            "the digest of the prompts in order is part of every protocol signature; a set with another count is an error",
-        ),
+        ("digest", prompts_digest(list(dict.fromkeys(entry.read()))) if entry.local else "known once downloaded"),
         ("licence", entry.licence),
     ]
     words = [(kind, ", ".join(each)) for kind, each in entry.vocabulary.items()]
@@ -161,7 +159,7 @@ def _values(fields: Mapping[str, Any]) -> str:
 
 
 def _range(field: FieldInfo) -> str:
-    """A field's allowed values and its default: ``> 0, default 2000.0``."""
+    """A field's allowed values and its default: ``> 0, default: 2000.0``."""
     limits = [
         f"{sign} {getattr(limit, side):g}"
         for limit in field.metadata
@@ -169,7 +167,8 @@ def _range(field: FieldInfo) -> str:
         if hasattr(limit, side)
     ]
     choices = [" | ".join(map(str, get_args(field.annotation)))] if get_origin(field.annotation) is Literal else []
-    return ", ".join([*limits, *choices, f"default {field.default}"])
+    default = "none" if field.default in ("", None) else field.default
+    return ", ".join([*limits, *choices, f"default: {default}"])
 
 
 KINDS: Mapping[str, Kind[Any]] = {

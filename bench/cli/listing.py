@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -14,6 +15,7 @@ from rich.table import Table
 from bench.cli.kinds import FACTS, KINDS, Kind, Page, fields
 from bench.core.errors import UserError, did_you_mean
 from bench.core.registry import is_ours, origin
+from bench.models.find import find_model
 from bench.records.protocol import GenerationSettings
 from bench.training.settings import TrainingSettings
 
@@ -62,7 +64,7 @@ def _print_pages(console: Console, kind: Kind[Any]) -> None:
 
 
 def show_entry(kind: str, name: str) -> None:
-    """Print everything that one entry states about itself.
+    """Print everything that one entry states about itself; a model may also be a diffusers folder.
 
     Raises:
         UserError: an unknown kind or name.
@@ -77,7 +79,8 @@ def show_entry(kind: str, name: str) -> None:
         console.print(page(kind, {FACTS: stated}), highlight=False)
         return
     found = _kind(kind)
-    console.print(page(name, found.page(found.entries.get(name))), highlight=False)
+    entry = find_model(name).card if kind == "models" and Path(name).is_dir() else found.entries.get(name)
+    console.print(page(name, found.page(entry)), highlight=False)
 
 
 def overview(title: str, kind: Kind[Any]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,11 +18,14 @@ from bench.cli.data import app as data_app
 from bench.cli.plan import plan, profile
 from bench.cli.rescore import rescore
 from bench.cli.run import Runs, eval_, export, run
+from bench.cli.sentences import say
 from bench.core import termination
 from bench.core.errors import UserError
 from bench.core.registry import DISTRIBUTION
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["--help", "-h"]}
+)
 app.add_typer(data_app, name="data")
 app.add_typer(check_app, name="check")
 app.command()(plan)
@@ -37,8 +41,8 @@ Compare preference-alignment algorithms for diffusion models.  To start, on a ti
 All commands: bench --help
 """
 
-STOPPED: Mapping[Any, str] = {130: "Ctrl-C", termination.EXIT_CODE: "SIGTERM"}
-"""What stopped the command, by exit code; typer turns Ctrl-C into 130."""
+STOPPED: Mapping[Any, str] = {130: "Ctrl-C", 143: "SIGTERM"}
+"""What stopped the command, by exit code; typer turns KeyboardInterrupt into 130."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -117,7 +121,10 @@ def list_(
             help="What to list: algorithms, metrics, models, prompts, families, training, images.  Default: the first five."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Argument(help="One entry: bench list algorithms dpo")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One entry: bench list algorithms dpo; also a model's folder: bench list models PATH"),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print the page of every entry, in a pager on a terminal.")
     ] = False,
@@ -136,9 +143,12 @@ def report(
     runs: Runs = Path("runs"),
     format_: Annotated[
         str | None,
-        typer.Option("--format", help="markdown, csv, latex, json or html, instead of tables on the terminal."),
+        typer.Option(
+            "--format",
+            help="markdown, csv, latex, json or html, instead of tables on the terminal.  Default: that of --output's name.",
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="File for --format.  Default: standard output.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write.  Default: standard output.")] = None,
     protocol: Annotated[
         str | None, typer.Option(help="Signature of the protocol to show, if there are several.")
     ] = None,
@@ -147,11 +157,12 @@ def report(
     ] = False,
 ) -> None:
     """Compare every run in a folder with the base model: tables with intervals and cost, curves and images."""
-    from reports.report import make_report, show_report, write_report
+    from reports.report import format_of, make_report, show_report, write_report
     from reports.table import with_published
 
-    if format_ is None and output is not None:
-        raise UserError("--output needs --format: markdown, csv, latex, json or html")
+    format_ = format_ or (None if output is None else format_of(output))
+    if format_ == "html" and output is None and sys.stdout.isatty():
+        raise UserError("an HTML page is not for a terminal; add --output report.html")
     made = make_report(runs, protocol)
     if published:
         made = with_published(made)
@@ -159,6 +170,8 @@ def report(
         show_report(made)
     else:
         write_report(made, format_, output)
+        if output is not None:
+            say(f"wrote {output}")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # so that -5 is a value, which is refused as such
@@ -198,7 +211,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        say(str(error), "error", "bold red")
         raise SystemExit(2) from None
     except SystemExit as end:
         if end.code in STOPPED:
@@ -208,10 +221,10 @@ def main() -> None:
         # The signal may end other processes first, and waiting for them then fails in this one with torch's RuntimeError.
         if not termination.requested() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
             raise
-        _say_stopped(STOPPED[termination.EXIT_CODE])
-        raise SystemExit(termination.EXIT_CODE) from None
+        _say_stopped(STOPPED[termination.exit_code()])
+        raise SystemExit(termination.exit_code()) from None
 
 
 def _say_stopped(by: str) -> None:
     if os.environ.get("RANK", "0") == "0":  # of several processes, only the first prints
-        Console(stderr=True).print(f"stopped by {by}; run the same command to resume", highlight=False, soft_wrap=True)
+        say(f"stopped by {by}; run the same command to resume")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from bench.cli.sentences import say
+
 if TYPE_CHECKING:
     from bench.models.find import FoundArchitecture
     from bench.training.algorithm import Algorithm
@@ -130,5 +132,5 @@ def _resolve(
     found, names = find_architecture(model), algorithm_names(algo)
     chosen = [(each, *resolve(each, ALGORITHMS.get(each), found.recipe, overrides)) for each in names]
     if note := outdated_names(ALGORITHMS.get(names[0]), overrides):
-        Console(stderr=True).print(f"note: {note}", highlight=False, soft_wrap=True)
+        say(note, "note")
     return found, chosen

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from bench.cli.data import COLUMNS
+from bench.cli.sentences import say
 from bench.core.errors import UserError
 
 PROMPTS = "Evaluation prompts: a set (see: bench list prompts), or a text, JSON, CSV, TSV, JSON-lines or Parquet file."
+DEFAULT_RUNS = Path("runs")
 Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
-Limit = Annotated[
-    int | None,
-    typer.Option(min=2, help="Trial: use only the first N evaluation prompts and training pairs; tables say so."),
-]
 Images = Annotated[
     list[str] | None,
     typer.Option(
@@ -80,8 +78,11 @@ def run(
             "say so.",
         ),
     ] = False,
-    limit: Limit = None,
-    runs: Runs = Path("runs"),
+    limit: Annotated[
+        int | None,
+        typer.Option(min=2, help="Trial: use only the first N evaluation prompts and training pairs; tables say so."),
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Train algorithms from the same weights on the same pairs, and evaluate them under one protocol.
 
@@ -118,7 +119,9 @@ def run(
         _print_notes(plan.notes)
     for result in plan.start(typed=sys.argv[1:]):
         if main:
-            _print_done(result.folder)
+            say(str(result.folder), "done")
+    if main:
+        say("bench report" if runs == DEFAULT_RUNS else f"bench report --runs {shlex.quote(str(runs))}", "compare")
 
 
 def eval_(
@@ -164,8 +167,10 @@ def eval_(
         int | None, typer.Option(help="Sampling steps of the evaluation images; --image steps=...")
     ] = None,
     name: Annotated[str | None, typer.Option(help="What tables call --weights.  Default: its own name.")] = None,
-    limit: Limit = None,
-    runs: Runs = Path("runs"),
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Trial: use only the first N evaluation prompts; tables say so.")
+    ] = None,
+    runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Evaluate a base model, a finished run or released weights under the protocol, with any guidance, without training.
 
@@ -191,13 +196,13 @@ def eval_(
         _print_notes(notes_on_prompts(experiment))
     for evaluation in judge_request(experiment, request):
         if main:
-            _print_done(evaluation.folder)
+            say(str(evaluation.folder), "done")
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="A finished run with trainable=lora, for example sdxl/dpo/lora/seed-0")],
     output: Annotated[Path, typer.Argument(help="The .safetensors file to write; no other file is overwritten.")],
-    runs: Runs = Path("runs"),
+    runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Write a run's adapters as one file in kohya's LoRA layout, which most user interfaces read.
 
@@ -212,7 +217,7 @@ def export(
             f"{run} is not a finished run; name the folder of one, for example sdxl/dpo/lora/seed-0 under {runs}"
         )
     export_adapters(trained.trained_weights(), output)
-    _print_done(output)
+    say(str(output), "done")
 
 
 def _image_settings(images: list[str] | None, **shorthands: float | None) -> dict[str, Any]:
@@ -227,8 +232,4 @@ def _image_settings(images: list[str] | None, **shorthands: float | None) -> dic
 
 def _print_notes(notes: Iterable[str]) -> None:
     for note in notes:
-        Console(stderr=True).print(f"note: {note}", highlight=False, soft_wrap=True)
-
-
-def _print_done(folder: Path) -> None:
-    Console(stderr=True).print(f"done: {folder}", highlight=False, soft_wrap=True)
+        say(note, "note")

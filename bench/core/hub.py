@@ -23,6 +23,7 @@ def hub_folder(
     kind: Literal["model", "dataset"],
     complaint: str,
     ignore: Sequence[str] = (),
+    otherwise: str = "give a local copy",
 ) -> Path:
     """The local folder with the files of a repository that match some patterns; offline, its cached copy.
 
@@ -32,6 +33,7 @@ def hub_folder(
         kind: kind of repository.
         complaint: how the error begins, for example ``prompts 'x' cannot be downloaded from the hub``.
         ignore: patterns of files to leave out.
+        otherwise: end of the error for a hub that cannot be reached: what to do without a connection.
 
     Raises:
         UserError: the repository is gated, missing or cannot be reached, and the cache has no complete copy; or the
@@ -65,7 +67,7 @@ def hub_folder(
     except LocalEntryNotFoundError as error:
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
         raise UserError(
-            f"{complaint}: {why} and the cache has no complete copy of {repository}; connect, or give a local copy"
+            f"{complaint}: {why} and the cache has no complete copy of {repository}; connect, or {otherwise}"
         ) from error
     except HfHubHTTPError as error:
         raise UserError(f"{complaint}: the hub answers {error.response.status_code}; try again later") from error

@@ -135,6 +135,13 @@ class Progress:
         sys.stderr.flush()
 
 
+def say(sentence: str) -> None:
+    """Print a sentence on standard error, with the part of the whole before it; silent where progress is hidden."""
+    if not _HIDDEN.get() and os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(f"{_PART.get()}{sentence}\n")
+        sys.stderr.flush()
+
+
 def line(title: str, facts: Sequence[str], width: int) -> str:
     """A title and as many of the facts as fit beside it, in order, in at most ``width`` columns.
 

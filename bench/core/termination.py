@@ -1,4 +1,4 @@
-"""SIGTERM, which Slurm, Kubernetes and launchers send before they kill: the work stops at the next safe place.
+"""SIGTERM, which Slurm, Kubernetes and launchers send before they kill, and Ctrl-C: the work stops at the next safe place.
 
 Most work is safe to stop anywhere, since finished parts are on disk; there the signal ends the process at once.  Training has
 state that is not on disk yet: it defers the signal, checks `requested` between micro-batches, saves, and then stops.
@@ -7,25 +7,28 @@ state that is not on disk yet: it defers the signal, checks `requested` between 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import time
 from collections.abc import Iterator
 from types import FrameType
 
-EXIT_CODE = 128 + signal.SIGTERM
-"""143, what a shell shows for a process that SIGTERM ended."""
+LAUNCHER_ECHO = 1.0
+"""Seconds within which launched processes get one Ctrl-C twice: from the terminal, and from the launcher that passes it on."""
 
 
 class TerminatedError(SystemExit):
-    """SIGTERM has come, and the work stopped at a point where the same command resumes it; ends the process with `EXIT_CODE`."""
+    """A signal has come, and the work stopped at a point where the same command resumes it; ends the process with `exit_code`."""
 
     def __init__(self) -> None:
-        super().__init__(EXIT_CODE)
+        super().__init__(exit_code())
 
 
 class _State:
     """The state of the signal in this process."""
 
-    requested = False
+    received: int | None = None
+    received_at = 0.0
     deferred = 0
 
 
@@ -33,32 +36,54 @@ _STATE = _State()
 
 
 def listen() -> None:
-    """Handle SIGTERM from now on; for the main thread of a program, not for a library."""
+    """Handle SIGTERM and SIGINT (Ctrl-C) from now on; for the main thread of a program, not for a library."""
     signal.signal(signal.SIGTERM, _on_signal)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
+        signal.signal(signal.SIGINT, _on_signal)
 
 
 def requested() -> bool:
-    """Whether SIGTERM has come."""
-    return _STATE.requested
+    """Whether one of the signals has come."""
+    return _STATE.received is not None
+
+
+def exit_code() -> int:
+    """What a shell shows for a process that the signal ended: 143 for SIGTERM, 130 for SIGINT.
+
+    A process that stops because another one received a signal has the code of SIGTERM.
+    """
+    return 128 + (signal.SIGTERM if _STATE.received is None else _STATE.received)
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Only record SIGTERM inside the block, whose code checks `requested`; at its end a recorded signal ends the process.
+    """Only record a signal inside the block, whose code checks `requested`; at its end a recorded signal ends the process.
+
+    A second Ctrl-C ends the block at once, with KeyboardInterrupt.
 
     Raises:
-        TerminatedError: the signal came inside the block, and the block ended without checking.
+        TerminatedError: a signal came inside the block, and the block ended without checking.
     """
     _STATE.deferred += 1
     try:
         yield
     finally:
         _STATE.deferred -= 1
-    if _STATE.requested and not _STATE.deferred:
+    if requested() and not _STATE.deferred:
         raise TerminatedError
 
 
-def _on_signal(_number: int, _frame: FrameType | None) -> None:
-    _STATE.requested = True
-    if not _STATE.deferred:
-        raise TerminatedError
+def _on_signal(number: int, _frame: FrameType | None) -> None:
+    repeated, now = _STATE.received == signal.SIGINT and number == signal.SIGINT, time.monotonic()
+    if repeated and _launched() and now - _STATE.received_at < LAUNCHER_ECHO:
+        return
+    _STATE.received, _STATE.received_at = number, now
+    if _STATE.deferred and not repeated:
+        return
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise TerminatedError
+
+
+def _launched() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -6,10 +6,21 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, did_you_mean
 
 S = TypeVar("S", bound=BaseModel)
+
+REASONS: Mapping[str, str] = {
+    "float_parsing": "give a number",
+    "float_type": "give a number",
+    "int_parsing": "give a whole number",
+    "int_from_float": "give a whole number",
+    "int_type": "give a whole number",
+    "bool_parsing": "give true or false",
+}
+"""What to do about a value, by pydantic's type of error, where its own message is about strings and parsing."""
 
 
 def build(kind: type[S], values: Mapping[str, Any], name: str) -> S:
@@ -24,7 +35,14 @@ def build(kind: type[S], values: Mapping[str, Any], name: str) -> S:
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        what = f"{field}={first['input']!r} is not allowed: {first['msg'].lower()}" if field else first["msg"]
-        raise UserError(f"{name}: {what}") from error
+        raise UserError(f"{name}: {_sentence(kind, error.errors(include_url=False)[0])}") from error
+
+
+def _sentence(kind: type[BaseModel], error: ErrorDetails) -> str:
+    field = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
+        known = list(kind.model_fields)
+        return f"there is no field {field!r}: {did_you_mean(field, known)}there are {', '.join(known)}"
+    if field:
+        return f"{field}={error['input']!r} is not allowed: {REASONS.get(error['type'], error['msg'].lower())}"
+    return error["msg"]

@@ -80,7 +80,7 @@ class PrepareContext:
             return np.concatenate([texts[:, None], embedded.reshape(len(texts), width, -1)], axis=1)
 
         path = self._cache / f"features-{digest([data.digest, metric, recorded_identity(scorer)])}.npy"
-        return cached_rows(path, f"{metric}'s embeddings of {data.report.source}", len(data), embed)
+        return cached_rows(path, f"{metric}'s embeddings of {Path(data.report.source).name}", len(data), embed)
 
     def lists(self, data: PreferenceData, captions: int, count: int) -> PreferenceData:
         """Lists of images: the data itself if it has more than two per caption, else images that the base model generates.

@@ -28,7 +28,7 @@ def score_data(name: str, scorer: Metric, data: PreferenceData, folder: Path) ->
         return np.asarray(checked_scores(name, bound.score(images, captions), len(images))).reshape(-1, width)
 
     path = folder / f"scores-{digest([data.digest, name, recorded_identity(bound)])}.npy"
-    return np.array(cached_rows(path, f"{name} of {data.report.source}", len(data), score))
+    return np.array(cached_rows(path, f"{name} of {Path(data.report.source).name}", len(data), score))
 
 
 def turned(info: MetricInfo, scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -87,6 +87,11 @@ def plan_runs(
     found = find_model(model)
     for each in algorithms:  # refuses typing errors before any data is read
         resolve(each, ALGORITHMS.get(each), found.recipe, overrides)
+    if not (choices.get("prompts") or choices.get("data") or found.card.prompts or found.card.data):
+        raise UserError(
+            f"model {model!r} has no default evaluation prompts and no default preference data; use --prompts with a file, or with "
+            "a set from: bench list prompts, and --data with a file, a folder or a hub id"
+        )
     experiment = Experiment(model, **choices)
     given = {} if choices.get("init") is None else {"init": experiment.init.record.digest}
     given |= {} if choices.get("data") is None else {"data": experiment.data.digest}

@@ -47,13 +47,20 @@ def notes_on_training(experiment: Experiment, methods: Sequence[Method]) -> Iter
                 f"{method.name} trains LoRA adapters at learning rate {settings.learning_rate:g}, which its recipe uses for full "
                 "fine-tuning; adapters usually need a higher one: --set learning_rate=..."
             )
-        if (steps := expected_steps(settings)) is not None and 2 * settings.warmup_steps > steps:
-            yield (
-                f"{method.name} warms up for {settings.warmup_steps} of its {steps:,.0f} steps, so it reaches its full learning "
-                "rate late or never: --set warmup_steps=..."
-            )
+        if late := _late_learning_rate(settings):
+            yield f"{method.name} {late}: --set warmup_steps=..."
         if settings.global_batch_size > len(experiment.data):
             yield (
                 f"{method.name} has a batch of {settings.global_batch_size} pairs, but the data has only {len(experiment.data)}: "
                 "one step uses some pairs several times"
             )
+
+
+def _late_learning_rate(settings: TrainingSettings) -> str | None:
+    """What a warm-up of more than half of the training means; None for a shorter one."""
+    warmup, steps = settings.warmup_steps, expected_steps(settings)
+    if steps is None or 2 * warmup <= steps:
+        return None
+    if warmup > steps:
+        return f"never reaches its learning rate: its warm-up ({warmup:,} steps) is longer than its training ({steps:,.0f} steps)"
+    return f"reaches its learning rate only at step {warmup:,} of {steps:,.0f}"

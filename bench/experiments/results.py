@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -108,8 +109,12 @@ class _Results(Sequence[R], Generic[R]):
     def __iter__(self) -> Iterator[R]:
         return iter(self._results)
 
+    @abc.abstractmethod
+    def _folders(self) -> list[Path]:
+        """Where each result is."""
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._results!r})"
+        return f"{type(self).__name__}({', '.join(map(str, self._folders()))})"
 
 
 class RunResults(_Results[RunResult]):
@@ -123,6 +128,9 @@ class RunResults(_Results[RunResult]):
         super().__init__(results)
         self.notes = tuple(notes)
 
+    def _folders(self) -> list[Path]:
+        return [each.folder for each in self]
+
     def to_pandas(self) -> pd.DataFrame:
         """The tables of all runs, concatenated; see `RunResult.to_pandas`."""
         import pandas as pd
@@ -132,6 +140,9 @@ class RunResults(_Results[RunResult]):
 
 class EvaluationResults(_Results[EvaluationResult]):
     """Evaluations, one per guidance scale."""
+
+    def _folders(self) -> list[Path]:
+        return [each.folder for each in self]
 
     def to_pandas(self) -> pd.DataFrame:
         """The tables of all evaluations, concatenated; the column ``evaluation`` holds the name of each one's folder."""

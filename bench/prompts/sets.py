@@ -121,6 +121,8 @@ def find_prompts(typed: str) -> list[str]:
         return PROMPT_SETS.get(typed).read()
     path = Path(typed)
     if not path.exists():
+        if path.suffix or path.name != typed:
+            raise UserError(f"the prompts file {typed!r} does not exist; give a text file, one prompt a line")
         known = list(PROMPT_SETS)
         raise UserError(
             f"prompts {typed!r} are neither a file nor a registered set: {did_you_mean(typed, known)}there are {', '.join(known)}; "

@@ -117,7 +117,7 @@ def _records(output: Path) -> Path:
 def _read(folder: Path, prompts: Mapping[str, str]) -> tuple[list[PromptedImage], dict[str, str]]:
     """Decode every image once, so unreadable images are known before any scoring starts."""
     images, unreadable = [], {}
-    with Progress(f"reading {folder}", total=len(prompts)) as progress:
+    with Progress(f"reading {folder.name}", total=len(prompts)) as progress:
         for file, prompt in prompts.items():
             path = folder / file
             try:

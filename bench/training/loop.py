@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from bench.core import termination
 from bench.core.files import append_lines, replace_folder, write_json
 from bench.core.processes import Processes
-from bench.core.progress import Progress
+from bench.core.progress import Progress, say
 from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData
 from bench.models.family import ModelFamily
@@ -59,10 +59,12 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
     Raises:
         DivergedError: a loss or a gradient is not finite, or the first loss is not what identical policy and reference must
             produce.
-        TerminatedError: SIGTERM arrived; the training so far is saved.
+        TerminatedError: SIGTERM or Ctrl-C arrived; the training so far is saved.
         UserError: the processes cannot share a batch, or preparing the data has used up the budget.
     """
     algorithm, settings, processes = job.algorithm, job.settings, Processes(accelerator)
+
+    name = run.folder.parent.parent.name
 
     # Checks that do not need the weights.
     strategy = choose_strategy(accelerator)
@@ -83,6 +85,8 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
     if step == 0:
         ledger.reference_forwards = job.prepared_forwards if processes.main else 0
         algorithm.begin(policy)
+    else:
+        say(f"resuming {name} at step {step}" + (f" of {settings.steps}" if settings.budget is None else ""))
     if processes.main:
         run.keep_steps(step)
     accelerator.wait_for_everyone()
@@ -91,10 +95,10 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
         """How much of ``limit`` is used up; collective, every process must call it."""
         return step if settings.budget is None else checkpointer.total_cost().total(settings.budget.unit)
 
-    # The loop.  SIGTERM is handled between micro-batches, where the weights are still those before the step.
+    # The loop.  A signal is handled between micro-batches, where the weights are still those before the step.
     limit = settings.steps if settings.budget is None else settings.budget.amount
     done = spent()
-    title = f"training {run.folder.parent.parent.name}"
+    title = f"training {name}"
     with termination.deferred(), Progress(title, total=round(limit), done=round(done)) as progress:
         while processes.broadcast(done < limit):
             began, before = time.monotonic(), dataclasses.replace(ledger)

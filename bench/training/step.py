@@ -60,7 +60,7 @@ def training_step(trainer: Trainer, batches: StepBatches, step: int) -> dict[str
     Raises:
         DivergedError: a loss or a gradient is not finite (raised before the update, so the weights stay good), or the first
             loss is not what identical policy and reference must produce.
-        TerminatedError: SIGTERM arrived before the update; no weights have changed.
+        TerminatedError: SIGTERM or Ctrl-C arrived before the update; no weights have changed.
     """
     policy, settings = trainer.policy, trainer.settings
 
@@ -94,7 +94,7 @@ def accumulate(trainer: Trainer, batches: StepBatches, step: int) -> list[StepOu
 
     Raises:
         DivergedError: a loss is not finite.
-        TerminatedError: any process received SIGTERM.
+        TerminatedError: any process received SIGTERM or Ctrl-C.
     """
     policy, size = trainer.policy, trainer.settings.global_batch_size
     trainer.optimizer.zero_grad(set_to_none=True)
@@ -116,7 +116,7 @@ def gather_batch_stats(trainer: Trainer, batches: StepBatches) -> Tensor | None:
     None for an algorithm that does not need them.
 
     Raises:
-        TerminatedError: any process received SIGTERM.
+        TerminatedError: any process received SIGTERM or Ctrl-C.
     """
     if not trainer.algorithm.needs_batch_stats:
         return None
@@ -136,13 +136,13 @@ def gather_batch_stats(trainer: Trainer, batches: StepBatches) -> Tensor | None:
 
 
 def stoppable(trainer: Trainer, batches: StepBatches) -> Iterator[PairBatch]:
-    """The micro-batches; before each, all processes stop together if any of them has received SIGTERM.
+    """The micro-batches; before each, all processes stop together if any of them has received a signal.
 
     The check is collective, and processes may have different numbers of micro-batches, so every process runs it as often as the
     one with the most.
 
     Raises:
-        TerminatedError: SIGTERM has arrived.
+        TerminatedError: SIGTERM or Ctrl-C has arrived.
     """
     processes, own = Processes(trainer.accelerator), iter(batches)
     for _ in range(batches.rounds):

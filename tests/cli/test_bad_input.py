@@ -54,7 +54,7 @@ def test_a_stage_of_deepspeed_that_is_not_there(command: CommandLine, monkeypatc
     ("setting", "part"),
     [
         ("beta=-1", "beta='-1' is not allowed: input should be greater than 0"),
-        ("learning_rate=fast", "learning_rate='fast' is not allowed"),
+        ("learning_rate=fast", "learning_rate='fast' is not allowed: give a number"),
         ("beta", "not of the form field=value"),
     ],
 )
@@ -64,6 +64,8 @@ def test_value_out_of_range_is_refused_by_name(command: CommandLine, setting: st
 
 def test_images_that_cannot_be_made_are_refused_by_name(command: CommandLine) -> None:
     assert "images: steps=0 is not allowed" in refusal(command, command.train_words("--sampling-steps", "0"))
+    text = refusal(command, command.train_words("--image", "step=5"))
+    assert "images: there is no field 'step': did you mean 'steps'? there are " in text
 
 
 @pytest.mark.parametrize("seeds", ["0,one", "-1", "0,0", ""])

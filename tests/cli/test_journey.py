@@ -52,13 +52,15 @@ def test_the_main_job_runs_to_its_table_and_page_without_any_connection(
     assert "training smpo  6/6  in " in trained.stderr  # plain progress lines, since this is not a terminal
     assert "torchvision" not in trained.stderr
     runs = str(command.folder / "runs")
+    assert trained.stderr.splitlines()[-1] == f"compare: bench report --runs {runs}"
     shown = run(command, command.arguments("report", "--runs", runs), guarded)
     assert shown.returncode == 0, shown.stderr
     for word in ("SmPO", "SFT", "PickScore", "HPSv2", "ImageReward", "gold"):
         assert word in shown.stdout, shown.stdout
     page = command.folder / "report.html"
-    made = run(command, command.arguments("report", "--runs", runs, "--format", "html", "--output", str(page)), guarded)
+    made = run(command, command.arguments("report", "--runs", runs, "--output", str(page)), guarded)
     assert made.returncode == 0, made.stderr
+    assert made.stderr == f"wrote {page}\n"
     assert sources(page), "the page shows no picture"
     assert all(source.startswith("data:") for source in sources(page))
     assert not (command.folder / "refused.log").exists()

@@ -1,22 +1,26 @@
 from __future__ import annotations
 
-import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from pydantic import Field
 from rich.console import Console
+from terminal import on_terminal
 
 from bench import Algorithm, AlgorithmInfo, PairBatch, Recipe, StepOutput, UserError
 from bench.cli.kinds import KINDS
 from bench.cli.listing import page, show, show_entry
 from bench.models.registry import MODELS
-from bench.records.protocol import GenerationSettings
+from bench.prompts.sets import PROMPT_SETS
+from bench.records.protocol import GenerationSettings, prompts_digest
 from bench.scoring.metric import METRICS
+from bench.tiny import ASSETS
 from bench.tiny.world import COLOURS, OBJECTS, PLACES, SIZES
 from bench.training.algorithm import ALGORITHMS
 from bench.training.policy import Policy
@@ -63,8 +67,8 @@ def test_an_algorithm_states_everything_about_itself() -> None:
             ("needs", "preference pairs"),
         ],
         "settings": [
-            ("--set beta=", "a strength (> 0, <= 9, default 2.0)"),
-            ("--set form=", "a choice (one | two, default two)"),
+            ("--set beta=", "a strength (> 0, <= 9, default: 2.0)"),
+            ("--set form=", "a choice (one | two, default: two)"),
         ],
         "recipes, by model": [("tiny", "beta 3.0, steps 7\nrecipe, source: ours [not tuned]")],
     }
@@ -138,6 +142,28 @@ def test_the_words_of_the_tiny_prompts_are_listed(capsys: pytest.CaptureFixture[
     assert "1 a fox on a yellow background" in text
 
 
+def test_a_prompt_set_states_the_digest_that_a_protocol_records() -> None:
+    tiny, parti = (dict(KINDS["prompts"].page(PROMPT_SETS.get(name))[""]) for name in ("tiny", "partiprompts"))
+    prompts = (ASSETS / "prompts.txt").read_text().splitlines()
+    assert tiny["digest"] == prompts_digest(prompts)
+    assert parti["digest"] == "known once downloaded"
+
+
+def test_an_empty_default_is_said_to_be_none(capsys: pytest.CaptureFixture[str]) -> None:
+    show_entry("images", "negative_prompt")
+    assert "(default: none)" in capsys.readouterr().out
+
+
+def test_a_model_folder_is_listed_like_a_registered_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(ASSETS / "model", tmp_path / "mine")
+    (tmp_path / "mine" / "bench.json").write_text('{"generation": {"steps": 7}, "metrics": {"clip": null}}')
+    show_entry("models", str(tmp_path / "mine"))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "title mine" in text
+    assert "steps 7" in text
+    assert "metrics clip" in text
+
+
 def test_pages_come_as_they_are_in_a_pipe_and_through_a_pager_on_a_terminal() -> None:
     words = [sys.executable, "-m", "bench", "list", "models", "-v"]
     environment = {**os.environ, "PAGER": "sed s/^/paged:/", "COLUMNS": "100", "TERM": "xterm"}
@@ -145,19 +171,6 @@ def test_pages_come_as_they_are_in_a_pipe_and_through_a_pager_on_a_terminal() ->
     assert "OpenMoji" in piped
     assert "paged:" not in piped
     assert "paged:" in on_terminal(words, environment)
-
-
-def on_terminal(words: list[str], environment: dict[str, str]) -> str:
-    """What a command shows on a terminal of its own."""
-    shown = bytearray()
-    ours, theirs = os.openpty()
-    with subprocess.Popen(words, env=environment, stdin=theirs, stdout=theirs, stderr=theirs):
-        os.close(theirs)
-        with contextlib.suppress(OSError):  # the end of a terminal is an error on Linux
-            while piece := os.read(ours, 4096):
-                shown += piece
-    os.close(ours)
-    return shown.decode()
 
 
 def test_a_metric_with_an_environment_of_its_own_shows_what_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM, which Slurm and Kubernetes send: training saves, says one line, exits 143, and the same command continues."""
+"""SIGTERM, which Slurm and Kubernetes send, and Ctrl-C: training saves, says one line, and the same command continues."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ def steps_of(runs: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in logs[0].read_text().splitlines()] if logs else []
 
 
-def stop_in_training(words: list[str], command: CommandLine, runs: Path) -> tuple[int, str]:
-    """Start a command, send SIGTERM once it has trained two steps, and return its exit code and what it said."""
+def stop_in_training(
+    words: list[str], command: CommandLine, runs: Path, number: signal.Signals = signal.SIGTERM
+) -> tuple[int, str]:
+    """Start a command, send a signal once it has trained two steps, and return its exit code and what it said."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
     with subprocess.Popen(
         words, cwd=command.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -44,7 +46,7 @@ def stop_in_training(words: list[str], command: CommandLine, runs: Path) -> tupl
         until = time.monotonic() + WAIT
         while len(steps_of(runs)) < 2 and process.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=WAIT)
         return process.returncode, errors
 
@@ -109,6 +111,53 @@ def test_training_saves_and_the_same_command_continues(command: CommandLine, pro
         finished = command.run(words(name))
         assert finished.returncode == 0, finished.stderr
     check_continued(command, runs["stopped"], runs["straight"])
+
+
+def test_ctrl_c_in_training_saves_too_and_resuming_says_where(command: CommandLine) -> None:
+    runs = command.folder / "interrupted"
+    words = [sys.executable, "-m", "bench", *run_words(command, runs)]
+    code, errors = stop_in_training(words, command, runs, signal.SIGINT)
+    assert code == 130
+    assert errors.count("stopped by Ctrl-C; run the same command to resume") == 1, errors
+    assert "Traceback" not in errors
+    done = len(steps_of(runs))
+    assert 2 <= done < STEPS
+    (checkpoint,) = runs.glob("tiny/dpo/*/seed-0/checkpoints/*")
+    assert checkpoint.name == f"step-{done:08d}"
+    assert "resuming" not in errors
+
+    finished = command.run(words)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.count(f"resuming dpo at step {done} of {STEPS}\n") == 1
+    assert [line["step"] for line in steps_of(runs)] == list(range(STEPS))
+
+
+TWICE = """
+import os, signal, sys, time
+from bench.core import termination
+termination.listen()
+with termination.deferred():
+    os.kill(os.getpid(), signal.SIGINT)
+    print("noted", termination.requested(), flush=True)
+    time.sleep(float(sys.argv[1]))
+    os.kill(os.getpid(), signal.SIGINT)
+    print("noted again", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("processes", "pause", "said"),
+    [("1", "0", ["noted True"]), ("2", "0", ["noted True", "noted again"]), ("2", "1.1", ["noted True"])],
+)
+def test_a_second_ctrl_c_ends_at_once_but_not_the_one_that_a_launcher_passes_on(
+    processes: str, pause: str, said: list[str]
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", TWICE, pause], env={**os.environ, "WORLD_SIZE": processes}, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert ended.stdout.splitlines() == said
+    # Python ends with the signal itself after KeyboardInterrupt
+    assert ended.returncode == (130 if "noted again" in said else -signal.SIGINT)
 
 
 def test_outside_of_training_it_ends_at_once_and_the_same_command_continues(command: CommandLine) -> None:

@@ -143,7 +143,7 @@ class Unnamed(ORPO):
         (Loose, description.bounds_its_numbers, "expected a bound of free, as Field(gt=0), found none"),
         (Loose, description.describes_its_fields, "expected a description of every field, found none of free"),
         (Loose, description.shares_no_name_with_training, "expected other names, found steps"),
-        (Loose, description.recipes_resolve, "UserError: it: no_such=1 is not allowed"),
+        (Loose, description.recipes_resolve, "UserError: it: there is no field 'no_such'"),
         (Unnamed, description.states_what_it_is, "expected words in each of them, found nothing in paper"),
     ],
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import bench
 from bench.experiments.interface import as_overrides
 from bench.experiments.recipes import resolve, run_name
+from bench.tiny import ASSETS
 from bench.training.algorithm import ALGORITHMS, Recipe
 
 
@@ -53,6 +55,14 @@ def test_evaluate(tmp_path: Path, arguments: dict[str, Any], sentence: str) -> N
         bench.evaluate("tiny", runs=tmp_path, **arguments)
     assert sentence in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_model_of_ones_own_lacks_is_said_at_once(tmp_path: Path) -> None:
+    shutil.copytree(ASSETS / "model", tmp_path / "mine")
+    with pytest.raises(bench.UserError) as refused:
+        bench.run("dpo", str(tmp_path / "mine"), runs=tmp_path / "runs")
+    assert "--prompts" in str(refused.value)
+    assert "--data" in str(refused.value)
 
 
 @pytest.mark.parametrize("wrapper", ["npo", "sdpo"])

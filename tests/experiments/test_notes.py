@@ -53,8 +53,12 @@ def test_prompts_that_are_trained_on_are_counted(tmp_path: Path) -> None:
             "dpo trains LoRA adapters at learning rate 1e-05, which its recipe uses for full fine-tuning",
         ),
         ({"trainable": "lora", "learning_rate": "1e-4"}, None),
-        ({"steps": "15"}, "dpo warms up for 10 of its 15 steps"),
-        ({"budget.unit": "pairs", "budget.amount": "320"}, "dpo warms up for 10 of its 10 steps"),
+        ({"steps": "15"}, "dpo reaches its learning rate only at step 10 of 15: --set warmup_steps=..."),
+        (
+            {"steps": "2"},
+            "dpo never reaches its learning rate: its warm-up (10 steps) is longer than its training (2 steps): --set",
+        ),
+        ({"budget.unit": "pairs", "budget.amount": "320"}, "dpo reaches its learning rate only at step 10 of 10"),
         ({"global_batch_size": "5000"}, "dpo has a batch of 5000 pairs, but the data has only 2000"),
     ],
 )

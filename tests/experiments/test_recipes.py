@@ -116,10 +116,10 @@ def test_a_field_of_another_algorithm_is_unknown() -> None:
     [
         ("beta", "0", "greater than 0"),
         ("beta", "-5", "greater than 0"),
-        ("beta", "much", "valid number"),
+        ("beta", "much", "give a number$"),
         ("beta", "nan", "finite|greater than 0|number"),
         ("steps", "0", "greater than 0"),
-        ("steps", "2.5", "valid integer"),
+        ("steps", "2.5", "give a whole number$"),
         ("caption_dropout", "1", "less than 1"),
         ("learning_rate", "inf", "finite"),
         ("trainable", "both", "'full' or 'lora'"),

@@ -78,3 +78,6 @@ def test_without_checkpoint_and_hub_it_is_one_sentence(
     with pytest.raises(UserError, match="cannot be downloaded from the Hugging Face hub") as caught:
         metric.files(None)
     assert "\n" not in str(caught.value)
+    assert "connect, or leave the metric out with --metrics, or name a local copy: for a model folder" in str(
+        caught.value
+    )

@@ -99,6 +99,13 @@ def test_what_is_neither_a_set_nor_a_file() -> None:
         find_prompts("parti-prompt")
 
 
+@pytest.mark.parametrize("typed", ["../x/prompts.txt", "tinny.txt", "./partiprompt"])
+def test_a_file_that_does_not_exist_is_not_taken_for_a_set(typed: str) -> None:
+    with pytest.raises(UserError) as caught:
+        find_prompts(typed)
+    assert str(caught.value).startswith(f"the prompts file {typed!r} does not exist; give a text file")
+
+
 def test_a_registered_set_comes_before_a_file_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

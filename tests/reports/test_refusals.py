@@ -13,7 +13,7 @@ from lab import PROMPTS, Lab, variant
 from bench.core.errors import UserError
 from bench.core.files import keep_lines, write_json
 from bench.records.protocol import Protocol, prompts_digest
-from reports.report import make_report, write_report
+from reports.report import FORMATS, format_of, make_report, write_report
 
 
 def refusal(runs: Path, protocol: str | None = None) -> str:
@@ -235,6 +235,15 @@ def test_a_metric_that_some_seeds_lack_is_noted(lab: Lab) -> None:
 def test_unknown_format(full_lab: Lab) -> None:
     with pytest.raises(UserError, match="markdown, csv, latex, json, html"):
         write_report(make_report(full_lab.runs), "pdf", None)
+
+
+def test_the_name_of_a_file_says_its_format() -> None:
+    names = ("r.md", "r.csv", "r.tex", "r.json", "r.html")
+    assert [format_of(Path(name)) for name in names] == list(FORMATS)
+    with pytest.raises(
+        UserError, match=r"'r.pdf' must end in .md, .csv, .tex, .json, .html, or needs --format: markdown"
+    ):
+        format_of(Path("r.pdf"))
 
 
 def test_unwritable_output(full_lab: Lab, tmp_path: Path) -> None:
