@@ -72,6 +72,6 @@ def test_latents_of_a_mirrored_picture_are_not_the_mirrored_latents(workshop: Wo
 
 def test_without_flips_nothing_is_encoded_twice(workshop: Workshop, tmp_path: Path) -> None:
     EncodedData(workshop.data, workshop.model(), tmp_path)
-    assert [path.name.split("-")[1] for path in tmp_path.glob("posterior-*")] == ["upright"]
+    assert [path.name.split("-")[1] for path in tmp_path.glob("posterior-*.npy")] == ["upright"]
     EncodedData(workshop.data, workshop.model(), tmp_path, horizontal_flip="pair")
-    assert {path.name.split("-")[1] for path in tmp_path.glob("posterior-*")} == {"upright", "mirrored"}
+    assert {path.name.split("-")[1] for path in tmp_path.glob("posterior-*.npy")} == {"upright", "mirrored"}
