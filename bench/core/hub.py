@@ -40,13 +40,6 @@ def hub_folder(
             download was interrupted, or the disk is full.
     """
     from huggingface_hub import constants, errors, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
 
     try:
         with space_checked(Path(constants.HF_HUB_CACHE)):
@@ -55,21 +48,21 @@ def hub_folder(
                     repository, repo_type=kind, allow_patterns=list(patterns), ignore_patterns=list(ignore) or None
                 )
             )
-    except GatedRepoError as error:
+    except errors.GatedRepoError as error:
         raise UserError(
             f"{complaint}: {repository} is gated; accept its terms on the hub's page and log in with `hf auth login`"
         ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise UserError(
             f"{complaint}: the hub has no {kind} {repository}, or it is private; check the name, and log in with "
             "`hf auth login` if it is private"
         ) from error
-    except LocalEntryNotFoundError as error:
+    except errors.LocalEntryNotFoundError as error:
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
         raise UserError(
             f"{complaint}: {why} and the cache has no complete copy of {repository}; connect, or {otherwise}"
         ) from error
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         raise UserError(f"{complaint}: the hub answers {error.response.status_code}; try again later") from error
     # HTTPError is that of the HTTP library, which differs between versions of huggingface_hub; RuntimeError is hf_xet's.
     except (errors.HTTPError, OSError, RuntimeError) as error:  # type: ignore[attr-defined]

@@ -161,6 +161,13 @@ class TestScores:
         assert Counting.seen == 12
         assert first[2, 3] == np.asarray(lists.image(2, 3)).mean(dtype=np.float64).astype(np.float32)
 
+    def test_progress_names_the_file_and_not_its_folders(
+        self, lists: PreferenceData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        score_data("brightness", Brightness(), lists, tmp_path)
+        shown = capsys.readouterr().err
+        assert shown.startswith(f"brightness of {Path(lists.report.source).name}  3/3")
+
     def test_a_scorer_that_compares_prompts_is_told_them_all(self, lists: PreferenceData, tmp_path: Path) -> None:
         class Place(Brightness):
             prompts: tuple[str, ...] = ()
