@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +21,11 @@ def generator(*key: Key) -> torch.Generator:
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in key)
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
     return torch.Generator().manual_seed(seed)
+
+
+def step_generators(addresses: Sequence[tuple[Key, ...]]) -> Callable[[int], list[torch.Generator]]:
+    """Generators for samplers that draw noise: of step n, one for each address, at (*address, "step", n)."""
+    return lambda step: [generator(*address, "step", step) for address in addresses]
 
 
 def normal(shape: Sequence[int], *key: Key) -> Tensor:

@@ -17,7 +17,7 @@ from bench.core.code import used_code
 from bench.core.files import replace_file
 from bench.core.manifest import is_sealed, seal, unbroken
 from bench.core.progress import Progress
-from bench.core.randomness import normal
+from bench.core.randomness import normal, step_generators
 from bench.core.values import digest
 from bench.data.preferences import PreferenceData
 from bench.data.reading import read_preferences
@@ -75,7 +75,12 @@ def _draw(
         part = items[piece]
         noise = torch.stack([normal(shape, "candidate", settings.seed, *item) for item in part]).to(device)
         generated = generate_images(
-            model, Networks.single(model.network), [caption for caption, _ in part], noise, settings
+            model,
+            Networks.single(model.network),
+            [caption for caption, _ in part],
+            noise,
+            settings,
+            step_generators([("candidate sampler", settings.seed, *item) for item in part]),
         )
         images += [_png(Image.fromarray(image)) for image in generated]
     return [tuple(images[piece]) for piece in batch_slices(len(images), count)]

@@ -13,7 +13,7 @@ from bench.core.files import write_checked
 from bench.core.processes import Processes
 from bench.core.progress import Progress
 from bench.evaluation.job import EvaluationJob, Item
-from bench.evaluation.noise import evaluation_noise
+from bench.evaluation.noise import evaluation_generators, evaluation_noise
 from bench.models.sampling import generate_images
 
 
@@ -37,9 +37,10 @@ def make_missing_images(job: EvaluationJob, processes: Processes) -> None:
     with Progress(f"images of {job.title}", total=len(items), done=len(items) - left) as progress:
         for piece in batch_slices(len(missing), processes.count):  # one chunk per process
             for chunk in processes.share(missing[piece]):
-                prompts = [job.prompts[prompt] for prompt, _ in chunk]
-                noise = [evaluation_noise(settings, job.prompts[p], image, shape) for p, image in chunk]
-                images = generate_images(job.model, networks, prompts, torch.stack(noise).to(device), settings)
+                asked = [(job.prompts[prompt], image) for prompt, image in chunk]
+                noise = torch.stack([evaluation_noise(settings, *each, shape) for each in asked]).to(device)
+                prompts, draws = [prompt for prompt, _ in asked], evaluation_generators(settings, asked)
+                images = generate_images(job.model, networks, prompts, noise, settings, draws)
                 for item, image in zip(chunk, images, strict=True):
                     _save(job, item, image)
             progress.advance(sum(map(len, missing[piece])))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,27 +20,72 @@ from bench.records.protocol import GenerationSettings
 
 FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 
+StepGenerators = Callable[[int], list[torch.Generator]]
+"""The number of a sampling step -> a generator on the CPU for each image, from which the step draws its noise."""
+
+WHOLE_BATCH = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler")
+"""Schedulers that draw noise for a whole batch from one Brownian motion, so that an image depends on its neighbours."""
+
+COUSIN = "DDIMScheduler"
+"""The diffusers schedulers that are built from its configuration are those for diffusion models that predict epsilon or v."""
+
 
 def build_scheduler(settings: GenerationSettings, model: ModelFamily) -> Any:
     """The diffusers scheduler of the protocol, with the model's own noise schedule, set for the protocol's size and steps.
 
     Raises:
-        UserError: diffusers has no scheduler of that name, or it is not one for this kind of model.
+        UserError: diffusers has no scheduler of that name, or it is not one for this kind of model, or draws noise that
+            cannot be addressed, or cannot take so many steps.
     """
+    kind = _scheduler_class(settings.scheduler, model)
+    trained = model.process.train_timesteps
+    if not isinstance(model.process, FlowProcess) and settings.steps >= trained:
+        raise UserError(
+            f"steps={settings.steps} is not possible for a model that was trained with {trained} timesteps; use fewer steps"
+        )
+    try:
+        scheduler = kind.from_config(dict(model.scheduler_config))
+        model.set_timesteps(scheduler, settings.steps, model.latent_shape(settings.height, settings.width))
+    except (ValueError, NotImplementedError, ImportError, ZeroDivisionError, IndexError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(
+            f"{settings.scheduler} cannot take {settings.steps} steps with the noise schedule of this model ({why}); choose "
+            "another scheduler or number of steps"
+        ) from error
+    return scheduler
+
+
+def _scheduler_class(name: str, model: ModelFamily) -> Any:
     import diffusers
 
-    kind = getattr(diffusers, settings.scheduler, None)
+    kind = getattr(diffusers, name, None)
     if kind is None:
-        raise UserError(f"diffusers has no scheduler {settings.scheduler!r}; give a class name such as DDIMScheduler")
-    flow = isinstance(model.process, FlowProcess)
-    if flow != (settings.scheduler == FLOW_SCHEDULER):
-        better = FLOW_SCHEDULER if flow else "one for diffusion models such as DDIMScheduler"
+        raise UserError(f"diffusers has no scheduler {name!r}; give a class name such as DDIMScheduler")
+    if name in WHOLE_BATCH:
         raise UserError(
-            f"{settings.scheduler} cannot sample a model that predicts {model.process.prediction_type}; use {better}"
+            f"{name} draws its noise for a whole batch, so that an image would depend on the images beside it; use another "
+            "sampler with noise, such as DDPMScheduler"
         )
-    scheduler = kind.from_config(dict(model.scheduler_config))
-    model.set_timesteps(scheduler, settings.steps, model.latent_shape(settings.height, settings.width))
-    return scheduler
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
+        raise UserError(f"{name} is not a scheduler of diffusers; give a class name such as DDIMScheduler")
+    flow = isinstance(model.process, FlowProcess)
+    fits = name == FLOW_SCHEDULER if flow else _samples_diffusion(kind)
+    if not fits:
+        better = FLOW_SCHEDULER if flow else "one for diffusion models such as DDIMScheduler"
+        raise UserError(f"{name} cannot sample a model that predicts {model.process.prediction_type}; use {better}")
+    return kind
+
+
+def _samples_diffusion(kind: Any) -> bool:
+    """Whether a scheduler class goes from noise to an image, for a network that predicts epsilon or v."""
+    # LCM and TCD state no relatives, but have DDIM's parameters.
+    related = COUSIN in kind._compatibles or kind.__name__ in {"LCMScheduler", "TCDScheduler"}  # noqa: SLF001
+    return (
+        related
+        and hasattr(kind, "step")
+        and not kind.__name__.startswith("CogVideoX")
+        and "Inverse" not in kind.__name__
+    )
 
 
 def uses_classifier_free_guidance(model: ModelFamily, settings: GenerationSettings) -> bool:
@@ -55,6 +101,7 @@ def sample(
     condition: Mapping[str, Tensor],
     negative: Mapping[str, Tensor],
     settings: GenerationSettings,
+    generators: StepGenerators,
 ) -> Tensor:
     """Denoise ``noise`` (B, ...) under guidance; clean latents of the same shape, float32.
 
@@ -62,6 +109,7 @@ def sample(
         networks: the networks in the two slots of guidance; with guidance 1 only the positive one is called.
         condition: embeddings of the prompts, leading axis B.
         negative: embeddings of the negative prompt, leading axis B; used only under classifier-free guidance.
+        generators: for samplers that draw noise at every step; others leave them alone.
     """
     scheduler = build_scheduler(settings, model)
     guided = uses_classifier_free_guidance(model, settings)
@@ -73,7 +121,8 @@ def sample(
     # The flow scheduler has no init_noise_sigma: the network takes its latents unscaled.
     latents: Tensor = noise * getattr(scheduler, "init_noise_sigma", 1.0)
     scales = hasattr(scheduler, "scale_model_input")
-    for t in scheduler.timesteps:
+    draws = "generator" in inspect.signature(scheduler.step).parameters
+    for number, t in enumerate(scheduler.timesteps):
         inputs = scheduler.scale_model_input(latents, t) if scales else latents
         with torch.autocast(latents.device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16"):
             prediction = torch.cat(
@@ -82,7 +131,9 @@ def sample(
         if guided:
             without, with_prompt = prediction.chunk(2)
             prediction = guide(without, with_prompt, settings.guidance_scale)
-        latents = scheduler.step(prediction, t, latents).prev_sample
+        latents = scheduler.step(
+            prediction, t, latents, **({"generator": generators(number)} if draws else {})
+        ).prev_sample
     return latents
 
 
@@ -96,16 +147,21 @@ def _predict(
 
 
 def generate_images(
-    model: ModelFamily, networks: Networks, prompts: Sequence[str], noise: Tensor, settings: GenerationSettings
+    model: ModelFamily,
+    networks: Networks,
+    prompts: Sequence[str],
+    noise: Tensor,
+    settings: GenerationSettings,
+    generators: StepGenerators,
 ) -> NDArray[np.uint8]:
-    """Generate images of prompts from given noise (B, ...); uint8, (B, H, W, 3)."""
+    """Generate images of prompts from given noise (B, ...); uint8, (B, H, W, 3); see `sample` for ``generators``."""
     condition = model.encode_text(prompts)
     negative = (
         model.encode_negative([settings.negative_prompt] * len(prompts))
         if uses_classifier_free_guidance(model, settings)
         else {}
     )
-    return model.decode(sample(model, networks, noise, condition, negative, settings))
+    return model.decode(sample(model, networks, noise, condition, negative, settings, generators))
 
 
 def _size_and_guidance(

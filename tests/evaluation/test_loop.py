@@ -18,7 +18,7 @@ from bench import Metric, UserError
 from bench.core.files import keep_lines
 from bench.evaluation.job import EvaluationJob
 from bench.evaluation.loop import evaluate
-from bench.evaluation.noise import evaluation_noise
+from bench.evaluation.noise import evaluation_generators, evaluation_noise
 from bench.evaluation.scorer import Scorer
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.models.guidance import Networks
@@ -106,7 +106,14 @@ def test_images_on_disk_are_the_pictures_drawn_without_loss(model: StableDiffusi
     places = [(prompt, index) for prompt in ("a bee", "a cat") for index in (0, 1)]
     shape = model.latent_shape(settings.height, settings.width)
     noise = torch.stack([evaluation_noise(settings, prompt, index, shape) for prompt, index in places])
-    drawn = generate_images(model, Networks.single(model.network), [prompt for prompt, _ in places], noise, settings)
+    drawn = generate_images(
+        model,
+        Networks.single(model.network),
+        [prompt for prompt, _ in places],
+        noise,
+        settings,
+        evaluation_generators(settings, places),
+    )
     for (prompt, index), picture in zip(places, drawn, strict=True):
         with Image.open(evaluation.image(["a bee", "a cat"].index(prompt), index)) as image:
             assert image.format == "PNG"

@@ -12,6 +12,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
+from bench.core.randomness import step_generators
 from bench.models.families.flux import pack, unpack
 from bench.models.find import find_model
 from bench.models.guidance import Networks
@@ -32,7 +33,15 @@ def ours(folder: Path, noise: Tensor, height: int, width: int, **changes: Any) -
     negative = (
         model.encode_negative([settings.negative_prompt] * 2) if uses_classifier_free_guidance(model, settings) else {}
     )
-    latents = sample(model, Networks.single(model.network), noise, model.encode_text(PROMPTS), negative, settings)
+    latents = sample(
+        model,
+        Networks.single(model.network),
+        noise,
+        model.encode_text(PROMPTS),
+        negative,
+        settings,
+        step_generators([("test", 0), ("test", 1)]),
+    )
     return latents, model.decode(latents)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from workshop import Workshop
 
+from bench.core.randomness import step_generators
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.models.guidance import Networks, fused, guide, merge, pair
 from bench.models.sampling import sample
@@ -35,7 +36,11 @@ def moved(network: nn.Module, seed: int) -> nn.Module:
 def latents(model: StableDiffusion, networks: Networks, **settings: Any) -> Tensor:
     noise = torch.randn(len(PROMPTS), 4, 4, 4, generator=torch.Generator().manual_seed(3))
     made = GenerationSettings(**{"steps": 3, "guidance_scale": 4, "height": 8, "width": 8, **settings})
-    return sample(model, networks, noise, model.encode_text(PROMPTS), model.encode_text([""] * len(PROMPTS)), made)
+    empty, draws = (
+        model.encode_text([""] * len(PROMPTS)),
+        step_generators([("test", row) for row in range(len(PROMPTS))]),
+    )
+    return sample(model, networks, noise, model.encode_text(PROMPTS), empty, made, draws)
 
 
 @pytest.fixture(scope="module")

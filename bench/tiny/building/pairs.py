@@ -60,6 +60,11 @@ def evaluation_prompts() -> list[str]:
     return list(dict.fromkeys(request.caption for request in requests))[:EVALUATION_PROMPTS]
 
 
+def unused(_step: int) -> list[torch.Generator]:
+    """For DDIM, which draws no noise on the way."""
+    return []
+
+
 def generate(model: ModelFamily, requests: Sequence[world.Request], name: str, work: Path) -> Tensor:
     """Two images by the base model per request; uint8, (N, 2, 3, 64, 64).
 
@@ -75,7 +80,7 @@ def generate(model: ModelFamily, requests: Sequence[world.Request], name: str, w
                 captions = [request.caption for request in requests[piece] for _ in (0, 1)]
                 addresses = [(row, side) for row in range(piece.start, piece.stop) for side in (0, 1)]
                 noise = torch.stack([normal(shape, "tiny pairs", name, row, side) for row, side in addresses])
-                pictures = generate_images(model, Networks.single(model.network), captions, noise, settings)
+                pictures = generate_images(model, Networks.single(model.network), captions, noise, settings, unused)
                 write_array(path, pictures.reshape(-1, 2, *pictures.shape[1:]).transpose(0, 1, 4, 2, 3))
             parts.append(np.load(path))
             progress.advance(len(parts[-1]))
@@ -89,7 +94,7 @@ def protocol_pictures(model: ModelFamily, prompts: Sequence[str]) -> Tensor:
     for piece in batch_slices(len(prompts), CHUNK):
         captions = list(prompts[piece])
         noise = torch.stack([evaluation_noise(GENERATION, prompt, 0, shape) for prompt in captions])
-        made.append(generate_images(model, Networks.single(model.network), captions, noise, GENERATION))
+        made.append(generate_images(model, Networks.single(model.network), captions, noise, GENERATION, unused))
     return torch.from_numpy(np.concatenate(made)).permute(0, 3, 1, 2)
 
 

@@ -1,0 +1,133 @@
+"""Every sampler that is let in: the same images by the same command, whatever is beside them; the others are refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench.core.errors import UserError
+from bench.evaluation.noise import evaluation_generators, evaluation_noise
+from bench.models.families.stable_diffusion import StableDiffusion
+from bench.models.families.stable_diffusion_3 import StableDiffusion3
+from bench.models.family import ModelFamily
+from bench.models.guidance import Networks
+from bench.models.sampling import build_scheduler, generate_images, sample
+from bench.records.protocol import GenerationSettings
+
+DRAWING = ("DDPMParallelScheduler", "DDPMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
+           "LCMScheduler", "SASolverScheduler", "TCDScheduler")  # fmt: skip
+"""Samplers that draw noise at every step."""
+SILENT = ("DDIMParallelScheduler", "DDIMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
+          "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler",
+          "LMSDiscreteScheduler", "PNDMScheduler", "UniPCMultistepScheduler")  # fmt: skip
+FLOW = "FlowMatchEulerDiscreteScheduler"
+PLACES = [("a bee", 0), ("a cat on red", 1)]
+
+# diffusers' own use of NumPy, which NumPy 2 announces to change
+pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def models(pipeline_folder: Callable[..., Path]) -> dict[str, ModelFamily]:
+    cpu = torch.device("cpu")
+    return {
+        "epsilon": StableDiffusion.load(str(pipeline_folder("sd15")), device=cpu),
+        "v": StableDiffusion.load(str(pipeline_folder("sd15", prediction_type="v_prediction")), device=cpu),
+        "flow": StableDiffusion3.load(str(pipeline_folder("sd3")), device=cpu),
+    }
+
+
+def settings_of(scheduler: str, **changes: int) -> GenerationSettings:
+    return GenerationSettings(
+        **{"scheduler": scheduler, "steps": 4, "guidance_scale": 2, "height": 16, "width": 16, **changes}
+    )
+
+
+def latents(model: ModelFamily, scheduler: str, places: Sequence[tuple[str, int]], seed: int = 0) -> Tensor:
+    settings, prompts = settings_of(scheduler, seed=seed), [prompt for prompt, _ in places]
+    # The same initial noise for every seed: what differs is drawn on the way.
+    noise = torch.stack([evaluation_noise(settings_of(scheduler), *place, (4, 8, 8)) for place in places])
+    text, negative = model.encode_text(prompts), model.encode_negative([""] * len(prompts))
+    draws = evaluation_generators(settings, places)
+    return sample(model, Networks.single(model.network), noise, text, negative, settings, draws)
+
+
+CASES = [(kind, name) for kind in ("epsilon", "v") for name in (*DRAWING, *SILENT)] + [("flow", FLOW)]
+
+
+@pytest.mark.parametrize(("kind", "scheduler"), CASES)
+def test_an_image_depends_on_its_address_alone(models: dict[str, ModelFamily], kind: str, scheduler: str) -> None:
+    model, state = models[kind], torch.get_rng_state()
+    together = latents(model, scheduler, PLACES)
+    torch.manual_seed(1)
+    assert torch.equal(latents(model, scheduler, PLACES), together)
+    reverse = latents(model, scheduler, PLACES[::-1]).flip(0)
+    alone = torch.cat([latents(model, scheduler, [place]) for place in PLACES])
+    for other in (reverse, alone):  # kernels may sum in another order, which a few steps amplify
+        torch.testing.assert_close(other, together, rtol=1e-3, atol=1e-3)
+    changed = latents(model, scheduler, PLACES, seed=1)
+    assert torch.equal(changed, together) == (scheduler not in DRAWING)
+    torch.set_rng_state(state)
+
+
+@pytest.mark.parametrize(("kind", "scheduler"), CASES)
+def test_the_base_models_own_weights_as_released_ones_make_its_images(
+    models: dict[str, ModelFamily], pipeline_folder: Callable[..., Path], kind: str, scheduler: str
+) -> None:
+    model = models[kind]
+    changes = {"prediction_type": "v_prediction"} if kind == "v" else {}
+    folder = pipeline_folder("sd3") / "transformer" if kind == "flow" else pipeline_folder("sd15", **changes) / "unet"
+    settings, prompts = settings_of(scheduler), [prompt for prompt, _ in PLACES]
+    noise = torch.stack([evaluation_noise(settings, *place, (4, 8, 8)) for place in PLACES])
+    base, released = (
+        generate_images(
+            model, Networks.single(network), prompts, noise, settings, evaluation_generators(settings, PLACES)
+        )
+        for network in (model.network, model.load_trained(folder))
+    )
+    assert np.array_equal(base, released)
+
+
+def refusal_of(scheduler: str, model: ModelFamily) -> str | None:
+    try:
+        build_scheduler(settings_of(scheduler), model)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def test_every_other_scheduler_of_diffusers_is_refused_in_one_sentence(models: dict[str, ModelFamily]) -> None:
+    names = {name for name in dir(diffusers) if "Scheduler" in name and not name.startswith("Flax")}
+    allowed: dict[str, set[str]] = {kind: set() for kind in models}
+    for kind, model in models.items():
+        for name in names:
+            complaint = refusal_of(name, model)
+            if complaint is None:
+                allowed[kind].add(name)
+            else:
+                assert name in complaint
+                assert "\n" not in complaint
+    assert allowed == {"epsilon": {*DRAWING, *SILENT}, "v": {*DRAWING, *SILENT}, "flow": {FLOW}}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps", "sentence"),
+    [
+        ("DPMSolverSDEScheduler", 4, "draws its noise for a whole batch, so that an image would depend on the images beside it"),
+        ("AutoencoderKL", 4, "AutoencoderKL is not a scheduler of diffusers"),
+        ("logging", 4, "logging is not a scheduler of diffusers"),
+        ("DDIM", 4, "diffusers has no scheduler 'DDIM'"),
+        ("EDMEulerScheduler", 4, "cannot sample a model that predicts epsilon"),
+        ("DDIMScheduler", 1000, "steps=1000 is not possible for a model that was trained with 1000 timesteps"),
+        ("LCMScheduler", 51, "LCMScheduler cannot take 51 steps with the noise schedule of this model"),
+    ],
+)  # fmt: skip
+def test_what_cannot_sample(models: dict[str, ModelFamily], scheduler: str, steps: int, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        build_scheduler(settings_of(scheduler, steps=steps), models["epsilon"])
