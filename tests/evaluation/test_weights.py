@@ -40,7 +40,7 @@ def refusal(folder: Path, model: StableDiffusion) -> str:
 
 def write_adapters(workshop: Workshop, folder: Path, prefix: str) -> nn.Module:
     """Save adapters with their effect as a pipeline would, and give the network that has them."""
-    tuned: Any = add_adapters(workshop.model(), 2)
+    tuned: Any = add_adapters(workshop.model(), 2, "uniform")
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():

@@ -120,7 +120,7 @@ def test_the_negative_network_sees_the_negative_prompt_and_the_positive_one_the_
 
 def test_adapters_are_fused_before_weights_are_merged(workshop: Workshop) -> None:
     model = workshop.model()
-    tuned: Any = add_adapters(workshop.model(), 4)
+    tuned: Any = add_adapters(workshop.model(), 4, "uniform")
     random = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():

@@ -192,7 +192,7 @@ def surveyed_here(small: Small) -> Path:
 
 
 CACHES: dict[str, Edit] = {
-    "one bit of the latents": lambda s: flipped(next(s.runs.glob(".cache/*/latents-*.npy"))),
+    "one bit of the latents": lambda s: flipped(next(s.runs.glob(".cache/*/posterior-*.npy"))),
     "embeddings cut short": lambda s: cut(next(s.runs.glob(".cache/*/text-*.npy"))),
     "one bit of the scores trained on": lambda s: flipped(next(s.runs.glob(".cache/*/scores-*.npy"))),
     "what was found in the data": lambda s: flipped(surveyed_here(s), 200),

@@ -26,6 +26,7 @@ PROTOCOL: dict[str, Any] = {
     "prompts": "124",
     "prompt_count": 8,
     "parts": {"vae": "1"},
+    "limit": 8,
     "code": {"own": "2", "harness": "3"},
 }
 

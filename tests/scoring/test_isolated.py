@@ -355,7 +355,7 @@ def test_no_wrong_score_enters_a_record(made: Make, source: str, micro_model: Pa
     with pytest.raises(UserError):
         evaluate(job, {"width": scorer})
     assert not evaluation.done
-    records = evaluation.score_records()
+    records = evaluation.all_scores()
     assert [record["prompt_index"] for record in records] == list(range(32))
     assert all(1 <= record["score"] <= 11 for record in records)
     assert json.loads((evaluation.folder / "metrics.json").read_text()) == {}  # named only once all its scores exist
@@ -418,7 +418,7 @@ class TestEnvironment:
         assert not log.with_suffix("").exists()
 
     def test_a_python_that_is_not_there_is_one_sentence(self) -> None:
-        with pytest.raises(UserError, match=r"Width runs in .* Python 3.99, .* so that python3.99 is on the PATH"):
+        with pytest.raises(UserError, match=r"Width needs its own environment with Python 3.99, .* so that python3.99 is on the PATH"):
             built("Width", Environment(python="3.99"))
 
     def test_a_name_on_the_path_that_does_not_run_is_passed_over(
