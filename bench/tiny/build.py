@@ -51,7 +51,7 @@ def build(out: Path, work: Path) -> dict[str, Any]:
     quality["autoencoder"] = {"mean squared error on [-1, 1]": reconstruction_error(vae, held)}
 
     if not (out / "model").exists():
-        pipeline = train_denoiser(vae, pool, work)
+        pipeline = train_denoiser(vae, work)
         replace_folder(out / "model", lambda partial: save_half(pipeline, partial))
     model = StableDiffusion.load(str(out / "model"), device=torch.device("cpu"))
 

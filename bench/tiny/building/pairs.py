@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,13 +45,13 @@ def combinations() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
 
 
 def draw_requests(allowed: Sequence[tuple[str, str]], count: int, seed: int) -> list[world.Request]:
-    """Random requests for allowed combinations; two in five also name the size or the place."""
+    """Random requests for allowed combinations, which name extras as often as `world.NAMED` says."""
     requests = []
     for index in range(count):
         rng = np.random.default_rng((seed, index))
         name, colour = allowed[int(rng.integers(len(allowed)))]
         drawn = world.draw_request(rng)
-        requests.append(world.Request(name, colour, drawn.size, drawn.place))
+        requests.append(dataclasses.replace(drawn, object=name, colour=colour))
     return requests
 
 
