@@ -94,8 +94,8 @@ def test_captions_for_pretraining_are_true_and_their_mistakes_are_not() -> None:
         wrong = captions.mistake(rng, scene, right)
         assert fulfils(scene, right)
         assert not fulfils(scene, wrong)
-        named.add((right.size is not None, right.place is not None))
-    assert named == {(False, False), (True, False), (False, True)}
+        named |= {(right.size, right.place), (right.texture,)}
+    assert named >= {(None, None), ("small", None), (None, "at the top"), ("large", "on the left"), (None,), ("striped",)}
 
 
 def fulfils(scene: world.Scene, request: world.Request) -> bool:
@@ -107,6 +107,8 @@ def fulfils(scene: world.Scene, request: world.Request) -> bool:
         x, y = world.PLACES[request.place]
         if x * (scene.x - 0.5) + y * (scene.y - 0.5) < world.NAMED_PLACE_OFFSET:
             return False
+    if request.texture and request.texture != scene.texture:
+        return False
     return (scene.object, scene.colour) == (request.object, request.colour)
 
 
