@@ -41,7 +41,9 @@ def mistake(rng: np.random.Generator, scene: world.Scene, request: world.Request
         return world.corrupt_request(rng, request)
     extra = extras[int(rng.integers(len(extras)))]
     true = {"size": (request.size,), "place": true_places(scene), "texture": (scene.texture,)}[extra]
-    every: tuple[str, ...] = {"size": tuple(world.SIZES), "place": tuple(world.PLACES), "texture": world.TEXTURES}[extra]
+    every: tuple[str, ...] = {"size": tuple(world.SIZES), "place": tuple(world.PLACES), "texture": world.TEXTURES}[
+        extra
+    ]
     others = [name for name in every if name not in true]
     return dataclasses.replace(request, **{extra: others[int(rng.integers(len(others)))]})
 

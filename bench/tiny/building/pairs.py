@@ -25,7 +25,8 @@ from bench.models.guidance import Networks
 from bench.models.sampling import generate_images
 from bench.tiny import GENERATION, world
 from bench.tiny.checker import Checker, Measured
-from bench.tiny.voters import extra_is_right, population_preference, properties
+from bench.tiny.population import population_preference
+from bench.tiny.voters import named_extras, properties
 
 PAIRS = 2000
 EVALUATION_COMBINATIONS = 100
@@ -135,12 +136,14 @@ def _jpeg(picture: NDArray[np.uint8]) -> bytes:
 
 
 def rates(requests: Sequence[world.Request], measured: Measured) -> dict[str, float]:
-    """Share of measured images that show what the caption names, by attribute; size and place only where they are named."""
-    extra = [float(extra_is_right(request, measured, row)) for row, request in enumerate(requests)]
-    columns = {
-        "right object": [float(measured.objects[row] == request.object) for row, request in enumerate(requests)],
-        "right colour": [float(measured.colours[row] == request.colour) for row, request in enumerate(requests)],
-        "right size, where named": [extra[row] for row, request in enumerate(requests) if request.size],
-        "right place, where named": [extra[row] for row, request in enumerate(requests) if request.place],
-    }
-    return {name: float(np.mean(values)) for name, values in columns.items()}
+    """Share of measured images that show what the caption names, by attribute; extras only where they are named."""
+    right: dict[str, list[bool]] = {}
+    for row, request in enumerate(requests):
+        checks = {
+            "object": measured.objects[row] == request.object,
+            "colour": measured.colours[row] == request.colour,
+            **named_extras(request, measured, row),
+        }
+        for name, check in checks.items():
+            right.setdefault(name, []).append(check)
+    return {f"right {name}": float(np.mean(checks)) for name, checks in right.items()}
