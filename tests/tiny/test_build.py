@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from bench.tiny import ASSETS
-from bench.tiny.build import save_half
+from bench.tiny.building.parts import save_half
 from bench.tiny.flip import flip_votes
 
 

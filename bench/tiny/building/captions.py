@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor
 
 from bench.tiny import world
-from bench.tiny.building.scenes import Pool
 
 
-def captions_of(pool: Pool, index: Tensor, step: int, *, count: int) -> tuple[list[str], list[str]]:
-    """True captions of scenes, then ``count`` rounds of captions that are wrong in one thing, one per scene and round."""
+def captions_of(scenes: Sequence[world.Scene], step: int, *, count: int) -> tuple[list[str], list[str]]:
+    """True captions of scenes, and ``count`` rounds of captions that are wrong in one thing, one per scene and round."""
     rng = np.random.default_rng((24, step))
-    scenes = [pool.scenes[i] for i in index.tolist()]
     requests = [describe(rng, scene) for scene in scenes]
     wrong = [mistake(rng, *pair).caption for _ in range(count) for pair in zip(scenes, requests, strict=True)]
     return [request.caption for request in requests], wrong

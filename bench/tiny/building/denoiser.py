@@ -79,13 +79,19 @@ def build_unet() -> Any:
     )
 
 
-def train_denoiser(vae: Any, work: Path) -> StableDiffusionPipeline:
-    """Fit the denoiser and its text encoder on the latents of scenes; returns the whole pipeline."""
-    tokenizer_folder = work / "tokenizer"
+def train_denoiser(vae: Any, state: Path, latents_folder: Path) -> StableDiffusionPipeline:
+    """Fit the denoiser and its text encoder on the latents of scenes; returns the whole pipeline.
+
+    Args:
+        vae: the autoencoder.
+        state: where unfinished training is kept.
+        latents_folder: where the latents of this autoencoder are kept.
+    """
+    tokenizer_folder = state / "tokenizer"
     write_clip_tokenizer(tokenizer_folder)
     tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
     text_encoder, unet, process = build_text_encoder(tokenizer), build_unet(), build_forward_process(SCHEDULER)
-    shards = Shards(vae, tokenizer, work)
+    shards = Shards(vae, tokenizer, latents_folder)
     blank = torch.tensor(tokenizer([""], padding="max_length")["input_ids"])[0]
 
     def loss(step: int) -> Tensor:
@@ -98,7 +104,7 @@ def train_denoiser(vae: Any, work: Path) -> StableDiffusionPipeline:
         predicted = unet(process.add_noise(latents, noise, t), t, states).sample
         return nn.functional.mse_loss(predicted.float(), process.target(latents, noise, t))
 
-    fit("denoiser", nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}), loss, SETTINGS, work)
+    fit("denoiser", nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}), loss, SETTINGS, state)
     return assemble(vae, text_encoder, tokenizer, unet)
 
 

@@ -36,11 +36,11 @@ class Shards:
     Args:
         vae: the autoencoder, with its ``scaling_factor`` set.
         tokenizer: the text encoder's tokenizer.
-        work: where finished shards are kept.
+        folder: where finished shards are kept; it belongs to this autoencoder.
     """
 
-    def __init__(self, vae: Any, tokenizer: Any, work: Path) -> None:
-        self._vae, self._tokenizer, self._folder = vae, tokenizer, work / "latents"
+    def __init__(self, vae: Any, tokenizer: Any, folder: Path) -> None:
+        self._vae, self._tokenizer, self._folder = vae, tokenizer, folder
         self._latents: list[Tensor] = []
         self._tokens: list[Tensor] = []
 

@@ -28,7 +28,7 @@ from bench.tiny.checker import Checker, Measured
 from bench.tiny.population import population_preference
 from bench.tiny.voters import named_extras, properties
 
-PAIRS = 2000
+PAIRS = 3000
 EVALUATION_COMBINATIONS = 100
 EVALUATION_PROMPTS = 200
 JPEG_QUALITY = 90
@@ -62,17 +62,17 @@ def evaluation_prompts() -> list[str]:
     return list(dict.fromkeys(request.caption for request in requests))[:EVALUATION_PROMPTS]
 
 
-def generate(model: ModelFamily, requests: Sequence[world.Request], name: str, work: Path) -> Tensor:
+def generate(model: ModelFamily, requests: Sequence[world.Request], name: str, state: Path) -> Tensor:
     """Two images by the base model per request; uint8, (N, 2, 3, 64, 64).
 
-    Made in pieces that are kept under ``work``, so that an interrupted call continues.
+    Made in pieces that are kept under ``state``, so that an interrupted call continues.
     """
     settings = GENERATION.model_copy(update={"precision": "bf16"})
     shape = model.latent_shape(settings.height, settings.width)
     parts: list[NDArray[np.uint8]] = []
     with Progress(f"images for {name}", total=len(requests)) as progress:
         for piece in batch_slices(len(requests), BATCH):
-            path = work / "pictures" / f"{name}-{piece.start:06d}.npy"
+            path = state / f"{name}-{piece.start:06d}.npy"
             if not path.exists():
                 captions = [request.caption for request in requests[piece] for _ in (0, 1)]
                 addresses = [(row, side) for row in range(piece.start, piece.stop) for side in (0, 1)]
