@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from bench.core.errors import UserError
 from bench.core.files import make_folder, replace_folder, write_json
 from bench.tiny.building import autoencoder, checking, denoiser, distortion, latents, pairs, parts, towers
 from bench.tiny.building.fitting import FitSettings
@@ -75,24 +76,41 @@ def copy_asset(folder: Path, target: Path) -> None:
     replace_folder(target, lambda partial: shutil.copytree(folder, partial, ignore=leave_out, dirs_exist_ok=True))
 
 
+def wanted(every: list[Stage], names: list[str]) -> list[Stage]:
+    """The named stages and all that they need, in order; all stages if none is named.
+
+    Raises:
+        UserError: there is no stage of a name.
+    """
+    if unknown := [name for name in names if name not in {stage.name for stage in every}]:
+        raise UserError(f"there is no stage {unknown[0]!r}; there are {', '.join(stage.name for stage in every)}")
+    kept = set(names) or {stage.name for stage in every}
+    for stage in reversed(every):
+        if stage.name in kept:
+            kept |= set(stage.needs)
+    return [stage for stage in every if stage.name in kept]
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Where the assets go.")] = WORK / "assets",
     work: Annotated[Path, typer.Option(help="Where stages and unfinished work are kept.")] = WORK,
-    until: Annotated[str, typer.Option(help="The last stage to make; assets are written only without it.")] = "",
+    stage: Annotated[list[str] | None, typer.Option(help="Make only this stage and what it needs; repeatable.")] = None,
 ) -> None:
     """Build the tiny world; the same command again continues."""
     console = Console()
-    every = stages()
-    names = [stage.name for stage in every]
-    if until and until not in names:
-        raise typer.BadParameter(f"{until!r} is not one of {', '.join(names)}")
-    done = run_stages(
-        every[: names.index(until) + 1] if until else every, work, lambda line: console.print(line, highlight=False)
-    )
-    if not until:
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False)
+
+    try:
+        done = run_stages(wanted(stages(), stage or []), work, say)
+    except UserError as error:
+        say(f"Error: {error}")
+        raise typer.Exit(2) from error
+    if not stage:
         make_folder(out)
         assemble(done, out)
-        console.print(f"the assets are in {out}", highlight=False)
+        say(f"the assets are in {out}")
 
 
 if __name__ == "__main__":
