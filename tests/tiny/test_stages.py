@@ -93,7 +93,7 @@ def make(places):
             os.kill(os.getpid(), signal.SIGKILL)
         rows = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
         return (line["line"](rows) - rows.sum(1, keepdim=True)).square().mean()
-    settings = fitting.FitSettings(steps=40, precision=torch.float32)
+    settings = fitting.FitSettings(steps=40)
     fitting.fit("line", line, loss, settings, places.state)
     (places.output / "weights").write_text(str(line["line"].weight.tolist()))
 

@@ -18,9 +18,7 @@ from bench.tiny.building.fitting import FitSettings, draws, fit
 from bench.tiny.building.latents import SHARD, VARIANTS, Shards
 from bench.tiny.building.tokenizer import write_clip_tokenizer
 
-SETTINGS = FitSettings(
-    steps=24_000, learning_rate=1e-3, average=0.9995, warmup=300, decay=0.25, precision=torch.float32
-)
+SETTINGS = FitSettings(steps=24_000, learning_rate=1e-3, average=0.9995, warmup=300, decay=0.25)
 BATCH = 64
 EMPTY_CAPTIONS = 0.1
 FIRST_SHARDS, MOST_SHARDS, STEPS_PER_SHARD = 3, 32, 250
