@@ -67,8 +67,7 @@ def generate(model: ModelFamily, requests: Sequence[world.Request], name: str, s
 
     Made in pieces that are kept under ``state``, so that an interrupted call continues.
     """
-    settings = GENERATION.model_copy(update={"precision": "bf16"})
-    shape = model.latent_shape(settings.height, settings.width)
+    shape = model.latent_shape(GENERATION.height, GENERATION.width)
     parts: list[NDArray[np.uint8]] = []
     with Progress(f"images for {name}", total=len(requests)) as progress:
         for piece in batch_slices(len(requests), BATCH):
@@ -77,7 +76,7 @@ def generate(model: ModelFamily, requests: Sequence[world.Request], name: str, s
                 captions = [request.caption for request in requests[piece] for _ in (0, 1)]
                 addresses = [(row, side) for row in range(piece.start, piece.stop) for side in (0, 1)]
                 noise = torch.stack([normal(shape, "tiny pairs", name, row, side) for row, side in addresses])
-                pictures = generate_images(model, Networks.single(model.network), captions, noise, settings)
+                pictures = generate_images(model, Networks.single(model.network), captions, noise, GENERATION)
                 write_array(path, pictures.reshape(-1, 2, *pictures.shape[1:]).transpose(0, 1, 4, 2, 3))
             parts.append(np.load(path))
             progress.advance(len(parts[-1]))

@@ -1,4 +1,4 @@
-"""``python -m bench.tiny.building.look``: what the base model draws while its training is unfinished.
+"""``python -m bench.tiny.look``: what the base model draws while its training is unfinished.
 
 Writes a sheet of pictures and prints how often they show what their captions name, under guidance 3 and 20 steps.
 """
