@@ -25,6 +25,7 @@ class Measured:
 
     objects: list[str]
     colours: list[str]
+    textures: list[str]
     size: NDArray[np.float64]
     x: NDArray[np.float64]
     y: NDArray[np.float64]
@@ -65,6 +66,7 @@ class Checker(nn.Module):
         return Measured(
             objects=[names[i] for i in out["object"].argmax(1).tolist()],
             colours=[colours[i] for i in out["colour"].argmax(1).tolist()],
+            textures=[TEXTURES[i] for i in out["texture"].argmax(1).tolist()],
             textured=1 - out["texture"].softmax(1)[:, TEXTURES.index("plain")].numpy(),
             **geometry,
         )

@@ -47,7 +47,7 @@ def properties(request: Request, measured: Measured, index: int) -> NDArray[np.f
     values = {
         "right_object": float(measured.objects[index] == request.object),
         "right_colour": float(measured.colours[index] == request.colour),
-        "named_extra": float(extra_is_right(request, measured, index)),
+        "named_extra": extras_right(request, measured, index),
         "large": np.clip((measured.size[index] - 0.35) / 0.5, 0, 1),
         "centred": np.clip(1 - 2.5 * np.hypot(measured.x[index] - 0.5, measured.y[index] - 0.5), 0, 1),
         "vivid": np.clip(measured.vividness[index], 0, 1),
@@ -73,13 +73,22 @@ def population_preference(values_0: NDArray[np.float64], values_1: NDArray[np.fl
     return np.asarray(chance @ np.asarray([voter.share for voter in VOTERS]))
 
 
-def extra_is_right(request: Request, measured: Measured, index: int) -> bool:
-    """Whether a measured image has the size or the place that the caption names; true if it names neither."""
+def extras_right(request: Request, measured: Measured, index: int) -> float:
+    """The share of the extras named by a caption that a measured image has; 1 if it names none."""
+    checks = named_extras(request, measured, index).values()
+    return sum(checks) / len(checks) if checks else 1.0
+
+
+def named_extras(request: Request, measured: Measured, index: int) -> dict[str, bool]:
+    """Whether a measured image has the size, place and texture that its caption names; those that it leaves open are absent."""
+    checks = {}
     if request.size:
         low, high = SIZES[request.size]
-        return bool(low - 0.03 <= measured.size[index] <= high + 0.03)
+        checks["size"] = bool(low - 0.03 <= measured.size[index] <= high + 0.03)
     if request.place:
         dx, dy = PLACES[request.place]
         away = (measured.x[index] - 0.5) * dx + (measured.y[index] - 0.5) * dy
-        return bool(away >= NAMED_PLACE_OFFSET)
-    return True
+        checks["place"] = bool(away >= NAMED_PLACE_OFFSET)
+    if request.texture:
+        checks["texture"] = measured.textures[index] == request.texture
+    return checks

@@ -50,6 +50,9 @@ PLACES: dict[str, tuple[float, float]] = {
 NAMED_PLACE_OFFSET = 0.1
 """An object is *at* a named place when its centre is at least this share of the side away in that direction."""
 
+NAMED = {"size": 0.4, "place": 0.4, "texture": 0.2}
+"""How often a caption names what it may leave open."""
+
 
 VOCABULARY: dict[str, tuple[str, ...]] = {
     "objects": tuple(OBJECTS), "colours": tuple(COLOURS), "sizes": tuple(SIZES), "places": tuple(PLACES),
@@ -77,24 +80,26 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """What a caption asks for; ``size`` and ``place`` are None where it leaves them open."""
+    """What a caption asks for; ``size``, ``place`` and ``texture`` are None where it leaves them open."""
 
     object: str
     colour: str
     size: str | None = None
     place: str | None = None
+    texture: str | None = None
 
     @property
     def caption(self) -> str:
-        """The sentence, for example ``a large bee on a yellow background on the left``."""
+        """The sentence, for example ``a large bee on a striped yellow background on the left``."""
         noun = f"{self.size} {self.object}" if self.size else self.object
-        words = f"{_article(noun)} {noun} on {_article(self.colour)} {self.colour} background"
+        ground = f"{self.texture} {self.colour}" if self.texture else self.colour
+        words = f"{_article(noun)} {noun} on {_article(ground)} {ground} background"
         return f"{words} {self.place}" if self.place else words
 
 
 _CAPTION = re.compile(
-    r"^an? (?:(?P<size>{}) )?(?P<object>{}) on an? (?P<colour>{}) background(?: (?P<place>{}))?$".format(
-        *("|".join(names) for names in (SIZES, OBJECTS, COLOURS, PLACES))
+    r"^an? (?:(?P<size>{}) )?(?P<object>{}) on an? (?:(?P<texture>{}) )?(?P<colour>{}) background(?: (?P<place>{}))?$".format(
+        *("|".join(names) for names in (SIZES, OBJECTS, TEXTURES, COLOURS, PLACES))
     )
 )
 
@@ -130,26 +135,29 @@ def draw_scene(rng: np.random.Generator, request: Request) -> Scene:
         dx, dy = (direction[0] * far + direction[1] * across, direction[1] * far + direction[0] * across)
     else:
         dx, dy = rng.uniform(-room, room, size=2)
+    tilt, vividness = rng.uniform(-20, 20), rng.uniform(0.45, 1.0)
+    texture = TEXTURES[rng.choice(len(TEXTURES), p=(0.4, 0.2, 0.2, 0.2))]
     return Scene(
         object=request.object,
         colour=request.colour,
         size=float(size),
         x=float(0.5 + dx),
         y=float(0.5 + dy),
-        tilt=float(rng.uniform(-20, 20)),
-        vividness=float(rng.uniform(0.45, 1.0)),
-        texture=TEXTURES[rng.choice(len(TEXTURES), p=(0.4, 0.2, 0.2, 0.2))],
+        tilt=float(tilt),
+        vividness=float(vividness),
+        texture=request.texture or texture,
     )
 
 
 def draw_request(rng: np.random.Generator) -> Request:
-    """A random request; two in five also name the size or the place."""
-    extra = rng.uniform()
+    """A random request; size, place and texture are each named with the probability in `NAMED`, independently."""
+    named = {name: rng.uniform() < share for name, share in NAMED.items()}
     return Request(
         object=_choice(rng, tuple(OBJECTS)),
         colour=_choice(rng, tuple(COLOURS)),
-        size=_choice(rng, tuple(SIZES)) if extra < 0.2 else None,
-        place=_choice(rng, tuple(PLACES)) if 0.2 <= extra < 0.4 else None,
+        size=_choice(rng, tuple(SIZES)) if named["size"] else None,
+        place=_choice(rng, tuple(PLACES)) if named["place"] else None,
+        texture=_choice(rng, TEXTURES) if named["texture"] else None,
     )
 
 

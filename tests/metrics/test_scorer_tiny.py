@@ -13,8 +13,9 @@ from transformers import BertTokenizer, CLIPTokenizer
 
 from bench.scoring.metric import Metric
 from bench.tiny import world
-from bench.tiny.building import captions, scorers
-from bench.tiny.building.scenes import Pool
+from bench.tiny.building import captions, scorers, towers
+from bench.tiny.building.distortion import DistortedScenes
+from bench.tiny.building.rewards import blip_tokenizer
 from bench.tiny.building.tokenizer import CONTEXT_LENGTH, caption_words, write_bert_tokenizer, write_clip_tokenizer
 from metrics.aesthetic import Aesthetic
 from metrics.clip import ClipScore
@@ -43,12 +44,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, float],
     )
     votes = scorers.Votes([request.caption for request in requests], pairs, first)
     root = tmp_path_factory.mktemp("tiny")
+    pool = DistortedScenes(scenes, pictures, pictures)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("CONTRASTIVE", "MATCHING"):
-            patch.setattr(scorers, name, dataclasses.replace(getattr(scorers, name), steps=3, warmup=1))
-        patch.setattr(scorers, "PRETRAINING_BATCH", 16)
-        pool = Pool(requests, scenes, pictures)
-        accuracies = scorers.train_scorers(pool, dict.fromkeys(KINDS, votes), root / "out", root / "work")
+            patch.setattr(towers, name, dataclasses.replace(getattr(towers, name), steps=3, warmup=1))
+        patch.setattr(towers, "BATCH", 16)
+        write_clip_tokenizer(root / "clip")
+        write_bert_tokenizer(root / "bert")
+        clip = towers.pretrained_clip(pool, CLIPTokenizer.from_pretrained(root / "clip"), root / "work")
+        blip = towers.pretrained_blip(pool, blip_tokenizer(root / "bert"), root / "work")
+    torch.save(clip.state_dict(), root / "clip.pt")
+    torch.save(blip.state_dict(), root / "blip.pt")
+    accuracies = {}
+    for name in KINDS:
+        (root / "out" / name).mkdir(parents=True)
+        tower = root / ("blip.pt" if name == "imagereward" else "clip.pt")
+        accuracies[name] = scorers.train_scorer(name, tower, votes, root / "out" / name, root / "work" / name)
     return accuracies, root / "out", votes
 
 
@@ -94,8 +105,15 @@ def test_captions_for_pretraining_are_true_and_their_mistakes_are_not() -> None:
         wrong = captions.mistake(rng, scene, right)
         assert fulfils(scene, right)
         assert not fulfils(scene, wrong)
-        named.add((right.size is not None, right.place is not None))
-    assert named == {(False, False), (True, False), (False, True)}
+        named |= {(right.size, right.place), (right.texture,)}
+    assert named >= {
+        (None, None),
+        ("small", None),
+        (None, "at the top"),
+        ("large", "on the left"),
+        (None,),
+        ("striped",),
+    }
 
 
 def fulfils(scene: world.Scene, request: world.Request) -> bool:
@@ -107,6 +125,8 @@ def fulfils(scene: world.Scene, request: world.Request) -> bool:
         x, y = world.PLACES[request.place]
         if x * (scene.x - 0.5) + y * (scene.y - 0.5) < world.NAMED_PLACE_OFFSET:
             return False
+    if request.texture and request.texture != scene.texture:
+        return False
     return (scene.object, scene.colour) == (request.object, request.colour)
 
 

@@ -418,7 +418,9 @@ class TestEnvironment:
         assert not log.with_suffix("").exists()
 
     def test_a_python_that_is_not_there_is_one_sentence(self) -> None:
-        with pytest.raises(UserError, match=r"Width needs its own environment with Python 3.99, .* so that python3.99 is on the PATH"):
+        with pytest.raises(
+            UserError, match=r"Width needs its own environment with Python 3.99, .* so that python3.99 is on the PATH"
+        ):
             built("Width", Environment(python="3.99"))
 
     def test_a_name_on_the_path_that_does_not_run_is_passed_over(

@@ -14,6 +14,7 @@ def measured_exactly(scenes: Sequence[Scene]) -> Measured:
     return Measured(
         objects=[scene.object for scene in scenes],
         colours=[scene.colour for scene in scenes],
+        textures=[scene.texture for scene in scenes],
         size=np.array([scene.size for scene in scenes]),
         x=np.array([scene.x for scene in scenes]),
         y=np.array([scene.y for scene in scenes]),

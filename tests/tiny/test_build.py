@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from bench.tiny import ASSETS
-from bench.tiny.build import save_half
+from bench.tiny.build import stages, wanted
+from bench.tiny.building.parts import save_half
 from bench.tiny.flip import flip_votes
 
 
@@ -47,3 +50,26 @@ def test_more_flips_contain_the_fewer(tmp_path: Path) -> None:
         return set(np.flatnonzero(np.asarray(before) != np.asarray(after)).tolist())
 
     assert flipped(0.1) < flipped(0.4)
+
+
+def test_a_stage_is_made_with_what_it_needs_and_nothing_else() -> None:
+    assert [stage.name for stage in wanted(stages(), ["base"])] == ["autoencoder", "base"]
+    assert [stage.name for stage in wanted(stages(), ["aesthetic"])] == [
+        "autoencoder", "base", "scenes", "checker", "clip", "pictures", "aesthetic",
+    ]  # fmt: skip
+    every = stages()
+    assert wanted(every, []) == every
+
+
+def test_an_unknown_stage_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.tiny.build", "--work", str(tmp_path), "--stage", "basement"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "there is no stage 'basement'; there are autoencoder, base," in " ".join(ended.stdout.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_decides_a_stage_can_be_written_as_json_and_the_number_of_steps_is_not_part_of_it() -> None:
+    for stage in stages():
+        json.dumps(dict(stage.recipe))
+        assert "steps=" not in str(stage.recipe).replace("steps=0", "")

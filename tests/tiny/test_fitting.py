@@ -52,3 +52,29 @@ def test_a_loss_that_is_not_finite_stops_the_fit(tmp_path: Path) -> None:
     modules, _, _ = regression()
     with pytest.raises(RuntimeError, match="loss is nan at step 0"):
         fit("line", modules, lambda step: modules["line"].weight.sum() * float("nan"), SETTINGS, tmp_path)
+
+
+def test_the_rate_rises_stays_and_falls() -> None:
+    settings = FitSettings(steps=1100, learning_rate=1.0, warmup=100, decay=0.25)
+    rates = [settings.rate(step) for step in (0, 49, 100, 849, 975, 1099)]
+    assert rates == pytest.approx([0.01, 0.5, 1, 1, 0.5, 0], abs=1e-4)
+
+
+def test_the_number_of_steps_can_change_before_the_rate_falls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0.0)
+    longer, shorter = (FitSettings(steps=steps, learning_rate=0.05, warmup=10, decay=0.25) for steps in (400, 200))
+    whole = run(tmp_path / "whole", shorter)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", longer, stop_at=120)
+    parts = run(tmp_path / "parts", shorter)
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_unfinished_fit_can_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, SETTINGS, stop_at=200)
+    modules, _, _ = regression()
+    assert fitting.unfinished_average(tmp_path / "line.pt", modules) == 200
+    assert modules["line"].weight.flatten().tolist() == pytest.approx([1, -2, 0.5], abs=0.2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.tiny import world
-from bench.tiny.voters import extra_is_right
+from bench.tiny.voters import extras_right
 from tests.tiny.exact import measured_exactly
 
 
@@ -30,7 +30,7 @@ def test_a_drawn_scene_fulfils_its_request(seed: int) -> None:
     request = world.draw_request(rng)
     scene = world.draw_scene(rng, request)
     assert (scene.object, scene.colour) == (request.object, request.colour)
-    assert extra_is_right(request, measured_exactly([scene]), 0)
+    assert extras_right(request, measured_exactly([scene]), 0) == 1
 
 
 @pytest.mark.parametrize("seed", range(50))

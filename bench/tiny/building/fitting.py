@@ -13,12 +13,17 @@ from torch import Tensor, nn
 
 from bench.core.progress import Progress
 
-CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SECONDS = 120.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FitSettings:
-    """How a part is fitted: AdamW, linear warm-up, cosine decay to zero, exponential moving average of the weights."""
+    """How a part is fitted: AdamW, linear warm-up, cosine decay to zero, exponential moving average of the weights.
+
+    Attributes:
+        decay: share of the steps after the warm-up over which the learning rate falls; before, it is constant, and ``steps``
+            can still be changed between two calls.
+    """
 
     steps: int
     learning_rate: float = 1e-3
@@ -26,12 +31,14 @@ class FitSettings:
     warmup: int = 100
     average: float = 0.998
     clip: float = 1.0
+    decay: float = 1.0
 
     def rate(self, step: int) -> float:
         """The learning rate of one step (0-based)."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        falling = self.decay * max(1, self.steps - self.warmup)
+        done = max(0.0, 1 - (self.steps - step) / falling)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -45,7 +52,8 @@ def fit(
     """Minimise ``loss(step)`` over the parameters of ``modules``, in place; leaves the averaged weights in them.
 
     ``loss`` must depend on the step alone, not on a stream of random numbers: then a resumed fit equals one that never
-    stopped.  The state is saved about once a minute under ``work`` and taken up again by the next call.
+    stopped.  Everything is float32: on a CPU without matrix units that is up to twice as fast as bfloat16.  The state is
+    saved every two minutes under ``work`` and taken up again by the next call.
     """
     parameters: list[Tensor] = [parameter for parameter in modules.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -62,8 +70,7 @@ def fit(
         for step in range(start, settings.steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate(step)
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                value = loss(step)
+            value = loss(step)
             if not torch.isfinite(value):
                 raise RuntimeError(f"fitting {name}: the loss is {value.item()} at step {step}")
             optimizer.zero_grad(set_to_none=True)
@@ -90,6 +97,18 @@ def _save(path: Path, state: dict[str, object]) -> None:
     partial = path.with_suffix(".tmp")
     torch.save(state, partial)
     partial.replace(path)
+
+
+def unfinished_average(path: Path, modules: nn.ModuleDict) -> int:
+    """Put the averaged weights of an unfinished fit, the file ``<name>.pt`` of its state, into ``modules``; returns its step."""
+    state = torch.load(path, weights_only=True)
+    with torch.no_grad():
+        trained = [parameter for parameter in modules.parameters() if parameter.requires_grad]
+        for parameter, mean in zip(trained, state["average"], strict=True):
+            parameter.copy_(mean)
+    modules.eval()
+    step: int = state["step"]
+    return step
 
 
 def draws(step: int, count: int, size: int, *, seed: int = 0) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,9 +25,10 @@ from bench.models.guidance import Networks
 from bench.models.sampling import generate_images
 from bench.tiny import GENERATION, world
 from bench.tiny.checker import Checker, Measured
-from bench.tiny.voters import extra_is_right, population_preference, properties
+from bench.tiny.population import population_preference
+from bench.tiny.voters import named_extras, properties
 
-PAIRS = 2000
+PAIRS = 3000
 EVALUATION_COMBINATIONS = 100
 EVALUATION_PROMPTS = 200
 JPEG_QUALITY = 90
@@ -44,13 +46,13 @@ def combinations() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
 
 
 def draw_requests(allowed: Sequence[tuple[str, str]], count: int, seed: int) -> list[world.Request]:
-    """Random requests for allowed combinations; two in five also name the size or the place."""
+    """Random requests for allowed combinations, which name extras as often as `world.NAMED` says."""
     requests = []
     for index in range(count):
         rng = np.random.default_rng((seed, index))
         name, colour = allowed[int(rng.integers(len(allowed)))]
         drawn = world.draw_request(rng)
-        requests.append(world.Request(name, colour, drawn.size, drawn.place))
+        requests.append(dataclasses.replace(drawn, object=name, colour=colour))
     return requests
 
 
@@ -65,22 +67,21 @@ def unused(_step: int) -> list[torch.Generator]:
     return []
 
 
-def generate(model: ModelFamily, requests: Sequence[world.Request], name: str, work: Path) -> Tensor:
+def generate(model: ModelFamily, requests: Sequence[world.Request], name: str, state: Path) -> Tensor:
     """Two images by the base model per request; uint8, (N, 2, 3, 64, 64).
 
-    Made in pieces that are kept under ``work``, so that an interrupted call continues.
+    Made in pieces that are kept under ``state``, so that an interrupted call continues.
     """
-    settings = GENERATION.model_copy(update={"precision": "bf16"})
-    shape = model.latent_shape(settings.height, settings.width)
+    shape = model.latent_shape(GENERATION.height, GENERATION.width)
     parts: list[NDArray[np.uint8]] = []
     with Progress(f"images for {name}", total=len(requests)) as progress:
         for piece in batch_slices(len(requests), BATCH):
-            path = work / "pictures" / f"{name}-{piece.start:06d}.npy"
+            path = state / f"{name}-{piece.start:06d}.npy"
             if not path.exists():
                 captions = [request.caption for request in requests[piece] for _ in (0, 1)]
                 addresses = [(row, side) for row in range(piece.start, piece.stop) for side in (0, 1)]
                 noise = torch.stack([normal(shape, "tiny pairs", name, row, side) for row, side in addresses])
-                pictures = generate_images(model, Networks.single(model.network), captions, noise, settings, unused)
+                pictures = generate_images(model, Networks.single(model.network), captions, noise, GENERATION, unused)
                 write_array(path, pictures.reshape(-1, 2, *pictures.shape[1:]).transpose(0, 1, 4, 2, 3))
             parts.append(np.load(path))
             progress.advance(len(parts[-1]))
@@ -139,12 +140,14 @@ def _jpeg(picture: NDArray[np.uint8]) -> bytes:
 
 
 def rates(requests: Sequence[world.Request], measured: Measured) -> dict[str, float]:
-    """Share of measured images that show what the caption names, by attribute; size and place only where they are named."""
-    extra = [float(extra_is_right(request, measured, row)) for row, request in enumerate(requests)]
-    columns = {
-        "right object": [float(measured.objects[row] == request.object) for row, request in enumerate(requests)],
-        "right colour": [float(measured.colours[row] == request.colour) for row, request in enumerate(requests)],
-        "right size, where named": [extra[row] for row, request in enumerate(requests) if request.size],
-        "right place, where named": [extra[row] for row, request in enumerate(requests) if request.place],
-    }
-    return {name: float(np.mean(values)) for name, values in columns.items()}
+    """Share of measured images that show what the caption names, by attribute; extras only where they are named."""
+    right: dict[str, list[bool]] = {}
+    for row, request in enumerate(requests):
+        checks = {
+            "object": measured.objects[row] == request.object,
+            "colour": measured.colours[row] == request.colour,
+            **named_extras(request, measured, row),
+        }
+        for name, check in checks.items():
+            right.setdefault(name, []).append(check)
+    return {f"right {name}": float(np.mean(checks)) for name, checks in right.items()}

@@ -14,7 +14,7 @@ from pathlib import Path
 from tokenizers import pre_tokenizers
 
 from bench.core.files import write_json
-from bench.tiny.world import COLOURS, OBJECTS, PLACES, SIZES
+from bench.tiny.world import COLOURS, OBJECTS, PLACES, SIZES, TEXTURES
 
 CONTEXT_LENGTH = 32
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -23,7 +23,7 @@ END_OF_WORD = "</w>"
 
 def caption_words() -> list[str]:
     """Every word that a caption of the tiny world can contain, sorted."""
-    phrases = ["a an on background", *OBJECTS, *COLOURS, *SIZES, *PLACES]
+    phrases = ["a an on background", *OBJECTS, *COLOURS, *SIZES, *PLACES, *TEXTURES]
     return sorted({word for phrase in phrases for word in phrase.split()})
 
 

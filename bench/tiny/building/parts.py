@@ -1,0 +1,164 @@
+"""The stages that make the parts of the tiny world, each with what decides its result."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from PIL import Image
+from transformers import CLIPTokenizer
+
+from bench.core.files import write_json
+from bench.models.families.stable_diffusion import StableDiffusion
+from bench.tiny import population, world
+from bench.tiny.building import autoencoder, checking, denoiser, pairs, scorers, towers, votes
+from bench.tiny.building.distortion import DistortedScenes, draw_distorted, random_scenes
+from bench.tiny.building.rewards import blip_tokenizer
+from bench.tiny.building.scenes import draw_pool
+from bench.tiny.building.stages import Places, Stage, folder_digest
+from bench.tiny.building.tokenizer import write_bert_tokenizer, write_clip_tokenizer
+from bench.tiny.checker import Checker
+
+AUTOENCODER_SCENES = 40_000
+DISTORTED_SCENES = 12_000
+HELD_OUT = 1024
+SCORER_REQUESTS = 3000
+"""The base model makes two pictures for each of these for the scorers' votes."""
+GRID = 8
+FIGURES = "figures.json"
+
+
+def make_autoencoder(places: Places) -> None:
+    """Trains the autoencoder."""
+    vae = autoencoder.train_autoencoder(draw_pool(AUTOENCODER_SCENES, 0, places.cache), places.state)
+    vae.save_pretrained(places.output)
+    error = autoencoder.reconstruction_error(vae, draw_pool(HELD_OUT, 1, places.cache))
+    write_json(places.output / FIGURES, {"mean squared error on [-1, 1]": error})
+
+
+def load_autoencoder(folder: Path) -> Any:
+    """The finished autoencoder, for encoding and decoding alone."""
+    vae: Any = AutoencoderKL.from_pretrained(folder, local_files_only=True)
+    return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def make_base(places: Places) -> None:
+    """Trains the denoiser and the text encoder, and measures the pipeline on the evaluation prompts."""
+    folder = places.inputs["autoencoder"]
+    shards = places.cache / f"latents-{folder_digest(folder)}"
+    pipeline = denoiser.train_denoiser(load_autoencoder(folder), places.state, shards)
+    pipeline.vae = AutoencoderKL.from_pretrained(folder, local_files_only=True)
+    save_half(pipeline, places.output)
+
+
+def load_base(folder: Path) -> StableDiffusion:
+    """The finished base model."""
+    return StableDiffusion.load(str(folder), device=torch.device("cpu"))
+
+
+def save_half(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Save a pipeline as float16 safetensors, without the local paths that diffusers records."""
+    half = copy.deepcopy(pipeline)  # the caller continues with the parts in float32
+    for part in (half.unet, half.vae, half.text_encoder):
+        part.half()
+    half.save_pretrained(folder, safe_serialization=True)
+    for config in folder.rglob("*.json"):
+        lines = config.read_text(encoding="utf-8").splitlines(keepends=True)
+        config.write_text("".join(line for line in lines if '"_name_or_path"' not in line), encoding="utf-8")
+
+
+def make_scenes(places: Places) -> None:
+    """Draws scenes and sends them through the autoencoder, for the checker, the towers and the votes."""
+    vae = load_autoencoder(places.inputs["autoencoder"])
+    for name, count, seed in (("train", DISTORTED_SCENES, 0), ("held-out", HELD_OUT, 1)):
+        pool = draw_distorted(vae, count, seed, places.state / name)
+        np.savez(places.output / f"{name}.npz", drawn=pool.drawn.numpy(), decoded=pool.decoded.numpy())
+
+
+def load_scenes(folder: Path, name: str) -> DistortedScenes:
+    """Finished scenes, ``train`` or ``held-out``."""
+    seed = {"train": 0, "held-out": 1}[name]
+    with np.load(folder / f"{name}.npz") as pictures:
+        drawn, decoded = torch.from_numpy(pictures["drawn"]), torch.from_numpy(pictures["decoded"])
+    return DistortedScenes(random_scenes(len(drawn), seed), drawn, decoded)
+
+
+def make_checker(places: Places) -> None:
+    """Trains the checker."""
+    scenes = places.inputs["scenes"]
+    checker = checking.train_checker(load_scenes(scenes, "train"), places.output, places.state)
+    write_json(places.output / FIGURES, checking.checker_quality(checker, load_scenes(scenes, "held-out")))
+
+
+def make_preferences(places: Places) -> None:
+    """Evaluation prompts, a sheet of samples, the preference pairs, and how often the base draws what it is asked for."""
+    model, checker = load_base(places.inputs["base"]), Checker.load(places.inputs["checker"])
+    prompts = pairs.evaluation_prompts()
+    (places.output / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in prompts), encoding="utf-8")
+    samples = pairs.protocol_pictures(model, prompts)
+    write_grid(samples[: GRID * GRID], places.output / "samples.png")
+    asked = [request for request in map(world.parse_caption, prompts) if request]
+    rates = pairs.rates(asked, checker.measure(samples.float() / 127.5 - 1))
+    requests = pairs.draw_requests(pairs.combinations()[0], pairs.PAIRS, seed=43)
+    pictures = pairs.generate(model, requests, "preferences", places.state)
+    preference = pairs.preferences(checker, requests, pictures)
+    pairs.write_preferences(places.output / "preferences.parquet", requests, pictures, preference)
+    surer = float(np.maximum(preference, 1 - preference).mean())
+    figures = {"base, evaluation prompts": rates, "pairs": len(requests), "mean max(p, 1 - p)": surer}
+    write_json(places.output / FIGURES, figures)
+
+
+def make_pictures(places: Places) -> None:
+    """Pictures by the base model for the scorers' votes, two for each request."""
+    made = pairs.generate(load_base(places.inputs["base"]), scorer_requests(), "scorers", places.state)
+    np.save(places.output / "pictures.npy", made.flatten(0, 1).numpy())
+
+
+def scorer_requests() -> list[world.Request]:
+    """What the base model is asked for in the scorers' votes."""
+    return pairs.draw_requests(pairs.combinations()[0], SCORER_REQUESTS, seed=100)
+
+
+def make_clip(places: Places) -> None:
+    """Pre-trains the CLIP of PickScore, HPSv2 and the aesthetic predictor."""
+    write_clip_tokenizer(places.state / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(str(places.state / "tokenizer"))
+    clip = towers.pretrained_clip(load_scenes(places.inputs["scenes"], "train"), tokenizer, places.state)
+    torch.save(clip.state_dict(), places.output / "clip.pt")
+
+
+def make_blip(places: Places) -> None:
+    """Pre-trains the BLIP of ImageReward."""
+    write_bert_tokenizer(places.state / "tokenizer")
+    tokenizer = blip_tokenizer(places.state / "tokenizer")
+    blip = towers.pretrained_blip(load_scenes(places.inputs["scenes"], "train"), tokenizer, places.state)
+    torch.save(blip.state_dict(), places.output / "blip.pt")
+
+
+def scorer_stage(name: str) -> Stage:
+    """The stage that trains one scorer on its votes."""
+    tower = "blip" if name == "imagereward" else "clip"
+
+    def make(places: Places) -> None:
+        made = torch.from_numpy(np.load(places.inputs["pictures"] / "pictures.npy"))
+        requests = [request for request in scorer_requests() for _ in (0, 1)]
+        pool, checker = load_scenes(places.inputs["scenes"], "train"), Checker.load(places.inputs["checker"])
+        share = votes.scorer_votes(name, pool, made, requests, checker)
+        weights = places.inputs[tower] / f"{tower}.pt"
+        accuracy = scorers.train_scorer(name, weights, share, places.output, places.state)
+        write_json(places.output / FIGURES, {"accuracy on held-out votes": accuracy})
+
+    recipe = {"settings": str(scorers.VOTING), "epochs": scorers.VOTE_EPOCHS, "batch": scorers.VOTE_BATCH,
+              "votes": [votes.SCENE_VOTES, votes.MODEL_VOTES], "taste": population.TASTE}  # fmt: skip
+    return Stage(name, make, recipe, needs=("scenes", "checker", "pictures", tower))
+
+
+def write_grid(pictures: torch.Tensor, path: Path) -> None:
+    """Write `GRID` x `GRID` pictures, uint8 (N, 3, h, w), as one PNG, each pixel doubled."""
+    rows = [torch.cat(list(row), dim=2) for row in pictures.split(GRID)]
+    image = Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy())
+    image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(path)

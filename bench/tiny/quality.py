@@ -1,0 +1,199 @@
+"""``python -m bench.tiny.quality``: the figures of the tiny world as an instrument.
+
+It draws eight pictures of each of a hundred evaluation prompts by the base model and prints how often they show what the
+prompt names, how much voters agree about them, and how well every judge agrees with gold, for pairs within a prompt.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+
+from bench.core.errors import UserError
+from bench.core.files import write_array
+from bench.core.progress import Progress
+from bench.evaluation.noise import evaluation_noise
+from bench.models.families.stable_diffusion import StableDiffusion
+from bench.models.guidance import Networks
+from bench.models.sampling import generate_images
+from bench.scoring.metric import METRICS
+from bench.tiny import ASSETS, GENERATION, world
+from bench.tiny.building.pairs import unused
+from bench.tiny.checker import Checker
+from bench.tiny.population import expected_utility, population_preference, vote_variance
+from bench.tiny.voters import named_extras, properties
+
+PROMPTS = 100
+PICTURES = 8
+JUDGES = ("pickscore", "hpsv2", "imagereward", "aesthetic")
+Floats = NDArray[np.float64]
+
+
+def draw_pictures(model: StableDiffusion, prompts: Sequence[str], folder: Path) -> NDArray[np.uint8]:
+    """`PICTURES` of each prompt under the tiny protocol; uint8, (prompts, pictures, 64, 64, 3); finished prompts are kept."""
+    shape = model.latent_shape(GENERATION.height, GENERATION.width)
+    made = []
+    with Progress("pictures", total=len(prompts)) as progress:
+        for row, prompt in enumerate(prompts):
+            path = folder / f"{model.digest}-{row:03d}.npy"
+            if not path.exists():
+                noise = torch.stack([evaluation_noise(GENERATION, prompt, index, shape) for index in range(PICTURES)])
+                write_array(
+                    path,
+                    generate_images(
+                        model, Networks.single(model.network), [prompt] * PICTURES, noise, GENERATION, unused
+                    ),
+                )
+            made.append(np.load(path))
+            progress.advance()
+    return np.stack(made)
+
+
+def within_prompt(function: Callable[[Floats, Floats], float], one: Floats, other: Floats) -> float:
+    """The mean of a function of two rows, (prompts, pictures) each, over the prompts for which it is a number."""
+    values = [function(a, b) for a, b in zip(one, other, strict=True)]
+    return float(np.nanmean(values))
+
+
+def agreement(scores: Floats, gold: Floats) -> float:
+    """The share of pairs within a prompt on which a judge prefers the picture with more gold; a tie of the judge is half."""
+    differences = [(scores[:, a] - scores[:, b], gold[:, a] - gold[:, b]) for a, b in _pairs(gold)]
+    judged, true = (np.concatenate(parts) for parts in zip(*differences, strict=True))
+    counts = true != 0
+    return float(np.mean(0.5 + 0.5 * np.sign(judged[counts]) * np.sign(true[counts])))
+
+
+def agreement_on(scores: Floats, right: Floats) -> tuple[float, int]:
+    """As `agreement`, for pairs of which exactly one picture is right; ``right`` is 1, 0 or NaN where nothing is named."""
+    preferred = [
+        0.5 + 0.5 * np.sign((scores[row, a] - scores[row, b]) * (right[row, a] - right[row, b]))
+        for row in range(len(right))
+        for a, b in _pairs(right)
+        if abs(right[row, a] - right[row, b]) == 1
+    ]
+    return (float(np.mean(preferred)) if preferred else float("nan")), len(preferred)
+
+
+def correlation(scores: Floats, gold: Floats) -> float:
+    """Pearson's correlation within a prompt, its mean over the prompts in which both vary."""
+
+    def one(a: Floats, b: Floats) -> float:
+        return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")
+
+    return within_prompt(one, scores, gold)
+
+
+def gain_of_best(scores: Floats, gold: Floats) -> float:
+    """The gold that picking each prompt's best picture by ``scores`` gains over a random one."""
+    return within_prompt(lambda a, b: float(b[np.argmax(a)] - b.mean()), scores, gold)
+
+
+def _pairs(values: Floats) -> list[tuple[int, int]]:
+    return list(itertools.combinations(range(values.shape[1]), 2))
+
+
+def measure(pictures: NDArray[np.uint8], prompts: Sequence[str], checker: Checker) -> tuple[Floats, dict[str, Floats]]:
+    """The voters' properties, (prompts, pictures, 7), and whether each named attribute is right, (prompts, pictures) each."""
+    flat = torch.from_numpy(pictures.reshape(-1, *pictures.shape[2:])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    measured = checker.measure(flat)
+    requests = [request for request in read_requests(prompts) for _ in range(pictures.shape[1])]
+    values = np.stack([properties(request, measured, row) for row, request in enumerate(requests)])
+    right: dict[str, list[float]] = {name: [] for name in ("object", "colour", *world.NAMED)}
+    for row, request in enumerate(requests):
+        checks = {"object": measured.objects[row] == request.object, "colour": measured.colours[row] == request.colour}
+        for name, column in right.items():
+            column.append(float((checks | named_extras(request, measured, row)).get(name, np.nan)))
+    shape = pictures.shape[:2]
+    return values.reshape(*shape, -1), {name: np.reshape(column, shape) for name, column in right.items()}
+
+
+def read_requests(prompts: Sequence[str]) -> list[world.Request]:
+    """What prompts ask for.
+
+    Raises:
+        UserError: a prompt is not a caption of the tiny world.
+    """
+    requests = []
+    for prompt in prompts:
+        request = world.parse_caption(prompt)
+        if request is None:
+            raise UserError(f"prompt {prompt!r} {world.caption_problem(prompt)}; give assets of the tiny world")
+        requests.append(request)
+    return requests
+
+
+def voter_figures(values: Floats) -> dict[str, float]:
+    """How sure voters are about pairs of pictures of one prompt, and what the variance of their votes is made of."""
+    sides = [values[:, [pair[side] for pair in _pairs(values)]].reshape(-1, values.shape[-1]) for side in (0, 1)]
+    preference = population_preference(*sides)
+    parts, gold = vote_variance(*sides), _gold(values)
+    return {
+        "mean max(p, 1 - p)": float(np.maximum(preference, 1 - preference).mean()),
+        "mean |p - 0.5|": float(np.abs(preference - 0.5).mean()),
+        "variance of a vote: taste": parts.taste,
+        "variance of a vote: person": parts.person,
+        "variance of a vote: coin": parts.coin,
+        "gold, deviation within a prompt": float(gold.std(1, ddof=1).mean()),
+        f"gold gained by the best of {gold.shape[1]}": gain_of_best(gold, gold),
+    }
+
+
+def judge_figures(scores: Floats, gold: Floats, right: Mapping[str, Floats]) -> dict[str, float]:
+    """How well one judge agrees with gold."""
+    figures = {
+        "agreement with gold": agreement(scores, gold),
+        "correlation with gold": correlation(scores, gold),
+        "share of the gold that the best gains": gain_of_best(scores, gold) / gain_of_best(gold, gold),
+    }
+    for name, column in right.items():
+        share, count = agreement_on(scores, column)
+        figures[f"prefers the right {name} ({count} pairs)"] = share
+    return figures
+
+
+def _gold(values: Floats) -> Floats:
+    return expected_utility(values.reshape(-1, values.shape[-1])).reshape(values.shape[:2])
+
+
+def judge_scores(name: str, folder: Path, pictures: NDArray[np.uint8], prompts: Sequence[str]) -> Floats:
+    """One judge's scores, (prompts, pictures)."""
+    judge = METRICS.get(name).load(str(folder), device=torch.device("cpu"))
+    rows = [
+        judge.score([Image.fromarray(picture) for picture in row], [prompt] * len(row))
+        for row, prompt in zip(pictures, prompts, strict=True)
+    ]
+    return torch.stack(rows).double().numpy()
+
+
+def main(
+    assets: Annotated[Path, typer.Option(help="The assets to measure.")] = ASSETS,
+    work: Annotated[Path, typer.Option(help="Where pictures are kept.")] = Path("build/tiny/quality"),
+    count: Annotated[int, typer.Option(min=1, help="How many evaluation prompts.")] = PROMPTS,
+) -> None:
+    """Print the figures of the tiny world."""
+    console = Console()
+    prompts = (assets / "prompts.txt").read_text(encoding="utf-8").splitlines()[:count]
+    model = StableDiffusion.load(str(assets / "model"), device=torch.device("cpu"))
+    pictures = draw_pictures(model, prompts, work)
+    values, right = measure(pictures, prompts, Checker.load(assets / "checker"))
+    parts = {"base": {f"right {name}": float(np.nanmean(column)) for name, column in right.items()}}
+    parts["voters"] = voter_figures(values)
+    for name in JUDGES:
+        scores = judge_scores(name, assets / "scorers" / name, pictures, prompts)
+        parts[name] = judge_figures(scores, _gold(values), right)
+    for part, figures in parts.items():
+        for name, value in figures.items():
+            console.print(f"{part}: {name} {value:.3f}", highlight=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)
