@@ -18,7 +18,8 @@ from bench.evaluation.scorer import Scorer
 from bench.evaluation.weights import Weights, base_weights, find_run, is_run, released_weights
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
-from bench.models.sampling import build_scheduler, uses_classifier_free_guidance
+from bench.models.probes import sampler_digest
+from bench.models.sampling import uses_classifier_free_guidance
 from bench.prompts.sets import find_prompts
 from bench.records.protocol import GenerationSettings, Protocol, prompts_digest
 from bench.records.runs import surveys_folder
@@ -130,7 +131,7 @@ class Experiment:
         settings = build(GenerationSettings, generation, "images")
         base = self.load_model()
         base.check(settings)
-        build_scheduler(settings, base)  # a sampler that is refused is named before anything is trained
+        sampler = sampler_digest(settings, base)  # a sampler that is refused is named before anything is trained
         self.guided = uses_classifier_free_guidance(base, settings)
         self.base_parts = base.parts
         self.protocol = Protocol(
@@ -141,7 +142,7 @@ class Experiment:
             generation=settings,
             parts=dict(self.base_parts),
             limit=self.limit,
-            code=code_digests([type(base)], IMAGES),
+            code={**code_digests([type(base)], IMAGES), "sampler": sampler},
         )
         self._rewards: dict[str, Reward] = {}
 

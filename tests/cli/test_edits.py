@@ -9,6 +9,8 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -84,14 +86,21 @@ class World:
 
     folder: Path
 
-    def bench(self, *words: str) -> Any:
+    def bench(self, *words: str, fresh: bool = False) -> Any:
+        """A command, in a fork of a process that has imported everything, or in a fresh process."""
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
-        return forked.run(words, self.folder, {**environment, "PYTHONPATH": str(self.folder / "plugin")})
+        environment["PYTHONPATH"] = str(self.folder / "plugin")
+        if fresh:
+            command = [sys.executable, "-m", "bench", *words]
+            return subprocess.run(
+                command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+            )
+        return forked.run(words, self.folder, environment)
 
-    def run(self, *words: str) -> Any:
+    def run(self, *words: str, fresh: bool = False) -> Any:
         sets = ["--set", "steps=1", "--set", "global_batch_size=2", "--set", "warmup_steps=0"]
         data = ["--data", "data/pairs.parquet", "--prompts", "prompts.txt"]
-        return self.bench("run", "--algo", "edited", "--model", "model", *data, *sets, *words)
+        return self.bench("run", "--algo", "edited", "--model", "model", *data, *sets, *words, fresh=fresh)
 
     def eval(self) -> Any:
         [run] = self.folder.glob(f"runs/{RUN}")
@@ -256,6 +265,38 @@ def test_an_edit_is_noticed_where_it_matters_and_nowhere_else(world: World, name
     assert world.bench("report", "--format", "csv").stdout == table.stdout, "a report reads records alone"
     check(world, before, world.eval(), on_eval)
     check(world, world.records(), world.run(), on_run)
+
+
+LIBRARIES = {
+    "ftfy: another cleaning": (
+        "import ftfy\nclean = ftfy.fix_text\nftfy.fix_text = lambda text, *rest, **how: clean(text, *rest, uncurl_quotes=False)\n",
+        "libraries",
+    ),
+    "Pillow: another JPEG decoder": (
+        """
+        from PIL import JpegImagePlugin
+
+        load = JpegImagePlugin.JpegImageFile.load
+
+        def other(self):
+            self.draft("RGB", (self.width // 2, self.height // 2))
+            return load(self)
+
+        JpegImagePlugin.JpegImageFile.load = other
+        """,
+        "libraries",
+    ),
+    "ftfy: another version that does the same": ("import ftfy\nftfy.__version__ = '99'\n", DONE),
+}
+"""What runs before the command, as a library of another version would be there, and what `bench run` does."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_a_library_is_noticed_by_what_it_does(world: World, name: str) -> None:
+    program, on_run = LIBRARIES[name]
+    (world.folder / "plugin" / "sitecustomize.py").write_text(textwrap.dedent(program))
+    check(world, world.records(), world.run(fresh=True), on_run)
 
 
 def test_a_second_seed_of_changed_code_is_refused_or_declared(world: World) -> None:
