@@ -42,13 +42,15 @@ def test_two_processes_go_on_where_one_stopped(workshop: Workshop, tmp_path: Pat
     assert changed.ledger()["policy_forwards"] == straight.ledger()["policy_forwards"]
 
 
+@pytest.mark.slow
 def test_more_processes_than_pairs_in_a_batch_are_refused(workshop: Workshop, tmp_path: Path) -> None:
     done = launch(TWO, workshop, {tmp_path: {"steps": 1, "global_batch_size": 1}})
     assert done.returncode != 0
     assert "global_batch_size=1 is too small for 2 processes" in done.stderr
 
 
-@pytest.mark.parametrize("algorithm", ["kto", pytest.param("rpo", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["kto", "rpo"])
 def test_an_objective_that_couples_a_batch_couples_it_over_processes(
     workshop: Workshop, tmp_path: Path, algorithm: str
 ) -> None:
