@@ -1,4 +1,4 @@
-"""Where the files of packages are, found without importing them, and which packages are no libraries."""
+"""Where the files of packages are, found without importing them, and which packages are not libraries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def root(module: str) -> str:
 
 
 def is_followed(top: str) -> bool:
-    """Whether a package is no library: ours, a plug-in's, or one that lies where somebody works on it."""
+    """Whether a package is not a library: ours, a plug-in's, or one in a folder where somebody works on it."""
     if top in OURS or top in plugins():
         return True
     if top in sys.stdlib_module_names:

@@ -77,6 +77,7 @@ def test_a_folder_with_a_configuration_is_judged_at_its_strength(
     ("content", "sentence"),
     [
         ("{", "is not valid JSON"),
+        ("\udcff", "is not valid JSON"),  # a byte that is not UTF-8
         ("[]", "is not a JSON object"),
         ('{"lora_alpha": "16"}', "must be numbers, found '16'"),
         ('{"lora_alpha": null}', "must be numbers, found None"),
@@ -87,7 +88,7 @@ def test_a_damaged_configuration_is_refused(
     adapters: tuple[ModelFamily, str, torch.Tensor, Path], content: str, sentence: str
 ) -> None:
     model, _, _, folder = adapters
-    (folder / "adapter_config.json").write_text(content)
+    (folder / "adapter_config.json").write_text(content, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(UserError, match="adapter_config.json") as refused:
         model.load_trained(folder)
     assert sentence in str(refused.value)

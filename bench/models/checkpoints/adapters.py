@@ -117,15 +117,15 @@ def _stated_config(file: Path) -> dict[str, Any]:
         plainly = {without_denoiser(field): value for field, value in _object(header, file).items()}
         return _checked({field: value for field, value in plainly.items() if "." not in field}, file)
     beside = file.parent / CONFIG
-    return _checked(_object(beside.read_text(encoding="utf-8-sig"), beside), beside) if beside.is_file() else {}
+    return _checked(_object(beside.read_bytes(), beside), beside) if beside.is_file() else {}
 
 
-def _object(text: str, file: Path) -> dict[str, Any]:
+def _object(text: str | bytes, file: Path) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # of JSON, or of the encoding
         raise UserError(
-            f"{file}: the configuration of the adapters is not valid JSON ({error.msg}); download it again"
+            f"{file}: the configuration of the adapters is not valid JSON ({error}); download it again"
         ) from error
     if not isinstance(value, dict):
         raise UserError(f"{file}: the configuration of the adapters is not a JSON object; download it again")
