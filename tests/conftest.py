@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,10 @@ import pytest
 # Helpers that several rooms use, in no package.
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 from workshop import Workshop
+
+# A shell starts a background job with Ctrl-C ignored, and whatever a test starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Run on their own, where the plug-ins are installed: tox run -e plugin.
 collect_ignore = ["plugins", "plugin_package", "broken_plugin"]

@@ -15,6 +15,8 @@ from tests.cli.conftest import CommandLine
 
 SCORERS = {"aesthetic": str(ASSETS / "scorers" / "aesthetic"), "pickscore": str(ASSETS / "scorers" / "pickscore")}
 WORK = {"sd15": ("inpo", "full"), "sdxl": ("smpo", "full"), "sd3": ("dpo", "full"), "flux": ("dpo", "lora")}
+QUICK = ("sdxl", "flux")
+"""Those that the default suite runs."""
 STEPS = 5
 
 
@@ -36,7 +38,9 @@ def run_words(command: CommandLine, model: str, algo: str, *sets: str) -> list[s
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in WRITERS]
+)
 def test_train_resume_sample_score_report(command: CommandLine, kind: str) -> None:
     folder = write_model(kind, command.folder / "my model")
     algo, weights = WORK[kind]

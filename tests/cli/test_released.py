@@ -108,6 +108,7 @@ def test_a_pipeline_and_a_lora_of_the_hub_are_rows_of_the_report(
     assert len(set(means.values())) == 3
 
 
+@pytest.mark.slow
 def test_what_the_hub_refuses(line: CommandLine, environment: dict[str, str]) -> None:
     gated = refusal(line, environment, "someone/gated")
     assert "someone/gated is gated; accept its terms on the hub's page and log in with `hf auth login`" in gated
@@ -134,6 +135,7 @@ def test_training_starts_from_weights_of_the_hub(line: CommandLine, environment:
     assert "prediction type v_prediction, not epsilon" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_download_that_breaks_off(line: CommandLine, environment: dict[str, str], tmp_path: Path) -> None:
     lost = refusal(line, environment, "someone/lost")
     assert "cannot be downloaded from the hub: the download of someone/lost was interrupted (" in lost
@@ -154,6 +156,7 @@ def test_without_a_network_and_a_cached_copy(line: CommandLine, tmp_path: Path) 
     assert "HF_HUB_OFFLINE is set and the cache has no complete copy of someone/tuned" in text
 
 
+@pytest.mark.slow
 def test_weights_of_another_family(line: CommandLine, environment: dict[str, str], tmp_path: Path) -> None:
     save_file({"transformer_blocks.0.attn.to_q.weight": torch.zeros(8, 8)}, tmp_path / "flux.safetensors")
     text = refusal(line, environment, str(tmp_path / "flux.safetensors"))

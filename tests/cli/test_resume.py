@@ -49,7 +49,7 @@ def results(runs: Path) -> tuple[dict[str, bytes], list[dict[str, object]], list
     return tensors, scores, steps
 
 
-SLOW = ("base images", "base scores", "own images")
+SLOW = ("base images", "base scores", "second step", "own images", "own scores")
 
 
 @pytest.mark.parametrize(

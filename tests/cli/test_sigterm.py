@@ -79,7 +79,7 @@ def run_words(command: CommandLine, runs: Path) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_training_saves_and_the_same_command_continues(command: CommandLine, processes: int) -> None:
     runs = {name: command.folder / f"{name}-{processes}" for name in ("stopped", "straight")}
     script = command.folder / "codes.py"

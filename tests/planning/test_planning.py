@@ -63,7 +63,14 @@ CASES: dict[str, tuple[str, Algorithm, dict[str, Any]]] = {
 }
 
 
-SLOW = ("sd15, inversion", "sd15, lists", "sdxl, bf16", "sd3")
+SLOW = (
+    "sd15, inversion",
+    "sd15, lists",
+    "sd15, remembered weights",
+    "sdxl, bf16",
+    "sdxl, inversion, recomputing",
+    "sd3",
+)
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES])

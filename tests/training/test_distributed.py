@@ -30,6 +30,7 @@ def test_two_processes_give_the_weights_of_one(workshop: Workshop, tmp_path: Pat
     assert {name: one.ledger()[name] for name in counts} == {name: two.ledger()[name] for name in counts}
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_where_one_stopped(workshop: Workshop, tmp_path: Path) -> None:
     settings = {"global_batch_size": 8, "learning_rate": 1e-4}
     straight = train(ALONE, workshop, tmp_path / "straight", steps=3, **settings)

@@ -32,7 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 STAGE_2 = ("full", "lora", "memory", "inversion", "versions", "lora in bf16")
 """Which of them run with split gradients and whole weights too."""
 NAMES = [*SETTINGS, "handed", *(f"{name}, stage 2" for name in STAGE_2)]
-QUICK = ("full", "handed", "full, stage 2")
+QUICK = ("handed",)
 """Those of `NAMES` that the default suite runs."""
 EVERY = {"steps": 2, "global_batch_size": 6, "micro_batch_size": 2, "learning_rate": 1e-4}
 
