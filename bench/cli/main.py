@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench.cli.check import app as check_app
+from bench.cli.data import Checkpoints
 from bench.cli.data import app as data_app
 from bench.cli.plan import plan, profile
 from bench.cli.rescore import rescore
@@ -85,13 +86,7 @@ def score(
     model: Annotated[
         str | None, typer.Option(help="A registered model, whose metric checkpoints are used, for example tiny.")
     ] = None,
-    checkpoints: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--checkpoint",
-            help="metric=path: another checkpoint for a metric.  Default: the model's, or the published one.",
-        ),
-    ] = None,
+    checkpoints: Checkpoints = None,
     output: Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")] = Path("scores.parquet"),
 ) -> None:
     """Score a folder of images from any source with any metrics.

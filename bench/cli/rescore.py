@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.cli.data import Checkpoints
 from bench.cli.run import Runs
 from bench.core.errors import UserError
 
@@ -32,13 +33,7 @@ def rescore(
     metrics: Annotated[
         str | None, typer.Option(help="Metrics, separated by commas.  Default: all that each evaluation has.")
     ] = None,
-    checkpoints: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--checkpoint",
-            help="metric=path: another checkpoint for a metric.  Default: the model's, or the published one.",
-        ),
-    ] = None,
+    checkpoints: Checkpoints = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Score the stored images of finished evaluations again where a metric has changed since they were scored.
