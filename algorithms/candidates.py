@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -11,6 +13,10 @@ from bench import Algorithm, MetricNames, PreferenceData, PrepareContext
 
 class CandidateAlgorithm(Algorithm):
     """An objective on lists of images that several metrics score."""
+
+    placebo: ClassVar[str | None] = (
+        "the rewards of each caption's images are permuted, with one permutation for all metrics"
+    )
 
     rewards: MetricNames = Field(
         default=("pickscore", "hpsv2"), min_length=1, description="metrics that score the candidates, as a,b"

@@ -71,6 +71,9 @@ class KTO(Algorithm):
         beta=BetaScale(0.5, of="gain"),
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE})
+    placebo: ClassVar[str | None] = (
+        "the desirable and the undesirable image of each pair are swapped with probability 1/2"
+    )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
             source="ours: as dpo's tiny recipe",

@@ -57,6 +57,7 @@ class SelfNPO(Algorithm):
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES, Need.GUIDANCE})
     negative: ClassVar[bool] = True
+    placebo: ClassVar[str | None] = None
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
             source="ours: the released steps of SD1.5, a faster average for a shorter training",

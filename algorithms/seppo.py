@@ -69,6 +69,9 @@ class SePPO(Algorithm):
         )
     }
     initial_loss: ClassVar[float | None] = math.log(2)
+    placebo: ClassVar[str | None] = (
+        "the winner, which is compared with a sample, is chosen at random; unlabelled data has none"
+    )
 
     beta: Beta = 2000.0
     pool: int = Field(default=7, gt=0, description="number of earlier versions to keep")

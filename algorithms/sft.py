@@ -37,6 +37,8 @@ class SFT(Algorithm):
         ),
     }  # fmt: skip
 
+    placebo: ClassVar[str | None] = "the winner, on which it trains, is chosen at random"
+
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         latents, targets, t = noised_images(policy.process, batch.draws, batch.winner)
         return StepOutput(sample_errors(policy.predict(latents, t, batch.condition), targets), t)

@@ -78,6 +78,7 @@ class SmPO(PairwiseAlgorithm):
         ),
     }  # fmt: skip
     initial_loss: ClassVar[float | None] = math.log(2)
+    placebo: ClassVar[str | None] = "the rewards of each pair's images are swapped with probability 1/2"
 
     beta: Beta = 2000.0
     gamma: float = Field(default=10.0, gt=0, description="scale of the smoothed label")

@@ -81,6 +81,7 @@ def _algorithm(entry: type[Algorithm]) -> Page:
         ("symbols", "\n".join(f"{symbol:<3} {meaning}" for symbol, meaning in SYMBOLS.items() if symbol in words)),
         ("status", entry.info.status),
         ("needs", ", ".join(sorted(entry.needs))),
+        ("placebo", entry.placebo or "none: it reads no preferences"),
     ]
     recipes = [
         (model, f"{_values({**recipe.algorithm, **recipe.training})}\n{recipe.name}, source: {recipe.source}")

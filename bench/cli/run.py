@@ -13,6 +13,7 @@ import typer
 from bench.cli.data import COLUMNS
 from bench.cli.sentences import say
 from bench.core.errors import UserError
+from bench.records.config import Labels
 
 PROMPTS = "Evaluation prompts: a set (see: bench list prompts), or a text, JSON, CSV, TSV, JSON-lines or Parquet file."
 DEFAULT_RUNS = Path("runs")
@@ -78,6 +79,21 @@ def run(
             "say so.",
         ),
     ] = False,
+    placebo: Annotated[
+        bool,
+        typer.Option(
+            "--placebo",
+            help="Add to every run its placebo: the same seed and settings on shuffled preferences, named NAME-placebo.  What a "
+            "run gains over its placebo is what the preferences did.",
+        ),
+    ] = False,
+    labels: Annotated[
+        Labels,
+        typer.Option(
+            help="shuffled trains the placebo alone: winner and loser of each pair are swapped with probability 1/2, with "
+            "everything that says which is better."
+        ),
+    ] = "as given",
     limit: Annotated[
         int | None,
         typer.Option(min=2, help="Trial: use only the first N evaluation prompts and training pairs; tables say so."),
@@ -98,13 +114,15 @@ def run(
     )
     from bench.experiments.interface import plan_runs
 
+    shuffled = {} if labels == "as given" else {"labels": labels}
     plan = plan_runs(
         algorithm_names(algo),
         model,
         seeds=parse_seeds(seeds),
-        settings=parse_overrides(sets or []) | (parse_budget(budget) if budget else {}),
+        settings=parse_overrides(sets or []) | (parse_budget(budget) if budget else {}) | shuffled,
         name=name,
         same_code=same_code,
+        placebo=placebo,
         runs=runs,
         data=data,
         columns=parse_columns(columns),

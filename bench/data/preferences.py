@@ -13,6 +13,7 @@ from PIL import Image
 
 from bench.core.images import open_image
 from bench.data.lazy import PickedImages
+from bench.data.shuffling import Shuffle
 from bench.data.survey import RowsDigest
 from bench.records.config import DataReport
 
@@ -34,6 +35,8 @@ class PreferenceData:
         sizes: height and width of the images in pixels, int32, (N, K, 2); None if unknown.
         digest: SHA-256 of captions and images, shortened to 16 hex digits; labels are not part of it; caches are keyed by it.
         report: what was found when the data was read.
+        shuffle: how the preferences of a placebo are shuffled, already in labels and scores; `PrepareContext` applies it to the
+            scores that it computes.  None for preferences as given.
     """
 
     captions: Sequence[str]
@@ -46,6 +49,7 @@ class PreferenceData:
     sources: Sequence[tuple[str, ...]] | None = None
     judges: tuple[str, ...] = ()
     sizes: NDArray[np.int32] | None = None
+    shuffle: Shuffle | None = None
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -94,8 +98,23 @@ class PreferenceData:
         """The same images with more scores by name, float64, (N, K) each; ``PairBatch.scores`` holds them."""
         return dataclasses.replace(self, scores={**self.scores, **scores})
 
+    def shuffled(self, seed: int) -> PreferenceData:
+        """The same images with preferences that say nothing about them: labels and scores take another image of the same row.
+
+        Raises:
+            ValueError: the preferences are shuffled already; a second time could restore them.
+        """
+        if self.shuffle is not None:
+            raise ValueError("the preferences are shuffled already")
+        shuffle = Shuffle(seed)
+        scores = {name: shuffle.scores(values) for name, values in self.scores.items()}
+        labels = shuffle.preference(self.preference_0) if self.width == 2 else self.preference_0
+        return dataclasses.replace(self, preference_0=labels, scores=scores, shuffle=shuffle)
+
     def pick(self, rows: NDArray[np.int64], images: NDArray[np.int64]) -> PreferenceData:
         """Unlabelled data of some images of some rows, without scores and columns; images are read on access.
+
+        Of a placebo, scores of the new rows are shuffled anew.
 
         Args:
             rows: row numbers, (M,).
@@ -103,7 +122,8 @@ class PreferenceData:
         """
         captions = [self.captions[row] for row in rows]
         picked = data_of(captions, PickedImages(self.encoded, rows, images), self.report.source)
-        return dataclasses.replace(picked, sizes=None if self.sizes is None else self.sizes[rows[:, None], images])
+        sizes = None if self.sizes is None else self.sizes[rows[:, None], images]
+        return dataclasses.replace(picked, sizes=sizes, shuffle=self.shuffle)
 
     def with_columns(self, **columns: NDArray[np.floating[Any]]) -> PreferenceData:
         """The same pairs with more values of each row by name, floating, (N, ...) each; ``PairBatch.columns`` holds them."""

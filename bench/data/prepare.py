@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from bench.scoring.metric import EmbeddingMetric, Metric, recorded_identity
 
 class PrepareContext:
     """What `bench.Algorithm.prepare` may use: scorers, embeddings and images by the base model, each computed once and cached.
+
+    Scores of a placebo's data (`PreferenceData.shuffle`) are permuted within each row after they are read from the cache, which
+    holds every image's own.
 
     N is the number of rows of the data, K the number of images of each.
 
@@ -53,12 +57,12 @@ class PrepareContext:
             UserError: there is no such metric, or its scores are not finite.
         """
         scorer = self._load_metric(metric)
-        return turned(scorer.info, score_data(metric, scorer, data, self._cache))
+        return turned(scorer.info, self._score(metric, scorer, data))
 
     def rewards(self, metric: str, data: PreferenceData) -> NDArray[np.float64]:
         """The same in the unit that tables show, for objectives that depend on the scale of scores; float64, (N, K)."""
         scorer = self._load_metric(metric)
-        return rewards(scorer.info, score_data(metric, scorer, data, self._cache))
+        return rewards(scorer.info, self._score(metric, scorer, data))
 
     def features(self, metric: str, data: PreferenceData) -> NDArray[np.float32]:
         """Embeddings by a CLIP scorer of each row's caption and images, captions first; float32, (N, 1 + K, D), length 1.
@@ -94,7 +98,12 @@ class PrepareContext:
         """
         if data.width > 2:
             return data
-        return self._candidates(list(dict.fromkeys(data.captions))[:captions], count)
+        candidates = self._candidates(list(dict.fromkeys(data.captions))[:captions], count)
+        return dataclasses.replace(candidates, shuffle=data.shuffle)
+
+    def _score(self, metric: str, scorer: Metric, data: PreferenceData) -> NDArray[np.float64]:
+        scores = score_data(metric, scorer, data, self._cache)
+        return scores if data.shuffle is None else data.shuffle.scores(scores)
 
     def _candidates(self, captions: Sequence[str], count: int) -> PreferenceData:
         branches = 2 if uses_classifier_free_guidance(self._model, self._generation) else 1

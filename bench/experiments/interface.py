@@ -13,6 +13,7 @@ from bench.experiments.experiment import Choices, EvaluationChoices, Experiment
 from bench.experiments.judging import Request, judge_request
 from bench.experiments.method import Method, check_label
 from bench.experiments.notes import notes_on_prompts, notes_on_training
+from bench.experiments.placebos import with_placebos
 from bench.experiments.recipes import make_method, resolve
 from bench.experiments.requirements import check_requirements
 from bench.experiments.results import EvaluationResult, EvaluationResults, RunResult, RunResults
@@ -50,7 +51,7 @@ class Plan:
         base = judge_base(self.experiment)
         runs = [(method, seed) for method in self.methods for seed in self.seeds]
         for number, (method, seed) in enumerate(runs, start=1):
-            with part_of(f"run {number} of {len(runs)}"):
+            with part_of(f"run {number} of {len(runs)}{'' if method.placebo_of is None else ', placebo'}"):
                 folder = run_method(self.experiment, method, seed, start)
             own = folder.evaluation(self.experiment.protocol.signature)
             yield RunResult(folder.folder, method.name, method.label, seed, EvaluationResult(own, base))
@@ -64,6 +65,7 @@ def plan_runs(
     settings: Mapping[str, Any] | None = None,
     name: str | None = None,
     same_code: bool = False,
+    placebo: bool = False,
     **choices: Unpack[Choices],
 ) -> Plan:
     """Resolve and check everything that can be checked before training.
@@ -75,6 +77,7 @@ def plan_runs(
         settings: changes to each algorithm's recipe, by field of the algorithm or of `bench.TrainingSettings`.
         name: name of this configuration in tables and paths; None means the recipe's name, or a hash of the changes.
         same_code: declare that code which changed since earlier seeds gives the same results.
+        placebo: add to every run its placebo: the same seed and settings on shuffled preferences.
         choices: see `Choices`.
 
     Raises:
@@ -100,6 +103,9 @@ def plan_runs(
     for method in methods:
         check_requirements(experiment, method)
     notes = [*notes_on_prompts(experiment), *notes_on_training(experiment, methods)]
+    if placebo:
+        methods, about_placebos = with_placebos(experiment, methods)
+        notes += about_placebos
     return Plan(experiment, methods, seeds, notes, same_code)
 
 
@@ -111,6 +117,7 @@ def run(
     settings: Mapping[str, Any] | None = None,
     name: str | None = None,
     same_code: bool = False,
+    placebo: bool = False,
     **choices: Unpack[Choices],
 ) -> RunResults:
     """Train algorithms from the same weights on the same pairs and evaluate them under one protocol, as ``bench run`` does.
@@ -125,18 +132,22 @@ def run(
             ``{"budget": {"unit": "forwards", "amount": 20000}}``.
         name: name of this configuration in tables and paths; None means the recipe's name, or a hash of the changes.
         same_code: declare that code which changed since earlier seeds gives the same results; tables say so.
+        placebo: add to every run its placebo: the same seed and settings on shuffled preferences, so that a difference between
+            the two is what the preferences did.
         choices: ``runs``, ``data``, ``columns``, ``prompts``, ``metrics``, ``images``, ``init`` and ``limit``; see
             `bench.Choices`.
 
     Returns:
-        One result per run: all seeds of the first algorithm, then those of the next; `notes` says what the command line
+        One result per run: all seeds of the first algorithm, then those of its placebo, then those of the next; `notes` says what the command line
         would have printed before the start.
 
     Raises:
         UserError: something does not exist, is not allowed, or does not fit together.
     """
     names = [algo] if isinstance(algo, str) else list(algo)
-    plan = plan_runs(names, model, seeds=seeds, settings=settings, name=name, same_code=same_code, **choices)
+    plan = plan_runs(
+        names, model, seeds=seeds, settings=settings, name=name, same_code=same_code, placebo=placebo, **choices
+    )
     return RunResults(list(plan.start()), plan.notes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from typing import Self
 
 from bench.core.errors import UserError
 from bench.training.algorithm import Algorithm
@@ -22,6 +23,7 @@ class Method:
         label: name of this configuration, part of the path.
         changed: changes to the recipe, by field: what the user typed, and what had to be adapted to the data.
         note: a sentence for the user about where the settings come from; None if the recipe is the model's own.
+        placebo_of: of a placebo, the label of the method whose twin it is; None for all others.
     """
 
     name: str
@@ -30,6 +32,12 @@ class Method:
     label: str
     changed: Mapping[str, str]
     note: str | None = None
+    placebo_of: str | None = None
+
+    def as_placebo(self) -> Self:
+        """The same method on shuffled preferences, with a label that says so."""
+        shuffled = self.settings.model_copy(update={"labels": "shuffled"})
+        return dataclasses.replace(self, settings=shuffled, label=f"{self.label}-placebo", placebo_of=self.label)
 
 
 def check_label(name: str | None) -> None:

@@ -76,7 +76,7 @@ def resolve(
 def make_method(
     name: str, model: FoundModel, overrides: Mapping[str, str], pairs: int, label: str | None = None, **given: str
 ) -> Method:
-    """An algorithm as it will be trained on some data.
+    """An algorithm as it will be trained on some data; with ``labels=shuffled`` among the overrides, its placebo.
 
     Args:
         name: the algorithm's registered name.
@@ -91,7 +91,8 @@ def make_method(
     """
     cls = ALGORITHMS.get(name)
     _, whole = resolve(name, cls, model.recipe, overrides)
-    changed = fit_batch(overrides, whole, pairs, own=cls.model_fields)
+    given_labels = {typed: value for typed, value in overrides.items() if typed != "labels"}
+    changed = fit_batch(given_labels, whole, pairs, own=cls.model_fields)
     algorithm, settings = resolve(name, cls, model.recipe, changed)
     recipe = named_recipe(cls, model, recipe_key(name, cls, model.recipe, changed))
     label = label or run_name(changed, recipe, **given)
@@ -100,7 +101,8 @@ def make_method(
     if settings.global_batch_size < whole.global_batch_size:
         lowered = f"global_batch_size lowered from {whole.global_batch_size} to {settings.global_batch_size}"
         note = f"settings are {source}, {lowered}: there are {pairs} pairs"
-    return Method(name, algorithm, settings, label, changed, note)
+    method = Method(name, algorithm, settings, label, changed, note)
+    return method.as_placebo() if whole.labels == "shuffled" else method
 
 
 def fit_batch(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from bench.core.errors import UserError
 from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
+from bench.experiments.placebos import refuse_shuffling_nothing
 from bench.scoring.metric import METRICS, EmbeddingMetric
 from bench.training.algorithm import Need
 from bench.training.distributed.launch import check_precision, choose_strategy
@@ -22,6 +23,7 @@ def check_requirements(experiment: Experiment, method: Method) -> None:
     _check_metrics(method)
     for need in sorted(method.algorithm.needs):
         CHECKS[need](experiment, method)
+    refuse_shuffling_nothing(experiment, method)
 
 
 def _check_images(experiment: Experiment, method: Method) -> None:  # noqa: ARG001 (checks share a signature)

@@ -138,6 +138,8 @@ def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, st
             data=data.report,
             trained_on=tuple(dict.fromkeys([*algorithm.trained_on, *data.judges, *init.record.trained_on])),
             same_code=same_code,
+            placebo=algorithm.placebo or "",
+            placebo_of=method.placebo_of,
         )
     )
     if not run.done:
@@ -146,14 +148,18 @@ def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, st
 
 
 def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) -> None:
-    """Prepare and encode the data, then train."""
+    """Prepare and encode the data, then train.
+
+    The preferences of a placebo are shuffled before anything reads them.
+    """
     model = experiment.load_model()
     if experiment.init.folder is not None:
         model.start_from(experiment.init.folder)
     cache, settings = cache_folder(experiment, experiment.data, model), method.settings
     context = PrepareContext(experiment.load_metric, model, experiment.card.generation, cache)
+    given = experiment.data.shuffled(seed) if settings.labels == "shuffled" else experiment.data
     with experiment.accelerator.main_process_first():
-        data = method.algorithm.prepare(experiment.data, context)
+        data = method.algorithm.prepare(given, context)
         cache = cache_folder(experiment, data, model)
         encoded = EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip)
     model.release_encoders()

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -19,6 +19,8 @@ BASE = "base"
 """What stands in place of an algorithm's name, and of the weights' source, for the base model."""
 RELEASED = "weights"
 """What stands in place of an algorithm's name for weights that were not trained here."""
+Labels = Literal["as given", "shuffled"]
+"""Whether a run trained on the preferences as they are, or on shuffled ones: see `bench.data.shuffling`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,12 +79,14 @@ class TrainingRecord(BaseModel):
     Attributes:
         steps: optimizer steps, unless there is a budget.
         budget: None if there is none.
+        labels: whether the preferences were shuffled.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     steps: int
     budget: Budget | None = None
+    labels: Labels = "as given"
 
     def to_json(self) -> dict[str, Any]:
         """All settings as JSON values."""
@@ -190,6 +194,9 @@ class RunConfig(_Part):
         data: what was found when the training data was read.
         trained_on: names of the metrics that training used, as far as we know.
         same_code: hashes (`Resolved.code_id`) of other code that gives the same results, as the user declared.
+        placebo: what a placebo of the algorithm is, in words; empty if it has none, None in records that are older than it.
+        placebo_of: of a placebo, the ``name`` of the runs whose twin it is: those of the same model, algorithm and seed that
+            differ in `labels` alone; None for all others.
     """
 
     model: str
@@ -208,6 +215,13 @@ class RunConfig(_Part):
     data: DataReport | None = None
     trained_on: tuple[str, ...] = ()
     same_code: tuple[str, ...] = ()
+    placebo: str | None = None
+    placebo_of: str | None = None
+
+    @property
+    def labels(self) -> Labels:
+        """Whether it trained on the preferences as given; what was not trained here counts as such."""
+        return "as given" if self.resolved.training is None else self.resolved.training.labels
 
     @property
     def is_base(self) -> bool:
@@ -223,19 +237,23 @@ class RunConfig(_Part):
     def label(self) -> str:
         """What tables call it, whatever its training seed: ``Diffusion-DPO (recipe)``, or ``Diffusion-DPO (beta=500)``.
 
-        A name that the user gave is shown unchanged; a hash of changed settings is replaced by those settings.
+        A name that the user gave is shown unchanged; a hash of changed settings is replaced by those settings.  A placebo has
+        the words of the runs whose twin it is, and says so: ``Diffusion-DPO (beta=500, placebo)``.
         """
-        if self.name in ("", "default", self.title):
-            return self.title
-        hashed = HASHED.fullmatch(self.name)
+        words = self._words(self.name) if self.placebo_of is None else [*self._words(self.placebo_of), "placebo"]
+        return f"{self.title} ({', '.join(words)})" if words else self.title
+
+    def _words(self, name: str) -> list[str]:
+        """What the label says of a configuration with these settings and a name; nothing if the title says all."""
+        if name in ("", "default", self.title):
+            return []
+        hashed = HASHED.fullmatch(name)
         changes = [f"{field}={value}" for field, value in self.effective_changes.items()] if hashed else []
         if not changes:
-            return f"{self.title} ({self.name})"
+            return [name]
         if len(changes) > MOST_CHANGES:  # the hash tells such rows apart
-            changes = [*changes[:MOST_CHANGES], f"{len(changes) - MOST_CHANGES} more", self.name]
-        elif hashed and hashed[1]:
-            changes.append(hashed[1])
-        return f"{self.title} ({', '.join(changes)})"
+            return [*changes[:MOST_CHANGES], f"{len(changes) - MOST_CHANGES} more", name]
+        return [*changes, hashed[1]] if hashed and hashed[1] else changes
 
     @property
     def effective_changes(self) -> dict[str, str]:

@@ -3,8 +3,8 @@
 A change of what ``config.json`` holds raises ``SCHEMA`` and adds a step to ``STEPS`` that says what older runs did, so that a
 finished run is recognised by the command that made it.  For a new setting of training, that is one line:
 
-    def _from_4(config: Config) -> Config:
-        return _with_training(config, lambda training: {"new_setting": "what was done before", **training})
+    def _from_5(config: Config) -> Config:
+        return _with_part(config, lambda old: {"new_setting": "what was done before", **old}, "resolved", "training")
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-SCHEMA = 4
+SCHEMA = 5
 
 Config = dict[str, Any]
 
@@ -41,6 +41,8 @@ RENAMED_VALUES = {("inversion", "snap"): "grid", ("utility", "risk_seeking"): "r
 """Values of fields of algorithms by their names up to schema 2 or 3, with their names today."""
 ADDED_IN_3 = {"latents": "mean", "horizontal_flip": "none", "lora_init": "uniform"}
 """Training settings that came after schema 3, with what was done before they were there."""
+ADDED_IN_4 = {"labels": "as given"}
+"""Likewise, after schema 4."""
 
 
 def current_names(settings: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
@@ -116,6 +118,10 @@ def _from_3(config: Config) -> Config:
     return _with_part(config, current_values, "resolved", "algorithm")
 
 
+def _from_4(config: Config) -> Config:
+    return _with_part(config, lambda old: {**ADDED_IN_4, **old}, "resolved", "training")
+
+
 def _algorithm_fields(config: Config) -> Collection[str]:
     """Names of the algorithm's fields, where the configuration has them."""
     fields: Any = config.get("resolved")
@@ -123,5 +129,5 @@ def _algorithm_fields(config: Config) -> Collection[str]:
     return fields if isinstance(fields, dict) else ()
 
 
-STEPS: Mapping[int, Callable[[Config], Config]] = {1: _from_1, 2: _from_2, 3: _from_3}
+STEPS: Mapping[int, Callable[[Config], Config]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
 """By schema: the step from it to the next one."""

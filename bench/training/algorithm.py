@@ -127,6 +127,8 @@ class Algorithm(BaseModel, abc.ABC):
     """By model.  A second recipe for a model has its name after a slash, as in ``sd15/script``: ``--set recipe=script`` chooses it."""
     negative: ClassVar[bool] = False
     """Whether the trained weights are for the unconditional branch of guidance only, next to the base model's."""
+    placebo: ClassVar[str | None] = "winner and loser of each pair are swapped with probability 1/2"
+    """What a run with shuffled preferences is (``bench run --placebo``); None if the algorithm reads no labels and no scores."""
 
     @property
     def initial_loss(self) -> float | None:

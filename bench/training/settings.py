@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.config import JsonDict
 
 from bench.data.buckets import AspectRatios, HorizontalFlip, PictureSize
+from bench.records.config import Labels
 from bench.training.optimizers import known_optimizer
 
 EXECUTION: JsonDict = {"execution": True}
@@ -58,6 +59,10 @@ class TrainingSettings(BaseModel):
     warmup_steps: int = Field(default=10, ge=0, description="optimizer steps of linear warm-up")
     weight_decay: float = Field(default=1e-2, ge=0, description="weight decay, decoupled from the gradient")
     max_grad_norm: float = Field(default=1.0, gt=0, description="clip gradients to this norm")
+    labels: Labels = Field(
+        default="as given",
+        description="shuffled makes a placebo: winner and loser of each pair are swapped with probability 1/2; see --labels",
+    )
     caption_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of pairs trained with an empty caption")
     trainable: Literal["full", "lora"] = Field(default="full", description="train all weights, or low-rank adapters")
     lora_rank: int = Field(default=16, gt=0, description="rank of the low-rank adapters")

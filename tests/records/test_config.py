@@ -124,6 +124,32 @@ def test_a_budget_is_told_instead_of_steps() -> None:
     assert record.length == "a budget of 20000 forwards"
 
 
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("recipe", "Diffusion-NPO (recipe, placebo)"),
+        ("default", "Diffusion-NPO (placebo)"),
+        ("set-0123abcd", "Diffusion-NPO (steps=2, placebo)"),
+        ("set-0123abcd-4567cdef", "Diffusion-NPO (steps=2, 4567cdef, placebo)"),
+    ],
+)
+def test_a_placebo_has_the_words_of_the_run_whose_twin_it_is(name: str, label: str) -> None:
+    twin = made().model_copy(update={"name": f"{name}-placebo", "placebo_of": name})
+    assert twin.label == label
+
+
+def test_shuffled_labels_are_part_of_the_identity(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.begin(made())
+    training = TrainingRecord.model_validate({**WRITTEN["resolved"]["training"], "labels": "shuffled"})
+    other = made().model_copy(update={"resolved": made().resolved.model_copy(update={"training": training})})
+    assert (made().labels, other.labels) == ("as given", "shuffled")
+    with pytest.raises(UserError, match=r"differs in training\.labels"):
+        run.begin(other)
+    with pytest.raises(ValidationError, match="as given"):
+        TrainingRecord.model_validate({"steps": 2, "labels": "mixed"})
+
+
 def changed(change: Callable[[Any], None]) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(json.dumps(WRITTEN))
     change(config)

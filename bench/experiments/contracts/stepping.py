@@ -244,6 +244,23 @@ def _descend(policy: Policy, *, expected: float) -> None:
             parameter.sub_(gradient, alpha=rate)
 
 
+@contract(*EPSILON)
+def preferences_are_what_it_states(case: AlgorithmCase) -> None:
+    """Its gradient depends on labels or scores exactly if it states what its placebo is."""
+    made = []
+    for data in (case.setup.data, case.setup.data.shuffled(0)):
+        policy, prepared = case.moved_policy(), case.algorithm.prepare(data, case.setup.context())
+        case.setup.step(case.algorithm, ROWS, policy, prepared).losses.mean().backward()
+        made.append(gradients(policy.parameters()))
+    stated = case.algorithm.placebo is not None
+    found = "the same" if torch.equal(*made) else "another"
+    expect(
+        found == ("another" if stated else "the same"),
+        f"{'another' if stated else 'the same'} gradient with shuffled preferences, as its placebo is {case.algorithm.placebo!r}",
+        found,
+    )
+
+
 CONTRACTS = (
     returns_one_loss_per_pair,
     repeats_itself,
@@ -260,5 +277,6 @@ CONTRACTS = (
     gradient_of_adapters_spares_the_reference,
     a_small_step_lowers_the_loss,
     training_changes_the_weights,
+    preferences_are_what_it_states,
     resuming_equals_never_having_stopped,
 )
