@@ -36,7 +36,8 @@ def stages() -> list[Stage]:
     vae = {"widths": autoencoder.WIDTHS, "batch": autoencoder.BATCH, "scenes": parts.AUTOENCODER_SCENES}
     return [
         fitted("autoencoder", parts.make_autoencoder, vae, autoencoder.SETTINGS),
-        fitted("base", parts.make_base, base, denoiser.SETTINGS, "autoencoder"),
+        fitted("pretrained", parts.make_pretrained, base, denoiser.FIRST.settings, "autoencoder"),
+        fitted("base", parts.make_base, base, denoiser.SECOND.settings, "autoencoder", "pretrained"),
         Stage("scenes", parts.make_scenes, scenes, needs=["autoencoder"]),
         fitted("checker", parts.make_checker, {"batch": checking.BATCH}, checking.SETTINGS, "scenes"),
         fitted("clip", parts.make_clip, tower, towers.CONTRASTIVE, "scenes"),

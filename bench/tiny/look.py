@@ -14,12 +14,11 @@ import typer
 from diffusers import AutoencoderKL
 from rich.console import Console
 from torch import nn
-from transformers import CLIPTokenizer
 
 from bench.tiny import ASSETS
 from bench.tiny.build import WORK
 from bench.tiny.building import pairs, parts
-from bench.tiny.building.denoiser import assemble, build_text_encoder, build_unet
+from bench.tiny.building.denoiser import SECOND, assemble
 from bench.tiny.building.fitting import unfinished_average
 from bench.tiny.checker import Checker
 
@@ -30,13 +29,12 @@ def main(
     count: Annotated[int, typer.Option(min=64, help="How many pictures.")] = 128,
 ) -> None:
     """Draw pictures by the unfinished base model, and measure them."""
-    state = work / "state" / "base"
-    tokenizer = CLIPTokenizer.from_pretrained(str(state / "tokenizer"))
-    unet, text_encoder = build_unet(), build_text_encoder(tokenizer)
-    step = unfinished_average(state / "denoiser.pt", nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}))
+    text_encoder, tokenizer, unet = parts.load_parts(work / "pretrained")
+    fitted = work / "state" / "base" / f"{SECOND.name}.pt"
+    step = unfinished_average(fitted, nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}))
     vae = AutoencoderKL.from_pretrained(work / "autoencoder", local_files_only=True)
     with tempfile.TemporaryDirectory() as folder:
-        assemble(vae, text_encoder, tokenizer, unet).save_pretrained(folder)
+        assemble(vae, text_encoder, tokenizer, unet, SECOND).save_pretrained(folder)
         requests = pairs.draw_requests(pairs.combinations()[1], count, seed=51)
         made = pairs.protocol_pictures(parts.load_base(Path(folder)), [request.caption for request in requests])
     parts.write_grid(made[: parts.GRID**2], work / f"base-{step:06d}.png")

@@ -53,9 +53,9 @@ def test_more_flips_contain_the_fewer(tmp_path: Path) -> None:
 
 
 def test_a_stage_is_made_with_what_it_needs_and_nothing_else() -> None:
-    assert [stage.name for stage in wanted(stages(), ["base"])] == ["autoencoder", "base"]
+    assert [stage.name for stage in wanted(stages(), ["base"])] == ["autoencoder", "pretrained", "base"]
     assert [stage.name for stage in wanted(stages(), ["aesthetic"])] == [
-        "autoencoder", "base", "scenes", "checker", "clip", "pictures", "aesthetic",
+        "autoencoder", "pretrained", "base", "scenes", "checker", "clip", "pictures", "aesthetic",
     ]  # fmt: skip
     every = stages()
     assert wanted(every, []) == every
@@ -65,7 +65,7 @@ def test_an_unknown_stage_is_one_sentence_and_exit_code_2(tmp_path: Path) -> Non
     command = [sys.executable, "-m", "bench.tiny.build", "--work", str(tmp_path), "--stage", "basement"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
-    assert "there is no stage 'basement'; there are autoencoder, base," in " ".join(ended.stdout.split())
+    assert "there is no stage 'basement'; there are autoencoder, pretrained," in " ".join(ended.stdout.split())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,33 +1,31 @@
 """The denoiser and the text encoder of the tiny pipeline, pre-trained together on captioned scenes.
 
-Some captions are wrong, as on the web, so that there is something to align.
+Some captions are wrong, as on the web, so that there is something to align.  Training has two phases, which differ in what the
+denoiser predicts.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from bench.models.forward_process import build_forward_process
 from bench.tiny.building.fitting import FitSettings, draws, fit
 from bench.tiny.building.latents import SHARD, VARIANTS, Shards
-from bench.tiny.building.tokenizer import write_clip_tokenizer
 
-SETTINGS = FitSettings(steps=24_000, learning_rate=1e-3, average=0.9995, warmup=300, decay=0.25)
 BATCH = 64
 EMPTY_CAPTIONS = 0.1
-FIRST_SHARDS, MOST_SHARDS, STEPS_PER_SHARD = 3, 32, 250
+FIRST_SHARDS, MOST_SHARDS, STEPS_PER_SHARD = 7, 32, 250
 """Training starts on a few shards of scenes, and one is added now and then, so that it can start at once."""
 WIDTH = 128
-WIDTHS = (48, 96, 192)
+WIDTHS = (64, 128)
 
-# Velocity: place and size are decided at high noise, where the loss of an epsilon network hardly sees them.
-#
 # On 16x16 latents the background colour survives more noise than on 64x64 ones: with SD's own beta_end of 0.012 it is still
 # visible at the last timestep, and a sample's colour would follow its initial noise instead of its caption.
 SCHEDULER = {
@@ -35,11 +33,38 @@ SCHEDULER = {
     "beta_start": 0.00085,
     "beta_end": 0.02,
     "beta_schedule": "scaled_linear",
-    "prediction_type": "v_prediction",
     "clip_sample": False,
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Phase:
+    """One of the two phases of training.
+
+    Attributes:
+        name: the name of its fit.
+        prediction_type: what the network predicts, as in diffusers' schedulers.
+        settings: how it is fitted.
+    """
+
+    name: str
+    prediction_type: str
+    settings: FitSettings
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        """The fields of its `DDIMScheduler`."""
+        return {**SCHEDULER, "prediction_type": self.prediction_type}
+
+
+# Objects are learnt quickly by the epsilon loss, which weighs low noise.  Place and size are decided at high noise, which it
+# hardly weighs, so training continues on velocity.
+FIRST = Phase("epsilon", "epsilon", FitSettings(steps=5000, learning_rate=1e-3, average=0.999, warmup=200, decay=0.5))
+SECOND = Phase(
+    "velocity", "v_prediction", FitSettings(steps=4000, learning_rate=8e-4, average=0.998, warmup=50, decay=0.3)
+)
 
 
 def build_text_encoder(tokenizer: Any) -> Any:
@@ -61,7 +86,7 @@ def build_text_encoder(tokenizer: Any) -> Any:
 
 
 def build_unet() -> Any:
-    """A new `UNet2DConditionModel` for 16x16x4 latents, with cross-attention at 8x8 and 4x4."""
+    """A new `UNet2DConditionModel` for 16x16x4 latents, with cross-attention at 8x8."""
     torch.manual_seed(2)
     return UNet2DConditionModel(
         sample_size=16,
@@ -69,27 +94,26 @@ def build_unet() -> Any:
         out_channels=4,
         block_out_channels=WIDTHS,
         layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=WIDTH,
-        attention_head_dim=4,  # diffusers takes it as the number of heads
+        attention_head_dim=(4, 4),  # diffusers takes it as the number of heads
         norm_num_groups=16,
     )
 
 
-def train_denoiser(vae: Any, state: Path, latents_folder: Path) -> StableDiffusionPipeline:
-    """Fit the denoiser and its text encoder on the latents of scenes; returns the whole pipeline.
+def train_denoiser(phase: Phase, pipeline: StableDiffusionPipeline, state: Path, latents_folder: Path) -> None:
+    """Fit a pipeline's denoiser and text encoder, in place, on the latents of scenes.
 
     Args:
-        vae: the autoencoder.
+        phase: what is predicted, and how it is fitted.
+        pipeline: of `assemble`, in float32.
         state: where unfinished training is kept.
         latents_folder: where the latents of this autoencoder are kept.
     """
-    tokenizer_folder = state / "tokenizer"
-    write_clip_tokenizer(tokenizer_folder)
-    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
-    text_encoder, unet, process = build_text_encoder(tokenizer), build_unet(), build_forward_process(SCHEDULER)
-    shards = Shards(vae, tokenizer, latents_folder)
+    unet, text_encoder, tokenizer = pipeline.unet, pipeline.text_encoder, pipeline.tokenizer
+    process = build_forward_process(phase.scheduler)
+    shards = Shards(pipeline.vae, tokenizer, latents_folder)
     blank = torch.tensor(tokenizer([""], padding="max_length")["input_ids"])[0]
 
     def loss(step: int) -> Tensor:
@@ -102,8 +126,7 @@ def train_denoiser(vae: Any, state: Path, latents_folder: Path) -> StableDiffusi
         predicted = unet(process.add_noise(latents, noise, t), t, states).sample
         return nn.functional.mse_loss(predicted.float(), process.target(latents, noise, t))
 
-    fit("denoiser", nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}), loss, SETTINGS, state)
-    return assemble(vae, text_encoder, tokenizer, unet)
+    fit(phase.name, nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}), loss, phase.settings, state)
 
 
 def scenes_at(step: int) -> int:
@@ -111,14 +134,14 @@ def scenes_at(step: int) -> int:
     return SHARD * min(MOST_SHARDS, FIRST_SHARDS + step // STEPS_PER_SHARD)
 
 
-def assemble(vae: Any, text_encoder: Any, tokenizer: Any, unet: Any) -> StableDiffusionPipeline:
-    """An ordinary pipeline of the four parts."""
+def assemble(vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, phase: Phase) -> StableDiffusionPipeline:
+    """An ordinary pipeline of the four parts, with the scheduler of a phase."""
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=DDIMScheduler(**SCHEDULER),
+        scheduler=DDIMScheduler(**phase.scheduler),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from bench.core.files import write_json
 from bench.models.families.stable_diffusion import StableDiffusion
@@ -46,13 +46,43 @@ def load_autoencoder(folder: Path) -> Any:
     return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
+def make_pretrained(places: Places) -> None:
+    """Trains a new denoiser with its text encoder, in the first phase."""
+    write_clip_tokenizer(places.state / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(str(places.state / "tokenizer"))
+    parts = denoiser.build_text_encoder(tokenizer), tokenizer, denoiser.build_unet()
+    save_parts(_trained(denoiser.FIRST, places, *parts), places.output)
+
+
 def make_base(places: Places) -> None:
-    """Trains the denoiser and the text encoder, and measures the pipeline on the evaluation prompts."""
-    folder = places.inputs["autoencoder"]
-    shards = places.cache / f"latents-{folder_digest(folder)}"
-    pipeline = denoiser.train_denoiser(load_autoencoder(folder), places.state, shards)
-    pipeline.vae = AutoencoderKL.from_pretrained(folder, local_files_only=True)
+    """Continues training in the second phase; the result is the base model."""
+    pipeline = _trained(denoiser.SECOND, places, *load_parts(places.inputs["pretrained"]))
+    pipeline.vae = AutoencoderKL.from_pretrained(places.inputs["autoencoder"], local_files_only=True)
     save_half(pipeline, places.output)
+
+
+def _trained(
+    phase: denoiser.Phase, places: Places, text_encoder: Any, tokenizer: Any, unet: Any
+) -> StableDiffusionPipeline:
+    folder = places.inputs["autoencoder"]
+    pipeline = denoiser.assemble(load_autoencoder(folder), text_encoder, tokenizer, unet, phase)
+    denoiser.train_denoiser(phase, pipeline, places.state, places.cache / f"latents-{folder_digest(folder)}")
+    return pipeline
+
+
+def save_parts(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Save the parts that are trained, in float32, and their tokenizer."""
+    for name in ("text_encoder", "tokenizer", "unet"):
+        getattr(pipeline, name).save_pretrained(folder / name)
+
+
+def load_parts(folder: Path) -> tuple[Any, Any, Any]:
+    """The text encoder, the tokenizer and the denoiser that `save_parts` has saved."""
+    return (
+        CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True),
+        CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True),
+        UNet2DConditionModel.from_pretrained(folder / "unet", local_files_only=True),
+    )
 
 
 def load_base(folder: Path) -> StableDiffusion:
