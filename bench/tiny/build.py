@@ -30,7 +30,7 @@ def stages() -> list[Stage]:
     """All stages, in the order in which they are made."""
     shards = [denoiser.FIRST_SHARDS, denoiser.MOST_SHARDS, denoiser.STEPS_PER_SHARD]
     base = {"widths": denoiser.WIDTHS, "scheduler": denoiser.SCHEDULER, "batch": denoiser.BATCH, "shards": shards,
-            "wrong captions": latents.WRONG_CAPTIONS, "empty captions": denoiser.EMPTY_CAPTIONS}  # fmt: skip
+            "wrong captions": latents.WRONG_CAPTIONS, "empty captions": denoiser.EMPTY_CAPTIONS, "late times": denoiser.LATE_TIMES, "layout": denoiser.LAYOUT}  # fmt: skip
     scenes = {"counts": [parts.DISTORTED_SCENES, parts.HELD_OUT], "error": distortion.LATENT_ERROR}
     tower = {"batch": towers.BATCH, "naming": towers.NAMING}
     vae = {"widths": autoencoder.WIDTHS, "batch": autoencoder.BATCH, "scenes": parts.AUTOENCODER_SCENES}

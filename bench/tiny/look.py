@@ -20,6 +20,7 @@ from bench.tiny.build import WORK
 from bench.tiny.building import pairs, parts
 from bench.tiny.building.denoiser import SECOND, assemble
 from bench.tiny.building.fitting import unfinished_average
+from bench.tiny.building.layout_heads import LayoutHeads
 from bench.tiny.checker import Checker
 
 
@@ -30,8 +31,10 @@ def main(
 ) -> None:
     """Draw pictures by the unfinished base model, and measure them."""
     text_encoder, tokenizer, unet = parts.load_parts(work / "pretrained")
+    heads = LayoutHeads(unet)
     fitted = work / "state" / "base" / f"{SECOND.name}.pt"
-    step = unfinished_average(fitted, nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}))
+    step = unfinished_average(fitted, nn.ModuleDict({"unet": unet, "text_encoder": text_encoder, "heads": heads}))
+    heads.remove()
     vae = AutoencoderKL.from_pretrained(work / "autoencoder", local_files_only=True)
     with tempfile.TemporaryDirectory() as folder:
         assemble(vae, text_encoder, tokenizer, unet, SECOND).save_pretrained(folder)

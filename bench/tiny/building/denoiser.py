@@ -18,9 +18,14 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from bench.models.forward_process import build_forward_process
 from bench.tiny.building.fitting import FitSettings, draws, fit
 from bench.tiny.building.latents import SHARD, VARIANTS, Shards
+from bench.tiny.building.layout_heads import LayoutHeads
 
 BATCH = 64
 EMPTY_CAPTIONS = 0.1
+LATE_TIMES = 0.7
+"""Exponent below 1: high noise, at which object, size and place are decided, is drawn more often."""
+LAYOUT = 0.3
+"""Weight of the loss of `LayoutHeads`."""
 FIRST_SHARDS, MOST_SHARDS, STEPS_PER_SHARD = 7, 32, 250
 """Training starts on a few shards of scenes, and one is added now and then, so that it can start at once."""
 WIDTH = 128
@@ -63,7 +68,7 @@ class Phase:
 # hardly weighs, so training continues on velocity.
 FIRST = Phase("epsilon", "epsilon", FitSettings(steps=5000, learning_rate=1e-3, average=0.999, warmup=200, decay=0.5))
 SECOND = Phase(
-    "velocity", "v_prediction", FitSettings(steps=4000, learning_rate=8e-4, average=0.998, warmup=50, decay=0.3)
+    "velocity", "v_prediction", FitSettings(steps=3000, learning_rate=8e-4, average=0.998, warmup=50, decay=0.4)
 )
 
 
@@ -116,17 +121,24 @@ def train_denoiser(phase: Phase, pipeline: StableDiffusionPipeline, state: Path,
     shards = Shards(pipeline.vae, tokenizer, latents_folder)
     blank = torch.tensor(tokenizer([""], padding="max_length")["input_ids"])[0]
 
+    heads = LayoutHeads(unet)
+
     def loss(step: int) -> Tensor:
-        latents, ids = shards.take(draws(step, scenes_at(step), BATCH, seed=2), draws(step, VARIANTS, BATCH, seed=3))
+        latents, ids, centres = shards.take(
+            draws(step, scenes_at(step), BATCH, seed=2), draws(step, VARIANTS, BATCH, seed=3)
+        )
         noise_source = torch.Generator().manual_seed(step)
         noise = torch.randn(latents.shape, generator=noise_source)
-        t = process.timesteps(torch.rand(BATCH, generator=noise_source))
+        t = process.timesteps(torch.rand(BATCH, generator=noise_source) ** LATE_TIMES)
         dropped = torch.rand(BATCH, generator=noise_source) < EMPTY_CAPTIONS
         states = text_encoder(torch.where(dropped[:, None], blank, ids)).last_hidden_state
         predicted = unet(process.add_noise(latents, noise, t), t, states).sample
-        return nn.functional.mse_loss(predicted.float(), process.target(latents, noise, t))
+        error = nn.functional.mse_loss(predicted.float(), process.target(latents, noise, t))
+        return error + LAYOUT * heads.loss(centres)
 
-    fit(phase.name, nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}), loss, phase.settings, state)
+    modules = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder, "heads": heads})
+    fit(phase.name, modules, loss, phase.settings, state)
+    heads.remove()
 
 
 def scenes_at(step: int) -> int:

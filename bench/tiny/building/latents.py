@@ -14,6 +14,8 @@ from bench.tiny import world
 from bench.tiny.building.captions import describe, mistake
 
 SHARD = 4096
+DEVIATION = 0.13
+"""About the standard deviation of an object's x or y, as a share of the image's side."""
 WRONG_CAPTIONS = 0.15
 """The share of scenes whose caption is wrong in one thing, as captions on the web are."""
 VARIANTS = 4
@@ -43,14 +45,19 @@ class Shards:
         self._vae, self._tokenizer, self._folder = vae, tokenizer, folder
         self._latents: list[Tensor] = []
         self._tokens: list[Tensor] = []
+        self._centres: list[Tensor] = []
 
-    def take(self, rows: Tensor, variants: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled latents, float32 (B, 4, 16, 16), and token ids, int64 (B, length), of scenes by number, int64 (B,)."""
+    def take(self, rows: Tensor, variants: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scaled latents, float32 (B, 4, 16, 16), token ids, int64 (B, length), and centres, of scenes by number, int64 (B,).
+
+        A centre, float32 (B, 2), is the object's x and y from the image's centre in `DEVIATION`.
+        """
         self._make_until(int(rows.max()) // SHARD)
         places = [(int(row) // SHARD, int(row) % SHARD) for row in rows]
         latents = torch.stack([self._latents[shard][place] for shard, place in places]).float()
         tokens = torch.stack([self._tokens[s][p, v] for (s, p), v in zip(places, variants.tolist(), strict=True)])
-        return latents * self._vae.config.scaling_factor, tokens.long()
+        centres = torch.stack([self._centres[shard][place] for shard, place in places])
+        return latents * self._vae.config.scaling_factor, tokens.long(), centres
 
     def _make_until(self, last: int) -> None:
         for number in range(len(self._latents), last + 1):
@@ -59,6 +66,8 @@ class Shards:
             if not path.exists():
                 write_array(path, encode_scenes(self._vae, scenes))
             self._latents.append(torch.from_numpy(np.load(path)))
+            away = torch.tensor([[scene.x - 0.5, scene.y - 0.5] for scene in scenes])
+            self._centres.append(away / DEVIATION)
             captions = [
                 caption
                 for row, scene in enumerate(scenes)
