@@ -67,3 +67,5 @@ def test_shards_are_made_when_needed_and_read_back(tmp_path: Path, monkeypatch: 
     torch.testing.assert_close(made[0][1], expected, atol=0.01, rtol=0.01)
     caption = web_captions(scene, np.random.default_rng((17, 1, 1)))[3]
     assert tokenizer.decode(made[1][1], skip_special_tokens=True) == caption
+    away = torch.tensor([scene.x - 0.5, scene.y - 0.5])
+    torch.testing.assert_close(made[2][1] * latents.DEVIATION, away)
