@@ -12,6 +12,7 @@ from bench.tiny import ASSETS, world
 from bench.tiny.building import latents
 from bench.tiny.building.captions import true_places
 from bench.tiny.building.latents import WRONG_CAPTIONS, Shards, shard_scenes, web_captions
+from bench.tiny.building.layout_heads import layout
 from bench.tiny.building.tokenizer import write_clip_tokenizer
 
 
@@ -67,5 +68,4 @@ def test_shards_are_made_when_needed_and_read_back(tmp_path: Path, monkeypatch: 
     torch.testing.assert_close(made[0][1], expected, atol=0.01, rtol=0.01)
     caption = web_captions(scene, np.random.default_rng((17, 1, 1)))[3]
     assert tokenizer.decode(made[1][1], skip_special_tokens=True) == caption
-    away = torch.tensor([scene.x - 0.5, scene.y - 0.5])
-    torch.testing.assert_close(made[2][1] * latents.DEVIATION, away)
+    assert made[2][1].tolist() == pytest.approx(layout(scene))

@@ -124,7 +124,7 @@ def train_denoiser(phase: Phase, pipeline: StableDiffusionPipeline, state: Path,
     heads = LayoutHeads(unet)
 
     def loss(step: int) -> Tensor:
-        latents, ids, centres = shards.take(
+        latents, ids, layouts = shards.take(
             draws(step, scenes_at(step), BATCH, seed=2), draws(step, VARIANTS, BATCH, seed=3)
         )
         noise_source = torch.Generator().manual_seed(step)
@@ -134,7 +134,7 @@ def train_denoiser(phase: Phase, pipeline: StableDiffusionPipeline, state: Path,
         states = text_encoder(torch.where(dropped[:, None], blank, ids)).last_hidden_state
         predicted = unet(process.add_noise(latents, noise, t), t, states).sample
         error = nn.functional.mse_loss(predicted.float(), process.target(latents, noise, t))
-        return error + LAYOUT * heads.loss(centres)
+        return error + LAYOUT * heads.loss(layouts)
 
     modules = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder, "heads": heads})
     fit(phase.name, modules, loss, phase.settings, state)

@@ -12,10 +12,9 @@ from torch import Tensor
 from bench.core.files import write_array
 from bench.tiny import world
 from bench.tiny.building.captions import describe, mistake
+from bench.tiny.building.layout_heads import layout
 
 SHARD = 4096
-DEVIATION = 0.13
-"""About the standard deviation of an object's x or y, as a share of the image's side."""
 WRONG_CAPTIONS = 0.15
 """The share of scenes whose caption is wrong in one thing, as captions on the web are."""
 VARIANTS = 4
@@ -45,19 +44,16 @@ class Shards:
         self._vae, self._tokenizer, self._folder = vae, tokenizer, folder
         self._latents: list[Tensor] = []
         self._tokens: list[Tensor] = []
-        self._centres: list[Tensor] = []
+        self._layouts: list[Tensor] = []
 
     def take(self, rows: Tensor, variants: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scaled latents, float32 (B, 4, 16, 16), token ids, int64 (B, length), and centres, of scenes by number, int64 (B,).
-
-        A centre, float32 (B, 2), is the object's x and y from the image's centre in `DEVIATION`.
-        """
+        """Scaled latents, float32 (B, 4, 16, 16), token ids, int64 (B, length), and `layout`s, float32 (B, n), of scenes by number, int64 (B,)."""
         self._make_until(int(rows.max()) // SHARD)
         places = [(int(row) // SHARD, int(row) % SHARD) for row in rows]
         latents = torch.stack([self._latents[shard][place] for shard, place in places]).float()
         tokens = torch.stack([self._tokens[s][p, v] for (s, p), v in zip(places, variants.tolist(), strict=True)])
-        centres = torch.stack([self._centres[shard][place] for shard, place in places])
-        return latents * self._vae.config.scaling_factor, tokens.long(), centres
+        layouts = torch.stack([self._layouts[shard][place] for shard, place in places])
+        return latents * self._vae.config.scaling_factor, tokens.long(), layouts
 
     def _make_until(self, last: int) -> None:
         for number in range(len(self._latents), last + 1):
@@ -66,8 +62,7 @@ class Shards:
             if not path.exists():
                 write_array(path, encode_scenes(self._vae, scenes))
             self._latents.append(torch.from_numpy(np.load(path)))
-            away = torch.tensor([[scene.x - 0.5, scene.y - 0.5] for scene in scenes])
-            self._centres.append(away / DEVIATION)
+            self._layouts.append(torch.tensor([layout(scene) for scene in scenes]))
             captions = [
                 caption
                 for row, scene in enumerate(scenes)

@@ -2,7 +2,7 @@
 
 A caption's place moves the object only if a feature that says "left" meets one that says where a cell is.  By the denoising
 loss alone neither is worth anything before the other, and after 1,000 steps of 64 the network still did not use the word.
-With these heads it does after 100: every cross-attention must know where each cell is before it, and where the object is,
+With these heads it does after 100: every cross-attention must know where each cell is before it, and the scene's layout,
 which at high noise only the caption tells, after it.
 """
 
@@ -13,6 +13,16 @@ from typing import Any
 import torch
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
+
+from bench.tiny import world
+
+LAYOUT_VALUES = 3 + len(world.TEXTURES)
+
+
+def layout(scene: world.Scene) -> list[float]:
+    """Where the object is, how large, and the background's texture: numbers of mean about 0 and deviation about 1."""
+    place = [(scene.x - 0.5) / 0.13, (scene.y - 0.5) / 0.13, (scene.size - 0.6) / 0.13]
+    return place + [(float(scene.texture == name) - 0.25) / 0.43 for name in world.TEXTURES]
 
 
 class LayoutHeads(nn.Module):
@@ -26,7 +36,7 @@ class LayoutHeads(nn.Module):
         super().__init__()
         attentions = [module for module in unet.modules() if isinstance(module, Transformer2DModel)]
         self.cells = nn.ModuleList(nn.Conv2d(module.in_channels, 2, 1) for module in attentions)
-        self.centres = nn.ModuleList(nn.Linear(module.in_channels, 2) for module in attentions)
+        self.layouts = nn.ModuleList(nn.Linear(module.in_channels, LAYOUT_VALUES) for module in attentions)
         self._before: list[Tensor] = []
         self._after: list[Tensor] = []
         self._hooks = [
@@ -44,20 +54,19 @@ class LayoutHeads(nn.Module):
     def _note_output(self, _module: nn.Module, _args: Any, output: Any) -> None:
         self._after.append(output[0])
 
-    def loss(self, centres: Tensor) -> Tensor:
+    def loss(self, layouts: Tensor) -> Tensor:
         """Mean squared error of both kinds of heads, whose targets have a variance of about 1.
 
         Args:
-            centres: where the objects are, in standard deviations from the image's centre, x to the right and y down;
-                float32 (B, 2).
+            layouts: of `layout`, float32 (B, LAYOUT_VALUES).
         """
         errors = []
         for head, features in zip(self.cells, self._before, strict=True):
             rows, columns = (torch.linspace(-1, 1, size) for size in features.shape[2:])
             cells = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
             errors.append((head(features) - cells).square().mean())
-        for head, features in zip(self.centres, self._after, strict=True):
-            errors.append((head(features.mean(dim=(2, 3))) - centres).square().mean())
+        for head, features in zip(self.layouts, self._after, strict=True):
+            errors.append((head(features.mean(dim=(2, 3))) - layouts).square().mean())
         return 2 * torch.stack(errors).mean()
 
     def remove(self) -> None:
