@@ -60,8 +60,7 @@ def training_plot(report: Report) -> str:
 
 
 def _draw_win_rates(report: Report) -> Figure:
-    metrics = sorted(report.metrics, key=lambda metric: metric.name != "gold")
-    rows = report.rows[1:]
+    metrics, rows = report.metrics, report.rows[1:]
     columns = min(3, len(metrics))
     lines = -(-len(metrics) // columns)
     figure, panels = _figure(columns, lines, height=0.75 + 0.27 * len(rows), share=True)

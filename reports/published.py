@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Literal
@@ -92,9 +93,16 @@ class PublishedNumbers(BaseModel):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PublishedValue:
-    """A published number in the scale of the report's tables; ``doubt`` says why it is uncertain and is empty if it is not."""
+    """A published number in the scale of the report's tables.
+
+    Attributes:
+        value: the number.
+        decimals: as many as its column prints, in this scale; a paper's trailing zeros are part of the number.
+        doubt: why it is uncertain; empty if it is not.
+    """
 
     value: float
+    decimals: int
     doubt: str
 
 
@@ -165,11 +173,14 @@ def select(numbers: PublishedNumbers, model: str, metrics: Sequence[MetricRecord
 def _source(number: int, table: PublishedTable, metrics: Mapping[str, MetricRecord]) -> PublishedSource:
     columns = {name: column for name, column in table.columns.items() if column.metric in metrics}
     scales = {name: _scale(table, column, metrics[column.metric]) for name, column in columns.items()}
+    decimals = {name: _decimals(table, name, scale) for name, scale in scales.items()}
     rows = tuple(
         (
             row.method,
             {
-                column.metric: PublishedValue(round(row.values[name] * scales[name], 6), table.doubt or column.doubt)
+                column.metric: PublishedValue(
+                    round(row.values[name] * scales[name], 6), decimals[name], table.doubt or column.doubt
+                )
                 for name, column in columns.items()
                 if name in row.values
             },
@@ -192,3 +203,10 @@ def _source(number: int, table: PublishedTable, metrics: Mapping[str, MetricReco
 def _scale(table: PublishedTable, column: PublishedColumn, metric: MetricRecord) -> float:
     """Factor from the printed scale to the report's; 1 for win rates."""
     return 1.0 if table.kind == "win rate" else metric.info.display_factor / column.factor
+
+
+def _decimals(table: PublishedTable, column: str, scale: float) -> int:
+    """Decimals of a printed column in the report's scale; the longest number has them, as JSON keeps no trailing zeros."""
+    values = [row.values[column] for row in table.rows if column in row.values]
+    printed = max(0 if value.is_integer() else len(repr(value).partition(".")[2]) for value in values)
+    return max(0, printed - round(math.log10(scale)))

@@ -72,7 +72,7 @@ def _grid(title: str, sources: list[PublishedSource], metrics: list[MetricRecord
 
 
 def _value(value: PublishedValue | None) -> Cell:
-    return DASH if value is None else Cell(f"{value.value:.6g}{DOUBT if value.doubt else ''}")
+    return DASH if value is None else Cell(f"{value.value:.{value.decimals}f}{DOUBT if value.doubt else ''}")
 
 
 def _scale_notes(report: Report, published: Published) -> list[str]:

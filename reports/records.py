@@ -75,7 +75,7 @@ class Records:
         signature: signature of the protocol.
         protocol: settings of the protocol.
         prompts: the evaluation prompts.
-        metrics: in the order of the base's evaluation, ``gold`` last.
+        metrics: ``gold`` first, then in the order of the base's evaluation; every format keeps this order.
         base: the base model.
         rows: training runs in the order of their folders.
         notes: what is missing from the rows, and why.
@@ -147,7 +147,7 @@ def _metrics(judged: Sequence[Judged]) -> tuple[MetricRecord, ...]:
     for each in sorted(judged, key=lambda each: each.run.config().is_base, reverse=True):
         for name, metric in each.evaluation.metrics().items():
             described.setdefault(name, metric)
-    return tuple(sorted(described.values(), key=lambda metric: metric.name == "gold"))
+    return tuple(sorted(described.values(), key=lambda metric: metric.name != "gold"))
 
 
 def _unfinished(found: Iterable[RunFolder], signature: str, model: str) -> list[str]:

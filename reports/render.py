@@ -1,4 +1,4 @@
-"""A report as terminal tables, Markdown, CSV, LaTeX and JSON."""
+"""A report as terminal tables, Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -16,58 +16,41 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.core.errors import UserError
+from bench.records.scores import MetricRecord
 from reports.citation import citation
 from reports.flat import flat_rows
 from reports.footnotes import footnotes
 from reports.published_tables import HEADING, published_grids, published_notes
+from reports.splitting import split_columns
 from reports.table import Report
 from reports.text_tables import Cell, Grid, Verdict, grids, settings_lines
 
 _TERMINAL = {Verdict.BETTER: "bold green", Verdict.WORSE: "italic red", Verdict.OPEN: ""}
 _MARKDOWN = {Verdict.BETTER: "**{}**", Verdict.WORSE: "*{}*", Verdict.OPEN: "{}"}
-_LATEX = {Verdict.BETTER: r"\textbf{{{}}}", Verdict.WORSE: r"\textit{{{}}}", Verdict.OPEN: "{}"}
-_LATEX_SPECIALS = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "&": r"\&",
-        "%": r"\%",
-        "$": r"\$",
-        "#": r"\#",
-        "_": r"\_",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "†": r"\textsuperscript{\dag}",
-        "±": r"$\pm$",
-        "↓": r"$\downarrow$",
-        "|": r"\textbar{}",
-    }
-)
 _MARKDOWN_SPECIALS = str.maketrans({character: f"\\{character}" for character in "\\`*_<>|"})
 
 
 def print_report(report: Report, console: Console) -> None:
     """Print the tables to a terminal."""
-    _print_section(grids(report), _notes(report), console)
+    _print_section(grids(report), notes_of(report), console)
     if report.published is not None:
         console.rule(HEADING, style="dim")
         notes = published_notes(report, report.published)
         _print_section(published_grids(report, report.published), notes, console)
 
 
-def _notes(report: Report) -> tuple[str, ...]:
-    """The lines below the tables; the citation line is last."""
+def notes_of(report: Report) -> tuple[str, ...]:
+    """The lines below the tables of every text format; the citation line is last."""
     return (*settings_lines(report), *footnotes(report), citation(report))
 
 
 def _print_section(section: Sequence[Grid], notes: Sequence[str], console: Console) -> None:
-    for grid in section:
+    parts = [part for grid in section for part in split_columns(grid, console.width, _printed_width)]
+    for grid in parts:
         table = Table(
-            "", title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+            title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
         )
+        table.add_column("", overflow="fold")
         for column in grid.columns:
             table.add_column(escape(column), justify="right")
         for label, cells in grid.rows:
@@ -77,9 +60,13 @@ def _print_section(section: Sequence[Grid], notes: Sequence[str], console: Conso
         console.print(line, style="dim", markup=False, highlight=False)
 
 
+def _printed_width(cell: Cell) -> int:
+    return max(len(cell.value), len(cell.detail))
+
+
 def markdown(report: Report) -> str:
     """The tables in GitHub-flavoured Markdown."""
-    parts = _markdown_section(grids(report), _notes(report))
+    parts = _markdown_section(grids(report), notes_of(report))
     if report.published is not None:
         notes = published_notes(report, report.published)
         parts += [f"## {HEADING}", *_markdown_section(published_grids(report, report.published), notes)]
@@ -95,36 +82,28 @@ def _markdown_section(section: Sequence[Grid], notes: Sequence[str]) -> list[str
     return [*parts, "\n".join(f"- {_markdown(line)}" for line in notes)]
 
 
-def latex(report: Report) -> str:
-    """The tables in LaTeX; needs the package ``booktabs``."""
-    text = "% needs \\usepackage{booktabs}\n" + _latex_section(grids(report), _notes(report))
-    if report.published is not None:
-        notes = published_notes(report, report.published)
-        text += f"\n\\section*{{{_latex(HEADING)}}}\n" + _latex_section(
-            published_grids(report, report.published), notes
-        )
-    return text
-
-
-def _latex_section(section: Sequence[Grid], notes: Sequence[str]) -> str:
-    tables = "".join(f"{_latex_table(grid)}\n\n" for grid in section)
-    lines = "\n\n".join(map(_latex, notes))
-    return f"{tables}{{\\footnotesize\n{lines}\n\n}}\n"
-
-
 def as_json(report: Report) -> str:
     """The whole report, including curves and the citation line, but without images, which only the page shows."""
-    value = dataclasses.asdict(report)
+    hidden = ("comparison", "source")
+    value = {
+        field.name: getattr(report, field.name) for field in dataclasses.fields(report) if field.name not in hidden
+    }
+    value["metrics"] = [_metric_as_json(metric) for metric in report.metrics]
     value["citation"] = citation(report)
-    del value["comparison"]
-    for metric, record in zip(value["metrics"], report.metrics, strict=True):
-        del metric["info"]
-        metric.update(dataclasses.asdict(record.info))
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_model_as_json) + "\n"
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_fields) + "\n"
 
 
-def _model_as_json(model: BaseModel) -> dict[str, Any]:
-    return model.model_dump(mode="json")
+def _metric_as_json(metric: MetricRecord) -> dict[str, Any]:
+    """A metric's record with the fields of its ``info`` beside the others."""
+    value = dataclasses.asdict(metric)
+    info = value.pop("info")
+    return value | info
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def as_csv(report: Report) -> str:
@@ -158,22 +137,3 @@ def _markdown_cell(cell: Cell) -> str:
 
 def _markdown(text: str) -> str:
     return text.translate(_MARKDOWN_SPECIALS)
-
-
-def _latex_table(grid: Grid) -> str:
-    head = " & ".join(["", *map(_latex, grid.columns)])
-    lines = [" & ".join([_latex(label), *map(_latex_cell, cells)]) for label, cells in grid.rows]
-    rows = "\n".join(f"{line} \\\\" for line in lines)
-    return (
-        f"\\begin{{table}}\n\\centering\n\\caption{{{_latex(grid.title)}}}\n\\begin{{tabular}}{{l{'r' * len(grid.columns)}}}\n"
-        f"\\toprule\n{head} \\\\\n\\midrule\n{rows}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}"
-    )
-
-
-def _latex_cell(cell: Cell) -> str:
-    value = _LATEX[cell.verdict].format(_latex(cell.value))
-    return f"{value} {{\\scriptsize {_latex(cell.detail)}}}" if cell.detail else value
-
-
-def _latex(text: str) -> str:
-    return text.translate(_LATEX_SPECIALS)

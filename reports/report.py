@@ -13,9 +13,10 @@ from rich.console import Console
 from bench.core.errors import UserError
 from bench.core.files import replace_file
 from reports.flat import flat_rows
+from reports.latex import latex
 from reports.page import page
 from reports.records import collect
-from reports.render import as_csv, as_json, latex, markdown, print_report
+from reports.render import as_csv, as_json, markdown, print_report
 from reports.table import Report, build_report, with_published
 
 if TYPE_CHECKING:  # pandas is loaded on demand

@@ -14,7 +14,7 @@ from reports.pictures import Comparison, compare
 from reports.published import Published, read_published, select
 from reports.records import Records, RowRecord, RunRecord
 from reports.settings import RowSettings
-from reports.statistics import Interval, mean_interval, win_rate
+from reports.statistics import Array, Interval, mean_interval, win_rate
 
 SCHEMA = 2
 
@@ -38,13 +38,20 @@ class Score:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cost:
-    """Cost of one training run, mean over its seeds; peak memory is the maximum."""
+    """Cost of one training run, mean over its seeds; peak memory is the maximum.
+
+    Attributes:
+        seconds_low: of the fastest seed.
+        seconds_high: of the slowest seed.
+    """
 
     pairs: float
     policy_forwards: float
     policy_backwards: float
     reference_forwards: float
     seconds: float
+    seconds_low: float
+    seconds_high: float
     peak_memory_bytes: int
 
 
@@ -76,9 +83,10 @@ class Report:
         prompts: number of evaluation prompts.
         images_per_prompt: number of images per prompt.
         metrics: in the order of the columns.
-        rows: the base first.
+        rows: what the others are compared with first, usually the base.
         comparison: images side by side.
         notes: what is missing from the rows, and why.
+        source: the records that the report was made from; no format shows it.
         published: published numbers about the model; None if not requested.
     """
 
@@ -93,6 +101,7 @@ class Report:
     rows: tuple[Row, ...]
     comparison: Comparison
     notes: tuple[str, ...]
+    source: Records
     published: Published | None = None
 
 
@@ -116,7 +125,24 @@ def build_report(records: Records) -> Report:
         rows=tuple(_row(row, records) for row in (records.base, *records.rows)),
         comparison=compare(records),
         notes=records.notes,
+        source=records,
     )
+
+
+def against(report: Report, place: int) -> Report:
+    """The report with another row in the base's place; training seeds that both rows have are compared with each other.
+
+    Args:
+        report: the report against the base.
+        place: position of the row among those of the report.
+    """
+    recorded = (report.source.base, *report.source.rows)
+    order = [place, *(other for other in range(len(recorded)) if other != place)]
+    rows = [
+        dataclasses.replace(report.rows[each], scores=_scores(recorded[each], recorded[place], report.metrics))
+        for each in order
+    ]
+    return dataclasses.replace(report, rows=tuple(rows))
 
 
 def with_published(report: Report) -> Report:
@@ -154,22 +180,37 @@ def _row(row: RunRecord, records: Records) -> Row:
     shared = {field.name: getattr(row, field.name) for field in dataclasses.fields(RowRecord)}
     return Row(
         **shared,
-        scores={m.name: _score(row, records.base, m) for m in records.metrics if m.name in row.scores},
+        scores=_scores(row, records.base, records.metrics),
         cost=_cost(row.ledgers) if row.ledgers else None,
         curves=training_curves(row.steps),
     )
 
 
-def _score(row: RunRecord, base: RunRecord, metric: MetricRecord) -> Score:
-    scores, factor = row.scores[metric.name], metric.info.display_factor
-    comparable = row is not base and metric.name in base.scores
-    reference = base.scores[metric.name][0] if comparable else scores[0]
+def _scores(row: RunRecord, reference: RunRecord, metrics: Sequence[MetricRecord]) -> dict[str, Score]:
+    return {metric.name: _score(row, reference, metric) for metric in metrics if metric.name in row.scores}
+
+
+def _score(row: RunRecord, reference: RunRecord, metric: MetricRecord) -> Score:
+    factor, comparable = metric.info.display_factor, row is not reference and metric.name in reference.scores
+    scores, base = _paired(row, reference, metric.name) if comparable else (row.scores[metric.name],) * 2
     return Score(
-        mean=float(scores.mean()) * factor,
-        difference=mean_interval((scores - reference) * factor) if comparable else None,
-        win_rate=win_rate(scores, reference, higher_is_better=metric.info.higher_is_better) if comparable else None,
+        mean=float(row.scores[metric.name].mean()) * factor,
+        difference=mean_interval((scores - base) * factor) if comparable else None,
+        win_rate=win_rate(scores, base, higher_is_better=metric.info.higher_is_better) if comparable else None,
         trained_on=metric.name in row.trained_on,
     )
+
+
+def _paired(row: RunRecord, reference: RunRecord, metric: str) -> tuple[Array, Array]:
+    """Scores of a row and of its reference that belong together, (seeds, prompts, images) each, or one seed of the reference.
+
+    Training seeds that both have are paired: they saw the same batches and noise.  Otherwise the reference's first is taken.
+    """
+    mine, other = row.scores[metric], reference.scores[metric]
+    common = [seed for seed in row.seeds if seed in reference.seeds]
+    if not common:
+        return mine, other[:1]
+    return mine[[row.seeds.index(seed) for seed in common]], other[[reference.seeds.index(seed) for seed in common]]
 
 
 def _cost(ledgers: Sequence[Mapping[str, Any]]) -> Cost:
@@ -182,5 +223,7 @@ def _cost(ledgers: Sequence[Mapping[str, Any]]) -> Cost:
         policy_backwards=mean("policy_backwards"),
         reference_forwards=mean("reference_forwards"),
         seconds=mean("seconds"),
+        seconds_low=min(float(ledger["seconds"]) for ledger in ledgers),
+        seconds_high=max(float(ledger["seconds"]) for ledger in ledgers),
         peak_memory_bytes=max(int(ledger["peak_memory_bytes"]) for ledger in ledgers),
     )

@@ -109,15 +109,20 @@ def _dotted(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _win_rates(report: Report) -> Grid:
-    metrics = sorted(report.metrics, key=lambda metric: metric.name != "gold")
     return Grid(
-        "Win rate against the base, %",
-        ("seeds", *(_heading(metric) for metric in metrics)),
+        f"Win rate against {_reference(report)}, %",
+        ("seeds", *(_heading(metric) for metric in report.metrics)),
         tuple(
-            (row.label, (_seeds(row), *(_win_rate(row.scores.get(metric.name)) for metric in metrics)))
+            (row.label, (_seeds(row), *(_win_rate(row.scores.get(metric.name)) for metric in report.metrics)))
             for row in report.rows[1:]
         ),
     )
+
+
+def _reference(report: Report) -> str:
+    """What the rows are compared with, in a title."""
+    reference = report.rows[0]
+    return "the base" if reference.algorithm == BASE else reference.label
 
 
 def _seeds(row: Row) -> Cell:
@@ -135,7 +140,7 @@ def _win_rate(score: Score | None) -> Cell:
 def _scores(report: Report) -> Grid:
     decimals = {metric.name: _usual_decimals(report, metric) for metric in report.metrics}
     return Grid(
-        "Score, and its difference from the base",
+        f"Score, and its difference from {_reference(report)}",
         tuple(_heading(metric) for metric in report.metrics),
         tuple(
             (
@@ -170,9 +175,15 @@ def _cost_cells(cost: Cost) -> tuple[Cell, ...]:
     counts = (cost.pairs, cost.policy_forwards, cost.policy_backwards, cost.reference_forwards)
     return (
         *(Cell(f"{count:,.0f}") for count in counts),
-        Cell(_seconds(cost.seconds)),
+        Cell(_seconds(cost.seconds), _seconds_spread(cost)),
         Cell(f"{cost.peak_memory_bytes / 1e9:.2f} GB"),
     )
+
+
+def _seconds_spread(cost: Cost) -> str:
+    """The fastest and the slowest seed; empty where they show alike."""
+    low, high = _seconds(cost.seconds_low), _seconds(cost.seconds_high)
+    return "" if low == high else f"{low} to {high}"
 
 
 def _seconds(seconds: float) -> str:

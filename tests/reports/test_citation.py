@@ -11,7 +11,8 @@ from lab import Lab
 from rich.console import Console
 
 from reports.citation import citation
-from reports.render import as_json, latex, markdown, print_report
+from reports.latex import latex
+from reports.render import as_json, markdown, print_report
 from reports.report import make_report
 
 SIGNATURES = "PickScore (tiny) {pickscore}, Distance_% {distance}, Gold {gold}"

@@ -16,8 +16,9 @@ import pytest
 from lab import CODE, Lab
 from rich.console import Console
 
+from reports.latex import latex
 from reports.page import page
-from reports.render import as_csv, as_json, latex, markdown, print_report
+from reports.render import as_csv, as_json, markdown, print_report
 from reports.report import FORMATS, make_report, show_report, write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -70,9 +71,9 @@ def test_json_reads_back_and_carries_no_pictures(full_lab: Lab) -> None:
     report = make_report(full_lab.runs)
     value = json.loads(as_json(report))
     assert value.pop("citation").startswith("bench ")
-    assert value.keys() == {field.name for field in dataclasses.fields(report)} - {"comparison"}
-    assert value["metrics"][2] == {
-        "name": "gold", "signature": report.metrics[2].signature, "identity": {"version": 1}, "title": "Gold",
+    assert value.keys() == {field.name for field in dataclasses.fields(report)} - {"comparison", "source"}
+    assert value["metrics"][0] == {
+        "name": "gold", "signature": report.metrics[0].signature, "identity": {"version": 1}, "title": "Gold",
         "raw_range": "0 to 1", "unit": "expected utility", "source": "the tiny world", "published": "", "display_factor": 1.0,
         "higher_is_better": True, "conventions": "",
     }  # fmt: skip
@@ -123,12 +124,18 @@ def test_latex_escapes(full_lab: Lab) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
 def test_latex_compiles(full_lab: Lab, tmp_path: Path) -> None:
     full_lab.run("odd", title=r"50% & #1_a{b}~^$\x <|>", shift=0.1)
+    for number in range(38):  # more rows than stand on a page, with names that leave no room for the columns
+        full_lab.run(f"more{number}", title=f"A method with a long name, number {number}", shift=-0.4)
     body = latex(make_report(full_lab.runs))
-    source = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
-    (tmp_path / "table.tex").write_text(source)
+    assert r"$-$" in body
+    assert r"\label{tab:bench-win-rate-against-the-base-2}" in body
+    packages = "\\documentclass{article}\\usepackage{booktabs,graphicx}"
+    (tmp_path / "table.tex").write_text(f"{packages}\\begin{{document}}\n{body}\\end{{document}}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert "too large" not in done.stdout
     assert (tmp_path / "table.pdf").stat().st_size > 1000
 
 

@@ -17,10 +17,11 @@ from rich.console import Console
 
 from bench.core.errors import UserError
 from reports.footnotes import footnotes
+from reports.latex import latex
 from reports.page import page
 from reports.published import PublishedTable, read_published, select
 from reports.published_tables import published_grids, published_notes
-from reports.render import as_csv, as_json, latex, markdown, print_report
+from reports.render import as_csv, as_json, markdown, print_report
 from reports.report import make_report
 from reports.table import Report, with_published
 from reports.text_tables import Grid, Verdict, grids
@@ -211,3 +212,12 @@ def test_every_carried_table_names_its_source_and_fills_its_columns() -> None:
             if table.kind == "win rate":
                 assert " vs " in line.method
                 assert all(0 <= value <= 100 for value in line.values.values())
+
+
+def test_trailing_zeros_of_a_published_column_are_kept(lab: Lab) -> None:
+    """SPO prints ImageReward with four decimals, so its 0.538 is 0.5380."""
+    table = next(table for table in read_published().tables if table.paper == "SPO" and table.model == "sdxl")
+    report = report_of(lab, "sdxl", ["imagereward"])
+    chosen = select(read_published().model_copy(update={"tables": [table]}), "sdxl", report.metrics)
+    (grid,) = published_grids(report, chosen)
+    assert [cells[-1].value for _, cells in grid.rows] == ["0.5380", "0.9436", "0.7165", "1.0803"]

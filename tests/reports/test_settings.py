@@ -14,8 +14,9 @@ from rich.console import Console
 from bench.core.files import read_json, write_json
 from bench.records.runs import RunFolder
 from reports.footnotes import footnotes
+from reports.latex import latex
 from reports.page import page
-from reports.render import as_csv, as_json, latex, markdown, print_report
+from reports.render import as_csv, as_json, markdown, print_report
 from reports.report import make_report
 from reports.table import Report
 from reports.text_tables import settings_grid

@@ -13,6 +13,7 @@ from PIL import Image
 from bench.core.files import keep_lines
 from bench.records.protocol import prompts_digest
 from bench.records.runs import RunFolder
+from reports.flat import flat_rows
 from reports.footnotes import footnotes
 from reports.pictures import open_picture
 from reports.plots import training_plot, win_rate_plot
@@ -81,6 +82,13 @@ def test_cost_counts_backwards_and_shows_short_times(lab: Lab, seconds: float, s
     }
 
 
+def test_cost_shows_the_fastest_and_the_slowest_seed(full_lab: Lab) -> None:
+    _, _, cost = grids(make_report(full_lab.runs))
+    seconds = {label: cells[cost.columns.index("device seconds")] for label, cells in cost.rows}
+    assert (seconds["Diffusion-DPO"].value, seconds["Diffusion-DPO"].detail) == ("11", "10 to 12")
+    assert (seconds["SmPO"].value, seconds["SmPO"].detail) == ("10", "")
+
+
 def shown_scores(lab: Lab, base: float, rows: dict[str, tuple[float, float]]) -> dict[str, tuple[str, str]]:
     """Values and details of a column: a base that scores the same everywhere, and rows with differences from low to high."""
     lab.identities = {"gold": {"version": 1}}
@@ -126,10 +134,13 @@ def test_lower_is_better(lab: Lab) -> None:
     assert verdicts == {"PickScore (tiny)": Verdict.BETTER, "Distance_% ↓": Verdict.WORSE, "Gold": Verdict.BETTER}
 
 
-def test_gold_comes_last_among_scores_and_first_among_win_rates(full_lab: Lab) -> None:
-    wins, scores, _ = grids(make_report(full_lab.runs))
-    assert wins.columns == ("seeds", "Gold", "PickScore (tiny)", "Distance_% ↓")
-    assert scores.columns == ("PickScore (tiny)", "Distance_% ↓", "Gold")
+def test_columns_are_in_one_order_and_gold_is_first(full_lab: Lab) -> None:
+    report = make_report(full_lab.runs)
+    wins, scores, _ = grids(report)
+    order = ("Gold", "PickScore (tiny)", "Distance_% ↓")
+    assert wins.columns == ("seeds", *order)
+    assert scores.columns == order
+    assert [line["metric"] for line in flat_rows(report)[:3]] == ["gold", "pickscore", "distance"]
 
 
 def test_rows_aggregate_seeds_and_cost(full_lab: Lab) -> None:

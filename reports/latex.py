@@ -1,0 +1,116 @@
+"""A report as LaTeX tables that fit the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from bench.core.chunks import batch_slices
+from reports.published_tables import HEADING, published_grids, published_notes
+from reports.render import notes_of
+from reports.splitting import split_columns
+from reports.table import Report
+from reports.text_tables import Cell, Grid, Verdict, grids
+
+WIDTH = 100
+"""Characters on a line of a table before it is split; on the standard page such a line is set at about two thirds of its size."""
+ROWS = 36
+"""Rows of a table before it is split: as many as stand on LaTeX's standard page."""
+
+_MARKS = {Verdict.BETTER: r"\textbf{{{}}}", Verdict.WORSE: r"\textit{{{}}}", Verdict.OPEN: "{}"}
+_SPECIALS = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "†": r"\textsuperscript{\dag}",
+        "±": r"$\pm$",
+        "↓": r"$\downarrow$",
+        "|": r"\textbar{}",
+    }
+)
+_MINUS = re.compile(r"(?<![\w.)\]])-(?=\d)")
+_BREAKS = re.compile(r"(?<=[/=_,:.\-])(?=\w)")
+_LONG = 24
+"""Longer words of a note may be broken after punctuation."""
+_HEAD = (
+    "% needs \\usepackage{booktabs,graphicx}; a table that is wider than the line is made smaller, and one that would become too "
+    "small is split\n"
+)
+
+
+def latex(report: Report) -> str:
+    """The tables in LaTeX, each with caption and label; needs the packages ``booktabs`` and ``graphicx``."""
+    text = _HEAD + _section(grids(report), notes_of(report), "bench")
+    if report.published is not None:
+        notes = published_notes(report, report.published)
+        text += f"\n\\section*{{{_escaped(HEADING)}}}\n" + _section(
+            published_grids(report, report.published), notes, "published"
+        )
+    return text
+
+
+def _section(section: Sequence[Grid], notes: Sequence[str], prefix: str) -> str:
+    tables = "".join(f"{table}\n\n" for grid in section for table in _tables(grid, prefix))
+    lines = "\\par\n".join(map(_note, notes))
+    return f"{tables}{{\\footnotesize\\raggedright\n{lines}\\par\n}}\n"
+
+
+def _tables(grid: Grid, prefix: str) -> Iterator[str]:
+    """The tables of a grid, each with a label of its own; the parts of one that is split are numbered in their captions."""
+    parts = list(_parts(grid))
+    label = f"tab:{prefix}-{re.sub('[^a-z]+', '-', grid.title.lower()).strip('-')}"
+    for number, part in enumerate(parts, start=1):
+        which = "" if len(parts) == 1 else f" (part {number} of {len(parts)})"
+        yield _table(part, f"{_escaped(grid.title)}{which}", label if number == 1 else f"{label}-{number}")
+
+
+def _parts(grid: Grid) -> Iterator[Grid]:
+    """The grid by groups of columns that fit a line, and by groups of rows that fit a page."""
+    for part in split_columns(grid, WIDTH, lambda cell: len(cell.value) + len(cell.detail) * 3 // 4):
+        for group in batch_slices(max(1, len(part.rows)), ROWS):
+            yield Grid(part.title, part.columns, part.rows[group])
+
+
+def _table(grid: Grid, caption: str, label: str) -> str:
+    head = " & ".join(["", *map(_escaped, grid.columns)])
+    lines = [" & ".join([_escaped(name), *map(_cell, cells)]) for name, cells in grid.rows]
+    rows = "\n".join(f"{line} \\\\" for line in lines)
+    return (
+        f"\\begin{{table}}[htbp]\n\\centering\n\\caption{{{caption}}}\n\\label{{{label}}}\n\\sbox0{{%\n"
+        f"\\begin{{tabular}}{{l{'r' * len(grid.columns)}}}\n"
+        f"\\toprule\n{head} \\\\\n\\midrule\n{rows}\n\\bottomrule\n\\end{{tabular}}}}%\n"
+        "\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\usebox0}\\else\\usebox0\\fi\n\\end{table}"
+    )
+
+
+def _cell(cell: Cell) -> str:
+    value = _MARKS[cell.verdict].format("--" if cell.value == "-" else _number(cell.value))
+    return f"{value} {{\\scriptsize {_number(cell.detail)}}}" if cell.detail else value
+
+
+def _number(text: str) -> str:
+    """A number with a minus sign where ASCII has a hyphen."""
+    return _MINUS.sub("$-$", _escaped(text)) if text[:1] in "+-[0123456789" else _escaped(text)
+
+
+def _note(line: str) -> str:
+    """A line below the tables, whose long words (digests, paths, settings) may be broken."""
+    return " ".join(_breakable(word) if len(word) > _LONG else _escaped(word) for word in line.split(" "))
+
+
+def _breakable(word: str) -> str:
+    return r"\allowbreak{}".join(map(_escaped, _BREAKS.split(word)))
+
+
+def _escaped(text: str) -> str:
+    return text.translate(_SPECIALS)
