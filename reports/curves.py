@@ -11,6 +11,9 @@ import numpy as np
 QUANTITIES = ("loss", "margin", "accuracy", "winner_gap", "loser_gap")
 """Logged quantities that a report draws."""
 
+FROM_THE_SECOND_STEP = ("margin", "accuracy")
+"""Quantities that say nothing at the first step, where policy and reference are the same."""
+
 POINTS = 60
 """Maximum number of points per curve; longer logs are averaged over windows of equal length."""
 
@@ -41,10 +44,11 @@ def training_curves(logs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Cu
     steps = min((len(log) for log in logs), default=0)
     if steps == 0:
         return {}
-    windows = np.array_split(np.arange(steps), min(POINTS, steps))
     curves = {}
     for quantity in QUANTITIES:
-        if not all(quantity in line for log in logs for line in log[:steps]):
+        first = 1 if quantity in FROM_THE_SECOND_STEP else 0
+        windows = np.array_split(np.arange(first, steps), min(POINTS, max(1, steps - first)))
+        if steps <= first or not all(quantity in line for log in logs for line in log[:steps]):
             continue
         values = np.array([[line[quantity] for line in log[:steps]] for log in logs], dtype=np.float64)
         means = np.stack([values[:, window].mean(axis=1) for window in windows], axis=1)

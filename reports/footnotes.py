@@ -28,6 +28,7 @@ def footnotes(report: Report) -> tuple[str, ...]:
         *_change_notes(trained),
         *_budget_notes(trained),
         *_guidance_notes(report),
+        *_panel_notes(report),
         *report.notes,
     )
 
@@ -181,6 +182,20 @@ def _guidance_notes(report: Report) -> list[str]:
         if weights.title.partition(" (")[0] == row.label.partition(" (")[0]:
             made = f"{variant.positive.title} + {row.label} ({variant.alpha:g}, {variant.beta:g})"
             lines.append(f"{row.label} is a negative, so its images are those of {made}.")
+    return lines
+
+
+def _panel_notes(report: Report) -> list[str]:
+    """What images of training prompts say about over-optimisation, one line per run."""
+    panels = [(row, row.panel) for row in report.rows if row.panel is not None]
+    if not panels:
+        return []
+    first = panels[0][1]
+    made = f"{first.prompts} training prompts with {first.images_per_prompt} images each"
+    lines = [f"diversity: mean distance between images of one prompt; its change over the training, on {made}."]
+    for row, panel in panels:
+        for seed, finding in zip(row.seeds, panel.findings, strict=True):
+            lines.append(f"{row.label}, seed {seed}, on training prompts: {finding}.")
     return lines
 
 

@@ -10,7 +10,7 @@ from reports.published_tables import HEADING, published_grids, published_notes
 from reports.render import notes_of
 from reports.splitting import split_columns
 from reports.table import Report
-from reports.text_tables import Cell, Grid, Verdict, grids
+from reports.text_tables import HYPHEN_AS_MINUS, Cell, Grid, Verdict, grids
 
 WIDTH = 100
 """Characters on a line of a table before it is split; on the standard page such a line is set at about two thirds of its size."""
@@ -38,7 +38,6 @@ _SPECIALS = str.maketrans(
         "|": r"\textbar{}",
     }
 )
-_MINUS = re.compile(r"(?<![\w.)\]])-(?=\d)")
 _BREAKS = re.compile(r"(?<=[/=_,:.\-])(?=\w)")
 _LONG = 24
 """Longer words of a note may be broken after punctuation."""
@@ -100,7 +99,7 @@ def _cell(cell: Cell) -> str:
 
 def _number(text: str) -> str:
     """A number with a minus sign where ASCII has a hyphen."""
-    return _MINUS.sub("$-$", _escaped(text)) if text[:1] in "+-[0123456789" else _escaped(text)
+    return HYPHEN_AS_MINUS.sub("$-$", _escaped(text))
 
 
 def _note(line: str) -> str:

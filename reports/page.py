@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from reports.citation import citation
 from reports.footnotes import footnotes
-from reports.plots import training_plot, win_rate_plot
+from reports.plots import panel_plot, training_plot, win_rate_plot
 from reports.published_tables import HEADING, published_grids, published_notes
-from reports.table import Report
-from reports.text_tables import grids, settings_grid, settings_lines
+from reports.table import Report, against
+from reports.text_tables import HYPHEN_AS_MINUS, Grid, comparison_grids, grids, settings_grid, settings_lines
+
+EN_DASH = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
 
 
 def page(report: Report) -> str:
-    """The page: tables, plots and images, in one file that loads nothing from elsewhere."""
+    """The page: tables, plots and images, in one file that loads nothing from elsewhere.
+
+    Without scripts it shows everything against the base; with them tables can be sorted and filtered, the row that the others
+    are compared with can be chosen, and images open larger.
+    """
     environment = Environment(
         loader=PackageLoader("reports"),
         autoescape=True,
@@ -22,10 +31,12 @@ def page(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["typeset"] = typeset
     published = report.published
     return environment.get_template("page.html").render(
         report=report,
         grids=grids(report),
+        references=[_reference(report, place) for place in range(len(report.rows))] if len(report.rows) > 2 else [],
         settings=settings_lines(report),
         footnotes=(*footnotes(report), citation(report)),
         row_settings=settings_grid(report),
@@ -33,5 +44,29 @@ def page(report: Report) -> str:
         published_grids=() if published is None else published_grids(report, published),
         published_notes=() if published is None else published_notes(report, published),
         win_rates=Markup(win_rate_plot(report)),  # noqa: S704  matplotlib escapes what it writes
+        panels=[(row, Markup(panel_plot(row))) for row in report.rows if row.panel],  # noqa: S704
         training=Markup(training_plot(report)),  # noqa: S704
     )
+
+
+def typeset(text: str) -> str:
+    """A cell's text with minus signs where ASCII has hyphens before digits, and a dash for an empty cell."""
+    return EN_DASH if text == "-" else HYPHEN_AS_MINUS.sub(MINUS, text)
+
+
+def _reference(report: Report, place: int) -> dict[str, Any]:
+    """What the page's script needs to show the tables with another row as the reference."""
+    return {
+        "label": report.rows[place].label,
+        "tables": [_table(grid) for grid in comparison_grids(against(report, place))],
+    }
+
+
+def _table(grid: Grid) -> dict[str, Any]:
+    return {
+        "title": grid.title,
+        "rows": [
+            [label, [[typeset(cell.value), typeset(cell.detail), cell.verdict.value] for cell in cells]]
+            for label, cells in grid.rows
+        ],
+    }

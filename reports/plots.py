@@ -12,7 +12,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.table import Report
+from bench.records.curve import LOOKS
+from reports.curves import Curve
+from reports.panel import Panel
+from reports.table import Report, Row
 
 _INK = "#010203"
 """Placeholder for the page's text colour while drawing; the SVG has ``currentColor`` in its place."""
@@ -57,6 +60,42 @@ def training_plot(report: Report) -> str:
     with mpl.rc_context(_STYLE):
         figure = _draw_training(report)
         return _svg(figure) if figure else ""
+
+
+def panel_plot(row: Row) -> str:
+    """What was measured along a row's training, one panel per metric and look, as SVG; empty if nothing was."""
+    if row.panel is None:
+        return ""
+    with mpl.rc_context(_STYLE):
+        return _svg(_draw_panel(row, row.panel))
+
+
+def _draw_panel(row: Row, panel: Panel) -> Figure:
+    """Judges, looks, and the errors of winner and loser in one."""
+    gaps = [name for name in ("winner_gap", "loser_gap") if name in row.curves]
+    count = len(panel.curves) + bool(gaps)
+    columns = min(4, count)
+    figure, panels = _figure(columns, -(-count // columns), height=1.75, share=False)
+    for axes, (name, curve) in zip(panels, panel.curves.items(), strict=False):
+        trained = name in panel.trained_on
+        _draw_curve(axes, curve, _COLOURS[1 if trained else 7 if name in LOOKS else 0])
+        role = "" if name in LOOKS else " (trained on)" if trained else " (held out)"
+        axes.set_title(f"{panel.titles[name]}{role}", fontsize=9, loc="left", fontweight="bold")
+    if gaps:
+        axes = panels[len(panel.curves)]
+        for gap, colour in zip(gaps, (_COLOURS[2], _COLOURS[3]), strict=False):
+            _draw_curve(axes, row.curves[gap], colour, label=gap.removesuffix("_gap"))
+        axes.set_title("error, policy minus reference", fontsize=9, loc="left", fontweight="bold")
+        axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+    for axes in panels[:count]:
+        axes.grid()
+        axes.set_xlabel("pairs seen")
+    return figure
+
+
+def _draw_curve(axes: Axes, curve: Curve, colour: str, label: str | None = None) -> None:
+    axes.plot(curve.pairs, curve.mean, color=colour, linewidth=1.6, label=label)
+    axes.fill_between(curve.pairs, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
 
 
 def _draw_win_rates(report: Report) -> Figure:
@@ -105,7 +144,9 @@ def _draw_training(report: Report) -> Figure | None:
                 continue
             colour, dash = _style(place)
             panel.plot(curve.pairs, curve.mean, color=colour, linestyle=dash, linewidth=1.5, label=row.label)
-            panel.fill_between(curve.pairs, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+            panel.fill_between(
+                curve.pairs, curve.low, curve.high, color=colour, alpha=min(0.15, 1 / len(rows)), linewidth=0
+            )
         panel.set_title(_CURVES[quantity], fontsize=10, loc="left", fontweight="bold")
         panel.set_xlabel("pairs seen")
         panel.grid()

@@ -12,6 +12,7 @@ import numpy as np
 
 from bench.core.errors import UserError
 from bench.records.config import BASE
+from bench.records.curve import CurveLine, CurveRecord
 from bench.records.evaluations import DONE, Evaluation
 from bench.records.protocol import Protocol, Variant
 from bench.records.runs import RunFolder, find_runs
@@ -57,6 +58,7 @@ class RunRecord(RowRecord):
         scores: raw scores by metric, float64, (seeds, prompts, images); weights without a seed count as one seed.
         ledgers: cost by seed; empty if another row of the same run has it, or if not trained here.
         steps: lines of the training log by seed; empty if `ledgers` is.
+        watched: measurements along the training by seed; empty if some seed has none, or if `ledgers` is.
         evaluation: evaluation of the first seed; holds the images.
     """
 
@@ -64,6 +66,7 @@ class RunRecord(RowRecord):
     scores: Mapping[str, Array]
     ledgers: tuple[Mapping[str, Any], ...]
     steps: tuple[Sequence[Mapping[str, Any]], ...]
+    watched: tuple[tuple[CurveRecord, Sequence[CurveLine]], ...]
     evaluation: Evaluation
 
 
@@ -252,6 +255,7 @@ def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord]) 
         if all(metric.name in table for table in tables)
     }
     trained = [(ledger, each.run.steps()) for each in judged if each.own and (ledger := each.run.ledger()) is not None]
+    watched = [each.run.curve() for each in judged if each.own and each.run.ledger() is not None]
     return RunRecord(
         algorithm=config.algorithm,
         name=config.name,
@@ -262,6 +266,7 @@ def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord]) 
         scores=scores,
         ledgers=tuple(ledger for ledger, _ in trained),
         steps=tuple(steps for _, steps in trained),
+        watched=tuple(each for each in watched if each is not None) if None not in watched else (),
         evaluation=first.evaluation,
         init=None if config.init == BASE else shown_source(config.init),
         settings=row_settings([each.run for each in judged], first.evaluation.protocol_signature),

@@ -10,6 +10,7 @@ from bench.core.errors import UserError
 from bench.records.protocol import Protocol
 from bench.records.scores import MetricRecord
 from reports.curves import Curve, training_curves
+from reports.panel import Panel, panel_of
 from reports.pictures import Comparison, compare
 from reports.published import Published, read_published, select
 from reports.records import Records, RowRecord, RunRecord
@@ -63,11 +64,13 @@ class Row(RowRecord):
         scores: by name of the metric; without metrics that some seed lacks.
         cost: None if not trained here, or if another row of the same runs has it.
         curves: training curves by quantity.
+        panel: what images of training prompts say along the training; None if nothing was measured.
     """
 
     scores: Mapping[str, Score]
     cost: Cost | None
     curves: Mapping[str, Curve]
+    panel: Panel | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -183,6 +186,7 @@ def _row(row: RunRecord, records: Records) -> Row:
         scores=_scores(row, records.base, records.metrics),
         cost=_cost(row.ledgers) if row.ledgers else None,
         curves=training_curves(row.steps),
+        panel=panel_of(row.watched),
     )
 
 

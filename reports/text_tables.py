@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import json
 import math
+import re
 import statistics
 from collections.abc import Mapping
 from typing import Any
@@ -44,13 +45,20 @@ class Grid:
 
 
 DASH = Cell("-")
+HYPHEN_AS_MINUS = re.compile(r"(?<![\w.)\]])-(?=\d)")
+"""A hyphen that stands for the minus of a number; formats that have a minus sign replace it."""
 ROUNDING = 1e-9
 """Relative to its score, an interval this narrow is floating-point rounding."""
 
 
 def grids(report: Report) -> tuple[Grid, ...]:
     """Win rates, scores and cost."""
-    return (_win_rates(report), _scores(report), _cost(report))
+    return (*comparison_grids(report), _cost(report))
+
+
+def comparison_grids(report: Report) -> tuple[Grid, ...]:
+    """The tables that depend on what the rows are compared with: win rates, and scores."""
+    return (_win_rates(report), _scores(report))
 
 
 def settings_grid(report: Report) -> Grid:
@@ -109,11 +117,19 @@ def _dotted(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _win_rates(report: Report) -> Grid:
+    watched = any(row.panel for row in report.rows)
     return Grid(
         f"Win rate against {_reference(report)}, %",
-        ("seeds", *(_heading(metric) for metric in report.metrics)),
+        ("seeds", *(_heading(metric) for metric in report.metrics), *(["diversity, %"] if watched else [])),
         tuple(
-            (row.label, (_seeds(row), *(_win_rate(row.scores.get(metric.name)) for metric in report.metrics)))
+            (
+                row.label,
+                (
+                    _seeds(row),
+                    *(_win_rate(row.scores.get(metric.name)) for metric in report.metrics),
+                    *([_diversity(row)] if watched else []),
+                ),
+            )
             for row in report.rows[1:]
         ),
     )
@@ -135,6 +151,14 @@ def _win_rate(score: Score | None) -> Cell:
     rate = score.win_rate
     value = f"{100 * rate.mean:.1f}{'†' if score.trained_on else ''}"
     return Cell(value, f"[{100 * rate.low:.1f}, {100 * rate.high:.1f}]", _verdict(rate, 0.5, higher_is_better=True))
+
+
+def _diversity(row: Row) -> Cell:
+    """Change of the within-prompt diversity over the training; not judged, so never marked."""
+    if row.panel is None:
+        return DASH
+    change = row.panel.diversity
+    return Cell(f"{change.mean:+z.0f}", f"[{change.low:+z.0f}, {change.high:+z.0f}]")
 
 
 def _scores(report: Report) -> Grid:

@@ -83,6 +83,19 @@ def parse_budget(typed: str) -> dict[str, str]:
     return {"budget.unit": unit, "budget.amount": amount}
 
 
+def watching_settings(every: int | None, stop_when: str | None) -> dict[str, str]:
+    """``--evaluate-every`` and ``--stop-when`` as overrides.
+
+    Raises:
+        UserError: the rule needs a number of steps.
+    """
+    if stop_when is None:
+        return {} if every is None else {"evaluate_every": str(every)}
+    if every is None:
+        raise UserError(f"--stop-when {stop_when} needs --evaluate-every N, the steps between two looks")
+    return {"stop_when.rule": stop_when, "stop_when.every": str(every)}
+
+
 def parse_columns(typed: str | None) -> dict[str, str]:
     """``"caption=text,jpg_0=chosen"`` as a dict; None as an empty one.
 

@@ -71,6 +71,20 @@ def run(
             "settings), or 'set-<hash>' if you changed settings; --data, --init and --limit add a hash."
         ),
     ] = None,
+    evaluate_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Score images of 16 training prompts every N steps, for the report's curves; does not change the weights.",
+        ),
+    ] = None,
+    stop_when: Annotated[
+        str | None,
+        typer.Option(
+            help="overoptimised: stop when the training reward is up while most held-out judges are down on the images of "
+            "--evaluate-every.  Off by default."
+        ),
+    ] = None,
     same_code: Annotated[
         bool,
         typer.Option(
@@ -111,6 +125,7 @@ def run(
         parse_overrides,
         parse_seeds,
         split_names,
+        watching_settings,
     )
     from bench.experiments.interface import plan_runs
 
@@ -119,7 +134,10 @@ def run(
         algorithm_names(algo),
         model,
         seeds=parse_seeds(seeds),
-        settings=parse_overrides(sets or []) | (parse_budget(budget) if budget else {}) | shuffled,
+        settings=parse_overrides(sets or [])
+        | (parse_budget(budget) if budget else {})
+        | watching_settings(evaluate_every, stop_when)
+        | shuffled,
         name=name,
         same_code=same_code,
         placebo=placebo,

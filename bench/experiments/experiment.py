@@ -92,6 +92,7 @@ class Experiment:
         prompts: the evaluation prompts without repeats, whose images would be the same.
         repeated_prompts: how many repeats were left out.
         limit: how many prompts and pairs are used at most; None means all.
+        metric_names: registered names of the evaluation metrics.
         base_parts: digests of the base model's components.
         protocol: how images are made and judged.
         guided: whether images are made with classifier-free guidance.
@@ -109,8 +110,8 @@ class Experiment:
         self.limit = choices.get("limit")
 
         # The metrics.
-        self._metrics = list(choices.get("metrics") or self.card.metrics)
-        for metric in self._metrics:
+        self.metric_names = tuple(choices.get("metrics") or self.card.metrics)
+        for metric in self.metric_names:
             METRICS.point(metric)
 
         # The training data and the initial weights, read when they are first needed.
@@ -163,7 +164,7 @@ class Experiment:
     @functools.cached_property
     def scorers(self) -> dict[str, Scorer]:
         """The metrics by name, loaded when they are needed."""
-        return {name: Scorer(functools.partial(self.load_metric, name), self.prompts) for name in self._metrics}
+        return {name: Scorer(functools.partial(self.load_metric, name), self.prompts) for name in self.metric_names}
 
     def load_metric(self, name: str) -> Metric:
         """A registered metric, with the checkpoint that the model's card names or else its published one."""

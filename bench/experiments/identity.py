@@ -19,6 +19,7 @@ from bench.records.config import DataIdentity, NegativeScales, Resolved, RunConf
 from bench.records.runs import CACHE, RunFolder
 from bench.scoring.metric import METRICS
 from bench.training.algorithm import ALGORITHMS, Algorithm
+from bench.training.settings import TrainingSettings
 
 TRAINING = ("bench.training.loop", "bench.data.cache", "bench.data.prepare", "bench.data.reading")
 """What leads from data and settings to weights."""
@@ -32,9 +33,7 @@ def resolve_run(experiment: Experiment, method: Method) -> Resolved:
     rewards = {name: experiment.reward(name) for name in (*algorithm.trained_on, *algorithm.embedded_by)}
     resolved = Resolved(
         algorithm=algorithm.model_dump(mode="json"),
-        training=TrainingRecord.model_validate(
-            settings.model_dump(mode="json", exclude=set(settings.execution_fields()))
-        ),
+        training=TrainingRecord.model_validate(_recorded(settings)),
         init=experiment.init.record.digest,
         data=DataIdentity(digest=data.digest, labels=data.labels_digest, pairs=len(data)),
         rewards={name: reward.identity for name, reward in rewards.items()},
@@ -87,6 +86,12 @@ def _seeds(experiment: Experiment, method: Method) -> Iterator[RunFolder]:
     place = experiment.runs / experiment.name / method.name / method.label
     for path in sorted(place.glob("seed-*/config.json")):
         yield RunFolder(path.parent)
+
+
+def _recorded(settings: TrainingSettings) -> dict[str, Any]:
+    """The settings that decide the weights; without a rule to stop, as in records that are older than such rules."""
+    never = {"stop_when"} if settings.stop_when is None else set()
+    return settings.model_dump(mode="json", exclude={*settings.execution_fields(), *never})
 
 
 def _changed_code(config: RunConfig, resolved: Resolved) -> str:

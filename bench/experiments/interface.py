@@ -18,6 +18,7 @@ from bench.experiments.recipes import make_method, resolve
 from bench.experiments.requirements import check_requirements
 from bench.experiments.results import EvaluationResult, EvaluationResults, RunResult, RunResults
 from bench.experiments.running import Start, judge_base, refuse_other_runs, run_method
+from bench.experiments.watching import refuse_unwatchable
 from bench.models.find import find_model
 from bench.training.algorithm import ALGORITHMS
 
@@ -102,6 +103,7 @@ def plan_runs(
     methods = [make_method(each, found, overrides, len(experiment.data), name, **given) for each in algorithms]
     for method in methods:
         check_requirements(experiment, method)
+        refuse_unwatchable(experiment, method)
     notes = [*notes_on_prompts(experiment), *notes_on_training(experiment, methods)]
     if placebo:
         methods, about_placebos = with_placebos(experiment, methods)

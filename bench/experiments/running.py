@@ -18,6 +18,7 @@ from bench.experiments.experiment import Experiment
 from bench.experiments.identity import cache_folder, other_code, resolve_run
 from bench.experiments.method import Method
 from bench.experiments.recipes import recipe_key
+from bench.experiments.watching import watcher_of
 from bench.records.config import RunConfig
 from bench.records.environment import write_environment
 from bench.records.evaluations import Evaluation
@@ -166,7 +167,16 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
     if experiment.accelerator.is_main_process and context.notes:
         write_json(run.folder / "prepared.json", context.notes)
     train(
-        Job(method.algorithm, method.settings, model, data, encoded, seed, context.forwards),
+        Job(
+            method.algorithm,
+            settings,
+            model,
+            data,
+            encoded,
+            seed,
+            context.forwards,
+            watcher_of(experiment, method, run),
+        ),
         run,
         experiment.accelerator,
     )

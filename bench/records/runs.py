@@ -6,6 +6,8 @@ runs/<model>/<algorithm>/<name>/seed-<n>/            one training run
     environment.json   packages, device, processes, git, and settings that do not change what comes out
     prepared.json      what the algorithm's `prepare` did, if anything
     train.jsonl        one line per step
+    curve.json         what was measured of images of training prompts, if anything
+    curve.jsonl        one line per measured step
     checkpoints/       the newest state, safetensors
     weights/           the trained network, loads in diffusers
     ledger.json        what it cost
@@ -33,6 +35,7 @@ from bench.core.files import keep_lines, read_json, read_lines, write_json
 from bench.core.locks import exclusive
 from bench.core.manifest import Manifest
 from bench.records.config import BASE, RunConfig
+from bench.records.curve import CurveLine, CurveRecord
 from bench.records.evaluations import DONE, Evaluation
 from bench.records.lines import LedgerRecord, StepLine, checked_ledger, checked_steps
 from bench.records.migrations import SCHEMA, migrated
@@ -43,6 +46,7 @@ from bench.records.reading import (
     checked_path,
     damaged,
     read_manifest,
+    read_record,
     read_whole,
     validated,
 )
@@ -135,6 +139,17 @@ class RunFolder:
         path = self._checked("train.jsonl")
         return checked_steps(read_whole(read_lines, path), path)
 
+    def curve(self) -> tuple[CurveRecord, list[CurveLine]] | None:
+        """What was measured along the training; None if nothing was.
+
+        Raises:
+            UserError: a file is damaged.
+        """
+        path, log = self._checked("curve.json"), self._checked("curve.jsonl")
+        if not path.exists():
+            return None
+        return read_record(CurveRecord, path), validated(list[CurveLine], read_whole(read_lines, log), log)
+
     def keep_steps(self, count: int) -> None:
         """Cut the training log to the steps before a checkpoint; what a crash left behind them goes.
 
@@ -145,6 +160,8 @@ class RunFolder:
         if len(kept) < count:
             raise damaged(self.train_log, f"it has {len(kept)} of the {count} steps before the checkpoint")
         keep_lines(self.train_log, kept)
+        if (curve := self.curve()) is not None:
+            keep_lines(self.folder / "curve.jsonl", [line for line in curve[1] if line["step"] <= count])
 
     def evaluation(self, signature: str) -> Evaluation:
         """The run's own result under one protocol, whether it exists yet or not."""
@@ -180,7 +197,15 @@ class RunFolder:
 
     def finish(self) -> None:
         """Mark training as finished, with a manifest of the run's files as they are now."""
-        names = ("config.json", "environment.json", "prepared.json", "train.jsonl", "ledger.json")
+        names = (
+            "config.json",
+            "environment.json",
+            "prepared.json",
+            "train.jsonl",
+            "curve.json",
+            "curve.jsonl",
+            "ledger.json",
+        )
         records = [path for path in (self.folder / name for name in names) if path.exists()]
         weights = [path for path in self.weights.rglob("*") if path.is_file()]
         Manifest.of(self._done, [*records, *weights]).write()

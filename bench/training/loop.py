@@ -25,6 +25,7 @@ from bench.training.ledger import Ledger, refuse_spent_budget
 from bench.training.policy import Policy
 from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, build_optimizer, training_step
+from bench.training.watching import Watcher, unwatched
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Job:
         encoded: its latents and embeddings.
         seed: the training seed.
         prepared_forwards: forwards of the base model spent on preparing the data; counted as reference forwards.
+        watcher: looks at the network between steps, and may stop the training.
     """
 
     algorithm: Algorithm
@@ -48,6 +50,7 @@ class Job:
     encoded: EncodedData
     seed: int
     prepared_forwards: int = 0
+    watcher: Watcher = unwatched
 
 
 def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
@@ -98,9 +101,10 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
     # The loop.  A signal is handled between micro-batches, where the weights are still those before the step.
     limit = settings.steps if settings.budget is None else settings.budget.amount
     done = spent()
+    stopped = job.watcher(step, ledger.pairs, policy.network, last=done >= limit)
     title = f"training {name}"
     with termination.deferred(), Progress(title, total=round(limit), done=round(done)) as progress:
-        while processes.broadcast(done < limit):
+        while processes.broadcast(done < limit and not stopped):
             began, before = time.monotonic(), dataclasses.replace(ledger)
             batches = StepBatches(job.data, job.encoded, settings, job.seed, step, accelerator)
             try:
@@ -120,7 +124,8 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
                 append_lines(run.train_log, [json.dumps(line)])
             done = spent()
             progress.reach(round(done), loss=record["loss"])
-            checkpointer.save_if_due(step, last=done >= limit)
+            stopped = job.watcher(step, ledger.pairs, policy.network, last=done >= limit)
+            checkpointer.save_if_due(step, last=done >= limit or stopped)
 
     finish(job, run, policy, checkpointer.total_cost(), processes)
     accelerator.wait_for_everyone()

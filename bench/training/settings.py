@@ -30,6 +30,17 @@ class Budget(BaseModel):
     amount: float = Field(gt=0, description="training stops after the step that reaches this amount")
 
 
+class StopRule(BaseModel):
+    """When training ends before its steps or its budget are spent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule: Literal["overoptimised"] = Field(
+        description="overoptimised: training succeeds by its own measure while most held-out judges fall"
+    )
+    every: int = Field(gt=0, description="optimizer steps between two looks")
+
+
 class TrainingSettings(BaseModel):
     """How a run trains, whatever the algorithm: the fields of ``Recipe.training`` and of ``--set``.
 
@@ -43,6 +54,13 @@ class TrainingSettings(BaseModel):
     budget: Budget | None = Field(
         default=None,
         description="stop at a budget (pairs, forwards or seconds) instead of after a number of steps; see --budget",
+    )
+    stop_when: StopRule | None = Field(default=None, description="stop early by this rule; see --stop-when")
+    evaluate_every: int = Field(
+        default=0,
+        ge=0,
+        description="optimizer steps between two looks at images of training prompts, recorded as curves (0: never)",
+        json_schema_extra=EXECUTION,
     )
     global_batch_size: int = Field(default=32, gt=0, description="pairs per optimizer step, over all processes")
     micro_batch_size: int = Field(

@@ -1,0 +1,164 @@
+"""Images of training prompts along the training: their scores, and the decision to stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from bench.core.chunks import batch_slices, images_per_chunk
+from bench.core.errors import UserError
+from bench.core.files import append_lines, write_json
+from bench.core.progress import say
+from bench.evaluation.noise import evaluation_generators, evaluation_noise
+from bench.experiments.experiment import Experiment
+from bench.experiments.method import Method
+from bench.models.family import ModelFamily
+from bench.models.guidance import Networks
+from bench.models.sampling import generate_images
+from bench.records.curve import CurveLine, CurveRecord, find
+from bench.records.runs import RunFolder
+from bench.scoring.looks import Images, looks_by_prompt, signature
+from bench.scoring.metric import Metric, checked_scores
+from bench.training.watching import Watcher, unwatched
+
+PROMPTS = 16
+"""Training prompts whose images are made."""
+IMAGES = 4
+"""Images of each."""
+
+
+def watcher_of(experiment: Experiment, method: Method, run: RunFolder) -> Watcher:
+    """What looks at a run of a method while it trains, as its settings say."""
+    settings = method.settings
+    return CurveWatcher(experiment, method, run) if settings.stop_when or settings.evaluate_every else unwatched
+
+
+def refuse_unwatchable(experiment: Experiment, method: Method) -> None:
+    """Raise a `UserError` where images along the training cannot be made, before anything is computed."""
+    settings = method.settings
+    if settings.stop_when is None and not settings.evaluate_every:
+        return
+    if settings.stop_when and settings.evaluate_every not in (0, settings.stop_when.every):
+        raise UserError(
+            f"evaluate_every={settings.evaluate_every} differs from the {settings.stop_when.every} steps of stop_when; leave one out"
+        )
+    if experiment.accelerator.num_processes > 1:
+        raise UserError("--evaluate-every and --stop-when need a single process; start one, or leave them out")
+    if method.algorithm.negative:
+        raise UserError(
+            f"{method.name} trains weights for the unconditional branch of guidance, which cannot make images on their own; "
+            "leave --evaluate-every and --stop-when out"
+        )
+
+
+class CurveWatcher:
+    """Makes and scores images of training prompts at fixed steps, and writes ``curve.jsonl``.
+
+    Noise is addressed by prompt and image, so every step and every run has the same; the state of torch's own random numbers is
+    put back, so the weights are the same to the last bit as without a watcher.
+
+    Args:
+        experiment: the experiment, whose protocol says how images are made, and whose metrics judge them.
+        method: what is trained.
+        run: where the curve is recorded.
+    """
+
+    def __init__(self, experiment: Experiment, method: Method, run: RunFolder) -> None:
+        self._experiment, self._method, self._run = experiment, method, run
+        self._rule = method.settings.stop_when
+        self._every = self._rule.every if self._rule else method.settings.evaluate_every
+        captions = sorted(set(experiment.data.captions))
+        places = np.unique(np.linspace(0, len(captions) - 1, min(PROMPTS, len(captions))).round().astype(int))
+        self._prompts = [captions[place] for place in places]
+
+    def __call__(self, step: int, pairs: int, network: nn.Module, *, last: bool) -> bool:
+        """See `bench.training.watching.Watcher`."""
+        if step % self._every and not last:
+            return False
+        written = self._run.curve()
+        if written is None or all(line["step"] != step for line in written[1]):
+            self._measure(step, pairs, network)
+        record, lines = self._read()
+        finding = find(record, lines)
+        if self._rule is None or not finding.overoptimised:
+            return False
+        say(f"stopped at step {step}: {finding.sentence()}")
+        return True
+
+    def _measure(self, step: int, pairs: int, network: nn.Module) -> None:
+        """Make and score the images, and append a line."""
+        device = self._experiment.accelerator.device
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.no_grad():
+            images = self._images(network)
+            metrics = {name: self._load(name) for name in self._experiment.metric_names}
+            if step == 0 or self._run.curve() is None:
+                self._write_record(metrics)
+            prompts = [prompt for prompt in self._prompts for _ in range(IMAGES)]
+            pictures = [Image.fromarray(image) for of_prompt in images for image in of_prompt]
+            scores = {
+                name: checked_scores(name, metric.score(pictures, prompts), len(pictures))
+                for name, metric in metrics.items()
+            }
+        scores |= looks_by_prompt(images)
+        line = CurveLine(step=step, pairs=pairs, signal=self._signal(), scores=scores)
+        append_lines(self._run.folder / "curve.jsonl", [json.dumps(line)])
+
+    def _images(self, network: nn.Module) -> list[Images]:
+        """The images by prompt, (IMAGES, H, W, 3) each."""
+        settings, model = self._experiment.protocol.generation, self._model
+        items = [(prompt, image) for prompt in self._prompts for image in range(IMAGES)]
+        shape = model.latent_shape(settings.height, settings.width)
+        device = next(network.parameters()).device
+        made = []
+        for piece in batch_slices(len(items), images_per_chunk(settings.height, settings.width)):
+            noise = torch.stack([evaluation_noise(settings, *item, shape) for item in items[piece]]).to(device)
+            draws = evaluation_generators(settings, items[piece])
+            prompts = [prompt for prompt, _ in items[piece]]
+            made.append(generate_images(model, Networks.single(network), prompts, noise, settings, draws))
+        whole = np.concatenate(made)
+        return [whole[piece] for piece in batch_slices(len(whole), IMAGES)]
+
+    def _signal(self) -> float | None:
+        """The mean margin of the steps since the last line, or the negative loss where there is none."""
+        written = self._run.curve()
+        since = written[1][-1]["step"] if written and written[1] else 0
+        steps = self._run.steps()[since:]
+        values = [float(line.get("margin", -line["loss"])) for line in steps]  # type: ignore[arg-type]
+        return sum(values) / len(values) if values else None
+
+    def _load(self, name: str) -> Metric:
+        return self._experiment.load_metric(name).for_prompts(self._prompts)
+
+    def _write_record(self, metrics: dict[str, Metric]) -> None:
+        protocol, algorithm = self._experiment.protocol, self._method.algorithm
+        scorers = {name: self._experiment.scorers[name].record(name, protocol).scorer for name in metrics}
+        record = CurveRecord(
+            prompts=tuple(self._prompts),
+            images_per_prompt=IMAGES,
+            generation=protocol.generation.model_dump(mode="json"),
+            signatures={**scorers, "looks": signature()},
+            titles={name: metric.info.title for name, metric in metrics.items()},
+            lower_is_better=tuple(name for name, metric in metrics.items() if not metric.info.higher_is_better),
+            trained_on=tuple(dict.fromkeys([*algorithm.trained_on, *self._experiment.data.judges])),
+        )
+        write_json(self._run.folder / "curve.json", dataclasses.asdict(record))
+
+    def _read(self) -> tuple[CurveRecord, list[CurveLine]]:
+        written = self._run.curve()
+        if written is None:
+            raise UserError(
+                f"{self._run.folder}/curve.json has disappeared; delete the run's folder and start it again"
+            )
+        return written
+
+    @functools.cached_property
+    def _model(self) -> ModelFamily:
+        """A copy of the base model with its encoders and its decoder, which the one that is trained has released."""
+        return self._experiment.load_model()

@@ -1,0 +1,104 @@
+"""`bench run --evaluate-every` and `--stop-when`: what is measured while a run trains, by the real command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from bench.records.runs import RunFolder
+from tests.cli.conftest import CommandLine
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    (file,) = run.glob("weights/*.safetensors")
+    return {name: value.tobytes() for name, value in load_file(file).items()}
+
+
+@pytest.fixture(scope="module")
+def measured(
+    tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path], uninterrupted: Path
+) -> CommandLine:
+    """The run of `uninterrupted`, measured every four of its six steps."""
+    command = CommandLine(tmp_path_factory.mktemp("measured"), *small_data)
+    done = command.run(command.train_words("--evaluate-every", "4"))
+    assert done.returncode == 0, done.stderr
+    return command
+
+
+def run_of(folder: Path) -> Path:
+    (run,) = folder.glob("tiny/dpo/*/seed-0")
+    return run
+
+
+def test_the_weights_and_the_name_are_those_of_a_run_that_nobody_measured(
+    measured: CommandLine, uninterrupted: Path
+) -> None:
+    one, other = run_of(measured.folder / "runs"), run_of(uninterrupted)
+    assert one.parent.name == other.parent.name
+    assert weights(one) == weights(other)
+
+
+def test_a_line_for_the_start_every_fourth_step_and_the_end(measured: CommandLine) -> None:
+    curve = RunFolder(run_of(measured.folder / "runs")).curve()
+    assert curve is not None
+    record, lines = curve
+    assert [(line["step"], line["pairs"]) for line in lines] == [(0, 0), (4, 16), (6, 24)]
+    assert len(set(record.prompts)) == 16
+    assert set(lines[0]["scores"]) == {*record.titles, "diversity", "dark", "saturation", "edges"}
+    assert {len(values) for line in lines for values in line["scores"].values()} == {16 * 4}
+    assert lines[0]["signal"] is None
+    margins = [json.loads(line)["margin"] for line in (run_of(measured.folder / "runs") / "train.jsonl").open()]
+    assert lines[1]["signal"] == pytest.approx(sum(margins[:4]) / 4)
+    assert lines[2]["signal"] == pytest.approx(sum(margins[4:]) / 2)
+    assert lines[0]["scores"]["gold"] != lines[2]["scores"]["gold"]
+
+
+def test_the_report_shows_what_was_measured(measured: CommandLine) -> None:
+    shown = measured.run(measured.arguments("report", "--runs", "runs", "--format", "markdown"))
+    assert shown.returncode == 0, shown.stderr
+    assert "diversity, %" in shown.stdout
+    assert "seed 0, on training prompts: " in shown.stdout
+    page = measured.run(measured.arguments("report", "--runs", "runs", "--output", "report.html"))
+    assert page.returncode == 0, page.stderr
+    text = (measured.folder / "report.html").read_text(encoding="utf-8")
+    assert "Along the training" in text
+    assert "error, policy minus reference" in text
+
+
+def test_a_changed_curve_of_a_finished_run_is_refused(measured: CommandLine) -> None:
+    log = run_of(measured.folder / "runs") / "curve.jsonl"
+    before = log.read_text()
+    log.write_text(before.replace('"step": 4', '"step": 5'))
+    shown = measured.run(measured.arguments("report", "--runs", "runs"))
+    log.write_text(before)
+    assert shown.returncode == 2
+    assert "curve.jsonl" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--stop-when", "overoptimised"), "needs --evaluate-every N"),
+        (("--stop-when", "bored", "--evaluate-every", "2"), "overoptimised"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(command: CommandLine, words: tuple[str, ...], says: str) -> None:
+    done = command.run(command.train_words(*words))
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_rule_to_stop_is_part_of_the_identity(command: CommandLine) -> None:
+    words = command.train_words("--evaluate-every", "6", "--stop-when", "overoptimised", "--name", "ruled")
+    done = command.run(words)
+    assert done.returncode == 0, done.stderr
+    config = RunFolder(run_of(command.folder / "runs")).config()
+    assert config.resolved.training is not None
+    assert config.resolved.training.to_json()["stop_when"] == {"rule": "overoptimised", "every": 6}
+    other = command.run(command.train_words("--name", "ruled"))
+    assert other.returncode == 2
+    assert "stop_when" in other.stderr

@@ -1,0 +1,136 @@
+"""The page in a real Chromium: what a reader does with mouse and keyboard, without network, errors or violations of axe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import CHROMIUM, Browser, browser
+from lab import Lab, fill
+
+from reports.page import page
+from reports.report import make_report
+
+AXE = os.environ.get("AXE")
+"""The path of axe.min.js from the npm package axe-core."""
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium executable on this machine"),
+]
+
+NAMES = "[...document.querySelectorAll('#numbers-1 tbody tr')].filter(row => !row.hidden).map(row => row.cells[0].textContent)"
+GOLD = "[...document.querySelectorAll('#numbers-1 tbody tr')].map(row => parseFloat(row.cells[2].textContent))"
+HEADING = "document.querySelectorAll('#numbers-1 th[scope=col]')[2]"
+CHOOSE = "(() => { const choice = document.getElementById('reference'); choice.value = %r; choice.dispatchEvent(new Event('change')); })()"
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of the base and three algorithms."""
+    lab = Lab(tmp_path_factory.mktemp("page") / "runs")
+    fill(lab)
+    made = lab.runs / "report.html"
+    made.write_text(page(make_report(lab.runs)), encoding="utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser for all tests."""
+    with browser(tmp_path_factory.mktemp("profile")) as started:
+        yield started
+
+
+@pytest.fixture
+def opened(chromium: Browser, path: Path) -> Iterator[Browser]:
+    """The page, freshly loaded; afterwards it must have requested nothing else, and have said nothing."""
+    chromium.open(path)
+    yield chromium
+    assert chromium.said == []
+    assert {url for url in chromium.requested if not url.startswith("data:")} == {path.as_uri()}
+
+
+def test_sorting_by_gold_and_back(opened: Browser) -> None:
+    assert opened.run(NAMES) == ["Diffusion-DPO", "SFT", "SmPO"]
+    opened.run(f"{HEADING}.firstElementChild.focus()")
+    opened.press("Enter")
+    assert opened.run(f"{HEADING}.getAttribute('aria-sort')") == "descending"
+    assert opened.run(GOLD) == sorted(opened.run(GOLD), reverse=True)
+    assert opened.run(NAMES)[-1] == "SFT"
+    opened.press("Enter")
+    assert opened.run(GOLD) == sorted(opened.run(GOLD))
+    opened.press("Enter")
+    assert opened.run(f"{HEADING}.getAttribute('aria-sort')") is None
+    assert opened.run(NAMES) == ["Diffusion-DPO", "SFT", "SmPO"]
+
+
+def test_filtering_tables_and_images(opened: Browser) -> None:
+    opened.run("document.getElementById('filter').focus()")
+    opened.write("sm")
+    assert opened.run(NAMES) == ["SmPO"]
+    assert opened.run("document.getElementById('shown').textContent") == "2 of 4 rows"  # the reference stays
+    visible = "[...document.querySelectorAll('.strip li')].filter(item => !item.hidden).length"
+    assert opened.run(visible) == 12 * 2
+
+
+def test_another_reference(opened: Browser) -> None:
+    opened.run(CHOOSE % "SFT")
+    assert opened.run("document.getElementById('table-1').textContent") == "Win rate against SFT, %"
+    assert opened.run(NAMES) == ["base", "Diffusion-DPO", "SmPO"]
+    # Scores rise by 0.1 * shift, with a noise of 0.03 against a gap of 0.06 and more, so SFT loses nearly always.
+    assert min(opened.run(GOLD)) > 80
+    assert opened.run("document.querySelector('.against-base').hidden") is True
+    opened.run(CHOOSE % "base")
+    assert opened.run("document.getElementById('table-1').textContent") == "Win rate against the base, %"
+    assert opened.run("document.querySelector('.against-base').hidden") is False
+
+
+def test_the_gallery_by_keyboard(opened: Browser) -> None:
+    opened.run("document.querySelectorAll('.strip .zoom')[1].focus()")
+    opened.press("Enter")
+    captions = (
+        "[...document.querySelectorAll('dialog figure')].filter(f => !f.hidden).map(f => f.textContent.split(':')[0])"
+    )
+    assert opened.run("document.getElementById('large').open") is True
+    assert opened.run(captions) == ["base", "Diffusion-DPO"]
+    opened.press("ArrowRight")
+    assert opened.run(captions) == ["base", "SFT"]
+    opened.press("ArrowLeft")
+    opened.press("ArrowLeft")
+    assert opened.run(captions) == ["base"]
+    opened.press("Escape")
+    assert opened.run("document.getElementById('large').open") is False
+    assert opened.run("document.activeElement.dataset.of") == "base"  # where the arrow keys had gone
+
+
+def test_images_are_whole_and_extremes_are_of_their_sign(opened: Browser) -> None:
+    loaded = "[...document.querySelectorAll('.strip img')].map(i => (i.loading = 'eager', i.decode().then(() => i.naturalWidth)))"
+    assert set(opened.run(f"Promise.all({loaded})")) == {64}
+    signs = "[...document.querySelectorAll('.%s')].map(e => e.textContent[0])"
+    assert set(opened.run(signs % "gain")) == {"+"}
+    assert set(opened.run(signs % "loss")) == {"\N{MINUS SIGN}"}
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 400])
+def test_no_window_is_scrolled_sideways_and_axe_finds_nothing(
+    chromium: Browser, path: Path, width: int, dark: bool
+) -> None:
+    chromium.open(path, width=width, dark=dark)
+    assert chromium.run("document.documentElement.scrollWidth <= innerWidth") is True
+    if AXE is None:
+        pytest.skip("AXE does not name axe.min.js; only the width was checked")
+    found: Any = chromium.run(
+        Path(AXE).read_text(encoding="utf-8")
+        + "\n;axe.run().then(found => found.violations.map(each => [each.id, each.nodes[0].html]))"
+    )
+    assert found == []
+
+
+def test_print_opens_what_is_folded(opened: Browser) -> None:
+    opened.call("Page.printToPDF")
+    assert opened.run("[...document.querySelectorAll('details')].every(each => each.open)") is True
