@@ -15,7 +15,7 @@ from reports.latex import latex
 from reports.render import as_json, markdown, print_report
 from reports.report import make_report
 
-SIGNATURES = "PickScore (tiny) {pickscore}, Distance_% {distance}, Gold {gold}"
+SIGNATURES = "Gold {gold}, PickScore (tiny) {pickscore}, Distance_% {distance}"
 
 
 def test_the_line_names_everything_that_decides_the_numbers(full_lab: Lab) -> None:

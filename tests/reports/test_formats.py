@@ -113,7 +113,7 @@ def test_latex_escapes(full_lab: Lab) -> None:
     assert r"50\% \& \#1\_a\{b\}\textasciitilde{}\textasciicircum{}\$\textbackslash{}x" in text
     assert r"Distance\_\% $\downarrow$" in text
     assert text.isascii()
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule") == 3
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule") == 4
     for body in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         for line in body[1].splitlines():
             if line.endswith(r"\\"):

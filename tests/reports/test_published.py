@@ -62,7 +62,7 @@ def test_the_rows_of_a_paper_with_their_source_and_prompts(lab: Lab) -> None:
 
 def test_what_is_doubtful_is_marked_with_its_reason(lab: Lab) -> None:
     (scores, wins), notes = sections(report_of(lab, "sdxl"))
-    assert row(scores, "SPO", "SPO")["HPSv2.1"] == "31.8?"
+    assert row(scores, "SPO", "SPO")["HPSv2.1"] == "31.80?"
     assert row(scores, "LPO", "SPO")["HPSv2.1"] == "31.15"
     assert row(scores, "SmPO-Diffusion", "SmPO-SDXL")["PickScore"] == "23.62?"
     assert any(label == "InPO vs Base-SDXL" and cells[3].value.endswith("?") for label, cells in wins.rows)
