@@ -151,4 +151,5 @@ def _lower(high: NDArray[np.float64], low: NDArray[np.float64], tests: int) -> b
     """Whether the second of two paired samples lies below the first beyond noise, at `LEVEL` over several tests."""
     fall = high - low
     error = float(fall.std(ddof=1)) / len(fall) ** 0.5
-    return float(fall.mean()) > statistics.NormalDist().inv_cdf(1 - (1 - LEVEL) / tests) * error and fall.mean() > 0
+    mean = float(fall.mean())
+    return mean > 0 and mean > statistics.NormalDist().inv_cdf(1 - (1 - LEVEL) / tests) * error

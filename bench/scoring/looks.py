@@ -59,7 +59,7 @@ def _distances(pixels: NDArray[np.float64]) -> list[float]:
     """Mean root-mean-square distance of every image from the others."""
     small = np.stack([_reduced(image) for image in pixels]).reshape(len(pixels), -1)
     squares = ((small[:, None] - small[None]) ** 2).mean(axis=2)
-    return (np.sqrt(squares).sum(axis=1) / (len(pixels) - 1)).tolist()
+    return [float(total) / (len(pixels) - 1) for total in np.sqrt(squares).sum(axis=1)]
 
 
 def _reduced(image: NDArray[np.float64]) -> NDArray[np.float64]:
