@@ -95,9 +95,9 @@ def as_json(report: Report) -> str:
 
 def _metric_as_json(metric: MetricRecord) -> dict[str, Any]:
     """A metric's record with the fields of its ``info`` beside the others."""
-    value = dataclasses.asdict(metric)
-    info = value.pop("info")
-    return value | info
+    value: dict[str, Any] = dataclasses.asdict(metric)
+    info: dict[str, Any] = value.pop("info")
+    return {**value, **info}
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""What was measured along the training, in the tables and on the page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from lab import INFOS, Lab
+
+from bench.core.files import append_lines, write_json
+from bench.records.runs import RunFolder
+from reports.footnotes import footnotes
+from reports.page import page
+from reports.render import as_json
+from reports.report import make_report
+from reports.text_tables import grids
+
+PROMPTS = ["a", "b", "c", "d"]
+
+
+def watch(run: RunFolder, gold: Sequence[float], diversity: Sequence[float], *, signature: str = "s") -> None:
+    """Measurements every 10 steps: gold and PickScore of four prompts that differ by thousandths, and the looks."""
+    record = {
+        "prompts": PROMPTS, "images_per_prompt": 2, "generation": {}, "signatures": {"gold": signature, "looks": "l"},
+        "titles": {name: INFOS[name].title for name in ("gold", "pickscore")}, "lower_is_better": [], "trained_on": ["pickscore"],
+    }  # fmt: skip
+    write_json(run.folder / "curve.json", record)
+    for place, (judge, spread) in enumerate(zip(gold, diversity, strict=True)):
+        by_prompt = {
+            "gold": judge,
+            "pickscore": 0.1 * place,
+            "diversity": spread,
+            "dark": 0.1,
+            "saturation": 0.2,
+            "edges": 0.3,
+        }
+        scores = {name: [value + p / 1000 for p in range(4) for _ in range(2)] for name, value in by_prompt.items()}
+        line = {"step": 10 * place, "pairs": 320 * place, "signal": None if place == 0 else 0.1, "scores": scores}
+        append_lines(run.folder / "curve.jsonl", [json.dumps(line)])
+    run.finish()
+
+
+def test_diversity_stands_beside_every_win_rate(full_lab: Lab) -> None:
+    for seed, last in enumerate((0.3, 0.2, 0.1)):
+        run = RunFolder(full_lab.runs / f"tiny/dpo/default/seed-{seed}")
+        watch(run, (0.2, 0.5, 0.4), (0.3985, 0.39, last - 0.0015))
+    wins = grids(make_report(full_lab.runs))[0]
+    assert wins.columns[-1] == "diversity, %"
+    cells = {label: row[-1] for label, row in wins.rows}
+    # From 0.4 to 0.3, 0.2 and 0.1: -50 % on average; seeds have a deviation of 25, / sqrt(3), and t(2, 97.5 %) is 4.30: 62.
+    assert (cells["Diffusion-DPO"].value, cells["Diffusion-DPO"].detail) == ("-50", "[-112, +12]")
+    assert cells["SFT"].value == "-"
+
+
+def test_the_finding_of_every_seed_is_a_sentence_below_the_tables(full_lab: Lab) -> None:
+    watch(RunFolder(full_lab.runs / "tiny/smpo/default/seed-0"), (0.2, 0.5, 0.4), (0.4, 0.4, 0.4))
+    report = make_report(full_lab.runs)
+    sentence = "Over-optimised: training reward up, 1 of 1 held-out judges down since step 10 (Gold)"
+    assert f"SmPO, seed 0, on training prompts: {sentence}." in footnotes(report)
+    text = page(report)
+    assert sentence in text
+    assert "PickScore (tiny) (trained on)" in text
+    assert "Gold (held out)" in text
+    value = json.loads(as_json(report))
+    assert value["rows"][3]["panel"]["curves"]["gold"]["mean"] == pytest.approx([0.2015, 0.5015, 0.4015])
+
+
+def test_seeds_that_other_scorers_measured_share_no_panel(full_lab: Lab) -> None:
+    for seed, signature in enumerate(("one", "one", "other")):
+        watch(RunFolder(full_lab.runs / f"tiny/dpo/default/seed-{seed}"), (0.2, 0.5), (0.4, 0.4), signature=signature)
+    report = make_report(full_lab.runs)
+    assert report.rows[1].panel is None
+    assert grids(report)[0].columns[-1] != "diversity, %"
