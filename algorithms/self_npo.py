@@ -17,18 +17,20 @@ from torch import Tensor
 
 from algorithms.recipes import TINY
 from bench import (
+    ODE,
     Algorithm,
     AlgorithmInfo,
     Condition,
+    Denoise,
     ForwardProcess,
     Need,
     PairBatch,
     Policy,
     Recipe,
     StepOutput,
-    expand,
     guide,
-    guided_ddim_step,
+    roll_out,
+    strided_grid,
 )
 
 AVERAGE = "average"
@@ -96,34 +98,32 @@ class SelfNPO(Algorithm):
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         process, draws, device = policy.process, batch.draws, batch.candidates.device
-        stride = process.train_timesteps // self.grid
+        grid = strided_grid(process, self.grid)
         clean = batch.candidates[:, 0]
         condition = {name: value[:, 0] for name, value in batch.candidate_condition.items()}
         unconditional = {name: value[:, 0] for name, value in batch.candidate_unconditional.items()}
-        t = ((draws.uniform("start") * self.grid).long().to(device) + 1) * stride - 1
-        latents = process.add_noise(clean, draws.normal_like("noise", clean), t)
+        level = (draws.uniform("start") * self.grid).long().to(device) + 1
+        latents = process.add_noise(clean, draws.normal_like("noise", clean), grid.at(level))
         with torch.no_grad():
-            for _ in range(self.truncation):
-                moving, previous = t > 0, (t - stride).clamp(min=0)
-                both = self._predictions(policy, latents, t, condition, unconditional)
-                moved = guided_ddim_step(process, latents, both, -self.guidance_scale, t, previous)
-                latents = torch.where(expand(moving, latents), moved, latents)
-                t = previous
-            both = self._predictions(policy, latents, t, condition, unconditional)
-            target = process.to_x0(latents, guide(*both, -self.guidance_scale), t)
+            denoise = self._denoiser(policy, condition, unconditional)
+            generated = roll_out(denoise, grid, [ODE] * self.truncation, latents, level)
+            latents, t = generated.final, grid.at(generated.level)
+            target = process.to_x0(latents, denoise(latents, t), t)
         s = t + 1 + (draws.uniform("further").to(device) * (process.train_timesteps - 1 - t)).long()
         noised = noise_further(process, latents, draws.normal_like("renoise", clean), t, s)
         student = process.to_x0(noised, policy.predict(noised, s, condition), s)
         return StepOutput(pseudo_huber(student - target, width=self.width), s)
 
-    def _predictions(
-        self, policy: Policy, latents: Tensor, t: Tensor, condition: Condition, unconditional: Condition
-    ) -> tuple[Tensor, Tensor]:
-        """The predictions with and without the caption.
+    def _denoiser(self, policy: Policy, condition: Condition, unconditional: Condition) -> Denoise:
+        """The average's prediction under guidance.
 
         The released scale w starts at the captioned prediction, ``cond + w (cond - uncond)``, whereas `bench.guide` starts at
         its first argument: so the captioned prediction comes first, and ``-w`` is the scale.
         """
-        with_caption = policy.predict_with_snapshot(AVERAGE, latents, t, condition)
-        without = policy.predict_with_snapshot(AVERAGE, latents, t, unconditional)
-        return with_caption, without
+
+        def denoise(latents: Tensor, t: Tensor) -> Tensor:
+            with_caption = policy.predict_with_snapshot(AVERAGE, latents, t, condition)
+            without = policy.predict_with_snapshot(AVERAGE, latents, t, unconditional)
+            return guide(with_caption, without, -self.guidance_scale)
+
+        return denoise

@@ -6,6 +6,7 @@ Zhang et al. 2024, arXiv 2410.05255; training code was not released; the formula
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import ClassVar
@@ -18,6 +19,7 @@ from torch.nn.functional import logsigmoid
 from algorithms.dpo import Beta
 from algorithms.recipes import TINY
 from bench import (
+    ODE,
     Algorithm,
     AlgorithmInfo,
     BetaScale,
@@ -27,10 +29,12 @@ from bench import (
     Policy,
     Recipe,
     StepOutput,
-    guided_ddim_step,
+    guided,
     noised_alike,
     pair_logs,
+    roll_out,
     sample_errors,
+    strided_grid,
     uniform,
 )
 
@@ -104,14 +108,9 @@ class SePPO(Algorithm):
     @torch.no_grad()
     def _sample(self, version: str, batch: PairBatch, policy: Policy) -> Tensor:
         """Samples of an earlier version for the batch's captions, with guidance; same shape as the winners."""
-        process, count = policy.process, len(batch.winner)
-        stride = process.train_timesteps // self.sampling_steps
+        grid = strided_grid(policy.process, self.sampling_steps)
+        predict = functools.partial(policy.predict_with_snapshot, version)
+        denoise = guided(predict, batch.condition, batch.unconditional, self.guidance_scale)
         latents = batch.draws.normal_like("sample", batch.winner)
-        unconditional = batch.unconditional
-        both = {name: torch.cat([unconditional[name], value]) for name, value in batch.condition.items()}
-        for step in reversed(range(self.sampling_steps)):
-            t = torch.full((count,), (step + 1) * stride - 1, device=latents.device)
-            predicted = policy.predict_with_snapshot(version, torch.cat([latents, latents]), torch.cat([t, t]), both)
-            without, with_caption = predicted.chunk(2)
-            latents = guided_ddim_step(process, latents, (without, with_caption), self.guidance_scale, t, t - stride)
-        return latents
+        level = torch.full((len(latents),), grid.steps, device=latents.device)
+        return roll_out(denoise, grid, [ODE] * grid.steps, latents, level).final

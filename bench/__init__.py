@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.models.forward_process import ForwardProcess as ForwardProcess
     from bench.models.forward_process import expand as expand
     from bench.models.guidance import guide as guide
-    from bench.models.guidance import guided_ddim_step as guided_ddim_step
     from bench.models.inversion import Endpoint as Endpoint
     from bench.models.inversion import Inversion as Inversion
     from bench.models.inversion import InversionSettings as InversionSettings
@@ -46,6 +45,13 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.prompts.sets import PromptSet as PromptSet
     from bench.records.protocol import GenerationSettings as GenerationSettings
     from bench.records.scores import MetricInfo as MetricInfo
+    from bench.rollouts.grid import Grid as Grid
+    from bench.rollouts.grid import strided_grid as strided_grid
+    from bench.rollouts.rules import ODE as ODE
+    from bench.rollouts.sampler import Denoise as Denoise
+    from bench.rollouts.sampler import Trajectories as Trajectories
+    from bench.rollouts.sampler import guided as guided
+    from bench.rollouts.sampler import roll_out as roll_out
     from bench.scoring.images import CLIP_MEAN as CLIP_MEAN
     from bench.scoring.images import CLIP_STD as CLIP_STD
     from bench.scoring.isolated.environment import Environment as Environment
@@ -100,12 +106,15 @@ _WHERE = {
     "bench.models.card": ("ModelCard",),
     "bench.models.family": ("Condition", "ModelFamily"),
     "bench.models.forward_process": ("ForwardProcess", "expand"),
-    "bench.models.guidance": ("guide", "guided_ddim_step"),
+    "bench.models.guidance": ("guide",),
     "bench.models.inversion": ("Endpoint", "Inversion", "InversionSettings", "Renoise", "invert"),
     "bench.models.registry": ("MODELS",),
     "bench.prompts.sets": ("PromptSet",),
     "bench.records.protocol": ("GenerationSettings",),
     "bench.records.scores": ("MetricInfo",),
+    "bench.rollouts.grid": ("Grid", "strided_grid"),
+    "bench.rollouts.rules": ("ODE",),
+    "bench.rollouts.sampler": ("Denoise", "Trajectories", "guided", "roll_out"),
     "bench.scoring.images": ("CLIP_MEAN", "CLIP_STD"),
     "bench.scoring.isolated.environment": ("Environment",),
     "bench.scoring.isolated.metric": ("IsolatedMetric",),

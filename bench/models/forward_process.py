@@ -26,11 +26,15 @@ class Transition:
     mean: Tensor
     std: Tensor
 
+    def sample(self, noise: Tensor) -> Tensor:
+        """The latents that standard normal noise of their shape leads to."""
+        return self.mean + expand(self.std, self.mean) * noise
+
     def log_prob(self, latents: Tensor) -> Tensor:
-        """Log density of ``latents``, **mean** over all non-batch elements; float32, shape (B,)."""
+        """Log density of ``latents``, **mean** over all non-batch elements; at least float32, shape (B,)."""
         std = expand(self.std, latents)
         density = -((latents - self.mean) ** 2) / (2 * std**2) - std.log() - 0.5 * math.log(2 * math.pi)
-        return density.float().flatten(1).mean(1)
+        return density.to(torch.promote_types(density.dtype, torch.float32)).flatten(1).mean(1)
 
 
 class ForwardProcess(abc.ABC):
@@ -69,7 +73,10 @@ class ForwardProcess(abc.ABC):
         return (uniform * self.train_timesteps).long().clamp(max=self.train_timesteps - 1)
 
     def network_times(self, t: Tensor) -> Tensor:
-        """The network's time input for training times ``t`` (B,), in the units of the diffusers schedulers; (B,)."""
+        """The network's time input for training times ``t`` (B,), in the units of the diffusers schedulers; (B,).
+
+        Times in floating point are between training times, in these units already, and come back as they are.
+        """
         return t
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -149,6 +156,8 @@ class FlowProcess(ForwardProcess):
 
     def network_times(self, t: Tensor) -> Tensor:
         """Sigma on a scale of 0 to T, float32: a shifted schedule is not linear in ``t``; times below 0 count as 0."""
+        if t.is_floating_point():
+            return t
         return (self._sigma[t.cpu().clamp(min=0)] * self.train_timesteps).float().to(t.device)
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:

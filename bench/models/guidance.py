@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from bench.models.family import Condition
-from bench.models.forward_process import ForwardProcess
 
 ALPHA = 1.0
 BETA = 1.0
@@ -53,26 +52,6 @@ def guide(negative: Tensor, positive: Tensor, scale: float) -> Tensor:
     Both predictions and the result are (B, ...) of one dtype; a scale of 1 is the positive prediction alone.
     """
     return negative + scale * (positive - negative)
-
-
-def guided_ddim_step(
-    process: ForwardProcess,
-    latents: Tensor,
-    predictions: tuple[Tensor, Tensor],
-    scale: float,
-    t: Tensor,
-    previous: Tensor,
-) -> Tensor:
-    """One deterministic DDIM step under guidance (Song et al. 2021, arXiv 2010.02502); latents of the same shape.
-
-    Args:
-        latents: noisy latents, (B, ...).
-        predictions: the network's raw negative and positive prediction, (B, ...) each.
-        scale: see `guide`.
-        t: the times of ``latents``, int64, (B,).
-        previous: the cleaner times to go to, int64, (B,); below 0 counts as 0.
-    """
-    return process.transition(latents, guide(*predictions, scale), t, previous, eta=0).mean
 
 
 def merge(

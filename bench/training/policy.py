@@ -26,7 +26,7 @@ class Policy:
     which takes no second copy.  An algorithm cannot tell the difference.  Without a reference, the model itself is trained.
 
     `predict`, `reference`, `predict_with_snapshot` and `dummy_forward` share their arguments: noisy latents, (N, C, H, W), float32;
-    training timesteps, int64, (N,); and the conditioning, (N, ...) each, as `bench.PairBatch` holds it.  N need not be the number
+    training timesteps, int64, (N,), or times between them, floating point, see `bench.ForwardProcess.network_times`; and the conditioning, (N, ...) each, as `bench.PairBatch` holds it.  N need not be the number
     of pairs.  They return the network's raw prediction (noise, velocity or flow, see `bench.ForwardProcess`) in the shape of the
     latents: float32, or bfloat16 under ``precision=bf16``, where the forward pass runs under autocast.  Cast before squaring, as
     `bench.sample_errors` does: in half precision, equal networks would not have a margin of 0.

@@ -41,6 +41,11 @@ class TestNetworkTimes:
         assert times.dtype == torch.float32
         assert times.item() == pytest.approx(given, rel=1e-6)
 
+    def test_a_time_between_training_times_is_given_as_it_is(self) -> None:
+        t = torch.tensor([750.25, 3.0])
+        for config in (SD, {"num_train_timesteps": 1000, "shift": 3.0}):
+            assert build_forward_process(config).network_times(t) is t
+
     def test_they_are_the_times_of_the_models_own_scheduler(self) -> None:
         from diffusers import FlowMatchEulerDiscreteScheduler
 

@@ -1,0 +1,88 @@
+"""The noise levels that a rollout steps through, the cleanest first."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.core.errors import UserError
+from bench.models.family import ModelFamily
+from bench.models.forward_process import FlowProcess, ForwardProcess
+from bench.models.sampling import FLOW_SCHEDULER, build_scheduler
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Grid:
+    """S + 1 noise levels for S sampling steps: level S is where sampling starts, level 0 is where it ends.
+
+    Attributes:
+        process: the model's forward process on these levels alone; its time k is level k.
+        times: what the network is called with at each level, (S + 1,): training times, int64, or network times, floating point.
+    """
+
+    process: ForwardProcess
+    times: Tensor
+
+    @property
+    def steps(self) -> int:
+        """S, the number of steps from pure noise to a picture."""
+        return len(self.times) - 1
+
+    def at(self, level: Tensor) -> Tensor:
+        """What the network is called with at levels (B,), on their device."""
+        return self.times[level.cpu()].to(level.device)
+
+
+def levels_of(process: ForwardProcess, alpha: Tensor, sigma: Tensor) -> ForwardProcess:
+    """A forward process of the same kind on other levels; ``alpha`` and ``sigma`` are float64, (S + 1,), the cleanest first."""
+    return type(process)(alpha, sigma)
+
+
+def strided_grid(process: ForwardProcess, steps: int) -> Grid:
+    """Every T/S-th training time from the last one down: T - 1, T - 1 - T/S, ...; level 0 is the first training time.
+
+    Diffusers calls this spacing ``trailing``.
+    """
+    stride = process.train_timesteps // steps
+    times = (torch.arange(steps + 1) * stride - 1).clamp(min=0)
+    like = torch.zeros((), dtype=torch.float64)
+    levels = levels_of(process, process.alpha(times, like).flatten(), process.sigma(times, like).flatten())
+    return Grid(levels, times)
+
+
+def evaluation_grid(model: ModelFamily, steps: int) -> Grid:
+    """The levels of diffusers' DDIM or flow-matching Euler sampler with the model's own schedule, at its own resolution.
+
+    A rollout on them without noise therefore is an evaluation image under that scheduler.
+
+    Raises:
+        UserError: the scheduler cannot take so many steps, or clips the predicted picture, which has no density.
+    """
+    flow, side = isinstance(model.process, FlowProcess), model.resolution
+    settings = model.generation.model_copy(
+        update={"scheduler": FLOW_SCHEDULER if flow else "DDIMScheduler", "steps": steps, "height": side, "width": side}
+    )
+    scheduler = build_scheduler(settings, model)
+    if flow:
+        sigma = scheduler.sigmas.double().flip(0)
+        times = torch.cat([torch.zeros(1), scheduler.timesteps.float().flip(0)])
+        return Grid(levels_of(model.process, 1 - sigma, sigma), times)
+    return _ddim_grid(model.process, scheduler)
+
+
+def _ddim_grid(process: ForwardProcess, scheduler: Any) -> Grid:
+    for name in ("clip_sample", "thresholding"):
+        if scheduler.config[name]:
+            raise UserError(
+                f"the scheduler's {name} changes predicted pictures, so that a step has no density; use a model whose "
+                f"scheduler has {name}=false"
+            )
+    times = torch.cat([torch.zeros(1, dtype=torch.int64), scheduler.timesteps.long().flip(0)])
+    like = torch.zeros((), dtype=torch.float64)
+    alpha, sigma = process.alpha(times, like).flatten(), process.sigma(times, like).flatten()
+    if scheduler.config.set_alpha_to_one:
+        alpha[0], sigma[0] = 1, 0
+    return Grid(levels_of(process, alpha, sigma), times)

@@ -1,0 +1,100 @@
+"""Metrics as rewards: calls are counted, cached and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from bench.core.chunks import CHUNK, batch_slices
+from bench.core.errors import UserError
+from bench.scoring.metric import Metric, checked_scores
+
+
+class Rewards:
+    """What pictures are worth to training, by any registered metric, isolated ones included.
+
+    A picture that was scored for its prompt before is not scored again, within this process.
+
+    Args:
+        load: loads each metric by name; called when the first picture is scored.
+
+    Attributes:
+        calls: how many pictures were scored, once per metric; cached ones are not counted.
+    """
+
+    def __init__(self, load: Mapping[str, Callable[[], Metric]]) -> None:
+        self._load = load
+        self._metrics: dict[str, Metric] = {}
+        self._known: dict[tuple[str, str, str], float] = {}
+        self.calls = 0
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the metrics."""
+        return list(self._load)
+
+    def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Raw scores by metric, float64 on the CPU, (N,).
+
+        Args:
+            images: N pictures, uint8, (N, H, W, 3).
+            prompts: N prompts.
+
+        Raises:
+            UserError: a score is not finite, or a metric scores the same picture differently when it is called again.
+        """
+        digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+        pictures = [Image.fromarray(image) for image in images]
+        return {name: self._scores(name, digests, pictures, prompts) for name in self._load}
+
+    def check_determinism(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> None:
+        """Score pictures twice in the same call shape, uncached, and compare; counted as calls.
+
+        Raises:
+            UserError: a metric scores the same pictures differently.
+        """
+        pictures = [Image.fromarray(image) for image in images]
+        for name in self._load:
+            first, second = (self._call(name, pictures, prompts) for _ in range(2))
+            if first != second:
+                place = next(i for i, (one, other) in enumerate(zip(first, second, strict=True)) if one != other)
+                raise UserError(
+                    f"reward {name!r} is not deterministic: it scored the same picture {first[place]:g} and then "
+                    f"{second[place]:g}; a resumed run would differ, so fix the metric or choose another reward"
+                )
+
+    def check_spread(self, scores: Mapping[str, Tensor]) -> None:
+        """Raise a `UserError` if a continuous metric scores all pictures of a collection alike, which teaches nothing."""
+        for name, values in scores.items():
+            if self._metric(name).continuous and len(values) > 1 and bool((values == values[0]).all()):
+                raise UserError(
+                    f"reward {name!r} is {values[0].item():g} for all {len(values)} pictures of a collection, so there is "
+                    "nothing to learn from it; choose another reward, or start from weights whose pictures differ"
+                )
+
+    def _scores(
+        self, name: str, digests: Sequence[str], pictures: Sequence[Image.Image], prompts: Sequence[str]
+    ) -> Tensor:
+        keys = [(name, digest, prompt) for digest, prompt in zip(digests, prompts, strict=True)]
+        places = {key: place for place, key in enumerate(keys) if key not in self._known}
+        new = list(places.values())
+        for piece in batch_slices(len(new), CHUNK):
+            chunk = new[piece]
+            found = self._call(name, [pictures[place] for place in chunk], [prompts[place] for place in chunk])
+            self._known |= {keys[place]: value for place, value in zip(chunk, found, strict=True)}
+        return torch.tensor([self._known[key] for key in keys], dtype=torch.float64)
+
+    def _call(self, name: str, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        self.calls += len(pictures)
+        return checked_scores(name, self._metric(name).score(pictures, prompts), len(pictures))
+
+    def _metric(self, name: str) -> Metric:
+        if name not in self._metrics:
+            self._metrics[name] = self._load[name]()
+        return self._metrics[name]
