@@ -50,7 +50,8 @@ def test_a_line_for_the_start_every_fourth_step_and_the_end(measured: CommandLin
     assert set(lines[0]["scores"]) == {*record.titles, "diversity", "dark", "saturation", "edges"}
     assert {len(values) for line in lines for values in line["scores"].values()} == {16 * 4}
     assert lines[0]["signal"] is None
-    margins = [json.loads(line)["margin"] for line in (run_of(measured.folder / "runs") / "train.jsonl").open()]
+    steps = (run_of(measured.folder / "runs") / "train.jsonl").read_text().splitlines()
+    margins = [json.loads(step)["margin"] for step in steps]
     assert lines[1]["signal"] == pytest.approx(sum(margins[:4]) / 4)
     assert lines[2]["signal"] == pytest.approx(sum(margins[4:]) / 2)
     assert lines[0]["scores"]["gold"] != lines[2]["scores"]["gold"]
