@@ -1,114 +1,247 @@
-"""Paired comparisons of a model with its base.
+"""Paired comparisons: means, shares, their intervals and p values.
 
 The unit is the prompt: the same prompt and the same noise under two models.  Prompts and training seeds are crossed random
 effects: every seed of a run is evaluated on every prompt, so neither repeated prompts nor repeated seeds are independent samples.
+How much seeds differ is learned from all rows of a table (`reports.seed_variance`).
+
+With S seeds, P prompts and the mean squares ``M_P`` (P - 1 degrees of freedom), ``M_S`` and ``M_R``, of which ``T`` (f degrees)
+is the seed square after moderation by the other rows::
+
+    B        = max(0, T - M_R)                                   with M_R of all rows where the row has one seed
+    variance = (M_P + B) / (S P)
+    degrees  = (M_P + B)^2 / (M_P^2 / (P - 1) + B^2 / f)         Satterthwaite (1946)
+
+``E M_P = S var(prompt) + var(rest)`` and ``E (M_S - M_R) = P var(seed)``, so the variance has the expectation of that of the mean,
+``var(prompt) / P + var(seed) / S + var(rest) / (S P)``, up to the floor at 0, where both variance and degrees are continuous.
+
+All functions work on arrays whose leading dimensions are independent tables, with the rows of a table as the last dimension.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Hashable, Sequence
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
+
+from reports.seed_variance import SeedPrior, fit_seed_prior
 
 Array = NDArray[np.float64]
 
 LEVEL = 0.95
 """Confidence level of every interval in a report."""
+TINY = 1e-300
+"""What stands in for a probability or a count of 0."""
+BISECTIONS = 52
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with its confidence interval.
+    """An estimate with its confidence interval, not adjusted for other comparisons.
 
     Attributes:
         mean: the estimate.
         low: lower end.
         high: upper end.
         level: confidence level, for example 0.95.
+        p_value: of the hypothesis that there is no difference, two-sided; None where nothing is tested.
     """
 
     mean: float
     low: float
     high: float
     level: float = LEVEL
+    p_value: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Variance:
-    """Variance of a mean over crossed prompts and seeds.
+class Crossed:
+    """The two-way analysis of variance of rows of crossed differences; fields are (..., rows).
 
     Attributes:
-        prompts: the prompts' component, including the residual of prompt and seed.
-        seeds: the seeds' component; 0 with a single seed, from which it cannot be estimated.
-        degrees: Welch-Satterthwaite degrees of freedom of the sum.
+        mean: grand mean.
+        prompt_square: ``M_P``, S times the variance of the prompts' means.
+        seed_square: ``M_S``, P times the variance of the seeds' means; 0 with one seed.
+        rest_square: ``M_R``; 0 with one seed.
+        seeds: (rows,), S.
+        prompts: P.
     """
 
-    prompts: float
-    seeds: float
-    degrees: float
+    mean: Array
+    prompt_square: Array
+    seed_square: Array
+    rest_square: Array
+    seeds: Array
+    prompts: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Array]) -> Self:
+        """The analysis of each row of a table.
+
+        Args:
+            rows: (seeds, prompts) or (seeds, prompts, images) each, with the same prompts; images of one prompt are averaged.
+
+        Raises:
+            ValueError: there are fewer than two prompts, or a shape is wrong.
+        """
+        tables = [_by_seed_and_prompt(row) for row in rows]
+        squares = np.array([_squares(table) for table in tables], dtype=np.float64).reshape(-1, 4).T
+        return cls(*squares, np.array([len(table) for table in tables], dtype=np.float64), tables[0].shape[1])
+
+    def scaled(self, factor: Array) -> Self:
+        """The same with all squares multiplied."""
+        return dataclasses.replace(
+            self,
+            prompt_square=self.prompt_square * factor,
+            seed_square=self.seed_square * factor,
+            rest_square=self.rest_square * factor,
+        )
+
+    def prior(self) -> SeedPrior:
+        """What these rows say about how seeds differ."""
+        return fit_seed_prior(self.seed_square, self.rest_square, self.seeds - 1, self.prompts)
 
 
-def crossed_variance(differences: Array) -> Variance:
-    """Variance of the grand mean of ``d = mean + prompt + seed + rest``, from the two-way analysis of variance.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Estimate:
+    """Estimates of rows with what their intervals need; fields are (..., rows).
 
-    With S seeds, P prompts, and the mean squares ``M_P`` (P - 1 degrees), ``M_S`` (S - 1) and ``M_R`` ((S - 1)(P - 1))::
-
-        prompts' part  M_P / (S P)
-        seeds' part    max(0, M_S - M_R) / (S P)
-        degrees        (M_P + M_S - M_R)^2 / (M_P^2 / (P - 1) + M_S^2 / (S - 1) + M_R^2 / ((S - 1)(P - 1))),
-                       and at least the smaller of P - 1 and S - 1
-
-    ``E M_P = S var(prompt) + var(rest)``, ``E M_S = P var(seed) + var(rest)`` and ``E M_R = var(rest)``, so the sum of both parts
-    has the expectation ``var(prompt) / P + var(seed) / S + var(rest) / (S P)``: exactly the variance of the mean.  Where the
-    seeds' part is 0 (one seed, or ``M_S <= M_R``) the degrees are P - 1.
-
-    Args:
-        differences: (seeds, prompts), or (seeds, prompts, images); images of one prompt are averaged first.
-
-    Raises:
-        ValueError: there are fewer than two prompts, or the shape is wrong.
+    Attributes:
+        mean: the estimates.
+        variance: of the estimates.
+        seed_part: the part of ``variance`` that is due to training seeds.
+        degrees: degrees of freedom of ``variance``.
     """
-    table = _by_seed_and_prompt(differences)
-    seeds, prompts = table.shape
-    of_prompts, of_seeds, mean = table.mean(axis=0), table.mean(axis=1), table.mean()
-    prompt_square = seeds * float(((of_prompts - mean) ** 2).sum()) / (prompts - 1)
-    prompt_part = prompt_square / table.size
-    if seeds == 1:
-        return Variance(prompt_part, 0.0, prompts - 1)
-    rest_degrees = (seeds - 1) * (prompts - 1)
-    seed_square = prompts * float(((of_seeds - mean) ** 2).sum()) / (seeds - 1)
-    rest = table - of_prompts - of_seeds[:, None] + mean
-    rest_square = float((rest**2).sum()) / rest_degrees
-    if seed_square <= rest_square:
-        return Variance(prompt_part, 0.0, prompts - 1)
-    total = prompt_square + seed_square - rest_square
-    spread = prompt_square**2 / (prompts - 1) + seed_square**2 / (seeds - 1) + rest_square**2 / rest_degrees
-    degrees = max(total**2 / spread, min(prompts, seeds) - 1)
-    return Variance(prompt_part, (seed_square - rest_square) / table.size, degrees)
+
+    mean: Array
+    variance: Array
+    seed_part: Array
+    degrees: Array
+
+    def ends(self, level: float = LEVEL) -> tuple[Array, Array]:
+        """Student's t interval."""
+        half = special.stdtrit(self.degrees, 0.5 + level / 2) * np.sqrt(self.variance)
+        return self.mean - half, self.mean + half
+
+    def p_values(self, null: float = 0.0) -> Array:
+        """Two-sided, of the hypothesis that the mean is ``null``."""
+        return _two_sided(self.mean - null, self.variance, self.degrees)
+
+    def intervals(self, level: float = LEVEL) -> tuple[Interval, ...]:
+        """The rows of one table, tested against 0."""
+        ends = self.ends(level)
+        columns = (self.mean, *ends, np.full(self.mean.shape, level), self.p_values())
+        return tuple(Interval(*values) for values in np.stack(columns, axis=-1).tolist())
 
 
-def mean_interval(differences: Array, *, level: float = LEVEL) -> Interval:
-    """Interval of a paired mean difference: Student's t on `crossed_variance`.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Share(Estimate):
+    """Shares in [0, 1], with the mid-P interval of as many independent prompts as carry the same information.
 
-    On simulated crossed data with three seeds or more the intervals cover the truth in 93 to 97 % of cases.  Two seeds say little
-    about how seeds vary: if seeds differ more than prompts, coverage falls to 88 %.
+    The exact binomial test, with half of the observed value's probability in the tail (Lancaster, 1961), on the effective sample
+    size (Korn and Graubard, 1998); its normal score is referred to Student's t, so that few seeds widen the interval.
+
+    Attributes:
+        count: effective number of independent observations, ``share (1 - share) / variance``.
+    """
+
+    count: Array
+
+    def scores(self, truth: ArrayLike) -> Array:
+        """The normal score of the observed share if ``truth`` were the true one: negative where fewer wins are observed."""
+        count = np.where(np.isfinite(self.count), self.count, 1.0)
+        wins, losses = np.maximum(count * self.mean, TINY), np.maximum(count * (1 - self.mean), TINY)
+        below = (special.betainc(losses + 1, wins, 1 - truth) + special.betainc(losses, wins + 1, 1 - truth)) / 2
+        above = (special.betainc(wins + 1, losses, truth) + special.betainc(wins, losses + 1, truth)) / 2
+        low, high = special.ndtri(np.maximum(below, TINY)), special.ndtri(np.maximum(above, TINY))
+        return np.where(np.isfinite(self.count), np.where(below < above, low, -high), 0.0)
+
+    def ends(self, level: float = LEVEL) -> tuple[Array, Array]:
+        """The shares whose score is Student's quantile, by bisection."""
+        quantile = special.stdtrit(self.degrees, 0.5 + level / 2)
+        return self._where(quantile), self._where(-quantile)
+
+    def _where(self, wanted: Array) -> Array:
+        """The share at which the score, which falls with the share, has a value."""
+        low, high = np.zeros(self.mean.shape), np.ones(self.mean.shape)
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            beyond = self.scores(middle) > wanted
+            low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
+        found = np.where(high >= 1 - 2.0**-BISECTIONS, 1.0, np.where(low <= 2.0**-BISECTIONS, 0.0, (low + high) / 2))
+        return np.where(np.isfinite(self.count), found, self.mean)
+
+    def p_values(self, null: float = 0.5) -> Array:
+        """Two-sided, of the hypothesis that the share is ``null``: below 5 % where the 95 % interval excludes it."""
+        return np.asarray(2 * special.stdtr(self.degrees, -np.abs(self.scores(null))))
+
+
+def estimate_means(rows: Crossed, prior: SeedPrior | None = None) -> Estimate:
+    """Means with their variances; see the module.
 
     Args:
-        differences: (seeds, prompts), or (seeds, prompts, images).
+        rows: the rows of a table.
+        prior: what is known about how seeds differ; None means what these rows say.
+    """
+    prior = rows.prior() if prior is None else prior
+    seed_square, worth = _seed_component(rows, prior)
+    cells = rows.seeds * rows.prompts
+    degrees = _satterthwaite(rows.prompt_square, seed_square, rows.prompts - 1, worth)
+    return Estimate(rows.mean, (rows.prompt_square + seed_square) / cells, seed_square / cells, degrees)
+
+
+def estimate_shares(rows: Crossed) -> Share:
+    """Shares with their variances.
+
+    Seeds of a row with a share near 0 or 1 cannot differ as much as those of a row near one half, so what is pooled is the seed
+    square relative to ``a = share (1 - share)``.  A row that wins everywhere shows no variance at all; one half of a win and of a
+    loss on one more prompt keep ``a`` above 0: with ``s = (P share + 1/2) / (P + 1)``, ``e = s (1 - s) - a`` is added to ``a`` and,
+    as that many observations of P - 1 prompts, to the variance.  ``e`` is 0 at one half and vanishes with P.
+
+    Args:
+        rows: the rows of a table: wins, 1/2 for ties.
+    """
+    share, prompts = np.clip(rows.mean, 0, 1), rows.prompts
+    own = share * (1 - share)
+    moved = (prompts * share + 0.5) / (prompts + 1)
+    within = np.maximum(moved * (1 - moved), own)
+    relative = rows.scaled(1 / within)
+    seed_square, worth = _seed_component(relative, relative.prior())
+    cells = rows.seeds * prompts
+    prompt_square = relative.prompt_square + (1 - own / within) * cells / (prompts - 1)
+    total = prompt_square + seed_square
+    count = np.divide(cells, total, out=np.full(total.shape, np.inf), where=total > 0)
+    degrees = _satterthwaite(prompt_square, seed_square, prompts - 1, worth)
+    return Share(share, total * within / cells, seed_square * within / cells, degrees, count)
+
+
+def mean_intervals(rows: Sequence[Array], *, level: float = LEVEL) -> tuple[Interval, ...]:
+    """Intervals of the paired mean differences of the rows of one table, tested against 0.
+
+    Args:
+        rows: (seeds, prompts) or (seeds, prompts, images) each.
         level: confidence level.
 
     Raises:
-        ValueError: there are fewer than two prompts, or the shape is wrong.
+        ValueError: there are fewer than two prompts, or a shape is wrong.
     """
-    variance = crossed_variance(differences)
-    mean = float(_by_seed_and_prompt(differences).mean())
-    quantile = float(special.stdtrit(variance.degrees, 0.5 + level / 2))
-    half = quantile * math.sqrt(variance.prompts + variance.seeds)
-    return Interval(mean, mean - half, mean + half, level)
+    return estimate_means(Crossed.of(rows)).intervals(level) if rows else ()
+
+
+def share_intervals(rows: Sequence[Array], *, level: float = LEVEL) -> tuple[Interval, ...]:
+    """Intervals of the win rates of the rows of one table, tested against one half.
+
+    Args:
+        rows: wins (`win_indicator`), (seeds, prompts) or (seeds, prompts, images) each.
+        level: confidence level.
+
+    Raises:
+        ValueError: there are fewer than two prompts, or a shape is wrong.
+    """
+    return estimate_shares(Crossed.of(rows)).intervals(level) if rows else ()
 
 
 def clustered_interval(values: Array, clusters: Sequence[Hashable], *, level: float = LEVEL) -> Interval:
@@ -131,8 +264,8 @@ def clustered_interval(values: Array, clusters: Sequence[Hashable], *, level: fl
         raise ValueError(f"{count} clusters: an interval needs at least two")
     mean = float(values.mean())
     sums = np.bincount([names[name] for name in clusters], weights=values - mean, minlength=count)
-    error = math.sqrt(count / (count - 1) * float((sums**2).sum())) / len(values)
-    half = float(special.stdtrit(count - 1, 0.5 + level / 2)) * error
+    error = np.sqrt(count / (count - 1) * float((sums**2).sum())) / len(values)
+    half = float(special.stdtrit(count - 1, 0.5 + level / 2) * error)
     return Interval(mean, mean - half, mean + half, level)
 
 
@@ -141,27 +274,47 @@ def win_indicator(candidate: Array, base: Array, *, higher_is_better: bool = Tru
 
     Args:
         candidate: scores (seeds, prompts, images).
-        base: scores (prompts, images) for the same prompts and noise.
+        base: scores (prompts, images), or those of the same seeds, for the same prompts and noise.
         higher_is_better: the metric's direction.
     """
     better = np.sign(candidate - base) * (1 if higher_is_better else -1)
     return np.asarray((1 + better) / 2, dtype=np.float64)
 
 
-def win_rate(candidate: Array, base: Array, *, higher_is_better: bool = True, level: float = LEVEL) -> Interval:
-    """Share of images on which the candidate is better, counting ties as half, with the interval of `mean_interval`, clipped to [0, 1].
+def _seed_component(rows: Crossed, prior: SeedPrior) -> tuple[Array, Array]:
+    """``B`` of the module, and the degrees of freedom f of the moderated square."""
+    own = rows.seeds - 1
+    square, worth = prior.each_row().moderated(rows.seed_square, own)
+    return np.maximum(0.0, square - np.where(own > 0, rows.rest_square, prior.each_row().rest)), worth
 
-    Args:
-        candidate: scores (seeds, prompts, images).
-        base: scores (prompts, images) for the same prompts and noise.
-        higher_is_better: the metric's direction.
-        level: confidence level.
 
-    Raises:
-        ValueError: there are fewer than two prompts, or the shape is wrong.
-    """
-    rate = mean_interval(win_indicator(candidate, base, higher_is_better=higher_is_better), level=level)
-    return Interval(rate.mean, max(0.0, rate.low), min(1.0, rate.high), level)
+def _satterthwaite(prompts: Array, seeds: Array, prompt_degrees: float, seed_degrees: Array) -> Array:
+    """Degrees of freedom of a sum of two mean squares; those of the prompts where both are 0."""
+    whole = prompts + seeds
+    share = np.divide(seeds, whole, out=np.zeros(whole.shape), where=whole > 0)
+    worth = np.where(seed_degrees > 0, seed_degrees, 1.0)
+    return np.asarray(1 / ((1 - share) ** 2 / prompt_degrees + share**2 / worth))
+
+
+def _two_sided(difference: Array, variance: Array, degrees: Array) -> Array:
+    """p value of a t statistic; 1 for no difference, and 0 for a difference without variance."""
+    with np.errstate(divide="ignore"):
+        statistic = np.divide(
+            np.abs(difference), np.sqrt(variance), out=np.zeros(difference.shape), where=np.abs(difference) > 0
+        )
+    return np.asarray(2 * special.stdtr(degrees, -statistic))
+
+
+def _squares(table: Array) -> tuple[float, float, float, float]:
+    """Mean, ``M_P``, ``M_S`` and ``M_R`` of a table (seeds, prompts)."""
+    seeds, prompts = table.shape
+    of_prompts, of_seeds, mean = table.mean(axis=0), table.mean(axis=1), float(table.mean())
+    prompt_square = seeds * float(((of_prompts - mean) ** 2).sum()) / (prompts - 1)
+    if seeds == 1:
+        return mean, prompt_square, 0.0, 0.0
+    seed_square = prompts * float(((of_seeds - mean) ** 2).sum()) / (seeds - 1)
+    rest = table - of_prompts - of_seeds[:, None] + mean
+    return mean, prompt_square, seed_square, float((rest**2).sum()) / ((seeds - 1) * (prompts - 1))
 
 
 def _by_seed_and_prompt(differences: Array) -> Array:
