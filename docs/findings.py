@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from bench.core.errors import UserError
 from reports.citation import citation
 from reports.records import Records, RunRecord, collect
-from reports.statistics import Array, Interval, mean_interval, win_indicator
+from reports.seed_variance import Array
+from reports.statistics import Interval, mean_intervals, share_intervals, win_indicator
 from reports.table import build_report
 
 ALONG = {
@@ -57,19 +58,19 @@ class Findings:
 
     def gold(self, algorithm: str, name: str) -> Interval:
         """Win rate of the true utility."""
-        return _percent(mean_interval(self.wins(self.row(algorithm, name), "gold")))
+        return _percent(*share_intervals([self.wins(self.row(algorithm, name), "gold")]))
 
     def utility(self, algorithm: str, name: str) -> str:
         """Mean difference of the true utility to the base, with its interval."""
         scores, base = self.row(algorithm, name).scores["gold"], self.records.base.scores["gold"][0]
-        change = mean_interval(scores - base)
+        (change,) = mean_intervals([scores - base])
         return f"{change.mean:+.3f} ± {change.high - change.mean:.3f}"
 
     def proxies(self, algorithm: str, name: str) -> Interval:
         """Win rate averaged over the reward models that the algorithm did not train on."""
         row = self.row(algorithm, name)
         names = [each.name for each in self.records.metrics if each.name != "gold" and each.name not in row.trained_on]
-        return _percent(mean_interval(np.mean([self.wins(row, each) for each in names], axis=0)))
+        return _percent(*share_intervals([np.asarray(np.mean([self.wins(row, each) for each in names], axis=0))]))
 
     def forwards(self, algorithm: str, name: str) -> str:
         """Network forwards of one run; a backward counts as two."""

@@ -28,6 +28,7 @@ def _flat_row(report: Report, row: Row, metric: MetricRecord) -> dict[str, Any]:
         "mean": None if score is None else score.mean,
         **_interval_columns("difference", None if score is None else score.difference),
         **_interval_columns("win_rate", None if score is None else score.win_rate),
+        **_conclusion_columns(report, row),
         "trained_on": None if score is None else score.trained_on,
         "prompts": report.prompts,
         "images_per_prompt": report.images_per_prompt,
@@ -39,6 +40,20 @@ def _flat_row(report: Report, row: Row, metric: MetricRecord) -> dict[str, Any]:
         "variants": " ".join(variant.signature for variant in row.variants),
         "protocol_signature": report.signature,
         "protocol": report.settings,
+    }
+
+
+def _conclusion_columns(report: Report, row: Row) -> dict[str, Any]:
+    standing = row.standing
+    return {
+        "primary": None if report.endpoint is None else report.endpoint.name,
+        **_interval_columns("over_reference", row.over_reference),
+        **_interval_columns("over_placebo", row.over_placebo),
+        "placebo_of": row.placebo_of,
+        "rank": None if standing is None else standing.rank,
+        "rank_best": None if standing is None else standing.best,
+        "rank_worst": None if standing is None else standing.worst,
+        "groups": None if standing is None else standing.groups,
     }
 
 
@@ -57,5 +72,9 @@ def _settings_columns(row: Row) -> dict[str, Any]:
 
 
 def _interval_columns(name: str, interval: Interval | None) -> dict[str, float | None]:
-    ends = (None, None, None) if interval is None else (interval.mean, interval.low, interval.high)
-    return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+    names = (name, f"{name}_low", f"{name}_high", f"{name}_p", f"{name}_p_adjusted")
+    if interval is None:
+        return dict.fromkeys(names)
+    return dict(
+        zip(names, (interval.mean, interval.low, interval.high, interval.p_value, interval.adjusted), strict=True)
+    )

@@ -35,15 +35,14 @@ def footnotes(report: Report) -> tuple[str, ...]:
 
 def _interval_notes(report: Report) -> list[str]:
     images = report.prompts * report.images_per_prompt
-    paired = f"paired with the base on the same {report.prompts} prompts and noise ({images} images per seed)"
+    paired = f"paired on the same {report.prompts} prompts and noise ({images} images per seed)"
     lines = [
-        f"[ ] and ± are 95 % intervals over prompts and training seeds, {paired}.",
-        "Bold is better than the base beyond the interval, italic is worse.",
+        f"[ ] and ± are 95 % intervals over prompts and training seeds, {paired}, not adjusted for the number of comparisons."
     ]
+    lines += _mark_notes(report)
     if report.prompts < FEW_PROMPTS and len(report.rows) > 1:
         lines.append(
-            f"With only {report.prompts} prompts, intervals may be too narrow, especially for win rates near 0 or 100 %; if "
-            "all images win, or none do, they have zero width."
+            f"With only {report.prompts} prompts, intervals may be too narrow: {FEW_PROMPTS} or more were simulated."
         )
     if any(score.trained_on for row in report.rows for score in row.scores.values()):
         lines.append("† trained on this metric: its score is not independent evidence.")
@@ -52,20 +51,36 @@ def _interval_notes(report: Report) -> list[str]:
     return lines
 
 
+def _mark_notes(report: Report) -> list[str]:
+    """What is marked, and where nothing is."""
+    if report.endpoint is None or len(report.rows) == 1:
+        return []
+    marks = (
+        f"Bold is better, italic is worse (5 %): win rates by the primary endpoint ({report.endpoint.title}) after Holm's adjustment "
+        "over the rows, all other cells after Holm's adjustment over all of them."
+    )
+    lines = [marks]
+    trained = [row for row in report.rows[1:] if row.seeds]
+    if trained and all(len(row.seeds) == 1 for row in trained):
+        lines.append(
+            "Trained rows have no marks: no row has two training seeds, so nothing is known about how seeds differ."
+        )
+    if without := [row.label for row in report.rows[1:] if row.over_reference is None]:
+        lines.append(f"No primary endpoint, and no mark there: {', '.join(without)}.")
+    return lines
+
+
 def _seed_notes(report: Report) -> list[str]:
+    """What intervals say about training seeds."""
     lines = []
-    if single := [row.label for row in report.rows if len(row.seeds) == 1]:
-        lines.append(
-            "One training seed: the interval reflects prompt sampling only, not seed-to-seed variation "
-            f"({', '.join(single)})."
-        )
-    if pairs := [row.label for row in report.rows if len(row.seeds) == 2]:
-        lines.append(
-            "Two training seeds: intervals are unreliable (simulated coverage down to 88 %); use three or more "
-            f"({', '.join(pairs)})."
-        )
+    several = any(len(row.seeds) > 1 for row in report.rows)
+    single = [row.label for row in report.rows[1:] if len(row.seeds) == 1]
+    if single and several:
+        lines.append(f"One training seed: how seeds differ is taken from the other rows ({', '.join(single)}).")
+    elif single:
+        lines.append(f"One training seed: the interval does not include how seeds differ ({', '.join(single)}).")
     if seedless := [row.label for row in report.rows[1:] if not row.seeds]:
-        lines.append(f"Not trained here: the interval reflects prompt sampling only ({', '.join(seedless)}).")
+        lines.append(f"Not trained here: the interval is over prompts only, for these weights ({', '.join(seedless)}).")
     return lines
 
 

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 
 from bench.core.chunks import batch_slices
+from reports.grids import Cell, Grid, Verdict
 from reports.published_tables import HEADING, published_grids, published_notes
 from reports.render import notes_of
 from reports.splitting import split_columns
 from reports.table import Report
-from reports.text_tables import HYPHEN_AS_MINUS, Cell, Grid, Verdict, grids
+from reports.text_tables import HYPHEN_AS_MINUS, grids
 
 WIDTH = 100
 """Characters on a line of a table before it is split; on the standard page such a line is set at about two thirds of its size."""
@@ -77,18 +78,20 @@ def _parts(grid: Grid) -> Iterator[Grid]:
     """The grid by groups of columns that fit a line, and by groups of rows that fit a page."""
     for part in split_columns(grid, WIDTH, lambda cell: len(cell.value) + len(cell.detail) * 3 // 4):
         for group in batch_slices(max(1, len(part.rows)), ROWS):
-            yield Grid(part.title, part.columns, part.rows[group])
+            notes = part.notes if group.stop >= len(part.rows) else ()
+            yield Grid(part.title, part.columns, part.rows[group], notes)
 
 
 def _table(grid: Grid, caption: str, label: str) -> str:
     head = " & ".join(["", *map(_escaped, grid.columns)])
     lines = [" & ".join([_escaped(name), *map(_cell, cells)]) for name, cells in grid.rows]
     rows = "\n".join(f"{line} \\\\" for line in lines)
+    notes = f"\\par\\medskip\\footnotesize\\raggedright {' '.join(map(_note, grid.notes))}\n" if grid.notes else ""
     return (
         f"\\begin{{table}}[htbp]\n\\centering\n\\caption{{{caption}}}\n\\label{{{label}}}\n\\sbox0{{%\n"
         f"\\begin{{tabular}}{{l{'r' * len(grid.columns)}}}\n"
         f"\\toprule\n{head} \\\\\n\\midrule\n{rows}\n\\bottomrule\n\\end{{tabular}}}}%\n"
-        "\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\usebox0}\\else\\usebox0\\fi\n\\end{table}"
+        f"\\ifdim\\wd0>\\linewidth\\resizebox{{\\linewidth}}{{!}}{{\\usebox0}}\\else\\usebox0\\fi\n{notes}\\end{{table}}"
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bench.records.scores import MetricRecord
+from reports.grids import DASH, Cell, Grid
 from reports.published import Published, PublishedSource, PublishedValue
 from reports.table import Report
-from reports.text_tables import DASH, Cell, Grid
 
 HEADING = "Published, not run here"
 DOUBT = "?"

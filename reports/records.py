@@ -19,8 +19,8 @@ from bench.records.runs import RunFolder, find_runs
 from bench.records.scores import MetricRecord
 from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, readable, run_label
 from reports.evaluations import Judged, grouped, read_judged
+from reports.seed_variance import Array
 from reports.settings import RowSettings, row_settings, shown_source
-from reports.statistics import Array
 
 SHOWN = 3
 """Maximum number of runs that a note names."""
@@ -36,6 +36,8 @@ class RowRecord:
         label: label in tables.
         seeds: training seeds; empty if not trained here.
         variants: by seed, how sampling differs from the protocol's; empty if it does not.
+        placebo: what a placebo of the algorithm is, in words; empty if it has none, None if not recorded.
+        placebo_of: name of the runs of the same algorithm whose placebo these are; None for all others.
         init: the weights that training started from, if not the base model's.
         settings: settings of training; None if not trained here.
     """
@@ -45,6 +47,8 @@ class RowRecord:
     label: str
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
+    placebo: str | None = None
+    placebo_of: str | None = None
     init: str | None = None
     settings: RowSettings | None = None
 
@@ -268,6 +272,8 @@ def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord]) 
         steps=tuple(steps for _, steps in trained),
         watched=tuple(each for each in watched if each is not None) if None not in watched else (),
         evaluation=first.evaluation,
+        placebo=config.placebo,
+        placebo_of=config.placebo_of,
         init=None if config.init == BASE else shown_source(config.init),
         settings=row_settings([each.run for each in judged], first.evaluation.protocol_signature),
     )

@@ -20,10 +20,11 @@ from bench.records.scores import MetricRecord
 from reports.citation import citation
 from reports.flat import flat_rows
 from reports.footnotes import footnotes
+from reports.grids import Cell, Grid, Verdict
 from reports.published_tables import HEADING, published_grids, published_notes
 from reports.splitting import split_columns
 from reports.table import Report
-from reports.text_tables import Cell, Grid, Verdict, grids, settings_lines
+from reports.text_tables import grids, settings_lines
 
 _TERMINAL = {Verdict.BETTER: "bold green", Verdict.WORSE: "italic red", Verdict.OPEN: ""}
 _MARKDOWN = {Verdict.BETTER: "**{}**", Verdict.WORSE: "*{}*", Verdict.OPEN: "{}"}
@@ -56,6 +57,8 @@ def _print_section(section: Sequence[Grid], notes: Sequence[str], console: Conso
         for label, cells in grid.rows:
             table.add_row(escape(label), *map(_terminal_cell, cells))
         console.print(table)
+        for line in grid.notes:
+            console.print(line, style="dim", markup=False, highlight=False)
     for line in notes:
         console.print(line, style="dim", markup=False, highlight=False)
 
@@ -78,7 +81,8 @@ def _markdown_section(section: Sequence[Grid], notes: Sequence[str]) -> list[str
     for grid in section:
         lines = [[""] + [_markdown(column) for column in grid.columns], [":--"] + ["--:"] * len(grid.columns)]
         lines += [[_markdown(label), *map(_markdown_cell, cells)] for label, cells in grid.rows]
-        parts.append(f"**{grid.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+        parts.append(f"**{_markdown(grid.title)}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+        parts += ["\n".join(f"- {_markdown(line)}" for line in grid.notes)] if grid.notes else []
     return [*parts, "\n".join(f"- {_markdown(line)}" for line in notes)]
 
 

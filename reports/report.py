@@ -17,7 +17,8 @@ from reports.latex import latex
 from reports.page import page
 from reports.records import collect
 from reports.render import as_csv, as_json, markdown, print_report
-from reports.table import Report, build_report, with_published
+from reports.table import Report, build_report, find_row, with_published
+from reports.table import against as with_reference
 
 if TYPE_CHECKING:  # pandas is loaded on demand
     import pandas as pd
@@ -38,17 +39,22 @@ PLAIN_WIDTH = 160
 """Width of the tables in columns if the output is not a terminal."""
 
 
-def make_report(runs: Path, protocol: str | None = None) -> Report:
+def make_report(
+    runs: Path, protocol: str | None = None, *, primary: str | None = None, against: str | None = None
+) -> Report:
     """Compare everything under a folder that was evaluated under one protocol.
 
     Args:
         runs: the runs folder.
         protocol: signature of the protocol; needed only if runs were evaluated under several.
+        primary: the primary endpoint, a metric's name or ``judges``; None means gold where it is there, else the judges.
+        against: the row that all others are compared with, by label, algorithm, or ``algorithm/name``; None means the base.
 
     Raises:
-        UserError: there is nothing to report, or records cannot share a table.
+        UserError: there is nothing to report, records cannot share a table, or a metric or row does not exist.
     """
-    return build_report(collect(runs, protocol))
+    made = build_report(collect(runs, protocol), primary)
+    return made if against is None else with_reference(made, find_row(made, against))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ class ReportResult:
         """One row per configuration and metric, with the columns of ``bench report --format csv``.
 
         ``mean``, ``difference`` and ``win_rate`` (a share in [0, 1]) are in the unit that tables show; ``_low`` and ``_high`` are the
-        ends of their 95 % intervals, paired with the base model by prompt and noise.
+        ends of their 95 % intervals, paired with the reference by prompt and noise; ``_p`` and ``_p_adjusted`` are p values.
         """
         import pandas as pd
 
@@ -87,18 +93,27 @@ class ReportResult:
         return markdown(self.report)
 
 
-def report(runs: Path | str = "runs", *, protocol: str | None = None, published: bool = False) -> ReportResult:
-    """Compare every run under a folder with the base model, as ``bench report`` does.
+def report(
+    runs: Path | str = "runs",
+    *,
+    protocol: str | None = None,
+    primary: str | None = None,
+    against: str | None = None,
+    published: bool = False,
+) -> ReportResult:
+    """Compare every run under a folder with the base model or another row, as ``bench report`` does.
 
     Args:
         runs: the runs folder.
         protocol: signature of the protocol; needed only if runs were evaluated under several.
+        primary: the primary endpoint, a metric's name or ``judges``; None means gold where it is there, else the judges.
+        against: the row that all others are compared with, by label, algorithm, or ``algorithm/name``; None means the base.
         published: whether to add published numbers about the model.
 
     Raises:
-        UserError: there is nothing to report, or records cannot share a table.
+        UserError: there is nothing to report, records cannot share a table, or a metric or row does not exist.
     """
-    made = make_report(Path(runs), protocol)
+    made = make_report(Path(runs), protocol, primary=primary, against=against)
     return ReportResult(with_published(made) if published else made)
 
 

@@ -8,9 +8,11 @@ more, so a row's seed mean square is shrunk towards that of the others (empirica
     M_S[r]  the mean square between seeds, d_r = S_r - 1 degrees of freedom, of expectation t[r] = P var(seed) + var(rest)
     t[r]    itself varies between rows: t[r] ~ scale * degrees / chi-square(degrees)
 
-so that ``M_S[r] / scale`` follows F(d_r, degrees).  ``scale`` and ``degrees`` maximize that likelihood over the rows with at
-least two seeds.  Empirical Bayes rather than a full hierarchical model because the estimate is two numbers that a reader can
-check, and the intervals that follow from it are ordinary t intervals; their coverage was simulated (docs/statistics.md).
+so that ``M_S[r] / scale`` follows F(d_r, degrees).  Over the rows with at least two seeds, ``scale`` maximizes the likelihood for
+given degrees, and 1 / degrees is its mean under a flat prior on (0, 1): the degrees of highest likelihood are infinite in many
+tables whose rows do differ, and jump to and from there as the data change.  Empirical Bayes rather than a full
+hierarchical model because the estimate is two numbers that a reader can check, and the intervals that follow from it are
+ordinary t intervals; their coverage was simulated (docs/statistics.md).
 """
 
 from __future__ import annotations
@@ -23,9 +25,8 @@ from scipy import special
 
 Array = NDArray[np.float64]
 
-MOST_DEGREES = 1e4
-"""Degrees of the prior from which on the rows count as equally variable."""
-GOLDEN_STEPS = 36
+PARTS = 32
+"""Parts of the range of 1 / degrees over which it is averaged."""
 NEWTON_STEPS = 10
 
 
@@ -36,8 +37,8 @@ class SeedPrior:
     Attributes:
         scale: (...), the typical seed mean square.
         degrees: (...), degrees of freedom that it is worth; larger if rows are alike.
-        measured: (...), the sum of d_r over the rows, more than which nothing derived from them is worth; 0 if no row has two seeds.
-        rest: (...), the mean square of the rest, pooled over the rows by their degrees.
+        measured: (...), the sum of d_r over the rows; less where rows share seeds, 0 if no row has two.
+        rest: (...), the mean square of the rest, pooled over the rows by d_r.
     """
 
     scale: Array
@@ -52,68 +53,62 @@ class SeedPrior:
     def moderated(self, square: ArrayLike, degrees: ArrayLike) -> tuple[Array, Array]:
         """A row's seed mean square shrunk towards the table's, with its degrees of freedom.
 
+        With ``D`` degrees in the other rows, the prior counts for ``w = degrees D / (degrees + D)`` degrees, since its scale was
+        estimated from those, and the row has ``(w scale + d M_S) / (w + d)`` on ``w + d`` degrees.
+
         Args:
             square: (...), its own mean square; any value where ``degrees`` is 0.
             degrees: (...), its number of seeds less one.
         """
         own = np.asarray(degrees, dtype=np.float64)
-        together = self.degrees + own
-        weighted = self.degrees * self.scale + own * np.where(own > 0, square, 0.0)
-        shrunk = np.divide(weighted, together, out=np.zeros(np.shape(weighted)), where=together > 0)
-        return shrunk, np.minimum(together, self.measured)
+        others = np.maximum(self.measured - own, 0.0)
+        whole = self.degrees + others
+        worth = np.divide(self.degrees * others, whole, out=np.zeros(np.shape(whole)), where=whole > 0)
+        together = worth + own
+        weighted = worth * self.scale + own * np.where(own > 0, square, 0.0)
+        return np.divide(weighted, together, out=np.zeros(np.shape(weighted)), where=together > 0), together
 
 
-def fit_seed_prior(squares: ArrayLike, rests: ArrayLike, degrees: ArrayLike, prompts: int) -> SeedPrior:
-    """The maximum-likelihood prior of seed mean squares over the rows of a table.
+def fit_seed_prior(squares: ArrayLike, rests: ArrayLike, degrees: ArrayLike, shared: float = 0.0) -> SeedPrior:
+    """What the rows of a table say about seed mean squares; see the module.
 
     Args:
         squares: (..., rows), seed mean squares; rows with one seed may have any value.
         rests: (..., rows), mean squares of the rest.
         degrees: (rows,), number of seeds less one; a row with 0 is ignored.
-        prompts: number of prompts P, by which the degrees of ``rests`` are d_r (P - 1).
+        shared: mean correlation between the squares of two rows, which have seeds in common where all are differences from one
+            trained row: n correlated squares are worth ``n / (1 + (n - 1) shared)`` independent ones.
     """
     own = np.asarray(degrees, dtype=np.float64)
     used = own > 0
     x, rest, own = np.asarray(squares, dtype=np.float64)[..., used], np.asarray(rests)[..., used], own[used]
-    measured = np.full(x.shape[:-1], own.sum())
+    measured = np.full(x.shape[:-1], own.sum() / (1 + (len(own) - 1) * shared))
     if not used.any():
         nothing = np.zeros(x.shape[:-1])
         return SeedPrior(nothing, nothing, nothing, nothing)
-    worth = _maximize(x, own)
-    scale = _scale(x, own, worth)
-    return SeedPrior(scale, np.exp(worth), measured, (rest * own).sum(axis=-1) / own.sum())
+    worth = 1 / _expected_spread(x, own)
+    return SeedPrior(_scale(x, own, worth), worth, measured, (rest * own).sum(axis=-1) / own.sum())
 
 
-def _maximize(x: Array, own: Array) -> Array:
-    """Logarithm of the degrees with the highest profile likelihood: the best of a grid, then golden-section search around it."""
-    grid = np.linspace(0.0, np.log(MOST_DEGREES), 14)
-    values = np.stack([_profile(x, own, np.full(x.shape[:-1], worth)) for worth in grid])
-    best = values.argmax(axis=0)
-    low, high = grid[np.maximum(best - 1, 0)], grid[np.minimum(best + 1, len(grid) - 1)]
-    ratio = (np.sqrt(5) - 1) / 2
-    left, right = high - ratio * (high - low), low + ratio * (high - low)
-    at_left, at_right = _profile(x, own, left), _profile(x, own, right)
-    for _ in range(GOLDEN_STEPS):
-        upper = at_right > at_left
-        low, high = np.where(upper, left, low), np.where(upper, high, right)
-        probe = np.where(upper, low + ratio * (high - low), high - ratio * (high - low))
-        left, right = np.where(upper, right, probe), np.where(upper, probe, left)
-        value = _profile(x, own, probe)
-        at_left, at_right = np.where(upper, at_right, value), np.where(upper, value, at_left)
-    return np.asarray((low + high) / 2)
+def _expected_spread(x: Array, own: Array) -> Array:
+    """Mean of 1 / degrees over the middles of `PARTS` equal parts of (0, 1), weighted by their likelihood at the best scale."""
+    spreads = (np.arange(PARTS) + 0.5) / PARTS
+    values = np.stack([_profile(x, own, np.full(x.shape[:-1], 1 / spread)) for spread in spreads], axis=-1)
+    weights = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray((weights * spreads).sum(axis=-1) / weights.sum(axis=-1))
 
 
-def _profile(x: Array, own: Array, worth: Array) -> Array:
-    """Log-likelihood of ``exp(worth)`` degrees at the best scale, up to a constant of the data."""
-    scale, prior = _scale(x, own, worth)[..., None], np.exp(worth)[..., None]
+def _profile(x: Array, own: Array, degrees: Array) -> Array:
+    """Log-likelihood of degrees at the best scale, up to a constant of the data."""
+    scale, prior = _scale(x, own, degrees)[..., None], degrees[..., None]
     relative = own * np.divide(x, scale, out=np.zeros_like(x), where=scale > 0) / prior
     terms = own / 2 * np.log(own / prior / np.where(scale > 0, scale, 1)) - special.betaln(own / 2, prior / 2)
     return np.asarray((terms - (own + prior) / 2 * np.log1p(relative)).sum(axis=-1))
 
 
-def _scale(x: Array, own: Array, worth: Array) -> Array:
+def _scale(x: Array, own: Array, degrees: Array) -> Array:
     """The best scale for given degrees, which lies between the smallest and the largest square: Newton steps of its logarithm."""
-    top, prior = x.max(axis=-1), np.exp(worth)[..., None]
+    top, prior = x.max(axis=-1), degrees[..., None]
     weighted = own * x / prior
     high = np.log(np.where(top > 0, top, 1.0))
     low, guess = high - 40.0, np.log(np.where(top > 0, (own * x).sum(axis=-1) / own.sum(), 1.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 
-from reports.text_tables import Cell, Grid
+from reports.grids import Cell, Grid
 
 
 def split_columns(grid: Grid, width: int, cell_width: Callable[[Cell], int]) -> Iterator[Grid]:
@@ -26,4 +26,6 @@ def split_columns(grid: Grid, width: int, cell_width: Callable[[Cell], int]) -> 
             used = names
         used += needed
     for start, end in itertools.pairwise([*starts, len(grid.columns)]):
-        yield Grid(grid.title, grid.columns[start:end], tuple((label, row[start:end]) for label, row in grid.rows))
+        rows = tuple((label, row[start:end]) for label, row in grid.rows)
+        last = end == len(grid.columns)
+        yield Grid(grid.title, grid.columns[start:end], rows, grid.notes if last else ())

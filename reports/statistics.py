@@ -4,15 +4,16 @@ The unit is the prompt: the same prompt and the same noise under two models.  Pr
 effects: every seed of a run is evaluated on every prompt, so neither repeated prompts nor repeated seeds are independent samples.
 How much seeds differ is learned from all rows of a table (`reports.seed_variance`).
 
-With S seeds, P prompts and the mean squares ``M_P`` (P - 1 degrees of freedom), ``M_S`` and ``M_R``, of which ``T`` (f degrees)
-is the seed square after moderation by the other rows::
+With S seeds, P prompts and the mean squares ``M_P`` (P - 1 degrees of freedom), ``M_S`` and ``M_R``, and with ``T`` (f degrees) the
+seed square after moderation by the other rows::
 
-    B        = max(0, T - M_R)                                   with M_R of all rows where the row has one seed
-    variance = (M_P + B) / (S P)
-    degrees  = (M_P + B)^2 / (M_P^2 / (P - 1) + B^2 / f)         Satterthwaite (1946)
+    A        = max(0, M_P - M_R)                                 with M_R of all rows where the row has one seed
+    variance = (A + T) / (S P)
+    degrees  = (A + T)^2 / (A^2 / (P - 1) + T^2 / f)             Satterthwaite (1946)
 
-``E M_P = S var(prompt) + var(rest)`` and ``E (M_S - M_R) = P var(seed)``, so the variance has the expectation of that of the mean,
-``var(prompt) / P + var(seed) / S + var(rest) / (S P)``, up to the floor at 0, where both variance and degrees are continuous.
+``E (M_P - M_R) = S var(prompt)`` and ``E M_S = P var(seed) + var(rest)``, so the variance has the expectation of that of the mean,
+``var(prompt) / P + var(seed) / S + var(rest) / (S P)``, up to the floor at 0, where variance and degrees are continuous.  Where no
+row has two seeds, ``A = M_P`` and ``T = 0``: the interval does not include how seeds differ.
 
 All functions work on arrays whose leading dimensions are independent tables, with the rows of a table as the last dimension.
 """
@@ -21,15 +22,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Sequence
-from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from reports.seed_variance import SeedPrior, fit_seed_prior
-
-Array = NDArray[np.float64]
+from reports.crossed import Crossed
+from reports.seed_variance import Array, SeedPrior
 
 LEVEL = 0.95
 """Confidence level of every interval in a report."""
@@ -48,6 +46,7 @@ class Interval:
         high: upper end.
         level: confidence level, for example 0.95.
         p_value: of the hypothesis that there is no difference, two-sided; None where nothing is tested.
+        adjusted: the p value after adjustment for the other comparisons of its family; None where nothing is tested.
     """
 
     mean: float
@@ -55,54 +54,7 @@ class Interval:
     high: float
     level: float = LEVEL
     p_value: float | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Crossed:
-    """The two-way analysis of variance of rows of crossed differences; fields are (..., rows).
-
-    Attributes:
-        mean: grand mean.
-        prompt_square: ``M_P``, S times the variance of the prompts' means.
-        seed_square: ``M_S``, P times the variance of the seeds' means; 0 with one seed.
-        rest_square: ``M_R``; 0 with one seed.
-        seeds: (rows,), S.
-        prompts: P.
-    """
-
-    mean: Array
-    prompt_square: Array
-    seed_square: Array
-    rest_square: Array
-    seeds: Array
-    prompts: int
-
-    @classmethod
-    def of(cls, rows: Sequence[Array]) -> Self:
-        """The analysis of each row of a table.
-
-        Args:
-            rows: (seeds, prompts) or (seeds, prompts, images) each, with the same prompts; images of one prompt are averaged.
-
-        Raises:
-            ValueError: there are fewer than two prompts, or a shape is wrong.
-        """
-        tables = [_by_seed_and_prompt(row) for row in rows]
-        squares = np.array([_squares(table) for table in tables], dtype=np.float64).reshape(-1, 4).T
-        return cls(*squares, np.array([len(table) for table in tables], dtype=np.float64), tables[0].shape[1])
-
-    def scaled(self, factor: Array) -> Self:
-        """The same with all squares multiplied."""
-        return dataclasses.replace(
-            self,
-            prompt_square=self.prompt_square * factor,
-            seed_square=self.seed_square * factor,
-            rest_square=self.rest_square * factor,
-        )
-
-    def prior(self) -> SeedPrior:
-        """What these rows say about how seeds differ."""
-        return fit_seed_prior(self.seed_square, self.rest_square, self.seeds - 1, self.prompts)
+    adjusted: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,13 +64,11 @@ class Estimate:
     Attributes:
         mean: the estimates.
         variance: of the estimates.
-        seed_part: the part of ``variance`` that is due to training seeds.
         degrees: degrees of freedom of ``variance``.
     """
 
     mean: Array
     variance: Array
-    seed_part: Array
     degrees: Array
 
     def ends(self, level: float = LEVEL) -> tuple[Array, Array]:
@@ -150,7 +100,7 @@ class Share(Estimate):
 
     count: Array
 
-    def scores(self, truth: ArrayLike) -> Array:
+    def scores(self, truth: Array | float) -> Array:
         """The normal score of the observed share if ``truth`` were the true one: negative where fewer wins are observed."""
         count = np.where(np.isfinite(self.count), self.count, 1.0)
         wins, losses = np.maximum(count * self.mean, TINY), np.maximum(count * (1 - self.mean), TINY)
@@ -187,13 +137,12 @@ def estimate_means(rows: Crossed, prior: SeedPrior | None = None) -> Estimate:
         prior: what is known about how seeds differ; None means what these rows say.
     """
     prior = rows.prior() if prior is None else prior
-    seed_square, worth = _seed_component(rows, prior)
-    cells = rows.seeds * rows.prompts
-    degrees = _satterthwaite(rows.prompt_square, seed_square, rows.prompts - 1, worth)
-    return Estimate(rows.mean, (rows.prompt_square + seed_square) / cells, seed_square / cells, degrees)
+    prompt_square, seed_square, worth = _parts(rows, prior)
+    degrees = _satterthwaite(prompt_square, seed_square, rows.prompts - 1, worth)
+    return Estimate(rows.mean, (prompt_square + seed_square) / (rows.seeds * rows.prompts), degrees)
 
 
-def estimate_shares(rows: Crossed) -> Share:
+def estimate_shares(rows: Crossed, shared: float = 0.0) -> Share:
     """Shares with their variances.
 
     Seeds of a row with a share near 0 or 1 cannot differ as much as those of a row near one half, so what is pooled is the seed
@@ -203,45 +152,51 @@ def estimate_shares(rows: Crossed) -> Share:
 
     Args:
         rows: the rows of a table: wins, 1/2 for ties.
+        shared: see `fit_seed_prior`.
     """
     share, prompts = np.clip(rows.mean, 0, 1), rows.prompts
     own = share * (1 - share)
     moved = (prompts * share + 0.5) / (prompts + 1)
     within = np.maximum(moved * (1 - moved), own)
     relative = rows.scaled(1 / within)
-    seed_square, worth = _seed_component(relative, relative.prior())
+    prompt_square, seed_square, worth = _parts(relative, relative.prior(shared))
     cells = rows.seeds * prompts
-    prompt_square = relative.prompt_square + (1 - own / within) * cells / (prompts - 1)
+    prompt_square = prompt_square + (1 - own / within) * cells / (prompts - 1)
     total = prompt_square + seed_square
     count = np.divide(cells, total, out=np.full(total.shape, np.inf), where=total > 0)
     degrees = _satterthwaite(prompt_square, seed_square, prompts - 1, worth)
-    return Share(share, total * within / cells, seed_square * within / cells, degrees, count)
+    return Share(share, total * within / cells, degrees, count)
 
 
-def mean_intervals(rows: Sequence[Array], *, level: float = LEVEL) -> tuple[Interval, ...]:
+def mean_intervals(rows: Sequence[Array], *, shared: float = 0.0, level: float = LEVEL) -> tuple[Interval, ...]:
     """Intervals of the paired mean differences of the rows of one table, tested against 0.
 
     Args:
         rows: (seeds, prompts) or (seeds, prompts, images) each.
+        shared: see `fit_seed_prior`.
         level: confidence level.
 
     Raises:
         ValueError: there are fewer than two prompts, or a shape is wrong.
     """
-    return estimate_means(Crossed.of(rows)).intervals(level) if rows else ()
+    if not rows:
+        return ()
+    crossed = Crossed.of(rows)
+    return estimate_means(crossed, crossed.prior(shared)).intervals(level)
 
 
-def share_intervals(rows: Sequence[Array], *, level: float = LEVEL) -> tuple[Interval, ...]:
+def share_intervals(rows: Sequence[Array], *, shared: float = 0.0, level: float = LEVEL) -> tuple[Interval, ...]:
     """Intervals of the win rates of the rows of one table, tested against one half.
 
     Args:
         rows: wins (`win_indicator`), (seeds, prompts) or (seeds, prompts, images) each.
+        shared: see `fit_seed_prior`.
         level: confidence level.
 
     Raises:
         ValueError: there are fewer than two prompts, or a shape is wrong.
     """
-    return estimate_shares(Crossed.of(rows)).intervals(level) if rows else ()
+    return estimate_shares(Crossed.of(rows), shared).intervals(level) if rows else ()
 
 
 def clustered_interval(values: Array, clusters: Sequence[Hashable], *, level: float = LEVEL) -> Interval:
@@ -281,11 +236,14 @@ def win_indicator(candidate: Array, base: Array, *, higher_is_better: bool = Tru
     return np.asarray((1 + better) / 2, dtype=np.float64)
 
 
-def _seed_component(rows: Crossed, prior: SeedPrior) -> tuple[Array, Array]:
-    """``B`` of the module, and the degrees of freedom f of the moderated square."""
-    own = rows.seeds - 1
-    square, worth = prior.each_row().moderated(rows.seed_square, own)
-    return np.maximum(0.0, square - np.where(own > 0, rows.rest_square, prior.each_row().rest)), worth
+def _parts(rows: Crossed, prior: SeedPrior) -> tuple[Array, Array, Array]:
+    """``A`` and ``T`` of the module, and the degrees of freedom f of ``T``."""
+    own, shared = rows.seeds - 1, prior.each_row()
+    square, worth = shared.moderated(rows.seed_square, own)
+    known = shared.measured > 0
+    rest = np.where(own > 0, rows.rest_square, shared.rest)
+    prompts = np.where(known, np.maximum(0.0, rows.prompt_square - rest), rows.prompt_square)
+    return prompts, np.where(known, square, 0.0), worth
 
 
 def _satterthwaite(prompts: Array, seeds: Array, prompt_degrees: float, seed_degrees: Array) -> Array:
@@ -297,29 +255,9 @@ def _satterthwaite(prompts: Array, seeds: Array, prompt_degrees: float, seed_deg
 
 
 def _two_sided(difference: Array, variance: Array, degrees: Array) -> Array:
-    """p value of a t statistic; 1 for no difference, and 0 for a difference without variance."""
+    """P value of a t statistic; 1 for no difference, and 0 for a difference without variance."""
     with np.errstate(divide="ignore"):
         statistic = np.divide(
             np.abs(difference), np.sqrt(variance), out=np.zeros(difference.shape), where=np.abs(difference) > 0
         )
     return np.asarray(2 * special.stdtr(degrees, -statistic))
-
-
-def _squares(table: Array) -> tuple[float, float, float, float]:
-    """Mean, ``M_P``, ``M_S`` and ``M_R`` of a table (seeds, prompts)."""
-    seeds, prompts = table.shape
-    of_prompts, of_seeds, mean = table.mean(axis=0), table.mean(axis=1), float(table.mean())
-    prompt_square = seeds * float(((of_prompts - mean) ** 2).sum()) / (prompts - 1)
-    if seeds == 1:
-        return mean, prompt_square, 0.0, 0.0
-    seed_square = prompts * float(((of_seeds - mean) ** 2).sum()) / (seeds - 1)
-    rest = table - of_prompts - of_seeds[:, None] + mean
-    return mean, prompt_square, seed_square, float((rest**2).sum()) / ((seeds - 1) * (prompts - 1))
-
-
-def _by_seed_and_prompt(differences: Array) -> Array:
-    if differences.ndim not in (2, 3) or differences.shape[0] < 1 or differences.shape[1] < 2:
-        raise ValueError(
-            f"differences of shape {differences.shape}: (seeds, prompts) or (seeds, prompts, images) with at least two prompts"
-        )
-    return differences.mean(axis=2) if differences.ndim == 3 else differences

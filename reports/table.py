@@ -9,32 +9,19 @@ from typing import Any
 from bench.core.errors import UserError
 from bench.records.protocol import Protocol
 from bench.records.scores import MetricRecord
+from reports.comparisons import Score
+from reports.conclusions import Conclusions, conclude
 from reports.curves import Curve, training_curves
+from reports.endpoint import Endpoint
 from reports.panel import Panel, panel_of
 from reports.pictures import Comparison, compare
 from reports.published import Published, read_published, select
 from reports.records import Records, RowRecord, RunRecord
 from reports.settings import RowSettings
-from reports.statistics import Array, Interval, mean_interval, win_rate
+from reports.standing import Pair, Standing
+from reports.statistics import Interval
 
-SCHEMA = 2
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Score:
-    """One metric of one row, in displayed units (raw score times the metric's display factor).
-
-    Attributes:
-        mean: mean over seeds, prompts and images.
-        difference: difference from the base on the same prompts and noise; None for the base itself.
-        win_rate: share of images better than the base's, ties counting half; None for the base itself.
-        trained_on: whether the row's training used this metric.
-    """
-
-    mean: float
-    difference: Interval | None
-    win_rate: Interval | None
-    trained_on: bool
+SCHEMA = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,12 +52,18 @@ class Row(RowRecord):
         cost: None if not trained here, or if another row of the same runs has it.
         curves: training curves by quantity.
         panel: what images of training prompts say along the training; None if nothing was measured.
+        over_reference: win rate over the reference row by the primary endpoint; None for the base, and where the row has none.
+        over_placebo: win rate over the same algorithm trained on shuffled labels, by the primary endpoint; None without such runs.
+        standing: rank and group; None for the reference.
     """
 
     scores: Mapping[str, Score]
     cost: Cost | None
     curves: Mapping[str, Curve]
     panel: Panel | None
+    over_reference: Interval | None
+    over_placebo: Interval | None
+    standing: Standing | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,6 +80,9 @@ class Report:
         images_per_prompt: number of images per prompt.
         metrics: in the order of the columns.
         rows: what the others are compared with first, usually the base.
+        primary: the primary endpoint as asked for; None means the default.
+        endpoint: the primary endpoint; None where there is no metric.
+        pairs: all pairs of rows, compared by the primary endpoint.
         comparison: images side by side.
         notes: what is missing from the rows, and why.
         source: the records that the report was made from; no format shows it.
@@ -102,20 +98,29 @@ class Report:
     images_per_prompt: int
     metrics: tuple[MetricRecord, ...]
     rows: tuple[Row, ...]
+    primary: str | None
+    endpoint: Endpoint | None
+    pairs: tuple[Pair, ...]
     comparison: Comparison
     notes: tuple[str, ...]
     source: Records
     published: Published | None = None
 
 
-def build_report(records: Records) -> Report:
+def build_report(records: Records, primary: str | None = None) -> Report:
     """Compare every row with the base.
 
+    Args:
+        records: what was read.
+        primary: the primary endpoint, a metric's name or ``judges``; None means gold where it is there, else the judges.
+
     Raises:
-        UserError: the protocol has a single prompt, and an interval needs at least two.
+        UserError: the protocol has a single prompt, and an interval needs at least two; or there is no such metric.
     """
     if len(records.prompts) < 2:
         raise UserError("the protocol has a single prompt; an interval needs at least two: evaluate on more prompts")
+    recorded = (records.base, *records.rows)
+    found = conclude(recorded, 0, records.metrics, primary)
     return Report(
         schema=SCHEMA,
         model=records.protocol.model,
@@ -125,7 +130,10 @@ def build_report(records: Records) -> Report:
         prompts=len(records.prompts),
         images_per_prompt=records.protocol.generation.images_per_prompt,
         metrics=records.metrics,
-        rows=tuple(_row(row, records) for row in (records.base, *records.rows)),
+        rows=_rows(recorded, found),
+        primary=primary,
+        endpoint=found.endpoint,
+        pairs=found.pairs,
         comparison=compare(records),
         notes=records.notes,
         source=records,
@@ -141,11 +149,34 @@ def against(report: Report, place: int) -> Report:
     """
     recorded = (report.source.base, *report.source.rows)
     order = [place, *(other for other in range(len(recorded)) if other != place)]
-    rows = [
-        dataclasses.replace(report.rows[each], scores=_scores(recorded[each], recorded[place], report.metrics))
-        for each in order
+    found = conclude(recorded, place, report.metrics, report.primary)
+    rows = _rows(recorded, found)
+    moved = {old: new for new, old in enumerate(order)}
+    pairs = tuple(dataclasses.replace(pair, one=moved[pair.one], other=moved[pair.other]) for pair in found.pairs)
+    return dataclasses.replace(report, rows=tuple(rows[each] for each in order), endpoint=found.endpoint, pairs=pairs)
+
+
+def find_row(report: Report, wanted: str) -> int:
+    """Position of the row that ``--against`` means: a label, an algorithm that has one row, or ``algorithm/name``.
+
+    Raises:
+        UserError: no row has this name, or several have it.
+    """
+    found = [
+        place
+        for place, row in enumerate(report.rows)
+        if wanted in (row.label, row.algorithm, f"{row.algorithm}/{row.name}")
     ]
-    return dataclasses.replace(report, rows=tuple(rows))
+    exact = [place for place in found if wanted == f"{report.rows[place].algorithm}/{report.rows[place].name}"]
+    default = [place for place in found if report.rows[place].name in ("", "default")]
+    for places in (exact, found, default):
+        if len(places) == 1:
+            return places[0]
+    names = ", ".join(
+        dict.fromkeys(f"{row.algorithm}/{row.name}" if row.name else row.algorithm for row in report.rows)
+    )
+    problem = "means several rows" if found else "is not in this table"
+    raise UserError(f"--against {wanted!r} {problem}; choose one of {names}")
 
 
 def with_published(report: Report) -> Report:
@@ -179,42 +210,20 @@ def settings_line(protocol: Protocol) -> str:
     return ", ".join(parts)
 
 
-def _row(row: RunRecord, records: Records) -> Row:
-    shared = {field.name: getattr(row, field.name) for field in dataclasses.fields(RowRecord)}
-    return Row(
-        **shared,
-        scores=_scores(row, records.base, records.metrics),
-        cost=_cost(row.ledgers) if row.ledgers else None,
-        curves=training_curves(row.steps),
-        panel=panel_of(row.watched),
+def _rows(records: Sequence[RunRecord], found: Conclusions) -> tuple[Row, ...]:
+    return tuple(
+        Row(
+            **{field.name: getattr(row, field.name) for field in dataclasses.fields(RowRecord)},
+            scores=found.scores[place],
+            cost=_cost(row.ledgers) if row.ledgers else None,
+            curves=training_curves(row.steps),
+            panel=panel_of(row.watched),
+            over_reference=found.over_reference.get(place),
+            over_placebo=found.over_placebo.get(place),
+            standing=found.standings.get(place),
+        )
+        for place, row in enumerate(records)
     )
-
-
-def _scores(row: RunRecord, reference: RunRecord, metrics: Sequence[MetricRecord]) -> dict[str, Score]:
-    return {metric.name: _score(row, reference, metric) for metric in metrics if metric.name in row.scores}
-
-
-def _score(row: RunRecord, reference: RunRecord, metric: MetricRecord) -> Score:
-    factor, comparable = metric.info.display_factor, row is not reference and metric.name in reference.scores
-    scores, base = _paired(row, reference, metric.name) if comparable else (row.scores[metric.name],) * 2
-    return Score(
-        mean=float(row.scores[metric.name].mean()) * factor,
-        difference=mean_interval((scores - base) * factor) if comparable else None,
-        win_rate=win_rate(scores, base, higher_is_better=metric.info.higher_is_better) if comparable else None,
-        trained_on=metric.name in row.trained_on,
-    )
-
-
-def _paired(row: RunRecord, reference: RunRecord, metric: str) -> tuple[Array, Array]:
-    """Scores of a row and of its reference that belong together, (seeds, prompts, images) each, or one seed of the reference.
-
-    Training seeds that both have are paired: they saw the same batches and noise.  Otherwise the reference's first is taken.
-    """
-    mine, other = row.scores[metric], reference.scores[metric]
-    common = [seed for seed in row.seeds if seed in reference.seeds]
-    if not common:
-        return mine, other[:1]
-    return mine[[row.seeds.index(seed) for seed in common]], other[[reference.seeds.index(seed) for seed in common]]
 
 
 def _cost(ledgers: Sequence[Mapping[str, Any]]) -> Cost:

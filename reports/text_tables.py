@@ -1,9 +1,7 @@
-"""A report as tables of text, which terminal, Markdown, LaTeX and HTML render each in its own notation."""
+"""A report as tables of text."""
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import json
 import math
 import re
@@ -13,38 +11,13 @@ from typing import Any
 
 from bench.records.config import BASE
 from bench.records.scores import MetricRecord
+from reports.comparisons import Score
+from reports.conclusion_tables import conclusion_grid, correlation_grid, pairs_grid, reference_name, seeds_cell
+from reports.grids import DASH, Cell, Grid, rate_cell, verdict
 from reports.settings import RowSettings
-from reports.statistics import Interval
-from reports.table import Cost, Report, Row, Score, trained_rows
+from reports.table import Cost, Report, Row, trained_rows
 
 
-class Verdict(enum.Enum):
-    """What an interval says about a row against the base."""
-
-    BETTER = "better"
-    WORSE = "worse"
-    OPEN = "open"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Cell:
-    """A cell: its value, a detail such as its interval, and whether the interval excludes the base."""
-
-    value: str
-    detail: str = ""
-    verdict: Verdict = Verdict.OPEN
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Grid:
-    """A table of text; the first column names the rows."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-
-
-DASH = Cell("-")
 HYPHEN_AS_MINUS = re.compile(r"(?<![\w.)\]])-(?=\d)")
 """A hyphen that stands for the minus of a number; formats that have a minus sign replace it."""
 ROUNDING = 1e-9
@@ -52,13 +25,14 @@ ROUNDING = 1e-9
 
 
 def grids(report: Report) -> tuple[Grid, ...]:
-    """Win rates, scores and cost."""
+    """Conclusions, win rates, scores and cost."""
     return (*comparison_grids(report), _cost(report))
 
 
 def comparison_grids(report: Report) -> tuple[Grid, ...]:
-    """The tables that depend on what the rows are compared with: win rates, and scores."""
-    return (_win_rates(report), _scores(report))
+    """The tables that depend on what the rows are compared with: conclusions, win rates, and scores."""
+    first = (conclusion_grid(report), pairs_grid(report), correlation_grid(report))
+    return (*(grid for grid in first if grid is not None), _win_rates(report), _scores(report))
 
 
 def settings_grid(report: Report) -> Grid:
@@ -119,13 +93,13 @@ def _dotted(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 def _win_rates(report: Report) -> Grid:
     watched = any(row.panel for row in report.rows)
     return Grid(
-        f"Win rate against {_reference(report)}, %",
+        f"Win rate against {reference_name(report)}, %",
         ("seeds", *(_heading(metric) for metric in report.metrics), *(["diversity, %"] if watched else [])),
         tuple(
             (
                 row.label,
                 (
-                    _seeds(row),
+                    seeds_cell(row),
                     *(_win_rate(row.scores.get(metric.name)) for metric in report.metrics),
                     *([_diversity(row)] if watched else []),
                 ),
@@ -135,22 +109,10 @@ def _win_rates(report: Report) -> Grid:
     )
 
 
-def _reference(report: Report) -> str:
-    """What the rows are compared with, in a title."""
-    reference = report.rows[0]
-    return "the base" if reference.algorithm == BASE else reference.label
-
-
-def _seeds(row: Row) -> Cell:
-    return Cell(str(len(row.seeds))) if row.seeds else DASH
-
-
 def _win_rate(score: Score | None) -> Cell:
     if score is None or score.win_rate is None:
         return DASH
-    rate = score.win_rate
-    value = f"{100 * rate.mean:.1f}{'†' if score.trained_on else ''}"
-    return Cell(value, f"[{100 * rate.low:.1f}, {100 * rate.high:.1f}]", _verdict(rate, 0.5, higher_is_better=True))
+    return rate_cell(score.win_rate, "†" if score.trained_on else "")
 
 
 def _diversity(row: Row) -> Cell:
@@ -164,7 +126,7 @@ def _diversity(row: Row) -> Cell:
 def _scores(report: Report) -> Grid:
     decimals = {metric.name: _usual_decimals(report, metric) for metric in report.metrics}
     return Grid(
-        f"Score, and its difference from {_reference(report)}",
+        f"Score, and its difference from {reference_name(report)}",
         tuple(_heading(metric) for metric in report.metrics),
         tuple(
             (
@@ -184,7 +146,7 @@ def _score(score: Score | None, metric: MetricRecord, decimals: int) -> Cell:
         return Cell(value)
     change = score.difference
     detail = f"{change.mean:+z.{decimals}f} ± {change.high - change.mean:.{decimals}f}"
-    return Cell(value, detail, _verdict(change, 0.0, higher_is_better=metric.info.higher_is_better))
+    return Cell(value, detail, verdict(change, 0.0, higher_is_better=metric.info.higher_is_better))
 
 
 def _cost(report: Report) -> Grid:
@@ -218,12 +180,6 @@ def _seconds(seconds: float) -> str:
 
 def _heading(metric: MetricRecord) -> str:
     return metric.info.title if metric.info.higher_is_better else f"{metric.info.title} ↓"
-
-
-def _verdict(interval: Interval, null: float, *, higher_is_better: bool) -> Verdict:
-    if interval.low <= null <= interval.high:
-        return Verdict.OPEN
-    return Verdict.BETTER if (interval.mean > null) == higher_is_better else Verdict.WORSE
 
 
 def _usual_decimals(report: Report, metric: MetricRecord) -> int:

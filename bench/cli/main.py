@@ -147,18 +147,31 @@ def report(
     protocol: Annotated[
         str | None, typer.Option(help="Signature of the protocol to show, if there are several.")
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Row to compare the others with: an algorithm, algorithm/name, or a label.  Default: the base model."
+        ),
+    ] = None,
+    primary: Annotated[
+        str | None,
+        typer.Option(
+            help="Primary endpoint: a metric's name, or judges for the mean win rate over those that a row did not train on.  "
+            "Default: gold if it is there, otherwise judges."
+        ),
+    ] = None,
     published: Annotated[
         bool, typer.Option("--published", help="Also show published results for the model, in a separate section.")
     ] = False,
 ) -> None:
-    """Compare every run in a folder with the base model: tables with intervals and cost, curves and images."""
+    """Compare every run in a folder with the base model or another row: win rates, ranks, intervals, cost, curves and images."""
     from reports.report import format_of, make_report, show_report, write_report
     from reports.table import with_published
 
     format_ = format_ or (None if output is None else format_of(output))
     if format_ == "html" and output is None and sys.stdout.isatty():
         raise UserError("an HTML page is not for a terminal; add --output report.html")
-    made = make_report(runs, protocol)
+    made = make_report(runs, protocol, primary=primary, against=against)
     if published:
         made = with_published(made)
     if format_ is None:

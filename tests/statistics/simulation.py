@@ -7,7 +7,9 @@ import dataclasses
 import numpy as np
 from scipy import special
 
-from reports.statistics import Array, Crossed, estimate_means, estimate_shares
+from reports.crossed import Crossed
+from reports.seed_variance import Array
+from reports.statistics import estimate_means, estimate_shares
 
 ROWS = 27
 SPREAD = 0.8
@@ -56,7 +58,8 @@ def mean_coverage(cell: Cell, tables: int, seed: int = 0, prompt_part: float = 0
         seed_variance = seed_variance * np.exp(random.normal(scale=SPREAD, size=shape))
     rest = 1 - prompt_part
     rows = Crossed(
-        mean=random.normal(size=shape) * np.sqrt(prompt_part / prompts + seed_variance / counts + rest / prompts / counts),
+        mean=random.normal(size=shape)
+        * np.sqrt(prompt_part / prompts + seed_variance / counts + rest / prompts / counts),
         prompt_square=(counts * prompt_part + rest) * random.chisquare(prompts - 1, size=shape) / (prompts - 1),
         seed_square=(prompts * seed_variance + rest) * random.chisquare(own, size=shape) / own,
         rest_square=rest * random.chisquare(own * (prompts - 1), size=shape) / (own * (prompts - 1)),
@@ -112,7 +115,14 @@ def _share_rows(cell: Cell, tables: int, random: np.random.Generator) -> Crossed
     whole = squares - counts * prompts * mean**2
     own = np.maximum(counts - 1, 1)
     rest_sum = np.where(counts > 1, np.maximum(0, whole - prompt_sum - seed_sum), 0)
-    return Crossed(mean, prompt_sum / (prompts - 1), np.where(counts > 1, seed_sum / own, 0), rest_sum / (own * (prompts - 1)), counts, prompts)
+    return Crossed(
+        mean,
+        prompt_sum / (prompts - 1),
+        np.where(counts > 1, seed_sum / own, 0),
+        rest_sum / (own * (prompts - 1)),
+        counts,
+        prompts,
+    )
 
 
 def _counted(cell: Cell, hits: np.ndarray) -> float:

@@ -1,0 +1,116 @@
+"""The cells of a table: every metric of every row against the reference row, with what the rows say about each other.
+
+All rows of a column are estimated together, since how much training seeds differ is learned from all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from bench.records.scores import MetricRecord
+from reports.records import RunRecord
+from reports.seed_variance import Array
+from reports.statistics import Interval, mean_intervals, share_intervals, win_indicator
+
+Estimator = Callable[..., tuple[Interval, ...]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Score:
+    """One metric of one row, in displayed units (raw score times the metric's display factor).
+
+    Attributes:
+        mean: mean over seeds, prompts and images.
+        difference: difference from the reference on the same prompts and noise; None for the reference itself.
+        win_rate: share of images better than the reference's, ties counting half; None for the reference itself.
+        trained_on: whether the row's training used this metric.
+    """
+
+    mean: float
+    difference: Interval | None
+    win_rate: Interval | None
+    trained_on: bool
+
+
+def compare_scores(
+    rows: Sequence[RunRecord], reference: RunRecord, metrics: Sequence[MetricRecord]
+) -> list[dict[str, Score]]:
+    """The scores of each row by name of the metric, without metrics that some seed lacks.
+
+    Args:
+        rows: the rows of the table, the reference among them.
+        reference: the row that the others are compared with.
+        metrics: the metrics of the table.
+    """
+    scores: list[dict[str, Score]] = [{} for _ in rows]
+    for metric in metrics:
+        factor, name = metric.info.display_factor, metric.name
+        differences: dict[int, Array] = {}
+        wins: dict[int, Array] = {}
+        for place, row in enumerate(rows):
+            if row is not reference and name in row.scores and name in reference.scores:
+                mine, other = paired(row, reference, name)
+                differences[place] = (mine - other) * factor
+                wins[place] = win_indicator(mine, other, higher_is_better=metric.info.higher_is_better)
+        of_differences = estimate(differences, rows, reference, mean_intervals)
+        of_wins = estimate(wins, rows, reference, share_intervals)
+        for place, row in enumerate(rows):
+            if name in row.scores:
+                mean = float(row.scores[name].mean()) * factor
+                trained_on = name in row.trained_on
+                scores[place][name] = Score(mean, of_differences.get(place), of_wins.get(place), trained_on)
+    return scores
+
+
+def estimate(
+    tables: Mapping[int, Array], rows: Sequence[RunRecord], reference: RunRecord, estimator: Estimator
+) -> dict[int, Interval]:
+    """The intervals of a column by row.
+
+    Rows that were not trained here are what they are: they have no training seeds that could have been others, so they neither
+    learn from the other rows nor teach them.  Trained rows are not tested where none of them has two seeds.
+
+    Args:
+        tables: values (seeds, prompts, images) by the row's place.
+        rows: the rows of the table.
+        reference: the row that they are compared with.
+        estimator: `mean_intervals` or `share_intervals`.
+    """
+    fixed = {place: table for place, table in tables.items() if not rows[place].seeds and not reference.seeds}
+    trained = {place: table for place, table in tables.items() if place not in fixed}
+    found = dict(zip(fixed, estimator(list(fixed.values())), strict=True))
+    # the seeds of a reference are in every row's difference from it: half of the variance, a quarter of the squares' variance
+    shared = 0.25 if reference.seeds else 0.0
+    of_trained = dict(zip(trained, estimator(list(trained.values()), shared=shared), strict=True))
+    if all(len(table) == 1 for table in trained.values()):
+        of_trained = {place: untested(interval) for place, interval in of_trained.items()}
+    return {**found, **of_trained}
+
+
+def untested(interval: Interval) -> Interval:
+    """An interval that does not include how seeds differ, so that nothing is tested."""
+    return dataclasses.replace(interval, p_value=None)
+
+
+def paired(row: RunRecord, reference: RunRecord, metric: str) -> tuple[Array, Array]:
+    """Scores of a row and of its reference that belong together, (seeds, prompts, images) each, or one seed of the reference.
+
+    Training seeds that both have are paired: they saw the same batches and noise.  Otherwise the reference's first is taken.
+    """
+    mine, other = row.scores[metric], reference.scores[metric]
+    common = [seed for seed in row.seeds if seed in reference.seeds]
+    if not common:
+        return mine, other[:1]
+    return mine[[row.seeds.index(seed) for seed in common]], other[[reference.seeds.index(seed) for seed in common]]
+
+
+def wins_over(row: RunRecord, reference: RunRecord, metrics: Sequence[MetricRecord]) -> Array:
+    """Mean of a row's wins by several metrics, (seeds, prompts, images)."""
+    won = [
+        win_indicator(*paired(row, reference, metric.name), higher_is_better=metric.info.higher_is_better)
+        for metric in metrics
+    ]
+    return np.asarray(np.mean(won, axis=0), dtype=np.float64)

@@ -1,0 +1,127 @@
+"""The first tables of a report: the primary endpoint, the rows against each other, and which judges agree."""
+
+from __future__ import annotations
+
+from bench.records.config import BASE
+from reports.grids import DASH, Cell, Grid, Verdict, rate_cell, verdict
+from reports.table import Report, Row
+
+WIDEST = 10
+"""Number of rows up to which all pairs are shown as a table; JSON always has them."""
+
+
+def reference_name(report: Report) -> str:
+    """What the rows are compared with, in a title."""
+    reference = report.rows[0]
+    return "the base" if reference.algorithm == BASE else reference.label
+
+
+def seeds_cell(row: Row) -> Cell:
+    """A row's number of training seeds."""
+    return Cell(str(len(row.seeds))) if row.seeds else DASH
+
+
+def conclusion_grid(report: Report) -> Grid | None:
+    """The primary endpoint over the reference and over the placebo, with ranks and groups; None where nothing is compared."""
+    shown = [row for row in report.rows[1:] if row.over_reference is not None]
+    if report.endpoint is None or not shown:
+        return None
+    with_placebo = any(row.over_placebo is not None for row in shown)
+    with_ranks = len(shown) > 1
+    name = reference_name(report)
+    columns = [f"over {name.removeprefix('the ')}"]
+    columns += ["over placebo"] if with_placebo else []
+    columns += ["rank", "group"] if with_ranks else []
+    rows = []
+    for row in shown:
+        cells = [seeds_cell(row), rate_cell(row.over_reference)]
+        cells += [rate_cell(row.over_placebo)] if with_placebo else []
+        cells += _standing_cells(row) if with_ranks else []
+        rows.append((row.label, tuple(cells)))
+    return Grid(
+        f"Primary endpoint, {report.endpoint.title}: win rate, %",
+        ("seeds", *columns),
+        tuple(rows),
+        tuple(_conclusion_notes(report, shown, with_placebo=with_placebo, with_ranks=with_ranks)),
+    )
+
+
+def _standing_cells(row: Row) -> list[Cell]:
+    if row.standing is None:
+        return [DASH, DASH]
+    place = row.standing
+    return [Cell(str(place.rank), f"[{place.best}, {place.worst}]"), Cell(place.groups)]
+
+
+def _conclusion_notes(report: Report, shown: list[Row], *, with_placebo: bool, with_ranks: bool) -> list[str]:
+    name = reference_name(report)
+    over = (
+        f"Over {name.removeprefix('the ')}: share of images that are better than those of {name} for the same prompt and noise; ties "
+        "count half.  It says what training did, whatever the preferences were."
+    )
+    lines = [over]
+    if with_placebo:
+        lines.append(
+            "Over placebo: share of images that are better than those of the same algorithm trained with shuffled labels, for the same "
+            "prompt, noise and training seed.  It says what the preferences did: 50 means nothing."
+        )
+    elif any(row.seeds for row in shown):
+        lines.append(
+            "No row has a placebo, so a gain may come from training on these images at all, whatever the preferences: `bench run "
+            "--placebo` trains each run's twin on shuffled labels."
+        )
+    lines += _without_placebo(shown) if with_placebo else []
+    if with_ranks:
+        lines.append(
+            "Rank: by the first column, with the ranks that cannot be excluded.  Rows that share a letter cannot be told apart (paired "
+            "differences, Holm over all pairs, 5 %)."
+        )
+    return lines
+
+
+def _without_placebo(shown: list[Row]) -> list[str]:
+    labels = [row.label for row in shown if row.placebo == ""]
+    return [f"Without a placebo, because they use no preferences: {', '.join(labels)}."] if labels else []
+
+
+def pairs_grid(report: Report) -> Grid | None:
+    """Differences of all pairs of rows by the primary endpoint, in points; None for fewer than two rows or more than `WIDEST`."""
+    places = [place for place, row in enumerate(report.rows) if row.over_reference is not None]
+    if not report.pairs or len(places) > WIDEST:
+        return None
+    cells: dict[tuple[int, int], Cell] = {}
+    for pair in report.pairs:
+        change, shown = pair.difference, verdict(pair.difference, 0.0)
+        half = 50 * (change.high - change.low)
+        opposite = {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER}.get(shown, shown)
+        cells[pair.one, pair.other] = Cell(f"{100 * change.mean:+z.1f}", f"± {half:.1f}", shown)
+        cells[pair.other, pair.one] = Cell(f"{-100 * change.mean:+z.1f}", f"± {half:.1f}", opposite)
+    labels = [report.rows[place].label for place in places]
+    rows = tuple(
+        (label, tuple(cells.get((place, other), DASH) for other in places))
+        for label, place in zip(labels, places, strict=True)
+    )
+    note = (
+        f"Win rate over {reference_name(report)} of the row less that of the column, by the primary endpoint, paired by prompt, noise "
+        "and training seed.  Bold or italic: better or worse than the column after Holm's adjustment over all pairs."
+    )
+    return Grid("Row less column, points of win rate", tuple(labels), rows, (note,))
+
+
+def correlation_grid(report: Report) -> Grid | None:
+    """Rank correlations between metrics over the rows; None where there are too few rows or metrics."""
+    if report.endpoint is None or not report.endpoint.correlations:
+        return None
+    titles = [metric.info.title for metric in report.metrics]
+    values = {(each.one, each.other): each.value for each in report.endpoint.correlations}
+    values |= {(other, one): value for (one, other), value in values.items()}
+    rows = tuple(
+        (one, tuple(Cell(f"{values[one, other]:+.2f}") if one != other else DASH for other in titles)) for one in titles
+    )
+    together = [group for group in report.endpoint.witnesses if len(group) > 1]
+    names = {metric.name: metric.info.title for metric in report.metrics}
+    notes = [
+        "Spearman's correlation of the rows' win rates: near 1, two metrics rank the rows alike and are one witness, not two."
+    ]
+    notes += [f"Counted as one witness: {', '.join(names[name] for name in group)}." for group in together]
+    return Grid("Do the metrics rank the rows alike?", tuple(titles), rows, tuple(notes))

@@ -1,0 +1,123 @@
+"""What a table concludes: the primary endpoint of every row over its reference and over its placebo, marks, ranks and groups."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from bench.records.scores import MetricRecord
+from reports.adjustment import adjusted
+from reports.comparisons import Score, compare_scores, estimate
+from reports.endpoint import Endpoint, choose_endpoint, endpoint_wins
+from reports.records import RunRecord
+from reports.seed_variance import Array
+from reports.standing import Pair, Standing, compare_pairs, standings
+from reports.statistics import Interval, share_intervals
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Conclusions:
+    """Everything that comparing the rows of a table with one of them says.
+
+    Attributes:
+        endpoint: the primary endpoint; None where there is no metric.
+        scores: of each row by name of the metric.
+        over_reference: win rate over the reference by the primary endpoint, by row; without rows that have none.
+        over_placebo: win rate over the row's placebo, by row; without rows that have none.
+        pairs: all pairs of rows, by the primary endpoint.
+        standings: ranks and groups by row.
+    """
+
+    endpoint: Endpoint | None
+    scores: Sequence[Mapping[str, Score]]
+    over_reference: Mapping[int, Interval]
+    over_placebo: Mapping[int, Interval]
+    pairs: tuple[Pair, ...]
+    standings: Mapping[int, Standing]
+
+
+def conclude(
+    rows: Sequence[RunRecord], place: int, metrics: Sequence[MetricRecord], primary: str | None
+) -> Conclusions:
+    """Compare the rows of a table with one of them.
+
+    Args:
+        rows: the base and the rows.
+        place: the reference's position among them.
+        metrics: the metrics of the table.
+        primary: name of a metric or ``judges``; None means the default.
+
+    Raises:
+        UserError: there is no such metric.
+    """
+    reference = rows[place]
+    scores = compare_scores(rows, reference, metrics)
+    endpoint = choose_endpoint(metrics, scores, primary)
+    if endpoint is None:
+        return Conclusions(None, scores, {}, {}, (), {})
+    wins = _wins(endpoint, rows, reference, metrics)
+    over_reference = adjusted(estimate(wins, rows, reference, share_intervals))
+    over_placebo = _over_placebo(endpoint, rows, metrics)
+    scores, over_placebo = _marked(endpoint, scores, over_reference, over_placebo)
+    pairs = compare_pairs(wins, {row: rows[row].seeds for row in wins})
+    means = {row: interval.mean for row, interval in over_reference.items()}
+    return Conclusions(endpoint, scores, over_reference, over_placebo, pairs, standings(means, pairs))
+
+
+def _wins(
+    endpoint: Endpoint, rows: Sequence[RunRecord], reference: RunRecord, metrics: Sequence[MetricRecord]
+) -> dict[int, Array]:
+    found = {
+        place: endpoint_wins(endpoint, row, reference, metrics)
+        for place, row in enumerate(rows)
+        if row is not reference and row.algorithm != "base"
+    }
+    return {place: wins for place, wins in found.items() if wins is not None}
+
+
+def _over_placebo(
+    endpoint: Endpoint, rows: Sequence[RunRecord], metrics: Sequence[MetricRecord]
+) -> dict[int, Interval]:
+    """Each row against its placebo, paired by prompt, noise and training seed."""
+    wins: dict[int, Array] = {}
+    for place, row in enumerate(rows):
+        twins = [twin for twin in rows if _is_placebo_of(twin, row)]
+        if twins and set(row.seeds) & set(twins[0].seeds):
+            won = endpoint_wins(endpoint, row, twins[0], metrics)
+            if won is not None:
+                wins[place] = won
+    # the placebos differ from row to row, so no seeds are shared as with one reference: the base stands for that
+    return estimate(wins, rows, rows[0], share_intervals)
+
+
+def _is_placebo_of(twin: RunRecord, row: RunRecord) -> bool:
+    return twin.placebo_of == row.name and twin.algorithm == row.algorithm and not twin.variants and not row.variants
+
+
+def _marked(
+    endpoint: Endpoint,
+    scores: Sequence[Mapping[str, Score]],
+    over_reference: Mapping[int, Interval],
+    over_placebo: Mapping[int, Interval],
+) -> tuple[list[dict[str, Score]], dict[int, Interval]]:
+    """All cells outside the primary column, adjusted as one family; the endpoint's own win rates are the primary column's."""
+    family: dict[tuple[int, str, str], Interval] = {(row, "", "placebo"): each for row, each in over_placebo.items()}
+    for row, by_metric in enumerate(scores):
+        for name, score in by_metric.items():
+            if score.difference is not None:
+                family[row, name, "difference"] = score.difference
+            if score.win_rate is not None and name != endpoint.name:
+                family[row, name, "win_rate"] = score.win_rate
+    found = adjusted(family)
+    marked = [
+        {
+            name: dataclasses.replace(
+                score,
+                difference=found.get((row, name, "difference")),
+                win_rate=over_reference.get(row) if name == endpoint.name else found.get((row, name, "win_rate")),
+            )
+            for name, score in by_metric.items()
+        }
+        for row, by_metric in enumerate(scores)
+    ]
+    return marked, {row: found[row, "", "placebo"] for row in over_placebo}
