@@ -22,6 +22,11 @@ def citation(report: Report) -> str:
         f"{report.prompts} prompts x {report.images_per_prompt}",
         f"{made.scheduler}-{made.steps}, guidance {made.guidance_scale:g}",
         ", ".join(f"{metric.info.title} {metric.signature}" for metric in report.metrics),
-        "base-paired 95 % intervals",
+        f"{_paired_with(report)}-paired 95 % intervals",
     )
     return " | ".join(parts)
+
+
+def _paired_with(report: Report) -> str:
+    reference = report.rows[0]
+    return reference.label.replace(" ", "-")

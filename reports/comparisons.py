@@ -98,9 +98,12 @@ def untested(interval: Interval) -> Interval:
 def paired(row: RunRecord, reference: RunRecord, metric: str) -> tuple[Array, Array]:
     """Scores of a row and of its reference that belong together, (seeds, prompts, images) each, or one seed of the reference.
 
-    Training seeds that both have are paired: they saw the same batches and noise.  Otherwise the reference's first is taken.
+    Training seeds that both have are paired: they saw the same batches and noise.  A row without seeds is compared with all seeds
+    of the reference; a row with other seeds than the reference, with its first.
     """
     mine, other = row.scores[metric], reference.scores[metric]
+    if not row.seeds:
+        return np.repeat(mine, len(other), axis=0), other
     common = [seed for seed in row.seeds if seed in reference.seeds]
     if not common:
         return mine, other[:1]

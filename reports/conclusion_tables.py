@@ -57,15 +57,16 @@ def _conclusion_notes(report: Report, shown: list[Row], *, with_placebo: bool, w
     name = reference_name(report)
     over = (
         f"Over {name.removeprefix('the ')}: share of images that are better than those of {name} for the same prompt and noise; ties "
-        "count half.  It says what training did, whatever the preferences were."
+        "count half."
     )
-    lines = [over]
+    based = report.rows[0].algorithm == BASE
+    lines = [f"{over}  It says what training did, whatever the preferences were." if based else over]
     if with_placebo:
         lines.append(
             "Over placebo: share of images that are better than those of the same algorithm trained with shuffled labels, for the same "
             "prompt, noise and training seed.  It says what the preferences did: 50 means nothing."
         )
-    elif any(row.seeds for row in shown):
+    elif based and any(row.seeds for row in shown):
         lines.append(
             "No row has a placebo, so a gain may come from training on these images at all, whatever the preferences: `bench run "
             "--placebo` trains each run's twin on shuffled labels."

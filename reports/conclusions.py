@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from bench.records.config import BASE
 from bench.records.scores import MetricRecord
 from reports.adjustment import adjusted
 from reports.comparisons import Score, compare_scores, estimate
@@ -70,7 +71,7 @@ def _wins(
     found = {
         place: endpoint_wins(endpoint, row, reference, metrics)
         for place, row in enumerate(rows)
-        if row is not reference and row.algorithm != "base"
+        if row is not reference and (row.algorithm != BASE or row.variants)
     }
     return {place: wins for place, wins in found.items() if wins is not None}
 

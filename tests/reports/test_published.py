@@ -24,7 +24,8 @@ from reports.published_tables import published_grids, published_notes
 from reports.render import as_csv, as_json, markdown, print_report
 from reports.report import make_report
 from reports.table import Report, with_published
-from reports.text_tables import Grid, Verdict, grids
+from reports.grids import Grid, Verdict
+from reports.text_tables import grids
 
 
 def report_of(lab: Lab, model: str, metrics: Sequence[str] = ("pickscore", "hpsv2", "imagereward")) -> Report:

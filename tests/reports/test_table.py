@@ -19,7 +19,8 @@ from reports.pictures import open_picture
 from reports.plots import training_plot, win_rate_plot
 from reports.report import make_report
 from reports.table import Report
-from reports.text_tables import Verdict, grids, settings_lines
+from reports.grids import Verdict
+from reports.text_tables import grids, settings_lines
 
 HALVES = np.repeat([[0.25, 0.25], [0.75, 0.75]], len(PROMPTS) // 2, axis=0)
 """Scores (prompts, images): 0.25 for the first six prompts, 0.75 for the others."""
@@ -70,7 +71,7 @@ def test_display_factor_scales_scores_and_not_win_rates(lab: Lab) -> None:
 def test_cost_counts_backwards_and_shows_short_times(lab: Lab, seconds: float, shown: str) -> None:
     lab.base()
     lab.run("dpo", seconds=seconds)
-    _, _, cost = grids(make_report(lab.runs))
+    *_, _, cost = grids(make_report(lab.runs))
     (cells,) = [cells for _, cells in cost.rows]
     assert dict(zip(cost.columns, (cell.value for cell in cells), strict=True)) == {
         "pairs": "960",
@@ -83,7 +84,7 @@ def test_cost_counts_backwards_and_shows_short_times(lab: Lab, seconds: float, s
 
 
 def test_cost_shows_the_fastest_and_the_slowest_seed(full_lab: Lab) -> None:
-    _, _, cost = grids(make_report(full_lab.runs))
+    *_, _, cost = grids(make_report(full_lab.runs))
     seconds = {label: cells[cost.columns.index("device seconds")] for label, cells in cost.rows}
     assert (seconds["Diffusion-DPO"].value, seconds["Diffusion-DPO"].detail) == ("11", "10 to 12")
     assert (seconds["SmPO"].value, seconds["SmPO"].detail) == ("10", "")
@@ -96,7 +97,7 @@ def shown_scores(lab: Lab, base: float, rows: dict[str, tuple[float, float]]) ->
     for name, (low, high) in rows.items():
         scores = np.repeat(base + np.linspace(low, high, len(PROMPTS))[:, None], 2, axis=1)
         lab.judge(lab.train(name, title=name), shift=0, scores={"gold": scores})
-    _, table, _ = grids(make_report(lab.runs))
+    *_, table, _ = grids(make_report(lab.runs))
     return {label: (cells[0].value, cells[0].detail) for label, cells in table.rows}
 
 
@@ -129,14 +130,14 @@ def test_lower_is_better(lab: Lab) -> None:
     distance = report.rows[1].scores["distance"]
     assert distance.win_rate is not None
     assert distance.win_rate.mean == pytest.approx(0.25)
-    _, scores, _ = grids(report)
+    *_, scores, _ = grids(report)
     verdicts = dict(zip(scores.columns, (cell.verdict for cell in scores.rows[1][1]), strict=True))
     assert verdicts == {"PickScore (tiny)": Verdict.BETTER, "Distance_% ↓": Verdict.WORSE, "Gold": Verdict.BETTER}
 
 
 def test_columns_are_in_one_order_and_gold_is_first(full_lab: Lab) -> None:
     report = make_report(full_lab.runs)
-    wins, scores, _ = grids(report)
+    *_, wins, scores, _ = grids(report)
     order = ("Gold", "PickScore (tiny)", "Distance_% ↓")
     assert wins.columns == ("seeds", *order)
     assert scores.columns == order
@@ -170,7 +171,7 @@ def test_the_metric_trained_on_is_marked(full_lab: Lab) -> None:
     report = make_report(full_lab.runs)
     marked = [(row.label, name) for row in report.rows for name, score in row.scores.items() if score.trained_on]
     assert marked == [("SmPO", "pickscore")]
-    wins, scores, _ = grids(report)
+    *_, wins, scores, _ = grids(report)
     daggers = [
         (label, cell.value)
         for grid in (wins, scores)
@@ -298,7 +299,7 @@ def test_runs_without_logs_have_no_training_plot(full_lab: Lab) -> None:
 
 def test_base_alone_is_a_report(lab: Lab) -> None:
     lab.base()
-    wins, scores, cost = grids(make_report(lab.runs))
+    *_, wins, scores, cost = grids(make_report(lab.runs))
     assert (wins.rows, cost.rows) == ((), ())
     assert [label for label, _ in scores.rows] == ["base"]
 
@@ -315,5 +316,5 @@ def test_decimals_follow_the_usual_interval(lab: Lab) -> None:
             table[record["prompt_index"], record["image_index"]] = record["score"] + 0.1
     lab.judge(shifted, shift=0, scores=dict.fromkeys(lab.identities, table))
     lab.run("smpo", title="SmPO", shift=0.5)
-    gold = [cells[-1].value for _, cells in grids(make_report(lab.runs))[1].rows]
+    gold = [cells[-1].value for _, cells in grids(make_report(lab.runs))[-2].rows]
     assert all(len(value.partition(".")[2]) in (3, 4) for value in gold)
