@@ -9,10 +9,18 @@ from markupsafe import Markup
 
 from reports.citation import citation
 from reports.footnotes import footnotes
+from reports.grids import Grid
 from reports.plots import panel_plot, training_plot, win_rate_plot
 from reports.published_tables import HEADING, published_grids, published_notes
 from reports.table import Report, against
-from reports.text_tables import HYPHEN_AS_MINUS, Grid, comparison_grids, grids, settings_grid, settings_lines
+from reports.text_tables import (
+    HYPHEN_AS_MINUS,
+    comparison_grids,
+    conclusion_grids,
+    result_grids,
+    settings_grid,
+    settings_lines,
+)
 
 EN_DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -35,7 +43,8 @@ def page(report: Report) -> str:
     published = report.published
     return environment.get_template("page.html").render(
         report=report,
-        grids=grids(report),
+        conclusions=conclusion_grids(report),
+        grids=result_grids(report),
         references=[_reference(report, place) for place in range(len(report.rows))] if len(report.rows) > 2 else [],
         settings=settings_lines(report),
         footnotes=(*footnotes(report), citation(report)),

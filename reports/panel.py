@@ -9,7 +9,8 @@ import numpy as np
 
 from bench.records.curve import LOOKS, CurveLine, CurveRecord, find, series
 from reports.curves import Curve
-from reports.statistics import Array, Interval, mean_interval
+from reports.seed_variance import Array
+from reports.statistics import Interval, mean_intervals
 
 Watched = tuple[CurveRecord, Sequence[CurveLine]]
 """The measurements along one run."""
@@ -72,4 +73,5 @@ def _curve(name: str, shared: Sequence[Watched]) -> Curve:
 def _change(diversity: Array) -> Interval:
     """Change of a table (seeds, lines, prompts) from its first to its last line, in percent of the first line's mean."""
     before = diversity[:, 0].mean()
-    return mean_interval(100 * (diversity[:, -1] - diversity[:, 0]) / before)
+    (change,) = mean_intervals([100 * (diversity[:, -1] - diversity[:, 0]) / before])
+    return change

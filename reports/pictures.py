@@ -120,6 +120,8 @@ def compare(records: Records) -> Comparison:
         return known[key]
 
     def duels(row: RunRecord, indices: Sequence[int]) -> tuple[Duel, ...]:
+        if not indices:  # also of a row without this metric
+            return ()
         gains = _gains(row, records.base, metric)
         pairs = [(index, picture(records.base, index), picture(row, index)) for index in indices]
         return tuple(

@@ -93,7 +93,7 @@ def fit_seed_prior(squares: ArrayLike, rests: ArrayLike, degrees: ArrayLike, sha
 def _expected_spread(x: Array, own: Array) -> Array:
     """Mean of 1 / degrees over the middles of `PARTS` equal parts of (0, 1), weighted by their likelihood at the best scale."""
     spreads = (np.arange(PARTS) + 0.5) / PARTS
-    values = np.stack([_profile(x, own, np.full(x.shape[:-1], 1 / spread)) for spread in spreads], axis=-1)
+    values = _profile(x[..., None, :], own, 1 / spreads)
     weights = np.exp(values - values.max(axis=-1, keepdims=True))
     return np.asarray((weights * spreads).sum(axis=-1) / weights.sum(axis=-1))
 
@@ -101,7 +101,7 @@ def _expected_spread(x: Array, own: Array) -> Array:
 def _profile(x: Array, own: Array, degrees: Array) -> Array:
     """Log-likelihood of degrees at the best scale, up to a constant of the data."""
     scale, prior = _scale(x, own, degrees)[..., None], degrees[..., None]
-    relative = own * np.divide(x, scale, out=np.zeros_like(x), where=scale > 0) / prior
+    relative = own * x / np.where(scale > 0, scale, 1) / prior
     terms = own / 2 * np.log(own / prior / np.where(scale > 0, scale, 1)) - special.betaln(own / 2, prior / 2)
     return np.asarray((terms - (own + prior) / 2 * np.log1p(relative)).sum(axis=-1))
 
@@ -120,4 +120,4 @@ def _scale(x: Array, own: Array, degrees: Array) -> Array:
         low, high = np.where(excess > 0, guess, low), np.where(excess > 0, high, guess)
         step = guess + excess / np.maximum(slope, 1e-300)
         guess = np.where((step > low) & (step < high), step, (low + high) / 2)
-    return np.where(top > 0, np.exp(guess), 0.0)
+    return np.asarray(np.where(top > 0, np.exp(guess), 0.0))

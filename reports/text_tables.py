@@ -17,7 +17,6 @@ from reports.grids import DASH, Cell, Grid, rate_cell, verdict
 from reports.settings import RowSettings
 from reports.table import Cost, Report, Row, trained_rows
 
-
 HYPHEN_AS_MINUS = re.compile(r"(?<![\w.)\]])-(?=\d)")
 """A hyphen that stands for the minus of a number; formats that have a minus sign replace it."""
 ROUNDING = 1e-9
@@ -26,13 +25,23 @@ ROUNDING = 1e-9
 
 def grids(report: Report) -> tuple[Grid, ...]:
     """Conclusions, win rates, scores and cost."""
+    return (*conclusion_grids(report), *result_grids(report))
+
+
+def conclusion_grids(report: Report) -> tuple[Grid, ...]:
+    """The primary endpoint, all pairs of rows, and the correlations between metrics, as far as there are any."""
+    first = (conclusion_grid(report), pairs_grid(report), correlation_grid(report))
+    return tuple(grid for grid in first if grid is not None)
+
+
+def result_grids(report: Report) -> tuple[Grid, ...]:
+    """Win rates, scores and cost."""
     return (*comparison_grids(report), _cost(report))
 
 
 def comparison_grids(report: Report) -> tuple[Grid, ...]:
-    """The tables that depend on what the rows are compared with: conclusions, win rates, and scores."""
-    first = (conclusion_grid(report), pairs_grid(report), correlation_grid(report))
-    return (*(grid for grid in first if grid is not None), _win_rates(report), _scores(report))
+    """Win rates and scores against the reference."""
+    return (_win_rates(report), _scores(report))
 
 
 def settings_grid(report: Report) -> Grid:

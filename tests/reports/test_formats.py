@@ -77,7 +77,7 @@ def test_json_reads_back_and_carries_no_pictures(full_lab: Lab) -> None:
         "higher_is_better": True, "conventions": "",
     }  # fmt: skip
     assert value["rows"][1]["settings"] == {
-        "changed": {}, "recipe": None, "algorithm": {"beta": 1000.0}, "training": {"steps": 30, "budget": None},
+        "changed": {}, "recipe": None, "algorithm": {"beta": 1000.0}, "training": {"steps": 30, "budget": None, "labels": "as given"},
         "data": {"source": "votes.parquet", "pairs": 2000, "digest": "d", "labels": "l"}, "prompts_in_training": None,
         "limit": None, "code": [CODE] * 3,
     }  # fmt: skip
@@ -113,7 +113,7 @@ def test_latex_escapes(full_lab: Lab) -> None:
     assert r"50\% \& \#1\_a\{b\}\textasciitilde{}\textasciicircum{}\$\textbackslash{}x" in text
     assert r"Distance\_\% $\downarrow$" in text
     assert text.isascii()
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule") == 4
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule") == 7
     for body in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         for line in body[1].splitlines():
             if line.endswith(r"\\"):

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from bench.core.errors import UserError
 from reports.footnotes import footnotes
+from reports.grids import Grid, Verdict
 from reports.latex import latex
 from reports.page import page
 from reports.published import PublishedTable, read_published, select
@@ -24,7 +25,6 @@ from reports.published_tables import published_grids, published_notes
 from reports.render import as_csv, as_json, markdown, print_report
 from reports.report import make_report
 from reports.table import Report, with_published
-from reports.grids import Grid, Verdict
 from reports.text_tables import grids
 
 

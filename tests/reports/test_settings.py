@@ -171,6 +171,7 @@ def test_the_page_has_all_settings_of_each_row(told: Report) -> None:
         "training seeds": ("0, 1", "0"),
         "algorithm.beta": ("5.0", "1000.0"),
         "training.steps": ("30", "40"),
+        "training.labels": ("as given", "as given"),
         "training.budget.unit": ("-", "forwards"),
         "training.budget.amount": ("-", "20000.0"),
     }
@@ -186,7 +187,7 @@ def test_json_and_csv_have_all_settings(told: Report) -> None:
         "changed": {"beta": "5"},
         "recipe": "a paper, table 3",
         "algorithm": {"beta": 5.0},
-        "training": {"steps": 30, "budget": None},
+        "training": {"steps": 30, "budget": None, "labels": "as given"},
         "data": {"source": "votes.parquet", "pairs": 2000, "digest": "d", "labels": "l"},
         "prompts_in_training": None,
         "limit": None,
