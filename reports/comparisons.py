@@ -110,6 +110,13 @@ def paired(row: RunRecord, reference: RunRecord, metric: str) -> tuple[Array, Ar
     return mine[[row.seeds.index(seed) for seed in common]], other[[reference.seeds.index(seed) for seed in common]]
 
 
+def paired_seeds(row: RunRecord, reference: RunRecord) -> tuple[int, ...]:
+    """The training seeds of the tables that `paired` returns; empty if neither was trained here."""
+    if not row.seeds:
+        return reference.seeds
+    return tuple(seed for seed in row.seeds if seed in reference.seeds) or row.seeds
+
+
 def wins_over(row: RunRecord, reference: RunRecord, metrics: Sequence[MetricRecord]) -> Array:
     """Mean of a row's wins by several metrics, (seeds, prompts, images)."""
     won = [

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from bench.records.config import BASE
 from bench.records.scores import MetricRecord
 from reports.adjustment import adjusted
-from reports.comparisons import Score, compare_scores, estimate
+from reports.comparisons import Score, compare_scores, estimate, paired_seeds
 from reports.endpoint import Endpoint, choose_endpoint, endpoint_wins
 from reports.records import RunRecord
 from reports.seed_variance import Array
@@ -60,7 +60,7 @@ def conclude(
     over_reference = adjusted(estimate(wins, rows, reference, share_intervals))
     over_placebo = _over_placebo(endpoint, rows, metrics)
     scores, over_placebo = _marked(endpoint, scores, over_reference, over_placebo)
-    pairs = compare_pairs(wins, {row: rows[row].seeds for row in wins})
+    pairs = compare_pairs(wins, {row: paired_seeds(rows[row], reference) for row in wins})
     means = {row: interval.mean for row, interval in over_reference.items()}
     return Conclusions(endpoint, scores, over_reference, over_placebo, pairs, standings(means, pairs))
 
