@@ -105,8 +105,7 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
         protocol: signature of the protocol; needed only if runs were evaluated under several.
 
     Raises:
-        UserError: there is nothing to report, or records cannot share a table: they have different protocols, different
-            versions of a metric, or different settings for seeds of one run.
+        UserError: there is nothing to report, or records differ in protocol, metric or settings and cannot share a table.
     """
     found = find_runs(runs)
     if not found:
