@@ -182,6 +182,36 @@ def report(
             say(f"wrote {output}")
 
 
+@app.command()
+def power(
+    effect: Annotated[
+        float,
+        typer.Option(
+            help="Difference to detect, in points of win rate over the base, for example 5.", min=0.1, max=100
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Name of the model whose runs are read, for example tiny.  Default: all under --runs."),
+    ] = None,
+    runs: Runs = Path("runs"),
+    protocol: Annotated[
+        str | None, typer.Option(help="Signature of the protocol to read, if there are several.")
+    ] = None,
+    primary: Annotated[
+        str | None, typer.Option(help="Primary endpoint, a metric's name or judges; as in bench report.")
+    ] = None,
+) -> None:
+    """How many prompts, images and training seeds tell two methods apart, from the variances in finished runs, and at which cost."""
+    from reports.power import power_lines
+    from reports.records import collect
+
+    records = collect(runs if model is None else runs / model, protocol)
+    console = Console(highlight=False, soft_wrap=True)
+    for line in power_lines(records, effect, primary):
+        console.print(line, markup=False)
+
+
 @app.command(context_settings={"ignore_unknown_options": True})  # so that -5 is a value, which is refused as such
 def beta(
     value: Annotated[float, typer.Argument(help="A published beta.")],

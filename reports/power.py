@@ -1,0 +1,173 @@
+"""How many prompts, images and seeds tell two methods apart, from the variances measured in run folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy import stats
+
+from bench.core.errors import UserError
+from reports.conclusions import conclude
+from reports.crossed import Crossed
+from reports.endpoint import endpoint_wins
+from reports.records import Records
+from reports.seed_variance import Array
+
+WANTED = 0.8
+"""Power that a design should have: the probability of an interval that excludes 0."""
+PROMPTS = (50, 100, 200, 500, 1000, 2000)
+IMAGES = (1, 2, 4)
+MOST_SEEDS = 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Components:
+    """Variances of the difference of two methods' wins, mean over the pairs of rows that were measured.
+
+    Attributes:
+        prompt: of prompts, common to all seeds and images.
+        seed: of training seeds.
+        rest: of an image, given its prompt and seed.
+        pairs: number of pairs of rows with two common seeds or more.
+        others: degrees of freedom with which the other rows of such a table know the seeds.
+        seconds: mean device seconds of one training run.
+    """
+
+    prompt: float
+    seed: float
+    rest: float
+    pairs: int
+    others: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Design:
+    """An experiment of two methods.
+
+    Attributes:
+        prompts: number of prompts.
+        images: images per prompt.
+        seeds: training seeds of each method.
+        power: probability that the 95 % interval of the difference excludes 0.
+        seconds: device seconds of training both methods.
+        generated: number of images to generate and score.
+    """
+
+    prompts: int
+    images: int
+    seeds: int
+    power: float
+    seconds: float
+    generated: int
+
+
+def measure(records: Records, primary: str | None = None) -> Components:
+    """Variance components of the primary endpoint over all pairs of trained rows.
+
+    Raises:
+        UserError: no two rows have two training seeds in common, so that nothing is known about seeds.
+    """
+    rows = (records.base, *records.rows)
+    endpoint = conclude(rows, 0, records.metrics, primary).endpoint
+    wins: dict[int, Array] = {}
+    for place, row in enumerate(records.rows, start=1):
+        won = None if endpoint is None else endpoint_wins(endpoint, row, records.base, records.metrics)
+        if won is not None and len(row.seeds) > 1:
+            wins[place] = won
+    tables = []
+    for one, other in itertools.combinations(wins, 2):
+        common = [seed for seed in rows[one].seeds if seed in rows[other].seeds]
+        if len(common) > 1:
+            first, second = ([rows[each].seeds.index(seed) for seed in common] for each in (one, other))
+            tables.append(wins[one][first] - wins[other][second])
+    if not tables:
+        raise UserError("no two rows have two training seeds in common; run two algorithms with `--seeds 0,1,2` first")
+    crossed = Crossed.of(tables)
+    images = tables[0].shape[2]
+    prompt = np.maximum(0, (crossed.prompt_square - crossed.rest_square) / crossed.seeds)
+    seed = np.maximum(0, (crossed.seed_square - crossed.rest_square) / crossed.prompts)
+    seconds = [float(ledger["seconds"]) for row in records.rows for ledger in row.ledgers]
+    return Components(
+        prompt=float(prompt.mean()),
+        seed=float(seed.mean()),
+        rest=float(crossed.rest_square.mean()) * images,
+        pairs=len(tables),
+        others=sum(len(won) - 1 for won in wins.values()),
+        seconds=float(np.mean(seconds)) if seconds else 0.0,
+    )
+
+
+def power_of(measured: Components, effect: float, prompts: int, images: int, seeds: int) -> float:
+    """Probability that the 95 % interval of a true difference excludes 0, by the non-central t distribution.
+
+    The degrees of freedom are those of `reports.statistics`, for two methods that join a table of the rows that were measured.
+
+    Args:
+        measured: the variances.
+        effect: the true difference, as a share: 0.05 for five points of win rate.
+        prompts: number of prompts.
+        images: images per prompt.
+        seeds: training seeds of each method.
+    """
+    of_prompts = measured.prompt / prompts
+    of_seeds = measured.seed / seeds + measured.rest / images / seeds / prompts
+    total = of_prompts + of_seeds
+    degrees = total**2 / (of_prompts**2 / (prompts - 1) + of_seeds**2 / (seeds - 1 + measured.others))
+    quantile = float(stats.t.ppf(0.975, degrees))
+    shift = effect / total**0.5
+    return float(stats.nct.sf(quantile, degrees, shift) + stats.nct.cdf(-quantile, degrees, shift))
+
+
+def designs(measured: Components, effect: float) -> Iterator[Design]:
+    """For each number of prompts and images the fewest seeds that reach `WANTED`, where `MOST_SEEDS` suffice."""
+    for prompts, images in itertools.product(PROMPTS, IMAGES):
+        for seeds in range(1, MOST_SEEDS + 1):
+            reached = power_of(measured, effect, prompts, images, seeds)
+            if reached >= WANTED:
+                yield Design(
+                    prompts, images, seeds, reached, 2 * seeds * measured.seconds, 2 * seeds * prompts * images
+                )
+                break
+
+
+def power_lines(records: Records, points: float, primary: str | None = None) -> Sequence[str]:
+    """What ``bench power`` prints.
+
+    Args:
+        records: the run folders.
+        points: the difference to detect, in points of win rate over the base.
+        primary: see `reports.endpoint.choose_endpoint`.
+
+    Raises:
+        UserError: no two rows have two training seeds in common.
+    """
+    measured = measure(records, primary)
+    deviations = (
+        f"Measured on {measured.pairs} pairs of rows, standard deviations of a difference in points of win rate: "
+        f"prompts {100 * measured.prompt**0.5:.1f}, training seeds {100 * measured.seed**0.5:.1f}, one image "
+        f"{100 * measured.rest**0.5:.1f}."
+    )
+    lines = [
+        deviations,
+        f"Designs whose 95 % interval shows a true difference of {points:g} points in at least {100 * WANTED:.0f} % of cases, two methods:",
+        "",
+        "prompts  images  seeds  power   device seconds of training   images to generate",
+    ]
+    found = list(designs(measured, points / 100))
+    lines += [
+        f"{each.prompts:7d}  {each.images:6d}  {each.seeds:5d}  {100 * each.power:3.0f} %  {each.seconds:27,.0f}  {each.generated:19,d}"
+        for each in found
+    ]
+    if not found:
+        lines.append(
+            f"none with up to {MOST_SEEDS} seeds and {PROMPTS[-1]} prompts: the difference is too small for these variances"
+        )
+    lines += [
+        "",
+        "The seeds' variance is assumed to be known as well as in this table; a comparison that is adjusted for others needs more.",
+    ]
+    return lines

@@ -1,0 +1,69 @@
+"""Predicted power against simulated tables, and the command on real folders."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from lab import PROMPTS, Lab
+
+from reports.crossed import Crossed
+from reports.power import Components, measure, power_of
+from reports.records import collect
+from reports.statistics import estimate_means
+
+
+@pytest.mark.parametrize(("prompts", "seeds", "effect"), [(100, 3, 0.06), (400, 2, 0.05), (200, 5, 0.05)])
+def test_predicted_power_is_the_simulated_one(prompts: int, seeds: int, effect: float) -> None:
+    """Tables of 27 rows of differences with one true effect; the interval of `bench report` on each."""
+    prompt, seed, rest, rows, tables = 0.1, 0.0004, 0.3, 27, 2000
+    random = np.random.default_rng(5)
+    shape = (tables, rows)
+    own = seeds - 1
+    crossed = Crossed(
+        mean=effect + random.normal(size=shape) * (prompt / prompts + seed / seeds + rest / seeds / prompts) ** 0.5,
+        prompt_square=(seeds * prompt + rest) * random.chisquare(prompts - 1, size=shape) / (prompts - 1),
+        seed_square=(prompts * seed + rest) * random.chisquare(own, size=shape) / own,
+        rest_square=rest * random.chisquare(own * (prompts - 1), size=shape) / (own * (prompts - 1)),
+        seeds=np.full(rows, float(seeds)),
+        prompts=prompts,
+    )
+    low, high = estimate_means(crossed).ends()
+    simulated = float(((low > 0) | (high < 0)).mean())
+    predicted = power_of(Components(prompt, seed, rest, 1, own * (rows - 1), 0.0), effect, prompts, 1, seeds)
+    assert 0.2 < simulated < 0.99
+    assert predicted == pytest.approx(simulated, abs=0.05)
+
+
+def test_components_by_hand(lab: Lab) -> None:
+    """A row that always wins and one that wins with its first seed only: seeds differ by 0 and 1, nothing else varies."""
+    lab.identities = {"gold": {"version": 1}}
+    shape = (len(PROMPTS), 2)
+    lab.judge(lab.base_alone(), shift=0, scores={"gold": np.zeros(shape)})
+    for number in range(2):
+        lab.judge(lab.train("dpo", number), shift=0, scores={"gold": np.ones(shape)})
+        lab.judge(lab.train("sft", number, title="SFT"), shift=0, scores={"gold": np.full(shape, 1.0 - 2 * number)})
+    found = measure(collect(lab.runs))
+    # the seeds' means of the difference are 0 and 1: variance 1/2
+    assert (found.prompt, found.seed, found.rest) == pytest.approx((0, 0.5, 0))
+    assert (found.pairs, found.others, found.seconds) == (1, 2, 10.5)
+
+
+def test_the_command(full_lab: Lab) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "bench",
+        "power",
+        "--runs",
+        str(full_lab.runs),
+        "--model",
+        "tiny",
+        "--effect",
+        "30",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Measured on 1 pairs of rows" in done.stdout
+    assert "prompts  images  seeds  power" in done.stdout
