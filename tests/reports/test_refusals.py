@@ -293,6 +293,6 @@ def test_the_command_that_adds_scores_is_the_one_that_made_the_run(lab: Lab) -> 
     lab.run("dpo", config={"typed": typed})
     (note,) = make_report(lab.runs).notes
     assert note == (
-        "No PickScore (tiny), Gold score: dpo/default seed 0. To add the first: bench run --algo dpo --limit 8 --runs 'my runs' "
-        "--metrics pickscore,gold; existing images are reused."
+        "No Gold, PickScore (tiny) score: dpo/default seed 0. To add the first: bench run --algo dpo --limit 8 --runs 'my runs' "
+        "--metrics gold,pickscore; existing images are reused."
     )
