@@ -50,7 +50,7 @@ def plan(
     """Estimate what runs will cost before anything is downloaded or trained: memory, operations, hours and disk space."""
     from bench.planning.gpus import find_gpus
     from bench.planning.plan import encoding_cost, make_plan, smaller
-    from bench.planning.show import changes_table, encoding_advice, gpus_table, plan_table
+    from bench.planning.show import about_placebo, changes_table, encoding_advice, gpus_table, plan_table
 
     gpus, console = find_gpus(card), Console()
     found, chosen = _resolve(algo, model, sets, budget)
@@ -59,6 +59,7 @@ def plan(
         planned = make_plan(found, encoding, algorithm, settings, processes=processes)
         console.print(plan_table(f"{name} on {model}", planned, images), "", highlight=False)
         console.print(gpus_table(planned, gpus, utilisation, images), "", highlight=False)
+        console.print(about_placebo(name, algorithm.placebo), "", highlight=False, markup=False)
         for title, gpu in gpus.items() if card is not None else ():
             lacking = planned.lacking(gpu)
             if "encoding" in lacking:

@@ -131,6 +131,20 @@ def encoding_advice(name: str, plan: Plan) -> str:
     )
 
 
+def about_placebo(name: str, placebo: str | None) -> str:
+    """What ``bench run --placebo`` adds to each run of an algorithm.
+
+    Args:
+        name: the algorithm's registered name.
+        placebo: what its placebo is, in words; None if it has none.
+    """
+    if placebo is None:
+        return f"with --placebo: nothing is added, {name} has no placebo, since it reads no preferences"
+    return (
+        f"with --placebo: training and evaluating cost twice as much, encoding and scoring the data does not; {placebo}"
+    )
+
+
 def profile_table(title: str, profile: Profile) -> Table:
     """The measurements as a table."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)

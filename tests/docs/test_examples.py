@@ -18,8 +18,8 @@ from workshop import preference_columns, write_parquet
 PROMPTS = ["a bee on a red background", "a cat on a blue background"]
 
 
-def bench(folder: Path, *arguments: str) -> str:
-    """The output of a command that can import what is installed in ``folder``."""
+def bench(folder: Path, *arguments: str, errors: bool = False) -> str:
+    """The output of a command that can import what is installed in ``folder``, or what it says on standard error."""
     done = subprocess.run(
         [sys.executable, "-m", "bench", *arguments],
         cwd=folder,
@@ -37,7 +37,7 @@ def bench(folder: Path, *arguments: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stderr if errors else done.stdout
 
 
 def test_the_readme_and_the_page_show_the_same_plug_in() -> None:
@@ -77,6 +77,22 @@ def test_the_algorithms_of_the_page(tmp_path: Path) -> None:
 
     for name in ("squared-hinge", "margin-free"):
         assert ", 0 broken, " in bench(tmp_path, "check", "algorithm", name)
+
+
+def test_the_trial_of_the_placebo_page(tmp_path: Path) -> None:
+    page = (DOCS / "placebo.md").read_text(encoding="utf-8")
+    section = page.partition("## Run one\n")[2].partition("\n## ")[0]
+    commands = [line.split()[1:] for line in section.splitlines() if line.startswith("    bench ")]
+    assert [words[0] for words in commands] == ["run", "report"]
+    (shown,) = blocks(DOCS / "placebo.md", "text")
+    said, reported = (bench(tmp_path, *words, errors=words[0] == "run") for words in commands)
+    for line in shown.splitlines():
+        assert line in said.splitlines()
+    (twin,) = tmp_path.glob("runs/tiny/*/*-placebo/seed-0/config.json")
+    config = json.loads(twin.read_text())
+    assert (config["algorithm"], config["placebo_of"]) == ("sft", config["name"].removesuffix("-placebo"))
+    assert config["resolved"]["training"]["labels"] == "shuffled"
+    assert "placebo" in reported
 
 
 def test_the_metrics_of_the_page(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ assert len(results[0].training_log()) == 4
 assert len(guided.to_pandas()) == 2 * METRICS * PROMPTS
 labels = set(table["label"])
 assert len(labels) == 5, labels  # the base, two algorithms, and the base at two scales
+assert [run.name for run in pair] == ["mine", "mine-placebo"]
 assert gold["win_rate"].between(0, 1).all()
 """
 
