@@ -65,6 +65,7 @@ def test_an_algorithm_states_everything_about_itself() -> None:
             ),
             ("status", "[red]reconstructed"),
             ("needs", "preference pairs"),
+            ("placebo", "winner and loser of each pair are swapped with probability 1/2"),
         ],
         "settings": [
             ("--set beta=", "a strength (> 0, <= 9, default: 2.0)"),
@@ -72,6 +73,10 @@ def test_an_algorithm_states_everything_about_itself() -> None:
         ],
         "recipes, by model": [("tiny", "beta 3.0, steps 7\nrecipe, source: ours [not tuned]")],
     }
+
+
+def test_an_algorithm_without_a_placebo_says_so() -> None:
+    assert ("placebo", "none: it reads no preferences") in page_of(ALGORITHMS.get("self-npo"))[""]
 
 
 def test_brackets_are_text_and_no_markup() -> None:
