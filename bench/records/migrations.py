@@ -41,7 +41,7 @@ RENAMED_VALUES = {("inversion", "snap"): "grid", ("utility", "risk_seeking"): "r
 """Values of fields of algorithms by their names up to schema 2 or 3, with their names today."""
 ADDED_IN_3 = {"latents": "mean", "horizontal_flip": "none", "lora_init": "uniform"}
 """Training settings that came after schema 3, with what was done before they were there."""
-ADDED_IN_4 = {"labels": "as given"}
+ADDED_IN_4 = {"labels": "as given", "stop_when": None}
 """Likewise, after schema 4."""
 
 

@@ -58,7 +58,7 @@ def test_an_algorithms_own_fields_keep_their_names() -> None:
             "algorithm": {"schedule": 3, "inversion": "grid", "objective_fields": {"inversion": "grid"}, "kind": "snap"},
             "training": {
                 "lr_schedule": "cosine", "global_batch_size": 4,
-                "latents": "mean", "horizontal_flip": "none", "lora_init": "uniform", "labels": "as given",
+                "latents": "mean", "horizontal_flip": "none", "lora_init": "uniform", "labels": "as given", "stop_when": None,
             },
         },
     }  # fmt: skip
@@ -70,7 +70,7 @@ def test_a_run_of_schema_3_trained_on_the_mean_of_the_posterior_without_flips() 
     assert migrated(old) == {
         "resolved": {
             "training": {
-                "steps": 5, "latents": "mean", "horizontal_flip": "none", "lora_init": "uniform", "labels": "as given",
+                "steps": 5, "latents": "mean", "horizontal_flip": "none", "lora_init": "uniform", "labels": "as given", "stop_when": None,
             },
             "algorithm": {"utility": "risk_seeking_3"},
         }
@@ -79,7 +79,7 @@ def test_a_run_of_schema_3_trained_on_the_mean_of_the_posterior_without_flips() 
 
 def test_a_run_of_schema_4_trained_on_preferences_as_given() -> None:
     assert migrated({"schema": 4, "resolved": {"training": {"steps": 5}}}) == {
-        "resolved": {"training": {"steps": 5, "labels": "as given"}}
+        "resolved": {"training": {"steps": 5, "labels": "as given", "stop_when": None}}
     }
 
 
