@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from bench.core.errors import UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 BLOCK = 1 << 22
 """Bytes read at a time, so a checkpoint of many gigabytes is never in memory as a whole."""
 ELSEWHERE = "give another --output or --runs"
@@ -77,10 +77,17 @@ def _error_number(error: Exception) -> int | None:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside ``path`` with ``write(partial)`` and rename it into place."""
+    """Write a file beside ``path`` with ``write(partial)`` and rename it into place.
+
+    Raises:
+        UserError: it cannot be written, or ``path`` is a folder, a device or another thing that is not a file.
+    """
     partial = path.with_name(f".{path.name}.partial")
     make_folder(path.parent)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} exists and is not a file; {ELSEWHERE}")
     with write_checked(path):
+        create_file(partial)
         write(partial)
         _force_to_disk(partial)
         partial.replace(path)
@@ -91,15 +98,28 @@ def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     make_folder(path.parent)
     with write_checked(path):
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
         partial.mkdir()
         write(partial)
         for file in (*partial.rglob("*"), partial):
             _force_to_disk(file)
-        if path.exists():
-            shutil.rmtree(path)
+        remove(path)
         partial.replace(path)
         _force_to_disk(path.parent)
+
+
+def create_file(path: Path) -> None:
+    """Create an empty file where nothing else is; what an earlier attempt left there, or a link, is removed and not followed."""
+    remove(path)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder or a link, not what the link points to; nothing may be there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _force_to_disk(path: Path) -> None:
@@ -133,11 +153,15 @@ def read_json(path: Path) -> Any:
 
 
 def append_lines(path: Path, lines: list[str]) -> None:
-    """Append whole lines and force them to disk."""
-    with write_checked(path), path.open("a", encoding="utf-8") as stream:
+    """Append whole lines and force them to disk; a link is not followed."""
+    with write_checked(path), open(path, "a", encoding="utf-8", opener=_unfollowed) as stream:
         stream.write("".join(line + "\n" for line in lines))
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def _unfollowed(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -26,6 +26,8 @@ def exclusive(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
         UserError: another process holds it, or it cannot be written.
     """
     make_folder(lock.parent)
+    if lock.is_symlink() or (lock.exists() and not lock.is_file()):
+        raise UserError(f"{lock} is not a file of this program (a link, or not a file at all); remove it")
     # A lock file whose mere existence is the lock, filelock's fallback, would outlive a process that is killed.
     held = FileLock(lock, timeout=-1 if wait else 0, fallback_to_soft=False)
     try:
@@ -35,5 +37,6 @@ def exclusive(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
         owner = lock.read_text(encoding="utf-8").strip() or "unknown"
         raise UserError(f"process {owner} already {doing}") from None
     with acquired:
+        # The lock is held, so that the file is the one that was checked.
         lock.write_text(str(os.getpid()), encoding="utf-8")
         yield

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from bench.core.errors import UserError, did_you_mean
+from bench.core.paths import check_part, part_like
 from bench.core.values import differing
 from bench.models.checkpoints.compatibility import check_fits, loaded_files
 from bench.models.checkpoints.component import place_digest
@@ -87,7 +88,8 @@ def released_weights(runs: Path, model: str, typed: str, name: str | None, base:
     check_fits(place, base.network, model)
     check_process(place, typed, base, model)
     check_encoders(place, typed, base, model)
-    title = name or (_place_name(place) if Path(typed).exists() else typed.rpartition("/")[2])
+    own = _place_name(place) if Path(typed).exists() else typed.rpartition("/")[2]
+    title = part_like(own) if name is None else check_part(name)
     record = WeightsRecord(title=title, source=typed, digest=place_digest(loaded_files(place)))
     config = RunConfig(
         model=model,

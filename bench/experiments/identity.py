@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.core.code import code_digests, used_code
 from bench.core.errors import UserError
+from bench.core.paths import unlinked
 from bench.core.probes import libraries_digest
 from bench.core.values import differing, digest
 from bench.data.preferences import PreferenceData
@@ -78,7 +79,7 @@ def cache_folder(experiment: Experiment, data: PreferenceData, model: ModelFamil
     """Where latents, embeddings and scores of some data are cached for all runs on the same model by the same code."""
     code = used_code([*ENCODING, type(model).__module__])
     made_by = digest([dict(model.encoding_parts), code, libraries_digest()])
-    return experiment.runs / CACHE / f"{data.digest}-{made_by}-{model.resolution}"
+    return unlinked(experiment.runs, experiment.runs / CACHE / f"{data.digest}-{made_by}-{model.resolution}")
 
 
 def _seeds(experiment: Experiment, method: Method) -> Iterator[RunFolder]:

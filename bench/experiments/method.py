@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Self
 
-from bench.core.errors import UserError
+from bench.core.paths import check_name
 from bench.training.algorithm import Algorithm
 from bench.training.settings import TrainingSettings
 
@@ -42,7 +41,5 @@ class Method:
 
 def check_label(name: str | None) -> None:
     """Raise a `UserError` if a name cannot be that of a folder; None is a name that is made here."""
-    if name is not None and not re.fullmatch(r"\w[\w.+-]*", name):
-        raise UserError(
-            f"the name {name!r} cannot be used: start with a letter, digit or '_', and use only these, '.', '+' and '-'"
-        )
+    if name is not None:
+        check_name(name)

@@ -11,6 +11,7 @@ import torch
 
 from bench.core.errors import UserError
 from bench.core.files import keep_lines
+from bench.core.paths import unlinked
 from bench.core.values import differing
 from bench.evaluation.scorer import Scorer
 from bench.models.registry import MODELS
@@ -121,6 +122,7 @@ def _renew_all(tasks: Sequence[Task], judge: Judge) -> Iterator[Renewal]:
         return
     for task in tasks:
         try:
+            unlinked(task.run.folder.parent, task.run.folder)
             with task.run.locked():
                 yield _renew(task, Scorer(lambda: metric, task.evaluation.prompts()))
         except UserError as error:

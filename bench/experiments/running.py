@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from bench.core.files import write_json
+from bench.core.paths import unlinked
 from bench.core.processes import Processes
 from bench.data.cache import EncodedData
 from bench.data.prepare import PrepareContext
@@ -110,6 +111,8 @@ def judge(experiment: Experiment, sampling: SamplingWeights) -> Evaluation:
 def held(experiment: Experiment, run: RunFolder, *, wait: bool = False) -> Iterator[None]:
     """Lock a run's folder on behalf of all processes of this command; see `RunFolder.locked`."""
     main = experiment.accelerator.is_main_process
+    if main:
+        unlinked(experiment.runs, run.folder)
     with run.locked(wait=wait) if main else contextlib.nullcontext():
         experiment.accelerator.wait_for_everyone()
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from bench.core.validation import build
 from bench.core.values import digest
 from bench.models.card import ModelCard
 from bench.models.cards import METRICS
-from bench.models.checkpoints.pipeline_folder import read_index
+from bench.models.checkpoints.pipeline_folder import pipeline_class_of, refuse_single_file
+from bench.models.checkpoints.stated import read_object
 from bench.models.family import ModelFamily
 from bench.models.registry import FAMILIES, MODELS
 from bench.records.protocol import GenerationSettings
@@ -94,7 +94,7 @@ def find_architecture(typed: str) -> FoundArchitecture:
         card: ModelCard = MODELS.get(typed)
         return FoundArchitecture(card.family, card.architecture or card.source, card.recipe or typed, card.generation)
     source = _source(typed)
-    family: type[ModelFamily] = FAMILIES.get(read_index(source)["_class_name"])
+    family: type[ModelFamily] = FAMILIES.get(pipeline_class_of(source))
     return FoundArchitecture(family, source, family.recipe, None)
 
 
@@ -107,6 +107,7 @@ def _source(typed: str) -> str:
     folder = Path(typed)
     if folder.is_dir():
         return str(folder.resolve())
+    refuse_single_file(typed)
     if HUB_ID.fullmatch(typed):
         return typed
     if "/" in typed:
@@ -118,7 +119,7 @@ def _source(typed: str) -> str:
 
 
 def _of_source(source: str, own: OwnCard) -> FoundModel:
-    family: type[ModelFamily] = FAMILIES.get(read_index(source)["_class_name"])
+    family: type[ModelFamily] = FAMILIES.get(pipeline_class_of(source))
     model = family.load(source, device=torch.device("cpu"))
     generation = build(
         type(model.generation), {**model.generation.model_dump(), **own.generation}, f"{source}/{OWN_CARD}"
@@ -150,8 +151,4 @@ def _read_own_card(folder: Path) -> OwnCard:
     path = folder / OWN_CARD
     if not path.exists():
         return OwnCard()
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); fix it or delete it") from error
-    return build(OwnCard, values, str(path))
+    return build(OwnCard, read_object(path), str(path))

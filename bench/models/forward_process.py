@@ -18,6 +18,9 @@ from torch import Tensor
 
 from bench.core.errors import UserError
 
+MOST_TIMES = 1_000_000
+"""The largest number of training times; a schedule of more would only fill the memory."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Transition:
@@ -185,6 +188,8 @@ def build_forward_process(config: Mapping[str, Any], tokens: int | None = None) 
         UserError: the configuration names an unsupported schedule or prediction type.
     """
     steps = int(config.get("num_train_timesteps", 1000))
+    if not 0 < steps <= MOST_TIMES:
+        raise UserError(f"the scheduler's num_train_timesteps {steps} is not possible; it is 1000 for most models")
     if "shift" in config:
         shift = flow_shift(config, tokens)
         sigma = torch.arange(1, steps + 1, dtype=torch.float64) / steps

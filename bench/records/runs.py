@@ -34,6 +34,7 @@ from bench.core.errors import UserError
 from bench.core.files import keep_lines, read_json, read_lines, write_json
 from bench.core.locks import exclusive
 from bench.core.manifest import Manifest
+from bench.core.paths import unlinked
 from bench.records.config import BASE, RunConfig
 from bench.records.curve import CurveLine, CurveRecord
 from bench.records.evaluations import DONE, Evaluation
@@ -235,8 +236,8 @@ def base_folder(runs: Path, model: str) -> RunFolder:
 
 
 def surveys_folder(runs: Path) -> Path:
-    """Where surveys of the images of preference data are cached; see `bench.data.survey`."""
-    return runs / CACHE / "surveys"
+    """Where surveys of the images of preference data are cached; see `bench.data.survey` and, for links, `unlinked`."""
+    return unlinked(runs, runs / CACHE / "surveys")
 
 
 def find_runs(runs: Path) -> list[RunFolder]:

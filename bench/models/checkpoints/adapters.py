@@ -123,7 +123,7 @@ def _stated_config(file: Path) -> dict[str, Any]:
 def _object(text: str | bytes, file: Path) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:  # of JSON, or of the encoding
+    except (ValueError, RecursionError) as error:  # of JSON, or of the encoding
         raise UserError(
             f"{file}: the configuration of the adapters is not valid JSON ({error}); download it again"
         ) from error

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bench.models.checkpoints.pipeline_folder import PipelineFolder, quiet
+from bench.models.checkpoints.pipeline_folder import PipelineFolder, explained, quiet
 
 
 class Blueprint(PipelineFolder):
@@ -24,7 +24,7 @@ class Blueprint(PipelineFolder):
         """
         quiet()
         kind, config = self.component_class(component), self.config(component)
-        with device:
+        with explained(self._folder(component)), device:
             if hasattr(kind, "from_config"):
                 network = kind.from_config(config)
             else:  # transformers makes this method public only on its Auto classes

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from bench.core.errors import UserError
-from bench.models.checkpoints.component import component_weights
+from bench.models.checkpoints.component import component_weights, unmerged
 from bench.models.checkpoints.original_names import original_names
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -46,6 +46,7 @@ def check_fits(place: Path, network: nn.Module, model: str) -> None:
         UserError: a weight is missing, unexpected, or of another shape.
     """
     found = header_shapes(place)
+    unmerged(place, found)
     here = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     if holds_adapters(found):
         _check_adapters(place, found, adapter_names(found, network), here, model)

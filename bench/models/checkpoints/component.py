@@ -6,13 +6,16 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.core.digests import files_digest
 from bench.core.errors import UserError
+from bench.core.inputs import read_text, regular
+from bench.core.paths import inside
 from bench.core.values import digest
+from bench.models.checkpoints.stated import MOST, read_object
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 SINGLE = re.compile(r"(?:diffusion_pytorch_)?model(?:\.(?P<variant>\w+))?\.safetensors")
@@ -25,6 +28,8 @@ TEXTS = ("*.json", "*.txt", "*.model")
 DOCUMENTS = ("readme", "license", "notice")
 ORIGIN = ("_name_or_path", "_diffusers_version")
 """Entries of configurations that nothing reads."""
+BESIDE = ".base_layer."
+"""In the name of a weight that PEFT has put an adapter beside."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -74,8 +79,10 @@ def _by_variant(folder: Path) -> dict[str | None, tuple[Path, ...]]:
 
 
 def _shard_names(index: Path) -> list[str]:
-    names: dict[str, str] = json.loads(index.read_text())["weight_map"]
-    return sorted(set(names.values()))
+    names = read_object(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise UserError(f"{index} has no weight_map from weights to files; download the model again")
+    return sorted({inside(index.parent, name).relative_to(index.parent).as_posix() for name in names.values()})
 
 
 def _why_no_weights(folder: Path) -> str:
@@ -91,9 +98,19 @@ def _why_no_weights(folder: Path) -> str:
     return "holds no safetensors weights; the download is incomplete, download the model again"
 
 
+def unmerged(place: Path, names: Iterable[str]) -> None:
+    """Raise a `UserError` if weights of these names were saved with adapters beside them that are not merged."""
+    if any(BESIDE in name for name in names):
+        raise UserError(
+            f"{place} holds weights with adapters that are not merged into them; merge them (fuse_lora and unload_lora, or "
+            "merge_and_unload of PEFT) and save the model again"
+        )
+
+
 def _check_whole(file: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
+    regular(file)
     try:
         with safe_open(file, framework="pt"):
             pass
@@ -141,8 +158,8 @@ def configurations(folder: Path) -> dict[str, Any]:
 def _json(file: Path) -> Any:
     """A JSON file without what names its origin; the order of the entries of a vocabulary counts."""
     try:
-        value: Any = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        value: Any = json.loads(read_text(file, most=MOST))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is not valid JSON ({error}); download the model again") from error
     if not isinstance(value, dict):
         return value

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +14,17 @@ from torch import nn
 from bench.core.digests import files_digest
 from bench.core.errors import UserError
 from bench.core.hub import HUB_ID, hub_model
-from bench.models.checkpoints.component import component_weights, network_digest, texts_digest
+from bench.core.inputs import regular_files
+from bench.models.checkpoints.component import component_weights, network_digest, texts_digest, unmerged
+from bench.models.checkpoints.stated import (
+    check_stated,
+    class_name,
+    component_entry,
+    known_class,
+    positive,
+    read_object,
+    scheduler_class,
+)
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler_config.json"
@@ -39,7 +49,7 @@ class PipelineFolder:
     files: ClassVar[Sequence[str]] = FILES
 
     def __init__(self, source: str, pipeline_class: str, components: Sequence[str]) -> None:
-        found = read_index(source)["_class_name"]
+        found = pipeline_class_of(source)
         if found != pipeline_class:
             raise UserError(
                 f"{source} holds a {found}, but this model family loads a {pipeline_class}; choose the model that fits"
@@ -50,22 +60,30 @@ class PipelineFolder:
 
     def holds(self, component: str) -> bool:
         """Whether the pipeline has the component; some are optional."""
-        return self._index.get(component, [None, None])[1] is not None
+        return component_entry(self._index, component, self.path / INDEX)[1] is not None
 
     def option(self, name: str, *, default: bool) -> bool:
         """A flag in the pipeline's own configuration."""
-        value: bool = self._index.get(name, default)
+        value = self._index.get(name, default)
+        if not isinstance(value, bool):
+            raise UserError(f"{self.path / INDEX}: {name} is {str(value)[:40]}, not true or false; correct it")
         return value
 
     def config(self, component: str) -> dict[str, Any]:
         """Configuration of a diffusers model, with the defaults of its class; nothing else is loaded."""
         path = self._folder(component) / "config.json"
-        if not path.is_file():
-            raise UserError(f"{path} is missing; the download is incomplete, download the model again")
+        stated = read_object(path)
         parameters = inspect.signature(self.component_class(component)).parameters.values()
         defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
-        stated: dict[str, Any] = json.loads(path.read_text())
         return defaults | stated
+
+    def number(self, component: str, field: str) -> int:
+        """A positive whole number in the configuration of a component.
+
+        Raises:
+            UserError: it is absent or something else.
+        """
+        return positive(self.config(component), field, self._folder(component) / "config.json")
 
     def digest(self, component: str) -> str:
         """SHA-256 over the weights of a component, shortened to 16 hex digits."""
@@ -73,11 +91,11 @@ class PipelineFolder:
 
     def network_digest(self, component: str) -> str:
         """Digest of all files of a network that decide what it computes, 12 hex digits."""
-        return network_digest(self._folder(component), ".".join(self._index[component]))
+        return network_digest(self._folder(component), ".".join(self._entry(component)))
 
     def texts_digest(self, component: str) -> str:
         """Digest of all files of a tokenizer or a scheduler that decide what it does, 12 hex digits."""
-        return texts_digest(self._folder(component), ".".join(self._index[component]))
+        return texts_digest(self._folder(component), ".".join(self._entry(component)))
 
     def load_model(self, component: str, device: torch.device) -> Any:
         """A network of the pipeline, frozen and in float32.
@@ -96,13 +114,14 @@ class PipelineFolder:
         return load_part(self.component_class(component), self._folder(component))
 
     def component_class(self, component: str) -> Any:
-        if not self.holds(component):
+        """The class of a component; one of `bench.models.checkpoints.stated.CLASSES`, or a scheduler of diffusers."""
+        return known_class(component, *self._entry(component), self.path / INDEX)
+
+    def _entry(self, component: str) -> tuple[str, str]:
+        library, name = component_entry(self._index, component, self.path / INDEX)
+        if library is None or name is None:
             raise UserError(f"{self.path} has no component {component!r} in its {INDEX}; give a complete pipeline")
-        library, name = self._index[component]
-        found = getattr(_library(library), name, None)
-        if found is None:
-            raise UserError(f"{self.path}: component {component!r} is a {library} {name}, which is not supported")
-        return found
+        return library, name
 
     def _folder(self, component: str) -> Path:
         folder = self.path / component
@@ -110,14 +129,7 @@ class PipelineFolder:
             raise UserError(
                 f"{self.path} lacks the component {component!r}; the download is incomplete, download it again"
             )
-        return folder
-
-
-def _library(name: str) -> Any:
-    import diffusers
-    import transformers
-
-    return {"diffusers": diffusers, "transformers": transformers}.get(name)
+        return regular_files(folder)
 
 
 def load_part(kind: Any, folder: Path) -> Any:
@@ -126,11 +138,9 @@ def load_part(kind: Any, folder: Path) -> Any:
     Raises:
         UserError: it is incomplete.
     """
-    try:
+    check_stated(folder)
+    with explained(folder):
         return kind.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{folder} cannot be loaded ({reason}); download the model again") from error
 
 
 def load_scheduler_config(folder: Path) -> dict[str, Any]:
@@ -139,12 +149,7 @@ def load_scheduler_config(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it is incomplete, or its class is not one of diffusers.
     """
-    stated = json.loads((folder / SCHEDULER).read_text())
-    kind = getattr(_library("diffusers"), stated.get("_class_name", ""), None)
-    if kind is None:
-        raise UserError(
-            f"{folder}: diffusers has no scheduler {stated.get('_class_name')!r}; give a model with another one"
-        )
+    kind = scheduler_class(read_object(folder / SCHEDULER).get("_class_name"), folder)
     return dict(load_part(kind, folder).config)
 
 
@@ -155,21 +160,41 @@ def load_weights(kind: Any, folder: Path, device: torch.device) -> Any:
         UserError: part of the weights is missing, or a weight is not finite.
     """
     quiet()
-    network, report = kind.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        variant=component_weights(folder).variant,
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
+    variant = component_weights(folder).variant
+    check_stated(folder)
+    with explained(folder):
+        network, report = kind.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            variant=variant,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
     if report["missing_keys"]:
+        unmerged(folder, report["unexpected_keys"])
         first = min(report["missing_keys"])
         raise UserError(
             f"{folder} lacks {len(report['missing_keys'])} weights, such as {first}; download the model again"
         )
     check_finite(network, folder)
     return network.to(device).eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn whatever a library raises about the files of a folder into a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        # Anything may be raised about a damaged file: division by a size of 0, a missing field, tokenizers' bare Exception.
+        reason = next(iter(str(error).split("\n")), "") or type(error).__name__
+        raise UserError(
+            f"{folder} cannot be loaded ({reason}): its configuration and its other files do not belong together, or are "
+            "damaged; download the model again"
+        ) from error
 
 
 def quiet() -> None:
@@ -195,10 +220,27 @@ def read_index(source: str) -> dict[str, Any]:
         UserError: there is none.
     """
     path = fetch(source, [INDEX]) / INDEX
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{source} has no {INDEX}; give a diffusers pipeline folder")
-    index: dict[str, Any] = json.loads(path.read_text())
-    return index
+    return read_object(path)
+
+
+def pipeline_class_of(source: str) -> str:
+    """The class of the pipeline in a diffusers folder or hub id.
+
+    Raises:
+        UserError: see `read_index`, or its index does not say.
+    """
+    return class_name(read_index(source), Path(source) / INDEX)
+
+
+def refuse_single_file(typed: str) -> None:
+    """Raise a `UserError` if a model was typed that is one file, in the layout of the original code."""
+    if Path(typed).exists() and not Path(typed).is_dir():
+        raise UserError(
+            f"{typed} is a single file, and a model is a diffusers folder; convert it with diffusers first: "
+            "from_single_file(FILE), then save_pretrained(FOLDER)"
+        )
 
 
 def fetch(source: str, patterns: Sequence[str]) -> Path:
@@ -209,6 +251,7 @@ def fetch(source: str, patterns: Sequence[str]) -> Path:
     """
     if Path(source).is_dir():
         return Path(source)
+    refuse_single_file(source)
     if not HUB_ID.fullmatch(source):
         raise UserError(f"model folder {source!r} does not exist; give a diffusers folder or a hub id")
     complaint = f"model {source!r} is not a local folder and cannot be downloaded from the hub"

@@ -20,9 +20,12 @@ from bench.models.checkpoints.adapters import load_adapters, read_tensors, save_
 from bench.models.checkpoints.blueprint import Blueprint
 from bench.models.checkpoints.compatibility import header_shapes, holds_adapters, loaded_files
 from bench.models.checkpoints.component import place_digest
-from bench.models.checkpoints.pipeline_folder import PipelineFolder, check_finite, load_weights
+from bench.models.checkpoints.pipeline_folder import PipelineFolder, check_finite, explained, load_weights
 from bench.models.family import ModelFamily, Posterior
 from bench.models.forward_process import ForwardProcess, build_forward_process
+
+UNLIMITED = 10**9
+"""A tokenizer without a longest length states 1e30."""
 
 
 class DiffusersFamily(ModelFamily):
@@ -74,7 +77,8 @@ class DiffusersFamily(ModelFamily):
 
     @functools.cached_property
     def process(self) -> ForwardProcess:
-        return self.process_of(self.scheduler_config)
+        with explained(self._folder.path / "scheduler"):
+            return self.process_of(self.scheduler_config)
 
     def process_of(self, scheduler: Mapping[str, Any]) -> ForwardProcess:
         return build_forward_process(scheduler, self._tokens(self.latent_shape(self.resolution, self.resolution)))
@@ -110,8 +114,7 @@ class DiffusersFamily(ModelFamily):
 
     @property
     def resolution(self) -> int:
-        side: int = self.network_config["sample_size"] * self._scale
-        return side
+        return self._folder.number(self.network_name, "sample_size") * self._scale
 
     @functools.cached_property
     def _vae(self) -> Any:
@@ -127,8 +130,12 @@ class DiffusersFamily(ModelFamily):
 
     @property
     def _scale(self) -> int:
-        halvings: int = len(self._vae_config["block_out_channels"]) - 1
-        return 1 << halvings
+        widths = self._vae_config.get("block_out_channels")
+        if not isinstance(widths, list | tuple) or not 0 < len(widths) < 16:
+            raise UserError(
+                f"{self._folder.path / 'vae'}: block_out_channels is {str(widths)[:40]}, not a list of widths"
+            )
+        return 1 << (len(widths) - 1)
 
     @property
     def size_unit(self) -> int:
@@ -141,7 +148,7 @@ class DiffusersFamily(ModelFamily):
                 f"this model cannot generate images of {height}x{width} pixels: "
                 f"height and width must be multiples of {unit} for this model"
             )
-        return (self._vae_config["latent_channels"], height // self._scale, width // self._scale)
+        return (self._folder.number("vae", "latent_channels"), height // self._scale, width // self._scale)
 
     def _tokens(self, shape: Sequence[int]) -> int:
         """Number of image tokens of the denoiser for latents of ``shape`` (C, h, w)."""
@@ -170,10 +177,12 @@ class DiffusersFamily(ModelFamily):
     @functools.cached_property
     def _encoders(self) -> dict[str, tuple[Any, Any]]:
         """Tokenizer and network of the text encoders, by the network's name; an optional one may be absent."""
-        return {
-            name: (self._folder.load_part(tokenizer_name(name)), self._folder.load_model(name, self._device))
-            for name in self._present_encoders
-        }
+        return {name: self._encoder(name) for name in self._present_encoders}
+
+    def _encoder(self, name: str) -> tuple[Any, Any]:
+        tokenizer, encoder = self._folder.load_part(tokenizer_name(name)), self._folder.load_model(name, self._device)
+        check_tokens(tokenizer, encoder, self._folder.path / tokenizer_name(name))
+        return tokenizer, encoder
 
     @property
     def _present_encoders(self) -> list[str]:
@@ -229,6 +238,33 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], length: int, device: torch
         list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
     )["input_ids"]
     return ids.to(device)
+
+
+def check_tokens(tokenizer: Any, encoder: Any, folder: Path) -> None:
+    """Check that a text encoder has an embedding for every token and, where it states them, a position for the longest text.
+
+    Args:
+        tokenizer: of `transformers`, or a placeholder without a vocabulary.
+        encoder: the network that takes its tokens.
+        folder: the tokenizer's, for messages.
+
+    Raises:
+        UserError: it has not.
+    """
+    positions = getattr(encoder.config, "max_position_embeddings", None)
+    length = tokenizer.model_max_length
+    if positions is not None and not 0 < (length or 0) <= positions:
+        stated = f"{length:,}" if length and length < UNLIMITED else "absent"
+        raise UserError(
+            f"{folder}: model_max_length is {stated}, and the text encoder has {positions} positions; state it in tokenizer_config.json"
+        )
+    embeddings = encoder.get_input_embeddings().num_embeddings
+    known = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
+    if without := [token for token, number in known.items() if number >= embeddings]:
+        raise UserError(
+            f"{folder} has {len(without)} tokens without an embedding, such as {without[0]!r}: the text encoder has {embeddings:,}; "
+            "add them to it with resize_token_embeddings, or remove them"
+        )
 
 
 def with_weights(base: nn.Module, file: Path) -> nn.Module:

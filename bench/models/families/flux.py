@@ -43,8 +43,9 @@ class Flux(DiffusersFamily):
 
     @property
     def resolution(self) -> int:
-        side: int = self._vae_config["sample_size"]  # the transformer takes any size and its configuration states none
-        return side
+        return self._folder.number(
+            "vae", "sample_size"
+        )  # the transformer takes any size and its configuration states none
 
     @property
     def _guided(self) -> bool:
