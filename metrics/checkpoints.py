@@ -71,6 +71,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing or truncated, or holds something other than named tensors.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"weights {path} are not a file; name the checkpoint that holds them")
     try:
         if path.suffix == ".safetensors":
             loaded: Any = load_file(path)
@@ -99,6 +101,8 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
         if default is None:
             raise UserError(f"configuration {path} does not exist; name the folder of a complete checkpoint")
         return default
+    if not path.is_file():
+        raise UserError(f"configuration {path} is not a file; name the folder of a complete checkpoint")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -139,8 +139,7 @@ def compare(records: Records) -> Comparison:
 
 def open_picture(picture: Picture) -> Image.Image:
     """A picture decoded to RGB."""
-    with Image.open(io.BytesIO(base64.b64decode(picture.uri.partition(",")[2]))) as image:
-        return image.convert("RGB")
+    return open_image(base64.b64decode(picture.uri.partition(",")[2])).convert("RGB")
 
 
 def _gains(row: RunRecord, base: RunRecord, metric: MetricRecord) -> np.ndarray:

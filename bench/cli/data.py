@@ -118,7 +118,7 @@ def score(
 def generate(
     model: Annotated[str, typer.Option(help="A registered model.  See: bench list")],
     prompts: Annotated[str, typer.Option(help="Captions: a file or a prompt set; repeats count once.")],
-    count: Annotated[int, typer.Option(min=2, help="Images per caption.")],
+    count: Annotated[int, typer.Option(min=2, max=10_000, help="Images per caption.")],
     output: Output,
     guidance_scale: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
     sampling_steps: Annotated[int | None, typer.Option(help="Sampling steps.")] = None,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.core.errors import UserError
 from bench.models.registry import MODELS
+from bench.records.protocol import MOST_GUIDANCE
 from bench.scoring.loop import Judge
 from bench.scoring.metric import METRICS
 from bench.training.algorithm import ALGORITHMS
@@ -124,7 +125,7 @@ def parse_scales(typed: str | None) -> list[float]:
     """``"1,3,5"`` as numbers; None as an empty list.
 
     Raises:
-        UserError: it is not a list of finite numbers of at least 1.
+        UserError: it is not a list of numbers from 1 to `MOST_GUIDANCE`.
     """
     if typed is None:
         return []
@@ -132,6 +133,8 @@ def parse_scales(typed: str | None) -> list[float]:
         scales = [float(part) for part in typed.split(",")]
     except ValueError:
         scales = []
-    if not scales or not all(1 <= scale < float("inf") for scale in scales):
-        raise UserError(f"--guidance-scale {typed!r} is not a list of numbers of at least 1, for example 1,3,5")
+    if not scales or not all(1 <= scale <= MOST_GUIDANCE for scale in scales):
+        raise UserError(
+            f"--guidance-scale {typed!r} is not a list of numbers from 1 to {MOST_GUIDANCE:g}, for example 1,3,5"
+        )
     return scales

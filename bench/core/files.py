@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from bench.core.errors import UserError
+from bench.core.inputs import read_text, regular
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -149,7 +150,7 @@ def write_array(path: Path, value: NDArray[Any]) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(read_text(path))
 
 
 def append_lines(path: Path, lines: list[str]) -> None:
@@ -168,7 +169,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """Records of a JSON-lines file; a last line that a crash truncated is left out."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     whole = text[: text.rfind("\n") + 1]
     # not splitlines, which also splits at Unicode line separators, and JSON does not escape those
     return [json.loads(line) for line in whole.split("\n") if line]
@@ -184,7 +185,7 @@ def file_digest(*files: Path) -> str:
     """SHA-256 over the bytes of files in the given order, shortened to 16 hex digits."""
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
+        with regular(file).open("rb") as stream:
             while block := stream.read(BLOCK):
                 digest.update(block)
     return digest.hexdigest()[:16]

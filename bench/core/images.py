@@ -11,11 +11,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from bench.core.inputs import special
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 """Pillow's formats that are opened, whatever the file's name; others, such as PostScript, start programs."""
 
 MAX_PIXELS = 1 << 26
 """Pixels of the largest image that is decoded, 8192 x 8192; a small file may unpack to far more."""
+
+MOST_IMAGE = 1 << 29
+"""Bytes of the largest file that is opened as an image: twice what the most pixels take uncompressed."""
 
 BACKGROUND = (255, 255, 255)
 """What is seen through transparent pixels."""
@@ -53,7 +58,8 @@ def open_image(source: Path | bytes) -> Image.Image:
     * Grey images of 16 bits are scaled to 8.  Floats from 0 to 1 are scaled to 0 to 255.  Floats outside of that and 32-bit
       integers are refused, since nothing says what is black and what is white.
 
-    The header is read first: an image of more than `MAX_PIXELS` is never decoded.
+    The header is read first: an image of more than `MAX_PIXELS` is never decoded, nor is a second frame, whatever their number.
+    Of texts, Pillow unpacks 1 MB each and 64 MB together, and refuses more.
 
     Args:
         source: a file, or its content.
@@ -64,7 +70,11 @@ def open_image(source: Path | bytes) -> Image.Image:
     Raises:
         UnreadableImageError: empty, not an image, cut off, damaged, too large, or of an unknown range.
     """
+    if isinstance(source, Path) and (kind := special(source)) is not None:
+        raise UnreadableImageError(f"{kind}, not a file")
     try:
+        if (len(source) if isinstance(source, bytes) else source.stat().st_size) > MOST_IMAGE:
+            raise UnreadableImageError(f"more than the limit of {MOST_IMAGE} bytes")
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImageError(

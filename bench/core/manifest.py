@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.core.errors import UserError
 from bench.core.files import replace_file, write_json
+from bench.core.inputs import read_text, regular
 
 SEAL = ".sha256"
 """What is added to the name of a file for the name of its seal."""
@@ -110,7 +111,7 @@ def unbroken(file: Path) -> Path:
     Raises:
         UserError: it is not what it was when it was sealed.
     """
-    if sha256(file) != _seal_of(file).read_text(encoding="utf-8", errors="replace").partition(" ")[0]:
+    if sha256(file) != read_text(_seal_of(file), errors="replace").partition(" ")[0]:
         raise UserError(
             f"{file} is damaged (its SHA-256 is not the one in {_seal_of(file).name}); delete it and give the command again, "
             "which computes it again"
@@ -124,13 +125,13 @@ def _seal_of(file: Path) -> Path:
 
 @functools.lru_cache(KNOWN)
 def _sha256(file: Path, *_state: int) -> str:
-    with file.open("rb") as stream:
+    with regular(file).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @functools.lru_cache(64)
 def _read(path: Path, *_state: int) -> dict[str, tuple[int, str]]:
-    written: Any = json.loads(path.read_text(encoding="utf-8"))
+    written: Any = json.loads(read_text(path))
     try:
         return {name: (int(each["bytes"]), str(each["sha256"])) for name, each in written["files"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from bench.core.errors import UserError
+from bench.core.inputs import read_text
 from bench.prompts.tables import PROMPT_COLUMNS, READERS, Rows, check_text, column_of, reason
 
 ADVICE = "give a text file with one prompt per line, a JSON list, or a table with a column 'prompt'"
@@ -42,7 +43,7 @@ def _column(rows: Rows, path: Path) -> list[str]:
 
 def _listed(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, encoding="utf-8-sig")
         prompts = (
             json.loads(text) if path.suffix.lower() == ".json" else [line for line in text.split("\n") if line.strip()]
         )

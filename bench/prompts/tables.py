@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bench.core.errors import UserError
+from bench.core.inputs import bounded, read_text
+from bench.core.parquet import read_columns, read_schema
 
 PROMPT_COLUMNS = ("prompt", "caption", "text")
 """Names under which tables hold prompts, the preferred first."""
@@ -43,7 +44,7 @@ def column_of(wanted: Sequence[str], rows: Rows, source: Path) -> str:
 def _read_separated(source: Path) -> Rows:
     delimiter = "\t" if source.suffix.lower() == ".tsv" else ","
     try:
-        with source.open(encoding="utf-8-sig", newline="") as stream:
+        with bounded(source).open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, delimiter=delimiter)
             _check_distinct(reader.fieldnames or (), source)
             rows = list(reader)
@@ -60,7 +61,7 @@ def _read_separated(source: Path) -> Rows:
 def _read_json(source: Path) -> Rows | None:
     """Rows, or None for a list of prompts."""
     try:
-        value = json.loads(source.read_text(encoding="utf-8-sig"))
+        value = json.loads(read_text(source, encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise _unreadable(source, error) from error
     if isinstance(value, Mapping):
@@ -71,7 +72,7 @@ def _read_json(source: Path) -> Rows | None:
 
 def _read_json_lines(source: Path) -> Rows:
     try:
-        rows = [json.loads(line) for line in source.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+        rows = [json.loads(line) for line in read_text(source, encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise _unreadable(source, error) from error
     if not all(isinstance(row, dict) for row in rows):
@@ -82,18 +83,13 @@ def _read_json_lines(source: Path) -> Rows:
 
 
 def _read_parquet(source: Path) -> Rows:
-    try:
-        schema = pq.read_schema(source)
-        _check_distinct(schema.names, source)
-        texts = [field.name for field in schema if not _holds_more_than_text(field.type)]
-        for field in schema:
-            if field.name.lower() in PROMPT_COLUMNS and field.name not in texts and not {*PROMPT_COLUMNS} & {*texts}:
-                raise UserError(
-                    f"{source}: column {field.name!r} holds {field.type}; save the prompts as text (string)"
-                )
-        rows: Rows = pq.read_table(source, columns=texts).to_pylist()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _unreadable(source, error) from error
+    schema = read_schema(source)
+    _check_distinct(schema.names, source)
+    texts = [field.name for field in schema if not _holds_more_than_text(field.type)]
+    for field in schema:
+        if field.name.lower() in PROMPT_COLUMNS and field.name not in texts and not {*PROMPT_COLUMNS} & {*texts}:
+            raise UserError(f"{source}: column {field.name!r} holds {field.type}; save the prompts as text (string)")
+    rows: Rows = read_columns(source, texts).to_pylist()
     return rows
 
 

@@ -9,6 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bench.core.values import digest
 
+MOST_GUIDANCE = 1000.0
+"""The largest guidance scale; far below it images are saturated, and far above it numbers overflow."""
+MOST_SIDE = 8192
+"""The largest height and width of an image in pixels."""
+
 
 class GenerationSettings(BaseModel):
     """How images are made; one frozen value, part of the evaluation protocol's hash.
@@ -19,12 +24,14 @@ class GenerationSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     scheduler: str = Field(default="DDIMScheduler", description="name of a diffusers scheduler")
-    steps: int = Field(default=50, gt=0, description="sampling steps")
-    guidance_scale: float = Field(default=7.5, ge=1, description="classifier-free guidance; 1 switches it off")
+    steps: int = Field(default=50, gt=0, le=10_000, description="sampling steps")
+    guidance_scale: float = Field(
+        default=7.5, ge=1, le=MOST_GUIDANCE, description="classifier-free guidance; 1 switches it off"
+    )
     negative_prompt: str = Field(default="", description="prompt of the unconditional branch")
-    height: int = Field(default=512, gt=0, description="pixels")
-    width: int = Field(default=512, gt=0, description="pixels")
-    images_per_prompt: int = Field(default=1, gt=0, description="images per prompt")
+    height: int = Field(default=512, gt=0, le=MOST_SIDE, description="pixels")
+    width: int = Field(default=512, gt=0, le=MOST_SIDE, description="pixels")
+    images_per_prompt: int = Field(default=1, gt=0, le=10_000, description="images per prompt")
     seed: int = Field(default=0, description="seed of the evaluation noise")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of the network")
 
@@ -69,7 +76,7 @@ class Variant(BaseModel):
     negative: WeightsRecord | None
     alpha: float = Field(ge=0, le=1)
     beta: float = Field(ge=0, le=1)
-    guidance_scale: float = Field(ge=1)
+    guidance_scale: float = Field(ge=1, le=MOST_GUIDANCE)
 
     @property
     def signature(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from bench.core.errors import UserError
+from bench.core.inputs import read_text
 from bench.prompts.reading import read_prompts
 from bench.prompts.tables import PROMPT_COLUMNS, READERS, Rows, check_text, column_of
 
@@ -57,7 +58,7 @@ def _beside(folder: Path, files: Sequence[str]) -> list[str]:
             "give --prompts FILE, or write such a text file for each image"
         )
     try:
-        return [path.read_text(encoding="utf-8-sig").strip() for path in texts]
+        return [read_text(path, encoding="utf-8-sig").strip() for path in texts]
     except UnicodeDecodeError as error:
         raise UserError(
             f"a prompt beside an image in {folder} is not UTF-8 text ({error}); save it as UTF-8"

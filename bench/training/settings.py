@@ -11,6 +11,11 @@ from bench.data.buckets import AspectRatios, HorizontalFlip, PictureSize
 from bench.records.config import Labels
 from bench.training.optimizers import known_optimizer
 
+MOST_STEPS = 10**9
+"""Optimizer steps of the longest run."""
+MOST_PAIRS = 1 << 20
+"""Pairs of the largest batch."""
+
 EXECUTION: JsonDict = {"execution": True}
 """Marks a field that says how a run is computed; the result is the same up to rounding."""
 
@@ -50,7 +55,7 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    steps: int = Field(default=100, gt=0, description="optimizer steps, unless there is a budget")
+    steps: int = Field(default=100, gt=0, le=MOST_STEPS, description="optimizer steps, unless there is a budget")
     budget: Budget | None = Field(
         default=None,
         description="stop at a budget (pairs, forwards or seconds) instead of after a number of steps; see --budget",
@@ -62,9 +67,15 @@ class TrainingSettings(BaseModel):
         description="optimizer steps between two looks at images of training prompts, recorded as curves (0: never)",
         json_schema_extra=EXECUTION,
     )
-    global_batch_size: int = Field(default=32, gt=0, description="pairs per optimizer step, over all processes")
+    global_batch_size: int = Field(
+        default=32, gt=0, le=MOST_PAIRS, description="pairs per optimizer step, over all processes"
+    )
     micro_batch_size: int = Field(
-        default=32, gt=0, description="pairs per forward pass of one process", json_schema_extra=EXECUTION
+        default=32,
+        gt=0,
+        le=MOST_PAIRS,
+        description="pairs per forward pass of one process",
+        json_schema_extra=EXECUTION,
     )
     optimizer: OptimizerName = Field(
         default="adamw", description="adamw, adafactor (less memory), or adamw-8bit (less still, CUDA only)"
@@ -74,7 +85,7 @@ class TrainingSettings(BaseModel):
         default="constant",
         description="learning rate after warm-up: constant, or cosine decay to almost 0 at the last step",
     )
-    warmup_steps: int = Field(default=10, ge=0, description="optimizer steps of linear warm-up")
+    warmup_steps: int = Field(default=10, ge=0, le=MOST_STEPS, description="optimizer steps of linear warm-up")
     weight_decay: float = Field(default=1e-2, ge=0, description="weight decay, decoupled from the gradient")
     max_grad_norm: float = Field(default=1.0, gt=0, description="clip gradients to this norm")
     labels: Labels = Field(
@@ -83,7 +94,7 @@ class TrainingSettings(BaseModel):
     )
     caption_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of pairs trained with an empty caption")
     trainable: Literal["full", "lora"] = Field(default="full", description="train all weights, or low-rank adapters")
-    lora_rank: int = Field(default=16, gt=0, description="rank of the low-rank adapters")
+    lora_rank: int = Field(default=16, gt=0, le=65_536, description="rank of the low-rank adapters")
     lora_init: AdapterInit = Field(
         default="uniform",
         description="how an adapter's first factor starts: uniform (PEFT's own), or gaussian with deviation 1 / lora_rank",

@@ -209,4 +209,6 @@ def test_a_negative_without_guidance(line: CommandLine) -> None:
 
 
 def test_guidance_that_means_nothing(line: CommandLine) -> None:
-    assert "--guidance-scale '3,,5' is not a list of numbers of at least 1" in refusal(line, "--guidance-scale", "3,,5")
+    assert "--guidance-scale '3,,5' is not a list of numbers from 1 to 1000" in refusal(
+        line, "--guidance-scale", "3,,5"
+    )

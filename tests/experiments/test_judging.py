@@ -175,7 +175,7 @@ def test_a_negative_under_guidance_1(experiment: Experiment) -> None:
 
 @pytest.mark.parametrize("typed", ["strong", "0.5", "3,,5", "nan", "inf", ""])
 def test_guidance_that_means_nothing(typed: str) -> None:
-    with pytest.raises(UserError, match="is not a list of numbers of at least 1"):
+    with pytest.raises(UserError, match="is not a list of numbers from 1 to 1000"):
         parse_scales(typed)
 
 

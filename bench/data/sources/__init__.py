@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.core.errors import UserError
+from bench.core.inputs import regular
 from bench.data.sources.arrow import open_arrow
 from bench.data.sources.base import Source
 from bench.data.sources.hpd import open_hpd
@@ -50,6 +51,7 @@ def _open(source: str | Path, columns: Mapping[str, str]) -> Source:
     path = Path(source)
     if not path.exists():
         return ParquetSource(fetch_dataset(str(source)), columns)
+    regular(path)
     for strategy in LAYOUTS:
         found = strategy(path, columns)
         if found is not None:

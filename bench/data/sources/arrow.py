@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from bench.core.errors import UserError
+from bench.core.inputs import read_text, regular
+from bench.core.paths import inside
 from bench.data.sources.base import Source, file_stamp, mapped
 from bench.data.sources.table import TableSource
 
@@ -21,14 +23,14 @@ def open_arrow(path: Path, columns: Mapping[str, str]) -> Source | None:
     """
     splits = path / "dataset_dict.json"
     if splits.is_file():
-        names = json.loads(splits.read_text(encoding="utf-8"))["splits"]
+        names = json.loads(read_text(splits))["splits"]
         raise UserError(
             f"{path} holds several splits; give one of them: {', '.join(str(path / name) for name in names)}"
         )
     state = path / "state.json"
     if not state.is_file():
         return None
-    files = [path / entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
+    files = [inside(path, entry["filename"]) for entry in json.loads(read_text(state))["_data_files"]]
     table = pa.concat_tables([_map(file) for file in files])
     names = mapped(table.schema.names, columns, path)
     table = table.select(list(names.values())).rename_columns(list(names)).replace_schema_metadata(None)
@@ -37,6 +39,6 @@ def open_arrow(path: Path, columns: Mapping[str, str]) -> Source | None:
 
 def _map(file: Path) -> pa.Table:
     try:
-        return pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+        return pa.ipc.open_stream(pa.memory_map(str(regular(file)))).read_all()
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{file} cannot be read as Arrow ({error}); save the dataset again") from error

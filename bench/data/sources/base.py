@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from bench.core.digests import stamp
 from bench.core.errors import UserError, did_you_mean
+from bench.core.images import MOST_IMAGE
 from bench.core.values import digest
 
 
@@ -88,7 +89,7 @@ def image_bytes(cell: Any, folder: Path) -> bytes:
     if not isinstance(cell, str):
         return cell or b""
     file = folder / cell
-    return file.read_bytes() if file.is_file() else b""
+    return file.read_bytes() if file.is_file() and file.stat().st_size <= MOST_IMAGE else b""
 
 
 def paths_in(column: pa.ChunkedArray) -> list[str]:

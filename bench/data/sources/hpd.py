@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
+from bench.core.inputs import read_text
 from bench.data.sources.base import Source, file_stamp
 from bench.data.sources.jsonl import to_table
 from bench.data.sources.table import TableSource
@@ -34,7 +35,7 @@ def open_hpd(path: Path, columns: Mapping[str, str]) -> Source | None:
     if columns:
         raise UserError(f"{file} has HPDv2's layout, whose names are fixed; leave --columns out")
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(file, encoding="utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{file} cannot be read as JSON ({error}); give HPDv2's train.json or test.json") from error
     entries = content if isinstance(content, list) else [content]

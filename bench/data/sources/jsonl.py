@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from bench.core.errors import UserError
+from bench.core.inputs import bounded
 from bench.data.sources.base import Source, file_stamp, mapped
 from bench.data.sources.table import TableSource
 
@@ -57,7 +58,7 @@ def to_table(records: list[dict[str, Any]], file: Path) -> pa.Table:
 
 def _records(file: Path) -> list[dict[str, Any]]:
     records = []
-    with file.open(encoding="utf-8-sig") as lines:
+    with bounded(file).open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue

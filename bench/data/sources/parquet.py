@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bench.core.errors import UserError
+from bench.core.parquet import metadata, opened, plain, read_batches, read_columns, read_schema
 from bench.data.sources.base import Source, file_stamp, image_bytes, images_stamp, is_hidden, is_text, mapped, paths_in
 
 PROVENANCE = b"bench.provenance"
@@ -21,7 +21,6 @@ PROVENANCE = b"bench.provenance"
 SPLIT = re.compile(r"(train|training|test|validation|valid|val|dev|eval)(?:_unique)?(?:[-_.]|$)", re.IGNORECASE)
 """How names of files and folders begin that hold one split of a dataset."""
 BATCH = 32
-BUFFER = 1 << 20
 
 
 def open_parquet(path: Path, columns: Mapping[str, str]) -> Source | None:
@@ -62,18 +61,18 @@ class ParquetSource(Source):
     """
 
     def __init__(self, files: Sequence[Path], columns: Mapping[str, str]) -> None:
-        opened = [_metadata(file) for file in files]
-        self._columns = mapped(opened[0].schema.to_arrow_schema().names, columns, files[0])
-        for file, about in zip(files, opened, strict=True):
+        found = [metadata(file) for file in files]
+        self._columns = mapped(found[0].schema.to_arrow_schema().names, columns, files[0])
+        for file, about in zip(files, found, strict=True):
             has = about.schema.to_arrow_schema().names
             missing = [column for column in self._columns.values() if column not in has]
             if missing:
                 raise UserError(f"{file} has no column {missing[0]!r}, but {files[0]} has; give files of one kind")
         self._files = files
-        self._groups = [(file, group) for file, about in zip(files, opened, strict=True)
+        self._groups = [(file, group) for file, about in zip(files, found, strict=True)
                         for group in range(about.num_row_groups)]  # fmt: skip
         counts: list[int] = [
-            about.row_group(group).num_rows for about in opened for group in range(about.num_row_groups)
+            about.row_group(group).num_rows for about in found for group in range(about.num_row_groups)
         ]
         self._starts: list[int] = [0, *itertools.accumulate(counts)]
         self._group, self._first, self._rows = -1, 0, 0
@@ -83,14 +82,14 @@ class ParquetSource(Source):
         named = [path for file in files for path in self._named_images(file)]
         self.files = [*files, *(image for image in dict.fromkeys(named) if image.is_file())]
         self.stamp = [[file_stamp(file) for file in files], dict(columns), images_stamp(named)]
-        self.provenance = json.loads((opened[0].metadata or {}).get(PROVENANCE, b"[]"))
+        self.provenance = json.loads((found[0].metadata or {}).get(PROVENANCE, b"[]"))
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def facts(self, names: Sequence[str]) -> pa.Table:
         wanted = [self._columns[name] for name in names]
-        tables = [table.rename_columns(list(names)) for file in self._files for table in _tables(file, wanted)]
+        tables = [read_columns(file, wanted).rename_columns(list(names)) for file in self._files]
         pa.default_memory_pool().release_unused()  # return the decoder's buffers to the system: they are not needed again soon
         return pa.concat_tables(tables, promote_options="permissive")
 
@@ -98,17 +97,18 @@ class ParquetSource(Source):
         if not self._first <= row < self._first + self._rows:
             self._seek(row)
         folder = self._groups[self._group][0].parent
-        return tuple(image_bytes(column[row - self._first].as_py(), folder) for column in self._batch.columns)
+        cells = (plain(column.slice(row - self._first, 1))[0] for column in self._batch.columns)
+        return tuple(image_bytes(cell.as_py(), folder) for cell in cells)
 
     def _named_images(self, file: Path) -> list[Path]:
         """The image files that a file names by their paths; the bytes of images are not read."""
-        schema = pq.read_schema(file)
+        schema = read_schema(file)
         kinds = {column: schema.field(column).type for column in (self._columns[name] for name in self.image_names)}
         structs = [f"{column}.path" for column, kind in kinds.items() if pa.types.is_struct(kind)]
         texts = [column for column, kind in kinds.items() if pa.types.is_dictionary(kind) or is_text(kind)]
         if not (wanted := [*structs, *texts]):
             return []
-        table = pq.read_table(file, columns=wanted, use_threads=False, memory_map=True)
+        table = read_columns(file, wanted)
         return [file.parent / path for column in table.columns for path in paths_in(column)]
 
     def _seek(self, row: int) -> None:
@@ -125,23 +125,6 @@ class ParquetSource(Source):
     def _read(self, group: int) -> Iterator[Any]:
         file, number = self._groups[group]
         wanted = [self._columns[name] for name in self.image_names]
-        with pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False) as opened:
-            for batch in opened.iter_batches(BATCH, row_groups=[number], columns=wanted, use_threads=False):
+        with opened(file) as source:
+            for batch in read_batches(source, file, BATCH, [number], wanted):
                 yield batch.select(wanted)
-
-
-def _tables(file: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Some columns of a file, row group by row group, so decoding needs the memory of one."""
-    with pq.ParquetFile(file) as opened:
-        for group in range(opened.num_row_groups):
-            table = opened.read_row_group(group, columns=list(columns), use_threads=False)
-            yield table.select(list(columns)).replace_schema_metadata(None)
-
-
-def _metadata(file: Path) -> Any:
-    try:
-        return pq.read_metadata(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"{file} cannot be read as Parquet ({str(error).splitlines()[0]}); give preference pairs"
-        ) from error
