@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from bench.core.chunks import batch_slices
+from bench.core.inert import latex as latex_text
 from reports.grids import Cell, Grid, Verdict
 from reports.published_tables import HEADING, published_grids, published_notes
 from reports.render import notes_of
@@ -19,26 +20,6 @@ ROWS = 36
 """Rows of a table before it is split: as many as stand on LaTeX's standard page."""
 
 _MARKS = {Verdict.BETTER: r"\textbf{{{}}}", Verdict.WORSE: r"\textit{{{}}}", Verdict.OPEN: "{}"}
-_SPECIALS = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "&": r"\&",
-        "%": r"\%",
-        "$": r"\$",
-        "#": r"\#",
-        "_": r"\_",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "†": r"\textsuperscript{\dag}",
-        "±": r"$\pm$",
-        "↓": r"$\downarrow$",
-        "|": r"\textbar{}",
-    }
-)
 _BREAKS = re.compile(r"(?<=[/=_,:.\-])(?=\w)")
 _LONG = 24
 """Longer words of a note may be broken after punctuation."""
@@ -115,4 +96,4 @@ def _breakable(word: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.translate(_SPECIALS)
+    return latex_text(text)

@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench.core.inert import visible
 from reports.citation import citation
 from reports.footnotes import footnotes
 from reports.grids import Grid
@@ -26,6 +27,11 @@ EN_DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
 
+def _shown(value: Any) -> Any:
+    """What the template puts into the page: texts without control characters; Jinja escapes them after that."""
+    return visible(value, keep="\n") if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def page(report: Report) -> str:
     """The page: tables, plots and images, in one file that loads nothing from elsewhere.
 
@@ -35,6 +41,7 @@ def page(report: Report) -> str:
     environment = Environment(
         loader=PackageLoader("reports"),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

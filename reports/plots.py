@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.core.inert import line
 from bench.records.curve import LOOKS
 from reports.curves import Curve
 from reports.panel import Panel
@@ -122,7 +123,7 @@ def _draw_win_rates(report: Report) -> Figure:
                 markersize=6,
                 fillstyle="none" if score.trained_on else "full",
             )
-        names = [f"{row.label}{_dagger(row.scores.get(metric.name))}" for row in rows]
+        names = [f"{line(row.label)}{_dagger(row.scores.get(metric.name))}" for row in rows]
         panel.set_yticks(range(len(rows)), names)
         panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.set_title(metric.info.title, fontsize=10, loc="left", fontweight="bold")
@@ -143,7 +144,7 @@ def _draw_training(report: Report) -> Figure | None:
             if curve is None:
                 continue
             colour, dash = _style(place)
-            panel.plot(curve.pairs, curve.mean, color=colour, linestyle=dash, linewidth=1.5, label=row.label)
+            panel.plot(curve.pairs, curve.mean, color=colour, linestyle=dash, linewidth=1.5, label=line(row.label))
             panel.fill_between(
                 curve.pairs, curve.low, curve.high, color=colour, alpha=min(0.15, 1 / len(rows)), linewidth=0
             )

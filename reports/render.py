@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.core import inert
 from bench.core.errors import UserError
 from bench.records.scores import MetricRecord
 from reports.citation import citation
@@ -28,7 +29,6 @@ from reports.text_tables import grids, settings_lines
 
 _TERMINAL = {Verdict.BETTER: "bold green", Verdict.WORSE: "italic red", Verdict.OPEN: ""}
 _MARKDOWN = {Verdict.BETTER: "**{}**", Verdict.WORSE: "*{}*", Verdict.OPEN: "{}"}
-_MARKDOWN_SPECIALS = str.maketrans({character: f"\\{character}" for character in "\\`*_<>|"})
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -58,9 +58,9 @@ def _print_section(section: Sequence[Grid], notes: Sequence[str], console: Conso
             table.add_row(escape(label), *map(_terminal_cell, cells))
         console.print(table)
         for line in grid.notes:
-            console.print(line, style="dim", markup=False, highlight=False)
+            console.print(inert.line(line), style="dim", markup=False, highlight=False)
     for line in notes:
-        console.print(line, style="dim", markup=False, highlight=False)
+        console.print(inert.line(line), style="dim", markup=False, highlight=False)
 
 
 def _printed_width(cell: Cell) -> int:
@@ -79,11 +79,11 @@ def markdown(report: Report) -> str:
 def _markdown_section(section: Sequence[Grid], notes: Sequence[str]) -> list[str]:
     parts = []
     for grid in section:
-        lines = [[""] + [_markdown(column) for column in grid.columns], [":--"] + ["--:"] * len(grid.columns)]
-        lines += [[_markdown(label), *map(_markdown_cell, cells)] for label, cells in grid.rows]
-        parts.append(f"**{_markdown(grid.title)}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-        parts += ["\n".join(f"- {_markdown(line)}" for line in grid.notes)] if grid.notes else []
-    return [*parts, "\n".join(f"- {_markdown(line)}" for line in notes)]
+        lines = [[""] + [inert.markdown(column) for column in grid.columns], [":--"] + ["--:"] * len(grid.columns)]
+        lines += [[inert.markdown(label), *map(_markdown_cell, cells)] for label, cells in grid.rows]
+        parts.append(f"**{inert.markdown(grid.title)}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+        parts += ["\n".join(f"- {inert.markdown(line)}" for line in grid.notes)] if grid.notes else []
+    return [*parts, "\n".join(f"- {inert.markdown(line)}" for line in notes)]
 
 
 def as_json(report: Report) -> str:
@@ -94,7 +94,7 @@ def as_json(report: Report) -> str:
     }
     value["metrics"] = [_metric_as_json(metric) for metric in report.metrics]
     value["citation"] = citation(report)
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_fields) + "\n"
+    return inert.json_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_fields)) + "\n"
 
 
 def _metric_as_json(metric: MetricRecord) -> dict[str, Any]:
@@ -124,7 +124,9 @@ def as_csv(report: Report) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     lines = flat_rows(report)
     writer.writerow(lines[0])
-    writer.writerows(line.values() for line in lines)
+    writer.writerows(
+        [inert.cell(value) if isinstance(value, str) else value for value in line.values()] for line in lines
+    )
     return stream.getvalue()
 
 
@@ -135,9 +137,5 @@ def _terminal_cell(cell: Cell) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    value = _MARKDOWN[cell.verdict].format(_markdown(cell.value))
-    return f"{value} {_markdown(cell.detail)}" if cell.detail else value
-
-
-def _markdown(text: str) -> str:
-    return text.translate(_MARKDOWN_SPECIALS)
+    value = _MARKDOWN[cell.verdict].format(inert.markdown(cell.value))
+    return f"{value} {inert.markdown(cell.detail)}" if cell.detail else value

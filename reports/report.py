@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from bench.core.errors import UserError
 from bench.core.files import replace_file
+from bench.core.terminal import Terminal
 from reports.flat import flat_rows
 from reports.latex import latex
 from reports.page import page
@@ -119,8 +118,8 @@ def report(
 
 def show_report(report: Report) -> None:
     """Print the tables."""
-    console = Console()
-    print_report(report, console if console.is_terminal else Console(width=PLAIN_WIDTH))
+    console = Terminal()
+    print_report(report, console if console.is_terminal else Terminal(width=PLAIN_WIDTH))
 
 
 def format_of(path: Path) -> str:

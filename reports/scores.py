@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.core.terminal import Terminal
 from bench.records.scores import FolderScores, MetricScores
 from reports.report import PLAIN_WIDTH
 from reports.statistics import clustered_interval
@@ -20,8 +20,8 @@ SHOWN = 20
 
 def show_scores(scores: FolderScores, output: Path) -> None:
     """Print one line per metric, and the images that could not be read."""
-    console = Console()
-    console = console if console.is_terminal else Console(width=PLAIN_WIDTH)
+    console = Terminal()
+    console = console if console.is_terminal else Terminal(width=PLAIN_WIDTH)
     prompts = [picture.prompt for picture in scores.pictures]
     distinct = len(set(prompts))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from bench.core.errors import UserError
+from bench.core.terminal import Terminal
 
 if TYPE_CHECKING:
     from bench.experiments.contracts.contract import Finding
@@ -80,7 +80,7 @@ def _print(kind: str, name: str, findings: Iterator[Finding]) -> None:
     Raises:
         UserError: a contract is broken.
     """
-    console, began, made = Console(highlight=False, soft_wrap=True), time.monotonic(), []
+    console, began, made = Terminal(highlight=False, soft_wrap=True), time.monotonic(), []
     for finding in findings:
         style, detail = STYLES[finding.outcome], f" ({finding.detail})" if finding.detail else ""
         if finding.outcome == "broken":
@@ -89,7 +89,7 @@ def _print(kind: str, name: str, findings: Iterator[Finding]) -> None:
         made.append(finding)
     counts = {outcome: sum(finding.outcome == outcome for finding in made) for outcome in STYLES}
     parts = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-    console.print(f"{kind} {name}: {len(made)} contracts in {time.monotonic() - began:.0f} s: {parts}")
+    console.print(f"{kind} {escape(name)}: {len(made)} contracts in {time.monotonic() - began:.0f} s: {parts}")
     if counts["broken"]:
         first = next(finding for finding in made if finding.outcome == "broken")
         raise UserError(

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from bench.cli.sentences import say
 from bench.core.errors import UserError
+from bench.core.terminal import Terminal
 
 if TYPE_CHECKING:
     from bench.data.preferences import PreferenceData
@@ -58,7 +58,7 @@ def check(
     needed = f"{model} has no default prompts, use --prompts" if model else "use --prompts or --model"
     inspected = _examine(data, columns, runs)
     folder = Path(data) if Path(data).is_dir() else None
-    Console().print(check_table(inspected, wanted, needed, folder))
+    Terminal().print(check_table(inspected, wanted, needed, folder))
     inspected.refuse_unusable()
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from bench.cli.kinds import FACTS, KINDS, Kind, Page, fields
 from bench.core.errors import UserError, did_you_mean
 from bench.core.registry import is_ours, origin
+from bench.core.terminal import Terminal
 from bench.models.find import find_model
 from bench.records.protocol import GenerationSettings
 from bench.training.settings import TrainingSettings
@@ -39,7 +40,7 @@ def show(kind: str | None, *, verbose: bool) -> None:
     Raises:
         UserError: an unknown kind.
     """
-    console = Console()
+    console = Terminal()
     if kind is not None and kind in FIELDS:
         option, model = FIELDS[kind]
         console.print(page(kind, {FACTS: fields(model, option)}), highlight=False)
@@ -69,7 +70,7 @@ def show_entry(kind: str, name: str) -> None:
     Raises:
         UserError: an unknown kind or name.
     """
-    console = Console()
+    console = Terminal()
     if kind in FIELDS:
         option, model = FIELDS[kind]
         stated = [each for each in fields(model, option) if each[0] == f"{option} {name}="]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from bench.cli.check import app as check_app
@@ -23,6 +22,7 @@ from bench.cli.sentences import say
 from bench.core import termination
 from bench.core.errors import UserError
 from bench.core.registry import DISTRIBUTION
+from bench.core.terminal import Terminal
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["--help", "-h"]}
@@ -50,7 +50,7 @@ def _show_version(wanted: bool) -> None:
     from importlib.metadata import version
 
     if wanted:
-        Console().print(f"{DISTRIBUTION} {version(DISTRIBUTION)}", highlight=False)
+        Terminal().print(f"{DISTRIBUTION} {version(DISTRIBUTION)}", highlight=False)
         raise typer.Exit
 
 
@@ -64,7 +64,7 @@ def bench(
 ) -> None:
     """Compare preference-alignment algorithms for diffusion models: same data, same noise, same evaluation."""
     if context.invoked_subcommand is None:
-        Console(soft_wrap=True).print(START, end="", highlight=False, markup=False)
+        Terminal(soft_wrap=True).print(START, end="", highlight=False, markup=False)
 
 
 app.command()(run)
@@ -207,7 +207,7 @@ def power(
     from reports.records import collect
 
     records = collect(runs if model is None else runs / model, protocol)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(highlight=False, soft_wrap=True)
     for line in power_lines(records, effect, primary):
         console.print(line, markup=False)
 
@@ -225,7 +225,7 @@ def beta(
     from bench.cli.beta import answer, find
 
     whose = find(convention)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(highlight=False, soft_wrap=True)
     for line in answer(whose, value, elements):
         console.print(line)
     console.print(

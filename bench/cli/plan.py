@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from bench.cli.sentences import say
+from bench.core.terminal import Terminal
 
 if TYPE_CHECKING:
     from bench.models.find import FoundArchitecture
@@ -52,7 +52,7 @@ def plan(
     from bench.planning.plan import encoding_cost, make_plan, smaller
     from bench.planning.show import about_placebo, changes_table, encoding_advice, gpus_table, plan_table
 
-    gpus, console = find_gpus(card), Console()
+    gpus, console = find_gpus(card), Terminal()
     found, chosen = _resolve(algo, model, sets, budget)
     encoding = encoding_cost(found)
     for name, algorithm, settings in chosen:
@@ -99,7 +99,7 @@ def profile(
     for name, algorithm, settings in chosen:
         measured = measure(found, algorithm, settings, steps, accelerator)
         figures[name] = dataclasses.asdict(measured)
-        Console().print(profile_table(f"{name} on {model}", measured), "", highlight=False)
+        Terminal().print(profile_table(f"{name} on {model}", measured), "", highlight=False)
     if output is not None:
         write_json(output, {"model": model, "algorithms": figures})
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.data import Checkpoints
 from bench.cli.run import Runs
 from bench.core.errors import UserError
+from bench.core.terminal import Terminal
 
 if TYPE_CHECKING:
     from bench.experiments.rescoring import Renewal
@@ -56,8 +56,8 @@ def rescore(
 
 def _print(renewals: Sequence[Renewal], runs: Path) -> None:
     """One line for each metric of each evaluation."""
-    console = Console()
-    console = console if console.is_terminal else Console(width=PLAIN_WIDTH)
+    console = Terminal()
+    console = console if console.is_terminal else Terminal(width=PLAIN_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("evaluation", "metric", "", "detail"):
         table.add_column(column, overflow="fold", no_wrap=column != "detail")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import textwrap
 
-from rich.console import Console
 from rich.text import Text
+
+from bench.core.inert import visible
+from bench.core.terminal import Terminal
 
 COLUMNS = 80
 
@@ -14,12 +16,13 @@ def say(sentence: str, label: str = "", style: str = "") -> None:
     """Print a sentence; on a terminal it is wrapped between words, elsewhere it stays on one line, which programs can search.
 
     Args:
-        sentence: what to print.
+        sentence: what to print; a line end in it, for example of a file's name, does not begin a line.
         label: a word before it, with a colon.
         style: the label's, as rich has it.
     """
-    console = Console(stderr=True)
-    whole = f"{label}: {sentence}" if label else sentence
+    console = Terminal(stderr=True)
+    plain = visible(sentence)
+    whole = f"{label}: {plain}" if label else plain
     if console.is_terminal:
         width = min(COLUMNS, console.width)
         lines = [

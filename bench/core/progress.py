@@ -11,9 +11,11 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from bench.core import inert
+from bench.core.terminal import Terminal
 
 COLUMNS = 80
 """Width of the plain lines."""
@@ -60,10 +62,10 @@ class Progress:
     """
 
     def __init__(self, title: str, *, total: int, done: int = 0) -> None:
-        self._title, self._total, self._done, self._found = _PART.get() + title, total, done, done
+        self._title, self._total, self._done, self._found = _PART.get() + inert.line(title), total, done, done
         # only the first process prints; the launcher sets RANK before this program starts
         self._silent = _HIDDEN.get() or os.environ.get("RANK", "0") != "0"
-        self._console = Console(stderr=True)
+        self._console = Terminal(stderr=True)
         self._live: Live | None = None
         self._figures: list[str] = []
         self._started = self._printed = time.monotonic()
@@ -138,7 +140,7 @@ class Progress:
 def say(sentence: str) -> None:
     """Print a sentence on standard error, with the part of the whole before it; silent where progress is hidden."""
     if not _HIDDEN.get() and os.environ.get("RANK", "0") == "0":
-        sys.stderr.write(f"{_PART.get()}{sentence}\n")
+        sys.stderr.write(f"{_PART.get()}{inert.line(sentence)}\n")
         sys.stderr.flush()
 
 

@@ -34,7 +34,7 @@ def check_table(
         prompts: the evaluation prompts, to search for among the captions; None if there are none.
         needed: what to show if there are none.
     """
-    table = Table(title=f"{inspected.name}", title_justify="left", show_header=False, box=None, pad_edge=False)
+    table = Table(title=escape(inspected.name), title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     files = () if folder is None else folder_lines(inspected.source.files, folder)

@@ -20,6 +20,7 @@ import torch
 from bench.core.errors import UserError
 from bench.core.files import file_digest, replace_file
 from bench.core.images import UnreadableImageError, open_image
+from bench.core.inert import cell
 from bench.core.locks import exclusive
 from bench.core.progress import Progress
 from bench.records.protocol import scorer_signature
@@ -43,7 +44,19 @@ COLUMNS = pa.schema(
 )
 """Columns of the output: score is raw, and empty if problem says why the image could not be read; identity is JSON."""
 
-WRITERS: Mapping[str, Callable[[Any, Path], object]] = {".parquet": pq.write_table, ".csv": pyarrow.csv.write_csv}
+
+def _write_csv(table: pa.Table, path: Path) -> None:
+    """Write a table whose texts a spreadsheet does not compute."""
+    columns = [
+        pa.array([None if text is None else cell(text) for text in column.to_pylist()], pa.string())
+        if pa.types.is_string(column.type)
+        else column
+        for column in table.columns
+    ]
+    pyarrow.csv.write_csv(pa.table(columns, names=table.schema.names), path)
+
+
+WRITERS: Mapping[str, Callable[[Any, Path], object]] = {".parquet": pq.write_table, ".csv": _write_csv}
 """Output formats by suffix."""
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from bench.core.errors import UserError
 from bench.core.files import make_folder, replace_folder, write_json
+from bench.core.terminal import Terminal
 from bench.tiny.building import autoencoder, checking, denoiser, distortion, latents, pairs, parts, towers
 from bench.tiny.building.fitting import FitSettings
 from bench.tiny.building.stages import RECORD, Stage, run_stages
@@ -98,7 +98,7 @@ def main(
     stage: Annotated[list[str] | None, typer.Option(help="Make only this stage and what it needs; repeatable.")] = None,
 ) -> None:
     """Build the tiny world; the same command again continues."""
-    console = Console()
+    console = Terminal()
 
     def say(line: str) -> None:
         console.print(line, highlight=False)

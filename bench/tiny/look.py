@@ -12,9 +12,9 @@ from typing import Annotated
 import torch
 import typer
 from diffusers import AutoencoderKL
-from rich.console import Console
 from torch import nn
 
+from bench.core.terminal import Terminal
 from bench.tiny import ASSETS
 from bench.tiny.build import WORK
 from bench.tiny.building import pairs, parts
@@ -42,7 +42,7 @@ def main(
         made = pairs.protocol_pictures(parts.load_base(Path(folder)), [request.caption for request in requests])
     parts.write_grid(made[: parts.GRID**2], work / f"base-{step:06d}.png")
     rates = pairs.rates(requests, Checker.load(checker).measure(made.float() / 127.5 - 1))
-    Console().print(
+    Terminal().print(
         f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in rates.items()), highlight=False
     )
 

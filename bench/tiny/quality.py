@@ -16,11 +16,11 @@ import torch
 import typer
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
 
 from bench.core.errors import UserError
 from bench.core.files import write_array
 from bench.core.progress import Progress
+from bench.core.terminal import Terminal
 from bench.evaluation.noise import evaluation_noise
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.models.guidance import Networks
@@ -180,7 +180,7 @@ def main(
     count: Annotated[int, typer.Option(min=1, help="How many evaluation prompts.")] = PROMPTS,
 ) -> None:
     """Print the figures of the tiny world."""
-    console = Console()
+    console = Terminal()
     prompts = (assets / "prompts.txt").read_text(encoding="utf-8").splitlines()[:count]
     model = StableDiffusion.load(str(assets / "model"), device=torch.device("cpu"))
     pictures = draw_pictures(model, prompts, work)

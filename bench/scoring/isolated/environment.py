@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
-from rich.console import Console
 
 from bench.core.errors import UserError
 from bench.core.files import read_json, replace_folder, write_json
 from bench.core.locks import exclusive
+from bench.core.terminal import Terminal
 from bench.core.values import digest
 
 FACTS = "environment.json"
@@ -79,8 +79,10 @@ def built(title: str, environment: Environment) -> BuiltEnvironment:
     with exclusive(folder.with_suffix(".lock"), f"builds the environment of {title}", wait=True):
         if not folder.exists():
             log = folder.with_suffix(".log")
-            console = Console(stderr=True)
-            console.print(f"building the environment of {title}, once; see {log}", highlight=False, soft_wrap=True)
+            console = Terminal(stderr=True)
+            console.print(
+                f"building the environment of {title}, once; see {log}", markup=False, highlight=False, soft_wrap=True
+            )
             replace_folder(folder, lambda partial: _build(title, environment, partial, log))
     return BuiltEnvironment(folder)
 
