@@ -82,8 +82,8 @@ def _cell(cell: Cell) -> str:
 
 
 def _number(text: str) -> str:
-    """A number with a minus sign where ASCII has a hyphen."""
-    return HYPHEN_AS_MINUS.sub("$-$", _escaped(text))
+    """A number, or an interval in brackets, with a minus sign where ASCII has a hyphen."""
+    return HYPHEN_AS_MINUS.sub("$-$", _escaped(text).removeprefix("{}"))
 
 
 def _note(line: str) -> str:
