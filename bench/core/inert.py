@@ -58,7 +58,7 @@ def markdown(text: str) -> str:
     escaped = line(text).translate(_MARKDOWN)
     escaped = re.sub(r"\](?=[(\[:])", r"\\]", escaped)  # a link, an image or a definition of one
     escaped = re.sub(r"(?<=\w)(?=://)", r"\\", escaped)  # an address on its own is a link, too
-    return re.sub(r"(?i)(www)\.", r"\1\\.", re.sub(r"@(?=\w)", r"\\@", escaped))
+    return re.sub(r"(?i)(www)\.", r"\1\\.", re.sub(r"(?<!\w)@(?=\w)", r"\\@", escaped))
 
 
 def latex(text: str) -> str:
