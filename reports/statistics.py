@@ -5,7 +5,7 @@ effects: every seed of a run is evaluated on every prompt, so neither repeated p
 How much seeds differ is learned from all rows of a table (`reports.seed_variance`).
 
 With S seeds, P prompts and the mean squares ``M_P`` (P - 1 degrees of freedom), ``M_S`` and ``M_R``, and with ``T`` (f degrees) the
-seed square after moderation by the other rows::
+seed square after moderation by the other rows, and not less than ``M_R``, of which its expectation is never less::
 
     A        = max(0, M_P - M_R)                                 with M_R of all rows where the row has one seed
     variance = (A + T) / (S P)
@@ -243,7 +243,7 @@ def _parts(rows: Crossed, prior: SeedPrior) -> tuple[Array, Array, Array]:
     known = shared.measured > 0
     rest = np.where(own > 0, rows.rest_square, shared.rest)
     prompts = np.where(known, np.maximum(0.0, rows.prompt_square - rest), rows.prompt_square)
-    return prompts, np.where(known, square, 0.0), worth
+    return prompts, np.where(known, np.maximum(square, rest), 0.0), worth
 
 
 def _satterthwaite(prompts: Array, seeds: Array, prompt_degrees: float, seed_degrees: Array) -> Array:
