@@ -82,7 +82,7 @@ def test_another_reference(opened: Browser) -> None:
     assert opened.run("document.getElementById('table-1').textContent") == "Win rate against SFT, %"
     assert opened.run(NAMES) == ["base", "Diffusion-DPO", "SmPO"]
     # Scores rise by 0.1 * shift, with a noise of 0.03 against a gap of 0.06 and more, so SFT loses nearly always.
-    assert min(opened.run(GOLD)) > 80
+    assert min(rate for rate in opened.run(GOLD) if rate is not None) > 80
     assert opened.run("document.querySelector('.against-base').hidden") is True
     opened.run(CHOOSE % "base")
     assert opened.run("document.getElementById('table-1').textContent") == "Win rate against the base, %"
