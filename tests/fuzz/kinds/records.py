@@ -51,7 +51,8 @@ def records_that_speak(place: Place) -> Expect:
 
 @kind(10, 4)
 def folders_with_brackets(place: Place) -> Expect:
-    name = place.rng.choice(["run [v2]", "r[/x]", "[bold]", "[link=http://x]"])
+    name = place.rng.choice(["run [v2]", "r[/x]", "[bold]", "[link=x]"])
+    (place.folder / name).parent.mkdir(exist_ok=True)
     place.runs().rename(place.folder / name)
     words = place.rng.choice([["report"], ["rescore"], ["export", "tiny/dpo/one/seed-0", "o.safetensors"], ["eval", "--model", "tiny", "--run", "tiny/dpo/two/seed-0"]])
     return Expect([*words, "--runs", name], (0, 2), refusal_says=() if words[0] == "eval" else (name,))
