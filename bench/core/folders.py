@@ -22,4 +22,6 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def _refuse(error: OSError) -> None:
-    raise UserError(f"the folder {error.filename} cannot be read ({error.strerror}); allow it, or move it away") from error
+    raise UserError(
+        f"the folder {error.filename} cannot be read ({error.strerror}); allow it, or move it away"
+    ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,16 @@ from bench.core.inputs import read_bytes
 
 SHOWN = 60
 """Characters of a value that a sentence quotes."""
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something at a path; what is longer than a path may be does not exist."""
+    try:
+        return path.exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def read_utf8(path: Path) -> str:

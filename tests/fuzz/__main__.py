@@ -17,7 +17,9 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=200, help="how many cases")
     parser.add_argument("--seed", type=int, default=0, help="of the generator")
     parser.add_argument("--only", default="", help="kinds whose names contain this text")
-    parser.add_argument("--root", type=Path, default=Path.cwd(), help="checkout to test, with the Python of its environment")
+    parser.add_argument(
+        "--root", type=Path, default=Path.cwd(), help="checkout to test, with the Python of its environment"
+    )
     parser.add_argument("--verbose", action="store_true", help="print every case")
     options = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", MPLBACKEND="agg")

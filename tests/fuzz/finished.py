@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from tests.fuzz.worker import command
+
 
 def finish_run(folder: Path, assets: Path) -> Path:
     """Train one step on the tiny model, in a fork, and return the runs folder."""
-    pq.write_table(pq.read_table(assets / "preferences.parquet", use_threads=False).slice(0, 16), folder / "pairs.parquet")
+    pq.write_table(
+        pq.read_table(assets / "preferences.parquet", use_threads=False).slice(0, 16), folder / "pairs.parquet"
+    )
     (folder / "prompts.txt").write_text("a red bee on blue\na cat on green\n")
     words = ["run", "--algo", "dpo", "--model", "tiny", "--name", "one", "--data", "pairs.parquet", "--prompts", "prompts.txt",
              "--metrics", "aesthetic", "--sampling-steps", "2", "--set", "steps=1", "--set", "global_batch_size=2", "--set",
@@ -21,11 +25,9 @@ def finish_run(folder: Path, assets: Path) -> Path:
 
         os.chdir(folder)
         sys.argv = ["bench", *words]
-        from bench.cli.main import main
-
         code = 1
         try:
-            main()
+            command()()
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)

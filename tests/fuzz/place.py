@@ -16,7 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-PROGRAMS = ("gs", "gswin32c", "gswin64c", "ffmpeg", "convert", "magick", "dot", "xdg-open", "djpeg", "netpbm", "wl-paste")
+PROGRAMS = (
+    "gs",
+    "gswin32c",
+    "gswin64c",
+    "ffmpeg",
+    "convert",
+    "magick",
+    "dot",
+    "xdg-open",
+    "djpeg",
+    "netpbm",
+    "wl-paste",
+)
 """Programs that picture and plot libraries start; each is a canary that leaves a file."""
 ROWS = 8
 

@@ -17,6 +17,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from tests.fuzz.place import Expect, Kind, Place
@@ -48,7 +49,14 @@ class Outcome:
     expect: Expect | None
 
 
+def command() -> Callable[[], None]:
+    """The function that the script ``bench`` calls, wherever this version has it."""
+    (point,) = entry_points(group="console_scripts", name="bench")
+    return point.load()  # type: ignore[no-any-return]
+
+
 def import_all() -> None:
+    command()
     for name in IMPORTS:
         with contextlib.suppress(ImportError):  # an older version has no such module
             importlib.import_module(name)
@@ -69,7 +77,9 @@ def run_case(make: Kind, seed: str, assets: Path, finished: Path) -> Outcome:
             if built != 0 or not (said / "expect").exists():
                 raise RuntimeError(f"the case could not be built: {(said / 'build.err').read_text()}")
             written = json.loads((said / "expect").read_text())
-            expect = Expect(**{key: tuple(v) if isinstance(v, list) and key != "words" else v for key, v in written.items()})
+            expect = Expect(
+                **{key: tuple(v) if isinstance(v, list) and key != "words" else v for key, v in written.items()}
+            )
             before = place.listing()
             code = _fork(lambda: _command(place, expect), said, "run")
             out, err = ((said / f"run.{name}").read_text(errors="replace") for name in ("out", "err"))
@@ -81,7 +91,7 @@ def run_case(make: Kind, seed: str, assets: Path, finished: Path) -> Outcome:
         )
     finally:
         for folder, _, _ in os.walk(base):
-            os.chmod(folder, 0o755)
+            Path(folder).chmod(0o755)
         shutil.rmtree(base, ignore_errors=True)
 
 
@@ -116,9 +126,7 @@ def _command(place: Place, expect: Expect) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_size"],) * 2)
     if "files" in limits:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limits["files"],) * 2)
-    from bench.cli.main import main
-
-    main()
+    command()()
 
 
 def obey_permissions() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.core.errors import UserError
 from bench.core.inputs import regular
+from bench.core.strict import exists
 from bench.data.sources.arrow import open_arrow
 from bench.data.sources.base import Source
 from bench.data.sources.hpd import open_hpd
@@ -21,9 +22,7 @@ PARSED = (".jsonl", ".json")
 """Suffixes of layouts that are not Parquet."""
 MAGIC = b"PAR1"
 """How a Parquet file begins."""
-ADVICE = (
-    "give Parquet files, a JSONL file or a metadata.jsonl with image paths, HPDv2's train.json, or a folder that datasets saved"
-)
+ADVICE = "give Parquet files, a metadata.jsonl with image paths, HPDv2's train.json, or a folder that datasets saved"
 LAYOUTS = (open_jsonl, open_hpd, open_arrow, open_parquet)
 """Each returns a `Source` for a path in its layout, and None for any other."""
 
@@ -56,7 +55,7 @@ def open_source(source: str | Path, columns: Mapping[str, str] | None = None) ->
 
 def _open(source: str | Path, columns: Mapping[str, str]) -> Source:
     path = Path(source)
-    if not _exists(path):
+    if not exists(path):
         return ParquetSource(fetch_dataset(str(source)), columns)
     if _other_layout(regular(path)):
         raise UserError(f"{path} is not preference data in a layout that is read; {ADVICE}")
@@ -73,10 +72,3 @@ def _other_layout(path: Path) -> bool:
         return False
     with path.open("rb") as stream:
         return stream.read(len(MAGIC)) != MAGIC
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # longer than a path may be
-        return False

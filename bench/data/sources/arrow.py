@@ -50,8 +50,9 @@ def open_arrow(path: Path, columns: Mapping[str, str]) -> Source | None:
 def _file_names(state: Path) -> list[str]:
     found = read_json_strictly(state)
     entries = found.get("_data_files") if isinstance(found, dict) else None
-    names = [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-    if not names or not all(isinstance(name, str) for name in names):
+    named = [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    names = [name for name in named if isinstance(name, str)]
+    if not names or len(names) < len(entries):
         raise UserError(f"{state} must hold a list '_data_files' of objects with a filename; save the dataset again")
     return names
 

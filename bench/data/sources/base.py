@@ -104,7 +104,9 @@ def image_bytes(cell: Any, folder: Path) -> bytes:
     try:
         return file.read_bytes()
     except PermissionError as error:
-        raise UserError(f"the image {file} cannot be read ({error.strerror}); give the data's images to whoever trains") from error
+        raise UserError(
+            f"the image {file} cannot be read ({error.strerror}); give the data's images to whoever trains"
+        ) from error
 
 
 def stored_file(folder: Path, text: str) -> Path | None:

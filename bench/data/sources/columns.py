@@ -99,7 +99,7 @@ def _refuse_gaps(names: Sequence[str], where: object) -> None:
     """An image that no caption would ever be compared by, such as ``jpg_3`` beside ``jpg_0`` and ``jpg_1``."""
     numbers = sorted(int(name.removeprefix("jpg_")) for name in names if re.fullmatch(r"jpg_[0-9]{1,6}", name))
     for place, number in enumerate(numbers):
-        if number != place:
+        if number != place > 0:  # without the first, the column is missing
             raise UserError(
                 f"{where} has a column 'jpg_{number}' but none called 'jpg_{place}'; number the images from 0, or rename the "
                 "columns with --columns"

@@ -50,10 +50,14 @@ def _pairs(entry: Any, row: int, file: Path) -> Iterator[dict[str, Any]]:
     if not isinstance(prompt, str):
         raise UserError(f"{where}: prompt must be text, but is {quoted(prompt)}; write the caption there")
     if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
-        raise UserError(f"{where}: image_path (or file_path) must be a list of paths, but is {quoted(paths)}; write it so")
+        raise UserError(
+            f"{where}: image_path (or file_path) must be a list of paths, but is {quoted(paths)}; write it so"
+        )
     worth = _worth(entry, where)
     if len(worth) != len(paths):
-        raise UserError(f"{where} has {len(paths)} images, but preferences or ranks for {len(worth)}; write one for each")
+        raise UserError(
+            f"{where} has {len(paths)} images, but preferences or ranks for {len(worth)}; write one for each"
+        )
     for one, other in itertools.combinations(range(len(paths)), 2):
         label = 0.5 + 0.5 * ((worth[one] > worth[other]) - (worth[one] < worth[other]))
         yield {"caption": prompt, "jpg_0": paths[one], "jpg_1": paths[other], "label_0": label}

@@ -181,7 +181,11 @@ def _provenance(written: Mapping[bytes, bytes], file: Path) -> list[dict[str, An
     """
     where = f"{file}: the provenance in its metadata"
     steps = parse_json(written.get(PROVENANCE, b"[]").decode(errors="replace"), where)
-    judges = [step.get("judges", []) if isinstance(step, dict) else None for step in steps] if isinstance(steps, list) else [None]
+    judges = (
+        [step.get("judges", []) if isinstance(step, dict) else None for step in steps]
+        if isinstance(steps, list)
+        else [None]
+    )
     if not all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in judges):
         raise UserError(f"{where} is not a list of steps; write the file again with: bench data")
     return list(steps)

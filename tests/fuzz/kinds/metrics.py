@@ -60,6 +60,8 @@ def metrics_that_return_something_else(place: Place) -> Expect:
 
 @kind(9, 4)
 def metrics_with_odd_identities(place: Place) -> Expect:
-    identity = place.rng.choice(["None", "[]", "{'a': torch.zeros(3)}", "{'a': object()}", "{1: 2}", "'x'", "{'a': float('nan')}"])
+    identity = place.rng.choice(
+        ["None", "[]", "{'a': torch.zeros(3)}", "{'a': object()}", "{1: 2}", "'x'", "{'a': float('nan')}"]
+    )
     install(place, "torch.arange(len(images), dtype=torch.float32)", identity)
-    return scored(place, "metric 'odd'")
+    return scored(place, "metric")

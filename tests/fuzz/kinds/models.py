@@ -47,7 +47,9 @@ def a_model_index_with_a_byte_order_mark(place: Place) -> Expect:
 @kind(7, 5)
 def component_configurations(place: Place) -> Expect:
     place.model()
-    part = place.rng.choice(["unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"])
+    part = place.rng.choice(
+        ["unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"]
+    )
     content = place.rng.choice([b"", b"{", b"[]", b"\xff\xfe\x00", b"[" * 100_000])
     (place.folder / "model" / part).write_bytes(content)
     return model(place, light=place.rng.random() < 0.3)
@@ -80,7 +82,17 @@ def damaged_weights(place: Place) -> Expect:
     folder = place.model()
     path = place.rng.choice(sorted(folder.rglob("*.safetensors")))
     content = path.read_bytes()
-    path.write_bytes(place.rng.choice([b"", content[: len(content) // 2], b"\xff" * 8 + content[8:], b"\0" * 8, content[:8] + b"[" * 100 + content[108:]]))
+    path.write_bytes(
+        place.rng.choice(
+            [
+                b"",
+                content[: len(content) // 2],
+                b"\xff" * 8 + content[8:],
+                b"\0" * 8,
+                content[:8] + b"[" * 100 + content[108:],
+            ]
+        )
+    )
     return model(place)
 
 
@@ -114,7 +126,9 @@ def sampling_settings(place: Place) -> Expect:
 
 @kind(4, 5)
 def names_that_leave_the_folder(place: Place) -> Expect:
-    name = place.rng.choice(["../../x", "/tmp/fuzz-x", "..", "a/b", "", ".", "x" * 255, "x" * 300, "a\nb", "\x1b[31mred", ".cache", "-x"])
+    name = place.rng.choice(
+        ["../../x", "/tmp/fuzz-x", "..", "a/b", "", ".", "x" * 255, "x" * 300, "a\nb", "\x1b[31mred", ".cache", "-x"]
+    )
     place.write("p.txt", "a red bee\na cat\n")
     shutil.copytree(place.assets / "model" / "unet", place.folder / "w")
     words = place.rng.choice([
@@ -126,5 +140,16 @@ def names_that_leave_the_folder(place: Place) -> Expect:
 
 @kind(5, 2)
 def numbers_without_end(place: Place) -> Expect:
-    typed = place.rng.choice(["steps=1e26", "global_batch_size=1e26", "global_batch_size=" + "9" * 30, "learning_rate=1e999", "learning_rate=nan", "steps=" + "9" * 5000])
-    return Expect([place.rng.choice(["plan", "run", "profile"]), "--algo", "dpo", "--model", "tiny", "--set", typed], (2,))
+    typed = place.rng.choice(
+        [
+            "steps=1e26",
+            "global_batch_size=1e26",
+            "global_batch_size=" + "9" * 30,
+            "learning_rate=1e999",
+            "learning_rate=nan",
+            "steps=" + "9" * 5000,
+        ]
+    )
+    return Expect(
+        [place.rng.choice(["plan", "run", "profile"]), "--algo", "dpo", "--model", "tiny", "--set", typed], (2,)
+    )

@@ -94,7 +94,9 @@ def one_odd_value(place: Place) -> Expect:
 @kind(8, 5)
 def a_whole_odd_column(place: Place) -> Expect:
     field = place.rng.choice(["caption", "image_0", "label_0", "source_0", "score_x_0"])
-    value: Any = place.rng.choice([[1], {"a": 1}, ["a bee"], {"bytes": 3}, {"path": 3}, {"bytes": "x", "path": None}, [[[]]]])
+    value: Any = place.rng.choice(
+        [[1], {"a": 1}, ["a bee"], {"bytes": 3}, {"path": 3}, {"bytes": "x", "path": None}, [[[]]]]
+    )
     extra: dict[str, Any] = {field: value}
     if field.endswith("_0") and not field.startswith("label"):
         extra.setdefault(field[:-1] + "1", value if field != "image_0" else "1.png")
@@ -123,7 +125,9 @@ def scores_that_are_not_finite(place: Place) -> Expect:
 
 @kind(8, 5)
 def images_that_are_not_there(place: Place) -> Expect:
-    name = place.rng.choice(["not-there/a.png", "/nowhere/a.png", "y" * 300 + ".png", "y/" * 3000 + "a.png", "0.PNG", "a\\0.png"])
+    name = place.rng.choice(
+        ["not-there/a.png", "/nowhere/a.png", "y" * 300 + ".png", "y/" * 3000 + "a.png", "0.PNG", "a\\0.png"]
+    )
     never = ("labels none", "rows of equal images, kept 8")
     return refused(place, place.lines(place.records(image_0=name)), "pairs.jsonl", "case",
                    never=never)  # fmt: skip
@@ -131,7 +135,15 @@ def images_that_are_not_there(place: Place) -> Expect:
 
 @kind(8, 4)
 def text_that_is_not_a_path(place: Place) -> Expect:
-    text = place.rng.choice(["data:image/png;base64,iVBORw0KGgo=", "iVBORw0KGgo" * 40, "https://example.org/a.png", "a\0.png", "s3://x/a.png"])
+    text = place.rng.choice(
+        [
+            "data:image/png;base64,iVBORw0KGgo=",
+            "iVBORw0KGgo" * 40,
+            "https://example.org/a.png",
+            "a\0.png",
+            "s3://x/a.png",
+        ]
+    )
     return refused(place, place.lines(place.records(image_1=text)), "pairs.jsonl", never=("labels none",))
 
 
@@ -149,14 +161,31 @@ def ties_alone(place: Place) -> Expect:
 @kind(8, 3)
 def not_lines_of_objects(place: Place) -> Expect:
     place.records()
-    text = place.rng.choice(["", "\n\n", "[]\n", "1\n", "null\n", '"a"\n', "{}\n", "{\n", '{"caption": "a"', "\0\0\0\0", "{'a': 1}\n", '{"a": 1}{"b": 2}\n'])
+    text = place.rng.choice(
+        [
+            "",
+            "\n\n",
+            "[]\n",
+            "1\n",
+            "null\n",
+            '"a"\n',
+            "{}\n",
+            "{\n",
+            '{"caption": "a"',
+            "\0\0\0\0",
+            "{'a': 1}\n",
+            '{"a": 1}{"b": 2}\n',
+        ]
+    )
     return refused(place, place.write("pairs.jsonl", text), "pairs.jsonl")
 
 
 @kind(8, 3)
 def names_of_images(place: Place) -> Expect:
     (name,) = place.pictures(1)
-    odd = place.rng.choice(["caf\u00e9.png", "cafe\u0301.png", "a b[/x].png", "\u202egnp.png", "\u0663.png", "'; rm -rf x.png"])
+    odd = place.rng.choice(
+        ["caf\u00e9.png", "cafe\u0301.png", "a b[/x].png", "\u202egnp.png", "\u0663.png", "'; rm -rf x.png"]
+    )
     (place.folder / odd).write_bytes((place.folder / name).read_bytes())
     return read(place.lines(place.records(image_0=odd)), "rows 8", "kept 8")
 
@@ -205,7 +234,19 @@ def hpd_ranks(place: Place) -> Expect:
 @kind(8, 3)
 def hpd_files(place: Place) -> Expect:
     place.pictures()
-    text = place.rng.choice([b"", b"{}", b"[]", b"[1]", b"null", b"[" * 100_000, b"\xff\xfe[]", b"[{", b'[{"prompt": ' + b"9" * 6000 + b"}]"])
+    text = place.rng.choice(
+        [
+            b"",
+            b"{}",
+            b"[]",
+            b"[1]",
+            b"null",
+            b"[" * 100_000,
+            b"\xff\xfe[]",
+            b"[{",
+            b'[{"prompt": ' + b"9" * 6000 + b"}]",
+        ]
+    )
     return refused(place, place.write("train.json", text), "train.json")
 
 

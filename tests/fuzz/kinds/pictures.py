@@ -36,7 +36,15 @@ def bomb(width: int, height: int) -> bytes:
 @kind(3, 5)
 def programs_in_pictures(place: Place) -> Expect:
     name = place.rng.choice(["x.png", "x.jpg", "x.webp"])
-    content = place.rng.choice([EPS, b"%PDF-1.4\n", b"#!/bin/sh\n", b"\xc5\xd0\xd3\xc6" + bytes(60) + EPS, b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
+    content = place.rng.choice(
+        [
+            EPS,
+            b"%PDF-1.4\n",
+            b"#!/bin/sh\n",
+            b"\xc5\xd0\xd3\xc6" + bytes(60) + EPS,
+            b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        ]
+    )
     return place.rng.choice([scored, checked])(place, name, content)
 
 
@@ -51,7 +59,12 @@ def damaged_pictures(place: Place) -> Expect:
     form = place.rng.choice(["png", "jpeg", "webp", "bmp", "gif", "tiff"])
     content = picture(0, kind=form)
     how = place.rng.choice(["empty", "cut", "noise", "text"])
-    content = {"empty": b"", "cut": content[: place.rng.randrange(1, len(content) // 3)], "noise": place.rng.randbytes(300), "text": b"hello\n"}[how]
+    content = {
+        "empty": b"",
+        "cut": content[: place.rng.randrange(1, len(content) // 3)],
+        "noise": place.rng.randbytes(300),
+        "text": b"hello\n",
+    }[how]
     return place.rng.choice([scored, checked])(place, "x.png", content)
 
 
@@ -77,7 +90,9 @@ def no_pictures(place: Place) -> Expect:
 
 @kind(8, 2)
 def digits_in_names(place: Place) -> Expect:
-    names = place.rng.choice([("\u00b2.png", "1.png"), ("\u0663.png", "2.png"), ("\u2460.png", "\u2461.png"), ("9" * 200 + ".png", "1.png")])
+    names = place.rng.choice(
+        [("\u00b2.png", "1.png"), ("\u0663.png", "2.png"), ("\u2460.png", "\u2461.png"), ("9" * 200 + ".png", "1.png")]
+    )
     for number, name in enumerate(names):
         place.write(f"images/{name}", picture(number + 1))
     return Expect(["score", "images", "--metrics", "aesthetic", "--model", "tiny"], (0, 2))

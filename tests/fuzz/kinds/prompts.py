@@ -28,7 +28,9 @@ def prompts(place: Place, name: str, *says: str, outcomes: tuple[int, ...] = (2,
 def images(place: Place, name: str, *says: str, outcomes: tuple[int, ...] = (2,)) -> Expect:
     place.write("images/a.png", (place.folder / place.pictures(1)[0]).read_bytes())
     place.write("images/b.png", (place.folder / place.pictures(2)[1]).read_bytes())
-    return Expect(["score", "images", "--prompts", name, "--metrics", "pickscore", "--model", "tiny"], outcomes, refusal_says=says)
+    return Expect(
+        ["score", "images", "--prompts", name, "--metrics", "pickscore", "--model", "tiny"], outcomes, refusal_says=says
+    )
 
 
 @kind(8, 5)
@@ -126,7 +128,11 @@ def prompts_with_other_spellings_of_names(place: Place) -> Expect:
 def prompts_in_other_unicode_forms(place: Place) -> Expect:
     place.write("images/caf\u00e9.png", (place.folder / place.pictures(1)[0]).read_bytes())
     place.write("p.csv", "file_name,prompt\ncafe\u0301.png,a\n")
-    return Expect(["score", "images", "--prompts", "p.csv", "--metrics", "pickscore", "--model", "tiny"], (0, 2), refusal_says=("caf",))
+    return Expect(
+        ["score", "images", "--prompts", "p.csv", "--metrics", "pickscore", "--model", "tiny"],
+        (0, 2),
+        refusal_says=("caf",),
+    )
 
 
 @kind(8, 3)

@@ -17,7 +17,9 @@ def reader(place: Place) -> list[str]:
 @kind(8, 8)
 def damaged_records(place: Place) -> Expect:
     runs = place.runs()
-    files = [path for path in sorted(runs.rglob("*.json*")) if ".cache" not in path.parts and "weights" not in path.parts]
+    files = [
+        path for path in sorted(runs.rglob("*.json*")) if ".cache" not in path.parts and "weights" not in path.parts
+    ]
     files += sorted(runs.rglob("DONE"))
     path = place.rng.choice(files)
     content = path.read_bytes()
@@ -40,7 +42,17 @@ def lost_records(place: Place) -> Expect:
 @kind(6, 4)
 def records_that_speak(place: Place) -> Expect:
     runs = place.runs()
-    evil = place.rng.choice(["\x1b]0;owned\x07", "<script>alert(1)</script>", "=cmd|' /C calc'!A0", "\\input{/etc/passwd}", "[red]x[/y]", "| a | b |", "\u202ex"])
+    evil = place.rng.choice(
+        [
+            "\x1b]0;owned\x07",
+            "<script>alert(1)</script>",
+            "=cmd|' /C calc'!A0",
+            "\\input{/etc/passwd}",
+            "[red]x[/y]",
+            "| a | b |",
+            "\u202ex",
+        ]
+    )
     for path in runs.rglob("prompts.json"):
         path.write_text(json.dumps([evil, "a cat"]))
         (path.parent / "DONE").write_text("")
@@ -54,7 +66,14 @@ def folders_with_brackets(place: Place) -> Expect:
     name = place.rng.choice(["run [v2]", "r[/x]", "[bold]", "[link=x]"])
     (place.folder / name).parent.mkdir(exist_ok=True)
     place.runs().rename(place.folder / name)
-    words = place.rng.choice([["report"], ["rescore"], ["export", "tiny/dpo/one/seed-0", "o.safetensors"], ["eval", "--model", "tiny", "--run", "tiny/dpo/two/seed-0"]])
+    words = place.rng.choice(
+        [
+            ["report"],
+            ["rescore"],
+            ["export", "tiny/dpo/one/seed-0", "o.safetensors"],
+            ["eval", "--model", "tiny", "--run", "tiny/dpo/two/seed-0"],
+        ]
+    )
     return Expect([*words, "--runs", name], (0, 2), refusal_says=() if words[0] == "eval" else (name,))
 
 
@@ -75,9 +94,18 @@ def links_in_run_folders(place: Place) -> Expect:
         name = place.rng.choice([".lock", ".config.json.partial"])
         (run / name).symlink_to(victim)
         place.write("p.txt", "a red bee\na cat\n")
-        return Expect(["eval", "--model", "tiny", "--prompts", "p.txt", "--metrics", "aesthetic", "--sampling-steps", "1"], (0, 2))
+        return Expect(
+            ["eval", "--model", "tiny", "--prompts", "p.txt", "--metrics", "aesthetic", "--sampling-steps", "1"], (0, 2)
+        )
     place.write("images/a.png", (place.folder / place.pictures(1)[0]).read_bytes())
-    name = place.rng.choice([".scores.records.jsonl.lock", ".scores.parquet.partial", "scores.records.jsonl", ".scores.records.jsonl.partial"])
+    name = place.rng.choice(
+        [
+            ".scores.records.jsonl.lock",
+            ".scores.parquet.partial",
+            "scores.records.jsonl",
+            ".scores.records.jsonl.partial",
+        ]
+    )
     (place.folder / name).symlink_to(victim)
     return Expect(["score", "images", "--metrics", "aesthetic", "--model", "tiny"], (0, 2))
 
@@ -90,7 +118,17 @@ def beta_values(place: Place) -> Expect:
 
 @kind(8, 2)
 def listings(place: Place) -> Expect:
-    typed = place.rng.choice([["prompts", "nope"], ["models", "[/x]"], ["metrics", ""], ["algorithms", "\u202e"], ["[/x]"], ["models", "x" * 5000], ["prompts", "../x"]])
+    typed = place.rng.choice(
+        [
+            ["prompts", "nope"],
+            ["models", "[/x]"],
+            ["metrics", ""],
+            ["algorithms", "\u202e"],
+            ["[/x]"],
+            ["models", "x" * 5000],
+            ["prompts", "../x"],
+        ]
+    )
     return Expect(["list", *typed], (2,))
 
 
@@ -99,7 +137,9 @@ def outputs_that_are_not_files(place: Place) -> Expect:
     place.parquet()
     place.write("images/a.png", (place.folder / place.pictures(1)[0]).read_bytes())
     (place.folder / "folder.parquet").mkdir()
-    name = place.rng.choice(["folder.parquet", "x.txt", "x" * 260 + ".parquet", "pairs.parquet/x.parquet", "", "x" * 5000 + ".parquet"])
+    name = place.rng.choice(
+        ["folder.parquet", "x.txt", "x" * 260 + ".parquet", "pairs.parquet/x.parquet", "", "x" * 5000 + ".parquet"]
+    )
     words = place.rng.choice([
         ["score", "images", "--metrics", "aesthetic", "--model", "tiny"], ["data", "score", "pairs.parquet", "--metrics", "aesthetic", "--model", "tiny"],
     ])  # fmt: skip

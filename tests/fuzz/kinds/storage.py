@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from tests.fuzz.place import Expect, Place, kind, picture
 
 
@@ -35,13 +33,26 @@ def folders_without_permission(place: Place) -> Expect:
     words = writer(place)
     target = place.rng.choice(["runs", "."])
     (place.folder / "runs").mkdir(exist_ok=True)
-    os.chmod(place.folder / target, 0o555)
+    (place.folder / target).chmod(0o555)
     return Expect(words, (0, 2), limits={"unprivileged": 1})
 
 
 @kind(10, 8)
 def files_without_permission(place: Place) -> Expect:
-    name = place.rng.choice(["pairs.jsonl", "pairs.parquet", "p.txt", "p.csv", "0.png", "train.json", "images/0.png", "images/0.txt", "w.safetensors", "images"])
+    name = place.rng.choice(
+        [
+            "pairs.jsonl",
+            "pairs.parquet",
+            "p.txt",
+            "p.csv",
+            "0.png",
+            "train.json",
+            "images/0.png",
+            "images/0.txt",
+            "w.safetensors",
+            "images",
+        ]
+    )
     place.lines(place.records())
     words = writer(place)
     place.write("train.json", "[]")
@@ -57,16 +68,24 @@ def files_without_permission(place: Place) -> Expect:
         "images": ["score", "images", "--metrics", "aesthetic", "--model", "tiny"],
     }[name]  # fmt: skip
     path = place.folder / name
-    os.chmod(path, 0)
+    path.chmod(0)
     return Expect(words, (0, 2), says=(name.rpartition("/")[2],), limits={"unprivileged": 1})
 
 
 @kind(10, 4)
 def records_without_permission(place: Place) -> Expect:
     runs = place.runs()
-    files = [path for path in sorted(runs.rglob("*")) if path.is_file() and ".cache" not in path.parts and path.suffix in ("", ".json", ".jsonl")]
-    os.chmod(place.rng.choice(files), 0)
-    return Expect(place.rng.choice([["report"], ["report", "--output", "r.html"], ["rescore"]]), (0, 2), limits={"unprivileged": 1})
+    files = [
+        path
+        for path in sorted(runs.rglob("*"))
+        if path.is_file() and ".cache" not in path.parts and path.suffix in ("", ".json", ".jsonl")
+    ]
+    place.rng.choice(files).chmod(0)
+    return Expect(
+        place.rng.choice([["report"], ["report", "--output", "r.html"], ["rescore"]]),
+        (0, 2),
+        limits={"unprivileged": 1},
+    )
 
 
 @kind(10, 3)
@@ -78,7 +97,7 @@ def low_memory(place: Place) -> Expect:
 def long_names(place: Place) -> Expect:
     name = place.rng.choice(["n", "o"]) * place.rng.choice([244, 247, 250, 251, 255])
     words = writer(place)
-    if words[0] in ("report",):
+    if words[0] == "report":
         place.runs()
         return Expect(["report", "--output", name[:-5] + ".html"], (0, 2))
     if words[0] == "run" or words[:2] == ["data", "check"]:

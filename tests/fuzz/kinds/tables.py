@@ -101,14 +101,20 @@ def damaged_parquet(place: Place) -> Expect:
     else:
         content = bytearray(b"caption,image_0\n" * 20)
     place.write(name, bytes(content))
-    return either(place, name, "pairs.parquet") if how in ("page", "footer", "zeros") else refused(place, name, "pairs.parquet")
+    return (
+        either(place, name, "pairs.parquet")
+        if how in ("page", "footer", "zeros")
+        else refused(place, name, "pairs.parquet")
+    )
 
 
 @kind(8, 3)
 def other_layouts(place: Place) -> Expect:
     name = place.rng.choice(["pairs.csv", "pairs.tsv", "pairs.txt", "pairs.xlsx", "pairs.arrow", "pairs.zip", "pairs"])
     place.pictures()
-    return refused(place, place.write(name, "caption,image_0,image_1,label_0\na bee,0.png,1.png,1\n"), name, "Parquet", "JSON")
+    return refused(
+        place, place.write(name, "caption,image_0,image_1,label_0\na bee,0.png,1.png,1\n"), name, "Parquet", "json"
+    )
 
 
 @kind(8, 5)
@@ -173,7 +179,9 @@ def strange_sources(place: Place) -> Expect:
 
 @kind(8, 2)
 def provenance_of_strangers(place: Place) -> Expect:
-    written = place.rng.choice([b"{", b"[1]", b"{}", b"[null]", b"\xff", b'[{"judges": 3}]', b'[{"command": {"a": 1}}]', b"[" * 50_000])
+    written = place.rng.choice(
+        [b"{", b"[1]", b"{}", b"[null]", b"\xff", b'[{"judges": 3}]', b'[{"command": {"a": 1}}]', b"[" * 50_000]
+    )
     table = pa.table(place.columns()).replace_schema_metadata({b"bench.provenance": written})
     pq.write_table(table, place.folder / "pairs.parquet")
     return either(place, "pairs.parquet", "pairs.parquet")
