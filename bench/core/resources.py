@@ -26,7 +26,7 @@ ADVICE: Mapping[int, str] = {
 }
 """What to do about a failed operation on a file, by its error number."""
 NO_MEMORY = re.compile(
-    r"can't allocate memory|cannot allocate memory|failed to map segment|bad_alloc|out of memory|can't start new thread",
+    r"can't allocate memory|cannot allocate memory|failed to map segment|bad_alloc|out of memory|can't start new thread|could not create a primitive",
     re.IGNORECASE,
 )
 """How libraries say in their own errors that memory has run out, also while they are imported."""
@@ -43,6 +43,10 @@ def sentence_about(error: BaseException) -> str | None:
         place = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
         shown = place if len(place) < 300 else f"{place[:300]}..."
         return f"{shown} cannot be used ({os.strerror(number)}); {ADVICE[number]}"
+    if (
+        isinstance(error, FileNotFoundError | PermissionError) and number is None
+    ):  # safetensors, whose errors have no number
+        return f"a file cannot be read ({error}); allow it, or put it back"
     if isinstance(error, MemoryError) or (number == errno.ENOMEM):
         return _memory(error)
     if isinstance(error, (OSError, RuntimeError, ImportError)) and NO_MEMORY.search(str(error)):

@@ -146,7 +146,7 @@ def test_a_byte_order_mark_is_not_part_of_a_prompt(tmp_path: Path, name: str) ->
         ("p.csv", "file_name,prompt,prompt\na.png,a bee,a cat\n", "has several columns 'prompt'"),
         ("p.csv", "prompt,caption\na bee,a cat\n", "has columns 'prompt' and 'caption' with different contents"),
         ("p.json", '["a bee", " "]', "entry 2 has an empty prompt"),
-        ("p.json", '["a \\ud83d bee"]', r"the prompt: 'a \\ud83d bee' holds half of a surrogate pair at character 3"),
+        ("p.json", '["a \\ud83d bee"]', r"the prompt: 'a \ud83d bee' holds half of a surrogate pair at character 3"),
         ("p.jsonl", '{"prompt": "a \\ud83d bee"}\n', "entry 1: the prompt"),
     ],
 )

@@ -52,7 +52,7 @@ def _file_names(state: Path) -> list[str]:
     entries = found.get("_data_files") if isinstance(found, dict) else None
     named = [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     names = [name for name in named if isinstance(name, str)]
-    if not names or len(names) < len(entries):
+    if not names or names != named:
         raise UserError(f"{state} must hold a list '_data_files' of objects with a filename; save the dataset again")
     return names
 

@@ -123,7 +123,7 @@ def cell_problem(cell: Any, folder: Path) -> str:
         cell = cell.get("path")
     if isinstance(cell, str):
         if stored_file(folder, cell) is None:
-            return f"{quoted(cell)} is read as a path, and there is no such file in {folder}"
+            return f"{quoted(cell)} is read as a path, and there is no such file in {folder.absolute()}"
         cell = image_bytes(cell, folder)
     if not cell:
         return "it is empty"

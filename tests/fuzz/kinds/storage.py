@@ -57,7 +57,8 @@ def files_without_permission(place: Place) -> Expect:
     words = writer(place)
     place.write("train.json", "[]")
     place.write("p.csv", "prompt\na\n")
-    place.write("images/0.txt", "a bee")
+    for number in range(3):
+        place.write(f"images/{number}.txt", "a bee")
     place.write("w.safetensors", "")
     words = {
         "pairs.jsonl": ["data", "check", name], "pairs.parquet": ["data", "check", name], "train.json": ["data", "check", name],
