@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
@@ -22,6 +22,7 @@ from bench.cli.sentences import say
 from bench.core import termination
 from bench.core.errors import UserError
 from bench.core.registry import DISTRIBUTION
+from bench.core.resources import sentence_about
 from bench.core.terminal import Terminal
 
 app = typer.Typer(
@@ -255,12 +256,25 @@ def main() -> None:
         if end.code in STOPPED:
             _say_stopped(STOPPED[end.code])
         raise
-    except RuntimeError:
+    except (OSError, MemoryError, ImportError) as error:
+        _say_refused(error)
+    except RuntimeError as error:
+        if sentence_about(error) is not None:
+            _say_refused(error)
         # The signal may end other processes first, and waiting for them then fails in this one with torch's RuntimeError.
         if not termination.requested() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
             raise
         _say_stopped(STOPPED[termination.exit_code()])
         raise SystemExit(termination.exit_code()) from None
+
+
+def _say_refused(error: BaseException) -> NoReturn:
+    """End with the sentence about what the machine refused; every other error goes on with its traceback."""
+    sentence = sentence_about(error)
+    if sentence is None:
+        raise error
+    say(sentence, "error", "bold red")
+    raise SystemExit(2) from None
 
 
 def _say_stopped(by: str) -> None:

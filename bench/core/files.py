@@ -72,6 +72,8 @@ def make_folder(folder: Path) -> None:
 def _error_number(error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
+    if re.search(r"\d+ requested and \d+ written", str(error)):  # numpy, whose OSError has no number
+        return errno.ENOSPC
     # safetensors and hf_xet write with Rust, whose errors state the number only in their text
     found = re.search(r"os error (\d+)", str(error))
     return int(found[1]) if found else None

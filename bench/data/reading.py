@@ -65,10 +65,12 @@ class InspectedData:
         """Raise a `UserError` when too many rows are undecodable, or no pair is left."""
         report = self.report
         if len(report.undecodable) > MOST_UNDECODABLE * report.rows:
-            named = ", ".join(report.undecodable[:5])
+            first = int(np.flatnonzero(~self.survey.decodable)[0])
+            side = int((self.survey.sizes[first] == 0).any(1).argmax())
             raise UserError(
                 f"{self.name}: {len(report.undecodable)} of {report.rows} rows have images that cannot be decoded "
-                f"({named}, ...); more than 1 % is refused; repair the data"
+                f"({', '.join(report.undecodable[:5])}; {report.undecodable[0]}: {self.source.problem(int(self.rows[first]), side)}); more "
+                "than 1 % is refused; repair the data"
             )
         if not report.pairs:
             raise UserError(
@@ -185,9 +187,22 @@ def _scores(source: Source, kept: NDArray[np.int64]) -> dict[str, NDArray[np.flo
     stems = [name.removesuffix("_0") for name in source.names if name.startswith("score_") and name.endswith("_0")]
     columns = {stem.removeprefix("score_"): numbered(source.names, stem) for stem in stems}
     return {
-        name: np.stack(
-            [np.asarray(column.to_numpy(), dtype=np.float64)[kept] for column in source.facts(found).columns], 1
-        )
+        name: np.stack([_finite(source, column, kept) for column in found], 1)
         for name, found in columns.items()
         if len(found) == len(source.image_names)
     }
+
+
+def _finite(source: Source, column: str, kept: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Values of a score column in some rows.
+
+    Raises:
+        UserError: one is missing, or not a finite number.
+    """
+    values = np.asarray(source.facts([column])[column].to_numpy(), dtype=np.float64)[kept]
+    if len(wrong := np.flatnonzero(~np.isfinite(values))):
+        raise UserError(
+            f"{source.files[0]}: column {column!r} holds {values[wrong[0]]} in row {kept[wrong[0]]}, but scores must be finite "
+            "numbers; repair or drop the column"
+        )
+    return values

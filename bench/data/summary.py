@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from bench.data.reading import InspectedData
+from bench.data.reading import FACTS, InspectedData
 from bench.data.sources.base import is_hidden, numbered
 from bench.data.sources.labelled import LABEL
 
@@ -83,8 +82,9 @@ def check_lines(inspected: InspectedData, prompts: Sequence[str] | None, needed:
     yield "kept", f"{report.pairs:,}"
     yield "ties, dropped", f"{report.ties_dropped:,}"
     yield "undecodable, skipped", _some(f"{len(report.undecodable):,}", report.undecodable)
-    yield "repeated rows, kept", f"{len(survey.rows) - len(np.unique(survey.rows)):,}"
-    yield "rows of equal images, kept", f"{int(survey.identical_images.sum()):,}"
+    rows = survey.rows[survey.decodable]
+    yield "repeated rows, kept", f"{len(rows) - len(np.unique(rows)):,}"
+    yield "rows of equal images, kept", f"{int(survey.identical_images[survey.decodable].sum()):,}"
     yield "labels", _labels(inspected)
     captions = _hashes(inspected.captions)
     yield "empty captions, kept", _empty(inspected.captions)
@@ -101,7 +101,9 @@ def check_lines(inspected: InspectedData, prompts: Sequence[str] | None, needed:
 
 def _labels(inspected: InspectedData) -> str:
     labels = inspected.labels[inspected.kept]
-    if not len(labels) or np.isnan(labels).all():
+    if not len(labels):
+        return "no row is kept"
+    if np.isnan(labels).all():
         pairs = len(inspected.source.image_names) == 2
         return f"none; most algorithms need {LABEL}, {PREFERRED}" if pairs else "none"
     return f"image 0 is preferred in {100 * labels.mean():.1f} % of {len(labels):,} pairs"
@@ -135,8 +137,8 @@ def _values(inspected: InspectedData, names: Sequence[str]) -> str:
     """How often each value occurs in some columns, most frequent first."""
     counts: collections.Counter[str] = collections.Counter()
     for name in names:
-        for entry in pc.value_counts(inspected.source.facts([name])[name]).to_pylist():
-            counts[str(entry["values"])] += entry["counts"]
+        for batch in inspected.source.facts([name]).to_batches(FACTS):
+            counts.update(map(str, batch.column(0).to_pylist()))
     shown = [f"{value}: {count:,}" for value, count in counts.most_common(SHOWN)]
     others = len(counts) - len(shown)
     return (", ".join(shown) or "not named") + (f", {others:,} others" if others else "")

@@ -59,6 +59,8 @@ class Choices(EvaluationChoices, total=False):
     init: str | None
 
 
+FEWEST_PROMPTS = 2
+"""Different prompts from which an interval can be computed."""
 IMAGES = ("bench.evaluation.images", "bench.evaluation.sampling_weights")
 """What leads from weights and prompts to images."""
 
@@ -128,6 +130,11 @@ class Experiment:
         read = find_prompts(prompts)
         different = list(dict.fromkeys(read))
         self.prompts, self.repeated_prompts = different[: self.limit], len(read) - len(different)
+        if len(self.prompts) < FEWEST_PROMPTS:
+            raise UserError(
+                f"prompts {prompts!r} are {len(self.prompts)} different prompt, from which no interval can be computed; give at "
+                f"least {FEWEST_PROMPTS}"
+            )
         generation = {**self.card.generation.model_dump(), **(choices.get("images") or {})}
         settings = build(GenerationSettings, generation, "images")
         base = self.load_model()

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 from bench.core.errors import UserError
 from bench.core.progress import part_of
+from bench.core.values import digest
 from bench.experiments.experiment import Choices, EvaluationChoices, Experiment
 from bench.experiments.judging import Request, judge_request
 from bench.experiments.method import Method, check_label
@@ -98,7 +99,9 @@ def plan_runs(
         )
     experiment = Experiment(model, **choices)
     given = {} if choices.get("init") is None else {"init": experiment.init.record.digest}
-    given |= {} if choices.get("data") is None else {"data": experiment.data.digest}
+    given |= (
+        {} if choices.get("data") is None else {"data": digest([experiment.data.digest, experiment.data.labels_digest])}
+    )
     given |= {} if experiment.limit is None else {"limit": str(experiment.limit)}
     methods = [make_method(each, found, overrides, len(experiment.data), name, **given) for each in algorithms]
     for method in methods:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from bench.core.errors import UserError
-from bench.core.inputs import read_text
-from bench.prompts.tables import PROMPT_COLUMNS, READERS, Rows, check_text, column_of, reason
+from bench.core.strict import parse_json, quoted, read_utf8
+from bench.prompts.tables import PROMPT_COLUMNS, READERS, Rows, check_text, column_of
 
 ADVICE = "give a text file with one prompt per line, a JSON list, or a table with a column 'prompt'"
 
@@ -37,18 +36,22 @@ def _column(rows: Rows, path: Path) -> list[str]:
     prompts = [row.get(column) for row in rows]
     for number, prompt in enumerate(prompts, start=1):
         if not isinstance(prompt, str) or not prompt.strip():
-            raise UserError(f"{path}: row {number} has no text in column {column!r}; every row needs a prompt")
+            raise UserError(
+                f"{path}: row {number} has no text in column {column!r}, but {quoted(prompt)}; every row needs a prompt"
+            )
     return [str(prompt) for prompt in prompts]
 
 
 def _listed(path: Path) -> list[str]:
-    try:
-        text = read_text(path, encoding="utf-8-sig")
-        prompts = (
-            json.loads(text) if path.suffix.lower() == ".json" else [line for line in text.split("\n") if line.strip()]
-        )
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"prompts {str(path)!r} cannot be read ({reason(error)}); {ADVICE}") from error
-    if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+    text = read_utf8(path)
+    prompts = (
+        parse_json(text, str(path))
+        if path.suffix.lower() == ".json"
+        else [line.rstrip("\r") for line in text.split("\n") if line.strip()]
+    )
+    if not isinstance(prompts, list):
         raise UserError(f"prompts {str(path)!r} are not a list of prompts; {ADVICE}")
+    for number, prompt in enumerate(prompts, start=1):
+        if not isinstance(prompt, str):
+            raise UserError(f"{path}: entry {number} is {quoted(prompt)}, not text; {ADVICE}")
     return prompts

@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.core.errors import UserError, did_you_mean
 from bench.core.hub import hub_folder
 from bench.core.registry import InstanceOf, Registry
+from bench.core.strict import exists
 from bench.prompts.reading import read_prompts
 
 
@@ -120,7 +121,7 @@ def find_prompts(typed: str) -> list[str]:
     if typed in PROMPT_SETS:
         return PROMPT_SETS.get(typed).read()
     path = Path(typed)
-    if not path.exists():
+    if not exists(path) or not typed:
         if path.suffix or path.name != typed:
             raise UserError(f"the prompts file {typed!r} does not exist; give a text file, one prompt a line")
         known = list(PROMPT_SETS)

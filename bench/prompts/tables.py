@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from bench.core.errors import UserError
-from bench.core.inputs import bounded, read_text
 from bench.core.parquet import read_columns, read_schema
+from bench.core.strict import check_characters, parse_json, quoted, read_json_strictly, read_utf8
 
 PROMPT_COLUMNS = ("prompt", "caption", "text")
 """Names under which tables hold prompts, the preferred first."""
@@ -43,13 +43,14 @@ def column_of(wanted: Sequence[str], rows: Rows, source: Path) -> str:
 
 def _read_separated(source: Path) -> Rows:
     delimiter = "\t" if source.suffix.lower() == ".tsv" else ","
+    reader = csv.DictReader(io.StringIO(read_utf8(source), newline=""), delimiter=delimiter, strict=True)
     try:
-        with bounded(source).open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, delimiter=delimiter)
-            _check_distinct(reader.fieldnames or (), source)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _unreadable(source, error) from error
+        _check_distinct(reader.fieldnames or (), source)
+        rows = list(reader)
+    except csv.Error as error:
+        raise UserError(
+            f"{source}: line {reader.line_num} cannot be read ({error}); write a table with a row for each prompt"
+        ) from error
     for number, row in enumerate(rows, start=1):
         if None in row:  # csv.DictReader's key for the fields beyond those of the header
             raise UserError(
@@ -60,10 +61,7 @@ def _read_separated(source: Path) -> Rows:
 
 def _read_json(source: Path) -> Rows | None:
     """Rows, or None for a list of prompts."""
-    try:
-        value = json.loads(read_text(source, encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise _unreadable(source, error) from error
+    value = read_json_strictly(source)
     if isinstance(value, Mapping):
         return [{"file_name": file, "prompt": prompt} for file, prompt in value.items()]
     is_table = isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
@@ -71,10 +69,8 @@ def _read_json(source: Path) -> Rows | None:
 
 
 def _read_json_lines(source: Path) -> Rows:
-    try:
-        rows = [json.loads(line) for line in read_text(source, encoding="utf-8-sig").split("\n") if line.strip()]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise _unreadable(source, error) from error
+    lines = enumerate(read_utf8(source).split("\n"), start=1)
+    rows = [parse_json(line, f"{source}: line {number}") for number, line in lines if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise UserError(
             f"{source} does not hold one JSON object per line; write an object with file name and prompt on every line"
@@ -108,34 +104,15 @@ def check_text(prompt: str, place: str) -> None:
     """
     if not prompt.strip():
         raise UserError(f"{place} has an empty prompt; every image needs one")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{place}: the prompt {prompt!a} holds half of a surrogate pair at character {error.start + 1}; write the whole "
-            "character"
-        ) from error
+    if "\0" in prompt:
+        raise UserError(f"{place}: the prompt {quoted(prompt)} holds a zero byte; write it as text")
+    check_characters(prompt, f"{place}: the prompt")
 
 
 def _holds_more_than_text(kind: pa.DataType) -> bool:
     """Whether it is a column of images or lists, which may be gigabytes."""
     binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
     return bool(binary or pa.types.is_nested(kind))
-
-
-def _unreadable(source: Path, error: Exception) -> UserError:
-    return UserError(
-        f"prompts {str(source)!r} cannot be read ({reason(error)}); give a text file with one prompt per line, or a table"
-    )
-
-
-def reason(error: Exception) -> str:
-    """Why a file cannot be read, in a few words."""
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not text"
-    if isinstance(error, IsADirectoryError):
-        return "it is a folder"
-    return str(error).partition("\n")[0]
 
 
 READERS: Mapping[str, Callable[[Path], Rows | None]] = {

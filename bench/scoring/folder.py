@@ -22,11 +22,11 @@ from bench.core.files import file_digest, replace_file
 from bench.core.images import UnreadableImageError, open_image
 from bench.core.inert import cell
 from bench.core.locks import exclusive
-from bench.core.progress import Progress
+from bench.core.progress import Progress, say
 from bench.records.protocol import scorer_signature
 from bench.records.scores import FolderScores, MetricScores, PromptedImage
 from bench.scoring.image_prompts import read_image_prompts
-from bench.scoring.images import find_images
+from bench.scoring.images import find_images, left_out
 from bench.scoring.loop import Judge, refuse_constant, score_images
 from bench.scoring.metric import recorded_identity
 
@@ -75,6 +75,8 @@ def _names_in_csv(table: Path) -> list[str]:
     return next(csv.reader([heading]), [])
 
 
+SHOWN = 5
+"""Largest number of names in a sentence."""
 NAMES: Mapping[str, Callable[[Path], list[str]]] = {".parquet": _names_in_parquet, ".csv": _names_in_csv}
 """Reads the columns of a table, by suffix; an empty list for a file that is not a table."""
 
@@ -95,6 +97,10 @@ def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge
     """
     check_output(output)
     files = find_images(folder)
+    if others := left_out(folder, files):
+        say(
+            f"note: {len(others)} files in {folder} are not read as images: {', '.join(others[:SHOWN])}{', ...' if len(others) > SHOWN else ''}"
+        )
     asked = prompts is not None or any(judge.kind.reads_prompt for judge in metrics.values())
     texts = read_image_prompts(prompts, folder, files) if asked else [""] * len(files)
     records = _records(output)

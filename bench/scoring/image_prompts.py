@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from bench.core.errors import UserError
-from bench.core.inputs import read_text
+from bench.core.strict import check_characters, quoted, read_utf8
 from bench.prompts.reading import read_prompts
 from bench.prompts.tables import PROMPT_COLUMNS, READERS, Rows, check_text, column_of
 
@@ -57,12 +57,10 @@ def _beside(folder: Path, files: Sequence[str]) -> list[str]:
             f"{len(missing)} of {len(files)} images in {folder} have no prompt beside them ({_listed(missing)}); "
             "give --prompts FILE, or write such a text file for each image"
         )
-    try:
-        return [read_text(path, encoding="utf-8-sig").strip() for path in texts]
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"a prompt beside an image in {folder} is not UTF-8 text ({error}); save it as UTF-8"
-        ) from error
+    prompts = [read_utf8(path).strip() for path in texts]
+    for path, prompt in zip(texts, prompts, strict=True):
+        check_text(prompt, str(path))
+    return prompts
 
 
 def _named(rows: Rows, source: Path, folder: Path, files: Sequence[str]) -> list[str]:
@@ -72,7 +70,10 @@ def _named(rows: Rows, source: Path, folder: Path, files: Sequence[str]) -> list
     for number, row in enumerate(rows, start=1):
         file, prompt = row.get(file_column), row.get(prompt_column)
         if not isinstance(file, str) or not isinstance(prompt, str):
-            raise UserError(f"{source}: file name or prompt is missing in {row!r}; every row needs both")
+            raise UserError(
+                f"{source}: file name or prompt is missing in row {number} ({quoted(row)}); every row needs both"
+            )
+        check_characters(file, f"{source}: row {number}, column {file_column!r}")
         check_text(prompt, f"{source}: row {number}")
         # Windows writes backslashes; elsewhere they can be part of a name.
         name = file if file in known else PurePosixPath(file.replace("\\", "/")).as_posix()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,6 +17,7 @@ from bench.core.code import code_digests
 from bench.core.digests import files_digest
 from bench.core.errors import UserError
 from bench.core.registry import ClassOf, Registry
+from bench.core.strict import quoted
 from bench.records.scores import MetricInfo
 
 HARNESS = ("bench.scoring.images", "bench.scoring.loop")
@@ -96,22 +99,32 @@ class EmbeddingMetric(Metric):
         """Embeddings of N prompts in the same space, of length 1; float32 on the CPU, (N, D)."""
 
 
-def checked_scores(name: str, scores: Tensor, count: int) -> list[float]:
+def checked_scores(name: str, scores: object, count: int) -> list[float]:
     """The scores of one call as floats.
 
     Raises:
-        UserError: too few, too many or non-finite scores: such a scorer is broken, and nothing is recorded.
+        UserError: something else than a tensor of floats, too few, too many or non-finite scores: such a scorer is broken, and
+            nothing is recorded.
     """
+    if not isinstance(scores, torch.Tensor):
+        raise UserError(
+            f"metric {name!r} returned {quoted(scores)} ({type(scores).__name__}) for {count} images, not a tensor of {count} "
+            "scores; fix the metric"
+        )
     if scores.shape != (count,):
         raise UserError(
             f"metric {name!r} returned scores of shape {tuple(scores.shape)} for {count} images; fix the metric"
         )
-    bad = [index for index, score in enumerate(scores.tolist()) if not torch.isfinite(torch.tensor(score))]
+    if not scores.is_floating_point() or scores.is_meta or scores.layout != torch.strided:
+        kind = f"{scores.dtype}, {scores.layout}, on {scores.device}"
+        raise UserError(f"metric {name!r} returned a tensor of {kind}, not dense floats with values; fix the metric")
+    values: list[float] = scores.double().tolist()
+    bad = [index for index, score in enumerate(values) if not math.isfinite(score)]
     if bad:
         raise UserError(
-            f"metric {name!r} returned a score that is not finite for image {bad[0]} of {count}; fix the metric"
+            f"metric {name!r} returned the score {values[bad[0]]}, which is not finite, for image {bad[0]} of {count}; fix the "
+            "metric"
         )
-    values: list[float] = scores.double().tolist()
     return values
 
 
@@ -121,8 +134,23 @@ def code_of(metric: Metric) -> dict[str, str]:
 
 
 def recorded_identity(metric: Metric) -> dict[str, Any]:
-    """What records hold of a scorer: its identity, and the digests of its code."""
-    return {**metric.identity(), CODE: code_of(metric)}
+    """What records hold of a scorer: its identity, and the digests of its code.
+
+    Raises:
+        UserError: the identity holds something else than JSON values.
+    """
+    what = f"the metric {type(metric).__name__}"
+    identity: object = metric.identity()  # of a plug-in, whose types nobody checked
+    if not isinstance(identity, dict) or not all(isinstance(key, str) for key in identity):
+        raise UserError(f"{what} has the identity {quoted(identity)}, not a dict with names as keys; fix the metric")
+    for key, value in identity.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{what} has {key}={quoted(value)} in its identity, which is not a JSON value ({error}); fix the metric"
+            ) from error
+    return {**identity, CODE: code_of(metric)}
 
 
 def weights_digest(*files: Path) -> str:

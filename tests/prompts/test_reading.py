@@ -71,8 +71,8 @@ def test_a_prompt_may_hold_a_rare_separator_of_lines(tmp_path: Path, name: str, 
         ("p.jsonl", '{"prompt": 7}\n', "row 1 has no text in column 'prompt'"),
         ("p.json", '{"a.png": 3}', "row 1 has no text"),
         ("p.json", "[]", "contain no prompt; give a text file"),
-        ("p.json", "[1]", "are not a list of prompts"),
-        ("p.json", "{", "cannot be read"),
+        ("p.json", "[1]", "entry 1 is 1, not text"),
+        ("p.json", "{", "is not valid JSON"),
         ("p.txt", "\n \n", "contain no prompt; give a text file"),
         ("p.parquet", "no parquet", "cannot be read"),
     ],
@@ -86,11 +86,13 @@ def test_a_file_without_prompts_is_refused(tmp_path: Path, name: str, text: str,
 @pytest.mark.parametrize("name", ["p.png", "p.txt", "p.csv", "p.json", "p.jsonl"])
 def test_what_is_no_text_and_what_is_a_folder_is_said_so(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(UserError, match=rf"{name}' cannot be read \(it is not text\); give a text file"):
+    with pytest.raises(
+        UserError, match=rf"{name}: line 1 holds the byte 0x89, which is not UTF-8; save the file as UTF-8"
+    ):
         read_prompts(tmp_path / name)
     (tmp_path / name).unlink()
     (tmp_path / name).mkdir()
-    with pytest.raises(UserError, match=rf"{name}' cannot be read \(it is a folder\); give a text file"):
+    with pytest.raises(UserError, match=rf"{name} cannot be read \(Is a directory\); give a file"):
         read_prompts(tmp_path / name)
 
 
@@ -144,7 +146,7 @@ def test_a_byte_order_mark_is_not_part_of_a_prompt(tmp_path: Path, name: str) ->
         ("p.csv", "file_name,prompt,prompt\na.png,a bee,a cat\n", "has several columns 'prompt'"),
         ("p.csv", "prompt,caption\na bee,a cat\n", "has columns 'prompt' and 'caption' with different contents"),
         ("p.json", '["a bee", " "]', "entry 2 has an empty prompt"),
-        ("p.json", '["a \\ud83d bee"]', r"the prompt 'a \ud83d bee' holds half of a surrogate pair at character 3"),
+        ("p.json", '["a \\ud83d bee"]', r"the prompt: 'a \ud83d bee' holds half of a surrogate pair at character 3"),
         ("p.jsonl", '{"prompt": "a \\ud83d bee"}\n', "entry 1: the prompt"),
     ],
 )

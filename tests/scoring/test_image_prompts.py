@@ -64,8 +64,8 @@ def test_text_files_beside_the_images(tmp_path: Path) -> None:
         ("p.txt", "a\nb\n", "holds 2 prompts, .* 3 images; give one prompt per image in the order"),
         ("p.json", '["a", "b", "c", "d"]', "holds 4 prompts, .* 3 images"),
         ("p.json", '[{"file_name": "2.png"}]', "no column 'prompt'"),
-        ("p.json", "[1, 2, 3]", "are not a list of prompts"),
-        ("p.json", "{", "cannot be read"),
+        ("p.json", "[1, 2, 3]", "entry 1 is 1, not text"),
+        ("p.json", "{", "is not valid JSON"),
         ("p.csv", "file_name,prompt\n2.png,a\n", r"no prompt for 2 of 3 images in .* \(10.png, sub/a.jpg\)"),
         (
             "p.csv",

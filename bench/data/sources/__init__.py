@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.core.errors import UserError
 from bench.core.inputs import regular
+from bench.core.strict import exists
 from bench.data.sources.arrow import open_arrow
 from bench.data.sources.base import Source
 from bench.data.sources.hpd import open_hpd
@@ -17,6 +18,11 @@ from bench.data.sources.parquet import ParquetSource, open_parquet
 
 __all__ = ["Source", "open_source"]
 
+PARSED = (".jsonl", ".json")
+"""Suffixes of layouts that are not Parquet."""
+MAGIC = b"PAR1"
+"""How a Parquet file begins."""
+ADVICE = "give Parquet files, a metadata.jsonl with image paths, HPDv2's train.json, or a folder that datasets saved"
 LAYOUTS = (open_jsonl, open_hpd, open_arrow, open_parquet)
 """Each returns a `Source` for a path in its layout, and None for any other."""
 
@@ -49,14 +55,20 @@ def open_source(source: str | Path, columns: Mapping[str, str] | None = None) ->
 
 def _open(source: str | Path, columns: Mapping[str, str]) -> Source:
     path = Path(source)
-    if not path.exists():
+    if not exists(path):
         return ParquetSource(fetch_dataset(str(source)), columns)
-    regular(path)
+    if _other_layout(regular(path)):
+        raise UserError(f"{path} is not preference data in a layout that is read; {ADVICE}")
     for strategy in LAYOUTS:
         found = strategy(path, columns)
         if found is not None:
             return found
-    raise UserError(
-        f"{path} holds no preference data; give Parquet files, a metadata.jsonl with image paths, HPDv2's train.json, "
-        "or a folder that datasets saved"
-    )
+    raise UserError(f"{path} holds no preference data; {ADVICE}")
+
+
+def _other_layout(path: Path) -> bool:
+    """Whether it is a file that neither is Parquet nor is called so."""
+    if not path.is_file() or path.suffix.lower() in (*PARSED, ".parquet"):
+        return False
+    with path.open("rb") as stream:
+        return stream.read(len(MAGIC)) != MAGIC

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 
 from bench.core.errors import UserError
-from bench.core.inputs import read_text, regular
+from bench.core.inputs import regular
 from bench.core.paths import inside
+from bench.core.strict import quoted, read_json_strictly
 from bench.data.sources.base import Source, file_stamp, mapped
 from bench.data.sources.table import TableSource
+
+IMAGES = r"(jpg|image)_\d+"
+"""Names of columns of images, which may be gigabytes."""
 
 
 def open_arrow(path: Path, columns: Mapping[str, str]) -> Source | None:
@@ -23,22 +27,44 @@ def open_arrow(path: Path, columns: Mapping[str, str]) -> Source | None:
     """
     splits = path / "dataset_dict.json"
     if splits.is_file():
-        names = json.loads(read_text(splits))["splits"]
-        raise UserError(
-            f"{path} holds several splits; give one of them: {', '.join(str(path / name) for name in names)}"
-        )
+        found = read_json_strictly(splits)
+        names = found.get("splits") if isinstance(found, dict) else None
+        if not isinstance(names, list):
+            raise UserError(f"{splits} must hold a list 'splits', but holds {quoted(names)}; save the dataset again")
+        folders = ", ".join(str(path / str(name)) for name in names)
+        raise UserError(f"{path} holds several splits; give one of them: {folders}")
     state = path / "state.json"
     if not state.is_file():
         return None
-    files = [inside(path, entry["filename"]) for entry in json.loads(read_text(state))["_data_files"]]
-    table = pa.concat_tables([_map(file) for file in files])
+    files = [inside(path, name) for name in _file_names(state)]
+    tables = [_map(file) for file in files]
+    for file, table in zip(files, tables, strict=True):
+        if table.schema != tables[0].schema:
+            raise UserError(f"{file} has other columns or types than {files[0]}; save the dataset again")
+    table = pa.concat_tables(tables)
     names = mapped(table.schema.names, columns, path)
     table = table.select(list(names.values())).rename_columns(list(names)).replace_schema_metadata(None)
     return TableSource(table, path, [state, *files], [[file_stamp(file) for file in files], dict(columns)])
 
 
+def _file_names(state: Path) -> list[str]:
+    found = read_json_strictly(state)
+    entries = found.get("_data_files") if isinstance(found, dict) else None
+    named = [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    names = [name for name in named if isinstance(name, str)]
+    if not names or names != named:
+        raise UserError(f"{state} must hold a list '_data_files' of objects with a filename; save the dataset again")
+    return names
+
+
 def _map(file: Path) -> pa.Table:
     try:
-        return pa.ipc.open_stream(pa.memory_map(str(regular(file)))).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{file} cannot be read as Arrow ({error}); save the dataset again") from error
+        table = pa.ipc.open_stream(pa.memory_map(str(regular(file)))).read_all()
+        table.validate()
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if not re.fullmatch(IMAGES, name):  # whether images are whole is known when they are decoded
+                column.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise UserError(f"{file} cannot be read as Arrow ({reason}); save the dataset again") from error
+    return table

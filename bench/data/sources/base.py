@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pyarrow.compute as pc
 
 from bench.core.digests import stamp
 from bench.core.errors import UserError, did_you_mean
-from bench.core.images import MOST_IMAGE
+from bench.core.images import MOST_IMAGE, UnreadableImageError, open_image
+from bench.core.strict import quoted
 from bench.core.values import digest
+from bench.data.sources.columns import is_text
 
 
 class Source(abc.ABC):
@@ -54,6 +57,10 @@ class Source(abc.ABC):
     def images(self, row: int) -> tuple[bytes, ...]:
         """The encoded images of one row, empty bytes where there is none; reading rows in order is cheap and needs little memory."""
 
+    @abc.abstractmethod
+    def problem(self, row: int, image: int) -> str:
+        """Why an image of a row cannot be read, in words."""
+
 
 def numbered(names: Sequence[str], stem: str) -> list[str]:
     """``stem_0``, ``stem_1``, ... up to the first that is not in ``names``."""
@@ -67,8 +74,11 @@ def mapped(names: Sequence[str], columns: Mapping[str, str], where: Path) -> dic
     """Columns on disk by their names here; a column whose name another one takes over is left out.
 
     Raises:
-        UserError: ``columns`` names a column that does not exist.
+        UserError: a column occurs twice, or ``columns`` names one that does not exist.
     """
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise UserError(f"{where} has {count} columns {quoted(name)}; keep one of them")
     for wanted in columns.values():
         if wanted not in names:
             hint = did_you_mean(wanted, names)
@@ -88,8 +98,40 @@ def image_bytes(cell: Any, folder: Path) -> bytes:
         return cell.get("bytes") or image_bytes(cell.get("path"), folder)
     if not isinstance(cell, str):
         return cell or b""
-    file = folder / cell
-    return file.read_bytes() if file.is_file() and file.stat().st_size <= MOST_IMAGE else b""
+    file = stored_file(folder, cell)
+    if file is None or file.stat().st_size > MOST_IMAGE:
+        return b""
+    try:
+        return file.read_bytes()
+    except PermissionError as error:
+        raise UserError(
+            f"the image {file} cannot be read ({error.strerror}); give the data's images to whoever trains"
+        ) from error
+
+
+def stored_file(folder: Path, text: str) -> Path | None:
+    """The file that a text names; None if there is none, for example because the text is not a path."""
+    try:
+        return file if (file := folder / text).is_file() else None
+    except OSError:  # a name that is too long for a file
+        return None
+
+
+def cell_problem(cell: Any, folder: Path) -> str:
+    """Why the image of a cell cannot be read, in words; see `image_bytes`."""
+    if isinstance(cell, dict) and not cell.get("bytes"):
+        cell = cell.get("path")
+    if isinstance(cell, str):
+        if stored_file(folder, cell) is None:
+            return f"{quoted(cell)} is read as a path, and there is no such file in {folder.absolute()}"
+        cell = image_bytes(cell, folder)
+    if not cell:
+        return "it is empty"
+    try:
+        open_image(cell if isinstance(cell, bytes) else cell["bytes"])
+    except UnreadableImageError as error:
+        return str(error)
+    return "another image of the row cannot be read"
 
 
 def paths_in(column: pa.ChunkedArray) -> list[str]:
@@ -104,11 +146,6 @@ def paths_in(column: pa.ChunkedArray) -> list[str]:
     return [path for path in column.to_pylist() if path] if is_text(value) else []
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds strings."""
-    return any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
-
-
 def images_stamp(images: Iterable[Path]) -> str:
     """Digest of the `file_stamp` of image files."""
     return digest([file_stamp(image) for image in images])
@@ -116,7 +153,7 @@ def images_stamp(images: Iterable[Path]) -> str:
 
 def file_stamp(file: Path) -> list[Any]:
     """The `bench.core.digests.stamp` of a file, or its path alone where there is no file."""
-    return list(stamp(file)) if file.is_file() else [str(file)]
+    return [str(file)] if stored_file(file.parent, file.name) is None else list(stamp(file))
 
 
 def is_hidden(path: Path) -> bool:

@@ -6,13 +6,12 @@ Wu et al. 2023, arXiv 2306.09341; the layout is that of the dataset's card.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
-from bench.core.inputs import read_text
+from bench.core.strict import quoted, read_json_strictly
 from bench.data.sources.base import Source, file_stamp
 from bench.data.sources.jsonl import to_table
 from bench.data.sources.table import TableSource
@@ -34,10 +33,7 @@ def open_hpd(path: Path, columns: Mapping[str, str]) -> Source | None:
         return None
     if columns:
         raise UserError(f"{file} has HPDv2's layout, whose names are fixed; leave --columns out")
-    try:
-        content = json.loads(read_text(file, encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{file} cannot be read as JSON ({error}); give HPDv2's train.json or test.json") from error
+    content = read_json_strictly(file)
     entries = content if isinstance(content, list) else [content]
     records = [pair for row, entry in enumerate(entries) for pair in _pairs(entry, row, file)]
     partial = file.parent
@@ -47,23 +43,45 @@ def open_hpd(path: Path, columns: Mapping[str, str]) -> Source | None:
 
 
 def _pairs(entry: Any, row: int, file: Path) -> Iterator[dict[str, Any]]:
-    paths = next((entry[name] for name in PATHS if name in entry), None) if isinstance(entry, dict) else None
-    worth = _scores_from_ranks(entry) if paths else None
-    if not paths or worth is None or "prompt" not in entry or len(worth) != len(paths):
+    where = f"{file}: entry {row}"
+    if not isinstance(entry, dict):
+        raise UserError(f"{where} is {quoted(entry)}, not an object; give HPDv2's train.json or test.json")
+    prompt, paths = entry.get("prompt"), next((entry[name] for name in PATHS if name in entry), None)
+    if not isinstance(prompt, str):
+        raise UserError(f"{where}: prompt must be text, but is {quoted(prompt)}; write the caption there")
+    if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
         raise UserError(
-            f"{file}: entry {row} does not have HPDv2's layout; it needs prompt, image_path (or file_path) and, of the same "
-            "length, human_preference, rank or raw_annotations"
+            f"{where}: image_path (or file_path) must be a list of paths, but is {quoted(paths)}; write it so"
+        )
+    worth = _worth(entry, where)
+    if len(worth) != len(paths):
+        raise UserError(
+            f"{where} has {len(paths)} images, but preferences or ranks for {len(worth)}; write one for each"
         )
     for one, other in itertools.combinations(range(len(paths)), 2):
         label = 0.5 + 0.5 * ((worth[one] > worth[other]) - (worth[one] < worth[other]))
-        yield {"caption": entry["prompt"], "jpg_0": paths[one], "jpg_1": paths[other], "label_0": label}
+        yield {"caption": prompt, "jpg_0": paths[one], "jpg_1": paths[other], "label_0": label}
 
 
-def _scores_from_ranks(entry: Mapping[str, Any]) -> list[float] | None:
-    """A number for each image, higher is better; None if the entry has no preference.  Rank 1 is the best."""
+def _worth(entry: Mapping[str, Any], where: str) -> list[float]:
+    """A number for each image, higher is better.  Rank 1 is the best."""
     if "human_preference" in entry:
-        return list(entry["human_preference"])
+        return _numbers(entry["human_preference"], f"{where}: human_preference")
     if "rank" in entry:
-        return [-rank for rank in entry["rank"]]
-    ranks = [note["rank"] for note in entry.get("raw_annotations", [])]
-    return [-sum(each) for each in zip(*ranks, strict=True)] if ranks else None
+        return [-rank for rank in _numbers(entry["rank"], f"{where}: rank")]
+    notes = entry.get("raw_annotations")
+    if not isinstance(notes, list) or not notes or not all(isinstance(note, dict) for note in notes):
+        raise UserError(
+            f"{where} has no human_preference, rank or raw_annotations, which must be a list of objects with a rank; give "
+            "HPDv2's train.json or test.json"
+        )
+    ranks = [_numbers(note.get("rank"), f"{where}: raw_annotations") for note in notes]
+    if len({len(each) for each in ranks}) > 1:
+        raise UserError(f"{where}: raw_annotations hold ranks of different numbers of images; write one for each image")
+    return [-sum(each) for each in zip(*ranks, strict=True)]
+
+
+def _numbers(value: Any, where: str) -> list[float]:
+    if isinstance(value, list) and all(type(each) in (int, float) for each in value):
+        return value
+    raise UserError(f"{where} must hold a list of numbers, one for each image, but holds {quoted(value)}; write it so")

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from bench.core.errors import UserError
-from bench.core.inputs import bounded
+from bench.core.strict import check_characters, parse_json, quoted, read_utf8
 from bench.data.sources.base import Source, file_stamp, mapped
 from bench.data.sources.table import TableSource
 
 INDEX = "metadata.jsonl"
+KINDS: Mapping[type, str] = {
+    str: "text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
+"""What the values of JSON are called."""
 
 
 def open_jsonl(path: Path, columns: Mapping[str, str]) -> Source | None:
@@ -47,28 +55,37 @@ def to_table(records: list[dict[str, Any]], file: Path) -> pa.Table:
     fields = list(dict.fromkeys(field for record in records for field in record))
     arrays = {}
     for field in fields:
-        try:
-            arrays[field] = pa.array([record.get(field) for record in records])
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise UserError(
-                f"{file}: field {field!r} has values of different types ({str(error).splitlines()[0]}); use one type"
-            ) from error
+        arrays[field] = _column([record.get(field) for record in records], field, file)
     return pa.table(arrays)
+
+
+def _column(values: Sequence[Any], field: str, file: Path) -> pa.Array:
+    kinds: dict[str, int] = {}
+    for row, value in enumerate(values):
+        if isinstance(value, str):
+            check_characters(value, f"{file}: row {row}, field {quoted(field)}")
+        if value is not None:
+            kinds.setdefault(KINDS[type(value)], row)
+    if len(kinds) > 1:
+        (kind, first), (other, row), *_ = kinds.items()
+        raise UserError(
+            f"{file}: field {quoted(field)} holds {other} in row {row} ({quoted(values[row])}), but {kind} in row {first}; "
+            "use one type"
+        )
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{file}: field {quoted(field)} cannot be a column ({reason}); use plain values") from error
 
 
 def _records(file: Path) -> list[dict[str, Any]]:
     records = []
-    with bounded(file).open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{file}: line {number} is not valid JSON ({error.msg}); write one object per line"
-                ) from error
-            if not isinstance(record, dict):
-                raise UserError(f"{file}: line {number} is not a JSON object; write one object per line")
-            records.append(record)
+    for number, line in enumerate(read_utf8(file).split("\n"), start=1):
+        if not line.strip():
+            continue
+        record = parse_json(line, f"{file}: line {number}")
+        if not isinstance(record, dict):
+            raise UserError(f"{file}: line {number} is not a JSON object; write one object per line")
+        records.append(record)
     return records

@@ -37,3 +37,6 @@ class LabelledSource(Source):
 
     def images(self, row: int) -> tuple[bytes, ...]:
         return self._source.images(row)
+
+    def problem(self, row: int, image: int) -> str:
+        return self._source.problem(row, image)

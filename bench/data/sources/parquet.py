@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,13 +12,29 @@ from typing import Any
 import pyarrow as pa
 
 from bench.core.errors import UserError
+from bench.core.folders import walk
 from bench.core.parquet import metadata, opened, plain, read_batches, read_columns, read_schema
-from bench.data.sources.base import Source, file_stamp, image_bytes, images_stamp, is_hidden, is_text, mapped, paths_in
+from bench.core.strict import parse_json
+from bench.data.sources.base import (
+    Source,
+    cell_problem,
+    file_stamp,
+    image_bytes,
+    images_stamp,
+    is_hidden,
+    mapped,
+    paths_in,
+    stored_file,
+)
+from bench.data.sources.columns import check_types, is_text
 
 PROVENANCE = b"bench.provenance"
 """Key of the schema's metadata under which the data's provenance is, as JSON."""
 SPLIT = re.compile(r"(train|training|test|validation|valid|val|dev|eval)(?:_unique)?(?:[-_.]|$)", re.IGNORECASE)
 """How names of files and folders begin that hold one split of a dataset."""
+SHARD = re.compile(r"(?P<split>.+)-(?P<number>[0-9]{1,9})-of-(?P<count>[0-9]{1,9})\.parquet")
+"""Names of the parts of a split."""
+MOST_SHARDS = 1 << 20
 BATCH = 32
 
 
@@ -33,9 +48,10 @@ def open_parquet(path: Path, columns: Mapping[str, str]) -> Source | None:
     """
     files = [path]
     if path.is_dir():
-        found = (file for file in path.rglob("*.parquet") if file.is_file())
+        found = (file for file in walk(path) if file.name.endswith(".parquet") and file.is_file())
         files = sorted(file for file in found if not is_hidden(file.relative_to(path)))
         _refuse_several_splits(path, files)
+        _refuse_gaps(files)
     return ParquetSource(files, columns) if files else None
 
 
@@ -53,6 +69,25 @@ def _refuse_several_splits(folder: Path, files: Sequence[Path]) -> None:
         )
 
 
+def _refuse_gaps(files: Sequence[Path]) -> None:
+    """Files named ``train-00000-of-00003.parquet`` say how many there are; a part of them is an unfinished copy."""
+    shards: dict[Path, dict[int, set[int]]] = {}
+    for file in files:
+        if match := SHARD.fullmatch(file.name):
+            counts = shards.setdefault(file.with_name(match["split"]), {})
+            counts.setdefault(int(match["count"]), set()).add(int(match["number"]))
+    for place, counts in shards.items():
+        if len(counts) > 1:
+            told = " and ".join(map(str, sorted(counts)))
+            raise UserError(f"{place}-*.parquet are files of sets of {told}; keep the files of one set")
+        ((count, numbers),) = counts.items()
+        if missing := sorted({*range(min(count, MOST_SHARDS))} - numbers):
+            raise UserError(
+                f"{place}-*.parquet are {len(numbers)} of {count} files, number {missing[0]} is missing; complete the copy, or "
+                "give the files other names"
+            )
+
+
 class ParquetSource(Source):
     """Rows of Parquet files; images are read in batches of `BATCH` rows, whatever the size of the row groups.
 
@@ -64,10 +99,12 @@ class ParquetSource(Source):
         found = [metadata(file) for file in files]
         self._columns = mapped(found[0].schema.to_arrow_schema().names, columns, files[0])
         for file, about in zip(files, found, strict=True):
-            has = about.schema.to_arrow_schema().names
-            missing = [column for column in self._columns.values() if column not in has]
+            schema = about.schema.to_arrow_schema()
+            missing = [column for column in self._columns.values() if column not in schema.names]
             if missing:
                 raise UserError(f"{file} has no column {missing[0]!r}, but {files[0]} has; give files of one kind")
+            names = {column: name for name, column in self._columns.items()}
+            check_types([(names[each.name], each.type) for each in schema if each.name in names], file, self._columns)
         self._files = files
         self._groups = [(file, group) for file, about in zip(files, found, strict=True)
                         for group in range(about.num_row_groups)]  # fmt: skip
@@ -80,9 +117,9 @@ class ParquetSource(Source):
         self._rest: Iterator[Any] = iter(())
         self.names = list(self._columns)
         named = [path for file in files for path in self._named_images(file)]
-        self.files = [*files, *(image for image in dict.fromkeys(named) if image.is_file())]
+        self.files = [*files, *(image for image in dict.fromkeys(named) if stored_file(image.parent, image.name))]
         self.stamp = [[file_stamp(file) for file in files], dict(columns), images_stamp(named)]
-        self.provenance = json.loads((found[0].metadata or {}).get(PROVENANCE, b"[]"))
+        self.provenance = _provenance(found[0].metadata or {}, files[0])
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -92,6 +129,12 @@ class ParquetSource(Source):
         tables = [read_columns(file, wanted).rename_columns(list(names)) for file in self._files]
         pa.default_memory_pool().release_unused()  # return the decoder's buffers to the system: they are not needed again soon
         return pa.concat_tables(tables, promote_options="permissive")
+
+    def problem(self, row: int, image: int) -> str:
+        self.images(row)
+        column = self._batch.columns[image]
+        cell = plain(column.slice(row - self._first, 1))[0].as_py()
+        return cell_problem(cell, self._groups[self._group][0].parent)
 
     def images(self, row: int) -> tuple[bytes, ...]:
         if not self._first <= row < self._first + self._rows:
@@ -128,3 +171,21 @@ class ParquetSource(Source):
         with opened(file) as source:
             for batch in read_batches(source, file, BATCH, [number], wanted):
                 yield batch.select(wanted)
+
+
+def _provenance(written: Mapping[bytes, bytes], file: Path) -> list[dict[str, Any]]:
+    """The steps that made the data, as far as its metadata says.
+
+    Raises:
+        UserError: they are not a list of objects, as this package writes them.
+    """
+    where = f"{file}: the provenance in its metadata"
+    steps = parse_json(written.get(PROVENANCE, b"[]").decode(errors="replace"), where)
+    judges = (
+        [step.get("judges", []) if isinstance(step, dict) else None for step in steps]
+        if isinstance(steps, list)
+        else [None]
+    )
+    if not all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in judges):
+        raise UserError(f"{where} is not a list of steps; write the file again with: bench data")
+    return list(steps)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from bench.data.sources.base import Source, image_bytes, images_stamp, paths_in
+from bench.data.sources.base import Source, cell_problem, image_bytes, images_stamp, paths_in
+from bench.data.sources.columns import check_types
 
 
 class TableSource(Source):
@@ -19,9 +20,13 @@ class TableSource(Source):
         folder: what relative image paths are relative to.
         files: what the table was read from.
         stamp: see `Source`; covers the table only, the image files are added here.
+
+    Raises:
+        UserError: a column holds something else than its name says.
     """
 
     def __init__(self, table: pa.Table, folder: Path, files: Sequence[Path], stamp: Any) -> None:
+        check_types([(field.name, field.type) for field in table.schema], files[0], {})
         self._table, self._folder = table, folder
         self.names = table.schema.names
         images = [folder / path for name in self.image_names for path in paths_in(table[name])]
@@ -33,6 +38,9 @@ class TableSource(Source):
 
     def facts(self, names: Sequence[str]) -> pa.Table:
         return self._table.select(list(names))
+
+    def problem(self, row: int, image: int) -> str:
+        return cell_problem(self._table[f"jpg_{image}"][row].as_py(), self._folder)
 
     def images(self, row: int) -> tuple[bytes, ...]:
         return tuple(image_bytes(self._table[name][row].as_py(), self._folder) for name in self.image_names)

@@ -1,0 +1,181 @@
+"""Preference data from strangers: one sentence that names file, row, column, what was found and what was expected."""
+
+from __future__ import annotations
+
+import decimal
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bench.core.errors import UserError
+from bench.core.resources import sentence_about
+from bench.data.preferences import PreferenceData
+from bench.data.reading import read_preferences
+from tests.fuzz.place import picture
+
+ROWS = 4
+ROW = {"caption": "a bee", "image_0": "0.png", "image_1": "1.png", "label_0": 1}
+
+
+def lines(folder: Path, *changes: dict[str, Any]) -> Path:
+    for number in (0, 1):
+        (folder / f"{number}.png").write_bytes(picture(number))
+    (folder / "pairs.jsonl").write_text("".join(json.dumps({**ROW, **change}) + "\n" for change in changes))
+    return folder / "pairs.jsonl"
+
+
+def parquet(folder: Path, name: str = "pairs.parquet", **changes: Any) -> Path:
+    columns = {"caption": ["a bee"] * ROWS, "jpg_0": [picture(0)] * ROWS, "jpg_1": [picture(1)] * ROWS}
+    pq.write_table(pa.table({**columns, "label_0": [1.0, 0.0] * 2, **changes}), folder / name)
+    return folder / name
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UserError) as refused:
+        read_preferences(path)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_is_named_with_its_line(tmp_path: Path, encoding: str) -> None:
+    path = lines(tmp_path, {}, {})
+    path.write_bytes((path.read_text() + '{"caption": "b\u00e9e"}\n').encode(encoding))
+    line, byte = (1, "0xff") if encoding == "utf-16" else (3, "0xe9")
+    assert f"pairs.jsonl: line {line} holds the byte {byte}, which is not UTF-8" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        ("[" * 100_000 + "]" * 100_000, "line 2 is nested too deeply"),
+        ("9" * 6000, "line 2 holds a number that is too long"),
+        ('3, "caption": "a cat"', "line 2 has the field 'caption' twice"),
+    ],
+)
+def test_json_that_python_cannot_hold(tmp_path: Path, more: str, part: str) -> None:
+    path = lines(tmp_path, {})
+    path.write_text(path.read_text() + json.dumps(ROW)[:-1] + f', "more": {more}}}\n')
+    assert f"pairs.jsonl: {part}" in refusal(path)
+
+
+def test_half_a_character_is_named_with_row_and_field(tmp_path: Path) -> None:
+    path = lines(tmp_path, {}, {"caption": "a \ud83d bee"})
+    assert (
+        "pairs.jsonl: row 1, field 'caption': 'a \\ud83d bee' holds half of a surrogate pair at character 3"
+        in refusal(path)
+    )
+
+
+def test_values_of_two_kinds_are_named_with_both_rows(tmp_path: Path) -> None:
+    path = lines(tmp_path, {}, {"caption": ["a bee"]})
+    assert "field 'caption' holds a list in row 1 (['a bee']), but text in row 0" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "part"),
+    [
+        (
+            "jpg_0",
+            [decimal.Decimal("1.5")] * ROWS,
+            "must hold images: bytes, paths, or structs of both, but holds decimal128(2, 1)",
+        ),
+        ("jpg_0", [[1, 2]] * ROWS, "but holds list<"),
+        ("caption", [{"text": "a bee"}] * ROWS, "must hold text, but holds struct<"),
+        ("caption", [b"a bee"] * ROWS, "must hold text, but holds binary"),
+        ("label_0", ["1"] * ROWS, "must hold numbers: 0, 0.5 or 1, but holds string"),
+        ("score_x_0", ["high"] * ROWS, "must hold numbers, but holds string"),
+    ],
+)
+def test_a_column_of_another_type(tmp_path: Path, column: str, values: Any, part: str) -> None:
+    text = refusal(parquet(tmp_path, **{column: values}))
+    assert f"pairs.parquet: column '{column}' " in text
+    assert part in text
+
+
+def test_a_score_that_is_not_a_number_is_named_with_its_row(tmp_path: Path) -> None:
+    path = parquet(tmp_path, score_x_0=[0.5, 0.5, float("nan"), 0.5], score_x_1=[0.5] * ROWS)
+    assert "column 'score_x_0' holds nan in row 2, but scores must be finite numbers" in refusal(path)
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    table = pq.read_table(parquet(tmp_path))
+    pq.write_table(table.append_column("caption", table["caption"]), tmp_path / "pairs.parquet")
+    assert "has 2 columns 'caption'; keep one of them" in refusal(tmp_path / "pairs.parquet")
+
+
+def test_an_image_between_two_is_missing(tmp_path: Path) -> None:
+    assert "has a column 'jpg_3' but none called 'jpg_2'" in refusal(parquet(tmp_path, jpg_3=[picture(3)] * ROWS))
+
+
+def test_shards_with_a_gap_are_refused(tmp_path: Path) -> None:
+    for number in (0, 2):
+        parquet(tmp_path, f"train-{number:05d}-of-00003.parquet")
+    assert "train-*.parquet are 2 of 3 files, number 1 is missing" in refusal(tmp_path)
+    parquet(tmp_path, "train-00001-of-00003.parquet")
+    assert len(read_preferences(tmp_path)) == 3 * ROWS
+
+
+@pytest.mark.parametrize("name", ["nowhere/a.png", "y" * 300 + ".png", "data:image/png;base64,iVBORw0KGgo="])
+def test_a_missing_image_is_named_with_the_folder_it_was_looked_for_in(tmp_path: Path, name: str) -> None:
+    text = refusal(lines(tmp_path, {}, {"image_1": name}))
+    assert "row 1 jpg_1: '" + name[:50] in text
+    assert f"is read as a path, and there is no such file in {tmp_path}" in text
+
+
+def test_labels_that_contradict_each_other_are_counted(tmp_path: Path) -> None:
+    text = refusal(lines(tmp_path, {"label_1": 0}, {"label_1": 1}, {"label_1": 1}))
+    assert "label_1 contradicts label_0 in 2 of 3 rows, first in row 1 (1 and 1, which must add up to 1)" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (
+            {"human_preference": None},
+            "entry 1: human_preference must hold a list of numbers, one for each image, but holds None",
+        ),
+        ({"human_preference": [1]}, "entry 1 has 2 images, but preferences or ranks for 1"),
+        ({"image_path": [1, 2]}, "entry 1: image_path (or file_path) must be a list of paths, but is [1, 2]"),
+        ({"prompt": 3}, "entry 1: prompt must be text, but is 3"),
+    ],
+)
+def test_hpd_entries_are_checked(tmp_path: Path, change: dict[str, Any], part: str) -> None:
+    entry = {"prompt": "a bee", "image_path": ["0.png", "1.png"], "human_preference": [1, 0]}
+    (tmp_path / "train.json").write_text(json.dumps([entry, {**entry, **change}]))
+    assert f"train.json: {part}" in refusal(tmp_path)
+
+
+def test_another_layout_is_told_from_damaged_parquet(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("caption,image_0\na bee,a.png\n")
+    assert "pairs.csv is not preference data in a layout that is read; give Parquet files" in refusal(
+        tmp_path / "pairs.csv"
+    )
+
+
+def test_two_labellings_of_the_same_images_differ(tmp_path: Path) -> None:
+    read: list[PreferenceData] = [read_preferences(lines(tmp_path, {"label_0": label})) for label in (0, 1)]
+    assert read[0].digest == read[1].digest
+    assert read[0].labels_digest != read[1].labels_digest
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        (PermissionError(errno.EACCES, "x", "a/b.json"), "a/b.json cannot be used (Permission denied); allow it"),
+        (OSError(errno.ENOSPC, "x", "c.npy"), "c.npy cannot be used (No space left on device); free some space"),
+        (MemoryError(), "the memory of this machine, or the limit of this process, is used up; end other programs"),
+        (ImportError("x.so: failed to map segment from shared object"), "is used up (x.so: failed to map segment"),
+    ],
+)
+def test_what_the_machine_refuses_is_a_sentence(error: BaseException, part: str) -> None:
+    assert part in str(sentence_about(error))
+
+
+def test_an_error_of_the_program_keeps_its_traceback() -> None:
+    assert sentence_about(RuntimeError("shapes do not match")) is None
+    assert sentence_about(OSError("no number")) is None
