@@ -238,8 +238,8 @@ def test_rows_that_different_harnesses_trained_are_named(lab: Lab) -> None:
     lab.base()
     lab.run("sft", title="SFT")
     lab.run("dpo")
-    assert not any("versions of the harness" in note for note in make_report(lab.runs).footnotes)
+    assert not any("versions of the harness" in note for note in footnotes(make_report(lab.runs)))
     run = lab.run("smpo", title="SmPO", code={"algorithm": "a", "harness": "other"})
     other = run.config().resolved.harness_id
-    (note,) = [note for note in make_report(lab.runs).footnotes if "versions of the harness" in note]
+    (note,) = [note for note in footnotes(make_report(lab.runs)) if "versions of the harness" in note]
     assert f"Diffusion-DPO, SFT by {HARNESS}; SmPO by {other}; such rows do not compare algorithms alone." in note
