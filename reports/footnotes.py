@@ -142,8 +142,8 @@ def _by_labels(data: TrainingData) -> str:
 
 
 def _code_notes(report: Report, trained: Trained) -> list[str]:
-    """Rows whose seeds were trained by different code, and what older records do not say."""
-    lines = []
+    """Rows and seeds that were trained by different code, and what older records do not say."""
+    lines = _harness_notes(trained)
     for row, settings in trained:
         if len(set(settings.code)) > 1:
             by = ", ".join(f"seed {seed} by {code}" for seed, code in zip(row.seeds, settings.code, strict=True))
@@ -161,6 +161,19 @@ def _code_notes(report: Report, trained: Trained) -> list[str]:
             "were the same for all rows."
         )
     return lines
+
+
+def _harness_notes(trained: Trained) -> list[str]:
+    """Which rows were trained by which harness, if there were several."""
+    rows: dict[str, list[str]] = {}
+    for row, settings in trained:
+        for harness in sorted(set(settings.harness) - {UNRECORDED}):
+            rows.setdefault(harness, []).append(row.label)
+    if len(rows) < 2:
+        return []
+    parts = [f"{', '.join(labels)} by {harness}" for harness, labels in rows.items()]
+    sentence = f"Different versions of the harness or of its libraries trained the rows: {'; '.join(parts)}"
+    return [f"{sentence}; such rows do not compare algorithms alone."]
 
 
 def _change_notes(trained: Trained) -> list[str]:

@@ -41,6 +41,7 @@ class RowSettings:
         prompts_in_training: number of evaluation prompts that were captions in training; None if not checked.
         limit: maximum number of evaluation prompts and training pairs in a trial; None for a full run.
         code: hash of the code that trained each seed, in the order of the seeds; ``unrecorded`` where no record says.
+        harness: the same for the part of it that all algorithms share.
     """
 
     changed: Mapping[str, str]
@@ -51,6 +52,7 @@ class RowSettings:
     prompts_in_training: int | None
     limit: int | None
     code: tuple[str, ...]
+    harness: tuple[str, ...]
 
 
 def row_settings(runs: Sequence[RunFolder], signature: str) -> RowSettings | None:
@@ -76,6 +78,7 @@ def row_settings(runs: Sequence[RunFolder], signature: str) -> RowSettings | Non
         prompts_in_training=max((count for count in seen if count is not None), default=None),
         limit=config.limit,
         code=tuple(run.config().resolved.code_id for run in runs),
+        harness=tuple(run.config().resolved.harness_id for run in runs),
     )
 
 

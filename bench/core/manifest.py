@@ -27,16 +27,17 @@ class Manifest:
     Args:
         path: the JSON file that holds it, in that folder.
         files: size in bytes and SHA-256 by path, relative to the folder.
+        subject: what the files are about, by which a whole folder in the place of another one is noticed; None if nothing says.
     """
 
-    def __init__(self, path: Path, files: Mapping[str, tuple[int, str]]) -> None:
-        self.path, self.files = path, files
+    def __init__(self, path: Path, files: Mapping[str, tuple[int, str]], subject: str | None = None) -> None:
+        self.path, self.files, self.subject = path, files, subject
 
     @classmethod
-    def of(cls, path: Path, files: Iterable[Path]) -> Manifest:
+    def of(cls, path: Path, files: Iterable[Path], subject: str | None = None) -> Manifest:
         """The manifest of files as they are now; it is not written yet."""
         named = {file.relative_to(path.parent).as_posix(): file for file in files}
-        return cls(path, {name: (named[name].stat().st_size, sha256(named[name])) for name in sorted(named)})
+        return cls(path, {name: (named[name].stat().st_size, sha256(named[name])) for name in sorted(named)}, subject)
 
     @classmethod
     def read(cls, path: Path) -> Manifest | None:
@@ -48,16 +49,16 @@ class Manifest:
         if not path.exists() or not path.stat().st_size:
             return None
         state = path.stat()
-        return cls(path, _read(path, state.st_size, state.st_mtime_ns))
+        return cls(path, *_read(path, state.st_size, state.st_mtime_ns))
 
     def write(self) -> None:
         """Write the file."""
         files = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in self.files.items()}
-        write_json(self.path, {"files": files})
+        write_json(self.path, {"files": files} | ({} if self.subject is None else {"subject": self.subject}))
 
     def with_file(self, file: Path) -> Manifest:
         """The same with one file as it is now."""
-        return Manifest(self.path, {**self.files, **Manifest.of(self.path, [file]).files})
+        return Manifest(self.path, {**self.files, **Manifest.of(self.path, [file]).files}, self.subject)
 
     def problem(self, file: Path) -> str | None:
         """What is wrong with a file, in words; None if it is what it was when the manifest was written."""
@@ -130,9 +131,10 @@ def _sha256(file: Path, *_state: int) -> str:
 
 
 @functools.lru_cache(64)
-def _read(path: Path, *_state: int) -> dict[str, tuple[int, str]]:
+def _read(path: Path, *_state: int) -> tuple[dict[str, tuple[int, str]], str | None]:
     written: Any = json.loads(read_text(path))
     try:
-        return {name: (int(each["bytes"]), str(each["sha256"])) for name, each in written["files"].items()}
+        files = {name: (int(each["bytes"]), str(each["sha256"])) for name, each in written["files"].items()}
+        return files, written.get("subject")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError("it is not a list of files with bytes and sha256") from error

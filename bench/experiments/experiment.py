@@ -18,7 +18,7 @@ from bench.evaluation.scorer import Scorer
 from bench.evaluation.weights import Weights, base_weights, find_run, is_run, released_weights
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
-from bench.models.probes import sampler_digest
+from bench.models.probes import sampler_digest, tokenizers_digest
 from bench.models.sampling import uses_classifier_free_guidance
 from bench.prompts.sets import find_prompts
 from bench.records.protocol import GenerationSettings, Protocol, prompts_digest
@@ -96,6 +96,7 @@ class Experiment:
         limit: how many prompts and pairs are used at most; None means all.
         metric_names: registered names of the evaluation metrics.
         base_parts: digests of the base model's components.
+        tokenizers: digest of what its tokenizers do; see `bench.models.probes.tokenizers_digest`.
         protocol: how images are made and judged.
         guided: whether images are made with classifier-free guidance.
 
@@ -141,7 +142,7 @@ class Experiment:
         base.check(settings)
         sampler = sampler_digest(settings, base)  # a sampler that is refused is named before anything is trained
         self.guided = uses_classifier_free_guidance(base, settings)
-        self.base_parts = base.parts
+        self.base_parts, self.tokenizers = base.parts, tokenizers_digest(base)
         self.protocol = Protocol(
             model=self.name,
             base_weights=base.digest,
@@ -150,7 +151,7 @@ class Experiment:
             generation=settings,
             parts=dict(self.base_parts),
             limit=self.limit,
-            code={**code_digests([type(base)], IMAGES), "sampler": sampler},
+            code={**code_digests([type(base)], IMAGES), "sampler": sampler, "tokenizers": self.tokenizers},
         )
         self._rewards: dict[str, Reward] = {}
 

@@ -41,6 +41,7 @@ def resolve_run(experiment: Experiment, method: Method) -> Resolved:
         model=dict(experiment.base_parts),
         code={
             **_training_code(algorithm, experiment.card.family),
+            "tokenizers": experiment.tokenizers,
             **{f"metric {name}": digest(reward.code) for name, reward in rewards.items()},
         },
     )
@@ -78,7 +79,7 @@ def other_code(experiment: Experiment, method: Method, resolved: Resolved, *, sa
 def cache_folder(experiment: Experiment, data: PreferenceData, model: ModelFamily) -> Path:
     """Where latents, embeddings and scores of some data are cached for all runs on the same model by the same code."""
     code = used_code([*ENCODING, type(model).__module__])
-    made_by = digest([dict(model.encoding_parts), code, libraries_digest()])
+    made_by = digest([dict(model.encoding_parts), code, libraries_digest(), experiment.tokenizers])
     return unlinked(experiment.runs, experiment.runs / CACHE / f"{data.digest}-{made_by}-{model.resolution}")
 
 

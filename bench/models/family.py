@@ -122,6 +122,10 @@ class ModelFamily(abc.ABC):
         """Those of `parts` that decide latents and embeddings, by which they are cached."""
         return {"encoders": self.encoders_digest}
 
+    def with_parts_of(self, pipeline: Path) -> Self:
+        """This model with the parts of another pipeline, a folder, wherever that has other ones; a family without parts has none."""
+        return self
+
     @property
     @abc.abstractmethod
     def generation(self) -> GenerationSettings:
@@ -160,6 +164,10 @@ class ModelFamily(abc.ABC):
     @abc.abstractmethod
     def encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Embeddings of prompts by name, as the denoiser takes them; float32, (len(prompts), ...) each."""
+
+    def tokens(self, prompts: Sequence[str]) -> Mapping[str, list[list[int]]]:
+        """Token ids of prompts by tokenizer, without padding, cut at the length the tokenizer states; nothing without tokenizers."""
+        return {}
 
     def encode_negative(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """The same for the negative prompts of guidance."""

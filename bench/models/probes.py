@@ -1,4 +1,4 @@
-"""What the sampler of diffusers does to fixed inputs, as a digest; see `bench.core.probes` for other libraries."""
+"""What a model's sampler and tokenizers do to fixed inputs, as digests; see `bench.core.probes` for other libraries."""
 
 from __future__ import annotations
 
@@ -39,6 +39,24 @@ def sampler_digest(settings: GenerationSettings, model: ModelFamily) -> str:
         latents = scheduler.step(inputs.flip(-1) * 0.5, t, latents, **noise).prev_sample
         found.append(_rounded(latents))
     return digest(found)
+
+
+TEXTS = (
+    "",
+    "a bee on a yellow background",
+    "A photo of two cats, 4k; (((sharp:1.2))), don't",
+    "Élan vital in İstanbul, 東京 with a \U0001f431 &amp; ﬁne   under_score",
+    "word " * 300,
+)
+"""What is tokenized: nothing, a plain caption, punctuation, text beyond ASCII, and more than any text encoder takes."""
+
+
+def tokenizers_digest(model: ModelFamily) -> str:
+    """Digest of the tokens that a model's own tokenizers make of a few texts; 12 hex digits.
+
+    The same files give other tokens under a library that reads them differently.
+    """
+    return digest(model.tokens(TEXTS))
 
 
 def _rounded(values: torch.Tensor) -> list[str]:

@@ -66,6 +66,12 @@ def _scheduler_class(name: str, model: ModelFamily) -> Any:
             f"{name} draws its noise for a whole batch, so that an image would depend on the images beside it; use another "
             "sampler with noise, such as DDPMScheduler"
         )
+    # Where a package is missing, diffusers has a class of the same name that only says so.
+    if absent := [each for each in getattr(kind, "_backends", ()) if each != "torch"]:
+        raise UserError(
+            f"{name} needs the package {' and '.join(absent)}, which is not installed; install it, or use another scheduler such "
+            "as DDIMScheduler"
+        )
     if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
         raise UserError(f"{name} is not a scheduler of diffusers; give a class name such as DDIMScheduler")
     flow = isinstance(model.process, FlowProcess)

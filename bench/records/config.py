@@ -119,8 +119,8 @@ class Resolved(_Part):
         negative: guidance weights of a run that trained negative weights; None for all others.
         weights: digest of released weights.
         model: digest of each component of the base model on disk; None in records that are older than it.
-        code: digests of the code that trained: the ``algorithm``'s own, the ``harness``'s, and each metric's own by its name; None
-            in records that are older than it.
+        code: digests of the code that trained: the ``algorithm``'s own, the ``harness``'s, each metric's own by its name, and what
+            ``libraries`` and the model's ``tokenizers`` do; None in records that are older than it.
     """
 
     algorithm: Mapping[str, Any] | None = None
@@ -137,6 +137,11 @@ class Resolved(_Part):
     def code_id(self) -> str:
         """A hash of ``code``, 12 hex digits, or `UNRECORDED`."""
         return UNRECORDED if self.code is None else digest(dict(self.code))
+
+    @property
+    def harness_id(self) -> str:
+        """A hash of the part of ``code`` that all algorithms share, 12 hex digits, or `UNRECORDED`."""
+        return UNRECORDED if self.code is None else digest({name: self.code.get(name) for name in SHARED_CODE})
 
     def to_json(self) -> dict[str, Any]:
         """The fields that were set, as JSON values."""
@@ -157,6 +162,9 @@ class Resolved(_Part):
                 f"{folder} holds a run that differs in {', '.join(fields)}; choose another --name for the new run"
             )
 
+
+SHARED_CODE = ("harness", "libraries", "tokenizers")
+"""Entries of `Resolved.code` that do not depend on the algorithm."""
 
 UNRECORDED = "unrecorded"
 """What stands in place of the hash of code that was not recorded."""
@@ -261,6 +269,12 @@ class RunConfig(_Part):
         training = {} if self.resolved.training is None else self.resolved.training.to_json()
         fields = {CHOICE, *(self.resolved.algorithm or ()), *training}
         return {typed: value for typed, value in self.changed.items() if typed.partition(".")[0] in fields}
+
+    @property
+    def run_id(self) -> str:
+        """A hash of what decides the trained weights and of the training seed, but not of the code, 12 hex digits."""
+        resolved = {name: value for name, value in self.resolved.to_json().items() if name != "code"}
+        return digest({"algorithm": self.algorithm, "seed": self.seed, "resolved": resolved})
 
     def to_json(self) -> dict[str, Any]:
         """What ``config.json`` holds: the schema, and the fields that were set."""

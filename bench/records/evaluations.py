@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,15 @@ class Evaluation:
 
     What is read from a finished evaluation is checked against its manifest; of one that an older version wrote only the values
     are checked.  What does not hold is a `UserError` that names the file.
+
+    Args:
+        folder: where it is.
+        weights: returns the digest of the weights that it is of, None where that is unknown; `finish` records it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, weights: Callable[[], str | None] = lambda: None) -> None:
         self.folder = folder
+        self._weights = weights
         self.images = folder / "images"
         self.scores = folder / "scores.jsonl"
         self._done = folder / DONE
@@ -54,7 +59,7 @@ class Evaluation:
         """Mark it as finished, with a manifest of its files as they are now."""
         names = ("protocol.json", "variant.json", "metrics.json", "prompts.json", "in_training.json", "scores.jsonl")
         present = [path for path in (self.folder / name for name in names) if path.exists()]
-        Manifest.of(self._done, [*present, *self.images.glob("*.png")]).write()
+        Manifest.of(self._done, [*present, *self.images.glob("*.png")], self._weights()).write()
 
     def reopen(self) -> None:
         """Mark it as unfinished, since its files are about to change."""
@@ -62,6 +67,7 @@ class Evaluation:
 
     def check_complete(self) -> None:
         """Check that every file of the finished evaluation is there with its size, and that no record was changed."""
+        self._check_weights()
         check_complete(self._done)
 
     def check_images(self, *items: tuple[int, int]) -> None:
@@ -171,4 +177,13 @@ class Evaluation:
 
     def _checked(self, name: str) -> Path:
         """The path of a file, which is as the manifest says, or absent and not listed."""
+        self._check_weights()
         return checked_path(self._done, name)
+
+    def _check_weights(self) -> None:
+        """Raise a `UserError` if the folder is of other weights than those it lies beside; older versions did not record them."""
+        manifest = read_manifest(self._done)
+        if manifest is None or manifest.subject is None or (weights := self._weights()) is None:
+            return
+        if manifest.subject != weights:
+            raise damaged(self._done, "this evaluation is of other weights than those of the run that it is in")

@@ -35,6 +35,7 @@ from bench.core.files import keep_lines, read_json, read_lines, write_json
 from bench.core.locks import exclusive
 from bench.core.manifest import Manifest
 from bench.core.paths import unlinked
+from bench.core.values import digest
 from bench.records.config import BASE, RunConfig
 from bench.records.curve import CurveLine, CurveRecord
 from bench.records.evaluations import DONE, Evaluation
@@ -96,6 +97,19 @@ class RunFolder:
         )
         check_listed(self._done, *(self.folder / name for name in files))
         return self.weights
+
+    def weights_digest(self) -> str | None:
+        """Digest of the weights that its evaluations are of; None of an unfinished run, and of one of an older version.
+
+        It is taken from the manifest, without reading the weights.
+        """
+        config = self.config()
+        if not config.is_trained:
+            return config.resolved.weights or BASE
+        manifest = read_manifest(self._done)
+        if manifest is None:
+            return None
+        return digest({name: each for name, each in manifest.files.items() if name.startswith(f"{self.weights.name}/")})
 
     def config(self) -> RunConfig:
         """The run's configuration.
@@ -166,16 +180,16 @@ class RunFolder:
 
     def evaluation(self, signature: str) -> Evaluation:
         """The run's own result under one protocol, whether it exists yet or not."""
-        return Evaluation(self.folder / "evaluations" / signature)
+        return Evaluation(self.folder / "evaluations" / signature, self.weights_digest)
 
     def evaluation_of(self, signature: str, variant: Variant) -> Evaluation:
         """An evaluation under one protocol with other sampling, whether it exists yet or not."""
-        return Evaluation(self.folder / "evaluations" / f"{signature}-{variant.signature}")
+        return Evaluation(self.folder / "evaluations" / f"{signature}-{variant.signature}", self.weights_digest)
 
     def evaluations(self) -> list[Evaluation]:
         """All evaluations that exist, in order of their signatures."""
         begun = {path.parent for name in ("protocol.json", DONE) for path in self.folder.glob(f"evaluations/*/{name}")}
-        return [Evaluation(folder) for folder in sorted(begun)]
+        return [Evaluation(folder, self.weights_digest) for folder in sorted(begun)]
 
     def begin(self, config: RunConfig) -> None:
         """Write the configuration of a new run, or check that an old one has the same, up to the code.
@@ -191,6 +205,10 @@ class RunFolder:
             return
         known = self.config()
         known.resolved.refuse_other(config.resolved, self.folder)
+        if known.seed != config.seed:
+            raise UserError(
+                f"{self.folder} holds the run with seed {known.seed}, not {config.seed}; move it to the folder of its own seed"
+            )
         if known.resolved.code != config.resolved.code and not self.done:
             codes = (*known.same_code, *config.same_code, known.resolved.code_id)
             same = tuple(code for code in dict.fromkeys(codes) if code != config.resolved.code_id)

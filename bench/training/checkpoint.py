@@ -68,9 +68,17 @@ class TrainingState:
         return self.strategy.shard_like(value, parameter)
 
 
-def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], ledger: Ledger) -> None:
-    """Save the state before ``step`` as ``folder/step-<n>`` and delete older checkpoints."""
-    metadata = {"step": str(step), "ledger": json.dumps(dataclasses.asdict(ledger))}
+def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], ledger: Ledger, run: str) -> None:
+    """Save the state before ``step`` as ``folder/step-<n>`` and delete older checkpoints.
+
+    Args:
+        folder: where a run's checkpoints are.
+        step: number of the next step.
+        state: see `TrainingState.tensors`.
+        ledger: what the training has cost so far.
+        run: which run it is, see `bench.records.config.RunConfig.run_id`.
+    """
+    metadata = {"step": str(step), "ledger": json.dumps(dataclasses.asdict(ledger)), "run": run}
     target = folder / f"step-{step:08d}"
 
     def write(partial: Path) -> None:
@@ -83,11 +91,18 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], ledger
             shutil.rmtree(old)
 
 
-def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger) -> int:
+def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger, run: str) -> int:
     """Load the newest checkpoint, in place; returns the step to continue with, 0 when there is none.
 
+    Args:
+        folder: where a run's checkpoints are.
+        state: what is loaded.
+        ledger: what the training had cost; loaded too.
+        run: which run it must belong to, see `save_checkpoint`.
+
     Raises:
-        UserError: the checkpoint cannot be read, is not what it was when it was saved, or belongs to other parameters.
+        UserError: the checkpoint cannot be read, is not what it was when it was saved, or belongs to other parameters or to
+            another run.
     """
     newest = checkpoints(folder)
     if not newest:
@@ -96,6 +111,8 @@ def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger) -> int:
     with _opened(path) as file:
         metadata, by_name = file.metadata() or {}, dict(state.parameters)
         _check_parameters(path, file.keys(), metadata, by_name)
+        if metadata.get("run", run) != run:  # older versions did not record it
+            raise _unreadable(path, "it is of another run: its settings, data, weights or seed are others")
         for full in file.keys():  # noqa: SIM118 (a safetensors file is not a mapping)
             kind, _, rest = full.partition("/")
             value = file.get_tensor(full)

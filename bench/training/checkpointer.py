@@ -25,14 +25,15 @@ class Checkpointer:
         state: what training changes.
         ledger: what this process has spent; part of every checkpoint, summed over the processes.
         accelerator: the processes; each of them must make every call.
+        run: which run it is; see `bench.records.config.RunConfig.run_id`.
         seconds: minimum time between two checkpoints; 0 saves after every step.
     """
 
     def __init__(
-        self, folder: Path, state: TrainingState, ledger: Ledger, accelerator: Accelerator, seconds: float
+        self, folder: Path, state: TrainingState, ledger: Ledger, accelerator: Accelerator, run: str, seconds: float
     ) -> None:
         self._folder, self._state, self._ledger, self._accelerator = folder, state, ledger, accelerator
-        self._processes = Processes(accelerator)
+        self._processes, self._run = Processes(accelerator), run
         self._seconds = self._pause = seconds
         self._saved_at, self._saved_step = time.monotonic(), -1
 
@@ -40,9 +41,9 @@ class Checkpointer:
         """Load the newest checkpoint, in place; returns the step to continue with, 0 when there is none.
 
         Raises:
-            UserError: the checkpoint cannot be read.
+            UserError: the checkpoint cannot be read, or is of another run.
         """
-        self._saved_step = load_checkpoint(self._folder, self._state, self._ledger)
+        self._saved_step = load_checkpoint(self._folder, self._state, self._ledger, self._run)
         if not self._processes.main:
             self._ledger.reset_counts()  # the main process continues with the sums
         return self._saved_step
@@ -67,7 +68,7 @@ class Checkpointer:
             if self._processes.main:
                 tensors[name] = value.cpu().contiguous()
         if self._processes.main:
-            save_checkpoint(self._folder, step, tensors, total)
+            save_checkpoint(self._folder, step, tensors, total, self._run)
         self._accelerator.wait_for_everyone()
         self._saved_at, self._saved_step = time.monotonic(), step
 

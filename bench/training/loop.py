@@ -39,6 +39,7 @@ class Job:
         data: the prepared data.
         encoded: its latents and embeddings.
         seed: the training seed.
+        run_id: which run it is, so that no other one's checkpoint is continued; see `bench.records.config.RunConfig.run_id`.
         prepared_forwards: forwards of the base model spent on preparing the data; counted as reference forwards.
         watcher: looks at the network between steps, and may stop the training.
     """
@@ -49,6 +50,7 @@ class Job:
     data: PreferenceData
     encoded: EncodedData
     seed: int
+    run_id: str
     prepared_forwards: int = 0
     watcher: Watcher = unwatched
 
@@ -83,7 +85,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
     trainer = Trainer(algorithm, settings, policy, optimizer, accelerator)
 
     # Resume from the newest checkpoint, or begin; log lines from after that checkpoint are dropped.
-    checkpointer = Checkpointer(run.checkpoints, state, ledger, accelerator, settings.checkpoint_seconds)
+    checkpointer = Checkpointer(run.checkpoints, state, ledger, accelerator, job.run_id, settings.checkpoint_seconds)
     step = checkpointer.resume()
     if step == 0:
         ledger.reference_forwards = job.prepared_forwards if processes.main else 0

@@ -286,6 +286,19 @@ LIBRARIES = {
         """,
         "libraries",
     ),
+    "transformers: another reading of the tokenizer's files": (
+        """
+        import transformers
+
+        call = transformers.PreTrainedTokenizerBase.__call__
+
+        def other(self, texts, *rest, **how):
+            return call(self, [text.replace("don't", "do n't") for text in texts], *rest, **how)
+
+        transformers.PreTrainedTokenizerBase.__call__ = other
+        """,
+        "differs in tokenizers",
+    ),
     "ftfy: another version that does the same": ("import ftfy\nftfy.__version__ = '99'\n", DONE),
 }
 """What runs before the command, as a library of another version would be there, and what `bench run` does."""

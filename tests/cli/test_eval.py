@@ -212,3 +212,26 @@ def test_guidance_that_means_nothing(line: CommandLine) -> None:
     assert "--guidance-scale '3,,5' is not a list of numbers from 1 to 1000" in refusal(
         line, "--guidance-scale", "3,,5"
     )
+
+
+def test_a_sampler_that_draws_noise_makes_the_same_images_again(tmp_path: Path) -> None:
+    prompts = tmp_path / "two.txt"
+    line = CommandLine(tmp_path, tmp_path, prompts)
+    prompts.write_text("a bee on a yellow background\na cat on a red background\n")
+    words = (
+        "--image", "scheduler=EulerAncestralDiscreteScheduler", "--prompts", str(prompts), "--sampling-steps", "3",
+        "--metrics", "aesthetic", "--weights", str(ASSETS / "model" / "unet"), "--name", "own",
+    )  # fmt: skip
+    made = []
+    for runs in ("once", "twice"):
+        done = line.run(line.arguments("eval", "--model", "tiny", "--runs", str(line.folder / runs), *words))
+        assert done.returncode == 0, done.stderr
+        pictures = sorted((line.folder / runs).rglob("*.png"))
+        made.append({path.relative_to(line.folder / runs): path.read_bytes() for path in pictures})
+    assert len(made[0]) == 4
+    assert made[0] == made[1]
+    base, own = ([content for path, content in made[0].items() if kind in path.parts] for kind in ("base", "weights"))
+    assert base == own
+    shown = line.run(line.arguments("report", "--runs", str(line.folder / "once"), "--format", "json"))
+    (row,) = [row for row in json.loads(shown.stdout)["rows"] if row["label"] == "own"]
+    assert row["scores"]["aesthetic"]["difference"]["mean"] == 0.0

@@ -1,4 +1,4 @@
-"""The digest of a sampler: another when the library steps differently, and the same otherwise."""
+"""Digests of a model's sampler and tokenizers: others when a library does something else, and the same otherwise."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+import transformers
 
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
-from bench.models.probes import sampler_digest
+from bench.models.probes import sampler_digest, tokenizers_digest
 from bench.records.protocol import GenerationSettings
 
 
@@ -52,3 +53,18 @@ def test_a_library_that_steps_differently_is_noticed(model: ModelFamily, monkeyp
 
     monkeypatch.setattr(diffusers.DDIMScheduler, "step", other)
     assert sampler_digest(settings(), model) != before
+
+
+def test_a_library_that_reads_a_tokenizer_differently_is_noticed(
+    model: ModelFamily, pipeline_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tokenizers_digest(model)
+    again = type(model).load(str(pipeline_folder("sd15")), device=torch.device("cpu"))
+    assert tokenizers_digest(again) == before
+    call = transformers.PreTrainedTokenizerBase.__call__
+    monkeypatch.setattr(
+        transformers.PreTrainedTokenizerBase,
+        "__call__",
+        lambda self, texts, **how: call(self, [text.replace("É", "E") for text in texts], **how),
+    )
+    assert tokenizers_digest(again) != before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.utils import dummy_torch_and_scipy_objects
+from pages import DOCS
 from torch import Tensor
 
 from bench.core.errors import UserError
@@ -20,13 +23,13 @@ from bench.models.guidance import Networks
 from bench.models.sampling import build_scheduler, generate_images, sample
 from bench.records.protocol import GenerationSettings
 
-DRAWING = ("DDPMParallelScheduler", "DDPMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
-           "LCMScheduler", "SASolverScheduler", "TCDScheduler")  # fmt: skip
-"""Samplers that draw noise at every step."""
-SILENT = ("DDIMParallelScheduler", "DDIMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
-          "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler",
-          "LMSDiscreteScheduler", "PNDMScheduler", "UniPCMultistepScheduler")  # fmt: skip
-FLOW = "FlowMatchEulerDiscreteScheduler"
+ADMITTED = [
+    tuple(re.findall(r"`(\w+Scheduler)`", line))
+    for line in (DOCS / "evaluate.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| ") and "Scheduler`" in line
+]
+"""The schedulers that the page about evaluation says are admitted: with noise at every step, without, and for flow."""
+DRAWING, SILENT, (FLOW,) = ADMITTED
 PLACES = [("a bee", 0), ("a cat on red", 1)]
 
 # diffusers' own use of NumPy, which NumPy 2 announces to change
@@ -131,3 +134,11 @@ def test_every_other_scheduler_of_diffusers_is_refused_in_one_sentence(models: d
 def test_what_cannot_sample(models: dict[str, ModelFamily], scheduler: str, steps: int, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         build_scheduler(settings_of(scheduler, steps=steps), models["epsilon"])
+
+
+def test_a_scheduler_whose_package_is_missing(models: dict[str, ModelFamily], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diffusers, "LMSDiscreteScheduler", dummy_torch_and_scipy_objects.LMSDiscreteScheduler)
+    with pytest.raises(
+        UserError, match="LMSDiscreteScheduler needs the package scipy, which is not installed; install it"
+    ):
+        build_scheduler(settings_of("LMSDiscreteScheduler"), models["epsilon"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +74,26 @@ def painted(path: Path) -> Path:
     path.unlink()
     image.save(path)
     return path
+
+
+def other_folder(folder: Path, other: Path) -> Path:
+    """Another whole folder in place of one."""
+    shutil.rmtree(folder)
+    shutil.copytree(other, folder, copy_function=os.link)
+    return next(folder.rglob("state.safetensors"), folder / "DONE")
+
+
+def of_another_seed(small: Small) -> Path:
+    """A whole run that is finished but was trained with seed 1, in the folder of seed 0."""
+    path: Path = small.run().folder / "config.json"
+    value(path, lambda v: v.update(seed=1))
+    done = path.with_name("DONE")
+    content = path.read_bytes()
+    value(
+        done,
+        lambda v: v["files"]["config.json"].update(bytes=len(content), sha256=hashlib.sha256(content).hexdigest()),
+    )
+    return path.parent
 
 
 def without_digests(small: Small) -> None:
@@ -148,6 +171,10 @@ EVALUATION: dict[str, Edit] = {
     "an image of another run": lambda s: replace(
         s.evaluation().image(0, 0), s.evaluation("base").image(0, 0).read_bytes()
     ),
+    "the evaluation of another run": lambda s: other_folder(s.evaluation().folder, s.evaluation("smpo").folder),
+    "the base's evaluation in place of a run's": lambda s: other_folder(
+        s.evaluation().folder, s.evaluation("base").folder
+    ),
     "the evaluation's manifest cut short": lambda s: cut(s.evaluation().folder / "DONE"),
 }
 
@@ -174,6 +201,9 @@ RUN: dict[str, Edit] = {
     "one bit of the checkpoint": lambda s: flipped(next(unfinished(s).checkpoints.glob("*/state.safetensors"))),
     "the checkpoint cut short": lambda s: cut(next(unfinished(s).checkpoints.glob("*/state.safetensors"))),
     "the checkpoint's state lost": lambda s: lost(next(unfinished(s).checkpoints.glob("*/state.safetensors"))),
+    "the checkpoints of another run": lambda s: other_folder(unfinished(s).checkpoints, s.run("smpo").checkpoints),
+    "the run of another seed": of_another_seed,
+    "the evaluation of another run": lambda s: other_folder(s.evaluation().folder, s.evaluation("smpo").folder),
     "the log before the checkpoint": lambda s: lines(unfinished(s).train_log, lambda r: r[:1]),
 }
 

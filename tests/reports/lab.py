@@ -44,6 +44,8 @@ PUBLISHED_INFOS = {
 
 CODE = "6803e9e5a1d0"
 """Hash of the code that trained the runs."""
+HARNESS = "19af0b58d56e"
+"""Hash of the part of it that algorithms share."""
 
 
 @dataclasses.dataclass
@@ -95,6 +97,7 @@ class Lab:
         seconds: float = 10.0,
         budget: Mapping[str, Any] | None = None,
         config: Mapping[str, Any] | None = None,
+        code: Mapping[str, str] | None = None,
     ) -> RunFolder:
         """A run that was trained and has its log, but is not judged; ``config`` adds to its configuration."""
         run = RunFolder(self.runs / "tiny" / algorithm / name / f"seed-{seed}")
@@ -104,7 +107,7 @@ class Lab:
             "init": self.protocol.base_weights,
             "data": {"digest": digest, "labels": labels, "pairs": pairs},
             "model": {"unet": "abc", "vae": "v"},
-            "code": {"algorithm": "a", "harness": "h"},
+            "code": dict(code or {"algorithm": "a", "harness": "h"}),
         }
         values = {
             "model": "tiny", "algorithm": algorithm, "title": title, "name": name, "seed": seed,

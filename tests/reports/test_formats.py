@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from lab import CODE, Lab
+from lab import CODE, HARNESS, Lab
 from rich.console import Console
 
 from reports.latex import latex
@@ -79,7 +79,7 @@ def test_json_reads_back_and_carries_no_pictures(full_lab: Lab) -> None:
     assert value["rows"][1]["settings"] == {
         "changed": {}, "recipe": None, "algorithm": {"beta": 1000.0}, "training": {"steps": 30, "budget": None, "labels": "as given"},
         "data": {"source": "votes.parquet", "pairs": 2000, "digest": "d", "labels": "l"}, "prompts_in_training": None,
-        "limit": None, "code": [CODE] * 3,
+        "limit": None, "code": [CODE] * 3, "harness": [HARNESS] * 3,
     }  # fmt: skip
     assert len(value["rows"][1]["curves"]["loss"]["mean"]) == 30
     assert "base64" not in as_json(report)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from lab import CODE, PROMPTS, Lab, variant
+from lab import CODE, HARNESS, PROMPTS, Lab, variant
 from rich.console import Console
 
 from bench.core.files import read_json, write_json
@@ -192,6 +192,7 @@ def test_json_and_csv_have_all_settings(told: Report) -> None:
         "prompts_in_training": None,
         "limit": None,
         "code": [CODE, CODE],
+        "harness": [HARNESS, HARNESS],
     }
     table = pd.read_csv(io.StringIO(as_csv(told))).set_index(["label", "metric"])
     line = table.loc[("Diffusion-DPO (set-1)", "gold")]
@@ -231,3 +232,14 @@ def test_a_budget_in_forwards_is_explained(lab: Lab) -> None:
     lab.run("sft", title="SFT", budget={"unit": "forwards", "amount": 20000})
     lines = [line for line in footnotes(make_report(lab.runs)) if "budget" in line]
     assert lines == ["A budget in forwards counts a backward as two forwards (SFT)."]
+
+
+def test_rows_that_different_harnesses_trained_are_named(lab: Lab) -> None:
+    lab.base()
+    lab.run("sft", title="SFT")
+    lab.run("dpo")
+    assert not any("versions of the harness" in note for note in footnotes(make_report(lab.runs)))
+    run = lab.run("smpo", title="SmPO", code={"algorithm": "a", "harness": "other"})
+    other = run.config().resolved.harness_id
+    (note,) = [note for note in footnotes(make_report(lab.runs)) if "versions of the harness" in note]
+    assert f"Diffusion-DPO, SFT by {HARNESS}; SmPO by {other}; such rows do not compare algorithms alone." in note

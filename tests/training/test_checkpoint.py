@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.core.errors import UserError
@@ -22,11 +24,11 @@ def fresh(seed: int, dtype: torch.dtype = torch.float32) -> State:
 
 
 def save(folder: Path, number: int, state: State, ledger: Ledger) -> None:
-    save_checkpoint(folder, number, dict(TrainingState(*state, {}, Replicated()).tensors()), ledger)
+    save_checkpoint(folder, number, dict(TrainingState(*state, {}, Replicated()).tensors()), ledger, "one")
 
 
-def load(folder: Path, state: State, ledger: Ledger) -> int:
-    return load_checkpoint(folder, TrainingState(*state, {}, Replicated()), ledger)
+def load(folder: Path, state: State, ledger: Ledger, run: str = "one") -> int:
+    return load_checkpoint(folder, TrainingState(*state, {}, Replicated()), ledger, run)
 
 
 def step(state: State, number: int) -> None:
@@ -145,10 +147,22 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         load(tmp_path, state, Ledger())
 
 
-def test_a_checkpoint_of_an_older_version_has_no_digest_and_is_taken(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    save(tmp_path, 5, fresh(0), Ledger())
+    state = fresh(1)
+    with pytest.raises(UserError, match=r"state\.safetensors cannot be read \(it is of another run: its settings"):
+        load(tmp_path, state, Ledger(), "another")
+    assert_equal(state, fresh(1))
+
+
+def test_a_checkpoint_of_an_older_version_has_no_digest_and_no_run_and_is_taken(tmp_path: Path) -> None:
     saved, loaded = fresh(0), fresh(1)
     save(tmp_path, 5, saved, Ledger())
-    (tmp_path / "step-00000005" / "manifest.json").unlink()
+    folder = tmp_path / "step-00000005"
+    (folder / "manifest.json").unlink()
+    with safe_open(folder / "state.safetensors", framework="pt") as file:
+        metadata = {name: value for name, value in file.metadata().items() if name != "run"}
+    save_file(load_file(folder / "state.safetensors"), folder / "state.safetensors", metadata)
     assert load(tmp_path, loaded, Ledger()) == 5
     assert_equal(saved, loaded)
 

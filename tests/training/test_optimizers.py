@@ -106,8 +106,8 @@ def test_a_fused_optimizer_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
     saved, loaded = fresh(0), fresh(1)
     step(saved)
-    save_checkpoint(tmp_path, 1, dict(saved.tensors()), Ledger())
-    load_checkpoint(tmp_path, loaded, Ledger())
+    save_checkpoint(tmp_path, 1, dict(saved.tensors()), Ledger(), "run")
+    load_checkpoint(tmp_path, loaded, Ledger(), "run")
     step(saved)
     step(loaded)
     for (_, one), (_, other) in zip(saved.parameters, loaded.parameters, strict=True):

@@ -219,7 +219,7 @@ class SmallSetup:
         )
         accelerator = accelerator or Accelerator(cpu=True)
         data = data or self.data
-        job = Job(algorithm, chosen, self.model(), data, self.encoding(data), seed, prepared_forwards)
+        job = Job(algorithm, chosen, self.model(), data, self.encoding(data), seed, "small", prepared_forwards)
         train(job, run, accelerator)
         return run
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -56,7 +57,20 @@ class PipelineFolder:
             )
         wanted = [f"{component}/{pattern}" for component in components for pattern in self.files]
         self.path = fetch(source, [INDEX, *wanted])
+        self._places = [self.path]
         self._index = read_index(str(self.path))
+
+    def with_parts_of(self, other: Path) -> Self:
+        """This pipeline with the components of another one, a folder, wherever that holds them or says that it has none."""
+        stated = read_index(str(other)) if (other / INDEX).is_file() else {}
+        made = copy.copy(self)
+        made._places = [other, *self._places]  # noqa: SLF001 (its own class)
+        made._index = self._index | {  # noqa: SLF001
+            name: value
+            for name, value in stated.items()
+            if (other / name).is_dir() or not isinstance(value, list) or value[1] is None
+        }
+        return made
 
     def holds(self, component: str) -> bool:
         """Whether the pipeline has the component; some are optional."""
@@ -124,8 +138,8 @@ class PipelineFolder:
         return library, name
 
     def _folder(self, component: str) -> Path:
-        folder = self.path / component
-        if not folder.is_dir():
+        folder = next((place / component for place in self._places if (place / component).is_dir()), None)
+        if folder is None:
             raise UserError(
                 f"{self.path} lacks the component {component!r}; the download is incomplete, download it again"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 
 from bench.core.errors import UserError
 from bench.core.hub import HUB_ID, hub_model
+from bench.core.progress import say
 from bench.models.checkpoints.compatibility import loaded_files
 from bench.models.checkpoints.component import PICKLED
-from bench.models.checkpoints.pipeline_folder import INDEX, SCHEDULER, load_scheduler_config
+from bench.models.checkpoints.pipeline_folder import FILES, INDEX, SCHEDULER, load_scheduler_config, read_index
 from bench.models.family import ModelFamily
 from bench.models.forward_process import FlowProcess, ForwardProcess
 
@@ -80,26 +82,27 @@ def check_process(place: Path, typed: str, base: ModelFamily, model: str) -> Non
 
 
 def check_encoders(place: Path, typed: str, base: ModelFamily, model: str) -> None:
-    """Check that a pipeline beside whose denoiser other parts lie has the base model's, with which its images are made.
+    """Check that the parts beside the denoiser of a pipeline are the base model's, with which its images are made.
 
     Copies in half precision count as the same: what is compared, unless the files are equal, is what text encoders and
-    autoencoder compute.
+    autoencoder compute.  Of a hub id, these parts are downloaded; a note names those that the pipeline lists and does not hold.
 
     Args:
-        place: as `find_released` returns it; of a hub id only the denoiser is downloaded, and nothing else is compared.
+        place: as `find_released` returns it.
         typed: what the user typed, for messages.
         base: the model whose parts are used.
         model: its name, for messages.
 
     Raises:
-        UserError: a part computes something else.
+        UserError: a part computes something else, is incomplete, or cannot be downloaded.
     """
-    pipeline = place.parent
-    present = [name for name in base.encoding_parts if (pipeline / name).is_dir()]
-    if place.name not in COMPONENTS or len(present) < len([name for name in base.encoding_parts if name != INDEX]):
+    if place.name not in COMPONENTS:
         return
-    own = type(base).load(str(pipeline), device=next(base.network.parameters()).device)
-    changed = [name for name in present if own.encoding_parts[name] != base.encoding_parts[name]]
+    pipeline = place.parent if Path(typed).exists() else _download_parts(typed, list(base.encoding_parts))
+    _note_absent(pipeline, typed, base, model)
+    own = base.with_parts_of(pipeline)
+    ours, theirs = base.encoding_parts, own.encoding_parts
+    changed = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     if changed and not _encode_alike(own, base):
         raise UserError(
             f"{typed} is a pipeline with another {' and '.join(changed)} than {model!r}, whose own are used with --weights; judge "
@@ -107,15 +110,25 @@ def check_encoders(place: Path, typed: str, base: ModelFamily, model: str) -> No
         )
 
 
+def _note_absent(pipeline: Path, typed: str, base: ModelFamily, model: str) -> None:
+    listed = read_index(str(pipeline)) if (pipeline / INDEX).is_file() else {}
+    absent = [name for name in base.encoding_parts if name in listed and not (pipeline / name).is_dir()]
+    absent = [name for name in absent if listed[name][1] is not None]
+    if absent:
+        say(f"{typed} lists {' and '.join(absent)} but holds no such folder: images are made with {model!r}'s own")
+
+
 def _encode_alike(one: ModelFamily, other: ModelFamily) -> bool:
     """Whether two models encode texts and images, and decode latents, alike up to half precision."""
-    side, device = one.resolution, next(other.network.parameters()).device
+    side, device = other.resolution, next(other.network.parameters()).device
     pixels = torch.linspace(-1, 1, 3 * side * side, device=device).reshape(1, 3, side, side)
     latents = [model.encode_images(pixels).mean for model in (one, other)]
-    texts = [model.encode_text(list(PROBES)) for model in (one, other)]
     images = [torch.from_numpy(model.decode(latents[0])).float() for model in (one, other)]
-    pairs = [latents, *([each[name].float() for each in texts] for name in texts[0]), images]
-    return all((mine - theirs).norm() <= HALF * theirs.norm() for mine, theirs in pairs)
+    texts = [
+        [*model.encode_text(list(PROBES)).values(), *model.encode_negative([""]).values()] for model in (one, other)
+    ]
+    pairs = [latents, images, *([each.float() for each in pair] for pair in zip(*texts, strict=True))]
+    return all(mine.shape == theirs.shape and (mine - theirs).norm() <= HALF * theirs.norm() for mine, theirs in pairs)
 
 
 def _difference(stated: ForwardProcess, expected: ForwardProcess) -> str | None:
@@ -140,10 +153,20 @@ def _download(typed: str) -> Path:
     """The denoiser of a repository with a complete pipeline; of any other repository, the top-level files."""
     if not HUB_ID.fullmatch(typed):
         raise UserError(f"weights {typed!r} do not exist; give {WANTED}")
-    complaint = f"weights {typed!r} are not local files and cannot be downloaded from the hub"
+    complaint = _complaint(typed)
     parts = [f"{component}/*.{ending}" for component in COMPONENTS for ending in ("safetensors", "json")]
     folder = hub_model(typed, [INDEX, f"scheduler/{SCHEDULER}", *parts], complaint=complaint)
     if any((folder / component).is_dir() for component in COMPONENTS):
         return folder
     top = ["*.safetensors", "*.json"]
     return hub_model(typed, top, complaint=complaint, ignore=["*/*"])
+
+
+def _download_parts(typed: str, names: Sequence[str]) -> Path:
+    """The folder of a repository's pipeline, with some of its components, if it has them."""
+    patterns = [f"{name}/{pattern}" for name in names if name != INDEX for pattern in FILES]
+    return hub_model(typed, [INDEX, *patterns], complaint=_complaint(typed))
+
+
+def _complaint(typed: str) -> str:
+    return f"weights {typed!r} are not local files and cannot be downloaded from the hub"

@@ -112,6 +112,9 @@ class DiffusersFamily(ModelFamily):
             **({"model_index.json": digest(options)} if options else {}),
         }
 
+    def with_parts_of(self, pipeline: Path) -> Self:
+        return type(self)(self._folder.with_parts_of(pipeline), self._device)
+
     @property
     def resolution(self) -> int:
         return self._folder.number(self.network_name, "sample_size") * self._scale
@@ -180,9 +183,17 @@ class DiffusersFamily(ModelFamily):
         return {name: self._encoder(name) for name in self._present_encoders}
 
     def _encoder(self, name: str) -> tuple[Any, Any]:
-        tokenizer, encoder = self._folder.load_part(tokenizer_name(name)), self._folder.load_model(name, self._device)
+        tokenizer, encoder = self._tokenizers[tokenizer_name(name)], self._folder.load_model(name, self._device)
         check_tokens(tokenizer, encoder, self._folder.path / tokenizer_name(name))
         return tokenizer, encoder
+
+    @functools.cached_property
+    def _tokenizers(self) -> dict[str, Any]:
+        return {name: self._folder.load_part(name) for name in map(tokenizer_name, self._present_encoders)}
+
+    def tokens(self, prompts: Sequence[str]) -> Mapping[str, list[list[int]]]:
+        found = {name: each(list(prompts), truncation=True)["input_ids"] for name, each in self._tokenizers.items()}
+        return {name: [list(map(int, ids)) for ids in rows] for name, rows in found.items()}
 
     @property
     def _present_encoders(self) -> list[str]:
