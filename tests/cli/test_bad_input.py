@@ -148,7 +148,9 @@ def test_the_same_name_on_other_labels_is_refused(command: CommandLine, finished
     pq.write_table(
         table.set_column(table.schema.get_field_index("label_0"), "label_0", flipped), command.folder / "x.parquet"
     )
-    text = refusal(command, command.train_words("--data", str(command.folder / "x.parquet")))
+    text = refusal(
+        command, command.train_words("--name", finished.parent.name, "--data", str(command.folder / "x.parquet"))
+    )
     assert "data.labels" in text
 
 

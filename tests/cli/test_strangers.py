@@ -74,7 +74,9 @@ def test_one_limit_of_pixels_for_every_command(command: CommandLine, tmp_path: P
     (tmp_path / "images").mkdir()
     shutil.move(tmp_path / "large.png", tmp_path / "images" / "large.png")
     (tmp_path / "images" / "large.txt").write_text("a bee\n")
-    said = refusal(command, "score", str(tmp_path / "images"), "--metrics", "gold", "--model", "tiny")
+    scored = command.run(command.arguments("score", str(tmp_path / "images"), "--metrics", "gold", "--model", "tiny"))
+    assert scored.returncode == 2
+    (said,) = (line for line in scored.stderr.splitlines() if line.startswith("error: "))
     assert "8400 x 8400 pixels, more than the limit of 67108864" in said
 
 

@@ -43,9 +43,14 @@ def test_features_stay_on_disk(workshop: Workshop) -> None:
     assert features[7, 2].tolist() == pytest.approx((picture / np.linalg.norm(picture)).tolist(), abs=1e-6)
 
 
-def test_a_full_disk_leaves_the_shards(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "values.npy"
-    (tmp_path / ".values.npy.partial").symlink_to("/dev/full")
+
+    def fill(_stream: object, _header: object) -> None:
+        with Path("/dev/full").open("wb", buffering=0) as full:
+            full.write(b"x")
+
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", fill)
     with pytest.raises(UserError, match=r"the disk is full: .*values\.npy could not be written"):
         cached_rows(file, "values", 70, lambda rows: np.zeros(rows.stop - rows.start))
     assert sorted(os.listdir(tmp_path / "values.shards")) == [

@@ -25,7 +25,6 @@ from bench.models.guidance import Networks
 from bench.models.sampling import generate_images
 from bench.records.evaluations import Evaluation
 from bench.records.protocol import GenerationSettings, Protocol, Variant, WeightsRecord, prompts_digest
-from bench.records.runs import RunFolder
 from bench.scoring.metric import code_of
 
 SETTINGS = GenerationSettings(steps=2, guidance_scale=3.0, height=16, width=16, images_per_prompt=2)
@@ -57,7 +56,7 @@ def judge(
     variant: Variant | None = None,
 ) -> Evaluation:
     protocol = protocol_of(model, prompts)
-    place = RunFolder(folder).evaluation(protocol.signature)
+    place = Evaluation(folder / "evaluations" / protocol.signature)
     networks = Networks.single(model.network)
     job = EvaluationJob(place, "micro", model, lambda: networks, protocol, variant, prompts)
     return evaluate(job, {name: Scorer(lambda: metric, prompts)})
@@ -127,7 +126,7 @@ def test_ten_thousand_prompts_are_continued_where_they_stopped(model: StableDiff
     protocol = Protocol(
         model="micro", base_weights="w", prompts=prompts_digest(prompts), prompt_count=len(prompts), generation=settings
     )
-    place = RunFolder(tmp_path).evaluation(protocol.signature)
+    place = Evaluation(tmp_path / "evaluations" / protocol.signature)
     place.images.mkdir(parents=True)
     made = [place.image(number, 0) for number in range(9_984)]  # all but the last 16, a chunk of their own
     for number, path in enumerate(made):
@@ -222,7 +221,7 @@ def test_scores_of_lost_images_are_not_kept_for_the_ones_that_replace_them(
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [
-        (torch.tensor([1.0, float("nan"), 2.0, 3.0]), "not finite for image 1 of 4"),
+        (torch.tensor([1.0, float("nan"), 2.0, 3.0]), "not finite, for image 1 of 4"),
         (torch.tensor([1.0, 2.0]), "shape \\(2,\\) for 4 images"),
         (torch.full((4,), 2.5), "returns the score 2.5 for all 4 images of micro"),
     ],
@@ -274,7 +273,7 @@ def test_metrics_are_in_memory_one_at_a_time_and_not_at_all_when_nothing_is_left
     prompts = ["a", "b"]
     scorers = {name: Scorer(load, prompts) for name in ("first", "second")}
     protocol = protocol_of(model, prompts)
-    place = RunFolder(tmp_path).evaluation(protocol.signature)
+    place = Evaluation(tmp_path / "evaluations" / protocol.signature)
     networks = Networks.single(model.network)
     evaluate(EvaluationJob(place, "micro", model, lambda: networks, protocol, None, prompts), scorers)
     assert place.done

@@ -39,7 +39,7 @@ def test_nothing_is_said_where_nothing_is_amiss(tmp_path: Path) -> None:
 
 
 def test_prompts_that_are_trained_on_are_counted(tmp_path: Path) -> None:
-    caption = experiment(tmp_path, "x").data.captions[0]
+    caption = experiment(tmp_path, "x", "y").data.captions[0]
     made = experiment(tmp_path, caption, "a cat nobody has seen")
     assert made.prompts_in_training == 1
     assert list(notes_on_training(made, [])) == ["1 of 2 evaluation prompts are also captions in the training data"]
@@ -63,7 +63,9 @@ def test_prompts_that_are_trained_on_are_counted(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_surprise(tmp_path: Path, changed: dict[str, str], said: str | None) -> None:
-    notes = list(notes_on_training(experiment(tmp_path, "a cat nobody has seen"), [method(**changed)]))
+    notes = list(
+        notes_on_training(experiment(tmp_path, "a cat nobody has seen", "a bee nobody has seen"), [method(**changed)])
+    )
     assert len(notes) == (said is not None)
     assert all(note.startswith(str(said)) for note in notes)
 
