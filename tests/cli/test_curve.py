@@ -93,6 +93,7 @@ def test_what_does_not_fit_is_one_sentence(command: CommandLine, words: tuple[st
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_rule_to_stop_is_part_of_the_identity(command: CommandLine) -> None:
     words = command.train_words("--evaluate-every", "6", "--stop-when", "overoptimised", "--name", "ruled")
     done = command.run(words)

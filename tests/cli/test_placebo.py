@@ -154,6 +154,7 @@ def test_what_has_no_placebo_and_what_contradicts_it_is_refused(certain: Certain
     assert not (certain.command.folder / "runs" / "tiny").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_placebo_goes_on_and_equals_one_that_never_stopped(
     certain: Certain, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

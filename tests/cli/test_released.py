@@ -118,6 +118,7 @@ def test_what_the_hub_refuses(line: CommandLine, environment: dict[str, str]) ->
     assert "someone/pickled holds no safetensors weights" in pickled
 
 
+@pytest.mark.slow
 def test_training_starts_from_weights_of_the_hub(line: CommandLine, environment: dict[str, str]) -> None:
     def train(init: str) -> subprocess.CompletedProcess[str]:
         words = line.train_words("--metrics", "aesthetic", "--init", init, runs="started")
@@ -146,6 +147,7 @@ def test_a_download_that_breaks_off(line: CommandLine, environment: dict[str, st
     assert f"the disk is full: {tmp_path / 'cache' / 'hub'} could not be written; free some space" in full
 
 
+@pytest.mark.slow
 def test_without_a_network_and_a_cached_copy(line: CommandLine, tmp_path: Path) -> None:
     text = refusal(line, nowhere(tmp_path), "someone/tuned")
     assert (
