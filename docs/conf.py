@@ -48,6 +48,7 @@ STAGES = {
     "experiments": "Runs and evaluations",
     "reports": "Reports",
     "training": "Algorithms",
+    "rollouts": "Rollouts",
     "data": "Preference data",
     "scoring": "Metrics",
     "models": "Models",
