@@ -10,9 +10,9 @@ import numpy as np
 from scipy import stats
 
 from bench.core.errors import UserError
-from reports.conclusions import conclude
+from reports.comparisons import compare_scores
 from reports.crossed import Crossed
-from reports.endpoint import endpoint_wins
+from reports.endpoint import choose_endpoint, endpoint_wins
 from reports.records import Records
 from reports.seed_variance import Array
 
@@ -72,7 +72,7 @@ def measure(records: Records, primary: str | None = None) -> Components:
         UserError: no two rows have two training seeds in common, so that nothing is known about seeds.
     """
     rows = (records.base, *records.rows)
-    endpoint = conclude(rows, 0, records.metrics, primary).endpoint
+    endpoint = choose_endpoint(records.metrics, compare_scores(rows, records.base, records.metrics), primary)
     wins: dict[int, Array] = {}
     for place, row in enumerate(records.rows, start=1):
         won = None if endpoint is None else endpoint_wins(endpoint, row, records.base, records.metrics)

@@ -133,8 +133,8 @@ class Experiment:
         self.prompts, self.repeated_prompts = different[: self.limit], len(read) - len(different)
         if len(self.prompts) < FEWEST_PROMPTS:
             raise UserError(
-                f"prompts {prompts!r} are {len(self.prompts)} different prompt, from which no interval can be computed; give at "
-                f"least {FEWEST_PROMPTS}"
+                f"prompts {prompts!r}: only {len(self.prompts)} different prompt to evaluate, and an interval needs at least "
+                f"{FEWEST_PROMPTS}; give more"
             )
         generation = {**self.card.generation.model_dump(), **(choices.get("images") or {})}
         settings = build(GenerationSettings, generation, "images")

@@ -197,10 +197,10 @@ def load_weights(kind: Any, folder: Path, device: torch.device) -> Any:
 
 @contextlib.contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Turn whatever a library raises about the files of a folder into a `UserError`."""
+    """Turn whatever a library raises about the contents of a folder's files into a `UserError`."""
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError, PermissionError):  # not about what the files hold
         raise
     except Exception as error:
         # Anything may be raised about a damaged file: division by a size of 0, a missing field, tokenizers' bare Exception.
