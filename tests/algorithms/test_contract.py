@@ -19,7 +19,7 @@ from bench.experiments.contracts.objective import CONTRACTS as OBJECTIVE_CONTRAC
 from bench.experiments.contracts.objective import has_objective, steps_by_objective
 from bench.experiments.contracts.small_models import PROCESSES
 from bench.experiments.contracts.small_setup import SmallSetup
-from bench.experiments.contracts.stepping import a_small_step_lowers_the_loss
+from bench.experiments.contracts.stepping import a_small_step_lowers_the_loss, resuming_equals_never_having_stopped
 from bench.training.algorithm import ALGORITHMS
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -33,8 +33,18 @@ def applies(contract: Contract[AlgorithmCase], kind: type[Algorithm]) -> bool:
     return contract is not a_small_step_lowers_the_loss or not steps_by_objective(kind)
 
 
+def marks(contract: Contract[AlgorithmCase], process: str, name: str) -> tuple[pytest.MarkDecorator, ...]:
+    """Slow is what repeats others: v differs from epsilon in its target alone, and objectives share one way to resume."""
+    repeated = process == "v_prediction" or (
+        contract is resuming_equals_never_having_stopped and name != "dpo" and steps_by_objective(ALGORITHMS.get(name))
+    )
+    return (pytest.mark.slow,) if repeated else ()
+
+
 CHECKS = [
-    pytest.param(contract, process, name, id=f"{contract.name}-{process or 'class'}-{name}")
+    pytest.param(
+        contract, process, name, id=f"{contract.name}-{process or 'class'}-{name}", marks=marks(contract, process, name)
+    )
     for contract in ALGORITHM_CONTRACTS
     for process in contract.settings or ("",)
     for name in OURS

@@ -161,6 +161,7 @@ def test_embeddings_of_a_metric_without_them_are_refused(command: CommandLine, m
     assert not list(command.folder.glob("runs/tiny/base/evaluations/*"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_saving_keeps_what_was_there(command: CommandLine) -> None:
     def two_megabytes() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, 2 << 20))

@@ -33,6 +33,7 @@ def run_of(folder: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_the_weights_and_the_name_are_those_of_a_run_that_nobody_measured(
     measured: CommandLine, uninterrupted: Path
 ) -> None:

@@ -98,6 +98,7 @@ def test_every_run_gets_a_twin_on_shuffled_preferences_and_finished_twins_are_sk
     assert {path: path.stat().st_mtime_ns for path in runs.glob("**/*.json*")} == before
 
 
+@pytest.mark.slow
 def test_labels_shuffled_is_the_twin_itself_under_the_same_name(certain: Certain) -> None:
     assert certain.run("--labels", "shuffled").returncode == 0
     twin = certain.folder("sft", PLACEBO)

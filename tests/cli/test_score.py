@@ -101,6 +101,7 @@ def test_killed_and_continued_equals_uninterrupted(command: CommandLine, picture
     assert set(scored_before) <= set(records.read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_scored_and_says_so(command: CommandLine, pictures: Path) -> None:
     for copy in range(1, 20):  # so many that it is interrupted long before its end
         for place in range(COUNT):

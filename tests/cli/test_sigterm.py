@@ -160,6 +160,7 @@ def test_a_second_ctrl_c_ends_at_once_but_not_the_one_that_a_launcher_passes_on(
     assert ended.returncode == (130 if "noted again" in said else -signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_outside_of_training_it_ends_at_once_and_the_same_command_continues(command: CommandLine) -> None:
     runs = command.folder / "base-stopped"
     words = [

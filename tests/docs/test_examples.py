@@ -6,10 +6,10 @@ import csv
 import json
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from pages import DOCS, ROOT, blocks, files, install
 from PIL import Image
@@ -20,22 +20,16 @@ PROMPTS = ["a bee on a red background", "a cat on a blue background"]
 
 def bench(folder: Path, *arguments: str, errors: bool = False) -> str:
     """The output of a command that can import what is installed in ``folder``, or what it says on standard error."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", *arguments],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(folder),
-            "XDG_CACHE_HOME": str(folder / "cache"),
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
-            "COLUMNS": "200",
-            "NO_COLOR": "1",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+    }
+    done = forked.run(arguments, folder, environment)
     assert done.returncode == 0, done.stderr
     return done.stderr if errors else done.stdout
 

@@ -119,6 +119,7 @@ for typed in ("someone/same", "someone/scaled", "someone/text"):
 """
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_pipeline_on_the_hub_are_downloaded_and_compared(
     pipeline_folder: Callable[..., Path], tmp_path: Path
 ) -> None:

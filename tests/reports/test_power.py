@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 
+import forked
 import numpy as np
 import pytest
 from lab import PROMPTS, Lab
@@ -52,18 +52,8 @@ def test_components_by_hand(lab: Lab) -> None:
 
 
 def test_the_command(full_lab: Lab) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "bench",
-        "power",
-        "--runs",
-        str(full_lab.runs),
-        "--model",
-        "tiny",
-        "--effect",
-        "30",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    words = ("power", "--runs", str(full_lab.runs), "--model", "tiny", "--effect", "30")
+    done = forked.run(words, full_lab.runs, os.environ)
+    assert done.returncode == 0, done.stderr
     assert "Measured on 1 pairs of rows" in done.stdout
     assert "prompts  images  seeds  power" in done.stdout

@@ -6,11 +6,11 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from io import StringIO
 
+import forked
 import pytest
 from lab import PUBLISHED_INFOS, Lab
 from rich.console import Console
@@ -187,10 +187,7 @@ def test_the_page_has_them_in_a_section_of_their_own(lab: Lab) -> None:
 def test_the_command_line(full_lab: Lab) -> None:
     def report(*words: str) -> subprocess.CompletedProcess[str]:
         words = ("report", "--published", "--runs", str(full_lab.runs), *words)
-        environment = {**os.environ, "COLUMNS": "200"}
-        return subprocess.run(
-            [sys.executable, "-m", "bench", *words], capture_output=True, text=True, check=False, env=environment
-        )
+        return forked.run(words, full_lab.runs, {**os.environ, "COLUMNS": "200"})
 
     shown = report()
     assert shown.returncode == 0, shown.stderr

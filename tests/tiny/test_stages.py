@@ -101,6 +101,7 @@ run_stages([Stage("first", make), Stage("second", make, needs=["first"])], Path(
 """
 
 
+@pytest.mark.slow
 def test_a_build_that_is_killed_in_each_stage_ends_as_one_that_never_was(tmp_path: Path) -> None:
     def build(work: Path, kill_at: int) -> int:
         return subprocess.run(
