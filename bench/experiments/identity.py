@@ -91,9 +91,8 @@ def _seeds(experiment: Experiment, method: Method) -> Iterator[RunFolder]:
 
 
 def _recorded(settings: TrainingSettings) -> dict[str, Any]:
-    """The settings that decide the weights; without a rule to stop, as in records that are older than such rules."""
-    never = {"stop_when"} if settings.stop_when is None else set()
-    return settings.model_dump(mode="json", exclude={*settings.execution_fields(), *never})
+    """The settings that decide the weights."""
+    return settings.model_dump(mode="json", exclude=set(settings.execution_fields()))
 
 
 def _changed_code(config: RunConfig, resolved: Resolved) -> str:

@@ -48,7 +48,7 @@ def test_the_test_fails_without_the_fix(revert: dict[str, str], tmp_path: Path) 
     file.unlink()  # it is a link
     file.write_text(content.replace(revert["old"], revert["new"]), encoding="utf-8")
 
-    words = ["-q", "-x", "-p", "no:cacheprovider", "-c", "pyproject.toml", "--rootdir", ".", revert["test"]]
+    words = ["-q", "-x", "-m", "", "-p", "no:cacheprovider", "-c", "pyproject.toml", "--rootdir", ".", revert["test"]]
     words += ["-k", revert["select"]] if "select" in revert else []
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
