@@ -5,18 +5,20 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from bench.core.inert import line
 from bench.records.curve import LOOKS
 from reports.curves import Curve
 from reports.panel import Panel
 from reports.table import Report, Row
+
+if TYPE_CHECKING:  # importing matplotlib takes half a second, which a table in a terminal does not need
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _INK = "#010203"
 """Placeholder for the page's text colour while drawing; the SVG has ``currentColor`` in its place."""
@@ -52,13 +54,13 @@ def win_rate_plot(report: Report) -> str:
     """Win rates against the base with their intervals, one panel per metric, as SVG; empty if the base is the only row."""
     if len(report.rows) == 1:
         return ""
-    with mpl.rc_context(_STYLE):
+    with _styled():
         return _svg(_draw_win_rates(report))
 
 
 def training_plot(report: Report) -> str:
     """Training curves of every row, averaged over seeds with the range between them, as SVG; empty if there are no curves."""
-    with mpl.rc_context(_STYLE):
+    with _styled():
         figure = _draw_training(report)
         return _svg(figure) if figure else ""
 
@@ -67,8 +69,14 @@ def panel_plot(row: Row) -> str:
     """What was measured along a row's training, one panel per metric and look, as SVG; empty if nothing was."""
     if row.panel is None:
         return ""
-    with mpl.rc_context(_STYLE):
+    with _styled():
         return _svg(_draw_panel(row, row.panel))
+
+
+def _styled() -> AbstractContextManager[None]:
+    import matplotlib as mpl
+
+    return mpl.rc_context(_STYLE)
 
 
 def _draw_panel(row: Row, panel: Panel) -> Figure:
@@ -159,6 +167,8 @@ def _draw_training(report: Report) -> Figure | None:
 
 
 def _figure(columns: int, lines: int, *, height: float, share: bool) -> tuple[Figure, Sequence[Axes]]:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(3.6 * columns + 0.4, height * lines + 0.5), layout="constrained")
     panels = np.asarray(figure.subplots(lines, columns, squeeze=False, sharex=share, sharey=share)).ravel()
     return figure, panels.tolist()

@@ -20,6 +20,7 @@ for name, parts in {
     "metrics.pickscore": (),
     "reports.report": (),
     "reports.power": (),
+    "matplotlib.figure": (),
     "ftfy": (),
     "pandas": (),
     "peft": (),
