@@ -73,6 +73,7 @@ class HPSv2(CosineMetric):
         published="14.5 to 31.3 on the authors' benchmark; SD1.4 25.35, SDXL-base-0.9 30.63",
         conventions="papers and the official evaluate() report it x 100, the official score() unscaled",
         source="arXiv:2306.09341, https://github.com/tgxs002/HPSv2",
+        ties="agree",
     )
     version: ClassVar[str] = "v2.1"
     files: ClassVar[tuple[str, ...]] = ("HPS_v2.1*.pt",)
@@ -115,6 +116,7 @@ class HPSv20(HPSv2):
         published="23.6 to 27.9 on the authors' benchmark; SD1.4 26.95, SD2.0 27.17, SDXL-base-0.9 27.73",
         conventions="papers and the official evaluate() report it x 100, the official score() unscaled",
         source="arXiv:2306.09341, https://github.com/tgxs002/HPSv2",
+        ties="agree",
     )
     version: ClassVar[str] = "v2.0"
     files: ClassVar[tuple[str, ...]] = ("HPS_v2_*.pt", "HPS_v2.pt", "HPS_v2.0*.pt")

@@ -126,6 +126,7 @@ class ImageReward(Metric):
         published="SD1.5 -0.1 to 0.2 and up to 1.35 after alignment, SDXL 0.5 to 1.3",
         conventions="reported unscaled: normalised to mean 0 and standard deviation 1 on the authors' data",
         source="arXiv:2304.05977, https://github.com/THUDM/ImageReward",
+        ties="disagree",
     )
     version: ClassVar[str] = "v1.0"
     published: ClassVar[str] = "THUDM/ImageReward"

@@ -32,6 +32,7 @@ class PickScore(CosineMetric):
         conventions="some report the bare cosine (about 0.2, DiffusionDPO's tools) or this score / 26 (flow_grpo)",
         published="SD1.5 20.5 to 22.1, SDXL 21.7 to 23.6",
         source="arXiv:2305.01569, https://github.com/yuvalkirstain/PickScore",
+        ties="threshold",
     )
     version: ClassVar[str] = "v1"
     published: ClassVar[str] = "yuvalkirstain/PickScore_v1"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bench.records.config import BASE
+from reports.agreement import RULES, Agreement
 from reports.grids import DASH, Cell, Grid, Verdict, rate_cell, verdict
 from reports.table import Report, Row
 
@@ -126,3 +129,33 @@ def correlation_grid(report: Report) -> Grid | None:
     ]
     notes += [f"Counted as one witness: {', '.join(names[name] for name in group)}." for group in together]
     return Grid("Do the metrics rank the rows alike?", tuple(titles), rows, tuple(notes))
+
+
+def agreement_grid(report: Report) -> Grid | None:
+    """How often each metric agrees with people's votes; None where that was not asked for."""
+    found = report.agreements
+    if not found:
+        return None
+    rows = tuple(
+        (each.title, (rate_cell(each.own), rate_cell(each.decided), Cell(f"{each.equal:,}"))) for each in found
+    )
+    first = found[0]
+    data = (
+        f"Votes of people on {first.pairs:,} pairs of {first.source} ({first.prompts:,} captions, {first.tied:,} pairs called a tie, data "
+        f"{first.data}, votes {first.labels}); 95 % intervals over captions.  50 without ties is chance."
+    )
+    notes = [
+        data,
+        "Without ties: pairs that people do not call a tie, equal scores counting half; the same for all metrics.",
+        *_rule_notes(found),
+        "It is not known here whether a metric was trained on these pairs; if it was, it agrees more often than with other people.",
+    ]
+    columns = ("as its paper counts", "without ties", "equal scores")
+    return Grid("Agreement of metrics with people's votes, %", columns, rows, tuple(notes))
+
+
+def _rule_notes(found: Sequence[Agreement]) -> list[str]:
+    """How the metrics' papers count ties, one line per rule."""
+    rules = dict.fromkeys(each.ties for each in found)
+    titles = {rule: ", ".join(each.title for each in found if each.ties == rule) for rule in rules}
+    return [f"As its paper counts, {titles[rule]}: {RULES[rule]}." for rule in rules]

@@ -11,6 +11,9 @@ from reports.settings import TrainingData
 from reports.statistics import Interval
 from reports.table import Cost, Report, Row
 
+ENDS = {"": "mean", "_low": "low", "_high": "high"}
+"""Endings of the columns of an interval that is not tested, and its fields."""
+
 
 def flat_rows(report: Report) -> list[dict[str, Any]]:
     """One row per configuration and metric, in displayed units; every row carries its signatures."""
@@ -29,6 +32,7 @@ def _flat_row(report: Report, row: Row, metric: MetricRecord) -> dict[str, Any]:
         **_interval_columns("difference", None if score is None else score.difference),
         **_interval_columns("win_rate", None if score is None else score.win_rate),
         **_conclusion_columns(report, row),
+        **_agreement_columns(report, metric),
         "trained_on": None if score is None else score.trained_on,
         "prompts": report.prompts,
         "images_per_prompt": report.images_per_prompt,
@@ -55,6 +59,17 @@ def _conclusion_columns(report: Report, row: Row) -> dict[str, Any]:
         "rank_worst": None if standing is None else standing.worst,
         "groups": None if standing is None else standing.groups,
     }
+
+
+def _agreement_columns(report: Report, metric: MetricRecord) -> dict[str, Any]:
+    """How often the metric agrees with people; no columns where that was not asked for."""
+    if not report.agreements:
+        return {}
+    found = next((each for each in report.agreements if each.metric == metric.name), None)
+    columns: dict[str, Any] = {}
+    for name, share in (("agreement", found and found.own), ("agreement_without_ties", found and found.decided)):
+        columns |= {f"{name}{end}": share and getattr(share, field) for end, field in ENDS.items()}
+    return columns | {f"agreement_{field}": found and getattr(found, field) for field in ("pairs", "data", "labels")}
 
 
 def _settings_columns(row: Row) -> dict[str, Any]:

@@ -213,15 +213,44 @@ def clustered_interval(values: Array, clusters: Sequence[Hashable], *, level: fl
     Raises:
         ValueError: there are fewer than two clusters.
     """
+    variance, count = _clustered_variance(values, clusters)
+    mean = float(values.mean())
+    half = float(special.stdtrit(count - 1, 0.5 + level / 2)) * variance**0.5
+    return Interval(mean, mean - half, mean + half, level)
+
+
+def clustered_share(values: Array, clusters: Sequence[Hashable], *, level: float = LEVEL) -> Interval:
+    """Interval of a share whose values in [0, 1] come in clusters: that of `Share` with the variance of `clustered_interval`.
+
+    With one value per cluster, it is that of `share_intervals` for a single seed.  Nothing is tested.
+
+    Args:
+        values: (n,).
+        clusters: the cluster of each value, n of them.
+        level: confidence level.
+
+    Raises:
+        ValueError: there are fewer than two clusters.
+    """
+    variance, count = _clustered_variance(values, clusters)
+    share = float(values.mean())
+    own, moved = share * (1 - share), (count * share + 0.5) / (count + 1)
+    within = max(moved * (1 - moved), own)
+    whole = np.array([variance + (within - own) / (count - 1)])
+    effective = np.divide(within, whole, out=np.full(1, np.inf), where=whole > 0)
+    estimate = Share(np.array([share]), whole, np.array([count - 1.0]), effective)
+    (low,), (high,) = (ends.tolist() for ends in estimate.ends(level))
+    return Interval(share, low, high, level)
+
+
+def _clustered_variance(values: Array, clusters: Sequence[Hashable]) -> tuple[float, int]:
+    """Variance of the mean of values in clusters, and the number of clusters."""
     names = {name: row for row, name in enumerate(dict.fromkeys(clusters))}
     count = len(names)
     if count < 2:
         raise ValueError(f"{count} clusters: an interval needs at least two")
-    mean = float(values.mean())
-    sums = np.bincount([names[name] for name in clusters], weights=values - mean, minlength=count)
-    error = np.sqrt(count / (count - 1) * float((sums**2).sum())) / len(values)
-    half = float(special.stdtrit(count - 1, 0.5 + level / 2) * error)
-    return Interval(mean, mean - half, mean + half, level)
+    sums = np.bincount([names[name] for name in clusters], weights=values - values.mean(), minlength=count)
+    return count / (count - 1) * float((sums**2).sum()) / len(values) ** 2, count
 
 
 def win_indicator(candidate: Array, base: Array, *, higher_is_better: bool = True) -> Array:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.core.errors import UserError
 from bench.records.protocol import Protocol
 from bench.records.scores import MetricRecord
+from bench.records.votes import VotesRecord
+from reports.agreement import Agreement, agreements
 from reports.comparisons import Score
 from reports.conclusions import Conclusions, conclude
 from reports.curves import Curve, training_curves
@@ -86,6 +88,7 @@ class Report:
         comparison: images side by side.
         notes: what is missing from the rows, and why.
         source: the records that the report was made from; no format shows it.
+        agreements: how often each metric agrees with people's votes; empty if not requested.
         published: published numbers about the model; None if not requested.
     """
 
@@ -104,6 +107,7 @@ class Report:
     comparison: Comparison
     notes: tuple[str, ...]
     source: Records
+    agreements: tuple[Agreement, ...] = ()
     published: Published | None = None
 
 
@@ -177,6 +181,15 @@ def find_row(report: Report, wanted: str) -> int:
     )
     problem = "means several rows" if found else "is not in this table"
     raise UserError(f"--against {wanted!r} {problem}; choose one of {names}")
+
+
+def with_votes(report: Report, votes: Iterable[VotesRecord]) -> Report:
+    """The report with how often each metric agrees with people's votes.
+
+    Raises:
+        UserError: there is no pair without a tie, or all pairs have one caption.
+    """
+    return dataclasses.replace(report, agreements=agreements(report.metrics, votes))
 
 
 def with_published(report: Report) -> Report:

@@ -12,7 +12,14 @@ from typing import Any
 from bench.records.config import BASE
 from bench.records.scores import MetricRecord
 from reports.comparisons import Score
-from reports.conclusion_tables import conclusion_grid, correlation_grid, pairs_grid, reference_name, seeds_cell
+from reports.conclusion_tables import (
+    agreement_grid,
+    conclusion_grid,
+    correlation_grid,
+    pairs_grid,
+    reference_name,
+    seeds_cell,
+)
 from reports.grids import DASH, Cell, Grid, rate_cell, verdict
 from reports.settings import RowSettings
 from reports.table import Cost, Report, Row, trained_rows
@@ -29,8 +36,8 @@ def grids(report: Report) -> tuple[Grid, ...]:
 
 
 def conclusion_grids(report: Report) -> tuple[Grid, ...]:
-    """The primary endpoint, all pairs of rows, and the correlations between metrics, as far as there are any."""
-    first = (conclusion_grid(report), pairs_grid(report), correlation_grid(report))
+    """The primary endpoint, all pairs of rows, and what is known about the metrics, as far as there is any."""
+    first = (conclusion_grid(report), pairs_grid(report), correlation_grid(report), agreement_grid(report))
     return tuple(grid for grid in first if grid is not None)
 
 

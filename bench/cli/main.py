@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -16,8 +15,9 @@ from bench.cli.check import app as check_app
 from bench.cli.data import Checkpoints
 from bench.cli.data import app as data_app
 from bench.cli.plan import plan, profile
+from bench.cli.report import power, report
 from bench.cli.rescore import rescore
-from bench.cli.run import Runs, eval_, export, run
+from bench.cli.run import eval_, export, run
 from bench.cli.sentences import say
 from bench.core import termination
 from bench.core.errors import UserError
@@ -134,83 +134,8 @@ def list_(
         show(kind, verbose=verbose)
 
 
-@app.command()
-def report(
-    runs: Runs = Path("runs"),
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            help="markdown, csv, latex, json or html, instead of tables on the terminal.  Default: that of --output's name.",
-        ),
-    ] = None,
-    output: Annotated[Path | None, typer.Option(help="File to write.  Default: standard output.")] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="Signature of the protocol to show, if there are several.")
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            help="Row to compare the others with: an algorithm, algorithm/name, or a label.  Default: the base model."
-        ),
-    ] = None,
-    primary: Annotated[
-        str | None,
-        typer.Option(
-            help="Primary endpoint: a metric's name, or judges for the mean win rate over those that a row did not train on.  "
-            "Default: gold if it is there, otherwise judges."
-        ),
-    ] = None,
-    published: Annotated[
-        bool, typer.Option("--published", help="Also show published results for the model, in a separate section.")
-    ] = False,
-) -> None:
-    """Compare every run in a folder with the base model or another row: win rates, ranks, intervals, cost, curves and images."""
-    from reports.report import format_of, make_report, show_report, write_report
-    from reports.table import with_published
-
-    format_ = format_ or (None if output is None else format_of(output))
-    if format_ == "html" and output is None and sys.stdout.isatty():
-        raise UserError("an HTML page is not for a terminal; add --output report.html")
-    made = make_report(runs, protocol, primary=primary, against=against)
-    if published:
-        made = with_published(made)
-    if format_ is None:
-        show_report(made)
-    else:
-        write_report(made, format_, output)
-        if output is not None:
-            say(f"wrote {output}")
-
-
-@app.command()
-def power(
-    effect: Annotated[
-        float,
-        typer.Option(
-            help="Difference to detect, in points of win rate over the base, for example 5.", min=0.1, max=100
-        ),
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option(help="Name of the model whose runs are read, for example tiny.  Default: all under --runs."),
-    ] = None,
-    runs: Runs = Path("runs"),
-    protocol: Annotated[
-        str | None, typer.Option(help="Signature of the protocol to read, if there are several.")
-    ] = None,
-    primary: Annotated[
-        str | None, typer.Option(help="Primary endpoint, a metric's name or judges; as in bench report.")
-    ] = None,
-) -> None:
-    """How many prompts, images and training seeds tell two methods apart, from the variances in finished runs, and at which cost."""
-    from reports.power import power_lines
-    from reports.records import collect
-
-    records = collect(runs if model is None else runs / model, protocol)
-    console = Terminal(highlight=False, soft_wrap=True)
-    for line in power_lines(records, effect, primary):
-        console.print(line, markup=False)
+app.command()(report)
+app.command()(power)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # so that -5 is a value, which is refused as such

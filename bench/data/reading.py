@@ -35,7 +35,7 @@ class InspectedData:
     Attributes:
         name: what the user called the data.
         labels: ``label_0`` of every row, float64, NaN without labels.
-        rows: row numbers of those that are not ties, (N,).
+        rows: row numbers of those that are looked at, (N,).
         captions: captions of these rows.
         survey: survey of these rows.
     """
@@ -58,7 +58,8 @@ class InspectedData:
         broken = np.flatnonzero(~self.survey.decodable)
         sides = (self.survey.sizes[broken] == 0).any(2).argmax(1)
         undecodable = tuple(f"row {row} jpg_{side}" for row, side in zip(self.rows[broken], sides, strict=True))
-        pairs, ties = len(self.rows) - len(broken), int(np.count_nonzero(self.labels == TIE))
+        pairs = len(self.rows) - len(broken)
+        ties = int(np.count_nonzero(self.labels == TIE) - np.count_nonzero(self.labels[self.rows] == TIE))
         return DataReport(self.name, len(self.labels), pairs, ties, undecodable)
 
     def refuse_unusable(self) -> None:
@@ -90,11 +91,18 @@ def inspect_data(source: Source, name: str, cache: Path | None, limit: int | Non
     Raises:
         UserError: a missing column or caption, or a label other than 0, 0.5 and 1.
     """
-    _check_columns(source, name)
-    labels = read_labels(source, name)
-    rows = np.flatnonzero(labels != TIE)[:limit]  # ties are dropped and counted
-    captions = _captions(source, rows, name)
-    return InspectedData(name, source, labels, rows, captions, survey_rows(source, captions, rows, cache))
+    labels = _labels(source, name)
+    return _inspected(source, name, labels, np.flatnonzero(labels != TIE)[:limit], cache)
+
+
+def inspect_votes(source: Source, name: str, cache: Path | None) -> InspectedData:
+    """The same for all rows, ties among them, as judges are compared with.
+
+    Raises:
+        UserError: see `inspect_data`.
+    """
+    labels = _labels(source, name)
+    return _inspected(source, name, labels, np.arange(len(labels)), cache)
 
 
 def read_preferences(
@@ -138,6 +146,18 @@ def kept_data(inspected: InspectedData) -> PreferenceData:
         judges=_judges(source.provenance),
         sizes=inspected.survey.sizes if decodable.all() else inspected.survey.sizes[decodable],
     )
+
+
+def _labels(source: Source, name: str) -> NDArray[np.float64]:
+    _check_columns(source, name)
+    return read_labels(source, name)
+
+
+def _inspected(
+    source: Source, name: str, labels: NDArray[np.float64], rows: NDArray[np.int64], cache: Path | None
+) -> InspectedData:
+    captions = _captions(source, rows, name)
+    return InspectedData(name, source, labels, rows, captions, survey_rows(source, captions, rows, cache))
 
 
 def _check_columns(source: Source, name: str) -> None:

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.records.protocol import scorer_signature
+
+Ties = Literal["half", "agree", "disagree", "threshold"]
+"""How ties count where a metric is compared with people's votes, after the paper of the metric.
+
+``half``: pairs that people call a tie are left out, equal scores count 1/2.  ``agree``: only opposite orders are wrong, so a tie on
+either side counts 1 (HPSv2's evaluation).  ``disagree``: pairs that people call a tie are left out, equal scores count 0
+(ImageReward's evaluation).  ``threshold``: scores whose preference probabilities are close are a tie, which counts 1 where people
+call it one too and 1/2 otherwise (PickScore's evaluation); needs scores whose difference is the log odds of a preference.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +32,7 @@ class MetricInfo:
         source: paper and code.
         higher_is_better: the direction.
         conventions: other scales in which people report the same score, in words.
+        ties: how ties count where it is compared with people's votes.
     """
 
     title: str
@@ -33,6 +43,7 @@ class MetricInfo:
     display_factor: float = 1.0
     higher_is_better: bool = True
     conventions: str = ""
+    ties: Ties = "half"
 
 
 @dataclass(frozen=True, slots=True)
