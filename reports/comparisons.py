@@ -51,7 +51,7 @@ def compare_scores(
         differences: dict[int, Array] = {}
         wins: dict[int, Array] = {}
         for place, row in enumerate(rows):
-            if row is not reference and name in row.scores and name in reference.scores:
+            if comparable(row, reference) and name in row.scores and name in reference.scores:
                 mine, other = paired(row, reference, name)
                 differences[place] = (mine - other) * factor
                 wins[place] = win_indicator(mine, other, higher_is_better=metric.info.higher_is_better)
@@ -95,26 +95,31 @@ def untested(interval: Interval) -> Interval:
     return dataclasses.replace(interval, p_value=None)
 
 
+def comparable(row: RunRecord, reference: RunRecord) -> bool:
+    """Whether a row can be compared with another: they have a training seed in common, or one of them was not trained here."""
+    return row is not reference and (not row.seeds or not reference.seeds or bool({*row.seeds} & {*reference.seeds}))
+
+
 def paired(row: RunRecord, reference: RunRecord, metric: str) -> tuple[Array, Array]:
-    """Scores of a row and of its reference that belong together, (seeds, prompts, images) each, or one seed of the reference.
+    """Scores of a row and of its reference that belong together, (seeds, prompts, images) each; one of a reference without seeds.
 
     Training seeds that both have are paired: they saw the same batches and noise.  A row without seeds is compared with all seeds
-    of the reference; a row with other seeds than the reference, with its first.
+    of the reference.  The two must be `comparable`.
     """
     mine, other = row.scores[metric], reference.scores[metric]
     if not row.seeds:
         return np.repeat(mine, len(other), axis=0), other
+    if not reference.seeds:
+        return mine, other
     common = [seed for seed in row.seeds if seed in reference.seeds]
-    if not common:
-        return mine, other[:1]
     return mine[[row.seeds.index(seed) for seed in common]], other[[reference.seeds.index(seed) for seed in common]]
 
 
 def paired_seeds(row: RunRecord, reference: RunRecord) -> tuple[int, ...]:
     """The training seeds of the tables that `paired` returns; empty if neither was trained here."""
-    if not row.seeds:
-        return reference.seeds
-    return tuple(seed for seed in row.seeds if seed in reference.seeds) or row.seeds
+    if not row.seeds or not reference.seeds:
+        return row.seeds or reference.seeds
+    return tuple(seed for seed in row.seeds if seed in reference.seeds)
 
 
 def wins_over(row: RunRecord, reference: RunRecord, metrics: Sequence[MetricRecord]) -> Array:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from bench.records.config import BASE
 from bench.records.scores import MetricRecord
 from reports.adjustment import adjusted
-from reports.comparisons import Score, compare_scores, estimate, paired_seeds
+from reports.comparisons import Score, comparable, compare_scores, estimate, paired_seeds
 from reports.endpoint import Endpoint, choose_endpoint, endpoint_wins
 from reports.records import RunRecord
 from reports.seed_variance import Array
@@ -71,7 +70,7 @@ def _wins(
     found = {
         place: endpoint_wins(endpoint, row, reference, metrics)
         for place, row in enumerate(rows)
-        if row is not reference and (row.algorithm != BASE or row.variants)
+        if comparable(row, reference)
     }
     return {place: wins for place, wins in found.items() if wins is not None}
 

@@ -108,21 +108,21 @@ def _win_rates(scores: Sequence[Mapping[str, Score]], names: Sequence[str]) -> A
     return np.array([row for row in whole if len(row) == len(names)], dtype=np.float64).reshape(-1, len(names))
 
 
-def _spearman(rates: Array) -> Array:
-    """Rank correlations (metrics, metrics); 0 with a metric that ranks all rows the same."""
-    ranks = stats.rankdata(rates, axis=0)
-    centred = ranks - ranks.mean(axis=0)
-    spread = np.sqrt((centred**2).sum(axis=0))
-    product = np.outer(spread, spread)
-    correlations = np.divide(centred.T @ centred, product, out=np.zeros(product.shape), where=product > 0)
-    return np.asarray(correlations, dtype=np.float64)
+def _correlation_matrix(rates: Array) -> Array:
+    """Spearman's rank correlations (metrics, metrics) of rates (rows, metrics); 0 with a metric that ranks all rows the same."""
+    columns = list(rates.T)
+
+    def spearman(one: Array, other: Array) -> float:
+        return 0.0 if np.ptp(one) == 0 or np.ptp(other) == 0 else float(stats.spearmanr(one, other).statistic)
+
+    return np.array([[spearman(one, other) for other in columns] for one in columns], dtype=np.float64)
 
 
 def _correlations(metrics: Sequence[MetricRecord], scores: Sequence[Mapping[str, Score]]) -> tuple[Correlation, ...]:
     rates = _win_rates(scores, [metric.name for metric in metrics])
     if len(rates) < 3:
         return ()
-    values = _spearman(rates)
+    values = _correlation_matrix(rates)
     titles = [metric.info.title for metric in metrics]
     return tuple(
         Correlation(titles[one], titles[other], float(values[one, other]))
@@ -135,7 +135,7 @@ def _witnesses(judges: Sequence[MetricRecord], scores: Sequence[Mapping[str, Sco
     """Groups of judges that are connected by rank correlations of at least `TOGETHER`."""
     names = [judge.name for judge in judges]
     rates = _win_rates(scores, names)
-    alike = _spearman(rates) >= TOGETHER if len(rates) >= FEWEST_ROWS else np.eye(len(names), dtype=bool)
+    alike = _correlation_matrix(rates) >= TOGETHER if len(rates) >= FEWEST_ROWS else np.eye(len(names), dtype=bool)
     groups: list[list[int]] = []
     for place in range(len(names)):
         near = [group for group in groups if any(alike[place, member] for member in group)]

@@ -65,7 +65,11 @@ def _mark_notes(report: Report) -> list[str]:
         lines.append(
             "Trained rows have no marks: no row has two training seeds, so nothing is known about how seeds differ."
         )
-    if without := [row.label for row in report.rows[1:] if row.over_reference is None]:
+    seeds = {*report.rows[0].seeds}
+    apart = [row.label for row in report.rows[1:] if row.seeds and seeds and not seeds & {*row.seeds}]
+    if apart:
+        lines.append(f"No training seed in common with {report.rows[0].label}, so not compared: {', '.join(apart)}.")
+    if without := [row.label for row in report.rows[1:] if row.over_reference is None and row.label not in apart]:
         lines.append(f"No primary endpoint, and no mark there: {', '.join(without)}.")
     return lines
 

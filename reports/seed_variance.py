@@ -27,7 +27,11 @@ Array = NDArray[np.float64]
 
 PARTS = 32
 """Parts of the range of 1 / degrees over which it is averaged."""
-NEWTON_STEPS = 10
+SMALLEST = np.exp(-40.0)
+"""A scale is at least this share of the largest square; squares of 0 have no logarithm."""
+CLOSE = 1e-13
+"""The scale's logarithm is found when it moves by less."""
+MOST_STEPS = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,17 +111,25 @@ def _profile(x: Array, own: Array, degrees: Array) -> Array:
 
 
 def _scale(x: Array, own: Array, degrees: Array) -> Array:
-    """The best scale for given degrees, which lies between the smallest and the largest square: Newton steps of its logarithm."""
+    """The best scale for given degrees, between the smallest and the largest square and at least `SMALLEST` of the largest.
+
+    Newton steps of its logarithm from the mean of the squares' logarithms, halves of the bracket where a step leaves it.
+    """
     top, prior = x.max(axis=-1), degrees[..., None]
     weighted = own * x / prior
-    high = np.log(np.where(top > 0, top, 1.0))
-    low, guess = high - 40.0, np.log(np.where(top > 0, (own * x).sum(axis=-1) / own.sum(), 1.0))
-    for _ in range(NEWTON_STEPS):
+    whole = np.where(top > 0, top, 1.0)
+    logarithms = np.log(np.maximum(x, SMALLEST * whole[..., None]))
+    low, high = logarithms.min(axis=-1), np.log(whole)
+    guess = (own * logarithms).sum(axis=-1) / own.sum()
+    for _ in range(MOST_STEPS):
         relative = weighted / np.exp(guess)[..., None]
         share = (own + prior) * relative / (1 + relative)
         slope = (share / (1 + relative)).sum(axis=-1)
         excess = (share - own).sum(axis=-1)
         low, high = np.where(excess > 0, guess, low), np.where(excess > 0, high, guess)
         step = guess + excess / np.maximum(slope, 1e-300)
-        guess = np.where((step > low) & (step < high), step, (low + high) / 2)
+        # the bracket's ends count as inside: a guess that is exact is one of them, and its step is 0
+        before, guess = guess, np.where((step >= low) & (step <= high), step, (low + high) / 2)
+        if np.abs(guess - before).max(initial=0) < CLOSE:
+            break
     return np.asarray(np.where(top > 0, np.exp(guess), 0.0))

@@ -97,14 +97,13 @@ class CurveWatcher:
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.no_grad():
             images = self._images(network)
-            metrics = {name: self._load(name) for name in self._experiment.metric_names}
             if step == 0 or self._run.curve() is None:
-                self._write_record(metrics)
+                self._write_record(self._metrics)
             prompts = [prompt for prompt in self._prompts for _ in range(IMAGES)]
             pictures = [Image.fromarray(image) for of_prompt in images for image in of_prompt]
             scores = {
                 name: checked_scores(name, metric.score(pictures, prompts), len(pictures))
-                for name, metric in metrics.items()
+                for name, metric in self._metrics.items()
             }
         scores |= looks_by_prompt(images)
         line = CurveLine(step=step, pairs=pairs, signal=self._signal(), scores=scores)
@@ -133,8 +132,11 @@ class CurveWatcher:
         values = [float(line.get("margin", -line["loss"])) for line in steps]  # type: ignore[arg-type]
         return sum(values) / len(values) if values else None
 
-    def _load(self, name: str) -> Metric:
-        return self._experiment.load_metric(name).for_prompts(self._prompts)
+    @functools.cached_property
+    def _metrics(self) -> dict[str, Metric]:
+        """The evaluation metrics; they stay in memory, since loading them takes longer than a look."""
+        names = self._experiment.metric_names
+        return {name: self._experiment.load_metric(name).for_prompts(self._prompts) for name in names}
 
     def _write_record(self, metrics: dict[str, Metric]) -> None:
         protocol, algorithm = self._experiment.protocol, self._method.algorithm

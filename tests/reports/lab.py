@@ -98,12 +98,13 @@ class Lab:
         budget: Mapping[str, Any] | None = None,
         config: Mapping[str, Any] | None = None,
         code: Mapping[str, str] | None = None,
+        training: Mapping[str, Any] | None = None,
     ) -> RunFolder:
-        """A run that was trained and has its log, but is not judged; ``config`` adds to its configuration."""
+        """A run that was trained and has its log, but is not judged; ``config`` adds to its configuration, ``training`` to its settings."""
         run = RunFolder(self.runs / "tiny" / algorithm / name / f"seed-{seed}")
         resolved = {
             "algorithm": {"beta": beta},
-            "training": {"steps": steps, "budget": budget},
+            "training": {"steps": steps, "budget": budget, **(training or {})},
             "init": self.protocol.base_weights,
             "data": {"digest": digest, "labels": labels, "pairs": pairs},
             "model": {"unet": "abc", "vae": "v"},
