@@ -34,11 +34,10 @@ def applies(contract: Contract[AlgorithmCase], kind: type[Algorithm]) -> bool:
 
 
 def marks(contract: Contract[AlgorithmCase], process: str, name: str) -> tuple[pytest.MarkDecorator, ...]:
-    """Slow is what repeats others: v differs from epsilon in its target alone, and objectives share one way to resume."""
-    repeated = process == "v_prediction" or (
-        contract is resuming_equals_never_having_stopped and name != "dpo" and steps_by_objective(ALGORITHMS.get(name))
-    )
-    return (pytest.mark.slow,) if repeated else ()
+    """Slow is what repeats others: v differs from epsilon in its target alone, and objectives share one way to step and to resume."""
+    shared = name != "dpo" and steps_by_objective(ALGORITHMS.get(name))
+    repeated = process == "flow" or contract is resuming_equals_never_having_stopped
+    return (pytest.mark.slow,) if process == "v_prediction" or (shared and repeated) else ()
 
 
 CHECKS = [

@@ -113,6 +113,7 @@ def test_training_saves_and_the_same_command_continues(command: CommandLine, pro
     check_continued(command, runs["stopped"], runs["straight"])
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_training_saves_too_and_resuming_says_where(command: CommandLine) -> None:
     runs = command.folder / "interrupted"
     words = [sys.executable, "-m", "bench", *run_words(command, runs)]

@@ -91,7 +91,15 @@ def test_a_name_does_not_lead_elsewhere(command: CommandLine, tmp_path: Path, na
 
 
 @pytest.mark.parametrize(
-    "place", [".lock", "checkpoints", "weights", "evaluations", ".train.jsonl.partial", "train.jsonl"]
+    "place",
+    [
+        ".lock",
+        "checkpoints",
+        *(
+            pytest.param(place, marks=pytest.mark.slow)
+            for place in ("weights", "evaluations", ".train.jsonl.partial", "train.jsonl")
+        ),
+    ],
 )
 def test_links_in_a_runs_folder_are_not_followed(command: CommandLine, tmp_path: Path, place: str) -> None:
     victim = tmp_path / "victim"

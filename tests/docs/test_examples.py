@@ -69,10 +69,10 @@ def test_the_algorithms_of_the_page(tmp_path: Path) -> None:
     assert first["both-sides"] > 0
     assert first["margin-free"] > 0
 
-    for name in ("squared-hinge", "margin-free"):
-        assert ", 0 broken, " in bench(tmp_path, "check", "algorithm", name)
+    assert ", 0 broken, " in bench(tmp_path, "check", "algorithm", "squared-hinge")
 
 
+@pytest.mark.slow
 def test_the_trial_of_the_placebo_page(tmp_path: Path) -> None:
     page = (DOCS / "placebo.md").read_text(encoding="utf-8")
     section = page.partition("## Run one\n")[2].partition("\n## ")[0]

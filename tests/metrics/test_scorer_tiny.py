@@ -63,6 +63,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, float],
     return accuracies, root / "out", votes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_the_files_score_as_the_training_did(name: str, trained: tuple[dict[str, float], Path, scorers.Votes]) -> None:
     accuracies, out, votes = trained
@@ -81,6 +82,7 @@ def test_the_files_score_as_the_training_did(name: str, trained: tuple[dict[str,
     assert sum(path.stat().st_size for path in (out / name).rglob("*")) < 2_000_000
 
 
+@pytest.mark.slow
 def test_any_prompt_can_be_scored(trained: tuple[dict[str, float], Path, scorers.Votes]) -> None:
     for name, kind in KINDS.items():
         scorer = kind.load(str(trained[1] / name), device=torch.device("cpu"))
@@ -88,6 +90,7 @@ def test_any_prompt_can_be_scored(trained: tuple[dict[str, float], Path, scorers
         assert torch.isfinite(scores).all()
 
 
+@pytest.mark.slow
 def test_clip_score_reads_the_tiny_pickscore(trained: tuple[dict[str, float], Path, scorers.Votes]) -> None:
     image, prompt = Image.new("RGB", (64, 64), "red"), "a bee on a red background"
     scaled = PickScore.load(str(trained[1] / "pickscore"), device=torch.device("cpu"))

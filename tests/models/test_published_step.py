@@ -95,6 +95,7 @@ def test_it_inverts_a_picture_as_inpo_and_smpo_do(
     torch.testing.assert_close(latents, ours.latents, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_ratio_is_measured_by_hand(pipeline_folder: Callable[..., Path]) -> None:
     words = ["--inversion-steps", "2", "--renoise", "--pairs", "1"]
     for setting in ("global_batch_size=2", "micro_batch_size=1", "precision=fp32", "optimizer=adafactor"):

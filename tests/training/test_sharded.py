@@ -1,9 +1,9 @@
-"""Weights split over processes (FSDP), on two CPU processes."""
+"""Weights split over processes (FSDP), on two CPU processes; the default suite has tests/cli/test_processes.py."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 STAGE_2 = ("full", "lora", "memory", "inversion", "versions", "lora in bf16")
 """Which of them run with split gradients and whole weights too."""
 NAMES = [*SETTINGS, "handed", *(f"{name}, stage 2" for name in STAGE_2)]
-QUICK = ("handed",)
-"""Those of `NAMES` that the default suite runs."""
 EVERY = {"steps": 2, "global_batch_size": 6, "micro_batch_size": 2, "learning_rate": 1e-4}
 
 Both = Callable[[str], tuple[RunFolder, RunFolder]]
@@ -46,45 +44,39 @@ def alone(workshop: Workshop, folder: Path, settings: dict[str, Any]) -> None:
     workshop.train(folder, algorithm, data=algorithm.prepare(workshop.data, workshop.context()), **settings)
 
 
-def marked(names: Iterable[str]) -> list[Any]:
-    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
-
-
 @pytest.fixture(scope="module")
 def both(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Both:
     """Each run by one process and by two with sharded weights; ``handed`` goes from one to two and back to one."""
     folder = tmp_path_factory.mktemp("sharded")
-    train = functools.cache(lambda quick: train_both(workshop, folder, [n for n in NAMES if (n in QUICK) == quick]))
+    train = functools.cache(lambda: train_both(workshop, folder))
 
     def find(name: str) -> tuple[RunFolder, RunFolder]:
-        train(name in QUICK)
+        train()
         return made(folder / "one" / name.partition(",")[0]), made(folder / "split" / name)
 
     return find
 
 
-def train_both(workshop: Workshop, folder: Path, names: Sequence[str]) -> None:
-    """Train under each of the names with one process and with two; each kind of splitting is launched once for all."""
+def train_both(workshop: Workshop, folder: Path) -> None:
+    """Train under each of `NAMES` with one process and with two; each kind of splitting is launched once for all."""
     every = {name: {**EVERY, **settings} for name, settings in SETTINGS.items()}
     every["handed"] = every["full"]
-    for name in dict.fromkeys(name.partition(",")[0] for name in names):
+    for name in dict.fromkeys(name.partition(",")[0] for name in NAMES):
         if not (folder / "one" / name).exists():
             alone(workshop, folder / "one" / name, {**every[name], "steps": 3 if name == "handed" else 2})
-    if "handed" in names:
-        alone(workshop, folder / "split" / "handed", {**every["handed"], "steps": 1})
-
-    runs = {folder / "split" / name: every[name] for name in names if "," not in name}
+    alone(workshop, folder / "split" / "handed", {**every["handed"], "steps": 1})
+    runs = {folder / "split" / name: every[name] for name in NAMES if "," not in name}
     done = launch(TWO, workshop, runs, **FSDP)
     assert done.returncode == 0, done.stderr
-    runs = {folder / "split" / name: every[name.partition(",")[0]] for name in names if "," in name}
+    runs = {folder / "split" / name: every[name.partition(",")[0]] for name in NAMES if "," in name}
     done = launch(TWO, workshop, runs, ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_DEEPSPEED_ZERO_STAGE="2")
     assert done.returncode == 0, done.stderr
 
-    if "handed" in names:
-        alone(workshop, folder / "split" / "handed", {**every["handed"], "steps": 3})
+    alone(workshop, folder / "split" / "handed", {**every["handed"], "steps": 3})
 
 
-@pytest.mark.parametrize("name", marked(NAMES))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_split_weights_train_as_whole_ones(both: Both, name: str) -> None:
     """Losses to a thousandth: float32 sums in another order.
 
@@ -101,7 +93,8 @@ def test_split_weights_train_as_whole_ones(both: Both, name: str) -> None:
         assert "bf16" in name or joint["loss"] == pytest.approx(lonely["loss"], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", marked(["full", "lora", "handed", "full, stage 2", "memory, stage 2"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["full", "lora", "handed", "full, stage 2", "memory, stage 2"])
 def test_whole_weights_are_saved_and_load_as_ever(workshop: Workshop, both: Both, name: str) -> None:
     """To a twentieth of what the steps moved, as for two processes with whole weights."""
     one, split = both(name)
@@ -117,7 +110,8 @@ def test_whole_weights_are_saved_and_load_as_ever(workshop: Workshop, both: Both
     assert type(loaded).__name__ == "UNet2DConditionModel"
 
 
-@pytest.mark.parametrize("name", marked(SETTINGS))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
 def test_split_weights_cost_what_whole_ones_cost(both: Both, name: str) -> None:
     """Of an inversion too, where a process that is done asks in vain until all are."""
     one, split = (run.ledger() for run in both(name))
@@ -152,6 +146,7 @@ def test_a_file_of_deepspeed_says_the_stage(tmp_path: Path, monkeypatch: pytest.
         asked_split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
@@ -159,7 +154,6 @@ def test_a_file_of_deepspeed_says_the_stage(tmp_path: Path, monkeypatch: pytest.
             {"global_batch_size": 5},
             "global_batch_size=5 cannot be shared evenly by 2 processes with sharded weights",
             id="batch",
-            marks=pytest.mark.slow,
         ),
         pytest.param(
             {"algorithm": "uneven"}, "ranks called the network in different orders (this rank: the ", id="algorithm"
