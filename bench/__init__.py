@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.rollouts.grid import Grid as Grid
     from bench.rollouts.grid import strided_grid as strided_grid
     from bench.rollouts.rules import ODE as ODE
+    from bench.rollouts.rules import Rule as Rule
     from bench.rollouts.sampler import Denoise as Denoise
     from bench.rollouts.sampler import Trajectories as Trajectories
     from bench.rollouts.sampler import guided as guided
@@ -74,6 +75,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.noising import noised_forward as noised_forward
     from bench.training.noising import noised_images as noised_images
     from bench.training.noising import random_timesteps as random_timesteps
+    from bench.training.online import OnlineAlgorithm as OnlineAlgorithm
+    from bench.training.online import clipped_objective as clipped_objective
+    from bench.training.online import ratio_logs as ratio_logs
     from bench.training.pair_batch import PairBatch as PairBatch
     from bench.training.pairwise import NoisedPairAlgorithm as NoisedPairAlgorithm
     from bench.training.pairwise import PairErrors as PairErrors
@@ -84,6 +88,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.pairwise import pair_logs as pair_logs
     from bench.training.pairwise import sample_errors as sample_errors
     from bench.training.policy import Policy as Policy
+    from bench.training.rollout_batch import RolloutBatch as RolloutBatch
     from bench.training.settings import TrainingSettings as TrainingSettings
     from reports.report import ReportResult as ReportResult
     from reports.report import report as report
@@ -113,7 +118,7 @@ _WHERE = {
     "bench.records.protocol": ("GenerationSettings",),
     "bench.records.scores": ("MetricInfo",),
     "bench.rollouts.grid": ("Grid", "strided_grid"),
-    "bench.rollouts.rules": ("ODE",),
+    "bench.rollouts.rules": ("ODE", "Rule"),
     "bench.rollouts.sampler": ("Denoise", "Trajectories", "guided", "roll_out"),
     "bench.scoring.images": ("CLIP_MEAN", "CLIP_STD"),
     "bench.scoring.isolated.environment": ("Environment",),
@@ -129,6 +134,7 @@ _WHERE = {
         "Recipe",
         "StepOutput",
     ),
+    "bench.training.online": ("OnlineAlgorithm", "clipped_objective", "ratio_logs"),
     "bench.training.pair_batch": ("PairBatch",),
     "bench.training.noising": (
         "Noised",
@@ -149,6 +155,7 @@ _WHERE = {
         "sample_errors",
     ),
     "bench.training.policy": ("Policy",),
+    "bench.training.rollout_batch": ("RolloutBatch",),
     "bench.training.settings": ("TrainingSettings",),
     "reports.report": ("ReportResult", "report"),
 }

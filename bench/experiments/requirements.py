@@ -12,6 +12,7 @@ from bench.scoring.metric import METRICS, EmbeddingMetric
 from bench.training.algorithm import Need
 from bench.training.distributed.launch import check_precision, choose_strategy
 from bench.training.optimizers import OPTIMIZERS
+from bench.training.settings import ONLINE_UNITS
 
 
 def check_requirements(experiment: Experiment, method: Method) -> None:
@@ -21,13 +22,14 @@ def check_requirements(experiment: Experiment, method: Method) -> None:
     choose_strategy(experiment.accelerator).check(method.settings)
     _check_adapters(experiment, method)
     _check_metrics(method)
+    _check_budget(method)
     for need in sorted(method.algorithm.needs):
         CHECKS[need](experiment, method)
     refuse_shuffling_nothing(experiment, method)
 
 
 def _check_images(experiment: Experiment, method: Method) -> None:  # noqa: ARG001 (checks share a signature)
-    """Any preference data will do, labelled or not; if there is none, reading it raises the error."""
+    """Any preference data will do for images or prompts, labelled or not; if there is none, reading it raises the error."""
     _ = experiment.data
 
 
@@ -68,12 +70,22 @@ def _check_guidance(experiment: Experiment, method: Method) -> None:
 
 CHECKS: Mapping[Need, Callable[[Experiment, Method], None]] = {
     Need.IMAGES: _check_images,
+    Need.PROMPTS: _check_images,
     Need.PAIRS: _check_pairs,
     Need.REFERENCE: _check_reference,
     Need.REWARD: _check_reward,
     Need.GUIDANCE: _check_guidance,
 }
 """The check of each need."""
+
+
+def _check_budget(method: Method) -> None:
+    budget = method.settings.budget
+    if budget is not None and budget.unit in ONLINE_UNITS and Need.PROMPTS not in method.algorithm.needs:
+        raise UserError(
+            f"{method.name} does not sample while it trains, so a budget of {budget.unit} never ends; use --budget with pairs, "
+            "forwards or seconds"
+        )
 
 
 def _check_adapters(experiment: Experiment, method: Method) -> None:

@@ -24,7 +24,9 @@ from bench.records.config import RunConfig
 from bench.records.environment import write_environment
 from bench.records.evaluations import Evaluation
 from bench.records.runs import RunFolder
+from bench.rollouts.rewards import Rewards
 from bench.training.loop import Job, train
+from bench.training.online import OnlineAlgorithm
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -169,18 +171,29 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
     model.release_encoders()
     if experiment.accelerator.is_main_process and context.notes:
         write_json(run.folder / "prepared.json", context.notes)
-    train(
-        Job(
-            method.algorithm,
-            settings,
-            model,
-            data,
-            encoded,
-            seed,
-            run.config().run_id,
-            context.forwards,
-            watcher_of(experiment, method, run),
-        ),
-        run,
-        experiment.accelerator,
+    job = Job(
+        method.algorithm,
+        settings,
+        model,
+        data,
+        encoded,
+        seed,
+        run.config().run_id,
+        context.forwards,
+        watcher_of(experiment, method, run),
+        _rewards(experiment, method),
+    )
+    train(job, run, experiment.accelerator)
+
+
+def _rewards(experiment: Experiment, method: Method) -> Rewards | None:
+    """The metrics that judge while an online algorithm trains; None for other algorithms."""
+    if not isinstance(method.algorithm, OnlineAlgorithm):
+        return None
+    captions = list(experiment.data.captions)
+    return Rewards(
+        {
+            name: lambda name=name: experiment.load_metric(name).for_prompts(captions)  # type: ignore[misc]
+            for name in method.algorithm.trained_on
+        }
     )

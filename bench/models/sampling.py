@@ -121,7 +121,7 @@ def sample(
     guided = uses_classifier_free_guidance(model, settings)
     branches = networks.branches(condition, negative) if guided else [(networks.positive, condition)]
     branches = [
-        (network, {**conditioning, **_size_and_guidance(model, settings, conditioning)})
+        (network, {**conditioning, **size_and_guidance(model, settings, conditioning)})
         for network, conditioning in branches
     ]
     # The flow scheduler has no init_noise_sigma: the network takes its latents unscaled.
@@ -170,7 +170,7 @@ def generate_images(
     return model.decode(sample(model, networks, noise, condition, negative, settings, generators))
 
 
-def _size_and_guidance(
+def size_and_guidance(
     model: ModelFamily, settings: GenerationSettings, prompts: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Conditioning other than the prompts: size and crop of the images, and guidance if it is an input."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from bench.core.chunks import images_per_chunk
+from bench.core.errors import UserError
 from bench.data.cache import BATCH, ORIENTATIONS
 from bench.models.family import Posterior
 from bench.models.find import FoundArchitecture
@@ -22,6 +23,7 @@ from bench.planning.tracer import Tracer
 from bench.training.algorithm import Algorithm
 from bench.training.distributed.strategy import refuse_small_batch
 from bench.training.ledger import in_forwards, refuse_spent_budget
+from bench.training.online import OnlineAlgorithm
 from bench.training.settings import TrainingSettings
 
 CUDA, META = torch.device("cuda"), torch.device("meta")
@@ -138,8 +140,13 @@ def make_plan(
         device: where it would run; nothing is run there.
 
     Raises:
-        UserError: preparing the data uses up the budget, or a process would get no pairs of a batch.
+        UserError: preparing the data uses up the budget, a process would get no pairs of a batch, or the algorithm is online.
     """
+    if isinstance(algorithm, OnlineAlgorithm):
+        raise UserError(
+            f"{algorithm.info.title} samples and judges while it trains, which bench plan does not count yet; a trial shows its "
+            "cost: bench run --set steps=2 --limit 50"
+        )
     refuse_small_batch(settings, processes)
     model = found.build(META)
     generation = found.generation or model.generation

@@ -64,6 +64,8 @@ class LedgerRecord(TypedDict):
     flops: NotRequired[Count]
     seconds: Amount
     peak_memory_bytes: Count
+    samples: NotRequired[Count]
+    reward_calls: NotRequired[Count]
 
 
 def checked_scores(written: Any, protocol: Protocol, path: Path) -> list[ScoreLine]:

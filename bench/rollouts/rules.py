@@ -9,6 +9,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -22,9 +23,11 @@ class Rule(abc.ABC):
 
     Attributes:
         noise: strength of the step's noise, at least 0; its unit depends on the rule.
+        published: the strength of the method that the rule is from.
     """
 
     noise: float
+    published: ClassVar[float]
 
     @abc.abstractmethod
     def refuse(self, process: ForwardProcess) -> None:
@@ -49,6 +52,8 @@ class Ddim(Rule):
 
     As in DDPO (Black et al. 2024, arXiv 2305.13301).  Without noise it is the ODE step of every process, flows included.
     """
+
+    published: ClassVar[float] = 1.0
 
     def refuse(self, process: ForwardProcess) -> None:
         if self.noise and isinstance(process, FlowProcess):
@@ -78,6 +83,8 @@ class DanceSde(FlowRule):
     The mean is ``x (1 + g^2 ds / (2 s)) + v (1 + g^2 (1 - s) / (2 s)) ds`` with ds < 0, the standard deviation ``g sqrt(-ds)``.
     """
 
+    published: ClassVar[float] = 0.3
+
     def diffusion(self, s: Tensor, s_to: Tensor) -> Tensor:
         """The diffusion coefficient g at noise levels ``s`` on the way to ``s_to``, shaped like them."""
         return s.new_full(s.shape, self.noise)
@@ -96,6 +103,8 @@ class FlowSde(DanceSde):
 
     At s = 1, where that is infinite, the released code divides by 1 minus the next level instead.
     """
+
+    published: ClassVar[float] = 0.7
 
     def diffusion(self, s: Tensor, s_to: Tensor) -> Tensor:
         return self.noise * (s / (1 - s_to.where(s == 1, s))).sqrt()
@@ -119,6 +128,8 @@ class Cps(FlowRule):
     Flow-SDE does not carry over.
     """
 
+    published: ClassVar[float] = 0.8
+
     def transition(self, xt: Tensor, prediction: Tensor, process: ForwardProcess, t: Tensor, to: Tensor) -> Transition:
         s_to = process.sigma(to, xt)
         std = s_to * math.sin(self.noise * math.pi / 2)
@@ -134,14 +145,21 @@ RULES: Mapping[str, type[Rule]] = {"ddim": Ddim, "flow-sde": FlowSde, "dance-sde
 """The rules by the names that settings use."""
 
 
-def find_rule(name: str, noise: float, process: ForwardProcess) -> Rule:
-    """A rule by its name, for a process.
+def find_rule(name: str | None, noise: float | None, process: ForwardProcess) -> Rule:
+    """A rule for a process.
+
+    Args:
+        name: its name; None for ``flow-sde`` of flows and ``ddim`` of others.
+        noise: its strength; None for the published one.
+        process: the model's forward process.
 
     Raises:
         UserError: there is no such rule, or it is not defined for the process.
     """
+    if name is None:
+        name = "flow-sde" if isinstance(process, FlowProcess) else "ddim"
     if name not in RULES:
         raise UserError(f"there is no rule {name!r}: {did_you_mean(name, RULES)}there are {', '.join(RULES)}")
-    rule = RULES[name](noise)
+    rule = RULES[name](RULES[name].published if noise is None else noise)
     rule.refuse(process)
     return rule

@@ -100,6 +100,11 @@ class Trajectories:
     levels: Tensor
     log_probs: Tensor
 
+    def rows(self, places: Sequence[int]) -> Trajectories:
+        """The trajectories of some samples."""
+        tensors = ("final", "level", "latents", "following", "levels", "log_probs")
+        return dataclasses.replace(self, **{name: getattr(self, name)[list(places)] for name in tensors})
+
 
 def roll_out(
     denoise: Denoise,

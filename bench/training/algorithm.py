@@ -30,6 +30,8 @@ class Need(enum.StrEnum):
     """Labels: which of a caption's two images is preferred."""
     IMAGES = "captioned images"
     """Images with captions; labels are not read."""
+    PROMPTS = "prompts"
+    """Captions; images and labels are not read."""
     REFERENCE = "a frozen reference model"
     """`bench.Policy.reference`, which costs memory and one forward per image; without this need it raises a ValueError."""
     REWARD = "a reward model"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from bench.data.buckets import HorizontalFlip, PictureSize
 from bench.data.preferences import PreferenceData
 from bench.models.family import Posterior
 from bench.models.framing import Size
+from bench.training.algorithm import Algorithm
+from bench.training.diagnostics import check_start
 from bench.training.pair_batch import PairBatch
 from bench.training.settings import TrainingSettings
 
@@ -40,6 +42,33 @@ class Encoded(Protocol):
 
     def picture_condition(self, rows: Sequence[int], sides: Sequence[int], size: PictureSize) -> dict[str, Tensor]:
         """Size and crop conditioning of one image per row, each (B, ...); ``sides`` says which image."""
+
+
+class Batches(Protocol):
+    """One process's share of a step's global batch, in micro-batches; iterating it again repeats the same micro-batches.
+
+    Attributes:
+        size: how many losses the global batch has.
+        rounds: the largest number of micro-batches that any process has in this step.
+        record: what the log says about the batch itself, by name.
+    """
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def record(self) -> Mapping[str, float]: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def check(self, algorithm: Algorithm, record: Mapping[str, Any]) -> None:
+        """Check the step's diagnostics before the update; raises a `DivergedError`."""
+
+
+class Source(Protocol):
+    """Where a run's global batches come from."""
+
+    def batches(self, step: int) -> Batches:
+        """The global batch of an optimizer step, 0-based."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +97,18 @@ class StepBatches:
         for positions in self._cut(self.accelerator.process_index):
             yield make_batch(self, self.rows, positions)
 
+    record: ClassVar[Mapping[str, float]] = {}
+
+    @property
+    def size(self) -> int:
+        """Pairs of the global batch."""
+        return self.settings.global_batch_size
+
+    def check(self, algorithm: Algorithm, record: Mapping[str, Any]) -> None:
+        """At the first step, check what identical policy and reference must produce."""
+        if self.step == 0:
+            check_start(algorithm, self.settings, record)
+
     @property
     def rounds(self) -> int:
         """The largest number of micro-batches that any process has in this step; computed without communication."""
@@ -88,6 +129,21 @@ class StepBatches:
             for positions in by_size.values()
             for piece in batch_slices(len(positions), self.settings.micro_batch_size)
         ]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PairSource:
+    """Global batches of preference data; see `StepBatches` for what the fields are."""
+
+    data: PreferenceData
+    encoded: Encoded
+    settings: TrainingSettings
+    seed: int
+    accelerator: Accelerator
+
+    def batches(self, step: int) -> StepBatches:
+        """The pairs of an optimizer step."""
+        return StepBatches(self.data, self.encoded, self.settings, self.seed, step, self.accelerator)
 
 
 def draw_latents(step: StepBatches, rows: Sequence[int], draws: Draws) -> Tensor:

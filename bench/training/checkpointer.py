@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from bench.core.processes import Processes
 from bench.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from bench.training.ledger import COUNTS, Ledger
+from bench.training.ledger import SUMMED, Ledger
 
 SAVING_SHARE = 0.05
 """Largest share of the training time that saving may take, unless every step is to be saved."""
@@ -74,7 +74,7 @@ class Checkpointer:
 
     def total_cost(self) -> Ledger:
         """What all processes have spent together."""
-        own = [getattr(self._ledger, name) for name in COUNTS]
+        own = [getattr(self._ledger, name) for name in SUMMED]
         counts = torch.tensor(own, dtype=torch.int64, device=self._accelerator.device)
         summed = self._accelerator.reduce(counts, reduction="sum").tolist()
-        return dataclasses.replace(self._ledger, **dict(zip(COUNTS, summed, strict=True)))
+        return dataclasses.replace(self._ledger, **dict(zip(SUMMED, summed, strict=True)))

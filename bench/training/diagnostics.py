@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from bench.core.errors import UserError
 from bench.training.algorithm import Algorithm, StepOutput
-from bench.training.pair_batch import PairBatch
 from bench.training.settings import TrainingSettings
 
 TIME_BUCKETS = 10
@@ -40,15 +39,15 @@ def _means(sums: Tensor, counts: Tensor) -> list[float | None]:
     return [total / count if count else None for total, count in zip(sums.tolist(), counts.tolist(), strict=True)]
 
 
-def check_losses(output: StepOutput, batch: PairBatch, step: int) -> None:
+def check_losses(output: StepOutput, row_ids: Sequence[int], step: int) -> None:
     """Refuse losses that are not one per pair (`ValueError`) or not finite (`DivergedError`, with the first such pair)."""
-    if output.losses.shape != (len(batch.row_ids),):
+    if output.losses.shape != (len(row_ids),):
         raise ValueError(
             f"an algorithm must return one loss per pair, not a tensor of shape {tuple(output.losses.shape)}"
         )
     bad = (~torch.isfinite(output.losses)).nonzero().flatten().tolist()
     if bad:
-        pair, t = batch.row_ids[bad[0]], output.timesteps[bad[0]].item()
+        pair, t = row_ids[bad[0]], output.timesteps[bad[0]].item()
         advice = (
             "the last checkpoint is good: lower the learning rate or raise beta"
             if step
@@ -59,7 +58,7 @@ def check_losses(output: StepOutput, batch: PairBatch, step: int) -> None:
         )
 
 
-def check_start(algorithm: Algorithm, settings: TrainingSettings, record: dict[str, float]) -> None:
+def check_start(algorithm: Algorithm, settings: TrainingSettings, record: Mapping[str, Any]) -> None:
     """Raise a `DivergedError` when the first step is not what identical policy and reference must produce."""
     margin = record.get("margin")
     if margin:
@@ -76,4 +75,19 @@ def check_start(algorithm: Algorithm, settings: TrainingSettings, record: dict[s
         raise DivergedError(
             f"before any update, with policy and reference identical, the loss must be {expected}, but it is "
             f"{record['loss']}"
+        )
+
+
+def check_ratio(record: Mapping[str, Any], floor: float) -> None:
+    """Before an update from a rollout, the importance ratio of the weights that sampled is 1; raise a `DivergedError` if it is not.
+
+    Args:
+        record: the step's diagnostics; ``ratio_error`` is the mean of |log ratio|, if the algorithm has a ratio.
+        floor: the noise floor of replay, which is the tolerance.
+    """
+    error = record.get("ratio_error", 0.0)
+    if error > floor:
+        raise DivergedError(
+            f"before any update from a rollout the importance ratio must be 1, but |log ratio| is {error:.3g} on average, above "
+            f"the replay's noise floor of {floor:.3g}: replay does not get what the rollout got (times, guidance, precision)"
         )

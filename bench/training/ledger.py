@@ -15,7 +15,9 @@ from bench.training.settings import Budget
 RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 COUNTS = ("policy_forwards", "policy_backwards", "reference_forwards")
-"""The fields that each process counts for itself."""
+"""Calls of the networks, which each process counts for itself."""
+SUMMED = (*COUNTS, "reward_calls")
+"""All that each process counts for itself."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -23,6 +25,8 @@ class Ledger:
     """Costs of one run; forwards and backwards are counted per image and summed over processes.
 
     ``flops`` counts a backward as two forwards; ``seconds`` is the wall-clock time of training times the number of processes;
+    ``samples`` and ``reward_calls`` count pictures that online algorithms sampled and scored; of an online run, ``pairs`` are the samples
+    that it has trained on.
     ``peak_memory_bytes`` is the peak of one process so far: its resident set on a CPU, its allocated device memory on CUDA.
     """
 
@@ -33,11 +37,14 @@ class Ledger:
     flops: int = 0
     seconds: float = 0.0
     peak_memory_bytes: int = 0
+    samples: int = 0
+    reward_calls: int = 0
 
     def total(self, unit: str) -> float:
-        """What the run has cost so far in ``pairs``, ``forwards`` (a backward counts as two) or ``seconds``."""
-        forwards = in_forwards({name: getattr(self, name) for name in COUNTS})
-        return {"pairs": self.pairs, "forwards": forwards, "seconds": self.seconds}[unit]
+        """What the run has cost so far in a unit of `Budget`; in ``forwards`` a backward counts as two."""
+        if unit == "forwards":
+            return in_forwards({name: getattr(self, name) for name in COUNTS})
+        return float(getattr(self, "reward_calls" if unit == "rewards" else unit))
 
     def reset_peak_memory(self, device: torch.device) -> None:
         """Reset the peak: memory that this process used earlier does not count towards this run."""
@@ -63,7 +70,7 @@ class Ledger:
 
     def reset_counts(self) -> None:
         """Set the counts of this process back to 0."""
-        for name in COUNTS:
+        for name in SUMMED:
             setattr(self, name, 0)
 
 

@@ -16,12 +16,15 @@ from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData
 from bench.models.family import ModelFamily
 from bench.records.runs import RunFolder
+from bench.rollouts.rewards import Rewards
 from bench.training.algorithm import Algorithm, Need
-from bench.training.batches import StepBatches
+from bench.training.batches import PairSource, Source
 from bench.training.checkpoint import TrainingState
 from bench.training.checkpointer import Checkpointer
+from bench.training.collecting import Collector
 from bench.training.distributed.launch import choose_strategy
 from bench.training.ledger import Ledger, refuse_spent_budget
+from bench.training.online import OnlineAlgorithm
 from bench.training.policy import Policy
 from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, build_optimizer, training_step
@@ -42,6 +45,7 @@ class Job:
         run_id: which run it is, so that no other one's checkpoint is continued; see `bench.records.config.RunConfig.run_id`.
         prepared_forwards: forwards of the base model spent on preparing the data; counted as reference forwards.
         watcher: looks at the network between steps, and may stop the training.
+        rewards: judge the pictures of an online algorithm; None for others.
     """
 
     algorithm: Algorithm
@@ -53,6 +57,7 @@ class Job:
     run_id: str
     prepared_forwards: int = 0
     watcher: Watcher = unwatched
+    rewards: Rewards | None = None
 
 
 def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
@@ -83,6 +88,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
     optimizer = build_optimizer(policy.parameters(), settings)
     state = TrainingState(policy.parameters(), optimizer, policy.snapshots, strategy)
     trainer = Trainer(algorithm, settings, policy, optimizer, accelerator)
+    source = batch_source(job, policy, accelerator)
 
     # Resume from the newest checkpoint, or begin; log lines from after that checkpoint are dropped.
     checkpointer = Checkpointer(run.checkpoints, state, ledger, accelerator, job.run_id, settings.checkpoint_seconds)
@@ -108,9 +114,8 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
     with termination.deferred(), Progress(title, total=round(limit), done=round(done)) as progress:
         while processes.broadcast(done < limit and not stopped):
             began, before = time.monotonic(), dataclasses.replace(ledger)
-            batches = StepBatches(job.data, job.encoded, settings, job.seed, step, accelerator)
             try:
-                record = training_step(trainer, batches, step)
+                record = training_step(trainer, source.batches(step), step)
             except termination.TerminatedError:
                 ledger.restore(before)
                 checkpointer.save(step)
@@ -131,6 +136,17 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
 
     finish(job, run, policy, checkpointer.total_cost(), processes)
     accelerator.wait_for_everyone()
+
+
+def batch_source(job: Job, policy: Policy, accelerator: Accelerator) -> Source:
+    """Where a job's global batches come from: its data, or collections of the policy's own pictures."""
+    if not isinstance(job.algorithm, OnlineAlgorithm):
+        return PairSource(job.data, job.encoded, job.settings, job.seed, accelerator)
+    if job.rewards is None:
+        raise ValueError("an online algorithm needs rewards")
+    return Collector(
+        job.algorithm, job.data.captions, job.encoded, job.settings, job.seed, policy, job.rewards, accelerator
+    )
 
 
 def finish(job: Job, run: RunFolder, policy: Policy, total: Ledger, processes: Processes) -> None:

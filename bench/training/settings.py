@@ -24,13 +24,18 @@ AdapterInit = Literal["uniform", "gaussian"]
 OptimizerName = Annotated[str, AfterValidator(known_optimizer)]
 
 
+ONLINE_UNITS = ("samples", "rewards")
+"""Units of a budget that only online algorithms spend."""
+
+
 class Budget(BaseModel):
     """How much a run may cost, so that methods can be compared at matched cost."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    unit: Literal["pairs", "forwards", "seconds"] = Field(
-        description="pairs seen, network forwards (a backward counts as two), or seconds of training times processes"
+    unit: Literal["pairs", "forwards", "seconds", "samples", "rewards"] = Field(
+        description="pairs seen, network forwards (a backward counts as two), seconds of training times processes; of online "
+        "algorithms also samples or rewards, pictures that were sampled or scored"
     )
     amount: float = Field(gt=0, description="training stops after the step that reaches this amount")
 

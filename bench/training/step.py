@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,16 +12,14 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bench.core import termination
-from bench.core.processes import Processes
 from bench.training.algorithm import Algorithm, StepOutput
-from bench.training.batches import StepBatches
-from bench.training.diagnostics import DivergedError, check_losses, check_start, diagnose
+from bench.training.batches import Batches
+from bench.training.diagnostics import DivergedError, check_losses, diagnose
 from bench.training.optimizers import OPTIMIZERS
-from bench.training.pair_batch import PairBatch
 from bench.training.policy import Policy
 from bench.training.schedule import rate_at
 from bench.training.settings import TrainingSettings
+from bench.training.stopping import stoppable
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ def build_optimizer(parameters: Sequence[tuple[str, nn.Parameter]], settings: Tr
     return OPTIMIZERS[settings.optimizer].build(tensors, settings.learning_rate, settings.weight_decay)
 
 
-def training_step(trainer: Trainer, batches: StepBatches, step: int) -> dict[str, Any]:
+def training_step(trainer: Trainer, batches: Batches, step: int) -> dict[str, Any]:
     """Run one optimizer step, and return what is recorded about it.
 
     Args:
@@ -71,9 +69,8 @@ def training_step(trainer: Trainer, batches: StepBatches, step: int) -> dict[str
 
     # Diagnostics of the global batch, and the two checks that must pass before the update.
     times = policy.process.train_timesteps
-    record = diagnose(outputs, settings.global_batch_size, times, trainer.accelerator)
-    if step == 0:
-        check_start(trainer.algorithm, settings, record)
+    record = diagnose(outputs, batches.size, times, trainer.accelerator)
+    batches.check(trainer.algorithm, record)
     norm = policy.strategy.gather_full(torch.nn.utils.clip_grad_norm_(tensors, settings.max_grad_norm)).item()
     if not math.isfinite(norm):
         raise DivergedError(f"the gradient is not finite at step {step}; lower the learning rate or raise beta")
@@ -84,10 +81,10 @@ def training_step(trainer: Trainer, batches: StepBatches, step: int) -> dict[str
         group["lr"] = learning_rate
     trainer.optimizer.step()
     trainer.algorithm.end_step(step, policy)
-    return record | {"gradient_norm": norm, "learning_rate": learning_rate}
+    return record | {**batches.record, "gradient_norm": norm, "learning_rate": learning_rate}
 
 
-def accumulate(trainer: Trainer, batches: StepBatches, step: int) -> list[StepOutput]:
+def accumulate(trainer: Trainer, batches: Batches, step: int) -> list[StepOutput]:
     """Compute gradients over this process's share of the global batch; returns the detached outputs of its micro-batches.
 
     Every loss is divided by the size of the global batch before its backward, so the sum does not depend on how the batch is cut.
@@ -96,21 +93,21 @@ def accumulate(trainer: Trainer, batches: StepBatches, step: int) -> list[StepOu
         DivergedError: a loss is not finite.
         TerminatedError: any process received SIGTERM or Ctrl-C.
     """
-    policy, size = trainer.policy, trainer.settings.global_batch_size
+    policy = trainer.policy
     trainer.optimizer.zero_grad(set_to_none=True)
     stats = gather_batch_stats(trainer, batches)
     outputs = []
-    for batch in stoppable(trainer, batches):
+    for batch in stoppable(trainer.accelerator, batches, batches.rounds):
         output = trainer.algorithm.step(dataclasses.replace(batch, global_batch_stats=stats), policy)
-        check_losses(output, batch, step)
+        check_losses(output, batch.row_ids, step)
         policy.strategy.check_ranks_in_sync("backward")
-        (output.losses.sum() / size).backward()
+        (output.losses.sum() / batches.size).backward()
         outputs.append(dataclasses.replace(output, losses=output.losses.detach()))
     return outputs
 
 
 @torch.no_grad()
-def gather_batch_stats(trainer: Trainer, batches: StepBatches) -> Tensor | None:
+def gather_batch_stats(trainer: Trainer, batches: Batches) -> Tensor | None:
     """`Algorithm.global_batch_stats` for every pair of the global batch, in its order: (global_batch_size, ...), float32.
 
     None for an algorithm that does not need them.
@@ -121,33 +118,15 @@ def gather_batch_stats(trainer: Trainer, batches: StepBatches) -> Tensor | None:
     if not trainer.algorithm.needs_batch_stats:
         return None
     gathered: Tensor | None = None
-    for batch in stoppable(trainer, batches):
+    for batch in stoppable(trainer.accelerator, batches, batches.rounds):
         found = trainer.algorithm.global_batch_stats(batch, trainer.policy)
         if found is None:
             return None
         if gathered is None:
-            gathered = found.new_zeros(trainer.settings.global_batch_size, *found.shape[1:])
+            gathered = found.new_zeros(batches.size, *found.shape[1:])
         gathered[list(batch.batch_positions)] = found
     if gathered is None:
         raise ValueError("a process has no pairs of the batch")
     # Each process has filled its own rows and left the others 0, so the sum holds all rows.
     summed: Tensor = trainer.accelerator.reduce(gathered, reduction="sum")
     return summed
-
-
-def stoppable(trainer: Trainer, batches: StepBatches) -> Iterator[PairBatch]:
-    """The micro-batches; before each, all processes stop together if any of them has received a signal.
-
-    The check is collective, and processes may have different numbers of micro-batches, so every process runs it as often as the
-    one with the most.
-
-    Raises:
-        TerminatedError: SIGTERM or Ctrl-C has arrived.
-    """
-    processes, own = Processes(trainer.accelerator), iter(batches)
-    for _ in range(batches.rounds):
-        if processes.any(termination.requested()):
-            raise termination.TerminatedError
-        batch = next(own, None)
-        if batch is not None:
-            yield batch

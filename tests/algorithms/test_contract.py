@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import Algorithm
+from bench import Algorithm, OnlineAlgorithm
 from bench.core.progress import without_progress
 from bench.core.registry import is_ours
 from bench.experiments.contracts.algorithm import ALGORITHM_CONTRACTS
@@ -78,7 +78,10 @@ def test_every_algorithm_of_this_distribution_is_looked_at_here() -> None:
 
 @pytest.mark.parametrize(("contract", "process", "name"), CHECKS)
 def test_it_keeps_the_contract(contract: Contract[AlgorithmCase], process: str, name: str, case: Cases) -> None:
-    contract.check(case(name, process))
+    try:
+        contract.check(case(name, process))
+    except NotApplicableError:
+        assert issubclass(ALGORITHMS.get(name), OnlineAlgorithm)  # tests/training/test_online.py looks at their steps
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,12 @@ def test_noise_by_ddim_is_not_for_flows() -> None:
         find_rule("ddim", 0.5, flow(0.8, 0.7))
 
 
+def test_a_rule_that_is_not_named_is_the_published_one_of_the_kind_of_model() -> None:
+    assert find_rule(None, None, flow(0.8, 0.7)) == FlowSde(0.7)
+    assert find_rule(None, None, EpsilonProcess(double([1.0]), double([0.0]))) == Ddim(1.0)
+    assert [find_rule(name, None, flow(0.8, 0.7)).noise for name in ("dance-sde", "cps")] == [0.3, 0.8]
+
+
 def test_a_rule_that_is_not_there() -> None:
     with pytest.raises(UserError, match=re.escape(f"there are {', '.join(RULES)}")):
         find_rule("euler", 0.5, flow(0.8, 0.7))

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.preferences import PreferenceData
-from bench.experiments.contracts.contract import Check, Contract
+from bench.experiments.contracts.contract import Check, Contract, NotApplicableError
 from bench.experiments.contracts.small_models import PROCESSES
 from bench.experiments.contracts.small_setup import SmallSetup
 from bench.records.runs import RunFolder
 from bench.training.algorithm import Algorithm, StepOutput
+from bench.training.online import OnlineAlgorithm
 from bench.training.policy import Policy
 
 ROWS = (3, 17, 4, 8, 25)
@@ -45,8 +46,18 @@ class AlgorithmCase:
         return self.algorithm.prepare(self.setup.data, self.setup.context())
 
     def step(self, policy: Policy, *, rows: Sequence[int] = ROWS, places: Sequence[int] | None = None) -> StepOutput:
-        """One step on a global batch of ``rows``, or on the pairs at some positions of it."""
+        """One step on a global batch of ``rows``, or on the pairs at some positions of it.
+
+        Raises:
+            NotApplicableError: the algorithm makes its batches itself.
+        """
+        self.refuse_online()
         return self.setup.step(self.algorithm, rows, policy, self.data, places=places)
+
+    def refuse_online(self) -> None:
+        """Raise a `NotApplicableError` if the algorithm makes its batches itself."""
+        if isinstance(self.algorithm, OnlineAlgorithm):
+            raise NotApplicableError("the algorithm trains on pictures of its own, not on rows of the data")
 
     def moved_policy(self) -> Policy:
         """A policy that differs slightly from its reference."""

@@ -27,6 +27,7 @@ from bench.experiments.contracts.small_models import PROCESSES, SIDE, SmallModel
 from bench.models.family import ModelFamily
 from bench.records.runs import RunFolder
 from bench.records.scores import MetricInfo
+from bench.rollouts.rewards import Rewards
 from bench.scoring.metric import EmbeddingMetric
 from bench.training.algorithm import Algorithm, StepOutput
 from bench.training.batches import Encoded, StepBatches, make_batch
@@ -219,7 +220,18 @@ class SmallSetup:
         )
         accelerator = accelerator or Accelerator(cpu=True)
         data = data or self.data
-        job = Job(algorithm, chosen, self.model(), data, self.encoding(data), seed, "small", prepared_forwards)
+        rewards = Rewards(dict.fromkeys(algorithm.trained_on, Brightness))
+        job = Job(
+            algorithm,
+            chosen,
+            self.model(),
+            data,
+            self.encoding(data),
+            seed,
+            "small",
+            prepared_forwards,
+            rewards=rewards,
+        )
         train(job, run, accelerator)
         return run
 

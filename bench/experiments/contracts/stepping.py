@@ -247,6 +247,7 @@ def _descend(policy: Policy, *, expected: float) -> None:
 @contract(*EPSILON)
 def preferences_are_what_it_states(case: AlgorithmCase) -> None:
     """Its gradient depends on labels or scores exactly if it states what its placebo is."""
+    case.refuse_online()
     made = []
     for data in (case.setup.data, case.setup.data.shuffled(0)):
         policy, prepared = case.moved_policy(), case.algorithm.prepare(data, case.setup.context())

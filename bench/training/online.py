@@ -1,0 +1,95 @@
+"""The interface of algorithms that sample while they train: collect pictures, judge them, then take optimizer steps."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bench.core.randomness import permutation
+from bench.models.forward_process import ForwardProcess
+from bench.rollouts.advantages import Convention
+from bench.rollouts.rules import Rule, find_rule
+from bench.training.algorithm import Algorithm, Need, StepOutput
+from bench.training.policy import Policy
+from bench.training.rollout_batch import RolloutBatch
+
+
+class OnlineAlgorithm(Algorithm):
+    """An algorithm that trains on pictures of its own, of the data's captions, and on what a metric says about them.
+
+    A collection has ``updates`` global batches; each is ``global_batch_size`` samples, ``group`` of them per prompt.  `step` gets one
+    sampling step of one micro-batch at a time and returns a loss per sample; the update is their mean over samples and trained
+    sampling steps.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.PROMPTS, Need.REWARD})
+    placebo: ClassVar[str | None] = None
+
+    reward: str = Field(default="pickscore", description="the metric that pictures are judged by")
+    group: int = Field(default=8, ge=2, description="samples per prompt")
+    updates: int = Field(default=1, ge=1, description="optimizer steps per collection")
+    sampling_steps: int = Field(default=10, ge=1, le=1000, description="number of sampling steps")
+    guidance_scale: float = Field(
+        default=1.0, ge=1, description="classifier-free guidance, in rollout and replay alike"
+    )
+    rule: str | None = Field(
+        default=None,
+        description="sampling step: ddim, flow-sde, dance-sde or cps; by default flow-sde for flows, else ddim",
+    )
+    noise: float | None = Field(
+        default=None, gt=0, description="strength of the rule's noise; by default the published one"
+    )
+    trained: int = Field(default=3, ge=1, description="sampling steps that are trained per collection")
+    within: int = Field(default=5, ge=1, description="they are drawn from so many steps, the noisiest first")
+    advantage: Convention = Field(default="flow-grpo-group", description="how rewards become advantages")
+    advantage_clip: float = Field(default=5.0, gt=0, description="advantages are clipped to +- this")
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        return (self.reward,)
+
+    @property
+    def least_ratio(self) -> float | None:
+        """The smallest change of a log ratio that the objective reacts to, such as its clip range; None without a ratio.
+
+        A run whose replay is noisier than a third of it stops.
+        """
+        return None
+
+    def rules(self, process: ForwardProcess, kept: Sequence[int]) -> list[Rule]:
+        """The rule of every sampling step, given which steps are trained; the default has noise in all of them.
+
+        Raises:
+            UserError: the rule is not defined for the process.
+        """
+        return [find_rule(self.rule, self.noise, process)] * self.sampling_steps
+
+    def kept(self, seed: int, collection: int) -> list[int]:
+        """Which sampling steps a collection trains, in order; the default draws ``trained`` of the first ``within``."""
+        within = min(self.within, self.sampling_steps)
+        return sorted(permutation(within, seed, "trained steps", collection)[: self.trained].tolist())
+
+    @abc.abstractmethod
+    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+        """Losses of one sampling step of one micro-batch, one per sample, unreduced; see `Algorithm.step`.
+
+        Log the absolute log ratio as ``ratio_error``: it must be 0, up to the replay's noise, before the first update from a
+        collection.
+        """
+
+
+def clipped_objective(advantages: Tensor, log_ratio: Tensor, clip: float) -> Tensor:
+    """PPO's loss ``max(-A r, -A clip(r, 1 - c, 1 + c))`` (Schulman et al. 2017, arXiv 1707.06347), (B,); r is the exponential of ``log_ratio``."""
+    ratio = log_ratio.exp()
+    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip))
+
+
+def ratio_logs(log_ratio: Tensor, clip: float) -> dict[str, Tensor]:
+    """What is logged about importance ratios, (B,) each: |log ratio| and whether the ratio is outside the clip range."""
+    log_ratio = log_ratio.detach()
+    return {"ratio_error": log_ratio.abs(), "clipped": ((log_ratio.exp() - 1).abs() > clip).to(log_ratio)}

@@ -1,0 +1,158 @@
+"""A collection of pictures, the global batches that are cut from it, and their micro-batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from bench.core.randomness import Draws
+from bench.rollouts.grid import Grid
+from bench.rollouts.rules import Rule
+from bench.rollouts.sampler import Denoise, Predict, Step, Trajectories, replay
+from bench.training.algorithm import Algorithm
+from bench.training.diagnostics import check_ratio
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RolloutBatch:
+    """One kept sampling step of B samples, in the micro-batch that they were sampled in.
+
+    Attributes:
+        trajectories: where the samples came by.
+        which: place of this step among those that were kept.
+        rule: the rule it was sampled by.
+        grid: the levels of the sampler.
+        guide: makes the denoiser of a network, with the guidance of the rollout.
+        advantages: of the samples, float32, (B,).
+        rewards: of the samples, raw, float32, (B,).
+        row_ids: row numbers of the prompts in the data, B of them.
+        batch_positions: positions of these losses in the step's global batch, B of them.
+        draws: random draws for these samples, of their collection; the same however the batch is cut.
+        global_batch_stats: see `bench.PairBatch`.
+    """
+
+    trajectories: Trajectories
+    which: int
+    rule: Rule
+    grid: Grid
+    guide: Callable[[Predict], Denoise]
+    advantages: Tensor
+    rewards: Tensor
+    row_ids: tuple[int, ...]
+    batch_positions: tuple[int, ...]
+    draws: Draws
+    global_batch_stats: Tensor | None = None
+
+    @property
+    def log_probs(self) -> Tensor:
+        """Log-probabilities of the step when it was sampled, mean over elements, float32, (B,)."""
+        return self.trajectories.log_probs[:, self.which]
+
+    @property
+    def timesteps(self) -> Tensor:
+        """Times at which the step started, for diagnostics: of T training times, or of a flow's sigma in T parts, int64, (B,)."""
+        times = self.grid.at(self.trajectories.levels[:, self.which])
+        return (times.ceil() - 1).clamp(min=0).long() if times.is_floating_point() else times
+
+    @property
+    def step_lengths(self) -> Tensor:
+        """By how much the noise level falls in the step, float32, (B,)."""
+        levels, like = self.trajectories.levels[:, self.which], self.advantages
+        process = self.grid.process
+        return (process.sigma(levels, like) - process.sigma(levels - 1, like)).flatten()
+
+    def replay(self, predict: Predict) -> Step:
+        """The same step under a network, such as `bench.Policy.predict` or `bench.Policy.reference`, with the rollout's guidance."""
+        return replay(self.guide(predict), self.grid, self.rule, self.trajectories, self.which)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """Samples of one micro-batch.
+
+    Attributes:
+        positions: their positions in the collection, which are prompt by prompt.
+        trajectories: where they came by.
+        guide: makes the denoiser of a network under their conditioning.
+        row_ids: row numbers of their prompts in the data.
+        draws: their random draws.
+    """
+
+    positions: Sequence[int]
+    trajectories: Trajectories
+    guide: Callable[[Predict], Denoise]
+    row_ids: tuple[int, ...]
+    draws: Draws
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """This process's share of a collection, and what is known about all of it.
+
+    Attributes:
+        number: its number, 0-based.
+        rules: the rule of every sampling step.
+        kept: the sampling steps that are trained.
+        micros: micro-batches by optimizer step of the collection.
+        rewards: of all samples, float64, (P, k).
+        advantages: of all samples, float32, (P k,).
+        floor: noise floor of replay: the largest difference of a log-probability at batch size 1.
+        record: what the log says.
+    """
+
+    number: int
+    rules: Sequence[Rule]
+    kept: Sequence[int]
+    micros: Sequence[Sequence[Sampled]]
+    rewards: Tensor
+    advantages: Tensor
+    floor: float
+    record: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutBatches:
+    """One process's share of one optimizer step on a collection; see `bench.training.batches.Batches`."""
+
+    collection: Collection
+    grid: Grid
+    update: int
+    order: Sequence[int]
+    rounds: int
+
+    @property
+    def size(self) -> int:
+        """Samples times trained sampling steps."""
+        return len(self.order) * len(self.collection.kept)
+
+    @property
+    def record(self) -> Mapping[str, float]:
+        """Rewards of the collection."""
+        return self.collection.record
+
+    def check(self, algorithm: Algorithm, record: Mapping[str, Any]) -> None:
+        """Before the first update from the collection, the importance ratio must be 1."""
+        if self.update == 0:
+            check_ratio(record, self.collection.floor)
+
+    def __iter__(self) -> Iterator[RolloutBatch]:
+        collection, places = self.collection, {position: place for place, position in enumerate(self.order)}
+        for micro in collection.micros[self.update]:
+            device = micro.trajectories.final.device
+            chosen = list(micro.positions)
+            for which, number in enumerate(collection.kept):
+                yield RolloutBatch(
+                    trajectories=micro.trajectories,
+                    which=which,
+                    rule=collection.rules[number],
+                    grid=self.grid,
+                    guide=micro.guide,
+                    advantages=collection.advantages[chosen].to(device),
+                    rewards=collection.rewards.flatten()[chosen].float().to(device),
+                    row_ids=micro.row_ids,
+                    batch_positions=tuple(places[position] * len(collection.kept) + which for position in chosen),
+                    draws=micro.draws,
+                )

@@ -1,0 +1,225 @@
+"""The online loop on small models: ratio 1, exact cost, kill and resume, and the direction of the update."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from launching import ALONE, TWO, train, weights
+from PIL import Image
+from pydantic import PrivateAttr
+from torch import Tensor
+from worked import assert_exact, double
+from workshop import Brightness, Workshop, state
+
+from algorithms.ddpo import DDPO
+from algorithms.flow_grpo import FlowGRPO, squared_mean_shift
+from bench import Policy, RolloutBatch, StepOutput
+from bench.core import termination
+from bench.core.errors import UserError
+from bench.core.termination import TerminatedError
+from bench.experiments.contracts.small_models import PROCESSES
+from bench.records.runs import RunFolder
+from bench.training.diagnostics import DivergedError
+from bench.training.online import OnlineAlgorithm, clipped_objective
+
+SMALL: dict[str, Any] = {"reward": "clip", "group": 4, "sampling_steps": 4, "trained": 2, "within": 3, "clip": 1e-3}
+TRAINING: dict[str, Any] = {"global_batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-3}
+COSTS = ("pairs", "policy_forwards", "policy_backwards", "reference_forwards", "samples", "reward_calls")
+
+
+def ddpo(**changes: Any) -> DDPO:
+    return DDPO(**{**SMALL, **changes})
+
+
+def flow_grpo(**changes: Any) -> FlowGRPO:
+    return FlowGRPO(**{**SMALL, **changes})
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("flow"), PROCESSES["flow"])
+
+
+@pytest.fixture(scope="module")
+def v(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("v"), PROCESSES["v_prediction"])
+
+
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """Signals are handled as in a command, until the test is over."""
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
+    termination.listen()
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)
+    termination._STATE.received = None
+
+
+def costs(run: RunFolder) -> dict[str, Any]:
+    return {name: run.ledger()[name] for name in COSTS}
+
+
+def same(one: RunFolder, other: RunFolder) -> bool:
+    left, right = state(one), state(other)
+    return left.keys() == right.keys() and all(torch.equal(value, right[name]) for name, value in left.items())
+
+
+class TestNumbers:
+    def test_the_clipped_objective_by_hand(self) -> None:
+        losses = clipped_objective(double([1.2, -0.7]), double([2e-4, -3e-4]), 1e-4)
+        assert_exact(losses.mean(), -0.2500950000)
+
+    def test_the_distance_from_the_reference_by_hand(self) -> None:
+        # v = [.5, .1], v_ref = [.4, .2], s .8 to .7, g 1.4: means differ by (1 + g^2 (1 - s) / (2 s)) ds (v - v_ref)
+        shift = 1.245 * -0.1 * double([[0.1, -0.1]])
+        assert_exact(squared_mean_shift(shift, double([1.4])), [3.9541454082e-05])
+        assert_exact(2 * squared_mean_shift(shift, double([1.4 * 0.1**0.5])), [7.908290816e-04])
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("kind", ["epsilon", "v", "flow"])
+def test_a_run_starts_at_ratio_one_and_costs_what_it_calls(
+    workshop: Workshop, v: Workshop, flow: Workshop, tmp_path: Path, kind: str, scale: float
+) -> None:
+    where = {"epsilon": workshop, "v": v, "flow": flow}[kind]
+    algorithm: OnlineAlgorithm = flow_grpo(guidance_scale=scale) if kind == "flow" else ddpo(guidance_scale=scale)
+    run = where.train(tmp_path, algorithm, steps=2, **TRAINING)
+    for line in run.steps():
+        assert line["ratio_error"] == 0  # the same micro-batch and one function: the last bit
+        assert line["groups_without_spread"] == 0
+        assert line["reward_std"] > 0
+    branches = 2 if scale > 1 else 1
+    trained = branches * 8 * 2
+    assert costs(run) == {
+        "pairs": 16,
+        "policy_forwards": 2 * (branches * 8 * 4 + trained),
+        "policy_backwards": 2 * trained,
+        "reference_forwards": 2 * trained if kind == "flow" else 0,
+        "samples": 16,
+        "reward_calls": 16 + 2,  # the first picture is scored twice more, to see whether the reward repeats itself
+    }
+
+
+def test_a_collection_that_is_trained_on_twice_has_ratio_one_the_first_time(workshop: Workshop, tmp_path: Path) -> None:
+    run = workshop.train(tmp_path, ddpo(updates=2), steps=4, **TRAINING)
+    assert [line["ratio_error"] == 0 for line in run.steps()] == [True, False, True, False]
+    assert run.steps()[0]["reward"] == run.steps()[1]["reward"] != run.steps()[2]["reward"]
+
+
+class Repeated(DDPO):
+    """DDPO whose every step trains on the run's first collection; its logged gain is what the update should raise."""
+
+    _first: dict[int, RolloutBatch] = PrivateAttr(default_factory=dict)
+
+    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+        first = self._first.setdefault(batch.which, batch)
+        log_ratio = first.replay(policy.predict).log_prob - first.log_probs
+        losses = clipped_objective(first.advantages, log_ratio, self.clip)
+        return StepOutput(losses, first.timesteps, {"gain": (first.advantages * log_ratio).detach()})
+
+
+def test_the_update_makes_steps_with_an_advantage_more_probable(workshop: Workshop, tmp_path: Path) -> None:
+    run = workshop.train(tmp_path, Repeated(**SMALL), steps=2, **{**TRAINING, "learning_rate": 1e-5})
+    first, second = (line["gain"] for line in run.steps())
+    assert first == 0
+    assert second > 0
+
+
+class TestResume:
+    @pytest.mark.parametrize("stop", [1, 2, 3])
+    def test_a_run_that_is_stopped_within_a_collection_or_between_two_equals_a_straight_one(
+        self, workshop: Workshop, tmp_path: Path, stop: int
+    ) -> None:
+        straight = workshop.train(tmp_path / "straight", ddpo(updates=2), steps=4, **TRAINING)
+        workshop.train(tmp_path / "stopped", ddpo(updates=2), steps=stop, **TRAINING)
+        (tmp_path / "stopped/micro/algorithm/name/seed-0/DONE").unlink()
+        resumed = workshop.train(tmp_path / "stopped", ddpo(updates=2), steps=4, **TRAINING)
+        assert same(straight, resumed)
+        assert costs(straight) == costs(resumed)
+
+    @pytest.mark.parametrize("at", [4, 8])
+    def test_a_signal_while_collecting_changes_nothing(
+        self, workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listening: None, at: int
+    ) -> None:
+        training = {**TRAINING, "micro_batch_size": 2}
+        straight = workshop.train(tmp_path / "straight", ddpo(), steps=3, **training)
+        score, calls = Brightness.score, 0
+
+        def interrupted(self: Brightness, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+            nonlocal calls
+            calls += 1
+            if calls == at:  # in the first or second collection of four micro-batches; two calls are the check
+                os.kill(os.getpid(), signal.SIGTERM)
+            return score(self, images, prompts)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Brightness, "score", interrupted)
+            with pytest.raises(TerminatedError):
+                workshop.train(tmp_path / "killed", ddpo(), steps=3, **training)
+        termination._STATE.received = None  # a new command has received nothing
+        resumed = workshop.train(tmp_path / "killed", ddpo(), steps=3, **training)
+        assert [line["step"] for line in resumed.steps()] == [0, 1, 2]
+        assert same(straight, resumed)
+        assert costs(straight) == costs(resumed)
+
+
+def test_the_update_does_not_depend_on_how_a_batch_is_cut(workshop: Workshop, tmp_path: Path) -> None:
+    one = workshop.train(tmp_path / "one", ddpo(), steps=1, **TRAINING)
+    cut = workshop.train(tmp_path / "cut", ddpo(), steps=1, **{**TRAINING, "micro_batch_size": 3})
+    assert cut.steps()[0]["reward"] == pytest.approx(one.steps()[0]["reward"], rel=1e-3)
+    assert cut.steps()[0]["gradient_norm"] == pytest.approx(one.steps()[0]["gradient_norm"], rel=1e-2)
+    assert costs(cut) == costs(one)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(workshop: Workshop, tmp_path: Path) -> None:
+    settings = {"algorithm": "ddpo", "fields": {**SMALL, "updates": 2}, "steps": 2, "global_batch_size": 8,
+                "micro_batch_size": 3, "learning_rate": 1e-4}  # fmt: skip
+    one, two = (train(how, workshop, tmp_path / str(len(how)), **settings) for how in (ALONE, TWO))
+    for lonely, joint in zip(one.steps(), two.steps(), strict=True):
+        assert joint["reward"] == pytest.approx(lonely["reward"], rel=1e-3)
+        assert joint["gradient_norm"] == pytest.approx(lonely["gradient_norm"], rel=1e-2)
+    assert costs(one) == costs(two)
+    assert weights(one).keys() == weights(two).keys()
+
+
+class Mistaken(DDPO):
+    """DDPO that replays with other latents than it sampled from."""
+
+    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+        batch.trajectories.latents.add_(0.01)
+        return super().step(batch, policy)
+
+
+class TestRefusals:
+    def test_a_replay_that_is_not_the_rollout_stops_before_the_update(self, workshop: Workshop, tmp_path: Path) -> None:
+        with pytest.raises(DivergedError, match="the importance ratio must be 1, but"):
+            workshop.train(tmp_path, Mistaken(**SMALL), steps=1, **TRAINING)
+        assert not list(tmp_path.rglob("DONE"))
+
+    def test_a_clip_range_within_the_noise_of_replay(self, workshop: Workshop, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="clip range of 1e-09 would clip noise; use a clip of at least"):
+            workshop.train(tmp_path, ddpo(clip=1e-9), steps=1, **TRAINING)
+
+    def test_groups_that_are_not_whole(self, workshop: Workshop, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="8 samples of a collection .* are not whole groups of 3"):
+            workshop.train(tmp_path, ddpo(group=3), steps=1, **TRAINING)
+
+    def test_a_rule_of_another_kind_of_model(self, workshop: Workshop, flow: Workshop, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="use flow-sde, dance-sde or cps"):
+            flow.train(tmp_path, ddpo(rule="ddim"), steps=1, **TRAINING)
+        with pytest.raises(UserError, match="use rule=ddim"):
+            workshop.train(tmp_path, flow_grpo(rule="cps"), steps=1, **TRAINING)
+
+
+@pytest.mark.parametrize("unit", ["samples", "rewards"])
+def test_a_budget_of_samples_or_reward_calls_ends_the_run(workshop: Workshop, tmp_path: Path, unit: str) -> None:
+    run = workshop.train(tmp_path, ddpo(), budget={"unit": unit, "amount": 20}, **TRAINING)
+    assert len(run.steps()) == 3
