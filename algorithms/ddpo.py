@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from algorithms.recipes import TINY
+from algorithms.recipes import TINY_ONLINE
 from bench import (
     AlgorithmInfo,
     OnlineAlgorithm,
@@ -35,11 +35,10 @@ class DDPO(OnlineAlgorithm):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
             source="ours: 6 prompts x 8 samples, noise eta 1, gradient on 3 of the first 5 steps, one update a collection, LoRA",
-            algorithm={"guidance_scale": 1.0, "clip": 1e-3},
-            training={**TINY, "trainable": "lora", "lora_rank": 8, "learning_rate": 1e-3, "warmup_steps": 0, "steps": 40,
-                      "global_batch_size": 48, "micro_batch_size": 48, "caption_dropout": 0.0},
+            algorithm={"clip": 1e-3},
+            training=TINY_ONLINE,
         ),
-    }  # fmt: skip
+    }
 
     clip: float = Field(default=1e-4, gt=0, lt=1, description="c, the half-width of the range of the importance ratio")
 

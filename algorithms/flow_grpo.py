@@ -5,12 +5,13 @@ Liu et al. 2025, arXiv 2505.05470; released code yifan123/flow_grpo.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
+from algorithms.recipes import TINY_ONLINE
 from bench import (
     ODE,
     AlgorithmInfo,
@@ -18,6 +19,7 @@ from bench import (
     Need,
     OnlineAlgorithm,
     Policy,
+    Recipe,
     RolloutBatch,
     Rule,
     StepOutput,
@@ -38,9 +40,18 @@ class FlowGRPO(OnlineAlgorithm):
         title="Flow-GRPO",
         paper="Liu et al. 2025, arXiv 2505.05470",
         formula="max(-A r, -A clip(r, 1-c, 1+c)) + beta mean((mu - mu_ref)^2) / (2 g^2), std = g sqrt(-ds)",
-        status="matches the released code's loss, whose KL leaves out |ds| and is a mean over elements",
+        status="matches the released code's loss, whose KL leaves out |ds| and is a mean over elements; on models that predict "
+        "noise or v, with DDIM steps and the fall of their noise level as |ds|, it is ours",
     )
     needs: ClassVar[frozenset[Need]] = OnlineAlgorithm.needs | {Need.REFERENCE}
+
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "tiny": Recipe(
+            source="ours: ddpo's for the tiny world, which predicts noise, hence DDIM steps; beta as published",
+            algorithm={"clip": 1e-3},
+            training=TINY_ONLINE,
+        ),
+    }
 
     clip: float = Field(default=1e-4, gt=0, lt=1, description="c, the half-width of the range of the importance ratio")
     beta: float = Field(default=0.04, ge=0, description="weight of the distance from the reference")

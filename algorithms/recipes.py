@@ -9,6 +9,11 @@ from bench import Recipe
 
 TINY = DPO.recipes["tiny"].training
 """Our setting for the tiny world."""
+TINY_ONLINE: dict[str, Any] = {
+    "trainable": "lora", "lora_rank": 8, "learning_rate": 1e-3, "warmup_steps": 0, "steps": 40, "global_batch_size": 48,
+    "micro_batch_size": 48,
+}  # fmt: skip
+"""Our setting for online algorithms on the tiny world: one update from each collection of 6 prompts x 8 samples."""
 SD15 = DPO.recipes["sd15"].training
 """The released launcher of Diffusion-DPO for SD1.5, of which most later code is a fork."""
 SDXL = DPO.recipes["sdxl"].training

@@ -32,7 +32,10 @@ def plan(
     sets: Sets = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="pairs=N, forwards=N or seconds=N: stop at this budget instead of after a number of steps."),
+        typer.Option(
+            help="pairs=N, forwards=N or seconds=N, of online algorithms also samples=N or rewards=N: stop at this budget instead "
+            "of after a number of steps."
+        ),
     ] = None,
     card: Annotated[
         str | None, typer.Option(help="One GPU, for example a100-80gb; also says what to change if it is too small.")

@@ -36,7 +36,10 @@ def run(
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="pairs=N, forwards=N or seconds=N: stop at this budget instead of after a number of steps."),
+        typer.Option(
+            help="pairs=N, forwards=N or seconds=N, of online algorithms also samples=N or rewards=N: stop at this budget instead "
+            "of after a number of steps."
+        ),
     ] = None,
     data: Annotated[
         str | None,

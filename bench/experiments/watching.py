@@ -125,11 +125,11 @@ class CurveWatcher:
         return [whole[piece] for piece in batch_slices(len(whole), IMAGES)]
 
     def _signal(self) -> float | None:
-        """The mean margin of the steps since the last line, or the negative loss where there is none."""
+        """The mean margin, or the mean reward, of the steps since the last line; where there is neither, the negative loss."""
         written = self._run.curve()
         since = written[1][-1]["step"] if written and written[1] else 0
         steps = self._run.steps()[since:]
-        values = [float(line.get("margin", -line["loss"])) for line in steps]  # type: ignore[arg-type]
+        values = [float(line.get("margin", line.get("reward", -line["loss"]))) for line in steps]  # type: ignore[arg-type]
         return sum(values) / len(values) if values else None
 
     @functools.cached_property

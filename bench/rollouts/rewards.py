@@ -39,6 +39,11 @@ class Rewards:
         """Names of the metrics."""
         return list(self._load)
 
+    @property
+    def signs(self) -> dict[str, int]:
+        """By metric: 1, or -1 if lower is better."""
+        return {name: 1 if self._metric(name).info.higher_is_better else -1 for name in self._load}
+
     def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> dict[str, Tensor]:
         """Raw scores by metric, float64 on the CPU, (N,).
 

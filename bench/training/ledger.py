@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -72,6 +73,16 @@ class Ledger:
         """Set the counts of this process back to 0."""
         for name in SUMMED:
             setattr(self, name, 0)
+
+
+@contextlib.contextmanager
+def uncounted(ledger: Ledger) -> Iterator[None]:
+    """Set a ledger back, at the end of the block, to what it was at its beginning."""
+    before = dataclasses.replace(ledger)
+    try:
+        yield
+    finally:
+        ledger.restore(before)
 
 
 def in_forwards(counts: Mapping[str, float]) -> float:

@@ -21,11 +21,12 @@ from bench.training.algorithm import Algorithm, Need
 from bench.training.batches import PairSource, Source
 from bench.training.checkpoint import TrainingState
 from bench.training.checkpointer import Checkpointer
-from bench.training.collecting import Collector
+from bench.training.collecting import Collector, collection_size
 from bench.training.distributed.launch import choose_strategy
 from bench.training.ledger import Ledger, refuse_spent_budget
 from bench.training.online import OnlineAlgorithm
 from bench.training.policy import Policy
+from bench.training.rollout_sampler import RolloutSampler
 from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, build_optimizer, training_step
 from bench.training.watching import Watcher, unwatched
@@ -144,9 +145,9 @@ def batch_source(job: Job, policy: Policy, accelerator: Accelerator) -> Source:
         return PairSource(job.data, job.encoded, job.settings, job.seed, accelerator)
     if job.rewards is None:
         raise ValueError("an online algorithm needs rewards")
-    return Collector(
-        job.algorithm, job.data.captions, job.encoded, job.settings, job.seed, policy, job.rewards, accelerator
-    )
+    size = collection_size(job.algorithm, job.settings)
+    sampler = RolloutSampler(job.algorithm, job.data.captions, job.encoded, policy, job.seed, size)
+    return Collector(job.algorithm, sampler, job.rewards, policy, job.settings, job.seed, accelerator)
 
 
 def finish(job: Job, run: RunFolder, policy: Policy, total: Ledger, processes: Processes) -> None:

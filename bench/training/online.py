@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar, Self
 
+import pydantic
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from bench.core.randomness import permutation
 from bench.models.forward_process import ForwardProcess
-from bench.rollouts.advantages import Convention
+from bench.rollouts.advantages import Combination, Convention
 from bench.rollouts.rules import Rule, find_rule
-from bench.training.algorithm import Algorithm, Need, StepOutput
+from bench.training.algorithm import Algorithm, MetricNames, Need, StepOutput
 from bench.training.policy import Policy
 from bench.training.rollout_batch import RolloutBatch
+
+Numbers = Annotated[
+    tuple[float, ...], BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)
+]
+"""Numbers, typed on the command line as ``1,0.5``."""
 
 
 class OnlineAlgorithm(Algorithm):
@@ -28,9 +34,14 @@ class OnlineAlgorithm(Algorithm):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PROMPTS, Need.REWARD})
-    placebo: ClassVar[str | None] = None
+    placebo: ClassVar[str | None] = "the scores of each prompt's samples are permuted"
 
-    reward: str = Field(default="pickscore", description="the metric that pictures are judged by")
+    rewards: MetricNames = Field(default=("pickscore",), min_length=1, description="metrics that judge the pictures")
+    reward_weights: Numbers = Field(default=(), description="a weight per reward; by default 1 each")
+    combination: Combination = Field(
+        default="advantages",
+        description="of several rewards: add the weighted rewards, add the weighted advantages, or standardise that sum too (gdpo)",
+    )
     group: int = Field(default=8, ge=2, description="samples per prompt")
     updates: int = Field(default=1, ge=1, description="optimizer steps per collection")
     sampling_steps: int = Field(default=10, ge=1, le=1000, description="number of sampling steps")
@@ -49,9 +60,22 @@ class OnlineAlgorithm(Algorithm):
     advantage: Convention = Field(default="flow-grpo-group", description="how rewards become advantages")
     advantage_clip: float = Field(default=5.0, gt=0, description="advantages are clipped to +- this")
 
+    @pydantic.model_validator(mode="after")
+    def _a_weight_per_reward(self) -> Self:
+        if self.reward_weights and len(self.reward_weights) != len(self.rewards):
+            raise ValueError(
+                f"{len(self.reward_weights)} reward_weights are not one for each of {len(self.rewards)} rewards"
+            )
+        return self
+
     @property
     def trained_on(self) -> tuple[str, ...]:
-        return (self.reward,)
+        return self.rewards
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weight of each reward."""
+        return self.reward_weights or (1.0,) * len(self.rewards)
 
     @property
     def least_ratio(self) -> float | None:

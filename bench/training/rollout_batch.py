@@ -21,13 +21,12 @@ class RolloutBatch:
     """One kept sampling step of B samples, in the micro-batch that they were sampled in.
 
     Attributes:
-        trajectories: where the samples came by.
+        trajectories: how the samples were made.
         which: place of this step among those that were kept.
         rule: the rule it was sampled by.
         grid: the levels of the sampler.
         guide: makes the denoiser of a network, with the guidance of the rollout.
         advantages: of the samples, float32, (B,).
-        rewards: of the samples, raw, float32, (B,).
         row_ids: row numbers of the prompts in the data, B of them.
         batch_positions: positions of these losses in the step's global batch, B of them.
         draws: random draws for these samples, of their collection; the same however the batch is cut.
@@ -40,7 +39,6 @@ class RolloutBatch:
     grid: Grid
     guide: Callable[[Predict], Denoise]
     advantages: Tensor
-    rewards: Tensor
     row_ids: tuple[int, ...]
     batch_positions: tuple[int, ...]
     draws: Draws
@@ -74,8 +72,8 @@ class Sampled:
     """Samples of one micro-batch.
 
     Attributes:
-        positions: their positions in the collection, which are prompt by prompt.
-        trajectories: where they came by.
+        positions: their positions in the collection, which is prompt by prompt.
+        trajectories: how they were made.
         guide: makes the denoiser of a network under their conditioning.
         row_ids: row numbers of their prompts in the data.
         draws: their random draws.
@@ -89,25 +87,34 @@ class Sampled:
 
 
 @dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How a collection is sampled.
+
+    Attributes:
+        number: the collection's number, 0-based.
+        kept: the sampling steps that are trained.
+        rules: the rule of every sampling step.
+    """
+
+    number: int
+    kept: Sequence[int]
+    rules: Sequence[Rule]
+
+
+@dataclasses.dataclass(frozen=True)
 class Collection:
     """This process's share of a collection, and what is known about all of it.
 
     Attributes:
-        number: its number, 0-based.
-        rules: the rule of every sampling step.
-        kept: the sampling steps that are trained.
-        micros: micro-batches by optimizer step of the collection.
-        rewards: of all samples, float64, (P, k).
-        advantages: of all samples, float32, (P k,).
+        schedule: how it was sampled.
+        micros: this process's micro-batches, by optimizer step of the collection.
+        advantages: of all samples of the collection, float32, (N,).
         floor: noise floor of replay: the largest difference of a log-probability at batch size 1.
-        record: what the log says.
+        record: what the log says about the collection.
     """
 
-    number: int
-    rules: Sequence[Rule]
-    kept: Sequence[int]
+    schedule: Schedule
     micros: Sequence[Sequence[Sampled]]
-    rewards: Tensor
     advantages: Tensor
     floor: float
     record: Mapping[str, float]
@@ -115,7 +122,15 @@ class Collection:
 
 @dataclasses.dataclass(frozen=True)
 class RolloutBatches:
-    """One process's share of one optimizer step on a collection; see `bench.training.batches.Batches`."""
+    """One process's share of one optimizer step on a collection; see `bench.training.batches.Batches`.
+
+    Attributes:
+        collection: what is trained on.
+        grid: the levels of the sampler.
+        update: the number of the step within the collection, 0-based.
+        order: positions, in the collection, of the samples of the step.
+        rounds: see `bench.training.batches.Batches`.
+    """
 
     collection: Collection
     grid: Grid
@@ -126,7 +141,7 @@ class RolloutBatches:
     @property
     def size(self) -> int:
         """Samples times trained sampling steps."""
-        return len(self.order) * len(self.collection.kept)
+        return len(self.order) * len(self.collection.schedule.kept)
 
     @property
     def record(self) -> Mapping[str, float]:
@@ -139,20 +154,20 @@ class RolloutBatches:
             check_ratio(record, self.collection.floor)
 
     def __iter__(self) -> Iterator[RolloutBatch]:
-        collection, places = self.collection, {position: place for place, position in enumerate(self.order)}
+        collection, schedule = self.collection, self.collection.schedule
+        places = {position: place for place, position in enumerate(self.order)}
         for micro in collection.micros[self.update]:
-            device = micro.trajectories.final.device
             chosen = list(micro.positions)
-            for which, number in enumerate(collection.kept):
+            advantages = collection.advantages[chosen].to(micro.trajectories.final.device)
+            for which, step in enumerate(schedule.kept):
                 yield RolloutBatch(
                     trajectories=micro.trajectories,
                     which=which,
-                    rule=collection.rules[number],
+                    rule=schedule.rules[step],
                     grid=self.grid,
                     guide=micro.guide,
-                    advantages=collection.advantages[chosen].to(device),
-                    rewards=collection.rewards.flatten()[chosen].float().to(device),
+                    advantages=advantages,
                     row_ids=micro.row_ids,
-                    batch_positions=tuple(places[position] * len(collection.kept) + which for position in chosen),
+                    batch_positions=tuple(places[position] * len(schedule.kept) + which for position in chosen),
                     draws=micro.draws,
                 )

@@ -1,0 +1,119 @@
+"""Samples of a collection, one micro-batch at a time, with addressed randomness."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from bench.core.randomness import Draws, batch_rows
+from bench.models.family import Condition
+from bench.models.sampling import size_and_guidance
+from bench.rollouts.grid import evaluation_grid
+from bench.rollouts.sampler import Denoise, Predict, guided, replay, roll_out
+from bench.training.online import OnlineAlgorithm
+from bench.training.policy import Policy
+from bench.training.rollout_batch import Sampled, Schedule
+
+
+class EncodedTexts(Protocol):
+    """The part of `bench.data.cache.EncodedData` that rollouts need; all tensors are float32."""
+
+    def condition(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        """Embeddings of captions, each (B, ...)."""
+
+    def negative(self, count: int) -> dict[str, Tensor]:
+        """Embeddings of an empty negative prompt, each (``count``, ...)."""
+
+
+class RolloutSampler:
+    """Samples at the model's resolution, with the levels of the evaluation's sampler and the algorithm's guidance.
+
+    A sample depends on (seed, collection, prompt, number of the sample) and on the weights alone.
+
+    Args:
+        algorithm: says how is sampled.
+        captions: of the data, by row.
+        encoded: their embeddings.
+        policy: the model; the network that samples is an argument of each call.
+        seed: the training seed.
+        size: samples of a collection: ``algorithm.group`` of each of its prompts, one prompt after another.
+
+    Raises:
+        UserError: the algorithm's way of sampling is not possible for the model.
+    """
+
+    def __init__(
+        self,
+        algorithm: OnlineAlgorithm,
+        captions: Sequence[str],
+        encoded: EncodedTexts,
+        policy: Policy,
+        seed: int,
+        size: int,
+    ) -> None:
+        self._algorithm, self._captions, self._encoded, self._policy = algorithm, captions, encoded, policy
+        self._seed, self._size = seed, size
+        self.grid = evaluation_grid(policy.model, algorithm.sampling_steps)
+        self.schedule(0)  # a rule that is not for the model is refused before training
+
+    def schedule(self, collection: int) -> Schedule:
+        """How a collection is sampled."""
+        kept = self._algorithm.kept(self._seed, collection)
+        return Schedule(collection, kept, self._algorithm.rules(self._policy.process, kept))
+
+    def captions(self, sampled: Sampled) -> list[str]:
+        """The prompts of samples."""
+        return [self._captions[row] for row in sampled.row_ids]
+
+    def sample(self, schedule: Schedule, positions: Sequence[int], predict: Predict) -> Sampled:
+        """The samples at some positions of a collection, under a network."""
+        group, model = self._algorithm.group, self._policy.model
+        prompts = batch_rows(len(self._captions), self._size // group, self._seed, schedule.number)
+        rows = [prompts[position // group] for position in positions]
+        # A prompt may come twice in a collection, which may span two epochs: its samples are numbered over both.
+        earlier = [prompts[: position // group].count(row) for position, row in zip(positions, rows, strict=True)]
+        numbers = [times * group + position % group for times, position in zip(earlier, positions, strict=True)]
+        draws = Draws(self._seed, schedule.number, rows, numbers)
+        guide = self._guide([self._captions[row] for row in rows])
+        shape = model.latent_shape(model.resolution, model.resolution)
+        start = draws.normal("rollout", shape).to(self._device)
+        level = torch.full((len(rows),), self.grid.steps, device=self._device)
+        noise = functools.partial(_noise_of_step, draws, start)
+        trajectories = roll_out(guide(predict), self.grid, schedule.rules, start, level, noise, schedule.kept)
+        return Sampled(positions, trajectories, guide, tuple(rows), draws)
+
+    def replay_noise(self, schedule: Schedule, sampled: Sampled, predict: Predict) -> float:
+        """The largest difference between a kept log-probability and its replay at batch size 1."""
+        worst = 0.0
+        for place, caption in enumerate(self.captions(sampled)):
+            denoise, alone = self._guide([caption])(predict), sampled.trajectories.rows([place])
+            for which, step in enumerate(schedule.kept):
+                again = replay(denoise, self.grid, schedule.rules[step], alone, which).log_prob
+                worst = max(worst, (again - alone.log_probs[:, which]).abs().max().item())
+        return worst
+
+    def _guide(self, captions: Sequence[str]) -> Callable[[Predict], Denoise]:
+        """Makes the denoiser of a network for some captions."""
+        model, side, scale = self._policy.model, self._policy.model.resolution, self._algorithm.guidance_scale
+        settings = model.generation.model_copy(update={"height": side, "width": side, "guidance_scale": scale})
+
+        def conditioning(embeddings: Mapping[str, Tensor]) -> Condition:
+            own = {name: value.to(self._device) for name, value in embeddings.items()}
+            return {**own, **size_and_guidance(model, settings, own)}
+
+        condition = conditioning(self._encoded.condition(captions))
+        negative = conditioning(self._encoded.negative(len(captions)))
+        second = scale if model.classifier_free else 1.0
+        return lambda predict: guided(predict, condition, negative, second)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._policy.network.parameters()).device
+
+
+def _noise_of_step(draws: Draws, like: Tensor, step: int) -> Tensor:
+    return draws.normal_like(f"rollout {step}", like)
