@@ -11,16 +11,19 @@ from torch import Tensor, nn
 
 from bench.data.preferences import PreferenceData
 from bench.models.family import Condition, ModelFamily
+from bench.planning.dummy_batches import dummy_batches
 from bench.planning.dummy_data import DummyEncoding
 from bench.training.algorithm import Algorithm, Need
-from bench.training.batches import StepBatches
 from bench.training.ledger import COUNTS, Ledger
+from bench.training.online import OnlineAlgorithm
 from bench.training.policy import Policy
 from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, accumulate
 
 PAIRS = 512
 """How many pairs are counted: the number of calls of an inversion depends on the timesteps drawn."""
+FEW = 4
+"""How many samples of an online algorithm are counted: each costs the same."""
 SMALL = (1, 1, 1)
 """Shape of the latents; the counts do not depend on it."""
 
@@ -28,21 +31,21 @@ SMALL = (1, 1, 1)
 def count_calls(
     model: ModelFamily, algorithm: Algorithm, settings: TrainingSettings, data: PreferenceData
 ) -> Mapping[str, float]:
-    """Forwards and backwards per pair, counted per image, averaged over `PAIRS`; by name of `bench.training.ledger.COUNTS`.
+    """Forwards and backwards per pair, or per sample of an online algorithm, counted per image, averaged over some; by name of `bench.training.ledger.COUNTS`.
 
     Args:
         model: only its forward process matters.
         data: prepared by the algorithm.
     """
-    many = settings.model_copy(update={"global_batch_size": PAIRS, "micro_batch_size": 64})
+    count = FEW if isinstance(algorithm, OnlineAlgorithm) else PAIRS
+    many = settings.model_copy(update={"global_batch_size": count, "micro_batch_size": 64})
     policy = SilentPolicy(model, with_reference=Need.REFERENCE in algorithm.needs)
     encoded = DummyEncoding(data, model, SMALL, dict.fromkeys(model.condition_names, (1,)))
     accelerator = Accelerator(cpu=True)
     algorithm.begin(policy)
-    batches = StepBatches(data, encoded, many, 0, 0, accelerator)
     trainer = Trainer(algorithm, many, policy, torch.optim.SGD([policy.anchor]), accelerator)
-    accumulate(trainer, batches, 0)
-    return {name: getattr(policy.ledger, name) / PAIRS for name in COUNTS}
+    accumulate(trainer, dummy_batches(trainer, data, encoded, 0), 0)
+    return {name: getattr(policy.ledger, name) / count for name in COUNTS}
 
 
 class SilentPolicy(Policy):

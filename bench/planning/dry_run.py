@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from bench.data.preferences import PreferenceData
 from bench.models.family import Condition, ModelFamily
+from bench.planning.dummy_batches import dummy_batches
 from bench.planning.dummy_data import DummyEncoding
 from bench.planning.memory_tracker import network_tensors, tensor_bytes
 from bench.planning.traced_policy import TracedPolicy
 from bench.planning.tracer import Tracer
 from bench.training.algorithm import Algorithm, Need
-from bench.training.batches import StepBatches
 from bench.training.ledger import COUNTS, Ledger
 from bench.training.optimizers import OPTIMIZERS
 from bench.training.settings import TrainingSettings
@@ -111,8 +111,8 @@ def dry_run(
             tracer.give_gradients(trained)
         # An optimizer without the trained weights: its zero_grad leaves their gradients in place.
         optimizer = torch.optim.SGD([torch.zeros(1)])
-        batches = StepBatches(data, encoded, few, 0, 0, accelerator)
-        accumulate(Trainer(algorithm, few, policy, optimizer, accelerator), batches, 0)
+        trainer = Trainer(algorithm, few, policy, optimizer, accelerator)
+        accumulate(trainer, dummy_batches(trainer, data, encoded, 0), 0)
         algorithm.end_step(0, policy)
     return DryRun(
         memory=policy.memory_parts(tracer.meter.peak),

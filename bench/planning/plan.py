@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from bench.core.chunks import images_per_chunk
-from bench.core.errors import UserError
 from bench.data.cache import BATCH, ORIENTATIONS
 from bench.models.family import Posterior
 from bench.models.find import FoundArchitecture
@@ -24,7 +23,7 @@ from bench.training.algorithm import Algorithm
 from bench.training.distributed.strategy import refuse_small_batch
 from bench.training.ledger import in_forwards, refuse_spent_budget
 from bench.training.online import OnlineAlgorithm
-from bench.training.settings import TrainingSettings
+from bench.training.settings import ONLINE_UNITS, TrainingSettings
 
 CUDA, META = torch.device("cuda"), torch.device("meta")
 FLOAT = 4
@@ -67,7 +66,8 @@ class Plan:
         encoding_flops: operations of encoding per pair: its caption and its images, mirrored too if training mirrors them.
         training: memory, parameters and operations of training.
         calls: forwards and backwards per pair, counted per image, by name of `bench.training.ledger.COUNTS`.
-        pairs: how many pairs are seen; None if the budget is in seconds.
+        pairs: how many pairs are seen, of an online algorithm samples; None if the budget is in seconds.
+        reward_calls: how many pictures are scored per sample of an online algorithm; 0 for others.
         prepared: forwards of the base model before training, for data with `bench.planning.dummy_data.ROWS` captions.
         latent_bytes: cache size per pair.
         text_bytes: cache size per caption.
@@ -84,6 +84,7 @@ class Plan:
     training: DryRun
     calls: Mapping[str, float]
     pairs: float | None
+    reward_calls: int
     prepared: int
     latent_bytes: int
     text_bytes: int
@@ -140,13 +141,8 @@ def make_plan(
         device: where it would run; nothing is run there.
 
     Raises:
-        UserError: preparing the data uses up the budget, a process would get no pairs of a batch, or the algorithm is online.
+        UserError: preparing the data uses up the budget, or a process would get no pairs of a batch.
     """
-    if isinstance(algorithm, OnlineAlgorithm):
-        raise UserError(
-            f"{algorithm.info.title} samples and judges while it trains, which bench plan does not count yet; a trial shows its "
-            "cost: bench run --set steps=2 --limit 50"
-        )
     refuse_small_batch(settings, processes)
     model = found.build(META)
     generation = found.generation or model.generation
@@ -163,7 +159,8 @@ def make_plan(
         encoding_flops=encoding.text_flops + 2 * orientations * encoding.image_flops,
         training=training,
         calls=calls,
-        pairs=_pairs(settings, calls, prepared),
+        pairs=planned_pairs(algorithm, settings, calls, prepared),
+        reward_calls=len(algorithm.rewards) if isinstance(algorithm, OnlineAlgorithm) else 0,
         prepared=prepared,
         latent_bytes=FLOAT * len(Posterior._fields) * orientations * data.width * elements,
         text_bytes=FLOAT * sum(math.prod(shape) for shape in encoding.texts.values()),
@@ -216,13 +213,20 @@ def _share(settings: TrainingSettings, processes: int) -> TrainingSettings:
     return settings.model_copy(update={"global_batch_size": math.ceil(settings.global_batch_size / processes)})
 
 
-def _pairs(settings: TrainingSettings, calls: Mapping[str, float], prepared: int) -> float | None:
+def planned_pairs(
+    algorithm: Algorithm, settings: TrainingSettings, calls: Mapping[str, float], prepared: int
+) -> float | None:
     """Pairs until the end; from a budget in forwards, those spent on preparing the data are deducted first."""
-    budget = settings.budget
+    budget, batch = settings.budget, settings.global_batch_size
     if budget is None:
-        return settings.steps * settings.global_batch_size
+        return settings.steps * batch
     if budget.unit == "seconds":
         return None
     refuse_spent_budget(budget, prepared)
+    if isinstance(algorithm, OnlineAlgorithm) and budget.unit in ONLINE_UNITS:
+        # A collection is paid for before the first of its steps, after which the run ends.
+        size = batch * algorithm.updates
+        samples = budget.amount / (len(algorithm.rewards) if budget.unit == "rewards" else 1)
+        return (math.ceil(samples / size) - 1) * size + batch
     pairs = budget.amount if budget.unit == "pairs" else (budget.amount - prepared) / in_forwards(calls)
-    return math.ceil(pairs / settings.global_batch_size) * settings.global_batch_size
+    return math.ceil(pairs / batch) * batch

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 
+from bench.core.errors import UserError
 from bench.core.flops import FlopCounter
 from bench.core.progress import Progress
 from bench.data.preferences import PreferenceData
@@ -26,6 +27,7 @@ from bench.planning.traced_policy import TracedPolicy
 from bench.training.algorithm import Algorithm, Need
 from bench.training.batches import StepBatches
 from bench.training.ledger import Ledger
+from bench.training.online import OnlineAlgorithm
 from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, build_optimizer, training_step
 
@@ -74,7 +76,15 @@ def measure(
 
     The steps see the same pairs, timesteps and noise each time.  The learning rate is close to 0, since random weights must not
     diverge and the cost does not depend on it.
+
+    Raises:
+        UserError: the algorithm is online.
     """
+    if isinstance(algorithm, OnlineAlgorithm):
+        raise UserError(
+            f"{algorithm.info.title} samples and judges while it trains, which bench profile does not measure; time a trial instead: "
+            "bench run --set steps=2 --limit 50"
+        )
     device = accelerator.device
     cuda = device.type == "cuda"
     batch = min(settings.global_batch_size, 2 * settings.micro_batch_size)

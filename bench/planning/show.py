@@ -53,6 +53,7 @@ def plan_table(title: str, plan: Plan, images: int) -> Table:
 def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
     """Labels, figures and remarks; None separates groups."""
     training, settings = plan.training, plan.settings
+    unit = "sample" if plan.reward_calls else "pair"
     yield ("denoiser", count(training.parameters), f"parameters, {count(training.trainable)} of them trained")
     for name, parameters in plan.encoding.parameters.items():
         yield (name, count(parameters), "parameters")
@@ -70,13 +71,19 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
     yield SECTION
     for name, label in CALLS.items():
         if plan.calls[name]:
-            yield (label, f"{plan.calls[name]:.4g}", f"images per pair, {operations(training.flops[name])} each")
-    yield ("training, per pair", operations(plan.flops_per_pair), "")
+            yield (label, f"{plan.calls[name]:.4g}", f"images per {unit}, {operations(training.flops[name])} each")
+    if plan.reward_calls:
+        yield (
+            "reward calls",
+            f"{plan.reward_calls}",
+            "per sample; neither their time and memory nor the decoder's are counted",
+        )
+    yield (f"training, per {unit}", operations(plan.flops_per_pair), "")
     yield ("encoding, per pair", operations(plan.encoding_flops), "once for all algorithms")
     if plan.prepared:
         yield ("preparing", f"{plan.prepared:,}", "forwards of the base model, before training")
     if plan.pairs is not None and plan.flops is not None:
-        yield ("pairs", f"{plan.pairs:,.0f}", f"batch {settings.global_batch_size}")
+        yield (f"{unit}s", f"{plan.pairs:,.0f}", f"batch {settings.global_batch_size}")
         yield ("training", operations(plan.flops), "")
     each = f"{images:,} images of {plan.image_forwards} forwards in {plan.image_precision}, for the base model and every run"
     yield ("evaluating", operations(images * plan.flops_per_image), each)

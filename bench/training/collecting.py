@@ -127,7 +127,7 @@ class Collector:
     def _scored(self, schedule: Schedule, sampled: Sampled) -> dict[str, Tensor]:
         """Raw scores of samples by metric, float64, (B,); the first picture of a run is scored twice more, to compare."""
         before = self._rewards.calls
-        images, prompts = self._policy.model.decode(sampled.trajectories.final), self._sampler.captions(sampled)
+        images, prompts = self._sampler.pictures(sampled), self._sampler.captions(sampled)
         if schedule.number == 0 and not before and self._accelerator.is_main_process:
             self._rewards.check_determinism(images[:1], prompts[:1])
         scores = self._rewards.score(images, prompts)

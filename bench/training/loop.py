@@ -146,7 +146,7 @@ def batch_source(job: Job, policy: Policy, accelerator: Accelerator) -> Source:
     if job.rewards is None:
         raise ValueError("an online algorithm needs rewards")
     size = collection_size(job.algorithm, job.settings)
-    sampler = RolloutSampler(job.algorithm, job.data.captions, job.encoded, policy, job.seed, size)
+    sampler = RolloutSampler(job.algorithm, job.data.captions, job.encoded, policy, job.seed, size, accelerator.device)
     return Collector(job.algorithm, sampler, job.rewards, policy, job.settings, job.seed, accelerator)
 
 

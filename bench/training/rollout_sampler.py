@@ -6,7 +6,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.core.randomness import Draws, batch_rows
@@ -41,6 +43,7 @@ class RolloutSampler:
         policy: the model; the network that samples is an argument of each call.
         seed: the training seed.
         size: samples of a collection: ``algorithm.group`` of each of its prompts, one prompt after another.
+        device: where latents are.
 
     Raises:
         UserError: the algorithm's way of sampling is not possible for the model.
@@ -54,9 +57,10 @@ class RolloutSampler:
         policy: Policy,
         seed: int,
         size: int,
+        device: torch.device,
     ) -> None:
         self._algorithm, self._captions, self._encoded, self._policy = algorithm, captions, encoded, policy
-        self._seed, self._size = seed, size
+        self._seed, self._size, self._device = seed, size, device
         self.grid = evaluation_grid(policy.model, algorithm.sampling_steps)
         self.schedule(0)  # a rule that is not for the model is refused before training
 
@@ -68,6 +72,10 @@ class RolloutSampler:
     def captions(self, sampled: Sampled) -> list[str]:
         """The prompts of samples."""
         return [self._captions[row] for row in sampled.row_ids]
+
+    def pictures(self, sampled: Sampled) -> NDArray[np.uint8]:
+        """The decoded samples, uint8, (B, H, W, 3)."""
+        return self._policy.model.decode(sampled.trajectories.final)
 
     def sample(self, schedule: Schedule, positions: Sequence[int], predict: Predict) -> Sampled:
         """The samples at some positions of a collection, under a network."""
@@ -109,10 +117,6 @@ class RolloutSampler:
         negative = conditioning(self._encoded.negative(len(captions)))
         second = scale if model.classifier_free else 1.0
         return lambda predict: guided(predict, condition, negative, second)
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self._policy.network.parameters()).device
 
 
 def _noise_of_step(draws: Draws, like: Tensor, step: int) -> Tensor:

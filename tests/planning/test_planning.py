@@ -11,7 +11,9 @@ from pipelines import WRITERS
 from torch.utils.flop_counter import FlopCounterMode
 
 from algorithms.capo import CaPO
+from algorithms.ddpo import DDPO
 from algorithms.dpo import DPO
+from algorithms.flow_grpo import FlowGRPO
 from algorithms.inpo import InPO
 from algorithms.kto import KTO
 from algorithms.rankdpo import RankDPO
@@ -23,9 +25,10 @@ from bench.planning.counting import count_calls
 from bench.planning.dummy_data import prepared_data
 from bench.planning.gpus import GpuSpec as Card
 from bench.planning.memory_tracker import MemoryTracker, tensor_bytes
-from bench.planning.plan import Plan, encoding_cost, make_plan, smaller
+from bench.planning.plan import Plan, encoding_cost, make_plan, planned_pairs, smaller
 from bench.planning.profiling import measure
 from bench.planning.shape_tensor import ShapeTensor
+from bench.planning.show import plan_rows
 from bench.planning.tracer import Tracer
 from bench.training.algorithm import Algorithm
 from bench.training.settings import TrainingSettings
@@ -103,6 +106,13 @@ class TestCalls:
 
     def test_a_list_is_as_many_images_as_its_candidates(self, found: Callable[[str], FoundArchitecture]) -> None:
         assert self.calls(found, RankDPO(candidates=3)) == [3, 3, 3]
+
+    def test_a_sample_is_its_sampling_steps_and_those_that_are_trained(
+        self, found: Callable[[str], FoundArchitecture]
+    ) -> None:
+        steps: dict[str, Any] = {"sampling_steps": 6, "trained": 2, "group": 4, "updates": 2}
+        assert self.calls(found, DDPO(**steps)) == [6 + 2, 2, 0]
+        assert self.calls(found, FlowGRPO(**steps, guidance_scale=3.0)) == [2 * (6 + 2), 2 * 2, 2 * 2]
 
     def test_an_inversion_takes_half_of_its_grid_on_average(self, found: Callable[[str], FoundArchitecture]) -> None:
         forwards, backwards, references = self.calls(found, InPO(inversion_steps=10))
@@ -232,6 +242,24 @@ def test_a_budget_of_forwards_also_pays_for_what_is_prepared(found: Callable[[st
 
 def test_a_budget_of_pairs_is_rounded_up_to_whole_steps(found: Callable[[str], FoundArchitecture]) -> None:
     assert plan_of(found, budget={"unit": "pairs", "amount": 25}).pairs == 48
+
+
+@pytest.mark.parametrize(
+    ("budget", "samples"),
+    [({"unit": "samples", "amount": 100}, 2 * 48 + 24), ({"unit": "rewards", "amount": 96}, 24), (None, 2 * 24)],
+)
+def test_an_online_run_pays_for_a_collection_before_its_first_step(budget: dict[str, Any] | None, samples: int) -> None:
+    algorithm = DDPO(rewards=("pickscore", "clip"), updates=2)
+    assert planned_pairs(algorithm, trained_with(steps=2, budget=budget), {}, 0) == samples
+
+
+def test_the_plan_of_an_online_run(found: Callable[[str], FoundArchitecture]) -> None:
+    sd15, settings = found("sd15"), trained_with(micro_batch_size=1, trainable="lora", lora_rank=4, steps=2)
+    plan = make_plan(sd15, encoding_cost(sd15), DDPO(sampling_steps=4, updates=2), settings, CPU)
+    assert plan.calls == {"policy_forwards": 4 + 3, "policy_backwards": 3, "reference_forwards": 0}
+    assert plan.flops == 48 * (7 * plan.training.flops["policy_forwards"] + 3 * plan.training.flops["policy_backwards"])
+    shown = {label: figure for label, figure, _ in filter(None, plan_rows(plan, 10))}
+    assert (shown["samples"], shown["reward calls"]) == ("48", "1")
 
 
 def test_a_budget_of_seconds_takes_as_long_on_every_card(found: Callable[[str], FoundArchitecture]) -> None:

@@ -1,0 +1,65 @@
+"""Global batches for steps that are run only to find out what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from bench.data.preferences import PreferenceData
+from bench.planning.dummy_data import DummyEncoding
+from bench.records.scores import MetricInfo
+from bench.rollouts.rewards import Rewards
+from bench.rollouts.sampler import Predict
+from bench.scoring.metric import Metric
+from bench.training.batches import Batches, StepBatches
+from bench.training.collecting import Collector
+from bench.training.online import OnlineAlgorithm
+from bench.training.rollout_batch import Sampled, Schedule
+from bench.training.rollout_sampler import RolloutSampler
+from bench.training.step import Trainer
+
+
+def dummy_batches(trainer: Trainer, data: PreferenceData, encoded: DummyEncoding, step: int) -> Batches:
+    """The global batch of a step: pairs of dummy data, or samples of an online algorithm, which are neither decoded nor judged."""
+    algorithm, settings, policy, accelerator = trainer.algorithm, trainer.settings, trainer.policy, trainer.accelerator
+    if not isinstance(algorithm, OnlineAlgorithm):
+        return StepBatches(data, encoded, settings, 0, step, accelerator)
+    # What a sample costs depends neither on how samples are grouped nor on how often a collection is used.
+    single = algorithm.model_copy(update={"group": 1, "updates": 1, "advantage": "gardo", "combination": "rewards"})
+    size = settings.global_batch_size
+    sampler = BlankSampler(single, data.captions, encoded, policy, 0, size, accelerator.device)
+    rewards = Rewards(dict.fromkeys(algorithm.rewards, BlankMetric))
+    return Collector(single, sampler, rewards, policy, settings, 0, accelerator).batches(step)
+
+
+class BlankSampler(RolloutSampler):
+    """A sampler whose pictures are blank, so that no autoencoder is needed."""
+
+    def pictures(self, sampled: Sampled) -> NDArray[np.uint8]:
+        return np.zeros((len(sampled.row_ids), 1, 1, 3), dtype=np.uint8)
+
+    def replay_noise(self, schedule: Schedule, sampled: Sampled, predict: Predict) -> float:
+        return 0.0
+
+
+class BlankMetric(Metric):
+    """A metric that finds all pictures equally good."""
+
+    info: ClassVar[MetricInfo] = MetricInfo("blank", "any", "none", "ours", "none")
+    continuous: ClassVar[bool] = False
+
+    @classmethod
+    def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
+        return cls()
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        return torch.zeros(len(images))
