@@ -13,17 +13,17 @@ from pydantic import Field
 from algorithms.recipes import TINY_ONLINE
 from bench import (
     AlgorithmInfo,
-    OnlineAlgorithm,
     Policy,
     Recipe,
     RolloutBatch,
     StepOutput,
+    StepwiseAlgorithm,
     clipped_objective,
     ratio_logs,
 )
 
 
-class DDPO(OnlineAlgorithm):
+class DDPO(StepwiseAlgorithm):
     """The importance-sampled estimator, DDPO-IS."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(

@@ -17,12 +17,12 @@ from bench import (
     AlgorithmInfo,
     ForwardProcess,
     Need,
-    OnlineAlgorithm,
     Policy,
     Recipe,
     RolloutBatch,
     Rule,
     StepOutput,
+    StepwiseAlgorithm,
     clipped_objective,
     ratio_logs,
 )
@@ -33,7 +33,7 @@ def squared_mean_shift(shift: Tensor, deviation: Tensor) -> Tensor:
     return shift.square().flatten(1).mean(1) / (2 * deviation.square())
 
 
-class FlowGRPO(OnlineAlgorithm):
+class FlowGRPO(StepwiseAlgorithm):
     """Clipped ratio plus ``beta`` times a distance of the steps' means from the reference's."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
@@ -43,7 +43,7 @@ class FlowGRPO(OnlineAlgorithm):
         status="matches the released code's loss, whose KL leaves out |ds| and is a mean over elements; on models that predict "
         "noise or v, with DDIM steps and the fall of their noise level as |ds|, it is ours",
     )
-    needs: ClassVar[frozenset[Need]] = OnlineAlgorithm.needs | {Need.REFERENCE}
+    needs: ClassVar[frozenset[Need]] = StepwiseAlgorithm.needs | {Need.REFERENCE}
 
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(

@@ -75,7 +75,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.noising import noised_forward as noised_forward
     from bench.training.noising import noised_images as noised_images
     from bench.training.noising import random_timesteps as random_timesteps
+    from bench.training.online import ForwardAlgorithm as ForwardAlgorithm
     from bench.training.online import OnlineAlgorithm as OnlineAlgorithm
+    from bench.training.online import StepwiseAlgorithm as StepwiseAlgorithm
     from bench.training.online import clipped_objective as clipped_objective
     from bench.training.online import ratio_logs as ratio_logs
     from bench.training.pair_batch import PairBatch as PairBatch
@@ -134,7 +136,13 @@ _WHERE = {
         "Recipe",
         "StepOutput",
     ),
-    "bench.training.online": ("OnlineAlgorithm", "clipped_objective", "ratio_logs"),
+    "bench.training.online": (
+        "ForwardAlgorithm",
+        "OnlineAlgorithm",
+        "StepwiseAlgorithm",
+        "clipped_objective",
+        "ratio_logs",
+    ),
     "bench.training.pair_batch": ("PairBatch",),
     "bench.training.noising": (
         "Noised",

@@ -20,7 +20,7 @@ from bench.records.scores import MetricInfo
 from bench.scoring.isolated.environment import Environment
 from bench.scoring.isolated.metric import IsolatedMetric
 from bench.scoring.metric import METRICS, Metric
-from bench.training.algorithm import ALGORITHMS, Algorithm
+from bench.training.algorithm import ALGORITHMS, Algorithm, Need
 
 E = TypeVar("E")
 
@@ -31,6 +31,8 @@ Page = Mapping[str, Statements]
 """What an entry states about itself, by heading; statements without a heading are under the empty one."""
 
 FACTS = ""
+MATERIAL = {Need.PAIRS, Need.IMAGES, Need.PROMPTS, Need.REWARD}
+"""Needs by which algorithms are grouped: what the user must have."""
 
 SYMBOLS: Mapping[str, str] = {
     "Mw": "mean squared denoising error of the policy on the preferred image (winner)",
@@ -59,11 +61,13 @@ class Kind(Generic[E]):
         entries: its registry.
         summary: what an entry is, in one line.
         page: everything an entry states about itself.
+        group: what comes after the kind's name in the title of the table that lists an entry; None lists all in one table.
     """
 
     entries: Registry[E]
     summary: Callable[[E], str]
     page: Callable[[E], Page]
+    group: Callable[[E], str] | None = None
 
 
 def fields(model: type[BaseModel], option: str) -> Statements:
@@ -175,8 +179,9 @@ def _range(field: FieldInfo) -> str:
 KINDS: Mapping[str, Kind[Any]] = {
     "algorithms": Kind[type[Algorithm]](
         ALGORITHMS,
-        lambda entry: f"{entry.info.title}, {entry.info.paper}; needs {', '.join(sorted(entry.needs))}",
+        lambda entry: "; also ".join([f"{entry.info.title}, {entry.info.paper}", *sorted(entry.needs - MATERIAL)]),
         _algorithm,
+        lambda entry: f"that need {' and '.join(sorted(entry.needs & MATERIAL, reverse=True))}",
     ),
     "metrics": Kind[type[Metric]](
         METRICS,

@@ -51,7 +51,8 @@ def show(kind: str | None, *, verbose: bool) -> None:
             if verbose:
                 _print_pages(console, each)
             else:
-                console.print(overview(title, each), "")
+                for table in overview(title, each):
+                    console.print(table, "")
     if not verbose:
         first = next(iter(chosen))
         example = next(iter(chosen[first].entries), "NAME")
@@ -84,17 +85,32 @@ def show_entry(kind: str, name: str) -> None:
     console.print(page(name, found.page(entry)), highlight=False)
 
 
-def overview(title: str, kind: Kind[Any]) -> Table:
-    """One line per entry: name, what it is, and the package that it comes from if it is a plug-in."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in ("name", "what", "from"):
-        table.add_column(column)
+def overview(title: str, kind: Kind[Any]) -> list[Table]:
+    """A table per group, with one line per entry: name, what it is, and the package that it comes from if it is a plug-in."""
+    tables = []
+    for group, names in _groups(kind).items():
+        heading = f"{title} {group}".strip()
+        table = Table(
+            title=heading, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False
+        )
+        for column in ("name", "what", "from"):
+            table.add_column(column)
+        for name in names:
+            problem = kind.entries.problem(name)
+            owner = ", ".join(origin(point) for point in kind.entries.candidates(name) if not is_ours(point))
+            what = f"broken: {_reason(problem)}" if problem else kind.summary(kind.entries.get(name))
+            table.add_row(name, escape(what), owner, style="red" if problem else None)
+        tables.append(table)
+    return tables
+
+
+def _groups(kind: Kind[Any]) -> dict[str, list[str]]:
+    """Names of the entries by group, in the order of the registry; those that cannot be imported are in the nameless one."""
+    found: dict[str, list[str]] = {}
     for name in kind.entries:
-        problem = kind.entries.problem(name)
-        owner = ", ".join(origin(point) for point in kind.entries.candidates(name) if not is_ours(point))
-        what = f"broken: {_reason(problem)}" if problem else kind.summary(kind.entries.get(name))
-        table.add_row(name, escape(what), owner, style="red" if problem else None)
-    return table
+        grouped = kind.group is not None and kind.entries.problem(name) is None
+        found.setdefault(kind.group(kind.entries.get(name)) if grouped else "", []).append(name)
+    return found
 
 
 def _reason(problem: BaseException) -> str:

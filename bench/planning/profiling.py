@@ -80,11 +80,7 @@ def measure(
     Raises:
         UserError: the algorithm is online.
     """
-    if isinstance(algorithm, OnlineAlgorithm):
-        raise UserError(
-            f"{algorithm.info.title} samples and judges while it trains, which bench profile does not measure; time a trial instead: "
-            "bench run --set steps=2 --limit 50"
-        )
+    refuse_online(algorithm)
     device = accelerator.device
     cuda = device.type == "cuda"
     batch = min(settings.global_batch_size, 2 * settings.micro_batch_size)
@@ -131,6 +127,15 @@ def measure(
         resident_growth_bytes=None if cuda else resident.peak_memory_bytes - before,
         phases={"encode": encode, **phases},
     )
+
+
+def refuse_online(algorithm: Algorithm) -> None:
+    """Raise a `UserError` for an algorithm that samples and judges while it trains."""
+    if isinstance(algorithm, OnlineAlgorithm):
+        raise UserError(
+            f"{algorithm.info.title} samples and judges while it trains, which bench profile does not measure; time a trial instead: "
+            "bench run --set steps=2 --limit 50"
+        )
 
 
 def _run_steps(

@@ -71,7 +71,7 @@ class Collector:
         number, update = divmod(step, self._algorithm.updates)
         if self._collection is None or self._collection.schedule.number != number:
             self._collection = self._collect(number, update)
-        rounds = self._rounds(number, update) * len(self._collection.schedule.kept)
+        rounds = self._rounds(number, update) * self._collection.schedule.losses
         return RolloutBatches(self._collection, self._sampler.grid, update, self._order(number, update), rounds)
 
     def _order(self, number: int, update: int) -> list[int]:
@@ -107,12 +107,13 @@ class Collector:
         return Collection(schedule, micros, found.advantages, floor, {**found.record, "replay_floor": floor})
 
     def _behaviour(self, update: int) -> Predict:
-        """The network that samples a collection: the current weights, or on resume within one those that sampled it first."""
+        """The network that samples a collection; on resume within one, with the weights that sampled it first."""
+        policy, name = self._policy, self._algorithm.sampled_by
         if update:
-            return functools.partial(self._policy.predict_with_snapshot, BEHAVIOUR)
+            return functools.partial(policy.predict_with_snapshot, BEHAVIOUR)
         if self._algorithm.updates > 1:
-            self._policy.snapshot(BEHAVIOUR)
-        return self._policy.predict
+            policy.snapshot(BEHAVIOUR, name)
+        return policy.predict if name is None else functools.partial(policy.predict_with_snapshot, name)
 
     def _sample(self, schedule: Schedule, update: int, predict: Predict, scores: Mapping[str, Tensor]) -> list[Sampled]:
         """This process's samples of one optimizer step of a collection; fills in their places in the collection's ``scores``."""

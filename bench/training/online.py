@@ -1,4 +1,4 @@
-"""The interface of algorithms that sample while they train: collect pictures, judge them, then take optimizer steps."""
+"""The interfaces of algorithms that sample while they train: collect pictures, judge them, then take optimizer steps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor
 from bench.core.randomness import permutation
 from bench.models.forward_process import ForwardProcess
 from bench.rollouts.advantages import Combination, Convention
-from bench.rollouts.rules import Rule, find_rule
+from bench.rollouts.rules import ODE, Rule, find_rule
 from bench.training.algorithm import Algorithm, MetricNames, Need, StepOutput
 from bench.training.policy import Policy
-from bench.training.rollout_batch import RolloutBatch
+from bench.training.rollout_batch import RolloutBatch, Schedule
 
 Numbers = Annotated[
     tuple[float, ...], BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)
@@ -26,15 +26,17 @@ Numbers = Annotated[
 
 
 class OnlineAlgorithm(Algorithm):
-    """An algorithm that trains on pictures of its own, of the data's captions, and on what a metric says about them.
+    """An algorithm that trains on pictures of its own, of the data's captions, and on what metrics say about them.
 
-    A collection has ``updates`` global batches; each is ``global_batch_size`` samples, ``group`` of them per prompt.  `step` gets one
-    sampling step of one micro-batch at a time and returns a loss per sample; the update is their mean over samples and trained
-    sampling steps.
+    A collection has ``updates`` global batches; each is ``global_batch_size`` samples, ``group`` of them per prompt.  `step` is
+    called once per loss of `schedule` for every micro-batch and returns a loss per sample; the update is the mean over all.
+    Derive from `bench.StepwiseAlgorithm` to train sampling steps, or from `bench.ForwardAlgorithm` to train on noised samples.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PROMPTS, Need.REWARD})
     placebo: ClassVar[str | None] = "the scores of each prompt's samples are permuted"
+    sampled_by: ClassVar[str | None] = None
+    """Name of the snapshot that samples; None for the current weights."""
 
     rewards: MetricNames = Field(default=("pickscore",), min_length=1, description="metrics that judge the pictures")
     reward_weights: Numbers = Field(default=(), description="a weight per reward; by default 1 each")
@@ -48,15 +50,7 @@ class OnlineAlgorithm(Algorithm):
     guidance_scale: float = Field(
         default=1.0, ge=1, description="classifier-free guidance, in rollout and replay alike"
     )
-    rule: str | None = Field(
-        default=None,
-        description="sampling step: ddim, flow-sde, dance-sde or cps; by default flow-sde for flows, else ddim",
-    )
-    noise: float | None = Field(
-        default=None, gt=0, description="strength of the rule's noise; by default the published one"
-    )
-    trained: int = Field(default=3, ge=1, description="sampling steps that are trained per collection")
-    within: int = Field(default=5, ge=1, description="they are drawn from so many steps, the noisiest first")
+    trained: int = Field(default=3, ge=1, description="losses per sample, each at another time")
     advantage: Convention = Field(default="flow-grpo-group", description="how rewards become advantages")
     advantage_clip: float = Field(default=5.0, gt=0, description="advantages are clipped to +- this")
 
@@ -85,6 +79,42 @@ class OnlineAlgorithm(Algorithm):
         """
         return None
 
+    @abc.abstractmethod
+    def schedule(self, process: ForwardProcess, seed: int, collection: int) -> Schedule:
+        """How a collection is sampled, and how many losses each sample has.
+
+        Raises:
+            UserError: the model cannot be sampled so.
+        """
+
+    @abc.abstractmethod
+    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+        """One loss of each sample of a micro-batch, unreduced; see `Algorithm.step`."""
+
+
+class StepwiseAlgorithm(OnlineAlgorithm):
+    """An online algorithm that compares the probability of sampling steps then and now.
+
+    ``batch.replay`` repeats the step.  Log the absolute log ratio as ``ratio_error``: it must be 0, up to the replay's noise,
+    before the first update from a collection.
+    """
+
+    rule: str | None = Field(
+        default=None,
+        description="sampling step: ddim, flow-sde, dance-sde or cps; by default flow-sde for flows, else ddim",
+    )
+    noise: float | None = Field(
+        default=None, gt=0, description="strength of the rule's noise; by default the published one"
+    )
+    trained: int = Field(default=3, ge=1, description="sampling steps that are trained per collection")
+    within: int = Field(default=5, ge=1, description="they are drawn from so many steps, the noisiest first")
+
+    def schedule(self, process: ForwardProcess, seed: int, collection: int) -> Schedule:
+        """``trained`` of the first ``within`` steps are trained, drawn for each collection."""
+        within = min(self.within, self.sampling_steps)
+        kept = sorted(permutation(within, seed, "trained steps", collection)[: self.trained].tolist())
+        return Schedule(collection, kept, self.rules(process, kept), len(kept))
+
     def rules(self, process: ForwardProcess, kept: Sequence[int]) -> list[Rule]:
         """The rule of every sampling step, given which steps are trained; the default has noise in all of them.
 
@@ -93,18 +123,18 @@ class OnlineAlgorithm(Algorithm):
         """
         return [find_rule(self.rule, self.noise, process)] * self.sampling_steps
 
-    def kept(self, seed: int, collection: int) -> list[int]:
-        """Which sampling steps a collection trains, in order; the default draws ``trained`` of the first ``within``."""
-        within = min(self.within, self.sampling_steps)
-        return sorted(permutation(within, seed, "trained steps", collection)[: self.trained].tolist())
 
-    @abc.abstractmethod
-    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
-        """Losses of one sampling step of one micro-batch, one per sample, unreduced; see `Algorithm.step`.
+class ForwardAlgorithm(OnlineAlgorithm):
+    """An online algorithm that trains on its samples noised to random times; they are sampled without noise.
 
-        Log the absolute log ratio as ``ratio_error``: it must be 0, up to the replay's noise, before the first update from a
-        collection.
-        """
+    ``batch.noised`` noises them; each of the ``trained`` losses of a sample has another time and noise.
+    """
+
+    trained: int = Field(default=3, ge=1, description="losses per sample, each at a random time with other noise")
+
+    def schedule(self, process: ForwardProcess, seed: int, collection: int) -> Schedule:
+        """The deterministic sampler."""
+        return Schedule(collection, (), [ODE] * self.sampling_steps, self.trained)
 
 
 def clipped_objective(advantages: Tensor, log_ratio: Tensor, clip: float) -> Tensor:

@@ -9,21 +9,23 @@ from typing import Any
 from torch import Tensor
 
 from bench.core.randomness import Draws
+from bench.models.forward_process import ForwardProcess
 from bench.rollouts.grid import Grid
 from bench.rollouts.rules import Rule
 from bench.rollouts.sampler import Denoise, Predict, Step, Trajectories, replay
 from bench.training.algorithm import Algorithm
 from bench.training.diagnostics import check_ratio
+from bench.training.noising import NoisedImages, noised_images
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RolloutBatch:
-    """One kept sampling step of B samples, in the micro-batch that they were sampled in.
+    """One loss of B samples, in the micro-batch that they were sampled in.
 
     Attributes:
         trajectories: how the samples were made.
-        which: place of this step among those that were kept.
-        rule: the rule it was sampled by.
+        which: which of their losses, 0-based; if sampling steps were kept, the loss is about the kept step of that place.
+        rule: the rule of that step, or of the last sampling step if none was kept.
         grid: the levels of the sampler.
         guide: makes the denoiser of a network, with the guidance of the rollout.
         advantages: of the samples, float32, (B,).
@@ -43,6 +45,15 @@ class RolloutBatch:
     batch_positions: tuple[int, ...]
     draws: Draws
     global_batch_stats: Tensor | None = None
+
+    @property
+    def clean(self) -> Tensor:
+        """The samples' latents, (B, ...)."""
+        return self.trajectories.final
+
+    def noised(self, process: ForwardProcess) -> NoisedImages:
+        """The samples at random training timesteps, others for every loss; ``process`` is that of the policy."""
+        return noised_images(process, self.draws, self.clean, str(self.which))
 
     @property
     def log_probs(self) -> Tensor:
@@ -94,11 +105,17 @@ class Schedule:
         number: the collection's number, 0-based.
         kept: the sampling steps that are trained.
         rules: the rule of every sampling step.
+        losses: how many losses each sample has: one per kept step if any is kept.
     """
 
     number: int
     kept: Sequence[int]
     rules: Sequence[Rule]
+    losses: int
+
+    def rule(self, which: int) -> Rule:
+        """The rule of the step that a loss is about; of the last step if none is kept."""
+        return self.rules[self.kept[which] if self.kept else -1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +157,8 @@ class RolloutBatches:
 
     @property
     def size(self) -> int:
-        """Samples times trained sampling steps."""
-        return len(self.order) * len(self.collection.schedule.kept)
+        """Samples times losses of each."""
+        return len(self.order) * self.collection.schedule.losses
 
     @property
     def record(self) -> Mapping[str, float]:
@@ -159,15 +176,15 @@ class RolloutBatches:
         for micro in collection.micros[self.update]:
             chosen = list(micro.positions)
             advantages = collection.advantages[chosen].to(micro.trajectories.final.device)
-            for which, step in enumerate(schedule.kept):
+            for which in range(schedule.losses):
                 yield RolloutBatch(
                     trajectories=micro.trajectories,
                     which=which,
-                    rule=schedule.rules[step],
+                    rule=schedule.rule(which),
                     grid=self.grid,
                     guide=micro.guide,
                     advantages=advantages,
                     row_ids=micro.row_ids,
-                    batch_positions=tuple(places[position] * len(schedule.kept) + which for position in chosen),
+                    batch_positions=tuple(places[position] * schedule.losses + which for position in chosen),
                     draws=micro.draws,
                 )

@@ -66,8 +66,7 @@ class RolloutSampler:
 
     def schedule(self, collection: int) -> Schedule:
         """How a collection is sampled."""
-        kept = self._algorithm.kept(self._seed, collection)
-        return Schedule(collection, kept, self._algorithm.rules(self._policy.process, kept))
+        return self._algorithm.schedule(self._policy.process, self._seed, collection)
 
     def captions(self, sampled: Sampled) -> list[str]:
         """The prompts of samples."""

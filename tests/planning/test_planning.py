@@ -253,6 +253,13 @@ def test_an_online_run_pays_for_a_collection_before_its_first_step(budget: dict[
     assert planned_pairs(algorithm, trained_with(steps=2, budget=budget), {}, 0) == samples
 
 
+def test_an_online_run_is_not_measured(found: Callable[[str], FoundArchitecture]) -> None:
+    with pytest.raises(
+        UserError, match="DDPO samples and judges while it trains, which bench profile does not measure"
+    ):
+        measure(found("sd15"), DDPO(), trained_with(), 1, Accelerator(cpu=True))
+
+
 def test_the_plan_of_an_online_run(found: Callable[[str], FoundArchitecture]) -> None:
     sd15, settings = found("sd15"), trained_with(micro_batch_size=1, trainable="lora", lora_rank=4, steps=2)
     plan = make_plan(sd15, encoding_cost(sd15), DDPO(sampling_steps=4, updates=2), settings, CPU)

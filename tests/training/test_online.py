@@ -17,8 +17,10 @@ from torch import Tensor
 from worked import assert_exact, double
 from workshop import Brightness, Workshop, state
 
+from algorithms.awm import AWM, WEIGHTINGS
 from algorithms.ddpo import DDPO
 from algorithms.flow_grpo import FlowGRPO, squared_mean_shift
+from algorithms.nft import NFT, normalised_error
 from bench import Policy, RolloutBatch, StepOutput
 from bench.core import termination
 from bench.core.errors import UserError
@@ -120,6 +122,63 @@ def test_a_collection_that_is_trained_on_twice_has_ratio_one_the_first_time(work
 
 def assert_close(advantages: Tensor, expected: list[float]) -> None:
     torch.testing.assert_close(advantages, torch.tensor(expected), rtol=1e-6, atol=1e-6)
+
+
+def assert_close_to(found: Tensor, value: float) -> None:
+    torch.testing.assert_close(found, double([value]), rtol=0, atol=6e-11)  # the figures have ten digits
+
+
+class TestForwardNumbers:
+    """x0 [.2, -.1] and noise [1, -.5] at t = .6 of a flow, so that x_t is [.68, -.34] and the true velocity [.8, -.4]."""
+
+    def test_nft(self) -> None:
+        xt, clean, old, new = (double([row]) for row in ([0.68, -0.34], [0.2, -0.1], [0.9, -0.4], [0.85, -0.5]))
+        for beta, expected in ((1.0, (0.05, 0.078, 0.292)), (0.1, (0.0521428571, 0.0580434783, 2.6956521739))):
+            ends = (old + sign * beta * (new - old) for sign in (1, -1))
+            good, bad = (normalised_error(xt - 0.6 * end, clean) for end in ends)
+            loss = NFT(beta=beta).objective(good, bad, double([2.0]), double([0.0]))
+            torch.testing.assert_close(torch.cat([good, bad, loss]), double(expected), rtol=0, atol=6e-11)
+        with_distance = NFT(kl=0.5).objective(double([0.05]), double([0.078]), double([2.0]), double([0.1]))
+        assert_exact(with_distance, [0.292 + 0.05])
+
+    def test_the_old_weights_of_nft_stay_longer_and_longer(self) -> None:
+        assert [NFT().old_share(steps) for steps in (100, 400, 600)] == [0.1, 0.4, 0.5]
+        assert [NFT(decay="late").old_share(steps) for steps in (50, 100, 300)] == [0, 0.1875, 0.999]
+
+    def test_awm(self) -> None:
+        expected = {"uniform": 0.00625, "t": 0.00375, "t2": 0.00225, "huber": 0.0474281653, "ghuber": 0.6672201265}
+        for name, value in expected.items():
+            assert_close_to(WEIGHTINGS[name](double([0.00625]), double([0.6])), value)  # type: ignore[index]
+        assert_close_to(WEIGHTINGS["ghuber"](double([0.005]), double([0.6])), 0.6306060444)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "flow"])
+@pytest.mark.parametrize("make", [NFT, AWM])
+def test_a_run_on_noised_samples_costs_what_it_calls(
+    workshop: Workshop, flow: Workshop, tmp_path: Path, kind: str, make: type[OnlineAlgorithm]
+) -> None:
+    small: dict[str, Any] = {name: SMALL[name] for name in ("rewards", "group", "sampling_steps", "trained")}
+    run = {"epsilon": workshop, "flow": flow}[kind].train(tmp_path, make(**small, updates=2), steps=2, **TRAINING)
+    sampled, trained, by_copy = 2 * 8 * 4, 2 * 8 * 2, make is NFT
+    assert costs(run) == {
+        "pairs": 16,
+        "policy_forwards": trained + (0 if by_copy else sampled),
+        "policy_backwards": trained,
+        "reference_forwards": 2 * trained + (sampled if by_copy else 0),
+        "samples": 16,
+        "reward_calls": 16 + 2,
+    }
+    assert "ratio_error" not in run.steps()[0]
+
+
+def test_a_run_that_old_weights_sample_resumes_within_a_collection(workshop: Workshop, tmp_path: Path) -> None:
+    nft = NFT(rewards=("clip",), group=4, sampling_steps=3, trained=1, updates=2)
+    straight = workshop.train(tmp_path / "straight", nft, steps=4, **TRAINING)
+    workshop.train(tmp_path / "stopped", nft, steps=3, **TRAINING)
+    (tmp_path / "stopped/micro/algorithm/name/seed-0/DONE").unlink()
+    resumed = workshop.train(tmp_path / "stopped", nft, steps=4, **TRAINING)
+    assert same(straight, resumed)
+    assert costs(straight) == costs(resumed)
 
 
 def test_advantages_of_several_rewards_by_the_stated_combination() -> None:
