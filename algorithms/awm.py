@@ -6,6 +6,7 @@ Xue et al. 2025, arXiv 2509.25050; released code scxue/advantage_weighted_matchi
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal
 
@@ -22,7 +23,7 @@ FLOOR = 1e-10
 
 
 def _power(error: Tensor, power: float) -> Tensor:
-    return (error + FLOOR) ** power - FLOOR**power
+    return (error + FLOOR) ** power - math.pow(FLOOR, power)
 
 
 WEIGHTINGS: Mapping[Weighting, Callable[[Tensor, Tensor], Tensor]] = {

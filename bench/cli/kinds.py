@@ -61,13 +61,13 @@ class Kind(Generic[E]):
         entries: its registry.
         summary: what an entry is, in one line.
         page: everything an entry states about itself.
-        group: what comes after the kind's name in the title of the table that lists an entry; None lists all in one table.
+        group: what comes after the kind's name in the title of the table that lists an entry; by default nothing.
     """
 
     entries: Registry[E]
     summary: Callable[[E], str]
     page: Callable[[E], Page]
-    group: Callable[[E], str] | None = None
+    group: Callable[[E], str] = lambda _: ""
 
 
 def fields(model: type[BaseModel], option: str) -> Statements:

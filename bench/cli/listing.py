@@ -108,8 +108,8 @@ def _groups(kind: Kind[Any]) -> dict[str, list[str]]:
     """Names of the entries by group, in the order of the registry; those that cannot be imported are in the nameless one."""
     found: dict[str, list[str]] = {}
     for name in kind.entries:
-        grouped = kind.group is not None and kind.entries.problem(name) is None
-        found.setdefault(kind.group(kind.entries.get(name)) if grouped else "", []).append(name)
+        broken = kind.entries.problem(name) is not None
+        found.setdefault("" if broken else kind.group(kind.entries.get(name)), []).append(name)
     return found
 
 
