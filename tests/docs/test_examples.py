@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -87,6 +88,22 @@ def test_the_trial_of_the_placebo_page(tmp_path: Path) -> None:
     assert (config["algorithm"], config["placebo_of"]) == ("sft", config["name"].removesuffix("-placebo"))
     assert config["resolved"]["training"]["labels"] == "shuffled"
     assert "placebo" in reported
+
+
+@pytest.mark.slow
+def test_the_trial_of_the_online_page(tmp_path: Path) -> None:
+    page = (DOCS / "online.md").read_text(encoding="utf-8")
+    section = page.partition("## A trial\n")[2].partition("\n## ")[0]
+    commands = [line.split()[1:] for line in section.splitlines() if line.startswith("    bench ")]
+    assert [words[0] for words in commands] == ["run", "report"]
+    _, reported = (bench(tmp_path, *words) for words in commands)
+    (log,) = tmp_path.glob("runs/tiny/ddpo/trial/seed-0/train.jsonl")
+    shown = set(re.findall(r"^\| `(\w+)`(?:, `(\w+)`)? \|", page.partition("## What is logged\n")[2], re.MULTILINE))
+    names = {name for pair in shown for name in pair} - {"", "reward_NAME", "kl_nats"}
+    for line in log.read_text().splitlines():
+        assert names | {"reward_imagereward"} <= json.loads(line).keys()
+        assert json.loads(line)["ratio_error"] == 0
+    assert "DDPO" in reported
 
 
 def test_the_metrics_of_the_page(tmp_path: Path) -> None:
