@@ -78,6 +78,11 @@ def distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     return sum(((value - other[name]) ** 2).sum().item() for name, value in one.items()) ** 0.5
 
 
+def repeated(*values: object) -> Any:
+    """A case that differs little from one that is not slow."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 class TestNumbers:
     def test_the_clipped_objective_by_hand(self) -> None:
         losses = clipped_objective(double([1.2, -0.7]), double([2e-4, -3e-4]), 1e-4)
@@ -90,8 +95,17 @@ class TestNumbers:
         assert_exact(2 * squared_mean_shift(shift, double([1.4 * 0.1**0.5])), [7.908290816e-04])
 
 
-@pytest.mark.parametrize("scale", [1.0, 3.0])
-@pytest.mark.parametrize("kind", ["epsilon", "v", "flow"])
+@pytest.mark.parametrize(
+    ("kind", "scale"),
+    [
+        ("epsilon", 1.0),
+        ("flow", 3.0),
+        repeated("epsilon", 3.0),
+        repeated("flow", 1.0),
+        repeated("v", 1.0),
+        repeated("v", 3.0),
+    ],
+)
 def test_a_run_starts_at_ratio_one_and_costs_what_it_calls(
     workshop: Workshop, v: Workshop, flow: Workshop, tmp_path: Path, kind: str, scale: float
 ) -> None:
@@ -152,8 +166,9 @@ class TestForwardNumbers:
         assert_close_to(WEIGHTINGS["ghuber"](double([0.005]), double([0.6])), 0.6306060444)
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "flow"])
-@pytest.mark.parametrize("make", [NFT, AWM])
+@pytest.mark.parametrize(
+    ("make", "kind"), [(NFT, "flow"), (AWM, "epsilon"), repeated(NFT, "epsilon"), repeated(AWM, "flow")]
+)
 def test_a_run_on_noised_samples_costs_what_it_calls(
     workshop: Workshop, flow: Workshop, tmp_path: Path, kind: str, make: type[OnlineAlgorithm]
 ) -> None:
@@ -233,7 +248,7 @@ def test_the_update_makes_steps_with_an_advantage_more_probable(workshop: Worksh
 
 
 class TestResume:
-    @pytest.mark.parametrize("stop", [1, 2, 3])
+    @pytest.mark.parametrize("stop", [1, repeated(2), repeated(3)])
     def test_a_run_that_is_stopped_within_a_collection_or_between_two_equals_a_straight_one(
         self, workshop: Workshop, tmp_path: Path, stop: int
     ) -> None:
@@ -244,7 +259,7 @@ class TestResume:
         assert same(straight, resumed)
         assert costs(straight) == costs(resumed)
 
-    @pytest.mark.parametrize("at", [4, 8])
+    @pytest.mark.parametrize("at", [repeated(4), 8])
     def test_a_signal_while_collecting_changes_nothing(
         self, workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listening: None, at: int
     ) -> None:
@@ -322,7 +337,7 @@ class TestRefusals:
             workshop.train(tmp_path, flow_grpo(rule="cps"), steps=1, **TRAINING)
 
 
-@pytest.mark.parametrize("unit", ["samples", "rewards"])
+@pytest.mark.parametrize("unit", ["samples", repeated("rewards")])
 def test_a_budget_of_samples_or_reward_calls_ends_the_run(workshop: Workshop, tmp_path: Path, unit: str) -> None:
     run = workshop.train(tmp_path, ddpo(), budget={"unit": unit, "amount": 20}, **TRAINING)
     assert len(run.steps()) == 3
