@@ -11,11 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from bench.records.scores import MetricRecord
+from reports.crossed import Crossed
 from reports.records import RunRecord
 from reports.seed_variance import Array
 from reports.statistics import Interval, mean_intervals, share_intervals, win_indicator
 
 Estimator = Callable[..., tuple[Interval, ...]]
+
+DOMINANT = 3.0
+"""Variance of a one-seed mean by seeds over that by prompts, from which intervals of shares near one half are too wide."""
+NEAR_HALF = 0.25
+"""How near: at a share of 80 % they were not."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,6 +94,28 @@ def estimate(
     if all(len(table) == 1 for table in trained.values()):
         of_trained = {place: untested(interval) for place, interval in of_trained.items()}
     return {**found, **of_trained}
+
+
+def too_wide(tables: Mapping[int, Array], rows: Sequence[RunRecord]) -> set[int]:
+    """The rows with one training seed whose share has an interval that was seen to be too wide in simulations.
+
+    Those are shares near one half where seeds vary `DOMINANT` times as much as prompts or more: the shares that seeds reach are
+    bounded, which Student's t does not know.  See docs/statistics.md.
+
+    Args:
+        tables: wins (seeds, prompts, images) by the row's place.
+        rows: the rows of the table.
+    """
+    trained = {place: table for place, table in tables.items() if rows[place].seeds}
+    if all(len(table) == 1 for table in trained.values()):
+        return set()
+    crossed = Crossed.of(list(trained.values()))
+    prior = crossed.prior()
+    of_seeds = max(0.0, float(prior.scale - prior.rest))
+    found = (
+        (crossed.seeds == 1) & (of_seeds >= DOMINANT * crossed.prompt_square) & (abs(crossed.mean - 0.5) <= NEAR_HALF)
+    )
+    return {place for place, wide in zip(trained, found.tolist(), strict=True) if wide}
 
 
 def untested(interval: Interval) -> Interval:

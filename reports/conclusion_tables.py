@@ -67,7 +67,7 @@ def _conclusion_notes(report: Report, shown: list[Row], *, with_placebo: bool, w
     if with_placebo:
         lines.append(
             "Over placebo: share of images that are better than those of the same algorithm trained with shuffled labels, for the same "
-            "prompt, noise and training seed.  It says what the preferences did: 50 means nothing."
+            "prompt, noise and training seed.  It says what the preferences did; at 50, no more than shuffled ones."
         )
     elif based and any(row.seeds for row in shown):
         lines.append(
@@ -77,8 +77,8 @@ def _conclusion_notes(report: Report, shown: list[Row], *, with_placebo: bool, w
     lines += _without_placebo(shown) if with_placebo else []
     if with_ranks:
         lines.append(
-            "Rank: by the first column, with the ranks that cannot be excluded.  Rows that share a letter cannot be told apart (paired "
-            "differences, Holm over all pairs, 5 %)."
+            f"Rank: by the first column, 1 is best, and below it the ranks that cannot be excluded; {name} itself has none.  Group: rows that "
+            "share a letter cannot be told apart, which does not show that they are equal (paired differences, Holm over all pairs, 5 %)."
         )
     return lines
 
@@ -125,7 +125,10 @@ def correlation_grid(report: Report) -> Grid | None:
     together = [group for group in report.endpoint.witnesses if len(group) > 1]
     names = {metric.name: metric.info.title for metric in report.metrics}
     notes = [
-        "Spearman's correlation of the rows' win rates: near 1, two metrics rank the rows alike and are one witness, not two."
+        (
+            "Spearman's correlation of the rows' win rates: near 1, two metrics rank the rows alike, so that both are better says no more than "
+            "that one is.  From 8 rows on, those at 0.90 or more count as one in the mean over judges."
+        )
     ]
     notes += [f"Counted as one witness: {', '.join(names[name] for name in group)}." for group in together]
     return Grid("Do the metrics rank the rows alike?", tuple(titles), rows, tuple(notes))

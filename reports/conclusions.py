@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.records.scores import MetricRecord
 from reports.adjustment import adjusted
-from reports.comparisons import Score, comparable, compare_scores, estimate, paired_seeds
+from reports.comparisons import Score, comparable, compare_scores, estimate, paired_seeds, too_wide
 from reports.endpoint import Endpoint, choose_endpoint, endpoint_wins
 from reports.records import RunRecord
 from reports.seed_variance import Array
@@ -26,6 +26,7 @@ class Conclusions:
         over_placebo: win rate over the row's placebo, by row; without rows that have none.
         pairs: all pairs of rows, by the primary endpoint.
         standings: ranks and groups by row.
+        too_wide: rows whose ``over_reference`` has an interval that was seen to be too wide in simulations.
     """
 
     endpoint: Endpoint | None
@@ -34,6 +35,7 @@ class Conclusions:
     over_placebo: Mapping[int, Interval]
     pairs: tuple[Pair, ...]
     standings: Mapping[int, Standing]
+    too_wide: frozenset[int] = frozenset()
 
 
 def conclude(
@@ -61,7 +63,8 @@ def conclude(
     scores, over_placebo = _marked(endpoint, scores, over_reference, over_placebo)
     pairs = compare_pairs(wins, {row: paired_seeds(rows[row], reference) for row in wins})
     means = {row: interval.mean for row, interval in over_reference.items()}
-    return Conclusions(endpoint, scores, over_reference, over_placebo, pairs, standings(means, pairs))
+    wide = frozenset(too_wide(wins, rows))
+    return Conclusions(endpoint, scores, over_reference, over_placebo, pairs, standings(means, pairs), wide)
 
 
 def _wins(
@@ -81,7 +84,7 @@ def _over_placebo(
     """Each row against its placebo, paired by prompt, noise and training seed."""
     wins: dict[int, Array] = {}
     for place, row in enumerate(rows):
-        twins = [twin for twin in rows if _is_placebo_of(twin, row)]
+        twins = [twin for twin in rows if is_placebo_of(twin, row)]
         if twins and set(row.seeds) & set(twins[0].seeds):
             won = endpoint_wins(endpoint, row, twins[0], metrics)
             if won is not None:
@@ -90,7 +93,8 @@ def _over_placebo(
     return estimate(wins, rows, rows[0], share_intervals)
 
 
-def _is_placebo_of(twin: RunRecord, row: RunRecord) -> bool:
+def is_placebo_of(twin: RunRecord, row: RunRecord) -> bool:
+    """Whether a row is another one's placebo."""
     return twin.placebo_of == row.name and twin.algorithm == row.algorithm and not twin.variants and not row.variants
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.records.config import UNRECORDED
+from bench.records.config import BASE, UNRECORDED
+from reports.conclusion_tables import reference_name
+from reports.conclusions import is_placebo_of
 from reports.settings import RowSettings, TrainingData
 from reports.table import Report, Row, trained_rows
 
@@ -83,8 +85,33 @@ def _seed_notes(report: Report) -> list[str]:
         lines.append(f"One training seed: how seeds differ is taken from the other rows ({', '.join(single)}).")
     elif single:
         lines.append(f"One training seed: the interval does not include how seeds differ ({', '.join(single)}).")
+    if wide := [row.label for row in report.rows if row.too_wide]:
+        lines.append(
+            f"Too wide: win rates with one training seed near 50 % where seeds vary at least 3 times as much as prompts; in simulations "
+            f"97 to 99 % of such 95 % intervals held the truth.  More training seeds make them narrower ({', '.join(wide)})."
+        )
     if seedless := [row.label for row in report.rows[1:] if not row.seeds]:
-        lines.append(f"Not trained here: the interval is over prompts only, for these weights ({', '.join(seedless)}).")
+        over = f"prompts and the training seeds of {report.rows[0].label}" if report.rows[0].seeds else "prompts only"
+        lines.append(f"Not trained here: the interval is over {over}, for these weights ({', '.join(seedless)}).")
+    bases = [row.label for row in report.rows[1:] if row.algorithm == BASE and not row.variants]
+    lines += [f"{label} is the base model." for label in bases if label != BASE]
+    return [*lines, *_length_notes(report)]
+
+
+def _length_notes(report: Report) -> list[str]:
+    """Which placebos were trained for more or fewer steps than their runs, as with a rule to stop."""
+    lines = []
+    rows = report.source.rows
+    pairs = [(row, twin) for row in rows for twin in rows if twin.placebo_of is not None and is_placebo_of(twin, row)]
+    for row, twin in pairs:
+        steps, others = (dict(zip(each.seeds, map(len, each.steps), strict=False)) for each in (row, twin))
+        apart = [seed for seed in steps if seed in others and steps[seed] != others[seed]]
+        if apart:
+            each = ", ".join(f"seed {seed}: {steps[seed]} and {others[seed]}" for seed in apart)
+            lines.append(
+                f"{row.label} and its placebo were trained for different numbers of steps ({each}), so over placebo is not the "
+                "preferences' doing alone."
+            )
     return lines
 
 
@@ -200,7 +227,9 @@ def _guidance_notes(report: Report) -> list[str]:
     """How rows are sampled that do not use the protocol's guidance."""
     lines = []
     if any(variant.negative is None for row in report.rows for variant in row.variants):
-        lines.append("Rows with a different guidance scale are compared with the base at the protocol's scale.")
+        lines.append(
+            f"Rows with a different guidance scale are compared with {reference_name(report)} at the protocol's scale."
+        )
     negative = [
         (row, variant, variant.negative) for row in report.rows for variant in row.variants[:1] if variant.negative
     ]

@@ -147,27 +147,44 @@ def power_lines(records: Records, points: float, primary: str | None = None) -> 
     """
     measured = measure(records, primary)
     deviations = (
-        f"Measured on {measured.pairs} pairs of rows, standard deviations of a difference in points of win rate: "
-        f"prompts {100 * measured.prompt**0.5:.1f}, training seeds {100 * measured.seed**0.5:.1f}, one image "
-        f"{100 * measured.rest**0.5:.1f}."
+        f"Measured on {measured.pairs} pairs of rows, standard deviations of the difference of two methods in points of win rate: between "
+        f"prompts {100 * measured.prompt**0.5:.1f}, between training seeds {100 * measured.seed**0.5:.1f}, between images of one prompt and "
+        f"seed {100 * measured.rest**0.5:.1f}."
     )
     lines = [
         deviations,
-        f"Designs whose 95 % interval shows a true difference of {points:g} points in at least {100 * WANTED:.0f} % of cases, two methods:",
+        (
+            f"If two methods truly differ by {points:g} points of win rate over the base, the 95 % interval of their difference excludes 0 in at "
+            f"least {100 * WANTED:.0f} % of experiments with"
+        ),
         "",
-        "prompts  images  seeds  power   device seconds of training   images to generate",
+        "prompts  images per prompt  seeds per method  power   device seconds of training   images to generate",
     ]
     found = list(designs(measured, points / 100))
     lines += [
-        f"{each.prompts:7d}  {each.images:6d}  {each.seeds:5d}  {100 * each.power:3.0f} %  {each.seconds:27,.0f}  {each.generated:19,d}"
+        f"{each.prompts:7d}  {each.images:17d}  {each.seeds:16d}  {100 * each.power:3.0f} %  {each.seconds:27,.0f}  {each.generated:19,d}"
         for each in found
     ]
     if not found:
+        least = smallest_effect(measured, PROMPTS[-1], IMAGES[-1], MOST_SEEDS)
         lines.append(
-            f"none with up to {MOST_SEEDS} seeds and {PROMPTS[-1]} prompts: the difference is too small for these variances"
+            f"none of up to {MOST_SEEDS} seeds and {PROMPTS[-1]} prompts with {IMAGES[-1]} images; that many show differences of "
+            f"{100 * least:.1f} points or more: train methods that differ more, or that vary less between seeds"
         )
     lines += [
         "",
-        "The seeds' variance is assumed to be known as well as in this table; a comparison that is adjusted for others needs more.",
+        (
+            "Seconds and images are for both methods with all their seeds; the base needs its images once.  The seeds' variance is assumed to be "
+            "known as well as in this table; a comparison that is adjusted for others (ranks, groups, marks) needs more."
+        ),
     ]
     return lines
+
+
+def smallest_effect(measured: Components, prompts: int, images: int, seeds: int) -> float:
+    """The smallest true difference, as a share, that a design shows with a probability of `WANTED`, by bisection."""
+    low, high = 0.0, 4.0  # a difference of shares is at most 1; what is larger says that nothing can be shown
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if power_of(measured, middle, prompts, images, seeds) >= WANTED else (middle, high)
+    return high

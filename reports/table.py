@@ -57,6 +57,7 @@ class Row(RowRecord):
         over_reference: win rate over the reference row by the primary endpoint; None for the base, and where the row has none.
         over_placebo: win rate over the same algorithm trained on shuffled labels, by the primary endpoint; None without such runs.
         standing: rank and group; None for the reference.
+        too_wide: whether the interval of ``over_reference`` belongs to those that were seen to be too wide in simulations.
     """
 
     scores: Mapping[str, Score]
@@ -66,6 +67,7 @@ class Row(RowRecord):
     over_reference: Interval | None
     over_placebo: Interval | None
     standing: Standing | None
+    too_wide: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -234,6 +236,7 @@ def _rows(records: Sequence[RunRecord], found: Conclusions) -> tuple[Row, ...]:
             over_reference=found.over_reference.get(place),
             over_placebo=found.over_placebo.get(place),
             standing=found.standings.get(place),
+            too_wide=place in found.too_wide,
         )
         for place, row in enumerate(records)
     )

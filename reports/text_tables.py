@@ -170,6 +170,7 @@ def _cost(report: Report) -> Grid:
         "Cost of one training run",
         ("pairs", "policy forwards", "policy backwards", "reference forwards", "device seconds", "peak memory"),
         tuple((row.label, _cost_cells(row.cost)) for row in report.rows if row.cost is not None),
+        ("Means over training seeds; below the device seconds those of the fastest and of the slowest seed.",),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,45 @@ def test_a_rule_to_stop_is_part_of_the_identity(command: CommandLine) -> None:
     other = command.run(command.train_words("--name", "ruled"))
     assert other.returncode == 2
     assert "stop_when" in other.stderr
+
+
+def stopping_words(command: CommandLine) -> list[str]:
+    """A run whose learning rate destroys the images in a few steps, with a rule to stop."""
+    words = command.train_words(
+        *("--set", "learning_rate=1e-3", "--metrics", "gold,imagereward,pickscore", "--name", "ruled"),
+        *("--evaluate-every", "2", "--stop-when", "overoptimised"),
+    )
+    words[words.index("steps=6")] = "steps=12"
+    return words
+
+
+@pytest.mark.slow
+def test_the_rule_stops_a_run_and_one_that_was_killed_at_the_same_step(
+    command: CommandLine, tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]
+) -> None:
+    whole = CommandLine(tmp_path_factory.mktemp("whole"), *small_data)
+    done = whole.run(stopping_words(whole))
+    assert done.returncode == 0, done.stderr
+    run = RunFolder(run_of(whole.folder / "runs"))
+    curve = run.curve()
+    assert curve is not None
+    stopped = curve[1][-1]["step"]
+    assert stopped < 12
+    assert len(run.steps()) == stopped
+    assert f"stopped at step {stopped}: Over-optimised: training reward up, " in done.stderr
+    assert run.done
+
+    process = command.start(stopping_words(command))
+    log = command.folder / "runs" / "tiny" / "dpo" / "ruled" / "seed-0" / "curve.jsonl"
+    try:
+        while not log.exists() or len(log.read_text().splitlines()) < 2:
+            assert process.poll() is None, "the run ended before its second look"
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    continued = command.run(stopping_words(command))
+    assert continued.returncode == 0, continued.stderr
+    other = RunFolder(log.parent)
+    assert other.curve() == curve
+    assert weights(other.folder) == weights(run.folder)

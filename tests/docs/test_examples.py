@@ -133,3 +133,17 @@ def test_the_model_and_the_prompt_set_of_the_page(tmp_path: Path) -> None:
     assert "tiny-gold Tiny, gold only" in listed
     assert "my-captions My captions: 500 prompts, licence: CC0" in listed
     assert listed.count("my-package 1.0") == 2
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_over_optimisation_page(tmp_path: Path) -> None:
+    page = (DOCS / "overoptimisation.md").read_text(encoding="utf-8")
+    commands = [line.split()[1:] for line in page.splitlines() if line.startswith("    bench ")]
+    assert [words[0] for words in commands] == ["run", "run"]
+    small = ("--limit", "8", "--set", "steps=2", "--image", "steps=2", "--metrics", "gold,pickscore")
+    for number, words in enumerate(commands):
+        bench(tmp_path, *words, *small, "--name", f"shown-{number}")
+    reported = bench(tmp_path, "report")
+    assert "diversity, %" in reported
+    for number in range(2):
+        assert f"(shown-{number}), seed 0, on training prompts: " in " ".join(reported.split())

@@ -74,7 +74,7 @@ def test_json_reads_back_and_carries_no_pictures(full_lab: Lab) -> None:
     assert value["metrics"][0] == {
         "name": "gold", "signature": report.metrics[0].signature, "identity": {"version": 1}, "title": "Gold",
         "raw_range": "0 to 1", "unit": "expected utility", "source": "the tiny world", "published": "", "display_factor": 1.0,
-        "higher_is_better": True, "conventions": "",
+        "higher_is_better": True, "conventions": "", "ties": "half",
     }  # fmt: skip
     assert value["rows"][1]["settings"] == {
         "changed": {}, "recipe": None, "algorithm": {"beta": 1000.0}, "training": {"steps": 30, "budget": None, "labels": "as given"},

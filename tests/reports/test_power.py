@@ -56,4 +56,4 @@ def test_the_command(full_lab: Lab) -> None:
     done = forked.run(words, full_lab.runs, os.environ)
     assert done.returncode == 0, done.stderr
     assert "Measured on 1 pairs of rows" in done.stdout
-    assert "prompts  images  seeds  power" in done.stdout
+    assert "prompts  images per prompt  seeds per method  power" in done.stdout

@@ -392,3 +392,46 @@ def test_decimals_follow_the_usual_interval(lab: Lab) -> None:
     lab.run("smpo", title="SmPO", shift=0.5)
     gold = [cells[-1].value for _, cells in grids(make_report(lab.runs))[-2].rows]
     assert all(len(value.partition(".")[2]) in (3, 4) for value in gold)
+
+
+def test_the_base_is_a_row_where_another_one_is_the_reference(full_lab: Lab) -> None:
+    report = make_report(full_lab.runs, against="dpo")
+    base = report.rows[1]
+    assert base.algorithm == "base"
+    assert base.over_reference is not None
+    assert base.over_reference == base.scores["gold"].win_rate
+    assert base.over_reference.mean < 0.5  # the laboratory shifts the scores of dpo up
+    assert base.standing is not None
+    lines = footnotes(report)
+    assert (
+        "Not trained here: the interval is over prompts and the training seeds of Diffusion-DPO, for these weights (base)."
+        in lines
+    )
+
+
+def test_rows_without_a_common_seed_are_not_compared(lab: Lab) -> None:
+    lab.base()
+    for seed in (0, 1):
+        lab.run("dpo", seed)
+        lab.run("sft", seed + 1, title="SFT")
+    lab.run("ipo", 0, title="IPO")
+    report = make_report(lab.runs, against="sft")
+    rows = {row.label: row for row in report.rows}
+    assert rows["IPO"].over_reference is None
+    assert rows["IPO"].scores["gold"].difference is None
+    assert rows["Diffusion-DPO"].over_reference is not None
+    assert "No training seed in common with SFT, so not compared: IPO." in footnotes(report)
+
+
+def test_an_interval_that_simulations_found_too_wide_is_named(lab: Lab) -> None:
+    """Seeds of dpo win all or nothing, so how seeds differ decides what one seed of sft says."""
+    lab.identities = {"gold": {"version": 1}}
+    shape = (len(PROMPTS), 2)
+    lab.judge(lab.base_alone(), shift=0, scores={"gold": np.zeros(shape)})
+    for seed in range(4):
+        lab.judge(lab.train("dpo", seed), shift=0, scores={"gold": np.full(shape, 1.0 - 2 * (seed % 2))})
+    halves = np.repeat([[1.0, 1.0], [-1.0, -1.0]], len(PROMPTS) // 2, axis=0)
+    lab.judge(lab.train("sft", 0, title="SFT"), shift=0, scores={"gold": halves})
+    report = make_report(lab.runs)
+    assert [row.too_wide for row in report.rows] == [False, False, True]
+    assert any(line.startswith("Too wide: ") and line.endswith("(SFT).") for line in footnotes(report))

@@ -1,9 +1,14 @@
-"""Prints the coverage of every cell: ``python tests/statistics/grid.py means`` or ``shares``, with the number of tables."""
+"""Prints the coverage of every cell: ``python tests/statistics/grid.py means 2000 FILE``, or ``shares``.
+
+Each cell is a line of the file when it is done, and a second call computes only what is missing from it.
+"""
 
 from __future__ import annotations
 
 import itertools
+import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -13,14 +18,26 @@ from simulation import Cell, mean_coverage, share_coverage
 SEEDS, PROMPTS, RATIOS, SHARES = (1, 2, 3, 5), (50, 200, 1000), (0, 0.5, 1, 3, 10), (0.5, 0.8, 0.95, 0.99)
 
 
-def main(kind: str, tables: int) -> None:
-    """One line per cell."""
-    for share in (None,) if kind == "means" else SHARES:
-        for prompts, unequal, seeds, ratio in itertools.product(PROMPTS, (False, True), SEEDS, RATIOS):
-            cell = Cell(seeds, prompts, ratio, unequal, share)
-            coverage, width = (mean_coverage(cell, tables), 0.0) if share is None else share_coverage(cell, tables)
-            print(share, prompts, unequal, seeds, ratio, f"{100 * coverage:.2f} {width:.5f}", flush=True)  # noqa: T201
+def cells(kind: str) -> Iterator[Cell]:
+    """The cells, cheap ones first."""
+    for prompts, unequal, share in itertools.product(PROMPTS, (False, True), (None,) if kind == "means" else SHARES):
+        for seeds, ratio in itertools.product(SEEDS, RATIOS):
+            yield Cell(seeds, prompts, ratio, unequal, share)
+
+
+def main(kind: str, tables: int, file: Path) -> None:
+    """One line per cell: the cell, coverage in per cent, and the width where seeds do not matter."""
+    done = {line["cell"] for line in map(json.loads, file.read_text().splitlines())} if file.exists() else set()
+    for cell in cells(kind):
+        if str(cell) in done:
+            continue
+        # one row of a table counts with one seed, all 27 with more, and tables of shares take long
+        count = tables if kind == "means" or cell.seeds == 1 else tables // 5
+        coverage, width = (mean_coverage(cell, count), None) if kind == "means" else share_coverage(cell, count)
+        line = {"cell": str(cell), "tables": count, "coverage": round(100 * coverage, 2), "width": width}
+        with file.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
