@@ -76,12 +76,10 @@ def test_seeds_that_other_scorers_measured_share_no_panel(full_lab: Lab) -> None
 
 def test_a_placebo_that_stopped_elsewhere_is_named(lab: Lab) -> None:
     lab.base()
-    for seed, steps in enumerate((30, 30)):
-        lab.run("dpo", seed, steps=steps)
-        twin = {"placebo_of": "default"}
-        lab.run(
-            "dpo", seed, steps=30 if seed else 12, name="default-placebo", config=twin, training={"labels": "shuffled"}
-        )
+    shuffled = {"labels": "shuffled", "steps": 30}
+    for seed, steps in enumerate((12, 30)):
+        lab.run("dpo", seed, steps=30)
+        lab.run("dpo", seed, steps=steps, name="default-placebo", config={"placebo_of": "default"}, training=shuffled)
     lines = footnotes(make_report(lab.runs))
     assert (
         "Diffusion-DPO and its placebo were trained for different numbers of steps (seed 0: 30 and 12), so over placebo is not the "
