@@ -57,4 +57,4 @@ class DDPO(StepwiseAlgorithm):
     def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
         log_ratio = batch.replay(policy.predict).log_prob - batch.log_probs
         losses = clipped_objective(batch.advantages, log_ratio, self.clip)
-        return StepOutput(losses, batch.timesteps, ratio_logs(log_ratio, self.clip))
+        return StepOutput(losses, batch.timesteps, ratio_logs(log_ratio, self.clip, batch.clean[0].numel()))

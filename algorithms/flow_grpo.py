@@ -73,6 +73,7 @@ class FlowGRPO(StepwiseAlgorithm):
         shift, std = taken.transition.mean - reference.transition.mean, taken.transition.std
         distance = squared_mean_shift(shift, std / batch.step_lengths.sqrt())
         losses = clipped_objective(batch.advantages, log_ratio, self.clip) + self.beta * distance
-        nats = squared_mean_shift(shift, std) * shift[0].numel()
-        logs = {**ratio_logs(log_ratio, self.clip), "distance": distance.detach(), "kl_nats": nats.detach()}
+        elements = shift[0].numel()
+        nats = squared_mean_shift(shift, std) * elements
+        logs = {**ratio_logs(log_ratio, self.clip, elements), "distance": distance.detach(), "kl_nats": nats.detach()}
         return StepOutput(losses, batch.timesteps, logs)

@@ -143,7 +143,20 @@ def clipped_objective(advantages: Tensor, log_ratio: Tensor, clip: float) -> Ten
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip))
 
 
-def ratio_logs(log_ratio: Tensor, clip: float) -> dict[str, Tensor]:
-    """What is logged about importance ratios, (B,) each: |log ratio| and whether the ratio is outside the clip range."""
+def ratio_logs(log_ratio: Tensor, clip: float, elements: int) -> dict[str, Tensor]:
+    """What is logged about importance ratios, detached, (B,) each.
+
+    ``ratio_error`` is the absolute log ratio, ``clipped`` says whether the ratio is outside the clip range, and
+    ``nats_since_rollout`` is an unbiased estimate of the step's divergence from the weights that sampled it.
+
+    Args:
+        log_ratio: differences of log-probabilities that are means over elements, (B,).
+        clip: half-width of the clip range.
+        elements: of one sample's latents.
+    """
     log_ratio = log_ratio.detach()
-    return {"ratio_error": log_ratio.abs(), "clipped": ((log_ratio.exp() - 1).abs() > clip).to(log_ratio)}
+    return {
+        "ratio_error": log_ratio.abs(),
+        "clipped": ((log_ratio.exp() - 1).abs() > clip).to(log_ratio),
+        "nats_since_rollout": -log_ratio * elements,
+    }

@@ -15,7 +15,7 @@ from terminal import on_terminal
 
 from bench import Algorithm, AlgorithmInfo, PairBatch, Recipe, StepOutput, UserError
 from bench.cli.kinds import KINDS
-from bench.cli.listing import page, show, show_entry
+from bench.cli.listing import overview, page, show, show_entry
 from bench.models.registry import MODELS
 from bench.prompts.sets import PROMPT_SETS
 from bench.records.protocol import GenerationSettings, prompts_digest
@@ -73,6 +73,17 @@ def test_an_algorithm_states_everything_about_itself() -> None:
         ],
         "recipes, by model": [("tiny", "beta 3.0, steps 7\nrecipe, source: ours [not tuned]")],
     }
+
+
+def test_algorithms_are_grouped_by_what_a_user_must_have() -> None:
+    groups = {
+        printed(table).partition(" name ")[0]: printed(table) for table in overview("algorithms", KINDS["algorithms"])
+    }
+    assert " DPO + SFT, " in groups["algorithms that need preference pairs"]
+    assert " DDPO, Black et al." in groups["algorithms that need prompts and a reward model"]
+    assert " RankDPO, " in groups["algorithms that need captioned images and a reward model"]
+    listed = [name for group in groups.values() for name in ALGORITHMS if f" {name} " in group]
+    assert sorted(listed) == sorted(ALGORITHMS)
 
 
 def test_an_algorithm_without_a_placebo_says_so() -> None:

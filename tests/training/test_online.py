@@ -29,7 +29,7 @@ from bench.experiments.contracts.small_models import PROCESSES
 from bench.records.runs import RunFolder
 from bench.training.diagnostics import DivergedError
 from bench.training.judgement import judge
-from bench.training.online import OnlineAlgorithm, clipped_objective
+from bench.training.online import OnlineAlgorithm, clipped_objective, ratio_logs
 
 SMALL: dict[str, Any] = {"rewards": "clip", "group": 4, "sampling_steps": 4, "trained": 2, "within": 3, "clip": 1e-3}
 TRAINING: dict[str, Any] = {"global_batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-3}
@@ -87,6 +87,10 @@ class TestNumbers:
     def test_the_clipped_objective_by_hand(self) -> None:
         losses = clipped_objective(double([1.2, -0.7]), double([2e-4, -3e-4]), 1e-4)
         assert_exact(losses.mean(), -0.2500950000)
+
+    def test_what_is_logged_about_ratios_by_hand(self) -> None:
+        logs = ratio_logs(double([2e-4, -3e-4]), 2.5e-4, 100)
+        assert_exact(torch.stack(list(logs.values())), [[2e-4, 3e-4], [0, 1], [-0.02, 0.03]])
 
     def test_the_distance_from_the_reference_by_hand(self) -> None:
         # v = [.5, .1], v_ref = [.4, .2], s .8 to .7, g 1.4: means differ by (1 + g^2 (1 - s) / (2 s)) ds (v - v_ref)
