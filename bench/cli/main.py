@@ -19,6 +19,7 @@ from bench.cli.report import power, report
 from bench.cli.rescore import rescore
 from bench.cli.run import eval_, export, run
 from bench.cli.sentences import say
+from bench.cli.status import status
 from bench.core import termination
 from bench.core.errors import UserError
 from bench.core.registry import DISTRIBUTION
@@ -104,6 +105,7 @@ def score(
     show_scores(score_folder(images, prompts, judges, output), output)
 
 
+app.command()(status)
 app.command("eval")(eval_)
 app.command()(rescore)
 app.command()(export)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,10 +26,32 @@ Images = Annotated[
 ]
 
 
+def _print_schema(wanted: bool) -> None:
+    from bench.experiments.study_file import schema_text
+
+    if wanted:
+        sys.stdout.write(schema_text())
+        raise typer.Exit
+
+
 def run(
-    algo: Annotated[str, typer.Option(help="Algorithms, separated by commas, or all.  See: bench list")],
-    model: Annotated[str, typer.Option(help="A registered model (see: bench list), a diffusers folder, or a hub id.")],
-    seeds: Annotated[str, typer.Option(help="Training seeds, separated by commas.")] = "0",
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[EXPERIMENT.TOML]",
+            help="An experiment file, which states what the options would; options that are typed replace what it states.",
+        ),
+    ] = None,
+    algo: Annotated[
+        str | None,
+        typer.Option(
+            help="Algorithms, separated by commas, or all.  See: bench list.  Those that the file has keep their settings there."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A registered model (see: bench list), a diffusers folder, or a hub id.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Training seeds, separated by commas.  Default: 0.")] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="field=value: override a field of the algorithm or of training.")
     ] = None,
@@ -105,17 +126,41 @@ def run(
         ),
     ] = False,
     labels: Annotated[
-        Labels,
+        Labels | None,
         typer.Option(
             help="shuffled trains the placebo alone: winner and loser of each pair are swapped with probability 1/2, with "
-            "everything that says which is better."
+            "everything that says which is better.  Default: as given."
         ),
-    ] = "as given",
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(min=2, help="Trial: use only the first N evaluation prompts and training pairs; tables say so."),
     ] = None,
-    runs: Runs = DEFAULT_RUNS,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            help="Where runs are started: local, print or a plug-in's.  Default: one after another, in this process."
+        ),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at the same time, with --executor local.")] = None,
+    resources: Annotated[
+        list[str] | None,
+        typer.Option("--resource", help="field=value: a setting of the executor, for example processes=8."),
+    ] = None,
+    print_commands: Annotated[
+        bool,
+        typer.Option("--print-commands", help="Print one command per run, for any scheduler, and start nothing."),
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="Write this command as an experiment file instead of starting it.")
+    ] = None,
+    runs: Annotated[Path | None, typer.Option(help="Folder of all runs.  Default: runs.")] = None,
+    _schema: Annotated[
+        bool,
+        typer.Option(
+            "--schema", callback=_print_schema, is_eager=True, help="Print the JSON Schema of experiment files."
+        ),
+    ] = False,
 ) -> None:
     """Train algorithms from the same weights on the same pairs, and evaluate them under one protocol.
 
@@ -130,37 +175,33 @@ def run(
         split_names,
         watching_settings,
     )
-    from bench.experiments.interface import plan_runs
+    from bench.cli.study import executor_settings, run_study
 
-    shuffled = {} if labels == "as given" else {"labels": labels}
-    plan = plan_runs(
-        algorithm_names(algo),
-        model,
-        seeds=parse_seeds(seeds),
-        settings=parse_overrides(sets or [])
+    settings = (
+        parse_overrides(sets or [])
         | (parse_budget(budget) if budget else {})
         | watching_settings(evaluate_every, stop_when)
-        | shuffled,
-        name=name,
-        same_code=same_code,
-        placebo=placebo,
-        runs=runs,
-        data=data,
-        columns=parse_columns(columns),
-        prompts=prompts,
-        metrics=None if metrics is None else split_names(metrics),
-        images=_image_settings(images, guidance_scale=guidance_scale, steps=sampling_steps),
-        init=init,
-        limit=limit,
+        | ({} if labels is None else {"labels": labels})
     )
-    main = plan.experiment.accelerator.is_main_process
-    if main:
-        _print_notes(plan.notes)
-    for result in plan.start(typed=sys.argv[1:]):
-        if main:
-            say(str(result.folder), "done")
-    if main:
-        say("bench report" if runs == DEFAULT_RUNS else f"bench report --runs {shlex.quote(str(runs))}", "compare")
+    named = {} if name is None else {"label": name}
+    typed = {
+        "algorithms": None if algo is None else [{"name": each, **named} for each in algorithm_names(algo)],
+        "model": model,
+        "seeds": None if seeds is None else parse_seeds(seeds),
+        "settings": settings,
+        "data": data,
+        "columns": parse_columns(columns),
+        "prompts": prompts,
+        "metrics": None if metrics is None else split_names(metrics),
+        "images": _image_settings(images, guidance_scale=guidance_scale, steps=sampling_steps),
+        "init": init,
+        "limit": limit,
+        "placebo": placebo,
+        "same_code": same_code,
+        "runs": None if runs is None else str(runs),
+        "executor": executor_settings("print" if print_commands else executor, jobs, resources),
+    }
+    run_study(file, {field: value for field, value in typed.items() if value}, save)
 
 
 def eval_(
@@ -232,7 +273,7 @@ def eval_(
     )
     main = experiment.accelerator.is_main_process
     if main:
-        _print_notes(notes_on_prompts(experiment))
+        print_notes(notes_on_prompts(experiment))
     for evaluation in judge_request(experiment, request):
         if main:
             say(str(evaluation.folder), "done")
@@ -269,6 +310,6 @@ def _image_settings(images: list[str] | None, **shorthands: float | None) -> dic
     return {**typed, **short}
 
 
-def _print_notes(notes: Iterable[str]) -> None:
+def print_notes(notes: Iterable[str]) -> None:
     for note in notes:
         say(note, "note")

@@ -2,61 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
 from bench.core.errors import UserError
-from bench.core.progress import part_of
-from bench.core.values import digest
 from bench.experiments.experiment import Choices, EvaluationChoices, Experiment
 from bench.experiments.judging import Request, judge_request
-from bench.experiments.method import Method, check_label
-from bench.experiments.notes import notes_on_prompts, notes_on_training
-from bench.experiments.placebos import with_placebos
-from bench.experiments.recipes import make_method, resolve
-from bench.experiments.requirements import check_requirements
-from bench.experiments.results import EvaluationResult, EvaluationResults, RunResult, RunResults
-from bench.experiments.running import Start, judge_base, refuse_other_runs, run_method
-from bench.experiments.watching import refuse_unwatchable
-from bench.models.find import find_model
-from bench.training.algorithm import ALGORITHMS
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
-    """Runs that have been checked and can be started.
-
-    Attributes:
-        experiment: the experiment in which the methods are compared.
-        methods: what is trained.
-        seeds: the training seeds of each method.
-        notes: sentences to read before starting the runs.
-        same_code: see `plan_runs`.
-    """
-
-    experiment: Experiment
-    methods: Sequence[Method]
-    seeds: Sequence[int]
-    notes: Sequence[str]
-    same_code: bool = False
-
-    def start(self, typed: Sequence[str] = ()) -> Iterator[RunResult]:
-        """Evaluate the base model, then train and evaluate one run after another; finished work is skipped.
-
-        Args:
-            typed: the command line, for the record.
-        """
-        start = Start(tuple(typed), self.same_code)
-        refuse_other_runs(self.experiment, self.methods, start)
-        base = judge_base(self.experiment)
-        runs = [(method, seed) for method in self.methods for seed in self.seeds]
-        for number, (method, seed) in enumerate(runs, start=1):
-            with part_of(f"run {number} of {len(runs)}{'' if method.placebo_of is None else ', placebo'}"):
-                folder = run_method(self.experiment, method, seed, start)
-            own = folder.evaluation(self.experiment.protocol.signature)
-            yield RunResult(folder.folder, method.name, method.label, seed, EvaluationResult(own, base))
+from bench.experiments.plan import Configuration, Plan, plan_configurations
+from bench.experiments.results import EvaluationResult, EvaluationResults, RunResults
 
 
 def plan_runs(
@@ -85,33 +39,9 @@ def plan_runs(
     Raises:
         UserError: something does not exist, is not allowed, or does not fit together.
     """
-    if not algorithms or not seeds:
-        raise UserError(f"there is nothing to run: name at least one {'seed' if algorithms else 'algorithm'}")
-    check_label(name)
     overrides = as_overrides(settings or {})
-    found = find_model(model)
-    for each in algorithms:  # refuses typing errors before any data is read
-        resolve(each, ALGORITHMS.get(each), found.recipe, overrides)
-    if not (choices.get("prompts") or choices.get("data") or found.card.prompts or found.card.data):
-        raise UserError(
-            f"model {model!r} has no default evaluation prompts and no default preference data; use --prompts with a file, or with "
-            "a set from: bench list prompts, and --data with a file, a folder or a hub id"
-        )
-    experiment = Experiment(model, **choices)
-    given = {} if choices.get("init") is None else {"init": experiment.init.record.digest}
-    given |= (
-        {} if choices.get("data") is None else {"data": digest([experiment.data.digest, experiment.data.labels_digest])}
-    )
-    given |= {} if experiment.limit is None else {"limit": str(experiment.limit)}
-    methods = [make_method(each, found, overrides, len(experiment.data), name, **given) for each in algorithms]
-    for method in methods:
-        check_requirements(experiment, method)
-        refuse_unwatchable(experiment, method)
-    notes = [*notes_on_prompts(experiment), *notes_on_training(experiment, methods)]
-    if placebo:
-        methods, about_placebos = with_placebos(experiment, methods)
-        notes += about_placebos
-    return Plan(experiment, methods, seeds, notes, same_code)
+    wanted = [Configuration(each, overrides, name) for each in algorithms]
+    return plan_configurations(wanted, model, seeds=seeds, same_code=same_code, placebo=placebo, **choices)
 
 
 def run(

@@ -1,0 +1,129 @@
+"""``bench status``: how far studies and runs are."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.live import Live
+from rich.text import Text
+
+from bench.core.errors import UserError, did_you_mean
+from bench.core.progress import COLUMNS, duration, line, shortened
+from bench.core.terminal import Terminal
+from bench.records.states import Kind, State, states_of_runs, states_of_study
+from bench.records.studies import find_studies
+
+PAUSE = 2.0
+"""Seconds between two looks of ``--watch``."""
+ORDER: tuple[Kind, ...] = ("running", "failed", "waiting", "done")
+
+
+def status(
+    study: Annotated[
+        str | None, typer.Argument(help="A study, named after its experiment file.  Default: all, and all other runs.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again every two seconds, until nothing runs and nothing waits.")
+    ] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Print the commands to repeat: those that failed, one per line.")
+    ] = False,
+) -> None:
+    """Show what is done, running, waiting and failed, with rate, time left, and the last line of what failed.
+
+    Reads the run folders only, so it works beside anything, on any machine that sees them.
+    """
+    if failed and watch:
+        raise UserError("--failed prints commands once; leave --watch out")
+    states = _look(runs, study)
+    if failed:
+        console = Terminal(highlight=False, soft_wrap=True)
+        for state in states:
+            if state.kind == "failed" and state.cell is not None:
+                console.print(state.cell.line(), markup=False)
+    elif watch:
+        _watch(runs, study)
+    else:
+        _print(lines_of(states, COLUMNS))
+
+
+def _look(runs: Path, study: str | None) -> list[State]:
+    """The states of a study, or of everything in a folder, by kind."""
+    studies = find_studies(runs)
+    if study is not None:
+        names = [each.name for each in studies]
+        if study not in names:
+            raise UserError(
+                f"there is no study {study!r} in {runs}: {did_you_mean(study, names)}there are {', '.join(names) or 'none'}"
+            )
+        studies = [each for each in studies if each.name == study]
+    found = {state.name: state for each in studies for state in states_of_study(each)}
+    if study is None:
+        found |= {state.name: state for state in states_of_runs(runs, tuple(found))}
+    return sorted(found.values(), key=lambda state: ORDER.index(state.kind))
+
+
+def lines_of(states: Sequence[State], width: int) -> Iterator[str]:
+    """The text of ``bench status``, line by line: one per run, and a last one that counts them."""
+    for state in states:
+        yield line(f"{state.kind:<8} {state.name}", list(_facts(state)), width)
+        if state.said:
+            yield shortened(f"         {state.said}", width)
+    counts = Counter(state.kind for state in states)
+    yield ", ".join(f"{counts[kind]} {kind}" for kind in ORDER if counts[kind]) or "there are no runs"
+
+
+def _facts(state: State) -> Iterator[str]:
+    progress = state.progress
+    if progress is None:
+        return
+    total = "" if progress.total is None else f"/{progress.total:g}"
+    yield f"{progress.done:g}{total} {progress.unit}"
+    if state.kind != "running":
+        return
+    if progress.left is not None:
+        yield f"{duration(progress.left)} left"
+    if progress.seconds is not None:
+        yield f"{progress.seconds:.1f} s each" if progress.seconds >= 1 else f"{1 / progress.seconds:.1f}/s"
+
+
+def _watch(runs: Path, study: str | None) -> None:
+    """On a terminal a live display; elsewhere the lines that have changed."""
+    console = Terminal(highlight=False)
+    states = _look(runs, study)
+    if not console.is_terminal:
+        shown: set[str] = set()
+        while True:
+            lines = list(lines_of(states, COLUMNS))
+            _print(each for each in lines if each not in shown)
+            shown = set(lines)
+            if not _goes_on(states):
+                return
+            time.sleep(PAUSE)
+            states = _look(runs, study)
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            lines = list(lines_of(states, min(COLUMNS, console.width - 1)))
+            most = max(2, console.height - 1)  # running and failed come first; the last line counts
+            kept = lines if len(lines) <= most else [*lines[: most - 1], lines[-1]]
+            live.update(Text("\n".join(kept), no_wrap=True), refresh=True)
+            if not _goes_on(states):
+                return
+            time.sleep(PAUSE)
+            states = _look(runs, study)
+
+
+def _goes_on(states: Sequence[State]) -> bool:
+    return any(state.kind in ("running", "waiting") for state in states)
+
+
+def _print(lines: Iterator[str]) -> None:
+    console = Terminal(highlight=False, soft_wrap=True)
+    for each in lines:
+        console.print(each, markup=False)

@@ -1,0 +1,111 @@
+"""What ``bench run`` does with a study: from a file and what was typed to runs, commands or another file."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from bench.cli.options import parse_overrides
+from bench.cli.sentences import say
+from bench.core.errors import UserError
+from bench.core.paths import part_like
+from bench.core.validation import build
+from bench.core.values import digest
+from bench.experiments.executors.base import Executor, Matrix, make_executor
+from bench.experiments.matrix import cells_of, plan_study
+from bench.experiments.plan import At, Plan, nowhere
+from bench.experiments.study import Study
+from bench.experiments.study_file import StudyFile, toml_text, write_study
+from bench.records.studies import StudyFolder
+
+NEEDED: Mapping[str, str] = {"algorithms": "--algo", "model": "--model"}
+"""What a command without an experiment file must have."""
+
+
+def executor_settings(name: str | None, jobs: int | None, resources: Sequence[str] | None) -> dict[str, Any]:
+    """``--executor``, ``--jobs`` and ``--resource`` as an experiment file states them; ``--jobs`` alone means local.
+
+    Raises:
+        UserError: a resource is not of the form field=value, or one is set twice.
+    """
+    stated: dict[str, Any] = {**parse_overrides(resources or [], option="--resource", example="processes=8")}
+    if jobs is not None:
+        if "jobs" in stated:
+            raise UserError("--jobs and --resource jobs=... set the same field; use one of them")
+        stated = {"name": "local", **stated, "jobs": jobs}
+    return stated if name is None else {**stated, "name": name}
+
+
+def run_study(file: Path | None, typed: Mapping[str, Any], save: Path | None) -> None:
+    """Plan a study, then run it, hand it to its executor, or write it to a file.
+
+    Args:
+        file: an experiment file; None means that everything was typed.
+        typed: fields of `Study` that were typed.
+        save: the experiment file to write instead of starting anything.
+
+    Raises:
+        UserError: something does not exist, is not allowed, or does not fit together.
+        typer.Exit: a cell failed; exit code 1.
+    """
+    study, at = _read(file, typed)
+    with at("executor"):
+        executor = None if study.executor is None else make_executor(study.executor)
+    plans = plan_study(study, at)
+    main = plans[0].experiment.accelerator.is_main_process
+    for note in dict.fromkeys(note for plan in plans for note in plan.notes) if main else ():
+        say(note, "note")
+    if save is not None:
+        write_study(study, save)
+        say(f"wrote {save}; to start it: bench run {shlex.quote(str(save))}")
+        return
+    cells = cells_of(study, plans)
+    name = part_like(file.stem) if file else f"typed-{digest(study.model_dump(mode='json'))[:8]}"
+    folder = StudyFolder(Path(study.runs), name)
+    if main and (file or executor):
+        folder.write(toml_text(study), cells)
+    if executor is None:
+        _run_here(plans)
+    else:
+        _hand_over(executor, Matrix(cells, folder))
+    if main and (executor is None or executor.waits):
+        say("bench report" if study.runs == "runs" else f"bench report --runs {shlex.quote(study.runs)}", "compare")
+
+
+def _read(file: Path | None, typed: Mapping[str, Any]) -> tuple[Study, At]:
+    """The study, and where its values stand."""
+    if file is not None:
+        stated = StudyFile(file)
+        return stated.study(typed), stated.at
+    if missing := [option for field, option in NEEDED.items() if field not in typed]:
+        raise UserError(
+            f"{' and '.join(missing)} missing; give {'it' if len(missing) == 1 else 'them'}, or an experiment file"
+        )
+    return build(Study, typed, "bench run"), nowhere
+
+
+def _run_here(plans: Sequence[Plan]) -> None:
+    """One run after another, in this process."""
+    for plan in plans:
+        for result in plan.start(typed=sys.argv[1:]):
+            if plan.experiment.accelerator.is_main_process:
+                say(str(result.folder), "done")
+
+
+def _hand_over(executor: Executor, matrix: Matrix) -> None:
+    """Let the executor start the cells, and say which of them failed."""
+    if failed := executor.start(matrix):
+        runs = matrix.study.runs
+        where = "" if str(runs) == "runs" else f" --runs {shlex.quote(str(runs))}"
+        say(
+            f"{len(failed)} of {len(matrix.cells)} commands failed; see why with: bench status{where}, and repeat those of: "
+            f"bench status --failed{where}",
+            "error",
+            "bold red",
+        )
+        raise typer.Exit(1)

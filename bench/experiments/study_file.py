@@ -1,0 +1,262 @@
+"""Experiment files: TOML that is read into a `Study`, with the line of whatever is wrong, and written from one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from bench.core.errors import UserError, did_you_mean
+from bench.core.files import replace_file
+from bench.core.inputs import read_text
+from bench.core.validation import REASONS
+from bench.experiments.interface import as_overrides
+from bench.experiments.study import AlgorithmEntry, Study
+
+MOST_BYTES = 1 << 20
+"""Bytes of the largest experiment file."""
+
+
+class LocatedError(UserError):
+    """A `UserError` that says where in a file it is."""
+
+
+class StudyFile:
+    """The text of an experiment file and what it says.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        path: the file.
+        document: its content.
+
+    Raises:
+        UserError: there is no such file, or it is not TOML; the sentence has the line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise UserError(f"there is no experiment file {path}; give one, or --algo and --model")
+        self.path = path
+        self._overridden: set[tuple[str, ...]] = set()
+        try:
+            self._lines = read_text(path, most=MOST_BYTES).splitlines(keepends=True)
+            self.document = tomllib.loads("".join(self._lines))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise UserError(f"{path} is not a TOML file ({error}); see docs/experiments.md for an example") from error
+
+    def override(self, typed: Mapping[str, Any]) -> dict[str, Any]:
+        """The document with the values that the command line has in their place.
+
+        Args:
+            typed: fields of `Study`; settings, images and columns replace single fields, algorithms choose among those of the
+                file, and everything else replaces the file's value.
+        """
+        merged = dict(self.document)
+        for field, value in typed.items():
+            there = merged.get(field)
+            if field == "executor" and "name" in value and value["name"] != _executor(there):
+                there = None  # the settings of another executor
+            if isinstance(value, dict) and isinstance(there, dict):
+                merged[field] = {**_without(there, value), **value}
+                self._overridden |= {(field, name) for name in value}
+            else:
+                merged[field] = _chosen(value, there) if field == "algorithms" else value
+                self._overridden.add((field,))
+        if "settings" in typed:
+            merged["algorithms"] = [
+                {**entry, "settings": _without(entry["settings"], typed["settings"])}
+                if isinstance(entry, dict) and isinstance(entry.get("settings"), dict)
+                else entry
+                for entry in merged.get("algorithms", [])
+            ]
+        return merged
+
+    def study(self, typed: Mapping[str, Any]) -> Study:
+        """The study of the file, with the command line's values in their place.
+
+        Raises:
+            UserError: a field is unknown, missing or not allowed; the sentence has file, line and the nearest name.
+        """
+        try:
+            return Study.model_validate(self.override(typed))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            with self.at(*first["loc"]):
+                raise UserError(_sentence(first)) from error
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from error
+
+    @contextlib.contextmanager
+    def at(self, *place: str | int) -> Iterator[None]:
+        """Put the file and the line of a place before the sentence of a `UserError` in the block.
+
+        Args:
+            place: keys and indices that lead to the value, for example ``"algorithms", 0, "settings", "beta"``; of a value that
+                the command line replaced nothing is said.
+        """
+        try:
+            yield
+        except LocatedError:
+            raise
+        except UserError as error:
+            stated = self._stated(place)
+            if {stated[:1], stated[:2]} & self._overridden:
+                raise LocatedError(str(error)) from error
+            line = self.line(stated)
+            where = f"{self.path}, line {line}" if line else str(self.path)
+            raise LocatedError(f"{where}: {error}") from error
+
+    def _stated(self, place: tuple[str | int, ...]) -> tuple[str | int, ...]:
+        """A place, or of a setting that an algorithm has from all, its place there."""
+        if place[2:3] == ("settings",) and not _holds(self.document, place):
+            return place[2:]
+        return place
+
+    def line(self, place: Sequence[str | int]) -> int | None:
+        """The line on which the statement begins that sets a value, counted from 1; None if no statement does.
+
+        The first lines of the file that are TOML on their own and hold the value end with that statement.  Of a key that is not
+        there the line is that of the table that should hold it.
+        """
+        for length in range(len(place), 0, -1):
+            begin = 0
+            for end in range(1, len(self._lines) + 1):
+                try:
+                    document = tomllib.loads("".join(self._lines[:end]))
+                except tomllib.TOMLDecodeError:
+                    continue
+                if _holds(document, place[:length]):
+                    between = enumerate(self._lines[begin:end], start=begin + 1)
+                    return next(
+                        number for number, text in between if text.strip() and not text.lstrip().startswith("#")
+                    )
+                begin = end
+        return None
+
+
+def toml_text(study: Study) -> str:
+    """A study as an experiment file, with the fields that differ from their defaults."""
+    given = study.model_dump(mode="json", exclude_defaults=True)
+    plain = {field: value for field, value in given.items() if not isinstance(value, dict) and field != "algorithms"}
+    lines = [f"{field} = {_toml(value)}" for field, value in plain.items()]
+    for field, value in given.items():
+        if isinstance(value, dict):
+            lines += ["", f"[{field}]", *_pairs(_typed(value))]
+    for entry in given["algorithms"]:
+        lines += ["", "[[algorithms]]", *_pairs({key: value for key, value in entry.items() if key != "settings"})]
+        if entry.get("settings"):
+            lines += ["[algorithms.settings]", *_pairs(_typed(entry["settings"]))]
+    return "\n".join(lines).lstrip() + "\n"
+
+
+def schema_text() -> str:
+    """The JSON Schema of experiment files, with which editors complete and check them."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_study(study: Study, path: Path) -> None:
+    """Write an experiment file; another file of that name is not overwritten.
+
+    Raises:
+        UserError: the file exists, or cannot be written.
+    """
+    if path.exists():
+        raise UserError(f"{path} exists; give --save another name, or remove the file")
+    replace_file(path, lambda partial: partial.write_text(toml_text(study), encoding="utf-8"))
+
+
+def _executor(stated: Any) -> Any:
+    return stated.get("name") if isinstance(stated, dict) else stated
+
+
+def _chosen(typed: Sequence[Mapping[str, Any]], there: Any) -> list[Any]:
+    """The file's entries of the algorithms that were typed, with the label that was typed, and new entries for others."""
+    entries = [entry for entry in there or [] if isinstance(entry, dict)] if isinstance(there, list) else []
+    chosen: list[Any] = []
+    for each in typed:
+        same = [{**entry, **each} for entry in entries if entry.get("name") == each["name"]]
+        chosen += same or [dict(each)]
+    return chosen
+
+
+def _without(settings: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the file without those that were typed, however the file spells them."""
+    kept: dict[str, Any] = {}
+    for field, value in settings.items():
+        if isinstance(value, dict):
+            kept[field] = {part: inner for part, inner in value.items() if f"{field}.{part}" not in typed}
+        elif field not in typed:
+            kept[field] = value
+    return kept
+
+
+def _holds(document: Any, place: Sequence[str | int]) -> bool:
+    """Whether a place is in a document; ``budget.unit`` is also looked for as ``unit`` in ``budget``."""
+    for number, part in enumerate(place):
+        if isinstance(document, dict) and part in document:
+            document = document[part]
+        elif isinstance(document, dict) and isinstance(part, str) and "." in part:
+            return _holds(document, [*part.split("."), *place[number + 1 :]])
+        elif isinstance(document, list) and isinstance(part, int) and part < len(document):
+            document = document[part]
+        else:
+            return False
+    return True
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """One sentence about a value that is not allowed: its name, what it is, and what it may be."""
+    place, reason = error["loc"], REASONS.get(error["type"], error["msg"][:1].lower() + error["msg"][1:])
+    field = ".".join(str(part + 1) if isinstance(part, int) else part for part in place)
+    model: type[BaseModel] = AlgorithmEntry if place[:1] == ("algorithms",) and len(place) > 1 else Study
+    if error["type"] == "extra_forbidden":
+        name, known = str(place[-1]), list(model.model_fields)
+        if model is AlgorithmEntry and name in Study.model_fields:
+            return f"{name} is a field of the whole file; move it above the first [table]"
+        return f"there is no field {name!r}: {did_you_mean(name, known)}there are {', '.join(known)}"
+    if error["type"] == "missing":
+        return f"{field} is missing; add it: {model.model_fields[str(place[-1])].description}"
+    if not field or isinstance(error["input"], dict | BaseModel):
+        return f"{field}: {reason}" if field else reason
+    return f"{field} = {_shown(error['input'])} is not allowed: {reason}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _typed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Texts of the command line as the numbers and truth values that are spelled like them."""
+    return {field: _plain(value) if isinstance(value, str) else value for field, value in settings.items()}
+
+
+def _plain(text: str) -> Any:
+    for kind in (int, float, {"true": True, "false": False}.__getitem__):
+        with contextlib.suppress(ValueError, KeyError):
+            value = kind(text)
+            if as_overrides({"": value}) == {"": text} and text not in ("inf", "-inf", "nan"):
+                return value
+    return text
+
+
+def _pairs(table: Mapping[str, Any]) -> list[str]:
+    return [f"{_key(key)} = {_toml(value)}" for key, value in table.items()]
+
+
+def _key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+
+
+def _toml(value: Any) -> str:
+    """A TOML value; JSON writes numbers, texts, truth values and lists the same way, up to the control character DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,184 @@
+"""How far runs are, read from their folders alone: done, running, waiting or failed, without torch and in constant memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.core.files import BLOCK, read_json
+from bench.core.inputs import regular
+from bench.records.config import BASE
+from bench.records.evaluations import DONE
+from bench.records.reading import read_whole
+from bench.records.runs import RunFolder, find_runs
+from bench.records.studies import Cell, StudyFolder
+
+Kind = Literal["running", "failed", "waiting", "done"]
+TAIL = 1 << 16
+"""Bytes at the end of a log that are read."""
+RECENT = 120.0
+"""Seconds since its last record within which a run on another machine counts as running; more for slow steps."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        done: pieces of work that are done.
+        total: pieces of work overall; None if the records do not say.
+        unit: what a piece is, in the plural.
+        seconds: seconds per piece lately; None if there are too few.
+    """
+
+    done: float
+    total: float | None
+    unit: str
+    seconds: float | None = None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until `total` is reached; None if that cannot be told."""
+        if self.total is None or self.seconds is None:
+            return None
+        return max(0.0, self.total - self.done) * self.seconds
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class State:
+    """The state of a run, or of another command of a study.
+
+    Attributes:
+        name: the run's folder, relative to the folder of all runs.
+        kind: running, failed, waiting (not begun, or to be continued), or done.
+        progress: how far it is; None if it has not begun, or is done.
+        said: the last line of its log, if it failed.
+        cell: the command; None of a run that belongs to no study.
+    """
+
+    name: str
+    kind: Kind
+    progress: Progress | None = None
+    said: str = ""
+    cell: Cell | None = None
+
+
+def states_of_study(study: StudyFolder) -> list[State]:
+    """The state of every cell of a study, in their order."""
+    held = _held_locks()
+    return [_state_of_cell(study, cell, held) for cell in study.cells()]
+
+
+def states_of_runs(runs: Path, known: Sequence[str] = ()) -> list[State]:
+    """The state of every run in a folder but those with known names, in order of path."""
+    held, states = _held_locks(), []
+    for run in find_runs(runs):
+        name = run.folder.relative_to(runs).as_posix()
+        if name not in known and run.folder.parent.name != "weights":
+            done = run.done and any(run.folder.glob(f"evaluations/*/{DONE}"))
+            progress = None if done else _progress(run, None)
+            kind: Kind = "done" if done else "running" if _works(run, progress, held) else "waiting"
+            states.append(State(name, kind, progress))
+    return states
+
+
+def _state_of_cell(study: StudyFolder, cell: Cell, held: frozenset[tuple[int, int]]) -> State:
+    run, attempt = RunFolder(study.runs / cell.name), study.attempt(cell)
+    progress = _progress(run, cell.protocol) if (run.folder / "config.json").exists() else None
+    if attempt.alive if attempt is not None and attempt.code is None else _works(run, progress, held):
+        return State(cell.name, "running", progress, cell=cell)
+    if attempt is not None and attempt.failed:
+        return State(cell.name, "failed", progress, last_line(study.log(cell)), cell)
+    if _evaluated(run, cell):
+        return State(cell.name, "done", cell=cell)
+    return State(cell.name, "waiting", progress, cell=cell)
+
+
+def _evaluated(run: RunFolder, cell: Cell) -> bool:
+    """Whether the run is trained, and evaluated with the cell's metrics."""
+    place = run.folder / "evaluations" / cell.protocol
+    if not (run.done and (place / DONE).exists() and (place / "metrics.json").exists()):
+        return False
+    return set(cell.metrics) <= set(read_whole(read_json, place / "metrics.json"))
+
+
+def _works(run: RunFolder, progress: Progress | None, held: frozenset[tuple[int, int]]) -> bool:
+    """Whether a process works on a run: it holds the lock on this machine, or has written lately on another one."""
+    lock = run.folder / ".lock"
+    try:
+        state, owner = lock.stat(), regular(lock).read_text(encoding="utf-8").strip()
+    except OSError:
+        return False
+    if owner.isdigit() and (state.st_ino, int(owner)) in held:
+        return True
+    if (owner.isdigit() and Path("/proc", owner).exists()) or run.done:
+        return False
+    patience = max(RECENT, 3 * ((progress.seconds if progress else None) or 0.0))
+    return run.train_log.exists() and time.time() - run.train_log.stat().st_mtime < patience
+
+
+def _held_locks() -> frozenset[tuple[int, int]]:
+    """Inode and process of every lock that a process of this machine holds; looking does not take any of them."""
+    path = Path("/proc/locks")
+    lines = path.read_text(encoding="ascii").splitlines() if path.exists() else []
+    fields = [line.split() for line in lines]
+    return frozenset((int(each[5].rpartition(":")[2]), int(each[4])) for each in fields if each[1] == "FLOCK")
+
+
+def _progress(run: RunFolder, protocol: str | None) -> Progress | None:
+    """How far training is, or after it the evaluation, under one protocol or under the newest."""
+    if run.folder.name != BASE and not run.done:
+        return _training_progress(run)
+    places = [path.parent for path in run.folder.glob(f"evaluations/{protocol or '*'}/protocol.json")]
+    if not places:
+        return None
+    newest = max(places, key=lambda place: place.stat().st_mtime)
+    stated = read_whole(read_json, newest / "protocol.json")
+    total = stated["prompt_count"] * stated["generation"]["images_per_prompt"]
+    return Progress(
+        sum(1 for _ in os.scandir(newest / "images")) if (newest / "images").exists() else 0, total, "images"
+    )
+
+
+def _training_progress(run: RunFolder) -> Progress | None:
+    lines = list(_last_steps(run.train_log))
+    training = run.config().resolved.training
+    if training is None:
+        return None
+    processes = read_whole(read_json, run.folder / "environment.json").get("processes", 1)
+    done = lines[-1]["step"] + 1 if lines else 0
+    each = None
+    if len(lines) > 1:
+        each = (lines[-1]["seconds"] - lines[0]["seconds"]) / (lines[-1]["step"] - lines[0]["step"]) / processes
+    total: float | None = training.steps
+    if (budget := training.budget) is not None:
+        spent = lines[-1].get(budget.unit, 0) if lines else 0
+        total = round(done * budget.amount / spent) if spent else None
+    return Progress(done, total, "steps", each)
+
+
+def _last_steps(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines at the end of a training log that are whole."""
+    text = _tail(path, TAIL)
+    for line in text[: text.rfind("\n") + 1].splitlines()[1:] if len(text) == TAIL else text.split("\n")[:-1]:
+        yield json.loads(line)
+
+
+def last_line(path: Path) -> str:
+    """The last line of a log that is not empty; empty if there is none."""
+    lines = [line for line in _tail(path, TAIL).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
+
+
+def _tail(path: Path, count: int) -> str:
+    """The last bytes of a file as text; empty if there is none."""
+    if not path.exists():
+        return ""
+    with regular(path).open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - count))
+        return stream.read(min(count, BLOCK)).decode("utf-8", errors="replace")

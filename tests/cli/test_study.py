@@ -1,0 +1,185 @@
+"""`bench run experiment.toml`: the same runs as the options would make, one after another, as printed commands, or as local jobs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from bench.records.studies import StudyFolder
+from tests.cli.conftest import CommandLine, offline
+from tests.cli.test_sigterm import check_continued, few_prompts, steps_of
+
+FILE = """\
+model = "tiny"
+data = "{data}"
+prompts = "{prompts}"
+metrics = ["aesthetic"]
+
+[images]
+steps = 2
+
+[settings]
+steps = {steps}
+global_batch_size = 4
+micro_batch_size = 4
+warmup_steps = 0
+checkpoint_seconds = 0
+
+[[algorithms]]
+name = "dpo"
+settings = {{ beta = {betas} }}
+"""
+
+
+def experiment(command: CommandLine, *, steps: int = 2, betas: str = "[100, 200]") -> Path:
+    path = command.folder / "small.toml"
+    path.write_text(FILE.format(data=command.data, prompts=few_prompts(command), steps=steps, betas=betas))
+    return path
+
+
+def folders(command: CommandLine) -> list[str]:
+    return sorted(
+        str(path.parent.relative_to(command.folder / "runs")) for path in command.folder.glob("runs/*/*/*/*/DONE")
+    )
+
+
+def test_a_file_runs_like_its_printed_commands_and_is_written_back(command: CommandLine) -> None:
+    path = experiment(command)
+    done = command.run(command.arguments("run", str(path), "--seeds", "3"))
+    assert done.returncode == 0, done.stderr
+    runs = folders(command)
+    assert [Path(each).name for each in runs] == ["seed-3", "seed-3"]
+
+    # The resolved copy, and the cells with the folders that they fill.
+    resolved = command.folder / "runs" / ".studies" / "small" / "study.toml"
+    assert tomllib.loads(resolved.read_text())["seeds"] == [3]
+    study = StudyFolder(command.folder / "runs", "small")
+    assert sorted(cell.name for cell in study.cells()) == ["tiny/base", *runs]
+
+    # The copy is a file like any other, whose commands find the same, finished runs.
+    printed = command.run(command.arguments("run", str(resolved), "--print-commands"))
+    assert printed.returncode == 0, printed.stderr
+    base, *lines = printed.stdout.splitlines()
+    assert base.startswith("bench eval --model tiny ")
+    assert len(lines) == 2
+    before = {each: (command.folder / "runs" / each / "DONE").stat().st_mtime_ns for each in runs}
+    for line in (base, *lines):
+        again = command.run(command.arguments(*shlex.split(line)[1:]))
+        assert again.returncode == 0, again.stderr
+    assert {each: (command.folder / "runs" / each / "DONE").stat().st_mtime_ns for each in runs} == before
+    assert folders(command) == runs
+
+    # A command is written as a file that says the same.
+    words = shlex.split(lines[0])[1:]
+    saved = command.run(command.arguments(*words, "--save", "saved.toml"))
+    assert saved.returncode == 0, saved.stderr
+    assert "wrote saved.toml; to start it: bench run saved.toml" in saved.stderr
+    assert command.run(command.arguments("run", "saved.toml", "--print-commands")).stdout.splitlines()[-1] == lines[0]
+
+    status = command.run(command.arguments("status"))
+    assert (status.returncode, status.stderr) == (0, "")
+    assert [line.split()[:2] for line in status.stdout.splitlines()[:3]] == [
+        ["done", "tiny/base"],
+        *(["done", each] for each in runs),
+    ]
+    assert status.stdout.splitlines()[-1] == "3 done"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["run"], "--algo and --model missing; give them, or an experiment file"),
+        (["run", "--algo", "dpo"], "--model missing; give it, or an experiment file"),
+        (["run", "nothing.toml"], "there is no experiment file nothing.toml"),
+        (
+            ["run", "--algo", "dpo", "--model", "tiny", "--executor", "locl"],
+            "unknown executor 'locl': did you mean 'local'",
+        ),
+        (
+            ["run", "--algo", "dpo", "--model", "tiny", "--jobs", "2", "--resource", "thread=1"],
+            "did you mean 'threads'",
+        ),
+        (["run", "--algo", "dpo", "--model", "tiny", "--resource", "threads=1"], "executor: name one of local, print"),
+        (["status", "nothing"], "there is no study 'nothing' in runs: there are none"),
+    ],
+)
+def test_what_is_missing_is_one_sentence(command: CommandLine, words: list[str], sentence: str) -> None:
+    done = command.run(command.arguments(*words))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_local_jobs_make_the_same_weights_and_a_failure_leaves_the_others_alone(command: CommandLine) -> None:
+    path = experiment(command)
+    words = command.arguments("run", str(path), "--resource", "threads=1")
+    straight = command.run(command.arguments("run", str(path), "--runs", "straight"))
+    assert straight.returncode == 0, straight.stderr
+    planned = command.run([*words, "--jobs", "2", "--print-commands"])
+    assert planned.returncode == 2  # print has no jobs
+    # A folder that is a file makes one of the runs fail.
+    first, second = (cell for cell in _cells(command, path) if cell.startswith("tiny/dpo"))
+    blocked = command.folder / "runs" / first
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("")
+
+    failed = subprocess.run(
+        [*words, "--jobs", "2"], cwd=command.folder, env=offline(), capture_output=True, text=True, check=False
+    )
+    assert failed.returncode == 1, failed.stderr
+    assert "1 of 3 commands failed" in failed.stderr
+    status = command.run(command.arguments("status")).stdout.splitlines()
+    assert status[0].startswith(f"failed   {first}")
+    assert "is a file, not a folder" in status[1]
+    assert status[-1] == "1 failed, 2 done"
+    (line,) = command.run(command.arguments("status", "--failed")).stdout.splitlines()
+
+    blocked.unlink()
+    repeated = command.run(command.arguments(*shlex.split(line)[1:]))
+    assert repeated.returncode == 0, repeated.stderr
+    for run in (first, second):
+        one, other = (command.folder / runs / run for runs in ("runs", "straight"))
+        assert {each.name: each.read_bytes() for each in one.glob("weights/*")} == {
+            each.name: each.read_bytes() for each in other.glob("weights/*")
+        }
+    assert json.loads((command.folder / "runs" / second / "environment.json").read_text())["threads"] == 1
+
+
+def _cells(command: CommandLine, path: Path) -> list[str]:
+    done = command.run(command.arguments("run", str(path), "--print-commands", "--runs", "elsewhere"))
+    assert done.returncode == 0, done.stderr
+    return [cell.name for cell in StudyFolder(command.folder / "elsewhere", path.stem).cells()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_every_cell_save_and_the_same_command_continues(
+    command: CommandLine, number: signal.Signals
+) -> None:
+    path = experiment(command, steps=12, betas="100")
+    words = command.arguments("run", str(path), "--jobs", "2")
+    runs = command.folder / "runs"
+    with subprocess.Popen(words, cwd=command.folder, env=offline(), stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 300
+        while len(steps_of(runs)) < 2 and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode == 128 + number, errors
+    assert errors.count("run the same command to resume") == 1
+    done = len(steps_of(runs))
+    assert 2 <= done < 12
+    assert f"{done}/12 steps" in command.run(command.arguments("status")).stdout
+    again = command.run(words)
+    assert again.returncode == 0, again.stderr
+    straight = command.run(command.arguments("run", str(path), "--runs", "straight"))
+    assert straight.returncode == 0, straight.stderr
+    check_continued(command, runs, command.folder / "straight")

@@ -1,0 +1,66 @@
+"""The local executor, with commands that take a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.core.errors import UserError
+from bench.experiments.executors.base import Matrix, make_executor
+from bench.experiments.executors.local import Local
+from bench.records.states import states_of_study
+from bench.records.studies import Cell, StudyFolder
+
+
+def cell(name: str, *words: str, after: str | None = None) -> Cell:
+    return Cell(name, words, "0" * 12, (), after)
+
+
+def test_a_failure_leaves_the_others_alone_and_what_needs_it_is_not_started(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path, "small")
+    cells = [
+        cell("one/base", "--version"),
+        cell("two/base", "beta", "1", "--from", "nowhere"),
+        cell("one/run", "--version", after="one/base"),
+        cell("two/run", "--version", after="two/base"),
+        cell("free", "--version", after="not among them"),
+    ]
+    study.write("", cells)
+    assert study.cells() == cells
+    failed = Local(jobs=2).start(Matrix(cells, study))
+    assert failed == ["two/base", "two/run"]
+    assert "diffusion-alignment-bench" in study.log(cells[2]).read_text()
+    assert not study.log(cells[3]).exists()
+    # Finished with code 0, but nothing is in the folders of the runs.
+    assert [state.kind for state in states_of_study(study)] == ["waiting", "failed", "waiting", "waiting", "waiting"]
+    (said,) = [state.said for state in states_of_study(study) if state.said]
+    assert "nowhere" in said
+
+
+def test_threads_are_shared_between_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    assert [place["OMP_NUM_THREADS"] for place in Local(jobs=3)._environments()] == ["2", "2", "2"]
+    assert [place.get("CUDA_VISIBLE_DEVICES") for place in Local(jobs=3)._environments()] == ["3", "5", "7"]
+    two = Local(jobs=1, processes=2, threads=5)._environments()
+    assert two == [{"OMP_NUM_THREADS": "5", "CUDA_VISIBLE_DEVICES": "3,5"}]
+    assert "CUDA_VISIBLE_DEVICES" not in Local(jobs=4)._environments()[0]  # too few to give each its own
+
+
+def test_commands_for_several_processes() -> None:
+    assert cell("a", "run", "--set", "x=a b").line() == "bench run --set 'x=a b'"
+    assert cell("a", "run").line(8) == "accelerate launch --num_processes 8 -m bench run"
+
+
+def test_an_executor_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(UserError, match="executor local: jobs=0 is not allowed"):
+        make_executor({"name": "local", "jobs": 0})
+    with pytest.raises(UserError, match="executor print has no field 'jobs'"):
+        make_executor({"name": "print", "jobs": "2"})
+
+
+def test_an_executor_is_not_launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="without accelerate launch"):
+        Local().start(Matrix([], StudyFolder(tmp_path, "small")))

@@ -1,0 +1,197 @@
+"""Experiment files: what they say, and one sentence with line and name about each that is broken."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from pages import DOCS
+
+from bench.core.errors import UserError
+from bench.experiments.experiment import Choices
+from bench.experiments.matrix import plan_study
+from bench.experiments.study import Study
+from bench.experiments.study_file import StudyFile, schema_text, toml_text, write_study
+
+WHOLE = """\
+# a comment
+model = "tiny"
+seeds = [0, 1]
+limit = 8
+
+[settings]
+steps = 4
+budget = { unit = "pairs", amount = [10, 20] }
+
+[[algorithms]]
+name = "dpo"
+[algorithms.settings]
+beta = [
+  100,
+  2000.5,  # the second
+]
+trainable = "lora"
+
+[[algorithms]]
+name = "sft"
+label = "plain"
+"""
+
+
+def read(tmp_path: Path, text: str) -> StudyFile:
+    path = tmp_path / "experiment.toml"
+    path.write_text(text, encoding="utf-8")
+    return StudyFile(path)
+
+
+def test_a_grid_is_every_combination_in_the_order_of_the_file(tmp_path: Path) -> None:
+    study = read(tmp_path, WHOLE.replace("steps = 4\n", "")).study({})
+    assert [(each.algorithm, dict(each.overrides), each.label) for each in study.configurations()] == [
+        ("dpo", {"budget.unit": "pairs", "budget.amount": amount, "beta": beta, "trainable": "lora"}, None)
+        for amount in ("10", "20")
+        for beta in ("100", "2000.5")
+    ] + [
+        ("sft", {"budget.unit": "pairs", "budget.amount": "10"}, "plain"),
+        ("sft", {"budget.unit": "pairs", "budget.amount": "20"}, "plain"),
+    ]
+
+
+def test_what_is_typed_replaces_what_the_file_says(tmp_path: Path) -> None:
+    typed = {
+        "seeds": [5],
+        "settings": {"beta": "7", "budget.amount": "3"},
+        "algorithms": [{"name": "dpo"}, {"name": "kto"}],
+    }
+    study = read(tmp_path, WHOLE.replace("steps = 4\n", "")).study(typed)
+    assert study.seeds == (5,)
+    assert study.limit == 8
+    assert [(each.algorithm, dict(each.overrides)) for each in study.configurations()] == [
+        ("dpo", {"budget.unit": "pairs", "beta": "7", "budget.amount": "3", "trainable": "lora"}),
+        ("kto", {"budget.unit": "pairs", "beta": "7", "budget.amount": "3"}),
+    ]
+
+
+def test_the_settings_of_another_executor_are_left_out(tmp_path: Path) -> None:
+    text = 'model = "tiny"\nexecutor = { name = "local", jobs = 2 }\n[[algorithms]]\nname = "dpo"\n'
+    file = read(tmp_path, text)
+    assert file.study({"executor": {"jobs": "3"}}).executor == {"name": "local", "jobs": "3"}
+    assert file.study({"executor": {"name": "print"}}).executor == {"name": "print"}
+    assert read(tmp_path, text.replace('{ name = "local", jobs = 2 }', '"local"')).study({}).executor == {
+        "name": "local"
+    }
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        (("model",), 2),
+        (("seeds", 1), 3),
+        (("settings", "steps"), 7),
+        (("settings", "budget.unit"), 8),
+        (("settings",), 6),
+        (("algorithms", 0, "name"), 11),
+        (("algorithms", 0, "settings", "beta", 1), 13),
+        (("algorithms", 0, "settings", "trainable"), 17),
+        (("algorithms", 1), 19),
+        (("algorithms", 1, "label"), 21),
+        (("nothing",), None),
+    ],
+)
+def test_lines(tmp_path: Path, place: tuple[str | int, ...], line: int | None) -> None:
+    assert read(tmp_path, WHOLE).line(place) == line
+
+
+HEAD = 'model = "tiny"\n'
+DPO = '[[algorithms]]\nname = "dpo"\n'
+BROKEN = {
+    "not TOML": (HEAD + "seeds = [0\n" + DPO, "is not a TOML file", "line 3"),
+    "a key twice": (HEAD + HEAD + DPO, "is not a TOML file", "line 2"),
+    "no model": (DPO, "model is missing", ""),
+    "no algorithm": (HEAD, "algorithms is missing", ""),
+    "an algorithm without a name": (HEAD + "[[algorithms]]\nlabel = 'x'\n", "line 2: algorithms.1.name is missing", ""),
+    "unknown field": (HEAD + "sedes = [0]\n" + DPO, "line 2: there is no field 'sedes': did you mean 'seeds'", ""),
+    "field of the file in a table": (HEAD + DPO + "seeds = [0]\n", "line 4: seeds is a field of the whole file; move it", ""),
+    "unknown field of an algorithm": (HEAD + DPO + "setings = {}\n", "line 4: there is no field 'setings': did you mean 'settings'", ""),
+    "negative seed": (HEAD + "seeds = [0, -1]\n" + DPO, "line 2: seeds.2 = -1 is not allowed: input should be greater than", ""),
+    "seed twice": (HEAD + "seeds = [1, 1]\n" + DPO, "line 2: seeds = [1, 1] is not allowed: give each value once", ""),
+    "no seeds": (HEAD + "seeds = []\n" + DPO, "line 2: seeds = [] is not allowed", "at least 1 item"),
+    "a text for a number": (HEAD + 'limit = "few"\n' + DPO, 'line 2: limit = "few" is not allowed: give a whole number', ""),
+    "limit of one": (HEAD + "limit = 1\n" + DPO, "line 2: limit = 1 is not allowed: input should be greater than or equal to 2", ""),
+    "a date": (HEAD + DPO + "[algorithms.settings]\nsteps = 2026-01-01\n", "line 4: ", "steps must be a number, a text"),
+    "unknown model": ('model = "tinny"\n' + DPO, "line 1: unknown model 'tinny': did you mean 'tiny'", ""),
+    "unknown algorithm": (HEAD + '\n[[algorithms]]\nname = "dppo"\n', "line 4: unknown algorithm 'dppo': did you mean 'dpo'", ""),
+    "unknown metric": (HEAD + 'metrics = [\n  "golden",\n]\n' + DPO, "line 2: unknown metric 'golden': did you mean 'gold'", ""),
+    "no such prompts": (HEAD + 'prompts = "nowhere.txt"\n' + DPO, "line 2: ", "nowhere.txt"),
+    "unknown setting": (HEAD + DPO + "[algorithms.settings]\nbta = 1\n", "line 5: dpo has no field 'bta': did you mean 'beta'", ""),
+    "setting of all out of range": (
+        HEAD + "[settings]\nsteps = 2\nbeta = [5, -1]\n" + DPO, "line 4: dpo: beta='-1' is not allowed", "greater than 0"
+    ),
+    "unknown field of images": (HEAD + "[images]\nstep = 4\n" + DPO, "line 3: images: there is no field 'step': did you mean 'steps'", ""),
+    "image setting out of range": (HEAD + "images = { steps = 0 }\n" + DPO, "line 2: images: steps=0 is not allowed", "greater than"),
+    "label of a grid": (HEAD + DPO + 'label = "b"\nsettings = { beta = [1, 2] }\n', "line 4: label 'b' names one", "a grid of 2"),
+    "label that is no name": (HEAD + DPO + 'label = "a/b"\n', "line 4: the name 'a/b' cannot be used", ""),
+    "no such data": (HEAD + 'data = "nowhere.parquet"\n' + DPO, "line 2: ", "'nowhere.parquet' does not exist"),
+}  # fmt: skip
+
+
+def planned(tmp_path: Path, text: str) -> None:
+    file = read(tmp_path, text)
+    plan_study(file.study({"runs": str(tmp_path / "runs")}), file.at)
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_broken_file_gets_one_sentence_with_line_and_name(tmp_path: Path, broken: str) -> None:
+    text, *parts = BROKEN[broken]
+    with pytest.raises(UserError) as caught:
+        planned(tmp_path, text)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert sentence.startswith(str(tmp_path / "experiment.toml"))
+    assert sentence.count("experiment.toml") == 1
+    for part in parts:
+        assert part in sentence
+
+
+def test_what_was_typed_is_not_looked_for_in_the_file(tmp_path: Path) -> None:
+    file = read(tmp_path, HEAD + "[settings]\nbeta = 5\n" + DPO)
+    with pytest.raises(UserError, match=r"^dpo: beta='-1' is not allowed"):
+        plan_study(file.study({"settings": {"beta": "-1"}}), file.at)
+
+
+def test_a_study_is_written_as_it_is_read(tmp_path: Path) -> None:
+    study = read(tmp_path, WHOLE).study({"columns": {"a b": 'quo"te\\'}, "executor": {"name": "local", "jobs": 2}})
+    text = toml_text(study)
+    assert read(tmp_path, text).study({}) == study
+    # a label stays with its algorithm, and lists with their types
+    assert tomllib.loads(text)["algorithms"][0]["settings"]["beta"] == [100, 2000.5]
+
+
+def test_numbers_that_were_typed_are_written_as_numbers_only_if_they_are_read_as_typed(tmp_path: Path) -> None:
+    typed = {"beta": "500", "learning_rate": "1e-5", "weight_decay": "0.5", "compile": "true", "labels": "as given"}
+    study = Study.model_validate({"model": "tiny", "algorithms": [{"name": "dpo"}], "settings": typed})
+    text = toml_text(study)
+    assert tomllib.loads(text)["settings"] == {
+        "beta": 500, "learning_rate": "1e-5", "weight_decay": 0.5, "compile": True, "labels": "as given"
+    }  # fmt: skip
+    (before,), (after,) = study.configurations(), read(tmp_path, text).study({}).configurations()
+    assert before == after
+
+
+def test_a_file_is_not_overwritten(tmp_path: Path) -> None:
+    file = read(tmp_path, HEAD + DPO)
+    with pytest.raises(UserError, match="exists; give --save another name"):
+        write_study(file.study({}), file.path)
+
+
+def test_every_choice_can_be_stated() -> None:
+    assert Choices.__annotations__.keys() <= Study.model_fields.keys()
+
+
+def test_the_published_schema_is_that_of_the_code() -> None:
+    published = (DOCS / "experiment.schema.json").read_text(encoding="utf-8")
+    assert published == schema_text(), "bench run --schema > docs/experiment.schema.json"
+    described = json.loads(published)["properties"]
+    assert described.keys() == Study.model_fields.keys()
+    assert all(each["description"] for each in described.values())

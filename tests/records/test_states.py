@@ -1,0 +1,141 @@
+"""What `bench status` says, from folders as runs leave them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bench.cli.status import lines_of
+from bench.core.locks import exclusive
+from bench.records.states import Progress, State, states_of_runs, states_of_study
+from bench.records.studies import Cell, StudyFolder
+
+SIGNATURE = "0" * 12
+HELD = "import sys; from pathlib import Path; from bench.core.locks import exclusive\nwith exclusive(Path(sys.argv[1]), ''): print(flush=True); input()"
+
+
+def training_run(
+    folder: Path, *, steps: int, of: int = 10, budget: dict[str, object] | None = None, processes: int = 1
+) -> None:
+    folder.mkdir(parents=True)
+    training = {"steps": of, "budget": budget}
+    resolved = {
+        "algorithm": {}, "training": training, "init": "0", "data": {"digest": "0", "labels": "0", "pairs": 4}, "rewards": {},
+        "model": {}, "code": {"algorithm": "0"},
+    }  # fmt: skip
+    config = {
+        "schema": 5, "model": "tiny", "algorithm": "dpo", "title": "DPO", "seed": 0, "name": "recipe", "base_weights": "0",
+        "resolved": resolved, "data": {"source": "x", "rows": 4, "pairs": 4, "ties_dropped": 0, "undecodable": []},
+        "changed": {}, "typed": [], "init": "base", "recipe": None, "limit": None, "trained_on": [], "same_code": [],
+        "placebo": "", "placebo_of": None,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "environment.json").write_text(json.dumps({"processes": processes}))
+    lines = [json.dumps({"step": n, "loss": 0.5, "pairs": 4 * (n + 1), "seconds": 6.0 * (n + 1)}) for n in range(steps)]
+    (folder / "train.jsonl").write_text("\n".join([*lines, '{"step": 99, "lo']))
+    os.utime(folder / "train.jsonl", (0, 0))
+    (folder / ".lock").write_text("1234567890")
+
+
+def evaluation(folder: Path, *, images: int, done: bool, metrics: tuple[str, ...] = ("gold",)) -> None:
+    place = folder / "evaluations" / SIGNATURE
+    (place / "images").mkdir(parents=True)
+    (place / "protocol.json").write_text(json.dumps({"prompt_count": 4, "generation": {"images_per_prompt": 2}}))
+    (place / "metrics.json").write_text(json.dumps({metric: {} for metric in metrics}))
+    for number in range(images):
+        (place / "images" / f"{number}.png").write_text("")
+    if done:
+        (place / "DONE").write_text("")
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[None]:
+    """Another process works on the run."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HELD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        process.kill()
+
+
+def test_the_states_of_a_study(tmp_path: Path) -> None:
+    names = ["m/base", "m/dpo/recipe/seed-0", "m/dpo/recipe/seed-1", "m/dpo/recipe/seed-2", "m/dpo/recipe/seed-3"]
+    cells = [Cell(name, ("run",), SIGNATURE, ("gold",)) for name in names]
+    study = StudyFolder(tmp_path, "s")
+    study.write("", cells)
+    evaluation(tmp_path / names[0], images=8, done=True)
+    (tmp_path / names[0] / "DONE").write_text("")
+    training_run(tmp_path / names[1], steps=4, processes=2)
+    training_run(tmp_path / names[2], steps=10)
+    (tmp_path / names[2] / "DONE").write_text("")
+    evaluation(tmp_path / names[2], images=3, done=False)
+    training_run(tmp_path / names[3], steps=2)
+    study.log(cells[3]).parent.mkdir(parents=True)
+    study.log(cells[3]).write_text("a line\nerror: the disk is full\n\n")
+    study.record(cells[3], 1234567890, 2)
+    with held(tmp_path / names[1] / ".lock"):
+        states = states_of_study(study)
+    assert states == [
+        State(names[0], "done", cell=cells[0]),
+        State(names[1], "running", Progress(4, 10, "steps", 3.0), cell=cells[1]),
+        State(names[2], "waiting", Progress(3, 8, "images"), cell=cells[2]),
+        State(names[3], "failed", Progress(2, 10, "steps", 6.0), "error: the disk is full", cells[3]),
+        State(names[4], "waiting", cell=cells[4]),
+    ]
+    assert list(lines_of(states, 80)) == [
+        "done     m/base",
+        "running  m/dpo/recipe/seed-0  4/10 steps  18 s left  3.0 s each",
+        "waiting  m/dpo/recipe/seed-1  3/8 images",
+        "failed   m/dpo/recipe/seed-2  2/10 steps",
+        "         error: the disk is full",
+        "waiting  m/dpo/recipe/seed-3",
+        "1 running, 1 failed, 2 waiting, 1 done",
+    ]
+    # Another metric is wanted now.
+    study.write("", [Cell(names[0], ("run",), SIGNATURE, ("gold", "clip"))])
+    assert [state.kind for state in states_of_study(study)] == ["waiting"]
+
+
+def test_looking_does_not_take_the_lock(tmp_path: Path) -> None:
+    run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
+    training_run(run, steps=1)
+    assert [state.kind for state in states_of_runs(tmp_path)] == ["waiting"]
+    with exclusive(run / ".lock", "works"):
+        assert [state.kind for state in states_of_runs(tmp_path)] == ["running"]
+
+
+def test_a_run_on_another_machine_counts_while_it_writes(tmp_path: Path) -> None:
+    run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
+    training_run(run, steps=3)
+    os.utime(run / "train.jsonl", (time.time(), time.time()))
+    assert [state.kind for state in states_of_runs(tmp_path)] == ["running"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "total"),
+    [
+        ({"unit": "pairs", "amount": 40}, 10),
+        ({"unit": "seconds", "amount": 30}, 5),
+        ({"unit": "forwards", "amount": 9}, None),
+    ],
+)
+def test_the_end_of_a_budget(tmp_path: Path, budget: dict[str, object], total: int | None) -> None:
+    training_run(tmp_path / "m" / "dpo" / "recipe" / "seed-0", steps=3, budget=budget)
+    (state,) = states_of_runs(tmp_path)
+    assert state.progress == Progress(3, total, "steps", 6.0)
+
+
+def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
+    training_run(tmp_path / "m" / "dpo" / "recipe" / "seed-0", steps=5000, of=6000)
+    (state,) = states_of_runs(tmp_path)
+    assert state.progress == Progress(5000, 6000, "steps", 6.0)
