@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.data.ranking import calibrated_rewards as calibrated_rewards
     from bench.data.ranking import dominating_pairs as dominating_pairs
     from bench.data.ranking import win_shares as win_shares
+    from bench.experiments.executors.base import Executor as Executor
+    from bench.experiments.executors.base import Matrix as Matrix
     from bench.experiments.experiment import Choices as Choices
     from bench.experiments.interface import evaluate as evaluate
     from bench.experiments.interface import run as run
@@ -45,6 +47,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.prompts.sets import PromptSet as PromptSet
     from bench.records.protocol import GenerationSettings as GenerationSettings
     from bench.records.scores import MetricInfo as MetricInfo
+    from bench.records.studies import Cell as Cell
+    from bench.records.studies import StudyFolder as StudyFolder
     from bench.rollouts.grid import Grid as Grid
     from bench.rollouts.grid import strided_grid as strided_grid
     from bench.rollouts.rules import ODE as ODE
@@ -107,6 +111,7 @@ _WHERE = {
     "bench.data.preferences": ("PreferenceData",),
     "bench.data.prepare": ("PrepareContext",),
     "bench.data.ranking": ("calibrated_rewards", "dominating_pairs", "win_shares"),
+    "bench.experiments.executors.base": ("Executor", "Matrix"),
     "bench.experiments.experiment": ("Choices",),
     "bench.experiments.interface": ("evaluate", "run"),
     "bench.experiments.results": ("EvaluationResult", "EvaluationResults", "RunResult", "RunResults"),
@@ -119,6 +124,7 @@ _WHERE = {
     "bench.prompts.sets": ("PromptSet",),
     "bench.records.protocol": ("GenerationSettings",),
     "bench.records.scores": ("MetricInfo",),
+    "bench.records.studies": ("Cell", "StudyFolder"),
     "bench.rollouts.grid": ("Grid", "strided_grid"),
     "bench.rollouts.rules": ("ODE", "Rule"),
     "bench.rollouts.sampler": ("Denoise", "Trajectories", "guided", "roll_out"),

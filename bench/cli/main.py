@@ -14,10 +14,11 @@ from rich.markup import escape
 from bench.cli.check import app as check_app
 from bench.cli.data import Checkpoints
 from bench.cli.data import app as data_app
+from bench.cli.export import export
 from bench.cli.plan import plan, profile
 from bench.cli.report import power, report
 from bench.cli.rescore import rescore
-from bench.cli.run import eval_, export, run
+from bench.cli.run import eval_, run
 from bench.cli.sentences import say
 from bench.cli.status import status
 from bench.core import termination

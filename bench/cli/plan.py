@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,23 +14,27 @@ from bench.cli.sentences import say
 from bench.core.terminal import Terminal
 
 if TYPE_CHECKING:
+    from bench.experiments.plan import At, Configuration
     from bench.models.find import FoundArchitecture
     from bench.training.algorithm import Algorithm
     from bench.training.settings import TrainingSettings
 
-Algo = Annotated[str, typer.Option(help="Algorithms, separated by commas, or all.  See: bench list")]
-Model = Annotated[
-    str,
-    typer.Option(help="A registered model (see: bench list), a diffusers folder, or a hub id; no weights are read."),
-]
+ALGO = "Algorithms, separated by commas, or all.  See: bench list"
+MODEL = "A registered model (see: bench list), a diffusers folder, or a hub id; no weights are read."
+Algo = Annotated[str, typer.Option(help=ALGO)]
+Model = Annotated[str, typer.Option(help=MODEL)]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="field=value: override a field of the algorithm or of training.")
 ]
 
 
 def plan(
-    algo: Algo,
-    model: Model,
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[EXPERIMENT.TOML]", help="An experiment file; see: bench run --help"),
+    ] = None,
+    algo: Annotated[str | None, typer.Option(help=ALGO)] = None,
+    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
     sets: Sets = None,
     budget: Annotated[
         str | None,
@@ -45,31 +51,66 @@ def plan(
         typer.Option(min=0.01, max=1, help="Model FLOPs utilisation (MFU) of training; bench profile measures it."),
     ] = 0.35,
     processes: Annotated[
-        int,
-        typer.Option(min=1, help="Number of equal GPUs that share the pairs, each with all weights (DDP, not FSDP)."),
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of equal GPUs that share the pairs, each with all weights (DDP, not FSDP).  Default: the file's, or 1.",
+        ),
+    ] = None,
     images: Annotated[int, typer.Option(min=0, help="Evaluation images per run.")] = 1000,
 ) -> None:
     """Estimate what runs will cost before anything is downloaded or trained: memory, operations, hours and disk space."""
+    from bench.cli.options import algorithm_names, parse_budget, parse_overrides
+    from bench.cli.study import read_study
+    from bench.models.find import find_architecture
     from bench.planning.gpus import find_gpus
     from bench.planning.plan import encoding_cost, make_plan, smaller
     from bench.planning.show import about_placebo, changes_table, encoding_advice, gpus_table, plan_table
 
+    typed = {
+        "algorithms": None if algo is None else [{"name": each} for each in algorithm_names(algo)],
+        "model": model,
+        "settings": parse_overrides(sets or []) | (parse_budget(budget) if budget else {}),
+    }
+    study, at = read_study(file, {field: value for field, value in typed.items() if value})
+    shared = processes or int((study.executor or {}).get("processes", 1))
     gpus, console = find_gpus(card), Terminal()
-    found, chosen = _resolve(algo, model, sets, budget)
-    encoding = encoding_cost(found)
-    for name, algorithm, settings in chosen:
-        planned = make_plan(found, encoding, algorithm, settings, processes=processes)
-        console.print(plan_table(f"{name} on {model}", planned, images), "", highlight=False)
-        console.print(gpus_table(planned, gpus, utilisation, images), "", highlight=False)
-        console.print(about_placebo(name, algorithm.placebo), "", highlight=False, markup=False)
-        for title, gpu in gpus.items() if card is not None else ():
-            lacking = planned.lacking(gpu)
-            if "encoding" in lacking:
-                console.print(encoding_advice(title, planned), "", sep="\n", highlight=False)
-            if "training" in lacking:
-                changed = smaller(found, algorithm, planned)
-                console.print(changes_table(title, gpu, changed), "", highlight=False)
+    for each in study.model:
+        with at("model"):
+            found = find_architecture(each)
+        chosen = list(_chosen(study.configurations(), found, at))
+        encoding = encoding_cost(found)
+        for title, algorithm, settings in chosen:
+            planned = make_plan(found, encoding, algorithm, settings, processes=shared)
+            console.print(plan_table(f"{title} on {each}", planned, images), "", highlight=False)
+            console.print(gpus_table(planned, gpus, utilisation, images), "", highlight=False)
+            console.print(about_placebo(title, algorithm.placebo), "", highlight=False, markup=False)
+            for name, gpu in gpus.items() if card is not None else ():
+                lacking = planned.lacking(gpu)
+                if "encoding" in lacking:
+                    console.print(encoding_advice(name, planned), "", sep="\n", highlight=False)
+                if "training" in lacking:
+                    changed = smaller(found, algorithm, planned)
+                    console.print(changes_table(name, gpu, changed), "", highlight=False)
+
+
+def _chosen(
+    wanted: Iterable[Configuration], found: FoundArchitecture, at: At
+) -> Iterator[tuple[str, Algorithm, TrainingSettings]]:
+    """Title, algorithm and settings of each configuration; says once which settings have old names."""
+    from bench.experiments.recipes import outdated_names, resolve
+    from bench.training.algorithm import ALGORITHMS
+
+    configurations = list(wanted)
+    names = Counter(each.algorithm for each in configurations)
+    for number, each in enumerate(configurations):
+        with at(*each.place):
+            cls = ALGORITHMS.get(each.algorithm)
+            algorithm, settings = resolve(each.algorithm, cls, found.recipe, each.overrides)
+        if number == 0 and (note := outdated_names(cls, each.overrides)):
+            say(note, "note")
+        changes = ", ".join(f"{field}={value}" for field, value in each.overrides.items())
+        yield f"{each.algorithm} ({changes})" if names[each.algorithm] > 1 else each.algorithm, algorithm, settings
 
 
 def profile(
@@ -93,7 +134,7 @@ def profile(
     from bench.training.optimizers import OPTIMIZERS
 
     full_precision()
-    found, chosen = _resolve(algo, model, sets, None)
+    found, chosen = _resolve(algo, model, sets)
     accelerator, figures = Accelerator(cpu=not torch.cuda.is_available()), {}
     for _, _, settings in chosen:
         OPTIMIZERS[settings.optimizer].refuse(accelerator.device)
@@ -125,16 +166,11 @@ def _refuse_too_large(
 
 
 def _resolve(
-    algo: str, model: str, sets: list[str] | None, budget: str | None
+    algo: str, model: str, sets: list[str] | None
 ) -> tuple[FoundArchitecture, list[tuple[str, Algorithm, TrainingSettings]]]:
-    from bench.cli.options import algorithm_names, parse_budget, parse_overrides
-    from bench.experiments.recipes import outdated_names, resolve
+    from bench.cli.options import algorithm_names, parse_overrides
+    from bench.experiments.plan import Configuration, nowhere
     from bench.models.find import find_architecture
-    from bench.training.algorithm import ALGORITHMS
 
-    overrides = parse_overrides(sets or []) | (parse_budget(budget) if budget else {})
-    found, names = find_architecture(model), algorithm_names(algo)
-    chosen = [(each, *resolve(each, ALGORITHMS.get(each), found.recipe, overrides)) for each in names]
-    if note := outdated_names(ALGORITHMS.get(names[0]), overrides):
-        say(note, "note")
-    return found, chosen
+    found, overrides = find_architecture(model), parse_overrides(sets or [])
+    return found, list(_chosen([Configuration(each, overrides) for each in algorithm_names(algo)], found, nowhere))

@@ -1,4 +1,4 @@
-"""``bench run``, ``bench eval`` and ``bench export``."""
+"""``bench run`` and ``bench eval``."""
 
 from __future__ import annotations
 
@@ -277,27 +277,6 @@ def eval_(
     for evaluation in judge_request(experiment, request):
         if main:
             say(str(evaluation.folder), "done")
-
-
-def export(
-    run: Annotated[Path, typer.Argument(help="A finished run with trainable=lora, for example sdxl/dpo/lora/seed-0")],
-    output: Annotated[Path, typer.Argument(help="The .safetensors file to write; no other file is overwritten.")],
-    runs: Runs = DEFAULT_RUNS,
-) -> None:
-    """Write a run's adapters as one file in kohya's LoRA layout, which most user interfaces read.
-
-    diffusers itself loads a run's weights/ folder directly.
-    """
-    from bench.models.checkpoints.adapters import export_adapters
-    from bench.records.runs import RunFolder
-
-    trained = next((found for found in (RunFolder(runs / run), RunFolder(run)) if found.done), None)
-    if trained is None:
-        raise UserError(
-            f"{run} is not a finished run; name the folder of one, for example sdxl/dpo/lora/seed-0 under {runs}"
-        )
-    export_adapters(trained.trained_weights(), output)
-    say(str(output), "done")
 
 
 def _image_settings(images: list[str] | None, **shorthands: float | None) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def run_study(file: Path | None, typed: Mapping[str, Any], save: Path | None) ->
         UserError: something does not exist, is not allowed, or does not fit together.
         typer.Exit: a cell failed; exit code 1.
     """
-    study, at = _read(file, typed)
+    study, at = read_study(file, typed)
     with at("executor"):
         executor = None if study.executor is None else make_executor(study.executor)
     plans = plan_study(study, at)
@@ -77,8 +77,16 @@ def run_study(file: Path | None, typed: Mapping[str, Any], save: Path | None) ->
         say("bench report" if study.runs == "runs" else f"bench report --runs {shlex.quote(study.runs)}", "compare")
 
 
-def _read(file: Path | None, typed: Mapping[str, Any]) -> tuple[Study, At]:
-    """The study, and where its values stand."""
+def read_study(file: Path | None, typed: Mapping[str, Any]) -> tuple[Study, At]:
+    """The study of an experiment file and what was typed, and where its values stand.
+
+    Args:
+        file: the experiment file; None means that everything was typed.
+        typed: fields of `Study`.
+
+    Raises:
+        UserError: a field is missing, unknown or not allowed.
+    """
     if file is not None:
         stated = StudyFile(file)
         return stated.study(typed), stated.at

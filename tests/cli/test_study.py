@@ -44,52 +44,41 @@ def experiment(command: CommandLine, *, steps: int = 2, betas: str = "[100, 200]
     return path
 
 
-def folders(command: CommandLine) -> list[str]:
-    return sorted(
-        str(path.parent.relative_to(command.folder / "runs")) for path in command.folder.glob("runs/*/*/*/*/DONE")
-    )
-
-
 def test_a_file_runs_like_its_printed_commands_and_is_written_back(command: CommandLine) -> None:
     path = experiment(command)
-    done = command.run(command.arguments("run", str(path), "--seeds", "3"))
+    done = command.run(command.arguments("run", str(path), "--seeds", "3", "--set", "beta=100"))
     assert done.returncode == 0, done.stderr
-    runs = folders(command)
-    assert [Path(each).name for each in runs] == ["seed-3", "seed-3"]
+    (run,) = command.folder.glob("runs/tiny/dpo/*/seed-*")
+    name = f"tiny/dpo/{run.parent.name}/seed-3"
+    assert (run / "DONE").exists()
 
     # The resolved copy, and the cells with the folders that they fill.
     resolved = command.folder / "runs" / ".studies" / "small" / "study.toml"
-    assert tomllib.loads(resolved.read_text())["seeds"] == [3]
-    study = StudyFolder(command.folder / "runs", "small")
-    assert sorted(cell.name for cell in study.cells()) == ["tiny/base", *runs]
-
-    # The copy is a file like any other, whose commands find the same, finished runs.
-    printed = command.run(command.arguments("run", str(resolved), "--print-commands"))
-    assert printed.returncode == 0, printed.stderr
-    base, *lines = printed.stdout.splitlines()
-    assert base.startswith("bench eval --model tiny ")
-    assert len(lines) == 2
-    before = {each: (command.folder / "runs" / each / "DONE").stat().st_mtime_ns for each in runs}
-    for line in (base, *lines):
-        again = command.run(command.arguments(*shlex.split(line)[1:]))
-        assert again.returncode == 0, again.stderr
-    assert {each: (command.folder / "runs" / each / "DONE").stat().st_mtime_ns for each in runs} == before
-    assert folders(command) == runs
-
-    # A command is written as a file that says the same.
-    words = shlex.split(lines[0])[1:]
-    saved = command.run(command.arguments(*words, "--save", "saved.toml"))
-    assert saved.returncode == 0, saved.stderr
-    assert "wrote saved.toml; to start it: bench run saved.toml" in saved.stderr
-    assert command.run(command.arguments("run", "saved.toml", "--print-commands")).stdout.splitlines()[-1] == lines[0]
-
+    stated = tomllib.loads(resolved.read_text())
+    assert (stated["seeds"], stated["settings"]["beta"]) == ([3], 100)
+    assert [cell.name for cell in StudyFolder(command.folder / "runs", "small").cells()] == ["tiny/base", name]
     status = command.run(command.arguments("status"))
     assert (status.returncode, status.stderr) == (0, "")
-    assert [line.split()[:2] for line in status.stdout.splitlines()[:3]] == [
-        ["done", "tiny/base"],
-        *(["done", each] for each in runs),
-    ]
-    assert status.stdout.splitlines()[-1] == "3 done"
+    assert status.stdout.splitlines() == ["done     tiny/base", f"done     {name}", "2 done"]
+
+    # The copy is a file like any other, whose commands find the same, finished run.
+    printed = command.run(command.arguments("run", str(resolved), "--print-commands"))
+    assert printed.returncode == 0, printed.stderr
+    base, line = printed.stdout.splitlines()
+    assert base.startswith("bench eval --model tiny ")
+    before = (run / "DONE").stat().st_mtime_ns
+    again = command.run(command.arguments(*shlex.split(line)[1:]))
+    assert again.returncode == 0, again.stderr
+    assert f"done: runs/{name}" in again.stderr
+    assert (run / "DONE").stat().st_mtime_ns == before
+
+    # A command is written as a file that says the same; the whole file has one command per value of the grid.
+    saved = command.run(command.arguments(*shlex.split(line)[1:], "--save", "saved.toml"))
+    assert saved.returncode == 0, saved.stderr
+    assert "wrote saved.toml; to start it: bench run saved.toml" in saved.stderr
+    assert command.run(command.arguments("run", "saved.toml", "--print-commands")).stdout.splitlines() == [base, line]
+    whole = command.run(command.arguments("run", str(path), "--seeds", "3", "--print-commands"))
+    assert [each.replace("beta=200", "beta=100") for each in whole.stdout.splitlines()] == [base, line, line]
 
 
 @pytest.mark.parametrize(

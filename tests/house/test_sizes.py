@@ -17,7 +17,13 @@ LONGEST_FUNCTION = 60
 LONGEST_LOOP = 80
 LOOPS = {"bench/training/loop.py:train", "bench/evaluation/loop.py:evaluate"}
 MOST_PARAMETERS = 8
-COMMANDS = {"bench/cli/report.py:report", "bench/cli/run.py:run", "bench/cli/run.py:eval_", "bench/cli/data.py:rank"}
+COMMANDS = {
+    "bench/cli/report.py:report",
+    "bench/cli/run.py:run",
+    "bench/cli/plan.py:plan",
+    "bench/cli/run.py:eval_",
+    "bench/cli/data.py:rank",
+}
 """Commands with many options, each of which is a parameter."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -1,0 +1,43 @@
+"""The example files and those of the page: each is a study, and what it will cost is planned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pages import DOCS, ROOT, blocks, files, install
+
+from bench.experiments.study_file import StudyFile
+from tests.docs.test_examples import bench
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_planned(path: Path, tmp_path: Path) -> None:
+    page = DOCS / "write-an-algorithm.md"
+    install(tmp_path, files(page), blocks(page, "toml"))
+    study = StudyFile(path).study({})
+    shown = bench(tmp_path, "plan", str(path))
+    for each in study.configurations():
+        (title,) = {
+            line.strip()
+            for line in shown.splitlines()
+            if line.strip().startswith(each.algorithm) and _named(line, each.overrides)
+        }
+        assert title.endswith(f"on {study.model[0]}")
+
+
+def _named(line: str, overrides: dict[str, str]) -> bool:
+    return " on " in line and ("(" not in line or all(f"{field}={value}" in line for field, value in overrides.items()))
+
+
+def test_the_page_shows_the_example_and_files_that_are_studies(tmp_path: Path) -> None:
+    shown = blocks(DOCS / "experiments.md", "toml")
+    assert shown[0] == (ROOT / "examples" / "readme-study.toml").read_text(encoding="utf-8")
+    counts = []
+    for text in shown:
+        path = tmp_path / "experiment.toml"
+        path.write_text(text, encoding="utf-8")
+        counts.append(len(list(StudyFile(path).study({}).configurations())))
+    assert counts == [4, 4, 1]
