@@ -151,6 +151,13 @@ def run(
         bool,
         typer.Option("--print-commands", help="Print one command per run, for any scheduler, and start nothing."),
     ] = False,
+    track: Annotated[
+        str | None,
+        typer.Option(
+            help="Trackers, separated by commas, that get every line of train.jsonl, scores and sample images: tensorboard, wandb, "
+            "trackio, mlflow, swanlab.  They change no result."
+        ),
+    ] = None,
     save: Annotated[
         Path | None, typer.Option(help="Write this command as an experiment file instead of starting it.")
     ] = None,
@@ -199,6 +206,7 @@ def run(
         "placebo": placebo,
         "same_code": same_code,
         "runs": None if runs is None else str(runs),
+        "track": None if track is None else split_names(track),
         "executor": executor_settings("print" if print_commands else executor, jobs, resources),
     }
     run_study(file, {field: value for field, value in typed.items() if value}, save)

@@ -22,6 +22,7 @@ from bench.experiments.plan import At, Plan, nowhere
 from bench.experiments.study import Study
 from bench.experiments.study_file import StudyFile, toml_text, write_study
 from bench.records.studies import StudyFolder
+from bench.training.trackers import check_trackers
 
 NEEDED: Mapping[str, str] = {"algorithms": "--algo", "model": "--model"}
 """What a command without an experiment file must have."""
@@ -56,6 +57,8 @@ def run_study(file: Path | None, typed: Mapping[str, Any], save: Path | None) ->
     study, at = read_study(file, typed)
     with at("executor"):
         executor = None if study.executor is None else make_executor(study.executor)
+    with at("track"):
+        check_trackers(study.track or ())
     plans = plan_study(study, at)
     main = plans[0].experiment.accelerator.is_main_process
     for note in dict.fromkeys(note for plan in plans for note in plan.notes) if main else ():
@@ -70,7 +73,7 @@ def run_study(file: Path | None, typed: Mapping[str, Any], save: Path | None) ->
     if main and (file or executor):
         folder.write(toml_text(study), cells)
     if executor is None:
-        _run_here(plans)
+        _run_here(plans, study.track or ())
     else:
         _hand_over(executor, Matrix(cells, folder))
     if main and (executor is None or executor.waits):
@@ -97,10 +100,10 @@ def read_study(file: Path | None, typed: Mapping[str, Any]) -> tuple[Study, At]:
     return build(Study, typed, "bench run"), nowhere
 
 
-def _run_here(plans: Sequence[Plan]) -> None:
+def _run_here(plans: Sequence[Plan], track: Sequence[str]) -> None:
     """One run after another, in this process."""
     for plan in plans:
-        for result in plan.start(typed=sys.argv[1:]):
+        for result in plan.start(sys.argv[1:], track):
             if plan.experiment.accelerator.is_main_process:
                 say(str(result.folder), "done")
 

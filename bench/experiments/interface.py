@@ -11,6 +11,7 @@ from bench.experiments.experiment import Choices, EvaluationChoices, Experiment
 from bench.experiments.judging import Request, judge_request
 from bench.experiments.plan import Configuration, Plan, plan_configurations
 from bench.experiments.results import EvaluationResult, EvaluationResults, RunResults
+from bench.training.trackers import check_trackers
 
 
 def plan_runs(
@@ -53,6 +54,7 @@ def run(
     name: str | None = None,
     same_code: bool = False,
     placebo: bool = False,
+    track: Sequence[str] = (),
     **choices: Unpack[Choices],
 ) -> RunResults:
     """Train algorithms from the same weights on the same pairs and evaluate them under one protocol, as ``bench run`` does.
@@ -69,6 +71,7 @@ def run(
         same_code: declare that code which changed since earlier seeds gives the same results; tables say so.
         placebo: add to every run its placebo: the same seed and settings on shuffled preferences, so that a difference between
             the two is what the preferences did.
+        track: names of trackers that get what ``train.jsonl`` gets, for example ``["tensorboard"]``; they change no result.
         choices: ``runs``, ``data``, ``columns``, ``prompts``, ``metrics``, ``images``, ``init`` and ``limit``; see
             `bench.Choices`.
 
@@ -79,11 +82,12 @@ def run(
     Raises:
         UserError: something does not exist, is not allowed, or does not fit together.
     """
+    check_trackers(track)
     names = [algo] if isinstance(algo, str) else list(algo)
     plan = plan_runs(
         names, model, seeds=seeds, settings=settings, name=name, same_code=same_code, placebo=placebo, **choices
     )
-    return RunResults(list(plan.start()), plan.notes)
+    return RunResults(list(plan.start(track=track)), plan.notes)
 
 
 def evaluate(

@@ -98,6 +98,8 @@ def _training_words(study: Study, configuration: Configuration) -> Iterator[str]
     yield from _options({"data": study.data, "init": study.init, "name": configuration.label})
     if study.columns:
         yield from ("--columns", ",".join(f"{name}={column}" for name, column in study.columns.items()))
+    if study.track:
+        yield from ("--track", ",".join(study.track))
     if study.same_code:
         yield "--same-code"
 

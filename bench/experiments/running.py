@@ -19,6 +19,7 @@ from bench.experiments.experiment import Experiment
 from bench.experiments.identity import cache_folder, other_code, resolve_run
 from bench.experiments.method import Method
 from bench.experiments.recipes import recipe_key
+from bench.experiments.tracking import tracked
 from bench.experiments.watching import watcher_of
 from bench.records.config import RunConfig
 from bench.records.environment import write_environment
@@ -36,10 +37,12 @@ class Start:
     Attributes:
         typed: the command line, for the record.
         same_code: whether the user declares that code which changed since other seeds gives the same results.
+        track: names of the trackers; no part of what a run is.
     """
 
     typed: tuple[str, ...] = ()
     same_code: bool = False
+    track: tuple[str, ...] = ()
 
 
 def refuse_other_runs(experiment: Experiment, methods: Sequence[Method], start: Start) -> None:
@@ -76,15 +79,17 @@ def run_method(experiment: Experiment, method: Method, seed: int, start: Start) 
         if experiment.accelerator.is_main_process:
             _begin(experiment, run, method, seed, start)
         experiment.accelerator.wait_for_everyone()
-        if run.done:
-            run.check_complete()
-        else:
-            _train(experiment, run, method, seed)
-        weights = run_weights(experiment.runs, run)
-        sampling = default_sampling(weights, experiment.base, experiment.protocol.generation.guidance_scale)
-        judged = judge(experiment, sampling)
-        if experiment.accelerator.is_main_process:
-            judged.note_prompts_in_training(experiment.prompts_in_training)
+        with tracked(run, start.track if experiment.accelerator.is_main_process else (), experiment) as done:
+            if run.done:
+                run.check_complete()
+            else:
+                _train(experiment, run, method, seed)
+            weights = run_weights(experiment.runs, run)
+            sampling = default_sampling(weights, experiment.base, experiment.protocol.generation.guidance_scale)
+            judged = judge(experiment, sampling)
+            if experiment.accelerator.is_main_process:
+                judged.note_prompts_in_training(experiment.prompts_in_training)
+                done(judged)
     return run
 
 

@@ -144,6 +144,10 @@ class Study(BaseModel):
         default=False, description="declare that code which changed since earlier seeds gives the same results"
     )
     runs: str = Field(default="runs", description="folder of all runs")
+    track: Names | None = Field(
+        default=None,
+        description="trackers that get what train.jsonl gets: tensorboard, wandb, trackio, mlflow, swanlab",
+    )
     executor: Stated | None = Field(
         default=None,
         description="where runs are started: a registered executor's name, or a table of name and its settings; default: one "
