@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 from pages import DOCS, ROOT, blocks, files, install
 
+from bench import ALGORITHMS
+from bench.experiments.executors.base import make_executor
+from bench.experiments.recipes import resolve
 from bench.experiments.study_file import StudyFile
 from tests.docs.test_examples import bench
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_planned(path: Path, tmp_path: Path) -> None:
     page = DOCS / "write-an-algorithm.md"
@@ -30,6 +34,19 @@ def test_an_example_is_planned(path: Path, tmp_path: Path) -> None:
 
 def _named(line: str, overrides: dict[str, str]) -> bool:
     return " on " in line and ("(" not in line or all(f"{field}={value}" in line for field, value in overrides.items()))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_has_settings_that_exist(path: Path) -> None:
+    study = StudyFile(path).study({})
+    for each in study.configurations():
+        name = (
+            "dpo" if each.algorithm == "squared-hinge" else each.algorithm
+        )  # the plug-in of the page has dpo's beta, too
+        for model in study.model:
+            resolve(name, ALGORITHMS.get(name), model, each.overrides)
+    if study.executor is not None:
+        make_executor(study.executor)
 
 
 def test_the_page_shows_the_example_and_files_that_are_studies(tmp_path: Path) -> None:
