@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.live import Live
@@ -15,8 +15,9 @@ from rich.text import Text
 from bench.core.errors import UserError, did_you_mean
 from bench.core.progress import COLUMNS, duration, line, shortened
 from bench.core.terminal import Terminal
-from bench.records.states import Kind, State, states_of_runs, states_of_study
-from bench.records.studies import find_studies
+
+if TYPE_CHECKING:  # help texts need no records
+    from bench.records.states import Kind, State
 
 PAUSE = 2.0
 """Seconds between two looks of ``--watch``."""
@@ -55,6 +56,9 @@ def status(
 
 def _look(runs: Path, study: str | None) -> list[State]:
     """The states of a study, or of everything in a folder, by kind."""
+    from bench.records.states import states_of_runs, states_of_study
+    from bench.records.studies import find_studies
+
     studies = find_studies(runs)
     if study is not None:
         names = [each.name for each in studies]
