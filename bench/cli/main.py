@@ -11,9 +11,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.markup import escape
 
+from bench.cli.bundle import bundle, verify
 from bench.cli.check import app as check_app
 from bench.cli.data import Checkpoints
 from bench.cli.data import app as data_app
+from bench.cli.doctor import doctor
 from bench.cli.export import export
 from bench.cli.plan import plan, profile
 from bench.cli.report import power, report
@@ -107,6 +109,9 @@ def score(
 
 
 app.command()(status)
+app.command()(doctor)
+app.command()(bundle)
+app.command()(verify)
 app.command("eval")(eval_)
 app.command()(rescore)
 app.command()(export)

@@ -1,0 +1,196 @@
+"""A bundle: one archive with what a table stands on, the same bytes whenever it is made of the same runs.
+
+bundle.json              schema, and size and SHA-256 of every other file
+reports/<protocol>.json  the report, by signature of the protocol
+runs/<model>/...         the run folders: records, some evaluation images, and weights if they were asked for
+
+The archive is an uncompressed tar file with sorted names, no times and no owners.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench.core.errors import UserError
+from bench.core.files import BLOCK, create_file, make_folder, replace_file, space_checked
+from bench.core.inputs import regular
+from bench.core.manifest import sha256
+from bench.core.paths import inside
+from bench.records.evaluations import DONE, Evaluation
+from bench.records.reading import validated
+from bench.records.runs import RunFolder
+
+CONTENTS = "bundle.json"
+"""The archive's first file."""
+SCHEMA = 1
+"""Version of the format."""
+RECORDS = (
+    "config.json", "environment.json", "prepared.json", "train.jsonl", "curve.json", "curve.jsonl", "ledger.json", DONE
+)  # fmt: skip
+"""Files of a run folder that go into a bundle."""
+JUDGED = (
+    "protocol.json", "variant.json", "metrics.json", "prompts.json", "in_training.json", "scores.jsonl", DONE
+)  # fmt: skip
+"""Files of an evaluation that go into a bundle."""
+MOST_CONTENTS = 1 << 28
+"""Bytes of the largest table of contents that is read."""
+
+
+class _Listed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Contents(BaseModel):
+    """``bundle.json``.
+
+    Attributes:
+        schema_version: version of the format; ``schema`` in the file.
+        files: what the archive holds besides, by name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = Field(alias="schema")
+    files: dict[str, _Listed]
+
+
+def files_of(run: RunFolder, *, images: int, weights: bool) -> Iterator[Path]:
+    """What of a finished run goes into a bundle.
+
+    Args:
+        run: the run.
+        images: evaluation images of each evaluation, at most.
+        weights: whether the trained weights go in.
+    """
+    yield from (path for path in (run.folder / name for name in RECORDS) if path.exists())
+    for evaluation in run.evaluations():
+        if evaluation.done:
+            yield from (path for path in (evaluation.folder / name for name in JUDGED) if path.exists())
+            yield from _images(evaluation, images)
+    if weights:
+        yield from (path for path in run.weights.rglob("*") if path.is_file())
+
+
+def _images(evaluation: Evaluation, count: int) -> Iterator[Path]:
+    items = evaluation.items[:count]
+    evaluation.check_images(*items)
+    yield from map(evaluation.image, *zip(*items, strict=True)) if items else ()
+
+
+def write_bundle(path: Path, files: Mapping[str, Path], texts: Mapping[str, str]) -> str:
+    """Write a bundle; returns its SHA-256, 64 hex digits.
+
+    Args:
+        path: the archive.
+        files: files on disk by their names in the archive.
+        texts: further files by name.
+
+    Raises:
+        UserError: the archive cannot be written.
+    """
+    contents: dict[str, dict[str, Any]] = {
+        name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for name, file in files.items()
+    }
+    for name, text in texts.items():
+        contents[name] = {"bytes": len(text.encode()), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    listing = json.dumps({"schema": SCHEMA, "files": dict(sorted(contents.items()))}, indent=1) + "\n"
+
+    def write(partial: Path) -> None:
+        with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
+            _add(archive, CONTENTS, listing.encode())
+            for name in sorted(contents):
+                if name in texts:
+                    _add(archive, name, texts[name].encode())
+                else:
+                    with regular(files[name]).open("rb") as stream:
+                        archive.addfile(_entry(name, contents[name]["bytes"]), stream)
+
+    replace_file(path, write)
+    return sha256(path)
+
+
+def unpack(path: Path, folder: Path) -> Contents:
+    """Unpack a bundle into an empty folder, checking every file.
+
+    Nothing is written outside of the folder, and nothing but plain files.
+
+    Raises:
+        UserError: it is not a bundle, or a file is not what the contents list; the sentence names it.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no bundle {path}")
+    try:
+        with tarfile.open(regular(path), "r:") as archive:
+            contents = _contents(archive.next(), archive, path)
+            seen: set[str] = set()
+            while (member := archive.next()) is not None:
+                _check(member, contents, seen, path)
+                _unpack_file(archive, member, contents.files[member.name], inside(folder, member.name))
+                seen.add(member.name)
+    except (tarfile.TarError, EOFError) as error:
+        raise _wrong(path, f"it is not a whole tar file ({error})") from error
+    if missing := sorted(contents.files.keys() - seen):
+        raise _wrong(path, f"{missing[0]} is missing")
+    return contents
+
+
+def _contents(first: tarfile.TarInfo | None, archive: tarfile.TarFile, path: Path) -> Contents:
+    if first is None or first.name != CONTENTS or not first.isreg() or first.size > MOST_CONTENTS:
+        raise _wrong(path, f"it does not begin with {CONTENTS}")
+    stream = archive.extractfile(first)
+    try:
+        written: Any = json.loads(stream.read()) if stream else None
+    except (ValueError, RecursionError) as error:
+        raise _wrong(path, f"{CONTENTS} is not JSON ({error})") from error
+    if isinstance(written, dict) and isinstance(found := written.get("schema"), int) and found > SCHEMA:
+        raise UserError(f"{path} was written with bundle schema {found}, and this version reads up to {SCHEMA}")
+    return validated(Contents, written, path)
+
+
+def _check(member: tarfile.TarInfo, contents: Contents, seen: Iterable[str], path: Path) -> None:
+    if not member.isreg():
+        raise _wrong(path, f"{member.name} is not a plain file")
+    if member.name in seen:
+        raise _wrong(path, f"it holds {member.name} twice")
+    if member.name not in contents.files:
+        raise _wrong(path, f"{CONTENTS} does not list {member.name}")
+    if member.size != (listed := contents.files[member.name].bytes):
+        raise _wrong(path, f"{member.name} has {member.size:,} bytes, and {CONTENTS} says {listed:,}")
+
+
+def _unpack_file(archive: tarfile.TarFile, member: tarfile.TarInfo, listed: _Listed, target: Path) -> None:
+    make_folder(target.parent)
+    stream, digest = archive.extractfile(member), hashlib.sha256()
+    with space_checked(target):
+        create_file(target)
+        with target.open("wb") as out:
+            while stream and (block := stream.read(BLOCK)):
+                digest.update(block)
+                out.write(block)
+    if digest.hexdigest() != listed.sha256:
+        raise _wrong(Path(str(archive.name)), f"the SHA-256 of {member.name} is not the one in {CONTENTS}")
+
+
+def _wrong(path: Path, what: str) -> UserError:
+    return UserError(f"{path} is not as it was made: {what}; get an intact copy")
+
+
+def _entry(name: str, size: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = size, 0o644
+    return entry
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    archive.addfile(_entry(name, len(content)), io.BytesIO(content))

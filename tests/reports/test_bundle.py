@@ -1,0 +1,237 @@
+"""`bench bundle` and `bench verify`: the same bytes twice, a table like the runs', and every manipulation found."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lab import Lab, fill
+
+from bench.cli.bundle import bundle, verify
+from bench.core.errors import UserError
+from bench.core.files import append_lines
+from bench.records.runs import find_runs
+from reports.render import as_json
+from reports.report import make_report
+
+Members = list[tuple[tarfile.TarInfo, bytes]]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lab, bytes]:
+    """Runs, and their bundle."""
+    folder = tmp_path_factory.mktemp("bundle")
+    lab = Lab(folder / "runs")
+    fill(lab)
+    bundle(folder / "table.tar", runs=lab.runs, images=1)
+    return lab, (folder / "table.tar").read_bytes()
+
+
+@pytest.fixture
+def made(original: tuple[Lab, bytes], tmp_path: Path) -> Path:
+    """A bundle of the whole lab, to be changed."""
+    path = tmp_path / "table.tar"
+    path.write_bytes(original[1])
+    return path
+
+
+def members(path: Path) -> Members:
+    with tarfile.open(path, "r:") as archive:
+        return [(each, (stream.read() if (stream := archive.extractfile(each)) else b"")) for each in archive]
+
+
+def write(path: Path, content: Members) -> None:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for entry, data in content:
+            entry.size = len(data) if entry.isreg() else 0
+            archive.addfile(entry, io.BytesIO(data))
+
+
+def test_the_same_runs_make_the_same_bytes(original: tuple[Lab, bytes], made: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.tar"
+    bundle(again, runs=original[0].runs, images=1)
+    assert made.read_bytes() == again.read_bytes()
+    names = [entry.name for entry, _ in members(made)]
+    assert names[0] == "bundle.json"
+    assert names[1:] == sorted(names[1:])
+    assert sum(name.endswith(".png") for name in names) == sum(name.endswith("scores.jsonl") for name in names)
+    assert not any("/weights/" in name for name in names)
+
+
+def test_a_bundle_from_elsewhere_reports_like_the_runs(original: tuple[Lab, bytes], made: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    verify(made, elsewhere)
+    assert as_json(make_report(elsewhere / "runs")) == as_json(make_report(original[0].runs))
+
+
+def test_only_the_runs_that_were_named_and_their_base(full_lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "one.tar"
+    name = next(run.folder.relative_to(full_lab.runs) for run in find_runs(full_lab.runs) if run.config().is_trained)
+    bundle(path, [str(name.parts[0]) + "/" + name.parts[1]], runs=full_lab.runs, images=0)
+    folders = {tuple(entry.name.split("/")[1:3]) for entry, _ in members(path) if entry.name.startswith("runs/")}
+    assert folders == {(name.parts[0], "base"), (name.parts[0], name.parts[1])}
+    verify(path)
+    with pytest.raises(UserError, match="holds no finished run"):
+        bundle(path, ["tiny/nothing"], runs=full_lab.runs)
+
+
+def test_what_was_changed_before_it_is_bundled_is_refused(full_lab: Lab, tmp_path: Path) -> None:
+    scores = next(full_lab.runs.glob("tiny/*/*/*/evaluations/*/scores.jsonl"))
+    append_lines(scores, [scores.read_text().splitlines()[0]])
+    with pytest.raises(UserError, match=r"scores.jsonl is damaged"):
+        bundle(tmp_path / "table.tar", runs=full_lab.runs, images=1)
+
+
+def of(content: Members, end: str) -> int:
+    """The place of the first member whose name ends so."""
+    return next(place for place, (entry, _) in enumerate(content) if entry.name.endswith(end))
+
+
+def change(end: str, old: bytes, new: bytes) -> Callable[[Members], None]:
+    def apply(content: Members) -> None:
+        place = of(content, end)
+        entry, data = content[place]
+        assert old in data
+        content[place] = (entry, data.replace(old, new, 1))
+
+    return apply
+
+
+def consistently(end: str, old: bytes, new: bytes) -> Callable[[Members], None]:
+    """A change whose digest in the table of contents is changed, too."""
+
+    def apply(content: Members) -> None:
+        change(end, old, new)(content)
+        relist(content)
+
+    return apply
+
+
+def relist(content: Members) -> None:
+    listing = json.loads(content[0][1])
+    listing["files"] = {
+        entry.name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for entry, data in content[1:]
+    }
+    content[0] = (content[0][0], json.dumps(listing).encode())
+
+
+def without(end: str, *, listed: bool = False) -> Callable[[Members], None]:
+    def apply(content: Members) -> None:
+        del content[of(content, end)]
+        if listed:
+            relist(content)
+
+    return apply
+
+
+def with_member(name: str, *, kind: bytes = tarfile.REGTYPE, listed: bool = False) -> Callable[[Members], None]:
+    def apply(content: Members) -> None:
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.linkname = kind, "/etc/hostname" if kind != tarfile.REGTYPE else ""
+        content.append((entry, b"x" if kind == tarfile.REGTYPE else b""))
+        if listed:
+            relist(content)
+
+    return apply
+
+
+def twice(content: Members) -> None:
+    content.append(content[of(content, "config.json")])
+
+
+def first_last(content: Members) -> None:
+    content.append(content.pop(0))
+
+
+MANIPULATIONS: dict[str, tuple[Callable[[Members], None], str]] = {
+    "a score": (change("scores.jsonl", b'"score": 0', b'"score": 1'), "SHA-256 of .*scores.jsonl"),
+    "a score, and the contents": (
+        consistently("scores.jsonl", b'"score": 0', b'"score": 1'),
+        "scores.jsonl is damaged",
+    ),
+    "a longer file": (change("config.json", b"{", b"{ "), "config.json has .* bytes"),
+    "a setting, and the contents": (
+        consistently("seed-0/config.json", b'"seed": 0', b'"seed": 7'),
+        "config.json is damaged",
+    ),
+    "the protocol, and the contents": (
+        consistently("protocol.json", b'"steps": 20', b'"steps": 50'),
+        "protocol.json is damaged",
+    ),
+    "a prompt, and the contents": (consistently("prompts.json", b"bee", b"dog"), "prompts.json is damaged"),
+    "the cost, and the contents": (
+        consistently("ledger.json", b'"seconds": ', b'"seconds": 1'),
+        "ledger.json is damaged",
+    ),
+    "the training log, and the contents": (
+        consistently("train.jsonl", b'"loss": 0', b'"loss": 1'),
+        "train.jsonl is damaged",
+    ),
+    "the metrics, and the contents": (
+        consistently("metrics.json", b'"version": 1', b'"version": 2'),
+        "metrics.json is damaged",
+    ),
+    "a table, and the contents": (consistently("reports/", b"", b" "), "x"),
+    "a picture": (change(".png", b"IHDR", b"IHDS"), "SHA-256 of .*png"),
+    "a picture, and the contents": (consistently(".png", b"IHDR", b"IHDS"), "png is damaged"),
+    "a file is missing": (without("ledger.json"), "ledger.json is missing"),
+    "a file is missing, and not listed": (without("ledger.json", listed=True), "ledger.json is damaged"),
+    "a table is missing, and not listed": (without(".json", listed=True), "x"),
+    "a file more": (with_member("runs/extra.json"), "does not list runs/extra.json"),
+    "a file outside": (with_member("../outside.json", listed=True), "leads out of the folder"),
+    "an absolute path": (with_member("/outside.json", listed=True), "leads out of the folder"),
+    "a link": (with_member("runs/link", kind=tarfile.SYMTYPE), "runs/link is not a plain file"),
+    "a device": (with_member("runs/device", kind=tarfile.CHRTYPE), "runs/device is not a plain file"),
+    "a file twice": (twice, "holds .*config.json twice"),
+    "another order": (first_last, "does not begin with bundle.json"),
+    "a newer schema": (change("bundle.json", b'"schema": 1', b'"schema": 2'), "bundle schema 2"),
+    "contents that are not JSON": (change("bundle.json", b"{", b"["), "bundle.json is not JSON"),
+    "a field more in the contents": (
+        change("bundle.json", b'"schema": 1', b'"schema": 1, "by": 1'),
+        "holds by, a field",
+    ),
+}
+
+
+def table_changed(content: Members) -> None:
+    place = next(place for place, (entry, _) in enumerate(content) if entry.name.startswith("reports/"))
+    entry, data = content[place]
+    report = json.loads(data)
+    report["rows"][0]["label"] = "ours"
+    content[place] = (entry, (json.dumps(report, indent=2) + "\n").encode())
+    relist(content)
+
+
+def table_lost(content: Members) -> None:
+    del content[next(place for place, (entry, _) in enumerate(content) if entry.name.startswith("reports/"))]
+    relist(content)
+
+
+MANIPULATIONS["a table, and the contents"] = (table_changed, "reports/.*json differs from its runs in")
+MANIPULATIONS["a table is missing, and not listed"] = (table_lost, "its reports are not those of its protocols")
+
+
+@pytest.mark.parametrize("manipulation", MANIPULATIONS)
+def test_a_manipulation_is_found(made: Path, manipulation: str) -> None:
+    apply, sentence = MANIPULATIONS[manipulation]
+    content = members(made)
+    apply(content)
+    write(made, content)
+    with pytest.raises(UserError, match=sentence):
+        verify(made)
+
+
+def test_a_cut_archive_and_none_at_all_are_refused(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no bundle"):
+        verify(tmp_path / "nothing.tar")
+    made.write_bytes(made.read_bytes()[:5000])
+    with pytest.raises(UserError, match="is not as it was made"):
+        verify(made)
+    made.write_text("not an archive")
+    with pytest.raises(UserError, match="is not as it was made: it is not a whole tar file"):
+        verify(made)
