@@ -87,8 +87,8 @@ def _seed_notes(report: Report) -> list[str]:
         lines.append(f"One training seed: the interval does not include how seeds differ ({', '.join(single)}).")
     if wide := [row.label for row in report.rows if row.too_wide]:
         lines.append(
-            f"Too wide: win rates with one training seed near 50 % where seeds vary at least 3 times as much as prompts; in simulations "
-            f"97 to 99 % of such 95 % intervals held the truth.  More training seeds make them narrower ({', '.join(wide)})."
+            "Too wide: in simulations 97 to 99 % of 95 % intervals of win rates held the truth for one training seed where seeds vary many "
+            f"times as much as prompts, and for two where seeds do not differ ({', '.join(wide)})."
         )
     if seedless := [row.label for row in report.rows[1:] if not row.seeds]:
         over = f"prompts and the training seeds of {report.rows[0].label}" if report.rows[0].seeds else "prompts only"
