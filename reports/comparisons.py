@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -18,10 +19,12 @@ from reports.statistics import Interval, mean_intervals, share_intervals, win_in
 
 Estimator = Callable[..., tuple[Interval, ...]]
 
-DOMINANT = 3.0
-"""Variance of a one-seed mean by seeds over that by prompts, from which intervals of shares near one half are too wide."""
-NEAR_HALF = 0.25
-"""How near: at a share of 80 % they were not."""
+DOMINANT = 5.0
+"""Variance of a one-seed mean by seeds over that by prompts, from which intervals of shares are too wide or too narrow."""
+FAR_FROM_ENDS = 0.35
+"""Shares between 15 and 85 %: their intervals may be too wide, those of others too narrow."""
+Miss = Literal["too wide", "too narrow"]
+"""How an interval was seen to miss its level in simulations."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,11 +99,13 @@ def estimate(
     return {**found, **of_trained}
 
 
-def too_wide(tables: Mapping[int, Array], rows: Sequence[RunRecord]) -> set[int]:
-    """The rows with one training seed whose share has an interval that was seen to be too wide in simulations.
+def known_misses(tables: Mapping[int, Array], rows: Sequence[RunRecord]) -> dict[int, Miss]:
+    """The rows whose share has an interval that was seen to be too wide or too narrow in simulations; see docs/statistics.md.
 
-    Those are shares near one half where seeds vary `DOMINANT` times as much as prompts or more: the shares that seeds reach are
-    bounded, which Student's t does not know.  See docs/statistics.md.
+    Too wide: shares near one half of one training seed where seeds vary `DOMINANT` times as much as prompts or more (the shares that
+    seeds reach are bounded, which Student's t does not know), and shares of one or two seeds where seeds do not differ (the pooled square
+    is not above that of the rest, which is the least that it counts for).  Too narrow: shares near 0 and 1 where seeds vary so much, since
+    rows differ in how much they do.
 
     Args:
         tables: wins (seeds, prompts, images) by the row's place.
@@ -108,14 +113,18 @@ def too_wide(tables: Mapping[int, Array], rows: Sequence[RunRecord]) -> set[int]
     """
     trained = {place: table for place, table in tables.items() if rows[place].seeds}
     if all(len(table) == 1 for table in trained.values()):
-        return set()
+        return {}
     crossed = Crossed.of(list(trained.values()))
-    prior = crossed.prior()
+    prior, seeds = crossed.prior(), crossed.seeds
     of_seeds = max(0.0, float(prior.scale - prior.rest))
-    found = (
-        (crossed.seeds == 1) & (of_seeds >= DOMINANT * crossed.prompt_square) & (abs(crossed.mean - 0.5) <= NEAR_HALF)
+    of_prompts = np.maximum(0, crossed.prompt_square - crossed.rest_square) / seeds + crossed.rest_square
+    dominant, from_half = of_seeds >= DOMINANT * of_prompts, np.abs(crossed.mean - 0.5)
+    wide = ((seeds == 1) & dominant & (from_half <= FAR_FROM_ENDS)) | (
+        (seeds <= 2) & (of_seeds == 0) & (from_half <= FAR_FROM_ENDS)
     )
-    return {place for place, wide in zip(trained, found.tolist(), strict=True) if wide}
+    narrow = dominant & (from_half > FAR_FROM_ENDS)
+    found: dict[int, Miss] = {place: "too wide" for place, miss in zip(trained, wide.tolist(), strict=True) if miss}
+    return found | {place: "too narrow" for place, miss in zip(trained, narrow.tolist(), strict=True) if miss}
 
 
 def untested(interval: Interval) -> Interval:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.records.scores import MetricRecord
 from reports.adjustment import adjusted
-from reports.comparisons import Score, comparable, compare_scores, estimate, paired_seeds, too_wide
+from reports.comparisons import Miss, Score, comparable, compare_scores, estimate, known_misses, paired_seeds
 from reports.endpoint import Endpoint, choose_endpoint, endpoint_wins
 from reports.records import RunRecord
 from reports.seed_variance import Array
@@ -26,7 +26,7 @@ class Conclusions:
         over_placebo: win rate over the row's placebo, by row; without rows that have none.
         pairs: all pairs of rows, by the primary endpoint.
         standings: ranks and groups by row.
-        too_wide: rows whose ``over_reference`` has an interval that was seen to be too wide in simulations.
+        misses: how the interval of ``over_reference`` was seen to miss its level in simulations, by row; without most rows.
     """
 
     endpoint: Endpoint | None
@@ -35,7 +35,7 @@ class Conclusions:
     over_placebo: Mapping[int, Interval]
     pairs: tuple[Pair, ...]
     standings: Mapping[int, Standing]
-    too_wide: frozenset[int] = frozenset()
+    misses: Mapping[int, Miss]
 
 
 def conclude(
@@ -56,15 +56,15 @@ def conclude(
     scores = compare_scores(rows, reference, metrics)
     endpoint = choose_endpoint(metrics, scores, primary)
     if endpoint is None:
-        return Conclusions(None, scores, {}, {}, (), {})
+        return Conclusions(None, scores, {}, {}, (), {}, {})
     wins = _wins(endpoint, rows, reference, metrics)
     over_reference = adjusted(estimate(wins, rows, reference, share_intervals))
     over_placebo = _over_placebo(endpoint, rows, metrics)
     scores, over_placebo = _marked(endpoint, scores, over_reference, over_placebo)
     pairs = compare_pairs(wins, {row: paired_seeds(rows[row], reference) for row in wins})
     means = {row: interval.mean for row, interval in over_reference.items()}
-    wide = frozenset(too_wide(wins, rows))
-    return Conclusions(endpoint, scores, over_reference, over_placebo, pairs, standings(means, pairs), wide)
+    misses = known_misses(wins, rows)
+    return Conclusions(endpoint, scores, over_reference, over_placebo, pairs, standings(means, pairs), misses)
 
 
 def _wins(

@@ -11,7 +11,7 @@ from bench.records.protocol import Protocol
 from bench.records.scores import MetricRecord
 from bench.records.votes import VotesRecord
 from reports.agreement import Agreement, agreements
-from reports.comparisons import Score
+from reports.comparisons import Miss, Score
 from reports.conclusions import Conclusions, conclude
 from reports.curves import Curve, training_curves
 from reports.endpoint import Endpoint
@@ -57,7 +57,7 @@ class Row(RowRecord):
         over_reference: win rate over the reference row by the primary endpoint; None for the base, and where the row has none.
         over_placebo: win rate over the same algorithm trained on shuffled labels, by the primary endpoint; None without such runs.
         standing: rank and group; None for the reference.
-        too_wide: whether the interval of ``over_reference`` belongs to those that were seen to be too wide in simulations.
+        miss: how the interval of ``over_reference`` was seen to miss its level in simulations; None for most rows.
     """
 
     scores: Mapping[str, Score]
@@ -67,7 +67,7 @@ class Row(RowRecord):
     over_reference: Interval | None
     over_placebo: Interval | None
     standing: Standing | None
-    too_wide: bool
+    miss: Miss | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ def _rows(records: Sequence[RunRecord], found: Conclusions) -> tuple[Row, ...]:
             over_reference=found.over_reference.get(place),
             over_placebo=found.over_placebo.get(place),
             standing=found.standings.get(place),
-            too_wide=place in found.too_wide,
+            miss=found.misses.get(place),
         )
         for place, row in enumerate(records)
     )

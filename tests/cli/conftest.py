@@ -56,7 +56,11 @@ def offline() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("data")
+    return write_small_data(tmp_path_factory.mktemp("data"))
+
+
+def write_small_data(folder: Path) -> tuple[Path, Path]:
+    """A few pairs and evaluation prompts of the tiny world, as files."""
     table = pq.read_table(ASSETS / "preferences.parquet").slice(0, PAIRS)
     pq.write_table(table, folder / "pairs.parquet")
     lines = (ASSETS / "prompts.txt").read_text().splitlines()[:PROMPTS]

@@ -423,7 +423,7 @@ def test_rows_without_a_common_seed_are_not_compared(lab: Lab) -> None:
     assert "No training seed in common with SFT, so not compared: IPO." in footnotes(report)
 
 
-def test_an_interval_that_simulations_found_too_wide_is_named(lab: Lab) -> None:
+def test_intervals_that_simulations_found_too_wide_or_too_narrow_are_named(lab: Lab) -> None:
     """Seeds of dpo win all or nothing, so how seeds differ decides what one seed of sft says."""
     lab.identities = {"gold": {"version": 1}}
     shape = (len(PROMPTS), 2)
@@ -432,6 +432,11 @@ def test_an_interval_that_simulations_found_too_wide_is_named(lab: Lab) -> None:
         lab.judge(lab.train("dpo", seed), shift=0, scores={"gold": np.full(shape, 1.0 - 2 * (seed % 2))})
     halves = np.repeat([[1.0, 1.0], [-1.0, -1.0]], len(PROMPTS) // 2, axis=0)
     lab.judge(lab.train("sft", 0, title="SFT"), shift=0, scores={"gold": halves})
+    lab.judge(lab.train("ipo", 0, title="IPO"), shift=0, scores={"gold": np.ones(shape)})
     report = make_report(lab.runs)
-    assert [row.too_wide for row in report.rows] == [False, False, True]
-    assert any(line.startswith("Too wide: ") and line.endswith("(SFT).") for line in footnotes(report))
+    assert {row.label: row.miss for row in report.rows} == {
+        "base": None, "Diffusion-DPO": None, "SFT": "too wide", "IPO": "too narrow",
+    }  # fmt: skip
+    lines = footnotes(report)
+    assert any(line.startswith("Too wide: ") and line.endswith("(SFT).") for line in lines)
+    assert any(line.startswith("Too narrow: ") and line.endswith("(IPO).") for line in lines)

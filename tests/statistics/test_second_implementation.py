@@ -14,7 +14,7 @@ from second import Row, verdict
 
 from reports.render import as_json
 from reports.report import make_report
-from tests.cli.conftest import CommandLine, offline
+from tests.cli.conftest import CommandLine, offline, write_small_data
 from tests.reports.lab import PROMPTS, Lab, variant
 
 WITHIN = 1e-6
@@ -109,9 +109,10 @@ def test_no_row_has_two_seeds(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]) -> dict[str, Path]:
+def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of `bench run` on the tiny world: one seed each; three seeds with placebos; one, two and three seeds and other guidance."""
-    command = CommandLine(tmp_path_factory.mktemp("real"), *small_data)
+    folder = tmp_path_factory.mktemp("real")
+    command = CommandLine(folder, *write_small_data(folder))
 
     def bench(runs: str, algorithms: str, seeds: str, *words: str) -> None:
         train = command.train_words("--seeds", seeds, "--name", "real", *words, runs=runs, algo=algorithms)
