@@ -81,7 +81,7 @@ def score(
     """
     from bench.cli.options import split_names
     from bench.data.scores import labels_by_reward, rewards, score_data
-    from bench.data.writing import FOUND, already_made, scored_tables, work_folder, write_data
+    from bench.data.writing import FOUND, already_made, held, scored_tables, work_folder, write_data
     from bench.scoring.metric import recorded_identity
 
     names = split_names(metrics)
@@ -99,19 +99,22 @@ def score(
         "metrics": {name: recorded_identity(scorer) for name, scorer in scorers.items()},
         "judges": [labels] if labels else [],
     }
-    if already_made(output, step):
-        say(f"done: {output}")
-        return
-    scores = {name: score_data(name, scorer, pairs, work_folder(output)) for name, scorer in scorers.items()}
-    voted = None if labels is None else labels_by_reward(rewards(scorers[labels].info, scores[labels]))
-    found = {"rows": len(pairs), "ties_dropped": pairs.report.ties_dropped, "undecodable": pairs.report.undecodable}
-    if voted is not None:
-        found["label_ties"] = int((voted == 0.5).sum())
-        say(f"{found['label_ties']} of {len(pairs)} pairs have equal {labels} scores: ties")
-    write_data(
-        output, scored_tables(inspected, pairs, scores, voted), [*inspected.source.provenance, {**step, FOUND: found}]
-    )
-    _finish(output)
+    with held(output):
+        if already_made(output, step):
+            say(f"done: {output}")
+            return
+        scores = {name: score_data(name, scorer, pairs, work_folder(output)) for name, scorer in scorers.items()}
+        voted = None if labels is None else labels_by_reward(rewards(scorers[labels].info, scores[labels]))
+        found = {"rows": len(pairs), "ties_dropped": pairs.report.ties_dropped, "undecodable": pairs.report.undecodable}
+        if voted is not None:
+            found["label_ties"] = int((voted == 0.5).sum())
+            say(f"{found['label_ties']} of {len(pairs)} pairs have equal {labels} scores: ties")
+        write_data(
+            output,
+            scored_tables(inspected, pairs, scores, voted),
+            [*inspected.source.provenance, {**step, FOUND: found}],
+        )
+        _finish(output)
 
 
 @app.command()
@@ -130,7 +133,7 @@ def generate(
     """
     from bench.core.validation import build
     from bench.data.candidates import generate_candidates
-    from bench.data.writing import FOUND, already_made, candidate_tables, work_folder, write_data
+    from bench.data.writing import FOUND, already_made, candidate_tables, held, work_folder, write_data
     from bench.models.registry import MODELS
     from bench.prompts.sets import find_prompts
     from bench.records.protocol import GenerationSettings, prompts_digest
@@ -150,13 +153,14 @@ def generate(
         "generation": settings.model_dump(),
         "judges": [],
     }
-    if already_made(output, step):
-        say(f"done: {output}")
-        return
-    data = generate_candidates(family, captions, count, settings, work_folder(output))
-    found = {"captions": len(data), "digest": data.digest}
-    write_data(output, candidate_tables(data, model), [{**step, FOUND: found}])
-    _finish(output)
+    with held(output):
+        if already_made(output, step):
+            say(f"done: {output}")
+            return
+        data = generate_candidates(family, captions, count, settings, work_folder(output))
+        found = {"captions": len(data), "digest": data.digest}
+        write_data(output, candidate_tables(data, model), [{**step, FOUND: found}])
+        _finish(output)
 
 
 @app.command()
@@ -182,7 +186,7 @@ def rank(
     from bench.cli.ranking_methods import METHODS
     from bench.core.errors import did_you_mean
     from bench.data.scores import rewards, score_data
-    from bench.data.writing import FOUND, already_made, pair_tables, work_folder, write_data
+    from bench.data.writing import FOUND, already_made, held, pair_tables, work_folder, write_data
     from bench.scoring.metric import recorded_identity
 
     if method not in METHODS:
@@ -203,16 +207,17 @@ def rank(
     }
     if step["note"]:
         say(step["note"], "note")
-    if already_made(output, step):
-        say(f"done: {output}")
-        return
-    scores = {name: score_data(name, scorer, lists, work_folder(output)) for name, scorer in scorers.items()}
-    chosen = METHODS[method].choose(lists, [rewards(scorers[name].info, scores[name]) for name in names], output)
-    pairs = pair_tables(lists.with_scores(**scores, **chosen.scores), chosen.rows, chosen.winners, chosen.losers)
-    found = {"rows": len(lists), **chosen.found}
-    write_data(output, pairs, [*inspected.source.provenance, {**step, FOUND: found}])
-    say(", ".join(f"{name}: {count:,}" for name, count in found.items()))
-    _finish(output)
+    with held(output):
+        if already_made(output, step):
+            say(f"done: {output}")
+            return
+        scores = {name: score_data(name, scorer, lists, work_folder(output)) for name, scorer in scorers.items()}
+        chosen = METHODS[method].choose(lists, [rewards(scorers[name].info, scores[name]) for name in names], output)
+        pairs = pair_tables(lists.with_scores(**scores, **chosen.scores), chosen.rows, chosen.winners, chosen.losers)
+        found = {"rows": len(lists), **chosen.found}
+        write_data(output, pairs, [*inspected.source.provenance, {**step, FOUND: found}])
+        say(", ".join(f"{name}: {count:,}" for name, count in found.items()))
+        _finish(output)
 
 
 def _leakage(judges: list[str], model: str | None) -> str:

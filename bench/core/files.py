@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -80,16 +81,15 @@ def _error_number(error: Exception) -> int | None:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside ``path`` with ``write(partial)`` and rename it into place.
+    """Write a file beside ``path`` with ``write(partial)`` and rename it into place; of several writers at once the last one wins.
 
     Raises:
         UserError: it cannot be written, or ``path`` is a folder, a device or another thing that is not a file.
     """
-    partial = path.with_name(f".{path.name}.partial")
     make_folder(path.parent)
     if path.exists() and not path.is_file():
         raise UserError(f"{path} exists and is not a file; {ELSEWHERE}")
-    with write_checked(path):
+    with write_checked(path), partial_of(path) as partial:
         create_file(partial)
         write(partial)
         _force_to_disk(partial)
@@ -97,11 +97,12 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a folder beside ``path`` with ``write(partial)`` and rename it into place; an old one goes last."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write a folder beside ``path`` with ``write(partial)`` and rename it into place; an old one goes last.
+
+    The caller holds a lock: a folder cannot take the place of another one in one go.
+    """
     make_folder(path.parent)
-    with write_checked(path):
-        remove(partial)
+    with write_checked(path), partial_of(path) as partial:
         partial.mkdir()
         write(partial)
         for file in (*partial.rglob("*"), partial):
@@ -111,9 +112,29 @@ def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
         _force_to_disk(path.parent)
 
 
+@contextlib.contextmanager
+def partial_of(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` that no other writer has, to be renamed in the block; what an error leaves there is removed."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield partial
+    except BaseException:
+        remove(partial)
+        raise
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what writers that were killed have left under a folder; only for the process that holds the lock on these files.
+
+    Args:
+        name: which files they were writing, as a pattern.
+    """
+    for partial in folder.rglob(f".{name}.partial"):
+        remove(partial)
+
+
 def create_file(path: Path) -> None:
-    """Create an empty file where nothing else is; what an earlier attempt left there, or a link, is removed and not followed."""
-    remove(path)
+    """Create an empty file where nothing is, not even a link."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
 
 

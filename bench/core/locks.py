@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from bench.core.errors import UserError
 from bench.core.files import make_folder, write_checked
+from bench.core.progress import say
 
 
 @contextlib.contextmanager
@@ -20,7 +21,7 @@ def exclusive(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
     Args:
         lock: the file, created with its folder; contains the id of the process that holds it.
         doing: end of the sentence ``process 123 already ...``: what the other process does, and what to do about it.
-        wait: wait for another process instead of refusing.
+        wait: say so and wait for another process instead of refusing.
 
     Raises:
         UserError: another process holds it, or it cannot be written.
@@ -29,13 +30,16 @@ def exclusive(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
     if lock.is_symlink() or (lock.exists() and not lock.is_file()):
         raise UserError(f"{lock} is not a file of this program (a link, or not a file at all); remove it")
     # A lock file whose mere existence is the lock, filelock's fallback, would outlive a process that is killed.
-    held = FileLock(lock, timeout=-1 if wait else 0, fallback_to_soft=False)
-    try:
-        with write_checked(lock.parent):
+    held = FileLock(lock, timeout=0, fallback_to_soft=False)
+    with write_checked(lock.parent):
+        try:
             acquired = held.acquire()
-    except Timeout:
-        owner = lock.read_text(encoding="utf-8").strip() or "unknown"
-        raise UserError(f"process {owner} already {doing}") from None
+        except Timeout:
+            sentence = f"process {lock.read_text(encoding='utf-8').strip() or 'unknown'} already {doing}"
+            if not wait:
+                raise UserError(sentence) from None
+            say(f"waiting: {sentence}")
+            acquired = held.acquire(timeout=-1)
     with acquired:
         # The lock is held, so that the file is the one that was checked.
         lock.write_text(str(os.getpid()), encoding="utf-8")

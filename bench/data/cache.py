@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from bench.core.chunks import batch_slices
-from bench.core.files import write_array
+from bench.core.files import sweep, write_array
 from bench.core.images import resize_image
+from bench.core.locks import exclusive
 from bench.core.manifest import is_sealed, seal, unbroken
 from bench.core.progress import Progress
 from bench.data.buckets import TRAINING_SIZES, AspectRatios, HorizontalFlip, PictureSize
@@ -27,6 +28,9 @@ SHARD = 512
 BATCH = 16
 OPEN = 64
 """Shards mapped at the same time; a process may often open only about a thousand files."""
+
+KINDS = ("posterior", "text", "negative")
+"""What the names of the files begin with; scores and features of the same data have their own."""
 
 Orientation = Literal["upright", "mirrored"]
 
@@ -45,7 +49,7 @@ class EncodedData:
     """Posteriors and text embeddings of preference pairs, memory-mapped from shards.
 
     Shards are written one by one and renamed into place, so an interrupted encoding resumes; each has a seal, which is
-    checked when the shard is first opened.
+    checked when the shard is first opened.  One process at a time writes them; others wait, and then read them.
 
     Args:
         folder: where the shards are; used only for this data, this resolution and the model's encoders.
@@ -69,7 +73,10 @@ class EncodedData:
         self._caption_row = {caption: row for row, caption in enumerate(captions)}
         sides = ORIENTATIONS[horizontal_flip]
         self._place = np.empty(len(data), dtype=np.int64)
-        with Progress("encoding pairs", total=len(sides) * len(data) + len(captions) + 1) as progress:
+        lock = exclusive(folder / ".lock", f"encodes the data in {folder}", wait=True)
+        with lock, Progress("encoding pairs", total=len(sides) * len(data) + len(captions) + 1) as progress:
+            for kind in KINDS:
+                sweep(folder, f"{kind}-*")
             self._posteriors = {side: self._encode_sizes(aspect_ratios, side, progress) for side in sides}
             files = {name: f"text-{name}" for name in model.condition_names}
             self._texts = self._shards(files, len(captions), self._text_encoder(captions), progress)

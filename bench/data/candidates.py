@@ -14,7 +14,8 @@ from PIL import Image
 
 from bench.core.chunks import batch_slices, images_per_chunk
 from bench.core.code import used_code
-from bench.core.files import replace_file
+from bench.core.files import replace_file, sweep
+from bench.core.locks import exclusive
 from bench.core.manifest import is_sealed, seal, unbroken
 from bench.core.progress import Progress
 from bench.core.randomness import normal, step_generators
@@ -46,7 +47,9 @@ def generate_candidates(
     distinct = list(dict.fromkeys(captions))
     code = used_code([__name__, type(model).__module__])
     shards = folder / digest([dict(model.parts), code, distinct, count, settings.model_dump()])
-    with Progress("candidates", total=len(distinct)) as progress:
+    lock = exclusive(shards / ".lock", f"generates the images in {shards}", wait=True)
+    with lock, Progress("candidates", total=len(distinct)) as progress:
+        sweep(shards)
         for piece in batch_slices(len(distinct), SHARD):
             path = shards / f"{piece.start:08d}.parquet"
             if not is_sealed(path):

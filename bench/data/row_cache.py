@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.chunks import batch_slices
-from bench.core.files import replace_file, write_array
+from bench.core.files import replace_file, sweep, write_array
+from bench.core.locks import exclusive
 from bench.core.manifest import is_sealed, seal, unbroken
 from bench.core.progress import Progress
 
@@ -28,6 +29,7 @@ def cached_rows(path: Path, title: str, count: int, compute: Callable[[slice], N
     Args:
         path: the ``.npy`` file that keeps them; used only for this data and ``compute``.  Until it exists, its shards
             are in a folder beside it, from where an interrupted call goes on.  All of them have seals, which are checked.
+            One process at a time computes them; others wait, and then read them.
         title: what the progress display calls the work.
         compute: returns the values of some rows, (R, ...).
 
@@ -35,23 +37,32 @@ def cached_rows(path: Path, title: str, count: int, compute: Callable[[slice], N
         UserError: a file is not what it was when it was written.
     """
     if not is_sealed(path):
-        shards = path.with_suffix(".shards")
-        parts = []
-        with Progress(title, total=count) as progress:
-            for piece in batch_slices(count, SHARD):
-                part = shards / f"{piece.start:08d}.npy"
-                parts.append(part)
-                if is_sealed(part):
-                    progress.found(piece.stop - piece.start)
-                    continue
-                write_array(part, compute(piece))
-                seal(part)
-                progress.advance(piece.stop - piece.start)
-        replace_file(path, lambda partial: _join(partial, parts, count))
-        seal(path)
-        shutil.rmtree(shards)
+        with exclusive(path.with_suffix(".lock"), f"computes {path}", wait=True):
+            if not is_sealed(path):
+                sweep(path.parent, f"{path.name}*")
+                _compute(path, title, count, compute)
     values: NDArray[Kind] = np.load(unbroken(path), mmap_mode="r")
     return values
+
+
+def _compute(path: Path, title: str, count: int, compute: Callable[[slice], NDArray[Any]]) -> None:
+    """Compute what no shard holds yet, join the shards in one file, and remove them."""
+    shards = path.with_suffix(".shards")
+    sweep(shards)
+    parts = []
+    with Progress(title, total=count) as progress:
+        for piece in batch_slices(count, SHARD):
+            part = shards / f"{piece.start:08d}.npy"
+            parts.append(part)
+            if is_sealed(part):
+                progress.found(piece.stop - piece.start)
+                continue
+            write_array(part, compute(piece))
+            seal(part)
+            progress.advance(piece.stop - piece.start)
+    replace_file(path, lambda partial: _join(partial, parts, count))
+    seal(path)
+    shutil.rmtree(shards)
 
 
 def _join(path: Path, parts: Sequence[Path], count: int) -> None:

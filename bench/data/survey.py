@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.core.files import make_folder, replace_file
+from bench.core.files import replace_file, sweep
 from bench.core.images import UnreadableImageError, open_image
+from bench.core.locks import exclusive
 from bench.core.manifest import is_sealed, seal, unbroken
 from bench.core.progress import Progress
 from bench.core.values import digest
@@ -68,14 +69,18 @@ def survey_rows(source: Source, captions: Sequence[str], rows: NDArray[np.int64]
         rows: row numbers, in order, (N,).
         cache: folder in which surveys are kept, keyed by the files' sizes and modification times; None caches nothing.
     """
+    if cache is None:
+        return _scan_images(source, captions, rows)
     key = digest([VERSION, source.stamp, len(rows), hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()])
-    kept = None if cache is None else cache / f"{key}.npz"
-    if kept is not None and is_sealed(kept):
+    kept = cache / f"{key}.npz"
+    if is_sealed(kept):
         return _load(unbroken(kept))
-    if cache is not None:
-        make_folder(cache)  # an unwritable cache is reported before the pass, which may take hours
-    found = _scan_images(source, captions, rows)
-    if kept is not None:
+    # Taking the lock reports an unwritable cache before the pass, which may take hours.
+    with exclusive(kept.with_suffix(".lock"), f"reads the same data for {kept}", wait=True):
+        if is_sealed(kept):
+            return _load(unbroken(kept))
+        sweep(kept.parent, f"{kept.name}*")
+        found = _scan_images(source, captions, rows)
         replace_file(kept, lambda partial: _save(partial, found))
         seal(kept)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from bench.core.chunks import batch_slices
 from bench.core.errors import UserError
 from bench.core.files import replace_file
+from bench.core.locks import exclusive
 from bench.core.values import differing
 from bench.data.preferences import PreferenceData
 from bench.data.reading import InspectedData
@@ -35,10 +37,8 @@ def already_made(output: Path, step: Step) -> bool:
     """Whether the file exists and was made by the same step.
 
     Raises:
-        UserError: the file's name does not end in ``.parquet``, or another step made it.
+        UserError: another step made it.
     """
-    if output.suffix != ".parquet":
-        raise UserError(f"--output {str(output)!r} must end in .parquet")
     if not output.exists():
         return False
     source = open_parquet(output, {})
@@ -53,6 +53,18 @@ def already_made(output: Path, step: Step) -> bool:
 def work_folder(output: Path) -> Path:
     """Where an unfinished output keeps its shards, so the same command resumes."""
     return output.with_name(f".{output.name}.work")
+
+
+def held(output: Path) -> AbstractContextManager[None]:
+    """A lock on an output and its work folder; a second command is refused.
+
+    Raises:
+        UserError: the file's name does not end in ``.parquet``, or another process writes it.
+    """
+    if output.suffix != ".parquet":
+        raise UserError(f"--output {str(output)!r} must end in .parquet")
+    lock = output.with_name(f".{output.name}.lock")
+    return exclusive(lock, f"writes {output}; wait for it, or give another --output")
 
 
 def write_data(output: Path, tables: Iterable[pa.Table], provenance: Sequence[Step]) -> None:

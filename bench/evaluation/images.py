@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from bench.core.chunks import batch_slices, images_per_chunk
-from bench.core.files import create_file, write_checked
+from bench.core.files import create_file, partial_of, write_checked
 from bench.core.processes import Processes
 from bench.core.progress import Progress
 from bench.evaluation.job import EvaluationJob, Item
@@ -56,8 +56,7 @@ def _save(job: EvaluationJob, item: Item, image: NDArray[np.uint8]) -> None:
     if job.variant is not None:
         texts.add_text("variant", job.variant.signature)
     path = job.evaluation.image(*item)
-    partial = path.with_suffix(".partial")
-    with write_checked(path):
+    with write_checked(path), partial_of(path) as partial:
         create_file(partial)
         Image.fromarray(image).save(partial, format="png", pnginfo=texts)
         partial.replace(path)

@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.core.errors import UserError
-from bench.core.files import keep_lines, read_json, read_lines, write_json
+from bench.core.files import keep_lines, read_json, read_lines, sweep, write_json
 from bench.core.locks import exclusive
 from bench.core.manifest import Manifest
 from bench.core.paths import unlinked
@@ -245,6 +245,7 @@ class RunFolder:
         """
         advice = f"works on {self.folder}; wait for it, or give another --name or --runs"
         with exclusive(self.folder / ".lock", advice, wait=wait):
+            sweep(self.folder)
             yield
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from bench.core.files import (
     replace_file,
     replace_folder,
     space_checked,
+    sweep,
     write_json,
 )
 from bench.core.locks import exclusive
@@ -31,6 +33,13 @@ from bench.core.locks import exclusive
 with exclusive(Path(sys.argv[1]), "works"):
     print("held", flush=True)
     time.sleep(600)
+"""
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from bench.core.files import replace_file
+replace_file(Path(sys.argv[1]), lambda beside: (beside.write_text("half"), os.kill(os.getpid(), 9)))
 """
 
 Replace = Callable[[Path, Callable[[Path], object]], None]
@@ -84,12 +93,36 @@ class TestReplaceFile:
         assert seen == ["old"]
         assert file.read_text() == "new"
 
-    def test_what_a_crash_left_beside_is_written_over(self, tmp_path: Path) -> None:
-        file = tmp_path / "a.txt"
+    def test_a_writer_that_raises_leaves_nothing_beside(self, tmp_path: Path) -> None:
         with pytest.raises(RuntimeError, match="the writer failed"):
-            replace_file(file, fail_half_way)
-        replace_file(file, lambda beside: beside.write_text("new"))
-        assert os.listdir(tmp_path) == ["a.txt"]
+            replace_file(tmp_path / "a.txt", fail_half_way)
+        assert os.listdir(tmp_path) == []
+
+    def test_what_a_killed_writer_left_is_removed_by_who_holds_the_lock(self, tmp_path: Path) -> None:
+        subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "sub" / "a.txt")], check=False)
+        (left,) = (tmp_path / "sub").iterdir()
+        assert left.read_text() == "half"
+        sweep(tmp_path, "b.txt*")
+        assert left.exists()
+        sweep(tmp_path)
+        assert not left.exists()
+
+    def test_writers_at_once_do_not_meet(self, tmp_path: Path) -> None:
+        """Every one of 200 writes succeeds, and a reader always finds one of them whole."""
+        file = tmp_path / "a.json"
+        write_json(file, [-1] * 1000)
+
+        def write(number: int) -> None:
+            for _ in range(25):
+                write_json(file, [number] * 1000)
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            writers = [pool.submit(write, number) for number in range(8)]
+            while not all(each.done() for each in writers):
+                assert len(set(read_json(file))) == 1
+        for each in writers:
+            each.result()
+        assert os.listdir(tmp_path) == ["a.json"]
 
     def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(self, tmp_path: Path) -> None:
         file = tmp_path / "a.txt"

@@ -30,7 +30,7 @@ def test_an_interrupted_computation_goes_on_where_it_was(tmp_path: Path) -> None
     assert asked == [0, 64, 128, 128]
     assert (values.shape, values.dtype) == ((150, 2), np.float32)
     assert values[[0, 63, 64, 149]].tolist() == [[0, 0], [63, 630], [64, 640], [149, 1490]]
-    assert sorted(os.listdir(file.parent)) == ["values.npy", "values.npy.sha256"]
+    assert sorted(os.listdir(file.parent)) == ["values.lock", "values.npy", "values.npy.sha256"]
     cached_rows(file, "values", 150, compute)
     assert len(asked) == 4
 

@@ -15,7 +15,7 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from bench.core.errors import UserError
-from bench.core.files import read_json, replace_folder, write_json
+from bench.core.files import read_json, replace_folder, sweep, write_json
 from bench.core.locks import exclusive
 from bench.core.terminal import Terminal
 from bench.core.values import digest
@@ -78,6 +78,7 @@ def built(title: str, environment: Environment) -> BuiltEnvironment:
     folder = cache_folder() / digest(dataclasses.asdict(environment))
     with exclusive(folder.with_suffix(".lock"), f"builds the environment of {title}", wait=True):
         if not folder.exists():
+            sweep(folder.parent, f"{folder.name}*")
             log = folder.with_suffix(".log")
             console = Terminal(stderr=True)
             console.print(
