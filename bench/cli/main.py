@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
@@ -16,17 +14,15 @@ from bench.cli.check import app as check_app
 from bench.cli.data import Checkpoints
 from bench.cli.data import app as data_app
 from bench.cli.doctor import doctor
+from bench.cli.ending import STOPPED, finish
 from bench.cli.export import export
 from bench.cli.plan import plan, profile
 from bench.cli.report import power, report
 from bench.cli.rescore import rescore
 from bench.cli.run import eval_, run
-from bench.cli.sentences import say
 from bench.cli.status import status
-from bench.core import termination
-from bench.core.errors import UserError
+from bench.core import launched, termination
 from bench.core.registry import DISTRIBUTION
-from bench.core.resources import sentence_about
 from bench.core.terminal import Terminal
 
 app = typer.Typer(
@@ -46,9 +42,6 @@ Compare preference-alignment algorithms for diffusion models.  To start, on a ti
 
 All commands: bench --help
 """
-
-STOPPED: Mapping[Any, str] = {130: "Ctrl-C", 143: "SIGTERM"}
-"""What stopped the command, by exit code; typer turns KeyboardInterrupt into 130."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -175,41 +168,22 @@ def main() -> None:
     """Run the command line.
 
     An error that the user can fix prints one sentence, with exit code 2; Ctrl-C and SIGTERM print one line, with exit codes 130
-    and 143.
+    and 143.  Of several processes one speaks, and all have its exit code.
     """
     # diffusers' pipelines import classes of transformers that need torchvision, none of which are used here.
     logging.getLogger("transformers.utils.import_utils").addFilter(_needed)
     termination.listen()
     try:
-        app()
-    except UserError as error:
-        say(str(error), "error", "bold red")
-        raise SystemExit(2) from None
+        _run()
     except SystemExit as end:
         if end.code in STOPPED:
-            _say_stopped(STOPPED[end.code])
+            finish(end)
         raise
-    except (OSError, MemoryError, ImportError) as error:
-        _say_refused(error)
-    except RuntimeError as error:
-        if sentence_about(error) is not None:
-            _say_refused(error)
-        # The signal may end other processes first, and waiting for them then fails in this one with torch's RuntimeError.
-        if not termination.requested() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
-            raise
-        _say_stopped(STOPPED[termination.exit_code()])
-        raise SystemExit(termination.exit_code()) from None
+    except Exception as error:  # noqa: BLE001 (it is shown, or raised again)
+        finish(error)
 
 
-def _say_refused(error: BaseException) -> NoReturn:
-    """End with the sentence about what the machine refused; every other error goes on with its traceback."""
-    sentence = sentence_about(error)
-    if sentence is None:
-        raise error
-    say(sentence, "error", "bold red")
-    raise SystemExit(2) from None
-
-
-def _say_stopped(by: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of several processes, only the first prints
-        say(f"stopped by {by}; run the same command to resume")
+def _run() -> NoReturn:
+    launched.join()
+    # alone, typer ends the process itself, and prints what was mistyped; of several processes one does, in `finish`
+    raise SystemExit(app(standalone_mode=not launched.joined()))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
+
+from bench.core import launched
 
 T = TypeVar("T")
 
@@ -33,11 +36,21 @@ class Processes:
         """This process's share of the items."""
         return items[self._index :: self.count]
 
+    @contextlib.contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The main process runs the block before the others, which wait for as long as the stage allows."""
+        if not self.main:
+            launched.until_main()
+        yield
+        if self.main:
+            launched.until_main()
+
     def from_main(self, make: Callable[[], T]) -> T:
         """What ``make`` returns in the main process, in every process; only the main process calls it."""
         if self.count == 1:
             return make()
         values = [make() if self.main else None]
+        launched.until_main()
         broadcast_object_list(values)
         return values[0]  # type: ignore[return-value]
 
@@ -56,6 +69,7 @@ class Processes:
         """The values of all processes, in the order of the processes."""
         if self.count == 1:
             return list(values)
+        launched.meet()
         every: list[T] = gather_object(list(values))
         return every
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from bench.core import launched
 from bench.core.files import make_folder, write_json
+from bench.core.peers import Stage
 from bench.core.processes import ALONE, Processes
 from bench.evaluation.images import make_missing_images
 from bench.evaluation.job import EvaluationJob
@@ -40,14 +42,16 @@ def evaluate(job: EvaluationJob, scorers: Mapping[str, Scorer], processes: Proce
         _begin(job, judged)
 
     # Images.
-    make_missing_images(job, processes)
+    with launched.working(Stage.EVALUATION):
+        make_missing_images(job, processes)
 
     # Scores, one metric in memory at a time.
     images = evaluation.pictures()
     for name, scorer in scorers.items():
         if name in judged:
             continue
-        _score(job, scorer, records[name], images, processes)
+        with launched.working(Stage.SCORING):
+            _score(job, scorer, records[name], images, processes)
         judged[name] = records[name]
         if processes.main:
             evaluation.write_metrics(judged)

@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 from bench.core.code import code_digests
 from bench.core.errors import UserError, did_you_mean
 from bench.core.hub import HUB_ID
+from bench.core.processes import Processes
 from bench.core.validation import build
 from bench.data.preferences import PreferenceData
 from bench.data.reading import read_preferences
@@ -160,7 +161,7 @@ class Experiment:
         """The preference pairs, read once; collective: every process must read them, as each waits for the main one."""
         if self._data is None:
             raise UserError(f"model {self.name!r} has no default preference data; use --data FILE")
-        with self.accelerator.main_process_first():  # the main process caches what it found in the images
+        with Processes(self.accelerator).main_first():  # the main process caches what it found in the images
             return read_preferences(self._data, self._columns, surveys_folder(self.runs), self.limit)
 
     @functools.cached_property

@@ -6,8 +6,10 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
+from bench.core import launched
 from bench.core.files import write_json
 from bench.core.paths import unlinked
+from bench.core.peers import Stage
 from bench.core.processes import Processes
 from bench.data.cache import EncodedData
 from bench.data.prepare import PrepareContext
@@ -78,7 +80,7 @@ def run_method(experiment: Experiment, method: Method, seed: int, start: Start) 
     with held(experiment, run):
         if experiment.accelerator.is_main_process:
             _begin(experiment, run, method, seed, start)
-        experiment.accelerator.wait_for_everyone()
+        launched.until_main()
         with tracked(run, start.track if experiment.accelerator.is_main_process else (), experiment) as done:
             if run.done:
                 run.check_complete()
@@ -121,7 +123,7 @@ def held(experiment: Experiment, run: RunFolder, *, wait: bool = False) -> Itera
     if main:
         unlinked(experiment.runs, run.folder)
     with run.locked(wait=wait) if main else contextlib.nullcontext():
-        experiment.accelerator.wait_for_everyone()
+        launched.until_main()  # perhaps hours, while another command holds the lock
         yield
 
 
@@ -169,7 +171,7 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
     cache, settings = cache_folder(experiment, experiment.data, model), method.settings
     context = PrepareContext(experiment.load_metric, model, experiment.card.generation, cache)
     given = experiment.data.shuffled(seed) if settings.labels == "shuffled" else experiment.data
-    with experiment.accelerator.main_process_first():
+    with Processes(experiment.accelerator).main_first():
         data = method.algorithm.prepare(given, context)
         cache = cache_folder(experiment, data, model)
         encoded = EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip)
@@ -188,7 +190,8 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
         watcher_of(experiment, method, run),
         _rewards(experiment, method),
     )
-    train(job, run, experiment.accelerator)
+    with launched.working(Stage.TRAINING):
+        train(job, run, experiment.accelerator)
 
 
 def _rewards(experiment: Experiment, method: Method) -> Rewards | None:

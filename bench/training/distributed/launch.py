@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import functools
 import json
 import os
 from pathlib import Path
@@ -13,8 +14,11 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import patch_environment
 
+from bench.core import launched
 from bench.core.errors import UserError
+from bench.core.peers import LONGEST_WORK
 from bench.core.precision import full_precision
+from bench.core.progress import say
 from bench.training.distributed.strategy import ParallelStrategy, Replicated
 
 WHOLE_WEIGHTS = {"shard_grad_op", "2", "_hybrid_shard_zero2", "5"}
@@ -56,12 +60,47 @@ def connect() -> Accelerator:
     """
     asked_split()
     full_precision()
-    # The other processes wait while the main process prepares the data, possibly for days.
-    patience = InitProcessGroupKwargs(timeout=dt.timedelta(days=7))
+    launched.join()
+    # The watch of the processes names who is awaited, and ends the wait; this only backs it up.  It is not what processes wait
+    # with while the main process prepares the data, possibly for days: see `bench.core.launched.until_main`.
+    patience = InitProcessGroupKwargs(timeout=dt.timedelta(seconds=LONGEST_WORK + 600))
     # Sharding is done by this project: accelerate's own FSDP handles neither CPUs nor two networks, and DeepSpeed's engine
     # handles only one network.
     with patch_environment(ACCELERATE_USE_FSDP="false", ACCELERATE_USE_DEEPSPEED="false"):
-        return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
+        accelerator = Together(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
+    _say_how_many(accelerator.num_processes)
+    return accelerator
+
+
+class Together(Accelerator):  # type: ignore[misc]  # accelerate has no types
+    """The processes, each of which notes where it needs the others; see `bench.core.launched.meet`."""
+
+    def reduce(self, *args: Any, **kwargs: Any) -> Any:
+        """See `accelerate.Accelerator.reduce`."""
+        launched.meet()
+        return super().reduce(*args, **kwargs)
+
+    def gather(self, *args: Any, **kwargs: Any) -> Any:
+        """See `accelerate.Accelerator.gather`."""
+        launched.meet()
+        return super().gather(*args, **kwargs)
+
+    def wait_for_everyone(self) -> None:
+        """See `accelerate.Accelerator.wait_for_everyone`."""
+        launched.meet()
+        super().wait_for_everyone()
+
+
+@functools.cache
+def _say_how_many(processes: int) -> None:
+    if processes > 1:
+        say(f"{processes} processes share the work")
+    # accelerate sets the address for several processes, and then starts one where it finds no GPUs and no --multi_gpu
+    elif "ACCELERATE_USE_CPU" in os.environ and "MASTER_PORT" in os.environ and "WORLD_SIZE" not in os.environ:
+        say(
+            "note: accelerate launch was asked for several processes and started one; without GPUs, add --multi_gpu and leave "
+            "--cpu out"
+        )
 
 
 def check_precision(precision: str) -> None:
