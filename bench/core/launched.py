@@ -99,6 +99,7 @@ def working(on: Stage) -> Iterator[None]:
         yield
         return
     before, watch.stage = watch.stage, on
+    watch.post()
     try:
         yield
     finally:

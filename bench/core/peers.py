@@ -111,7 +111,7 @@ class Watch:
 
     def start(self) -> None:
         """Post the first sign of life and begin to watch."""
-        self._post()
+        self.post()
         if threading.current_thread() is threading.main_thread():
             # A handler in Python does not run while the main thread waits for others; this tells the watch of a signal at once.
             signal.set_wakeup_fd(self._ringer.fileno(), warn_on_full_buffer=False)
@@ -123,7 +123,7 @@ class Watch:
             return
         self._left = True
         with contextlib.suppress(RuntimeError):  # the launcher may have gone first
-            self._post()
+            self.post()
         if threading.current_thread() is threading.main_thread():
             signal.set_wakeup_fd(-1)
         self._ringer.send(b"\0")
@@ -134,7 +134,7 @@ class Watch:
         with self._ending, termination.deferred():  # both threads may come here
             dead = self._dead() if self._suspect is None else self._suspect
             if dead is not None:
-                code, text = 1, self._about(dead, "was ended from outside, for example for lack of memory,")
+                code, text = 1, self._about(dead, "was killed, for example for lack of memory")
             with contextlib.suppress(RuntimeError):  # without the launcher every process speaks for itself
                 until = time.monotonic() + FIRST
                 while refusal and self.rank and time.monotonic() < until and not self._store.check([END]):
@@ -186,7 +186,7 @@ class Watch:
                 self._listen()
                 if self._left:
                     return
-                self._post()
+                self.post()
                 if self._store.check([END]):
                     self._ended_elsewhere()
                 self._look()
@@ -203,7 +203,8 @@ class Watch:
         with self._ending:
             self._follow(json.loads(self._store.get(END))[1])
 
-    def _post(self) -> None:
+    def post(self) -> None:
+        """Post a sign of life."""
         self._posted += 1
         sign = Sign(self._posted, self.stage.name, self.meetings, self._host, os.getpid(), self._left)
         self._store.set(str(self.rank), json.dumps(dataclasses.astuple(sign)))

@@ -171,7 +171,7 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
     cache, settings = cache_folder(experiment, experiment.data, model), method.settings
     context = PrepareContext(experiment.load_metric, model, experiment.card.generation, cache)
     given = experiment.data.shuffled(seed) if settings.labels == "shuffled" else experiment.data
-    with Processes(experiment.accelerator).main_first():
+    with launched.working(Stage.PREPARATION), Processes(experiment.accelerator).main_first():
         data = method.algorithm.prepare(given, context)
         cache = cache_folder(experiment, data, model)
         encoded = EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip)

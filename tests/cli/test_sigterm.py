@@ -11,23 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+from launches import FAILING
 
 from tests.cli.conftest import CommandLine
 
 WAIT = 300
 """Seconds after which a process that should have ended is given up."""
 STEPS = 12
-
-CODES = """
-import os, pathlib, sys
-from bench.cli.main import main
-try:
-    main()
-except SystemExit as end:
-    pathlib.Path(f"code-{os.environ['RANK']}").write_text(str(end.code))
-    raise
-"""
-"""The command line, with each process's exit code in a file."""
 
 
 def steps_of(runs: Path) -> list[dict[str, float]]:
@@ -82,15 +72,13 @@ def run_words(command: CommandLine, runs: Path) -> list[str]:
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_training_saves_and_the_same_command_continues(command: CommandLine, processes: int) -> None:
     runs = {name: command.folder / f"{name}-{processes}" for name in ("stopped", "straight")}
-    script = command.folder / "codes.py"
-    script.write_text(CODES)
 
     def words(name: str) -> list[str]:
         typed = run_words(command, runs[name])
         if processes == 1:
             return [sys.executable, "-m", "bench", *typed]
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-        return [*launcher, str(script), *typed]
+        return [*launcher, str(FAILING), str(command.folder), *typed]
 
     code, errors = stop_in_training(words("stopped"), command, runs["stopped"])
     assert errors.count("stopped by SIGTERM; run the same command to resume") == 1, errors

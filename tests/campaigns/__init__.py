@@ -1,0 +1,1 @@
+"""Long trials, which are run by hand; each says how in its first line."""
