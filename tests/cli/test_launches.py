@@ -12,7 +12,7 @@ from launches import launch, results, run_words
 def test_a_refusal_is_printed_once_and_every_process_exits_with_2(tmp_path: Path) -> None:
     words = ["run", "--algo", "no-such", "--model", "tiny"]
     ended = launch(words, tmp_path)
-    assert re.match(r"error: (process 1 of 2 ended: )?there is no algorithm 'no-such'", ended.last), ended.last
+    assert re.match(r"error: (process 1 of 2 ended: )?unknown algorithm 'no-such'", ended.last), ended.last
     assert ended.codes == {0: 2, 1: 2}
     mistyped = launch(["run", "--no-such"], tmp_path)
     assert mistyped.stderr.count("No such option") == 1
