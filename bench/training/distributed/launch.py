@@ -68,6 +68,9 @@ def connect() -> Accelerator:
     # handles only one network.
     with patch_environment(ACCELERATE_USE_FSDP="false", ACCELERATE_USE_DEEPSPEED="false"):
         accelerator = Together(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
+    launched.join()  # MPI: accelerate has found the address only now
+    if accelerator.num_processes > 1 and not launched.joined():
+        raise UserError("the processes have no address to meet at; start them with accelerate launch or torchrun")
     _say_how_many(accelerator.num_processes)
     return accelerator
 
