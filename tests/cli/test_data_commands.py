@@ -25,7 +25,7 @@ from bench.data.reading import inspect_data, kept_data, read_preferences
 from bench.data.scores import labels_by_reward, rewards, score_data
 from bench.data.sources import open_source
 from bench.data.summary import check_lines
-from bench.data.writing import already_made, pair_tables, scored_tables, write_data
+from bench.data.writing import already_made, held, pair_tables, scored_tables, write_data
 from bench.scoring.metric import METRICS
 
 SCORES = np.array([[0.2, 0.9, 0.4, 0.1], [0.5, 0.5, 0.5, 0.5], [0.3, 0.1, 0.2, 0.3]])
@@ -241,8 +241,8 @@ class TestWriting:
             already_made(path, {"command": "data score"})
 
     def test_another_suffix_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"out.csv' must end in .parquet"):
-            already_made(tmp_path / "out.csv", {})
+        with pytest.raises(UserError, match=r"out.csv' must end in .parquet"), held(tmp_path / "out.csv"):
+            pass
 
 
 class TestCheck:
