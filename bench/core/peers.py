@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from bench.core import termination
+from bench.core.errors import UserError
+from bench.core.inputs import read_text
 from bench.core.progress import duration
 
 if TYPE_CHECKING:
@@ -294,7 +296,7 @@ def _exit(code: int) -> NoReturn:
 def _host() -> str:
     """This machine and the container in it, within which ids of processes mean the same."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        boot = read_text(Path("/proc/sys/kernel/random/boot_id")).strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
+    except (OSError, UserError):
         return platform.node()
