@@ -190,7 +190,8 @@ class Watch:
                     return
                 self.post()
                 if self._store.check([END]):
-                    self._ended_elsewhere()
+                    with self._ending:
+                        self._follow(json.loads(self._store.get(END))[1])
                 self._look()
                 self._judge()
 
@@ -200,10 +201,6 @@ class Watch:
         if ready:
             came = [number for number in self._bell.recv(64) if number in (signal.SIGINT, signal.SIGTERM)]
             self._signal = came[-1] if came else self._signal
-
-    def _ended_elsewhere(self) -> None:
-        with self._ending:
-            self._follow(json.loads(self._store.get(END))[1])
 
     def post(self) -> None:
         """Post a sign of life."""
