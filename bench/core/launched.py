@@ -100,7 +100,5 @@ def working(on: Stage) -> Iterator[None]:
         return
     before, watch.stage = watch.stage, on
     watch.post()
-    try:
-        yield
-    finally:
-        watch.stage = before
+    yield
+    watch.stage = before  # not after an error, which is reported with the stage that it came from
