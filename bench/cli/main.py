@@ -15,11 +15,12 @@ from bench.cli.data import Checkpoints
 from bench.cli.data import app as data_app
 from bench.cli.doctor import doctor
 from bench.cli.ending import STOPPED, finish
+from bench.cli.evaluate import eval_
 from bench.cli.export import export
 from bench.cli.plan import plan, profile
 from bench.cli.report import power, report
 from bench.cli.rescore import rescore
-from bench.cli.run import eval_, run
+from bench.cli.run import run
 from bench.cli.status import status
 from bench.core import launched, termination
 from bench.core.registry import DISTRIBUTION

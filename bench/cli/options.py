@@ -55,6 +55,23 @@ def parse_overrides(typed: Sequence[str], *, option: str = "--set", example: str
     return overrides
 
 
+def image_settings(typed: Sequence[str] | None, **shorthands: float | None) -> dict[str, str | float]:
+    """The values of ``--image`` and of its shorthands by field.
+
+    Args:
+        typed: the values of the option, item by item.
+        shorthands: by field, the values of options of their own; None for those that were not typed.
+
+    Raises:
+        UserError: a field is set twice, or an item is not of the form ``field=value``.
+    """
+    settings = parse_overrides(typed or [], option="--image", example="precision=bf16")
+    short = {field: value for field, value in shorthands.items() if value is not None}
+    if twice := sorted(settings.keys() & short.keys()):
+        raise UserError(f"--image {twice[0]}=... and the option for {twice[0]} set the same field; use one of them")
+    return {**settings, **short}
+
+
 def split_names(typed: str) -> list[str]:
     """``"dpo, smpo"`` as a list, without repeats."""
     return list(dict.fromkeys(part.strip() for part in typed.split(",") if part.strip()))

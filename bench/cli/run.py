@@ -1,17 +1,14 @@
-"""``bench run`` and ``bench eval``."""
+"""``bench run``, and options that it shares with other commands."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from bench.cli.data import COLUMNS
-from bench.cli.sentences import say
-from bench.core.errors import UserError
 from bench.records.config import Labels
 
 PROMPTS = "Evaluation prompts: a set (see: bench list prompts), or a text, JSON, CSV, TSV, JSON-lines or Parquet file."
@@ -175,6 +172,7 @@ def run(
     """
     from bench.cli.options import (
         algorithm_names,
+        image_settings,
         parse_budget,
         parse_columns,
         parse_overrides,
@@ -200,7 +198,7 @@ def run(
         "columns": parse_columns(columns),
         "prompts": prompts,
         "metrics": None if metrics is None else split_names(metrics),
-        "images": _image_settings(images, guidance_scale=guidance_scale, steps=sampling_steps),
+        "images": image_settings(images, guidance_scale=guidance_scale, steps=sampling_steps),
         "init": init,
         "limit": limit,
         "placebo": placebo,
@@ -210,93 +208,3 @@ def run(
         "executor": executor_settings("print" if print_commands else executor, jobs, resources),
     }
     run_study(file, {field: value for field, value in typed.items() if value}, save)
-
-
-def eval_(
-    model: Annotated[str, typer.Option(help="A registered model (see: bench list), a diffusers folder, or a hub id.")],
-    run: Annotated[
-        str | None,
-        typer.Option(help="A finished run, for example tiny/dpo/recipe/seed-0.  Default: the base model."),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="Released weights: a hub id, the folder of a diffusers denoiser, pipeline or LoRA, or a safetensors file."
-        ),
-    ] = None,
-    negative: Annotated[
-        str | None,
-        typer.Option(
-            help="Weights for the unconditional branch of classifier-free guidance: a run, or released weights."
-        ),
-    ] = None,
-    alpha: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="alpha in: unconditional weights = base + alpha (positive - base) + beta (negative - base).  Default: 1.",
-        ),
-    ] = None,
-    beta: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="beta in the formula of --alpha.  Default: 1."),
-    ] = None,
-    guidance_scale: Annotated[
-        str | None,
-        typer.Option(help="Guidance scale, instead of the protocol's; several, separated by commas, make a sweep."),
-    ] = None,
-    prompts: Annotated[str | None, typer.Option(help=PROMPTS)] = None,
-    metrics: Annotated[
-        str | None, typer.Option(help="Evaluation metrics, separated by commas.  Default: the model's.")
-    ] = None,
-    images: Images = None,
-    sampling_steps: Annotated[
-        int | None, typer.Option(help="Sampling steps of the evaluation images; --image steps=...")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="What tables call --weights.  Default: its own name.")] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=2, help="Trial: use only the first N evaluation prompts; tables say so.")
-    ] = None,
-    runs: Runs = DEFAULT_RUNS,
-) -> None:
-    """Evaluate a base model, a finished run or released weights under the protocol, with any guidance, without training.
-
-    Each guidance scale and each negative is a row of the report.  Safe to re-run: finished work is skipped, interrupted work
-    resumes.
-    """
-    from bench.cli.options import parse_scales, split_names
-    from bench.experiments.experiment import Experiment
-    from bench.experiments.judging import Request, judge_request
-    from bench.experiments.notes import notes_on_prompts
-
-    request = Request(run, weights, name, negative, alpha, beta, parse_scales(guidance_scale))
-    experiment = Experiment(
-        model,
-        runs=runs,
-        prompts=prompts,
-        metrics=None if metrics is None else split_names(metrics),
-        images=_image_settings(images, steps=sampling_steps),
-        limit=limit,
-    )
-    main = experiment.accelerator.is_main_process
-    if main:
-        print_notes(notes_on_prompts(experiment))
-    for evaluation in judge_request(experiment, request):
-        if main:
-            say(str(evaluation.folder), "done")
-
-
-def _image_settings(images: list[str] | None, **shorthands: float | None) -> dict[str, Any]:
-    from bench.cli.options import parse_overrides
-
-    typed = parse_overrides(images or [], option="--image", example="precision=bf16")
-    short = {field: value for field, value in shorthands.items() if value is not None}
-    if twice := sorted(typed.keys() & short.keys()):
-        raise UserError(f"--image {twice[0]}=... and the option for {twice[0]} set the same field; use one of them")
-    return {**typed, **short}
-
-
-def print_notes(notes: Iterable[str]) -> None:
-    for note in notes:
-        say(note, "note")

@@ -21,7 +21,7 @@ COMMANDS = {
     "bench/cli/report.py:report",
     "bench/cli/run.py:run",
     "bench/cli/plan.py:plan",
-    "bench/cli/run.py:eval_",
+    "bench/cli/evaluate.py:eval_",
     "bench/cli/data.py:rank",
 }
 """Commands with many options, each of which is a parameter."""
