@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from bench.core.errors import UserError
 from bench.training.algorithm import Algorithm, StepOutput
 from bench.training.settings import TrainingSettings
+
+if TYPE_CHECKING:  # a listing imports the interfaces of online algorithms, and with them this module
+    from accelerate import Accelerator
 
 TIME_BUCKETS = 10
 

@@ -56,7 +56,7 @@ def test_generate_makes_lists_with_their_maker_and_is_not_repeated(command: Comm
     other = there.run(generate_words(there, prompts, "--seed", "1"))
     assert other.returncode == 2
     assert "differs in generation.seed (0 and 1)" in other.stderr
-    assert not list(candidates.parent.glob(".*"))
+    assert not list(candidates.parent.glob(".*.partial"))
 
 
 def test_ranked_pairs_are_trained_on_and_the_judge_is_marked(command: CommandLine, candidates: Path) -> None:

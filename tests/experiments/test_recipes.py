@@ -215,5 +215,5 @@ def test_a_budget_of_another_form_is_refused(typed: str) -> None:
 
 
 def test_a_budget_of_an_unknown_unit_is_refused_with_the_units() -> None:
-    with pytest.raises(UserError, match="'pairs', 'forwards' or 'seconds'"):
+    with pytest.raises(UserError, match="'pairs', 'forwards', 'seconds', 'samples' or 'rewards'"):
         resolve("dpo", DPO, "tiny", parse_budget("hours=3"))
