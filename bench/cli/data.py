@@ -261,12 +261,10 @@ def _scorers(names: list[str], model: str | None, checkpoints: list[str] | None)
 
 
 def _device() -> Any:
-    import torch
-
-    from bench.core.precision import full_precision
+    from bench.core.precision import full_precision, this_device
 
     full_precision()
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return this_device()
 
 
 def _finish(output: Path) -> None:

@@ -67,7 +67,7 @@ def run_study(file: Path | None, typed: Mapping[str, Any], save: Path | None) ->
         write_study(study, save)
         say(f"wrote {save}; to start it: bench run {shlex.quote(str(save))}")
         return
-    cells = cells_of(study, plans)
+    cells = cells_of(study, plans, 1 if executor is None else executor.processes)
     name = part_like(file.stem) if file else f"typed-{digest(study.model_dump(mode='json'))[:8]}"
     folder = StudyFolder(Path(study.runs), name)
     if main and (file or executor):

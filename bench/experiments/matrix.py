@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -46,16 +47,18 @@ def plan_study(study: Study, at: At = nowhere) -> list[Plan]:
     return plans
 
 
-def cells_of(study: Study, plans: Sequence[Plan]) -> list[Cell]:
+def cells_of(study: Study, plans: Sequence[Plan], processes: int = 1) -> list[Cell]:
     """The commands of a study in their order: first each base model's evaluation, then the runs.
 
     Args:
         study: the study.
         plans: what `plan_study` returns for it.
+        processes: processes that share each of them.
     """
-    return [_base_cell(study, model, plan) for model, plan in zip(study.model, plans, strict=True)] + [
-        cell for model, plan in zip(study.model, plans, strict=True) for cell in _run_cells(study, model, plan)
-    ]
+    pairs = list(zip(study.model, plans, strict=True))
+    cells = [_base_cell(study, model, plan) for model, plan in pairs]
+    cells += [cell for model, plan in pairs for cell in _run_cells(study, model, plan)]
+    return [dataclasses.replace(cell, processes=processes) for cell in cells]
 
 
 def _base_cell(study: Study, model: str, plan: Plan) -> Cell:

@@ -7,11 +7,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from bench.core.errors import UserError
 from bench.core.files import keep_lines
 from bench.core.paths import unlinked
+from bench.core.precision import this_device
 from bench.core.values import differing
 from bench.evaluation.scorer import Scorer
 from bench.models.registry import MODELS
@@ -116,7 +115,7 @@ def _judge(model: str, name: str, checkpoints: Mapping[str, str]) -> Judge:
 
 def _renew_all(tasks: Sequence[Task], judge: Judge) -> Iterator[Renewal]:
     try:
-        metric = judge.load(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        metric = judge.load(this_device())
     except UserError as error:
         yield from (Renewal(task.evaluation, task.metric, "failed", str(error)) for task in tasks)
         return

@@ -6,12 +6,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from bench.core.errors import UserError
 from bench.core.manifest import is_sealed
 from bench.core.paths import unlinked
-from bench.core.precision import full_precision
+from bench.core.precision import full_precision, this_device
 from bench.core.values import differing
 from bench.data.preferences import PreferenceData
 from bench.data.reading import inspect_votes, kept_data
@@ -72,7 +70,7 @@ def judge_votes(
         path = votes_path(folder, pairs.digest, pairs.labels_digest, metric.name, metric.scorer)
         if not is_sealed(path):
             judge = Judge(METRICS.get(metric.name), checkpoints.get(metric.name, card.get(metric.name)))
-            scorer = judge.load(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+            scorer = judge.load(this_device())
             _refuse_other_version(metric, scorer, prompts)
             write_votes(path, _record(metric, scorer, pairs, folder))
         yield read_votes(path)

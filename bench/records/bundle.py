@@ -24,6 +24,7 @@ from bench.core.files import BLOCK, create_file, make_folder, replace_file, spac
 from bench.core.inputs import regular
 from bench.core.manifest import sha256
 from bench.core.paths import inside
+from bench.records import evaluations, runs
 from bench.records.evaluations import DONE, Evaluation
 from bench.records.reading import validated
 from bench.records.runs import RunFolder
@@ -32,14 +33,6 @@ CONTENTS = "bundle.json"
 """The archive's first file."""
 SCHEMA = 1
 """Version of the format."""
-RECORDS = (
-    "config.json", "environment.json", "prepared.json", "train.jsonl", "curve.json", "curve.jsonl", "ledger.json", DONE
-)  # fmt: skip
-"""Files of a run folder that go into a bundle."""
-JUDGED = (
-    "protocol.json", "variant.json", "metrics.json", "prompts.json", "in_training.json", "scores.jsonl", DONE
-)  # fmt: skip
-"""Files of an evaluation that go into a bundle."""
 MOST_CONTENTS = 1 << 28
 """Bytes of the largest table of contents that is read."""
 
@@ -73,10 +66,12 @@ def files_of(run: RunFolder, *, images: int, weights: bool) -> Iterator[Path]:
         images: evaluation images of each evaluation, at most.
         weights: whether the trained weights go in.
     """
-    yield from (path for path in (run.folder / name for name in RECORDS) if path.exists())
+    yield from (path for path in (run.folder / name for name in (*runs.RECORDS, DONE)) if path.exists())
     for evaluation in run.evaluations():
         if evaluation.done:
-            yield from (path for path in (evaluation.folder / name for name in JUDGED) if path.exists())
+            yield from (
+                path for path in (evaluation.folder / name for name in (*evaluations.RECORDS, DONE)) if path.exists()
+            )
             yield from _images(evaluation, images)
     if weights:
         yield from (path for path in run.weights.rglob("*") if path.is_file())

@@ -24,6 +24,8 @@ from bench.records.reading import (
 from bench.records.scores import MetricRecord, PromptedImage
 
 DONE = "DONE"
+RECORDS = ("protocol.json", "variant.json", "metrics.json", "prompts.json", "in_training.json", "scores.jsonl")
+"""Files of an evaluation besides its images and its manifest."""
 """Name of the manifest that marks finished work."""
 
 
@@ -57,8 +59,7 @@ class Evaluation:
 
     def finish(self) -> None:
         """Mark it as finished, with a manifest of its files as they are now."""
-        names = ("protocol.json", "variant.json", "metrics.json", "prompts.json", "in_training.json", "scores.jsonl")
-        present = [path for path in (self.folder / name for name in names) if path.exists()]
+        present = [path for path in (self.folder / name for name in RECORDS) if path.exists()]
         Manifest.of(self._done, [*present, *self.images.glob("*.png")], self._weights()).write()
 
     def reopen(self) -> None:

@@ -54,6 +54,10 @@ from bench.records.reading import (
 )
 
 CACHE = ".cache"
+RECORDS = (
+    "config.json", "environment.json", "prepared.json", "train.jsonl", "curve.json", "curve.jsonl", "ledger.json",
+)  # fmt: skip
+"""Files of a run besides its weights, evaluations and manifest."""
 """Folder beside the models' folders: what all runs share."""
 
 
@@ -216,16 +220,7 @@ class RunFolder:
 
     def finish(self) -> None:
         """Mark training as finished, with a manifest of the run's files as they are now."""
-        names = (
-            "config.json",
-            "environment.json",
-            "prepared.json",
-            "train.jsonl",
-            "curve.json",
-            "curve.jsonl",
-            "ledger.json",
-        )
-        records = [path for path in (self.folder / name for name in names) if path.exists()]
+        records = [path for path in (self.folder / name for name in RECORDS) if path.exists()]
         weights = [path for path in self.weights.rglob("*") if path.is_file()]
         Manifest.of(self._done, [*records, *weights]).write()
 

@@ -34,6 +34,7 @@ class Cell:
         protocol: signature of the protocol under which it is evaluated.
         metrics: names of the metrics that it is evaluated with.
         after: name of the cell that has to be finished before; None if there is none.
+        processes: processes that share it, started by ``accelerate launch``.
     """
 
     name: str
@@ -41,20 +42,12 @@ class Cell:
     protocol: str
     metrics: tuple[str, ...]
     after: str | None = None
+    processes: int = 1
 
-    def command(self, processes: int = 1) -> list[str]:
-        """The command, for any shell or scheduler.
-
-        Args:
-            processes: processes that share it, started by ``accelerate launch``.
-        """
-        if processes == 1:
-            return ["bench", *self.words]
-        return ["accelerate", "launch", "--num_processes", str(processes), "-m", "bench", *self.words]
-
-    def line(self, processes: int = 1) -> str:
-        """`command` as one line, with quotes where a shell needs them."""
-        return shlex.join(self.command(processes))
+    def line(self) -> str:
+        """The command for any shell or scheduler, with quotes where a shell needs them."""
+        launcher = ["accelerate", "launch", "--num_processes", str(self.processes), "-m"] if self.processes > 1 else []
+        return shlex.join([*launcher, "bench", *self.words])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

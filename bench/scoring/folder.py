@@ -15,13 +15,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-import torch
 
 from bench.core.errors import UserError
 from bench.core.files import file_digest, replace_file
 from bench.core.images import UnreadableImageError, open_image
 from bench.core.inert import cell
 from bench.core.locks import exclusive
+from bench.core.precision import this_device
 from bench.core.progress import Progress, say
 from bench.records.protocol import scorer_signature
 from bench.records.scores import FolderScores, MetricScores, PromptedImage
@@ -156,8 +156,7 @@ def _first(unreadable: Mapping[str, str]) -> str:
 def _score(
     folder: Path, records: Path, name: str, judge: Judge, prompts: Sequence[str], images: Sequence[PromptedImage]
 ) -> MetricScores:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bound = judge.load(device).for_prompts(prompts)
+    bound = judge.load(this_device()).for_prompts(prompts)
     identity = recorded_identity(bound)
     signature = scorer_signature(name, identity)
     scores = score_images(records, str(folder), name, bound, signature, images)

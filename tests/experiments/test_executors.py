@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,9 @@ def test_threads_are_shared_between_the_jobs(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_commands_for_several_processes() -> None:
     assert cell("a", "run", "--set", "x=a b").line() == "bench run --set 'x=a b'"
-    assert cell("a", "run").line(8) == "accelerate launch --num_processes 8 -m bench run"
+    assert (
+        dataclasses.replace(cell("a", "run"), processes=8).line() == "accelerate launch --num_processes 8 -m bench run"
+    )
 
 
 def test_an_executor_that_does_not_fit_is_refused() -> None:

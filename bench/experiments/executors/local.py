@@ -13,7 +13,7 @@ from typing import IO, ClassVar
 
 from pydantic import Field
 
-from bench.core import termination
+from bench.core import launched, termination
 from bench.core.errors import UserError
 from bench.core.files import make_folder
 from bench.core.progress import Progress, say
@@ -40,13 +40,13 @@ class Local(Executor):
 
     def start(self, matrix: Matrix) -> Sequence[str]:
         """See `Executor.start`."""
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if launched.count() > 1:
             raise UserError(
                 "an executor starts processes itself; start it without accelerate launch, and use processes=N"
             )
         environments = self._environments()
         with termination.deferred(), Progress("cells", total=len(matrix.cells)) as progress:
-            board = _Board(matrix, environments, self.processes)
+            board = _Board(matrix, environments)
             with board.stopping():
                 while board.busy() and not termination.requested():
                     board.start_waiting()
@@ -77,11 +77,10 @@ class _Board:
     Args:
         matrix: the cells.
         environments: additions to the environment, one per cell that may run at a time.
-        processes: processes that share a cell.
     """
 
-    def __init__(self, matrix: Matrix, environments: Sequence[Mapping[str, str]], processes: int) -> None:
-        self._matrix, self._processes = matrix, processes
+    def __init__(self, matrix: Matrix, environments: Sequence[Mapping[str, str]]) -> None:
+        self._matrix = matrix
         self._waiting = list(matrix.cells)
         self._running: dict[int, tuple[Cell, subprocess.Popen[bytes], IO[bytes]]] = {}
         self._environments = dict(enumerate(environments))
@@ -141,8 +140,8 @@ class _Board:
         path = self._matrix.study.log(cell)
         make_folder(path.parent)
         log = path.open("ab")
-        launcher = ["-m", "accelerate.commands.launch", "--num_processes", str(self._processes)]
-        words = [sys.executable, *(launcher if self._processes > 1 else ()), "-m", "bench", *cell.words]
+        launcher = ["-m", "accelerate.commands.launch", "--num_processes", str(cell.processes)]
+        words = [sys.executable, *(launcher if cell.processes > 1 else ()), "-m", "bench", *cell.words]
         # A session of its own: Ctrl-C of the terminal comes to this process alone, which passes it on once.
         process = subprocess.Popen(
             words,

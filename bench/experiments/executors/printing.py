@@ -21,5 +21,5 @@ class Print(Executor):
         """See `Executor.start`; nothing runs, so nothing fails."""
         console = Terminal(highlight=False, soft_wrap=True)
         for cell in matrix.cells:
-            console.print(cell.line(self.processes), markup=False)
+            console.print(cell.line(), markup=False)
         return ()
