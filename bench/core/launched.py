@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import NoReturn
 
-from bench.core.peers import Stage, Watch
+from bench.core.peers import Watch
+from bench.core.signs import Stage
 
 CONNECTION = timedelta(minutes=10)
 """How long the launcher's store may take to answer."""

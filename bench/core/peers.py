@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import enum
 import json
 import os
-import platform
 import select
 import signal
 import socket
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from bench.core import termination
-from bench.core.errors import UserError
-from bench.core.inputs import read_text
 from bench.core.progress import duration
+from bench.core.signs import UNSEEN, Sign, Stage, here
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]  # exported, but not to type checkers
@@ -41,51 +37,13 @@ STOPPED = 10
 """Signs of life that a process has missed when the launcher is told to stop: it will not stop with the others."""
 LOST = 8
 """Seconds in which the end of another process shows after the connection to it is lost."""
+TOGETHER = 20
+"""Seconds for which whoever ended first awaits the others; then the launcher ends them by signal, with codes of its own."""
 FIRST = 2
 """Seconds for which a refusal is left to the main process, which usually has the same."""
-END, SAID = "end", "said"
-"""Keys in the store: which process ended first, with its exit code, and whether it has spoken."""
+END, SAID, FOLLOWS = "end", "said", "follows"
+"""Keys in the store: which process ended first, with its exit code; whether it has spoken; which others end with it."""
 AGAIN = "run the same command to continue"
-
-
-class Stage(enum.Enum):
-    """What a process works on, and for how many seconds the others may wait for it."""
-
-    PREPARATION = ("preparation", 7 * 24 * 3600)
-    TRAINING = ("training", 2 * 3600)
-    EVALUATION = ("evaluation", 6 * 3600)
-    SCORING = ("scoring", 6 * 3600)
-
-    def __init__(self, title: str, seconds: int) -> None:
-        self.title, self.seconds = title, seconds
-
-
-LONGEST_WORK = max(stage.seconds for stage in Stage if stage is not Stage.PREPARATION)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sign:
-    """A sign of life.
-
-    Attributes:
-        number: counts them.
-        stage: what the process works on.
-        meetings: how often it has come to a point where it needs the others.
-        host: on which machine and in which container it is.
-        pid: its id there.
-        left: whether it has ended without an error.
-    """
-
-    number: int
-    stage: str
-    meetings: int
-    host: str
-    pid: int
-    left: bool
-
-
-UNSEEN = Sign(-1, Stage.PREPARATION.name, -1, "", 0, False)
-"""Of a process that has not joined yet."""
 
 
 class Watch:
@@ -100,7 +58,7 @@ class Watch:
     def __init__(self, rank: int, count: int, store: Store) -> None:
         self.rank, self.count, self._store = rank, count, store
         self.stage, self.meetings, self.turns = Stage.PREPARATION, 0, 0
-        self._host, self._posted, self._left = _host(), 0, False
+        self._host, self._posted, self._left = here(), 0, False
         self._signs = dict.fromkeys(range(count), UNSEEN)
         self._missed = dict.fromkeys(range(count), 0)
         self._met, self._waited = 0, 0
@@ -148,6 +106,7 @@ class Watch:
             _write(text)
             with contextlib.suppress(RuntimeError):
                 self._store.set(SAID, "1")
+                self._await_followers()
             _exit(code)
 
     def lost(self) -> bool:
@@ -179,7 +138,18 @@ class Watch:
         until = time.monotonic() + LOST
         while time.monotonic() < until and not self._store.check([SAID]):
             time.sleep(0.05)
+        self._store.set(f"{FOLLOWS} {self.rank}", "1")
         _exit(code)
+
+    def _await_followers(self) -> None:
+        """Wait until every other process is about to end too, or cannot: a launcher ends those that remain once one has ended."""
+        until = time.monotonic() + TOGETHER
+        awaited = set(self._others())
+        while awaited and time.monotonic() < until:
+            self._signs.update({rank: self._read(rank) for rank in awaited})
+            awaited -= {rank for rank in awaited if self._store.check([f"{FOLLOWS} {rank}"])}
+            awaited -= {rank for rank in awaited if self._missed[rank] >= STOPPED or self._signs[rank].gone(self._host)}
+            time.sleep(0.05)
 
     def _run(self) -> None:
         # without the launcher's store there is nothing to be seen; a collective operation then fails by itself
@@ -252,18 +222,11 @@ class Watch:
     def _dead(self) -> int | None:
         """A process on this machine that is not there any more, and has not ended by itself."""
         for rank in self._others():
-            sign = self._signs[rank]
-            if sign.host != self._host or not self._running(rank):
-                continue
-            try:
-                os.kill(sign.pid, 0)
-            except ProcessLookupError:
+            if self._running(rank) and self._signs[rank].gone(self._host):
                 with contextlib.suppress(RuntimeError):
                     self._signs[rank] = self._read(rank)
                 if self._running(rank):
                     return rank
-            except PermissionError:
-                continue
         return None
 
     def _running(self, rank: int) -> bool:
@@ -288,12 +251,3 @@ def _exit(code: int) -> NoReturn:
     """End at once: what Python and libraries do at the end of a process waits for the others, and prints below the last line."""
     sys.stdout.flush()
     os._exit(code)
-
-
-def _host() -> str:
-    """This machine and the container in it, within which ids of processes mean the same."""
-    try:
-        boot = read_text(Path("/proc/sys/kernel/random/boot_id")).strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except (OSError, UserError):
-        return platform.node()

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from bench.core import launched
 from bench.core.files import make_folder, write_json
-from bench.core.peers import Stage
 from bench.core.processes import ALONE, Processes
+from bench.core.signs import Stage
 from bench.evaluation.images import make_missing_images
 from bench.evaluation.job import EvaluationJob
 from bench.evaluation.scorer import Scorer

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from bench.core import launched
 from bench.core.files import write_json
 from bench.core.paths import unlinked
-from bench.core.peers import Stage
 from bench.core.processes import Processes
+from bench.core.signs import Stage
 from bench.data.cache import EncodedData
 from bench.data.prepare import PrepareContext
 from bench.evaluation.job import EvaluationJob

@@ -7,66 +7,17 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import forked
+import peering
 import pytest
 from torch.distributed import TCPStore
 
-from bench.core import peers
-from bench.core.peers import Stage, Watch
+from bench.core.signs import LONGEST_WORK, Stage
 
 PATIENCE = 60
-LIMITS = {"SECOND": 0.1, "SILENT": 30, "NOTICE": 10, "LEFT": 25, "STOPPED": 10, "LOST": 3, "FIRST": 1}
-"""Short ones, in tenths of a second."""
-
-
-def waits(watch: Watch) -> None:
-    """Wait for the others in a place where Python runs no handler of signals, as in a collective operation."""
-    watch.meetings += 1
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
-    time.sleep(PATIENCE)
-
-
-def works(watch: Watch) -> None:
-    watch.stage = Stage.TRAINING
-    watch.post()
-    time.sleep(PATIENCE)
-
-
-def refuses(watch: Watch) -> None:
-    watch.end(2, f"error: no such thing, says {watch.rank}", refusal=True)
-
-
-def breaks(watch: Watch) -> None:
-    watch.end(1, "error: it broke")
-
-
-def leaves(watch: Watch) -> None:
-    watch.leave()
-
-
-def loses(watch: Watch) -> None:
-    """Lose the connection to whoever ends."""
-    watch.end(1, f"error: the connection is lost, {watch.lost()}")
-
-
-ACTS: dict[str, Callable[[Watch], None]] = {act.__name__: act for act in (waits, works, refuses, breaks, leaves, loses)}
-
-
-def peer(rank: int, count: int, port: int, act: str, spoken: str) -> None:
-    for name, value in LIMITS.items():
-        setattr(peers, name, value)
-    for number in (1, 2):
-        os.dup2(os.open(spoken, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    store = TCPStore("127.0.0.1", port, is_master=False)
-    watch = Watch(rank, count, store)
-    watch.start()
-    while not store.check([str(other) for other in range(count)]):
-        time.sleep(0.05)
-    time.sleep(0.3)  # each has seen the others
-    ACTS[act](watch)
 
 
 @dataclasses.dataclass
@@ -80,7 +31,7 @@ class Launch:
         self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         for rank, act in enumerate(acts):
             args = (rank, len(acts), self.store.port, act, str(self.folder / "spoken"))
-            self.processes[rank] = forked.started().Process(target=peer, args=args)
+            self.processes[rank] = forked.started().Process(target=peering.peer, args=args)
             self.processes[rank].start()
         until = time.monotonic() + PATIENCE
         while not self.store.check([str(rank) for rank in self.processes]) and time.monotonic() < until:
@@ -204,4 +155,4 @@ def test_a_lost_connection_is_blamed_on_who_ended(launch: Launch) -> None:
 def test_every_stage_has_a_limit_and_only_preparation_takes_days() -> None:
     days = [stage for stage in Stage if stage.seconds >= 24 * 3600]
     assert days == [Stage.PREPARATION]
-    assert max(stage.seconds for stage in Stage if stage not in days) == peers.LONGEST_WORK
+    assert max(stage.seconds for stage in Stage if stage not in days) == LONGEST_WORK

@@ -16,9 +16,9 @@ from accelerate.utils import patch_environment
 
 from bench.core import launched
 from bench.core.errors import UserError
-from bench.core.peers import LONGEST_WORK
 from bench.core.precision import full_precision
 from bench.core.progress import say
+from bench.core.signs import LONGEST_WORK
 from bench.training.distributed.strategy import ParallelStrategy, Replicated
 
 WHOLE_WEIGHTS = {"shard_grad_op", "2", "_hybrid_shard_zero2", "5"}
