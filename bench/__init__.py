@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.experiments.results import EvaluationResults as EvaluationResults
     from bench.experiments.results import RunResult as RunResult
     from bench.experiments.results import RunResults as RunResults
+    from bench.experiments.votes import Votes as Votes
     from bench.models.card import ModelCard as ModelCard
     from bench.models.family import Condition as Condition
     from bench.models.family import ModelFamily as ModelFamily
@@ -115,6 +116,7 @@ _WHERE = {
     "bench.experiments.experiment": ("Choices",),
     "bench.experiments.interface": ("evaluate", "run"),
     "bench.experiments.results": ("EvaluationResult", "EvaluationResults", "RunResult", "RunResults"),
+    "bench.experiments.votes": ("Votes",),
     "bench.models.card": ("ModelCard",),
     "bench.models.family": ("Condition", "ModelFamily"),
     "bench.models.forward_process": ("ForwardProcess", "expand"),

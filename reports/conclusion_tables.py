@@ -71,8 +71,8 @@ def _conclusion_notes(report: Report, shown: list[Row], *, with_placebo: bool, w
         )
     elif based and any(row.seeds for row in shown):
         lines.append(
-            "No row has a placebo, so a gain may come from training on these images at all, whatever the preferences: `bench run "
-            "--placebo` trains each run's twin on shuffled labels."
+            "No row has a placebo, so a gain may come from training on these images at all, whatever the preferences; with --placebo, "
+            "bench run also trains each run's twin on shuffled labels."
         )
     lines += _without_placebo(shown) if with_placebo else []
     if with_ranks:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from bench.core.errors import UserError
 from bench.core.files import replace_file
 from bench.core.terminal import Terminal
+from bench.records.votes import JudgedVotes
 from reports.flat import flat_rows
 from reports.latex import latex
 from reports.page import page
 from reports.records import collect
 from reports.render import as_csv, as_json, markdown, print_report
-from reports.table import Report, build_report, find_row, with_published
+from reports.table import Report, build_report, find_row, with_published, with_votes
 from reports.table import against as with_reference
 
 if TYPE_CHECKING:  # pandas is loaded on demand
@@ -39,7 +40,13 @@ PLAIN_WIDTH = 160
 
 
 def make_report(
-    runs: Path, protocol: str | None = None, *, primary: str | None = None, against: str | None = None
+    runs: Path,
+    protocol: str | None = None,
+    *,
+    primary: str | None = None,
+    against: str | None = None,
+    published: bool = False,
+    judges_on: JudgedVotes | None = None,
 ) -> Report:
     """Compare everything under a folder that was evaluated under one protocol.
 
@@ -48,12 +55,20 @@ def make_report(
         protocol: signature of the protocol; needed only if runs were evaluated under several.
         primary: the primary endpoint, a metric's name or ``judges``; None means gold where it is there, else the judges.
         against: the row that all others are compared with, by label, algorithm, or ``algorithm/name``; None means the base.
+        published: whether to add published numbers about the model.
+        judges_on: pairs on which people voted, with which every metric is compared.
 
     Raises:
         UserError: there is nothing to report, records cannot share a table, or a metric or row does not exist.
     """
     made = build_report(collect(runs, protocol), primary)
-    return made if against is None else with_reference(made, find_row(made, against))
+    if against is not None:
+        made = with_reference(made, find_row(made, against))
+    if published:
+        made = with_published(made)
+    if judges_on is not None:
+        made = with_votes(made, judges_on.judged(runs, made.model, made.source.prompts, made.metrics))
+    return made
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,6 +114,7 @@ def report(
     primary: str | None = None,
     against: str | None = None,
     published: bool = False,
+    judges_on: JudgedVotes | None = None,
 ) -> ReportResult:
     """Compare every run under a folder with the base model or another row, as ``bench report`` does.
 
@@ -108,12 +124,14 @@ def report(
         primary: the primary endpoint, a metric's name or ``judges``; None means gold where it is there, else the judges.
         against: the row that all others are compared with, by label, algorithm, or ``algorithm/name``; None means the base.
         published: whether to add published numbers about the model.
+        judges_on: a `bench.Votes`, pairs on which people voted, with which every metric is compared; `to_pandas` leaves that out, the
+            other formats show it.
 
     Raises:
         UserError: there is nothing to report, records cannot share a table, or a metric or row does not exist.
     """
-    made = make_report(Path(runs), protocol, primary=primary, against=against)
-    return ReportResult(with_published(made) if published else made)
+    made = make_report(Path(runs), protocol, primary=primary, against=against, published=published, judges_on=judges_on)
+    return ReportResult(made)
 
 
 def show_report(report: Report) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import typer
 
 from bench.cli.sentences import say
-from bench.core import launched, termination
+from bench.core import launched, ranks, termination
 from bench.core.errors import UserError
 from bench.core.inert import visible
 from bench.core.peers import AGAIN
@@ -48,7 +48,7 @@ def ending_of(error: BaseException) -> Ending | None:
     if sentence is not None and isinstance(error, (OSError, MemoryError, ImportError, RuntimeError)):
         return Ending(2, sentence)
     # The signal may end other processes first, and waiting for them then fails in this one with torch's RuntimeError.
-    if isinstance(error, RuntimeError) and termination.requested() and launched.count() > 1:
+    if isinstance(error, RuntimeError) and termination.requested() and ranks.count() > 1:
         return _stopped(termination.exit_code())
     return None
 
@@ -76,7 +76,7 @@ def _finish_together(error: BaseException) -> NoReturn:
         shown = io.StringIO()
         error.show(shown)  # type: ignore[attr-defined]
         launched.end(2, shown.getvalue().rstrip(), refusal=True)
-    ending, who = ending_of(error), f"process {launched.rank()} of {launched.count()} ended"
+    ending, who = ending_of(error), f"process {ranks.rank()} of {ranks.count()} ended"
     if ending is None:
         where = f"in {launched.stage().title}"
         kind, lost = type(error).__name__, isinstance(error, RuntimeError) and launched.lost()
@@ -85,5 +85,5 @@ def _finish_together(error: BaseException) -> NoReturn:
         launched.end(1, f"{trace}error: {who} {where} ({kind}: {told}); {AGAIN}")
     sentence = visible(ending.sentence)
     if ending.refused:
-        sentence = f"error: {sentence}" if launched.rank() == 0 else f"error: {who}: {sentence}"
+        sentence = f"error: {sentence}" if ranks.rank() == 0 else f"error: {who}: {sentence}"
     launched.end(ending.code, sentence, refusal=ending.refused)

@@ -15,7 +15,7 @@ from bench.core.errors import UserError
 from bench.core.terminal import Terminal
 
 if TYPE_CHECKING:
-    from reports.table import Report
+    from bench.experiments.votes import Votes
 
 
 def report(
@@ -60,20 +60,12 @@ def report(
 ) -> None:
     """Compare every run in a folder with the base model or another row: win rates, ranks, intervals, cost, curves and images."""
     from reports.report import format_of, make_report, show_report, write_report
-    from reports.table import with_published
 
-    if judges_on is None and (columns or checkpoints):
-        raise UserError(
-            "--columns and --checkpoint are about the pairs of --judges-on; add --judges-on, or leave them out"
-        )
+    votes = _votes(judges_on, columns, checkpoints)
     format_ = format_ or (None if output is None else format_of(output))
     if format_ == "html" and output is None and sys.stdout.isatty():
         raise UserError("an HTML page is not for a terminal; add --output report.html")
-    made = make_report(runs, protocol, primary=primary, against=against)
-    if published:
-        made = with_published(made)
-    if judges_on is not None:
-        made = _with_votes(made, runs, judges_on, columns, checkpoints)
+    made = make_report(runs, protocol, primary=primary, against=against, published=published, judges_on=votes)
     if format_ is None:
         show_report(made)
     else:
@@ -82,14 +74,18 @@ def report(
             say(f"wrote {output}")
 
 
-def _with_votes(made: Report, runs: Path, data: str, columns: str | None, checkpoints: list[str] | None) -> Report:
+def _votes(data: str | None, columns: str | None, checkpoints: list[str] | None) -> Votes | None:
     from bench.cli.options import parse_columns, parse_overrides
-    from bench.experiments.votes import Votes, judge_votes
-    from reports.table import with_votes
+    from bench.experiments.votes import Votes
 
-    own = parse_overrides(checkpoints or [], option="--checkpoint", example="pickscore=folder")
-    votes = Votes(data, parse_columns(columns))
-    return with_votes(made, judge_votes(runs, votes, made.model, made.source.prompts, made.metrics, own))
+    if data is not None:
+        own = parse_overrides(checkpoints or [], option="--checkpoint", example="pickscore=folder")
+        return Votes(data, parse_columns(columns), own)
+    if columns or checkpoints:
+        raise UserError(
+            "--columns and --checkpoint are about the pairs of --judges-on; add --judges-on, or leave them out"
+        )
+    return None
 
 
 def power(

@@ -1,4 +1,4 @@
-"""What a launcher such as ``accelerate launch`` says about this process, and this process's place among the others."""
+"""The watch that a launched process keeps on the others of its launch; nothing happens in a process alone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import NoReturn
 
 from bench.core.peers import Watch
+from bench.core.ranks import count, rank
 from bench.core.signs import Stage
 
 CONNECTION = timedelta(minutes=10)
@@ -24,16 +25,6 @@ class _State:
 
 
 _STATE = _State()
-
-
-def rank() -> int:
-    """This process's number among those that a launcher started; 0 for a process alone."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def count() -> int:
-    """How many processes a launcher started for one command; 1 for a process alone."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def join() -> None:

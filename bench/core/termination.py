@@ -7,11 +7,12 @@ state that is not on disk yet: it defers the signal, checks `requested` between 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Iterator
 from types import FrameType
+
+from bench.core import ranks
 
 LAUNCHER_ECHO = 1.0
 """Seconds within which launched processes get one Ctrl-C twice: from the terminal, and from the launcher that passes it on."""
@@ -75,7 +76,7 @@ def deferred() -> Iterator[None]:
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:
     repeated, now = _STATE.received == signal.SIGINT and number == signal.SIGINT, time.monotonic()
-    if repeated and _launched() and now - _STATE.received_at < LAUNCHER_ECHO:
+    if repeated and ranks.count() > 1 and now - _STATE.received_at < LAUNCHER_ECHO:
         return
     _STATE.received, _STATE.received_at = number, now
     if _STATE.deferred and not repeated:
@@ -83,7 +84,3 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise TerminatedError
-
-
-def _launched() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1

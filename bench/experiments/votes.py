@@ -26,54 +26,48 @@ from bench.scoring.metric import METRICS, Metric, recorded_identity
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Votes:
-    """Pairs on which people voted.
+    """Pairs on which people voted, held out from training, ties included: ``bench report --judges-on``.
 
     Attributes:
-        data: see ``--data`` of ``bench run``.
-        columns: names of the columns in the data by their names here.
+        data: a file, a folder or a dataset on the hub, as ``data`` of `bench.run`, with ``label_0``.
+        columns: names of the columns in the data by their names here, for example ``{"label_0": "vote"}``.
+        checkpoints: other checkpoints than the model's by metric.
     """
 
     data: str
-    columns: Mapping[str, str]
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    checkpoints: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    def judged(
+        self, runs: Path, model: str, prompts: Sequence[str], metrics: Sequence[MetricRecord]
+    ) -> Iterator[VotesRecord]:
+        """The scores of each pair's images, by the same version of each metric as in a report, and the votes.
 
-def judge_votes(
-    runs: Path,
-    votes: Votes,
-    model: str,
-    prompts: Sequence[str],
-    metrics: Sequence[MetricRecord],
-    checkpoints: Mapping[str, str],
-) -> Iterator[VotesRecord]:
-    """The scores of each pair's images, by the same version of each metric as in a report, and the votes.
+        They are kept in the cache of the runs folder under the metrics' signatures; an interrupted call goes on where it stopped.
 
-    They are kept in the cache of the runs folder under the metrics' signatures; an interrupted call goes on where it stopped.
+        Args:
+            runs: the folder of all runs.
+            model: the model of the report, whose metric checkpoints are used.
+            prompts: the evaluation prompts of the report, on which the identity of some metrics depends.
+            metrics: the metrics of the report.
 
-    Args:
-        runs: the folder of all runs.
-        votes: the pairs.
-        model: the model of the report, whose metric checkpoints are used.
-        prompts: the evaluation prompts of the report, on which the identity of some metrics depends.
-        metrics: the metrics of the report.
-        checkpoints: other checkpoints by metric.
-
-    Raises:
-        UserError: the data are not pairs with people's votes, or a metric is not the version that the report's scores are by.
-    """
-    if unknown := sorted(checkpoints.keys() - {metric.name for metric in metrics}):
-        raise UserError(f"--checkpoint {unknown[0]}=... is for a metric that is not in this table")
-    pairs = _voted_pairs(votes, runs)
-    folder = unlinked(runs, runs / CACHE / "votes")
-    card = MODELS.get(model).metrics if model in MODELS else {}
-    full_precision()
-    for metric in metrics:
-        path = votes_path(folder, pairs.digest, pairs.labels_digest, metric.name, metric.scorer)
-        if not is_sealed(path):
-            judge = Judge(METRICS.get(metric.name), checkpoints.get(metric.name, card.get(metric.name)))
-            scorer = judge.load(this_device())
-            _refuse_other_version(metric, scorer, prompts)
-            write_votes(path, _record(metric, scorer, pairs, folder))
-        yield read_votes(path)
+        Raises:
+            UserError: the data are not pairs with people's votes, or a metric is not the version that the report's scores are by.
+        """
+        if unknown := sorted(self.checkpoints.keys() - {metric.name for metric in metrics}):
+            raise UserError(f"--checkpoint {unknown[0]}=... is for a metric that is not in this table")
+        pairs = _voted_pairs(self, runs)
+        folder = unlinked(runs, runs / CACHE / "votes")
+        card = MODELS.get(model).metrics if model in MODELS else {}
+        full_precision()
+        for metric in metrics:
+            path = votes_path(folder, pairs.digest, pairs.labels_digest, metric.name, metric.scorer)
+            if not is_sealed(path):
+                judge = Judge(METRICS.get(metric.name), self.checkpoints.get(metric.name, card.get(metric.name)))
+                scorer = judge.load(this_device())
+                _refuse_other_version(metric, scorer, prompts)
+                write_votes(path, _record(metric, scorer, pairs, folder))
+            yield read_votes(path)
 
 
 def _voted_pairs(votes: Votes, runs: Path) -> PreferenceData:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from bench.core.files import write_json
 from bench.core.manifest import seal, unbroken
 from bench.core.values import digest
 from bench.records.reading import damaged, read_record
+from bench.records.scores import MetricRecord
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -40,6 +41,15 @@ class VotesRecord:
     prompts: Sequence[int]
     label_0: Sequence[Finite]
     scores: Sequence[tuple[Finite, Finite]]
+
+
+class JudgedVotes(Protocol):
+    """Pairs on which people voted, and what metrics say of them."""
+
+    def judged(
+        self, runs: Path, model: str, prompts: Sequence[str], metrics: Sequence[MetricRecord]
+    ) -> Iterable[VotesRecord]:
+        """One record per metric of a report; see `bench.Votes`."""
 
 
 def votes_path(folder: Path, data: str, labels: str, metric: str, scorer: str) -> Path:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import bench
 from bench.data.writing import write_data
 from bench.tiny import ASSETS
 from tests.cli.conftest import CommandLine
@@ -60,6 +61,10 @@ def test_every_metric_is_compared_with_the_votes_once(command: CommandLine, vote
     assert again.returncode == 0, again.stderr
     assert "of votes.parquet" not in again.stderr  # nothing is scored again
     assert "Agreement of metrics with people's votes" in again.stdout
+    by_python = bench.report(command.folder / "runs", judges_on=bench.Votes(str(votes))).report.agreements
+    assert {each.metric: each.own.mean for each in by_python} == {
+        name: each["own"]["mean"] for name, each in by_metric.items()
+    }
     kept.write_text(kept.read_text().replace("0.5", "1.0", 1))
     broken = report(command, "--judges-on", "votes.parquet")
     assert broken.returncode == 2

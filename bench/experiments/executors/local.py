@@ -13,7 +13,7 @@ from typing import IO, ClassVar
 
 from pydantic import Field
 
-from bench.core import launched, termination
+from bench.core import ranks, termination
 from bench.core.errors import UserError
 from bench.core.files import make_folder
 from bench.core.progress import Progress, say
@@ -40,7 +40,7 @@ class Local(Executor):
 
     def start(self, matrix: Matrix) -> Sequence[str]:
         """See `Executor.start`."""
-        if launched.count() > 1:
+        if ranks.count() > 1:
             raise UserError(
                 "an executor starts processes itself; start it without accelerate launch, and use processes=N"
             )
