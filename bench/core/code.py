@@ -60,9 +60,8 @@ def used_code(modules: Iterable[str]) -> dict[str, str]:
     while pending:
         file = pending.pop()
         if file.label not in found and file.label not in BOOKKEEPING:
-            content = _content(file.path)
-            found[file.label] = content.digest
-            pending += _used_by(file, content)
+            found[file.label] = _content(file.path).digest
+            pending += _used_by(file)
     return found
 
 
@@ -168,8 +167,13 @@ def _for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
-def _used_by(file: _File, content: _Content) -> Iterator[_File]:
-    """The files that a file imports, and those beside it that it names."""
+@functools.cache
+def _used_by(file: _File) -> tuple[_File, ...]:
+    """The files that a file imports, and those beside it that it names, each once."""
+    return tuple(dict.fromkeys(_imported_and_named(file, _content(file.path))))
+
+
+def _imported_and_named(file: _File, content: _Content) -> Iterator[_File]:
     for module, level, names in content.imports:
         base = importlib.util.resolve_name("." * level + module, file.package) if level else module
         for used in _modules(base, names):
@@ -231,7 +235,12 @@ def _files_of(module: str) -> Iterator[_File]:
         yield from _package_files(package)
 
 
-def _package_files(package: str) -> Iterator[_File]:
+@functools.cache  # of a plug-in, every module that imports another one of it asks
+def _package_files(package: str) -> tuple[_File, ...]:
+    return tuple(_files_in(package))
+
+
+def _files_in(package: str) -> Iterator[_File]:
     path = located(package)
     if path is None:
         return
