@@ -12,6 +12,8 @@ import typer
 
 from bench.cli.sentences import say
 from bench.core.errors import UserError
+from bench.core.progress import shortened
+from bench.core.values import differing
 
 if TYPE_CHECKING:  # help texts need no records
     from bench.records.runs import RunFolder
@@ -34,9 +36,12 @@ def bundle(
 
     The same runs make the same bytes, so that the digest that is printed names the archive.
     """
+    from bench.core.paths import unlinked
     from bench.records.bundle import files_of, write_bundle
 
     chosen = _chosen(runs, names or [])
+    for run in chosen:
+        unlinked(runs, run.folder)  # a link could put a private file into an archive that is given away
     files = {
         f"runs/{path.relative_to(runs).as_posix()}": path
         for run in chosen
@@ -82,7 +87,6 @@ def verify(
 def _verified(archive: Path, folder: Path) -> int:
     """Unpack an archive and check it; returns the number of its files."""
     from bench.core.inputs import read_text
-    from bench.core.values import differing
     from bench.records.bundle import unpack
     from bench.records.runs import find_runs
 
@@ -95,10 +99,19 @@ def _verified(archive: Path, folder: Path) -> int:
         raise UserError(f"{archive} is not as it was made: its reports are not those of its protocols")
     for name, text in made.items():
         if text != stored[name]:
-            first = differing(json.loads(stored[name]), json.loads(text))
-            what = first[0] if first else "its text"
+            what = _difference(stored[name], text)
             raise UserError(f"{archive} is not as it was made: reports/{name}.json differs from its runs in {what}")
     return len(contents.files)
+
+
+def _difference(stored: str, made: str) -> str:
+    """What of a stored report is not what its runs make, whatever is stored."""
+    try:
+        written = json.loads(stored)
+        first = differing(written, json.loads(made)) if isinstance(written, dict) else []
+    except (ValueError, RecursionError):
+        first = []
+    return shortened(first[0], 200) if first else "its text"
 
 
 def _check_records(run: RunFolder) -> None:

@@ -47,14 +47,14 @@ def sentence_about(error: BaseException) -> str | None:
         isinstance(error, FileNotFoundError | PermissionError) and number is None
     ):  # safetensors, whose errors have no number
         return f"a file cannot be read ({error}); allow it, or put it back"
-    if isinstance(error, MemoryError) or (number == errno.ENOMEM):
-        return _memory(error)
-    if isinstance(error, (OSError, RuntimeError, ImportError)) and NO_MEMORY.search(str(error)):
-        return _memory(error)
-    return None
+    return memory_sentence(error)
 
 
-def _memory(error: BaseException) -> str:
+def memory_sentence(error: BaseException) -> str | None:
+    """What to do if memory has run out, also where a library says so in an error of its own; None for any other error."""
+    full = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    if not full and not (isinstance(error, (OSError, RuntimeError, ImportError)) and NO_MEMORY.search(str(error))):
+        return None
     reason = " ".join(str(error).split())[:200]
     told = f" ({reason})" if reason else ""
     return f"the memory of this machine, or the limit of this process, is used up{told}; end other programs, raise the limit, or use smaller batches"

@@ -159,10 +159,21 @@ class Study(BaseModel):
         given = {name: getattr(self, name) for name in Choices.__annotations__}
         return cast("Choices", {name: value for name, value in given.items() if value is not None})
 
+    @property
+    def size(self) -> int:
+        """How many runs the study is, without placebos."""
+        grids = (
+            math.prod(len(_listed(each)) for each in self._settings_of(entry).values()) for entry in self.algorithms
+        )
+        return len(self.model) * len(self.seeds) * sum(grids)
+
+    def _settings_of(self, entry: AlgorithmEntry) -> dict[str, Any]:
+        return {**self.settings, **entry.settings}
+
     def configurations(self) -> Iterator[Configuration]:
         """Every configuration, in the order of the file; the last setting of a grid varies fastest."""
         for number, entry in enumerate(self.algorithms):
-            for settings in grid({**self.settings, **entry.settings}):
+            for settings in grid(self._settings_of(entry)):
                 yield Configuration(entry.name, as_overrides(settings), entry.label, ("algorithms", number))
 
 

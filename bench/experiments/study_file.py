@@ -21,6 +21,8 @@ from bench.experiments.study import AlgorithmEntry, Study
 
 MOST_BYTES = 1 << 20
 """Bytes of the largest experiment file."""
+MOST_READ = 1 << 22
+"""Bytes that are read at most to find the line of an error, which reads the file as often as it has lines."""
 
 
 class LocatedError(UserError):
@@ -121,11 +123,13 @@ class StudyFile:
         return place
 
     def line(self, place: Sequence[str | int]) -> int | None:
-        """The line on which the statement begins that sets a value, counted from 1; None if no statement does.
+        """The line on which the statement begins that sets a value, counted from 1; None if no statement does, or if the file is long.
 
         The first lines of the file that are TOML on their own and hold the value end with that statement.  Of a key that is not
         there the line is that of the table that should hold it.
         """
+        if len(self._lines) * sum(map(len, self._lines)) > MOST_READ:
+            return None
         for length in range(len(place), 0, -1):
             begin = 0
             for end in range(1, len(self._lines) + 1):

@@ -131,7 +131,10 @@ def unpack(path: Path, folder: Path) -> Contents:
             seen: set[str] = set()
             while (member := archive.next()) is not None:
                 _check(member, contents, seen, path)
-                _unpack_file(archive, member, contents.files[member.name], inside(folder, member.name))
+                try:
+                    _unpack_file(archive, member, contents.files[member.name], inside(folder, member.name))
+                except FileExistsError as error:  # another spelling of a name, or a file where a folder is
+                    raise _wrong(path, f"it holds {member.name} twice") from error
                 seen.add(member.name)
     except (tarfile.TarError, EOFError) as error:
         raise _wrong(path, f"it is not a whole tar file ({error})") from error
@@ -154,7 +157,7 @@ def _contents(first: tarfile.TarInfo | None, archive: tarfile.TarFile, path: Pat
 
 
 def _check(member: tarfile.TarInfo, contents: Contents, seen: Iterable[str], path: Path) -> None:
-    if not member.isreg():
+    if not member.isreg() or member.issparse():  # a sparse file of terabytes takes two blocks
         raise _wrong(path, f"{member.name} is not a plain file")
     if member.name in seen:
         raise _wrong(path, f"it holds {member.name} twice")

@@ -103,6 +103,20 @@ def test_lines(tmp_path: Path, place: tuple[str | int, ...], line: int | None) -
     assert read(tmp_path, WHOLE).line(place) == line
 
 
+def test_the_line_of_an_error_is_not_looked_for_in_a_file_that_takes_hours(tmp_path: Path) -> None:
+    text = "# a comment\n" * 50_000 + WHOLE.replace("limit = 8", "limit = 0")
+    with pytest.raises(UserError, match=r"experiment.toml: limit = 0 is not allowed"):
+        read(tmp_path, text).study({})
+
+
+def test_a_grid_without_end_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    many = list(range(1, 3000))
+    text = WHOLE.replace("steps = 4", f"steps = {many}\nlearning_rate = {many}")
+    file = read(tmp_path, text)
+    with pytest.raises(UserError, match=r"line 6: the grids are .*, and at most 10,000 are planned; split the study"):
+        plan_study(file.study({}), file.at)
+
+
 HEAD = 'model = "tiny"\n'
 DPO = '[[algorithms]]\nname = "dpo"\n'
 BROKEN = {

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.core.errors import UserError
+from bench.models.checkpoints.pipeline_folder import explained
 from bench.models.checkpoints.stated import CODE
 from bench.models.find import find_architecture, find_model
 
@@ -178,6 +179,19 @@ def test_a_configuration_that_disagrees_with_its_weights(folder: Path, part: str
 def test_a_schedule_that_is_none(folder: Path, field: str, value: object) -> None:
     change(folder / "scheduler" / "scheduler_config.json", **{field: value})
     refusal(folder)
+
+
+def test_a_schedule_without_end_is_not_a_lack_of_memory(folder: Path) -> None:
+    change(folder / "scheduler" / "scheduler_config.json", num_train_timesteps=10**12)
+    assert "num_train_timesteps is 1000000000000" in refusal(folder)
+    assert "memory" not in refusal(folder)
+
+
+def test_a_lack_of_memory_is_not_a_damaged_model(folder: Path) -> None:
+    with pytest.raises(UserError, match="memory of this machine") as refused, explained(folder / "unet"):
+        torch.empty(1 << 50)
+    assert str(folder / "unet") in str(refused.value)
+    assert "damaged" not in str(refused.value)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"model": 3}'])

@@ -87,6 +87,16 @@ def test_what_was_changed_before_it_is_bundled_is_refused(full_lab: Lab, tmp_pat
         bundle(tmp_path / "table.tar", runs=full_lab.runs, images=1)
 
 
+def test_a_link_does_not_put_a_private_file_into_a_bundle(full_lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    run = next(run for run in find_runs(full_lab.runs) if run.config().is_trained)
+    run.weights.mkdir(exist_ok=True)
+    (run.weights / "more").symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match="is a symbolic link"):
+        bundle(tmp_path / "table.tar", runs=full_lab.runs, images=0, weights=True)
+    assert not (tmp_path / "table.tar").exists()
+
+
 def of(content: Members, end: str) -> int:
     """The place of the first member whose name ends so."""
     return next(place for place, (entry, _) in enumerate(content) if entry.name.endswith(end))
@@ -214,6 +224,46 @@ def table_lost(content: Members) -> None:
 
 MANIPULATIONS["a table, and the contents"] = (table_changed, "reports/.*json differs from its runs in")
 MANIPULATIONS["a table is missing, and not listed"] = (table_lost, "its reports are not those of its protocols")
+
+
+def sparse(content: Members) -> None:
+    """A member of two blocks that unpacks to 4 TiB."""
+    entry = tarfile.TarInfo("runs/zeros")
+    size = str(1 << 42)
+    entry.pax_headers = {"GNU.sparse.name": "runs/zeros", "GNU.sparse.size": size, "GNU.sparse.map": f"{size},0"}
+    listing = json.loads(content[0][1])
+    listing["files"][entry.name] = {"bytes": 1 << 42, "sha256": "0" * 64}
+    content[0] = (content[0][0], json.dumps(listing).encode())
+    content.append((entry, b""))
+
+
+def with_report(text: bytes) -> Callable[[Members], None]:
+    def apply(content: Members) -> None:
+        place = next(place for place, (entry, _) in enumerate(content) if entry.name.startswith("reports/"))
+        content[place] = (content[place][0], text)
+        relist(content)
+
+    return apply
+
+
+def both(*names: str) -> Callable[[Members], None]:
+    def apply(content: Members) -> None:
+        for name in names:
+            with_member(name, listed=True)(content)
+
+    return apply
+
+
+MANIPULATIONS |= {
+    "a sparse file": (sparse, "runs/zeros is not a plain file"),
+    "two spellings of a name": (both("runs/x", "runs/./x"), "holds runs/./x twice"),
+    "a file where a folder is": (both("runs/x/y", "runs/x"), "holds runs/x twice"),
+    "a folder where a file is": (both("runs/x", "runs/x/y"), "runs/x is a file, not a folder"),
+    "a table that is not JSON": (with_report(b"{"), "differs from its runs in its text"),
+    "a table that is deeply nested": (with_report(b"[" * 100_000), "differs from its runs in its text"),
+    "a table that is not an object": (with_report(b"3"), "differs from its runs in its text"),
+    "a table that is not text": (with_report(b"\xff"), "is not UTF-8"),
+}
 
 
 @pytest.mark.parametrize("manipulation", MANIPULATIONS)

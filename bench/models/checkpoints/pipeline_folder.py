@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,6 +16,7 @@ from bench.core.digests import files_digest
 from bench.core.errors import UserError
 from bench.core.hub import HUB_ID, hub_model
 from bench.core.inputs import regular_files
+from bench.core.resources import memory_sentence
 from bench.models.checkpoints.component import component_weights, network_digest, texts_digest, unmerged
 from bench.models.checkpoints.stated import (
     check_stated,
@@ -29,6 +30,7 @@ from bench.models.checkpoints.stated import (
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler_config.json"
+STEPS = "num_train_timesteps"
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
@@ -39,6 +41,8 @@ class PipelineFolder:
         source: a diffusers folder or hub id.
         pipeline_class: the diffusers class that it must hold.
         components: what is downloaded from the hub; nothing else is.
+        classes: by component, a class that the family brings and that is loaded besides those of
+            `bench.models.checkpoints.stated.CLASSES`.
 
     Attributes:
         files: patterns of the files that are downloaded for each component.
@@ -49,7 +53,9 @@ class PipelineFolder:
 
     files: ClassVar[Sequence[str]] = FILES
 
-    def __init__(self, source: str, pipeline_class: str, components: Sequence[str]) -> None:
+    def __init__(
+        self, source: str, pipeline_class: str, components: Sequence[str], classes: Mapping[str, type] | None = None
+    ) -> None:
         found = pipeline_class_of(source)
         if found != pipeline_class:
             raise UserError(
@@ -57,6 +63,7 @@ class PipelineFolder:
             )
         wanted = [f"{component}/{pattern}" for component in components for pattern in self.files]
         self.path = fetch(source, [INDEX, *wanted])
+        self._classes = classes or {}
         self._places = [self.path]
         self._index = read_index(str(self.path))
 
@@ -128,8 +135,14 @@ class PipelineFolder:
         return load_part(self.component_class(component), self._folder(component))
 
     def component_class(self, component: str) -> Any:
-        """The class of a component; one of `bench.models.checkpoints.stated.CLASSES`, or a scheduler of diffusers."""
-        return known_class(component, *self._entry(component), self.path / INDEX)
+        """The class of a component: the family's own, one of `bench.models.checkpoints.stated.CLASSES`, or a scheduler of diffusers."""
+        library, name = self._entry(component)
+        own = self._classes.get(component)
+        return (
+            own
+            if own is not None and own.__name__ == name
+            else known_class(component, library, name, self.path / INDEX)
+        )
 
     def _entry(self, component: str) -> tuple[str, str]:
         library, name = component_entry(self._index, component, self.path / INDEX)
@@ -153,6 +166,8 @@ def load_part(kind: Any, folder: Path) -> Any:
         UserError: it is incomplete.
     """
     check_stated(folder)
+    if STEPS in (stated := read_object(folder / SCHEDULER) if (folder / SCHEDULER).is_file() else {}):
+        positive(stated, STEPS, folder / SCHEDULER)  # a table of 10^12 steps would look like a lack of memory
     with explained(folder):
         return kind.from_pretrained(folder, local_files_only=True)
 
@@ -200,9 +215,11 @@ def explained(folder: Path) -> Iterator[None]:
     """Turn whatever a library raises about the contents of a folder's files into a `UserError`."""
     try:
         yield
-    except (UserError, MemoryError, PermissionError):  # not about what the files hold
+    except (UserError, PermissionError):  # not about what the files hold
         raise
     except Exception as error:
+        if (memory := memory_sentence(error)) is not None:
+            raise UserError(f"{folder} cannot be loaded: {memory}") from error
         # Anything may be raised about a damaged file: division by a size of 0, a missing field, tokenizers' bare Exception.
         reason = next(iter(str(error).split("\n")), "") or type(error).__name__
         raise UserError(

@@ -23,6 +23,9 @@ CLASSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 CODE = ("auto_map", "custom_pipelines", "attn_implementation", "_attn_implementation", "quantization_config")
 """Fields of configurations by which libraries load code from elsewhere, or packages that nobody chose here."""
 
+MOST_NUMBER = 1 << 20
+"""What sizes and numbers of steps in configurations stay below."""
+
 MOST = 1 << 28
 """Bytes of the largest configuration or vocabulary."""
 
@@ -68,9 +71,11 @@ def positive(stated: Mapping[str, Any], field: str, path: Path) -> int:
         UserError: it is absent or something else.
     """
     value = stated.get(field)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 20:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < MOST_NUMBER:
         found = "is absent" if value is None else f"is {str(value)[:40]}"
-        raise UserError(f"{path}: {field} {found}, and a positive whole number is needed; correct the configuration")
+        raise UserError(
+            f"{path}: {field} {found}, and a positive whole number below {MOST_NUMBER:,} is needed; correct the configuration"
+        )
     return value
 
 

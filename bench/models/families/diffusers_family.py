@@ -37,6 +37,8 @@ class DiffusersFamily(ModelFamily):
         encoder_names: the text encoders; each has a tokenizer of the same number.
         patch: side of the squares of latents that the denoiser merges into one token.
         options: names of the flags in the pipeline's configuration that decide what `encode_negative` returns.
+        classes: by component, a class that this family loads besides those that all families load.  A family is installed
+            code, which is trusted; a model folder only names one of these classes.
     """
 
     pipeline_class: ClassVar[str]
@@ -44,6 +46,7 @@ class DiffusersFamily(ModelFamily):
     encoder_names: ClassVar[Sequence[str]]
     patch: ClassVar[int] = 1
     options: ClassVar[Sequence[str]] = ()
+    classes: ClassVar[Mapping[str, type]] = {}
 
     def __init__(self, folder: PipelineFolder, device: torch.device) -> None:
         self._folder, self._device = folder, device
@@ -51,11 +54,11 @@ class DiffusersFamily(ModelFamily):
 
     @classmethod
     def load(cls, source: str, *, device: torch.device) -> Self:
-        return cls(PipelineFolder(source, cls.pipeline_class, cls._parts()), device)
+        return cls(PipelineFolder(source, cls.pipeline_class, cls._parts(), cls.classes), device)
 
     @classmethod
     def unweighted(cls, source: str, *, device: torch.device) -> Self:
-        return cls(Blueprint(source, cls.pipeline_class, cls._parts()), device)
+        return cls(Blueprint(source, cls.pipeline_class, cls._parts(), cls.classes), device)
 
     @classmethod
     def _parts(cls) -> list[str]:

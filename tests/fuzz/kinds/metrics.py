@@ -7,12 +7,13 @@ from tests.fuzz.place import Expect, Place, kind, picture
 PLUG = '''
 import torch
 import numpy
-from bench import METRICS, Metric
+from importlib.metadata import entry_points
+from bench import Metric
 
 class Odd(Metric):
     """A metric that returns something odd."""
 
-    info = METRICS.get("aesthetic").info
+    info = next(iter(entry_points(group="bench.metrics", name="aesthetic"))).load().info
 
     @classmethod
     def load(cls, checkpoint, *, device):
@@ -65,3 +66,19 @@ def metrics_with_odd_identities(place: Place) -> Expect:
     )
     install(place, "torch.arange(len(images), dtype=torch.float32)", identity)
     return scored(place, "metric")
+
+
+@kind(10, 2)
+def runs_that_vanish(place: Place) -> Expect:
+    """The folder of runs is removed while images are scored."""
+    install(
+        place,
+        "(__import__('shutil').rmtree('runs', ignore_errors=True), torch.arange(len(images), dtype=torch.float32))[1]",
+    )
+    place.parquet()
+    place.write("p.txt", "a red bee\na cat\n")
+    words = place.rng.choice([
+        ["eval", "--model", "tiny", "--prompts", "p.txt", "--metrics", "odd", "--sampling-steps", "1"],
+        ["data", "rank", "pairs.parquet", "--judge", "odd", "--output", "o.parquet"],
+    ])  # fmt: skip
+    return Expect(words, (0, 2))

@@ -6,13 +6,18 @@ import json
 import shutil
 from typing import Any
 
-from tests.fuzz.place import Expect, Place, kind
+from safetensors.torch import load_file, save_file
+
+from tests.fuzz.place import Expect, Place, kind, picture
 
 
-def model(place: Place, name: str = "model", *, light: bool = False, outcomes: tuple[int, ...] = (2,)) -> Expect:
+def model(
+    place: Place, name: str = "model", *, light: bool = False, light_says: bool = True, outcomes: tuple[int, ...] = (2,)
+) -> Expect:
     words = [
         ["plan", "--algo", "dpo", "--model", name],
         ["list", "models", name],
+        ["profile", "--algo", "dpo", "--model", name, "--set", "steps=1"],
     ]  # fmt: skip
     if not light:
         place.write("p.txt", "a red bee\na cat\n")
@@ -20,6 +25,8 @@ def model(place: Place, name: str = "model", *, light: bool = False, outcomes: t
                  ["run", "--algo", "dpo", "--model", name, "--data", "pairs.parquet", "--prompts", "p.txt", "--set", "steps=1"]]  # fmt: skip
         place.parquet()
     typed = place.rng.choice(words)
+    if typed[0] in ("plan", "profile") and not light_says:
+        outcomes = (0, 2)  # they read configurations alone
     return Expect(typed, (0, 2) if typed[0] == "list" else outcomes)  # which reads the index alone
 
 
@@ -110,7 +117,13 @@ def released_weights(place: Place) -> Expect:
     name = place.rng.choice(["w.safetensors", "w.bin", "w.ckpt", "w"])
     content = place.rng.choice([b"", b"\x80\x04", b"PK\x03\x04", b"\0" * 100, b"\xff" * 100])
     place.write(name if name != "w" else "w/adapter_config.json", content)
-    option = place.rng.choice(["--weights", "--negative"])
+    option = place.rng.choice(["--weights", "--negative", "--init"])
+    if option == "--init":
+        place.parquet()
+        return Expect(
+            ["run", "--algo", "dpo", "--model", "tiny", "--data", "pairs.parquet", "--init", name, "--set", "steps=1"],
+            (2,),
+        )
     return Expect(["eval", "--model", "tiny", option, name, "--sampling-steps", "1"], (2,))
 
 
@@ -119,7 +132,7 @@ def sampling_settings(place: Place) -> Expect:
     typed = place.rng.choice([
         ["--image", "scheduler=Evil"], ["--image", "scheduler=UNet2DConditionModel"], ["--sampling-steps", "1000"], ["--sampling-steps", "1001"],
         ["--image", "scheduler=os.system"], ["--guidance-scale", "1e30"], ["--guidance-scale", "nan"], ["--image", "height=1"],
-        ["--image", "seed=" + "9" * 5000], ["--image", "images_per_prompt=0"],
+        ["--image", "seed=" + "9" * 5000], ["--image", "images_per_prompt=0"], ["--image", "scheduler=CosineDPMSolverMultistepScheduler"],
     ])  # fmt: skip
     place.write("p.txt", "a red bee\na cat\n")
     return Expect(["eval", "--model", "tiny", "--prompts", "p.txt", "--metrics", "aesthetic", *typed], (2,))
@@ -154,3 +167,59 @@ def numbers_without_end(place: Place) -> Expect:
     return Expect(
         [place.rng.choice(["plan", "run", "profile"]), "--algo", "dpo", "--model", "tiny", "--set", typed], (2,)
     )
+
+
+@kind(7, 4)
+def tokenizers(place: Place) -> Expect:
+    place.model()
+    stated: dict[str, Any] = place.rng.choice(
+        [
+            {"model_max_length": ...},
+            {"model_max_length": 10**30},
+            {"model_max_length": 0},
+            {"model_max_length": "x"},
+            {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}},
+        ]
+    )
+    changed(place, "tokenizer/tokenizer_config.json", **stated)
+    place.write("model/tokenizer/evil.py", "raise SystemExit('imported')")
+    return model(place, light_says=False)
+
+
+@kind(7, 4)
+def tensors_that_do_not_fit(place: Place) -> Expect:
+    folder = place.model()
+    if place.rng.random() < 0.5:
+        path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+        tensors = load_file(path)
+        how = place.rng.choice(["adapters", "missing", "nan", "shape", "more"])
+        name = sorted(tensors)[place.rng.randrange(len(tensors))]
+        if how == "adapters":
+            tensors = {each.replace("to_q.", "to_q.base_layer."): value for each, value in tensors.items()}
+        if how == "missing":
+            del tensors[name]
+        if how == "nan":
+            tensors[name] = tensors[name] * float("nan")
+        if how == "shape":
+            tensors[name] = tensors[name].flatten()[1:].clone()
+        if how == "more":
+            tensors = {f"model.{each}": value for each, value in tensors.items()}
+        save_file(tensors, path, {"format": "pt"})
+        return model(place, light_says=False)
+    path = folder / "text_encoder" / "model.safetensors"
+    tensors = load_file(path)
+    (name,) = [each for each in tensors if each.endswith("token_embedding.weight")]
+    count = len(tensors[name])
+    save_file({**tensors, name: tensors[name][: count - 3].clone()}, path, {"format": "pt"})
+    changed(place, "text_encoder/config.json", vocab_size=count - 3)
+    return model(place, light_says=False)
+
+
+@kind(7, 3)
+def checkpoints_of_metrics(place: Place) -> Expect:
+    name = place.rng.choice(["w.safetensors", "w.bin", "w", "w.pt", "nowhere", "", "/dev/null", "x" * 5000])
+    if name.startswith("w"):
+        content = place.rng.choice([b"", b"\x80\x04", b"PK\x03\x04", b"\0" * 100, b"\xff" * 100])
+        place.write(name if name != "w" else "w/model.safetensors", content)
+    place.write("images/a.png", picture(1))
+    return Expect(["score", "images", "--metrics", "aesthetic", "--checkpoint", f"aesthetic={name}"], (2,))

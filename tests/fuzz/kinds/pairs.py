@@ -20,7 +20,10 @@ def refused(place: Place, name: str, *says: str, never: tuple[str, ...] = ()) ->
         ["data", "score", name, "--metrics", "aesthetic", "--model", "tiny", "--output", "scored.parquet"],
         ["data", "rank", name, "--judge", "aesthetic", "--model", "tiny", "--output", "ranked.parquet"],
         ["run", "--algo", "dpo", "--model", "tiny", "--data", name, "--set", "steps=1", "--sampling-steps", "1"],
+        ["report", "--judges-on", name],
     ])  # fmt: skip
+    if words[0] == "report":
+        place.runs()
     return Expect(words, (2,), refusal_says=says, never=never)
 
 

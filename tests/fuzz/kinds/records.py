@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 
 from tests.fuzz.place import Expect, Place, kind
+from tests.fuzz.versions import one_step
 
 
 def reader(place: Place) -> list[str]:
     return place.rng.choice([
         ["report"], ["report", "--format", "json"], ["report", "--format", "html", "--output", "r.html"], ["rescore"],
-        ["report", "--format", "latex"], ["report", "--format", "csv"], ["report", "--format", "markdown"],
+        ["report", "--format", "latex"], ["report", "--format", "csv"], ["report", "--format", "markdown"], ["status"], ["power", "--effect", "5"],
+        ["bundle", "b.tar"], ["export", "tiny/dpo/one/seed-0", "o.safetensors"], ["doctor"],
     ])  # fmt: skip
 
 
@@ -81,7 +83,15 @@ def folders_with_brackets(place: Place) -> Expect:
 def not_a_runs_folder(place: Place) -> Expect:
     name = place.rng.choice(["nowhere", "file", ".", "", "x" * 300, "x" * 5000, "/proc/self", "/dev/null"])
     place.write("file", "x")
-    words = place.rng.choice([["report"], ["rescore"], ["export", "tiny/x", "o.safetensors"]])
+    words = place.rng.choice(
+        [
+            ["report"],
+            ["rescore"],
+            ["export", "tiny/x", "o.safetensors"],
+            ["power", "--effect", "5"],
+            ["bundle", "b.tar"],
+        ]
+    )
     return Expect([*words, "--runs", name], (2,))
 
 
@@ -89,6 +99,25 @@ def not_a_runs_folder(place: Place) -> Expect:
 def links_in_run_folders(place: Place) -> Expect:
     victim = place.base / "outside" / "victim"
     run = place.folder / "runs" / "tiny" / "base"
+    if place.rng.random() < 0.3:
+        folder = place.base / "outside"
+        name = place.rng.choice(
+            [
+                "seed-0/checkpoints",
+                "seed-0/weights",
+                "seed-0",
+                "seed-0/evaluations",
+                "seed-0/evaluations/x/images",
+                "seed-0/train.jsonl",
+            ]
+        )
+        link = place.folder / "runs" / "tiny" / "dpo" / "one" / name
+        link.parent.mkdir(parents=True)
+        link.symlink_to(victim if name.endswith("jsonl") else folder)
+        place.write("p.txt", "a red bee\na cat\n")
+        place.parquet()
+        return Expect(["run", "--algo", "dpo", "--model", "tiny", "--name", "one", "--data", "pairs.parquet", "--prompts", "p.txt", "--metrics", "aesthetic",
+                       "--sampling-steps", "1", *one_step()], (2,))  # fmt: skip
     if place.rng.random() < 0.5:
         run.mkdir(parents=True)
         name = place.rng.choice([".lock", ".config.json.partial"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.fuzz.place import Expect, Place, kind, picture
+from tests.fuzz.versions import one_step
 
 
 def writer(place: Place) -> list[str]:
@@ -16,7 +17,7 @@ def writer(place: Place) -> list[str]:
         ["data", "check", "pairs.parquet"],
         ["data", "rank", "pairs.parquet", "--judge", "aesthetic", "--model", "tiny", "--output", "o.parquet"],
         ["run", "--algo", "dpo", "--model", "tiny", "--data", "pairs.parquet", "--prompts", "p.txt", "--metrics", "aesthetic",
-         "--sampling-steps", "1", "--set", "steps=1", "--set", "global_batch_size=2", "--set", "micro_batch_size=2"],
+         "--sampling-steps", "1", *one_step()],
         ["report", "--output", "r.html"],
     ])  # fmt: skip
 

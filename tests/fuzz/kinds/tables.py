@@ -191,3 +191,20 @@ def provenance_of_strangers(place: Place) -> Expect:
 def one_name_with_brackets(place: Place) -> Expect:
     name = place.rng.choice(["r[/x].parquet", "run [v2].parquet", "[red]x[/red].parquet", "[link=x].parquet"])
     return read(place.parquet(name), name, "kept 8")
+
+
+@kind(5, 3)
+def small_tables_that_unpack_to_gigabytes(place: Place) -> Expect:
+    """One value of 1 MiB in 3,000 rows, which Parquet writes once."""
+    often = pa.array([0] * 3000, pa.int32())
+    if place.rng.random() < 0.5:
+        prompts = pa.DictionaryArray.from_arrays(often, pa.array(["x" * (1 << 20)]))
+        pq.write_table(
+            pa.table({"prompt": prompts}), place.folder / "p.parquet", compression="zstd", store_schema=False
+        )
+        words = ["eval", "--model", "tiny", "--prompts", "p.parquet", "--sampling-steps", "1"]
+        return Expect(words, (2,), refusal_says=("p.parquet",))
+    images = pa.DictionaryArray.from_arrays(often, pa.array([bytes(1 << 20)]))
+    columns = {"caption": ["a bee"] * 3000, "label_0": [0.0, 1.0] * 1500, "jpg_0": images, "jpg_1": [picture(1)] * 3000}
+    pq.write_table(pa.table(columns), place.folder / "pairs.parquet", compression="zstd", store_schema=False)
+    return Expect(["data", "check", "pairs.parquet"], (2,), refusal_says=("pairs.parquet",))
