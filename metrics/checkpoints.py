@@ -105,7 +105,7 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
         raise UserError(f"configuration {path} is not a file; name the folder of a complete checkpoint")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"configuration {path} is not valid JSON ({error}); download it again") from error
     if not isinstance(value, dict):
         raise UserError(f"configuration {path} is not a JSON object; download it again")

@@ -88,12 +88,13 @@ def _verified(archive: Path, folder: Path) -> int:
     """Unpack an archive and check it; returns the number of its files."""
     from bench.core.inputs import read_text
     from bench.records.bundle import unpack
+    from bench.records.reading import read_whole
     from bench.records.runs import find_runs
 
     contents = unpack(archive, folder)
     for run in find_runs(folder / "runs"):
         _check_records(run)
-    stored = {path.stem: read_text(path) for path in folder.glob("reports/*.json")}
+    stored = {path.stem: read_whole(read_text, path) for path in folder.glob("reports/*.json")}
     made = _reports(folder / "runs")
     if stored.keys() != made.keys():
         raise UserError(f"{archive} is not as it was made: its reports are not those of its protocols")

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from bench.core.files import BLOCK, read_json
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench.core.files import BLOCK
 from bench.core.inputs import regular
+from bench.core.paths import inside
 from bench.records.config import BASE
 from bench.records.evaluations import DONE
-from bench.records.reading import read_whole
+from bench.records.reading import read_record, read_whole, validated
 from bench.records.runs import RunFolder, find_runs
 from bench.records.studies import Cell, StudyFolder
 
 Kind = Literal["running", "failed", "waiting", "done"]
 TAIL = 1 << 16
 """Bytes at the end of a log that are read."""
+LONGEST_ID = 20
+"""Bytes of the longest id of a process."""
 RECENT = 120.0
 """Seconds since its last record within which a run on another machine counts as running; more for slow steps."""
 
@@ -68,6 +74,36 @@ class State:
     cell: Cell | None = None
 
 
+class _Images(BaseModel):
+    images_per_prompt: int
+
+
+class _Stated(BaseModel):
+    """What of ``protocol.json`` says how many images there will be."""
+
+    prompt_count: int
+    generation: _Images
+
+
+class _Environment(BaseModel):
+    processes: Annotated[int, Field(ge=1)] = 1
+
+
+class _Step(BaseModel):
+    """What of a line of ``train.jsonl`` says how far training is."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    __pydantic_extra__: dict[str, Any]
+
+    step: Annotated[int, Field(ge=0)]
+    seconds: float
+
+    def spent(self, unit: str) -> float:
+        """What has been spent of a budget; 0 if the line does not say."""
+        found = self.seconds if unit == "seconds" else self.__pydantic_extra__.get(unit, 0)
+        return found if isinstance(found, int | float) and math.isfinite(found) else 0
+
+
 def states_of_study(study: StudyFolder) -> list[State]:
     """The state of every cell of a study, in their order."""
     held = _held_locks()
@@ -88,7 +124,7 @@ def states_of_runs(runs: Path, known: Sequence[str] = ()) -> list[State]:
 
 
 def _state_of_cell(study: StudyFolder, cell: Cell, held: frozenset[tuple[int, int]]) -> State:
-    run, attempt = RunFolder(study.runs / cell.name), study.attempt(cell)
+    run, attempt = RunFolder(inside(study.runs, cell.name)), study.attempt(cell)
     progress = _progress(run, cell.protocol) if (run.folder / "config.json").exists() else None
     if attempt.alive if attempt is not None and attempt.code is None else _works(run, progress, held):
         return State(cell.name, "running", progress, cell=cell)
@@ -104,22 +140,29 @@ def _evaluated(run: RunFolder, cell: Cell) -> bool:
     place = run.folder / "evaluations" / cell.protocol
     if not (run.done and (place / DONE).exists() and (place / "metrics.json").exists()):
         return False
-    return set(cell.metrics) <= set(read_whole(read_json, place / "metrics.json"))
+    return set(cell.metrics) <= set(read_record(dict[str, Any], place / "metrics.json"))
 
 
 def _works(run: RunFolder, progress: Progress | None, held: frozenset[tuple[int, int]]) -> bool:
     """Whether a process works on a run: it holds the lock on this machine, or has written lately on another one."""
     lock = run.folder / ".lock"
     try:
-        state, owner = lock.stat(), regular(lock).read_text(encoding="utf-8").strip()
+        inode, owner = lock.stat().st_ino, _owner(lock)
     except OSError:
         return False
-    if owner.isdigit() and (state.st_ino, int(owner)) in held:
+    if (inode, owner) in held:
         return True
-    if (owner.isdigit() and Path("/proc", owner).exists()) or run.done:
+    if (owner is not None and Path("/proc", str(owner)).exists()) or run.done:
         return False
     patience = max(RECENT, 3 * ((progress.seconds if progress else None) or 0.0))
     return run.train_log.exists() and time.time() - run.train_log.stat().st_mtime < patience
+
+
+def _owner(lock: Path) -> int | None:
+    """The id of a process that stands in a lock; None if it holds something else."""
+    with regular(lock).open("rb") as stream:
+        text = stream.read(LONGEST_ID).strip()
+    return int(text) if text.isdigit() else None
 
 
 def _held_locks() -> frozenset[tuple[int, int]]:
@@ -138,35 +181,33 @@ def _progress(run: RunFolder, protocol: str | None) -> Progress | None:
     if not places:
         return None
     newest = max(places, key=lambda place: place.stat().st_mtime)
-    stated = read_whole(read_json, newest / "protocol.json")
-    total = stated["prompt_count"] * stated["generation"]["images_per_prompt"]
-    return Progress(
-        sum(1 for _ in os.scandir(newest / "images")) if (newest / "images").exists() else 0, total, "images"
-    )
+    stated = read_record(_Stated, newest / "protocol.json")
+    done = sum(1 for _ in os.scandir(newest / "images")) if (newest / "images").is_dir() else 0
+    return Progress(done, stated.prompt_count * stated.generation.images_per_prompt, "images")
 
 
 def _training_progress(run: RunFolder) -> Progress | None:
-    lines = list(_last_steps(run.train_log))
+    lines = read_whole(lambda path: list(_last_steps(path)), run.train_log)
     training = run.config().resolved.training
     if training is None:
         return None
-    processes = read_whole(read_json, run.folder / "environment.json").get("processes", 1)
-    done = lines[-1]["step"] + 1 if lines else 0
+    processes = read_record(_Environment, run.folder / "environment.json").processes
+    done = lines[-1].step + 1 if lines else 0
     each = None
-    if len(lines) > 1:
-        each = (lines[-1]["seconds"] - lines[0]["seconds"]) / (lines[-1]["step"] - lines[0]["step"]) / processes
+    if lines and lines[-1].step > lines[0].step:
+        each = (lines[-1].seconds - lines[0].seconds) / (lines[-1].step - lines[0].step) / processes
     total: float | None = training.steps
     if (budget := training.budget) is not None:
-        spent = lines[-1].get(budget.unit, 0) if lines else 0
+        spent = lines[-1].spent(budget.unit) if lines else 0
         total = round(done * budget.amount / spent) if spent else None
     return Progress(done, total, "steps", each)
 
 
-def _last_steps(path: Path) -> Iterator[dict[str, Any]]:
+def _last_steps(path: Path) -> Iterator[_Step]:
     """The lines at the end of a training log that are whole."""
     text = _tail(path, TAIL)
     for line in text[: text.rfind("\n") + 1].splitlines()[1:] if len(text) == TAIL else text.split("\n")[:-1]:
-        yield json.loads(line)
+        yield validated(_Step, json.loads(line), path)
 
 
 def last_line(path: Path) -> str:

@@ -105,11 +105,15 @@ class StudyFolder:
         """The study's cells.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: the file is damaged, or a name in it leads out of the folder of runs.
         """
         path = self.folder / "cells.json"
         written: list[dict[str, Any]] = read_record(list[dict[str, Any]], path)
-        return validated(list[Cell], written, path)
+        cells = validated(list[Cell], written, path)
+        for cell in cells:
+            inside(self.runs, cell.name)
+            check_part(cell.protocol)
+        return cells
 
     def log(self, cell: Cell) -> Path:
         """Where a cell's command prints to."""

@@ -278,5 +278,7 @@ def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path: Path) -> None:
 def test_a_full_disk_that_only_the_text_of_an_error_tells_is_one_sentence(error: type[Exception]) -> None:
     with pytest.raises(UserError, match="the disk is full: cache could not be written"), space_checked(Path("cache")):
         raise error("Data processing error: IO Error: No space left on device (os error 28)")
+    with pytest.raises(UserError, match="the disk is full: cache could not be written"), space_checked(Path("cache")):
+        raise error("16384 requested and 4968 written")  # numpy
     with pytest.raises(error, match="Timer expired"), space_checked(Path("cache")):
         raise error("IO Error: Timer expired (os error 62)")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.markup import escape
 
+from bench.cli.sentences import say
 from bench.core import inert
 from bench.core.terminal import Terminal
 
@@ -36,6 +37,11 @@ def test_escapes_and_markup_are_shown() -> None:
     shown = printed("\x1b]0;title\x07", markup=False, highlight=False)
     assert shown == "␛]0;title\n"  # rich itself leaves the bell out
     assert printed(escape("[bold]x[/] :smile: [/nothing]"), highlight=False) == "[bold]x[/] :smile: [/nothing]\n"
+
+
+def test_brackets_in_a_sentence_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    say("run [v2]/r[/x] is there", "done")
+    assert capsys.readouterr().err == "done: run [v2]/r[/x] is there\n"
 
 
 def test_an_ordinary_text_stays() -> None:

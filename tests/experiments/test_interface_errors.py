@@ -38,6 +38,13 @@ def test_run(tmp_path: Path, arguments: dict[str, Any], sentence: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_single_prompt_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a bee\na bee\n")
+    with pytest.raises(bench.UserError, match="only 1 different prompt"):
+        bench.run("dpo", "tiny", prompts=str(tmp_path / "p.txt"), metrics=["aesthetic"], runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_no_algorithm(tmp_path: Path) -> None:
     with pytest.raises(bench.UserError, match="name at least one algorithm"):
         bench.run([], "tiny", runs=tmp_path)

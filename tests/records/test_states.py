@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli.status import lines_of
+from bench.core.errors import UserError
 from bench.core.locks import exclusive
 from bench.records.states import Progress, State, states_of_runs, states_of_study
 from bench.records.studies import Cell, StudyFolder
@@ -104,6 +105,63 @@ def test_the_states_of_a_study(tmp_path: Path) -> None:
     # Another metric is wanted now.
     study.write("", [Cell(names[0], ("run",), SIGNATURE, ("gold", "clip"))])
     assert [state.kind for state in states_of_study(study)] == ["waiting"]
+
+
+@pytest.mark.parametrize("owner", [b"\xff", "\u00b2".encode(), b"9" * 6000, b"", b"-1", b"1\0"])
+def test_a_lock_of_a_stranger(tmp_path: Path, owner: bytes) -> None:
+    run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
+    training_run(run, steps=1)
+    (run / ".lock").write_bytes(owner)
+    assert [state.kind for state in states_of_runs(tmp_path)] == ["waiting"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("train.jsonl", "1\n", "train.jsonl is damaged"),
+        ("train.jsonl", "{}\n", "train.jsonl is damaged .step: field required"),
+        ("train.jsonl", '{"step": "x", "seconds": 1}\n', "train.jsonl is damaged .step"),
+        ("train.jsonl", '{"step": 1, "seconds": 1e400}\n', "train.jsonl is damaged .seconds"),
+        ("train.jsonl", "9" * 6000 + "\n", "train.jsonl is damaged"),
+        ("train.jsonl", "[" * 60_000 + "\n", "train.jsonl is damaged"),
+        ("environment.json", "[]", "environment.json is damaged"),
+        ("environment.json", '{"processes": 0}', "environment.json is damaged .processes"),
+    ],
+)
+def test_a_record_of_a_stranger_is_one_sentence(tmp_path: Path, name: str, content: str, said: str) -> None:
+    run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
+    training_run(run, steps=2)
+    (run / name).write_text(content)
+    with pytest.raises(UserError, match=said):
+        states_of_runs(tmp_path)
+
+
+def test_two_lines_of_one_step_tell_no_rate(tmp_path: Path) -> None:
+    run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
+    training_run(run, steps=1)
+    (run / "train.jsonl").write_text('{"step": 0, "seconds": 1}\n' * 2)
+    os.utime(run / "train.jsonl", (0, 0))
+    assert states_of_runs(tmp_path) == [State("m/dpo/recipe/seed-0", "waiting", Progress(1, 10, "steps"))]
+
+
+@pytest.mark.parametrize("content", ["{}", '{"prompt_count": "x"}', "3", '{"prompt_count": 4, "generation": 3}'])
+def test_a_protocol_of_a_stranger_is_one_sentence(tmp_path: Path, content: str) -> None:
+    run = tmp_path / "m" / "base"
+    training_run(run, steps=0)
+    evaluation(run, images=1, done=False)
+    (run / "evaluations" / SIGNATURE / "protocol.json").write_text(content)
+    with pytest.raises(UserError, match="protocol.json is damaged"):
+        states_of_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol"), [("../../x", SIGNATURE), ("/x", SIGNATURE), ("m/base", "../.."), ("a\0b", "0"), ("m", "")]
+)
+def test_a_cell_does_not_lead_elsewhere(tmp_path: Path, name: str, protocol: str) -> None:
+    study = StudyFolder(tmp_path, "s")
+    study.write("", [Cell(name, ("run",), protocol, ())])
+    with pytest.raises(UserError, match="leads out of the folder|cannot be that of a folder"):
+        states_of_study(study)
 
 
 def test_looking_does_not_take_the_lock(tmp_path: Path) -> None:

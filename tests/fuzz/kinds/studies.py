@@ -246,7 +246,7 @@ def online_runs(place: Place) -> Expect:
     words = [
         place.rng.choice(["run", "run", "plan"]),
         "--algo",
-        place.rng.choice(["ddpo", "ddpo", "diffusionnft"]),
+        place.rng.choice(["ddpo", "ddpo", "nft", "awm"]),
         "--model",
         "tiny",
     ]
