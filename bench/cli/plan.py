@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.cli.sentences import say
+from bench.core.errors import UserError
 from bench.core.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def plan(
         "settings": parse_overrides(sets or []) | (parse_budget(budget) if budget else {}),
     }
     study, at = read_study(file, {field: value for field, value in typed.items() if value})
-    shared = processes or int((study.executor or {}).get("processes", 1))
+    with at("executor"):
+        shared = processes or _processes(study.executor or {})
     gpus, console = find_gpus(card), Terminal()
     for each in study.model:
         with at("model"):
@@ -92,6 +94,15 @@ def plan(
                 if "training" in lacking:
                     changed = smaller(found, algorithm, planned)
                     console.print(changes_table(name, gpu, changed), "", highlight=False)
+
+
+def _processes(executor: Mapping[str, Any]) -> int:
+    """How many processes share a run, whether the executor is installed here or not."""
+    stated = executor.get("processes", 1)
+    try:
+        return max(1, int(stated))
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"executor: processes={stated!r} is not a whole number; write 1 or more") from error
 
 
 def _chosen(

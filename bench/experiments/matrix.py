@@ -11,9 +11,6 @@ from bench.experiments.plan import At, Configuration, Plan, nowhere, plan_config
 from bench.experiments.study import Study
 from bench.records.studies import Cell
 
-MOST_RUNS = 10_000
-"""Runs of the largest study."""
-
 
 def plan_study(study: Study, at: At = nowhere) -> list[Plan]:
     """Check everything about a study that can be checked before training: one plan per model.
@@ -25,11 +22,6 @@ def plan_study(study: Study, at: At = nowhere) -> list[Plan]:
     Raises:
         UserError: something does not exist, is not allowed, or does not fit together; or two configurations have one name.
     """
-    if study.size > MOST_RUNS:
-        with at("settings"):
-            raise UserError(
-                f"the grids are {study.size:,} runs, and at most {MOST_RUNS:,} are planned; split the study"
-            )
     wanted = list(study.configurations())
     for number, entry in enumerate(study.algorithms):
         count = sum(each.place == ("algorithms", number) for each in wanted)

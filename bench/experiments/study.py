@@ -10,11 +10,14 @@ from typing import Annotated, Any, cast
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from bench.core.errors import UserError
 from bench.experiments.experiment import Choices
 from bench.experiments.interface import as_overrides
 from bench.experiments.plan import Configuration
 
 Value = bool | int | float | str
+MOST_RUNS = 10_000
+"""Runs of the largest study."""
 
 
 def _listed(value: Any) -> Any:
@@ -171,7 +174,13 @@ class Study(BaseModel):
         return {**self.settings, **entry.settings}
 
     def configurations(self) -> Iterator[Configuration]:
-        """Every configuration, in the order of the file; the last setting of a grid varies fastest."""
+        """Every configuration, in the order of the file; the last setting of a grid varies fastest.
+
+        Raises:
+            UserError: there are more than `MOST_RUNS` runs.
+        """
+        if self.size > MOST_RUNS:
+            raise UserError(f"the grids are {self.size:,} runs, and at most {MOST_RUNS:,} are planned; split the study")
         for number, entry in enumerate(self.algorithms):
             for settings in grid(self._settings_of(entry)):
                 yield Configuration(entry.name, as_overrides(settings), entry.label, ("algorithms", number))

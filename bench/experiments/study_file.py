@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from bench.experiments.study import AlgorithmEntry, Study
 
 MOST_BYTES = 1 << 20
 """Bytes of the largest experiment file."""
+LONG_NAME = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}""")
+"""A dotted name of more parts than any field has; a TOML reader takes minutes for one of 20,000."""
 MOST_READ = 1 << 22
 """Bytes that are read at most to find the line of an error, which reads the file as often as it has lines."""
 
@@ -50,8 +53,12 @@ class StudyFile:
         self._overridden: set[tuple[str, ...]] = set()
         try:
             self._lines = read_text(path, most=MOST_BYTES).splitlines(keepends=True)
-            self.document = tomllib.loads("".join(self._lines))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            text = "".join(self._lines)
+            if long := LONG_NAME.search(text):
+                line = text.count("\n", 0, long.start()) + 1
+                raise UserError(f"{path}, line {line}: a name of more than 64 parts; fields have at most three")
+            self.document = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or a number of thousands of digits
             raise UserError(f"{path} is not a TOML file ({error}); see docs/experiments.md for an example") from error
 
     def override(self, typed: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from bench.core.images import UnreadableImageError, open_image, resize_image
+from bench.core.images import FORMATS, UnreadableImageError, open_image, resize_image
 from tests.metrics import golden_sizes
 
 GOLDEN = json.loads(golden_sizes.FILE.read_text())["digests"]
@@ -98,3 +98,34 @@ def test_other_modes_stay_as_they_are() -> None:
     for mode in ("L", "RGB", "P"):
         image = Image.new("RGB", (3, 2), (200, 40, 90)).convert(mode)
         assert open_image(encoded(image)).mode == mode
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_format_of_the_list_is_opened_whatever_the_files_name(tmp_path: Path, kind: str) -> None:
+    if kind not in Image.registered_extensions().values() or (kind == "AVIF" and not features.check("avif")):
+        pytest.skip(f"this Pillow has no {kind}")
+    Image.new("RGB", (16, 8), (90, 40, 10)).save(tmp_path / "image.dat", format=kind)
+    assert open_image(tmp_path / "image.dat").size == (16, 8)
+
+
+@pytest.mark.parametrize("kind", ["PPM", "TGA", "PCX", "ICO", "SGI", "EPS", "PDF", "DIB", "ICNS"])
+def test_no_other_format_is_opened(tmp_path: Path, kind: str) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "image.png", format=kind)
+    with pytest.raises(UnreadableImageError, match="not an image in one of the formats"):
+        open_image(tmp_path / "image.png")
+
+
+def test_of_an_animation_only_the_first_frame_is_decoded() -> None:
+    stream = io.BytesIO()
+    frames = [Image.effect_noise((64, 64), 90) for _ in range(3)]
+    frames[0].save(stream, format="GIF", save_all=True, append_images=frames[1:])
+    content = stream.getvalue()
+    cut = content[: len(content) // 2]  # in the second frame
+    assert open_image(content).tobytes() == open_image(cut).tobytes()
+
+
+def test_a_file_that_is_too_large_for_an_image_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "image.png").open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(UnreadableImageError, match="more than the limit of 536870912 bytes"):
+        open_image(tmp_path / "image.png")

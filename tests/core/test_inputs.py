@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,6 +27,10 @@ def test_a_named_pipe_and_a_device_are_not_opened(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/dev/zero")
     with pytest.raises(UserError, match="link is a device"):
         regular(tmp_path / "link")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(tmp_path / "socket"))  # the whole path may be too long for a socket
+        with pytest.raises(UserError, match="socket is a socket"):
+            regular(tmp_path / "socket")
 
 
 def test_a_file_that_is_larger_than_what_is_read(tmp_path: Path) -> None:

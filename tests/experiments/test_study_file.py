@@ -113,8 +113,27 @@ def test_a_grid_without_end_is_refused_before_it_is_made(tmp_path: Path) -> None
     many = list(range(1, 3000))
     text = WHOLE.replace("steps = 4", f"steps = {many}\nlearning_rate = {many}")
     file = read(tmp_path, text)
-    with pytest.raises(UserError, match=r"line 6: the grids are .*, and at most 10,000 are planned; split the study"):
+    with pytest.raises(UserError, match=r"the grids are .*, and at most 10,000 are planned; split the study"):
         plan_study(file.study({}), file.at)
+
+
+@pytest.mark.parametrize("name", ["a.", '"a" . ', "'b'."])
+def test_a_name_of_thousands_of_parts_is_not_parsed(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="line 2: a name of more than 64 parts"):
+        read(tmp_path, "# x\n" + name * 20_000 + "a = 1\n")
+    with pytest.raises(UserError, match="line 1: a name of more than 64 parts"):
+        read(tmp_path, "[" + name * 20_000 + "a]\n")
+
+
+def test_numbers_with_points_are_not_a_name(tmp_path: Path) -> None:
+    many = ", ".join(f"0.{number}" for number in range(1, 300))
+    assert len(read(tmp_path, f"beta = [{many}]\n" + WHOLE).document["beta"]) == 299
+
+
+@pytest.mark.parametrize("text", ["a = " + "9" * 5000, "a = " + "[" * 5000])
+def test_a_value_that_python_cannot_hold(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match="is not a TOML file"):
+        read(tmp_path, text)
 
 
 HEAD = 'model = "tiny"\n'

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from lab import CODE, HARNESS, Lab
+from lab import CODE, HARNESS, PROMPTS, Lab, fill
 from rich.console import Console
 
 from reports.latex import latex
@@ -105,6 +105,19 @@ def test_a_page_of_the_base_alone_has_no_plot(lab: Lab) -> None:
     text = page(make_report(lab.runs))
     assert "No training run has finished yet." in text
     assert "<svg" not in text
+
+
+def test_texts_are_no_part_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"' onload='x"
+    monkeypatch.setitem(PROMPTS, 0, evil)  # type: ignore[arg-type]  # a list has items, too
+    lab = Lab(tmp_path / "runs")
+    fill(lab)
+    lab.run("odd", title=evil, name="plain", shift=0.1)
+    text = page(make_report(lab.runs))
+    tags = Page(text).tags
+    assert text.count("alert(1)") >= 4
+    assert sum(tag == "script" for tag, _ in tags) == 2
+    assert not [attributes for _, attributes in tags if {"onerror", "onload"} & attributes.keys()]
 
 
 def test_latex_escapes(full_lab: Lab) -> None:
