@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.core.images import open_image
+from bench.core.images import UnreadableImageError, open_image
+from bench.records.reading import damaged
 from bench.records.scores import MetricRecord
 from reports.records import Records, RunRecord
 
@@ -181,7 +182,10 @@ def _encoder(paths: Sequence[Path]) -> Callable[[Path], bytes]:
 
 def _webp(path: Path, side: int) -> bytes:
     stream = io.BytesIO()
-    image = open_image(path).convert("RGB")
+    try:
+        image = open_image(path).convert("RGB")
+    except UnreadableImageError as error:
+        raise damaged(path, error) from error
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     image.save(stream, format="WEBP", quality=85)
     return stream.getvalue()

@@ -59,7 +59,7 @@ def test_no_program_is_started_for_an_image_of_a_report(command: CommandLine, fi
         (evaluation.parent / "DONE").write_text("")  # as older versions left it, without digests
         for image in evaluation.iterdir():
             image.write_bytes(EPS)
-    command.run(command.arguments("report", "--format", "html", "--output", "page.html"))
+    assert "png is damaged (not an image" in refusal(command, "report", "--format", "html", "--output", "page.html")
     assert not canary.exists()
 
 

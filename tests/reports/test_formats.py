@@ -109,7 +109,7 @@ def test_a_page_of_the_base_alone_has_no_plot(lab: Lab) -> None:
 
 def test_texts_are_no_part_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"' onload='x"
-    monkeypatch.setitem(PROMPTS, 0, evil)  # type: ignore[arg-type]  # a list has items, too
+    monkeypatch.setattr("lab.PROMPTS", [evil, *PROMPTS[1:]])
     lab = Lab(tmp_path / "runs")
     fill(lab)
     lab.run("odd", title=evil, name="plain", shift=0.1)

@@ -6,7 +6,7 @@ import json
 import shutil
 
 from tests.fuzz.place import Expect, Place, kind
-from tests.fuzz.versions import setting
+from tests.fuzz.versions import one_step
 
 FILE = """\
 model = "tiny"
@@ -222,8 +222,7 @@ def runs_that_go_on_from_damage(place: Place) -> Expect:
         place.rng.choice([b"", content[: len(content) // 2], b"\xff" * 16 + content[16:], b"[" * 1000, content + b"x"])
     )
     words = ["run", "--algo", "dpo", "--model", "tiny", "--name", "one", "--data", "pairs.parquet", "--prompts", "prompts.txt", "--metrics", "aesthetic",
-             "--sampling-steps", "2", *[word for name, value in (("steps", 1), ("global_batch_size", 2), ("micro_batch_size", 2), ("warmup_steps", 0))
-                                        for word in setting(name, value)]]  # fmt: skip
+             "--sampling-steps", "2", *one_step()]  # fmt: skip
     return Expect(words, (0, 2))
 
 
@@ -243,14 +242,8 @@ def online_runs(place: Place) -> Expect:
         ["--set", "rewards=imagereward", "--data", "captions.jsonl"], ["--set", "rewards=imagereward", "--data", "nowhere.parquet"],
         ["--set", "rewards=imagereward", "--prompts", "nope.txt"], ["--set", "rewards=[/x]"], ["--set", "rewards=imagereward", "--set", "combination=x"],
     ])  # fmt: skip
-    words = [
-        place.rng.choice(["run", "run", "plan"]),
-        "--algo",
-        place.rng.choice(["ddpo", "ddpo", "nft", "awm"]),
-        "--model",
-        "tiny",
-    ]
-    return Expect(
-        [*words, *(["--prompts", "p.txt"] if "--prompts" not in typed else []), *typed, "--set", "steps=1"],
-        (0, 2) if words[0] == "plan" else (2,),
-    )
+    words = ["--algo", place.rng.choice(["ddpo", "ddpo", "nft", "awm"]), "--model", "tiny", *typed]
+    if not {"--prompts", "--data"} & set(typed) and place.rng.random() < 0.3:
+        return Expect(["plan", *words], (0, 2))
+    prompts = [] if "--prompts" in typed else ["--prompts", "p.txt"]
+    return Expect(["run", *words, *prompts, "--set", "steps=1"], (2,))
