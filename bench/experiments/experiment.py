@@ -234,6 +234,9 @@ def _check_choices(choices: Choices) -> None:
                 f"there is no argument {name!r}: {did_you_mean(name, known)}there are {', '.join(known)}; fields of the "
                 "algorithm and of training go into settings"
             )
+    if empty := [name for name, value in choices.items() if value == ""]:
+        # as of a variable of a shell that is not set; the default would be used without a word
+        raise UserError(f"{empty[0]} is empty; give a value, or leave it out for the default")
     limit = choices.get("limit")
     if limit is not None and limit < 2:
         raise UserError(f"limit={limit} is too small; use at least 2 prompts and pairs")

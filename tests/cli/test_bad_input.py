@@ -74,6 +74,11 @@ def test_seeds_that_are_no_different_numbers(command: CommandLine, seeds: str) -
     assert f"--seeds '{seeds}' is not a list of distinct non-negative integers" in text
 
 
+def test_an_empty_option_is_not_the_default(command: CommandLine) -> None:
+    words = ("run", "--algo", "dpo", "--model", "tiny", "--set", "steps=1", "--prompts", "")
+    assert "prompts is empty" in refusal(command, command.arguments(*words))
+
+
 def test_missing_data_file(command: CommandLine) -> None:
     assert "'nowhere.parquet' does not exist" in refusal(command, command.train_words("--data", "nowhere.parquet"))
 
