@@ -15,15 +15,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from bench import Metric, MetricInfo
+from bench import DifferentiableMetric, MetricInfo
 from metrics.checkpoints import build, checkpoint_digest, fill, find_weights, read_json, read_tensors
 from metrics.cosine import CLIP_WEIGHTS
 from metrics.head import LinearHead
-from metrics.inference import exact_inference, preprocessed_batches
+from metrics.inference import exact_arithmetic, exact_inference, preprocessed_batches, refuse_other_count
 from metrics.preprocessing import OpenAIPreprocessing, Preprocessing
 
 
-class Aesthetic(Metric):
+class Aesthetic(DifferentiableMetric):
     """The head's value on the normalised image embedding; the prompt is ignored.
 
     A checkpoint is the head's ``.pth`` file, a folder that holds one, or a hub id.  A folder ``clip`` beside the head
@@ -74,14 +74,23 @@ class Aesthetic(Metric):
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
         """See `Metric`."""
-        if len(images) != len(prompts):
-            raise ValueError(f"{len(images)} images for {len(prompts)} prompts")
+        refuse_other_count(images, prompts)
         scores = torch.empty(len(images))
         with exact_inference(self.device):
             for piece, pixels in preprocessed_batches(self.preprocessing, images, self.device):
-                embeddings = normalize(self.tower(pixel_values=pixels).image_embeds, dim=-1)
-                scores[piece] = self.head(embeddings)[:, 0].cpu()
+                scores[piece] = self._ratings(pixels).cpu()
         return scores
+
+    def score_pixels(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        """See `DifferentiableMetric`."""
+        refuse_other_count(pixels, prompts)
+        with exact_arithmetic(self.device):
+            return self._ratings(self.preprocessing.pixels(pixels))
+
+    def _ratings(self, pixels: Tensor) -> Tensor:
+        """Ratings, (N,), of preprocessed pixels."""
+        ratings: Tensor = self.head(normalize(self.tower(pixel_values=pixels).image_embeds, dim=-1))
+        return ratings[:, 0]
 
 
 def load_tower(checkpoint: str) -> tuple[Any, Path]:

@@ -11,16 +11,32 @@ import torch
 
 from bench import MetricInfo
 from metrics.checkpoints import checkpoint_digest
-from metrics.cosine import CosineMetric, cleaned_ids, load_clip
+from metrics.cosine import CosineMetric, CosineScore, cleaned_ids, load_clip
 from metrics.preprocessing import OpenAIPreprocessing
 
 
-class ClipScore(CosineMetric):
-    """The cosine, not clipped at 0, without a prefix before the prompt, as in the image-reward package.
-
-    The paper reports 2.5 * max(cosine, 0) of ViT-B/32 with a prefix, torchmetrics 100 * max(cosine, 0).
+class ClipEmbeddings(CosineMetric):
+    """Any CLIP model, without a prefix before the prompt.
 
     A checkpoint is a folder or hub id in the layout of `transformers.CLIPModel`.  The published default is ViT-L/14.
+    """
+
+    version: ClassVar[str] = "cosine"
+    published: ClassVar[str] = "openai/clip-vit-large-patch14"
+
+    @classmethod
+    def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
+        """See `Metric.load`."""
+        model, tokenizer, path = load_clip(checkpoint or cls.published, cls.published)
+        tokenize = cleaned_ids(tokenizer, model.config.text_config.max_position_embeddings)
+        preprocessing = OpenAIPreprocessing(model.config.vision_config.image_size)
+        return cls(model, tokenize, preprocessing, device=device, weights=checkpoint_digest(path, tokenizer=tokenizer))
+
+
+class ClipScore(ClipEmbeddings, CosineScore):
+    """The cosine, not clipped at 0, as in the image-reward package.
+
+    The paper reports 2.5 * max(cosine, 0) of ViT-B/32 with a prefix, torchmetrics 100 * max(cosine, 0).
     """
 
     info: ClassVar[MetricInfo] = MetricInfo(
@@ -32,13 +48,3 @@ class ClipScore(CosineMetric):
         conventions="torchmetrics: 100 * max(cosine, 0); the paper: 2.5 * max(cosine, 0) of ViT-B/32 with a prefix",
         source="arXiv:2104.08718; the variant of https://github.com/THUDM/ImageReward",
     )
-    version: ClassVar[str] = "cosine"
-    published: ClassVar[str] = "openai/clip-vit-large-patch14"
-
-    @classmethod
-    def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
-        """See `Metric.load`."""
-        model, tokenizer, path = load_clip(checkpoint or cls.published, cls.published)
-        tokenize = cleaned_ids(tokenizer, model.config.text_config.max_position_embeddings)
-        preprocessing = OpenAIPreprocessing(model.config.vision_config.image_size)
-        return cls(model, tokenize, preprocessing, device=device, weights=checkpoint_digest(path, tokenizer=tokenizer))

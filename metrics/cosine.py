@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from bench import EmbeddingMetric, UserError, batch_slices
+from bench import DifferentiableMetric, EmbeddingMetric, UserError, batch_slices
 from metrics.checkpoints import build, fill, find_weights, load_tokenizer, read_json, read_tensors
-from metrics.inference import BATCH, exact_inference, preprocessed_batches
+from metrics.inference import BATCH, exact_arithmetic, exact_inference, preprocessed_batches, refuse_other_count
 from metrics.preprocessing import Preprocessing
 
 Tokenize = Callable[[Sequence[str]], Tensor]
@@ -54,8 +54,7 @@ class CosineMetric(EmbeddingMetric):
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
         """See `Metric`; every distinct prompt is encoded once."""
-        if len(images) != len(prompts):
-            raise ValueError(f"{len(images)} images for {len(prompts)} prompts")
+        refuse_other_count(images, prompts)
         distinct = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
         rows = torch.tensor([distinct[prompt] for prompt in prompts], device=self.device)
         scores = torch.empty(len(images))
@@ -90,6 +89,19 @@ class CosineMetric(EmbeddingMetric):
     def pixel_embeddings(self, pixels: Tensor) -> Tensor:
         """Embeddings of unit norm, float32, (N, D), of pixels, float32, (N, 3, size, size)."""
         return normalize(self.model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
+
+
+class CosineScore(CosineMetric, DifferentiableMetric):
+    """Base of those whose score is the cosine itself, times `scale`, which therefore has a gradient."""
+
+    def score_pixels(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        """See `DifferentiableMetric`."""
+        refuse_other_count(pixels, prompts)
+        with exact_arithmetic(self.device):
+            with torch.no_grad():
+                texts = self.text_embeddings(prompts)
+            embedded = self.pixel_embeddings(self.preprocessing.pixels(pixels))
+            return self.scale * (embedded * texts).sum(-1)
 
 
 def padded_ids(tokenizer: Any, length: int) -> Tokenize:

@@ -23,7 +23,7 @@ from metrics.checkpoints import (
     read_json,
     read_tensors,
 )
-from metrics.cosine import CosineMetric, cleaned_ids
+from metrics.cosine import CosineScore, cleaned_ids
 from metrics.preprocessing import LetterboxPreprocessing
 
 VIT_H_14: dict[str, Any] = {
@@ -57,7 +57,7 @@ _PARTS = {
 }
 
 
-class HPSv2(CosineMetric):
+class HPSv2(CosineScore):
     """The cosine, version 2.1, registered as ``hpsv2``; scores of 2.0 and 2.1 are not comparable.
 
     A checkpoint is a weights file with the names of open_clip, a folder that holds one (``HPS_v2.1*.pt``), or a hub id.

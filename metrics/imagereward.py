@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bench import Metric, MetricInfo
+from bench import DifferentiableMetric, MetricInfo
 from metrics.checkpoints import (
     Source,
     build,
@@ -25,7 +25,7 @@ from metrics.checkpoints import (
     read_tensors,
 )
 from metrics.head import LinearHead
-from metrics.inference import exact_inference, preprocessed_batches
+from metrics.inference import exact_arithmetic, exact_inference, preprocessed_batches, refuse_other_count
 from metrics.preprocessing import OpenAIPreprocessing, Preprocessing
 
 BERT_BASE: dict[str, Any] = {
@@ -104,7 +104,7 @@ class RewardNetwork(nn.Module):
         return rewards
 
 
-class ImageReward(Metric):
+class ImageReward(DifferentiableMetric):
     """The head's reward, normalised to mean 0 and standard deviation 1 on the authors' validation data.
 
     A checkpoint is a weights file, a folder that holds ``ImageReward.pt``, or a hub id.  Optional files beside
@@ -174,15 +174,24 @@ class ImageReward(Metric):
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
         """See `Metric`."""
-        if len(images) != len(prompts):
-            raise ValueError(f"{len(images)} images for {len(prompts)} prompts")
+        refuse_other_count(images, prompts)
         scores = torch.empty(len(images))
         with exact_inference(self.device):
             for piece, pixels in preprocessed_batches(self.preprocessing, images, self.device):
-                ids, mask = self.tokenize(prompts[piece])
-                rewards = self.network(pixels, ids.to(self.device), mask.to(self.device))
-                scores[piece] = ((rewards - MEAN) / STD).cpu()
+                scores[piece] = self._rewards(pixels, prompts[piece]).cpu()
         return scores
+
+    def score_pixels(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        """See `DifferentiableMetric`."""
+        refuse_other_count(pixels, prompts)
+        with exact_arithmetic(self.device):
+            return self._rewards(self.preprocessing.pixels(pixels), prompts)
+
+    def _rewards(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Normalised rewards, (N,), of preprocessed pixels."""
+        ids, mask = self.tokenize(prompts)
+        rewards: Tensor = self.network(pixels, ids.to(self.device), mask.to(self.device))
+        return (rewards - MEAN) / STD
 
 
 def blip_source(name: str) -> Source:

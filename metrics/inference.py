@@ -1,9 +1,9 @@
-"""How every scorer computes: no gradients, full float32 precision, images preprocessed while the network is busy."""
+"""How every scorer computes: full float32 precision, no gradients unless they are wanted, images preprocessed while the network is busy."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 import torch
@@ -19,11 +19,11 @@ BATCH = 8
 
 
 @contextlib.contextmanager
-def exact_inference(device: torch.device) -> Iterator[None]:
-    """No gradients, autocast or TF32 inside, whatever the caller has set; restores the caller's settings afterwards.
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """No autocast or TF32 inside, whatever the caller has set; restores the caller's settings afterwards.
 
     By default, convolutions on CUDA use TF32, which keeps ten bits of the mantissa; on a CPU with AMX, matrix products use
-    bf16 if the caller allows it.
+    bf16 if the caller allows it.  A backward outside of the block uses the caller's settings.
     """
     cudnn: Any = torch.backends.cudnn
     mkldnn: Any = torch.backends.mkldnn
@@ -32,12 +32,25 @@ def exact_inference(device: torch.device) -> Iterator[None]:
     try:
         for setting in settings:
             setting.fp32_precision = "ieee"
-        linear = OneDNNLinear() if device.type == "cpu" and mkl_is_slow() else contextlib.nullcontext()
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False), linear:
+        with torch.autocast(device.type, enabled=False):
             yield
     finally:
         for setting, precision in zip(settings, before, strict=True):
             setting.fp32_precision = precision
+
+
+@contextlib.contextmanager
+def exact_inference(device: torch.device) -> Iterator[None]:
+    """The same without gradients."""
+    linear = OneDNNLinear() if device.type == "cpu" and mkl_is_slow() else contextlib.nullcontext()
+    with exact_arithmetic(device), torch.inference_mode(), linear:
+        yield
+
+
+def refuse_other_count(pictures: Sized, prompts: Sized) -> None:
+    """Raise a `ValueError` unless there are as many prompts as pictures."""
+    if len(pictures) != len(prompts):
+        raise ValueError(f"{len(pictures)} images for {len(prompts)} prompts")
 
 
 def preprocessed_batches(

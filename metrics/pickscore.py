@@ -12,11 +12,11 @@ import torch
 
 from bench import MetricInfo
 from metrics.checkpoints import checkpoint_digest
-from metrics.cosine import CosineMetric, load_clip, padded_ids
+from metrics.cosine import CosineScore, load_clip, padded_ids
 from metrics.preprocessing import HuggingFacePreprocessing
 
 
-class PickScore(CosineMetric):
+class PickScore(CosineScore):
     """exp(logit_scale) times the cosine, as in the authors' README.
 
     Other repositories report the bare cosine (about 0.2) or the score divided by 26.

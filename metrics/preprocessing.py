@@ -1,6 +1,7 @@
 """From an image to the input of a scorer's image tower: the three pipelines that published scorers use.
 
-All three return float32, shape (3, size, size), normalised with the mean and standard deviation of CLIP.
+All three return float32, shape (3, size, size), normalised with the mean and standard deviation of CLIP.  `Preprocessing.pixels` does
+the same with gradient, from a picture's values instead of an image: without rounding, and so within half a level of 256.
 
 * `OpenAIPreprocessing`, "openai" (OpenAI ``clip``; ImageReward, aesthetic predictor, CLIPScore): resize, crop, then convert to RGB.
 * `HuggingFacePreprocessing`, "huggingface" (``CLIPImageProcessor``; PickScore): convert to RGB, resize, crop; the crop of a non-square
@@ -43,6 +44,10 @@ class Preprocessing(abc.ABC):
     def __call__(self, image: Image.Image) -> Tensor:
         """The image, of any mode and size, as float32, (3, size, size)."""
 
+    @abc.abstractmethod
+    def pixels(self, values: Tensor) -> Tensor:
+        """RGB pictures in [0, 1], (N, 3, H, W), with gradient; (N, 3, size, size), in their dtype and on their device."""
+
     def batch(self, images: Sequence[Image.Image]) -> Tensor:
         """Images as float32, (N, 3, size, size); N is at least 1."""
         return torch.stack([self(image) for image in images])
@@ -74,6 +79,12 @@ class OpenAIPreprocessing(Preprocessing):
         left, top = (round((side - self.size) / 2) for side in resized.size)
         return normalised(unit_tensor(cropped(resized, left, top, self.size).convert("RGB")))
 
+    def pixels(self, values: Tensor) -> Tensor:
+        """See `Preprocessing`."""
+        resized = short_side_pixels(values, self.size)
+        top, left = (round((side - self.size) / 2) for side in resized.shape[-2:])
+        return normalised(resized[..., top : top + self.size, left : left + self.size])
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HuggingFacePreprocessing(Preprocessing):
@@ -91,6 +102,12 @@ class HuggingFacePreprocessing(Preprocessing):
         resized = short_side(image.convert("RGB"), self.size)
         left, top = ((side - self.size) // 2 for side in resized.size)
         return normalised(unit_tensor(cropped(resized, left, top, self.size)))
+
+    def pixels(self, values: Tensor) -> Tensor:
+        """See `Preprocessing`."""
+        resized = short_side_pixels(values, self.size)
+        top, left = ((side - self.size) // 2 for side in resized.shape[-2:])
+        return normalised(resized[..., top : top + self.size, left : left + self.size])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,28 +133,42 @@ class LetterboxPreprocessing(Preprocessing):
         The authors' code fails on an image with transparency, or with exactly ``size`` pixels on its long side only; this one
         drops the opacity and pads the image like any other.
         """
-        pixels = unit_tensor(image.convert("RGB"))
-        height, width = pixels.shape[-2:]
+        return self.pixels(unit_tensor(image.convert("RGB"))[None])[0]
+
+    def pixels(self, values: Tensor) -> Tensor:
+        """See `Preprocessing`."""
+        height, width = values.shape[-2:]
         scale = self.size / max(height, width)
         if scale != 1:
             target = (max(1, round(height * scale)), max(1, round(width * scale)))
             # Not clamped: bicubic weights overshoot [0, 1], and the network was trained on that.
-            pixels = functional.interpolate(
-                pixels[None], size=target, mode="bicubic", align_corners=False, antialias=self.antialias
-            )[0]
-        height, width = pixels.shape[-2:]
+            values = functional.interpolate(
+                values, size=target, mode="bicubic", align_corners=False, antialias=self.antialias
+            )
+        height, width = values.shape[-2:]
         top, left = (self.size - height) // 2, (self.size - width) // 2
         sides = (left, self.size - width - left, top, self.size - height - top)
-        return normalised(functional.pad(pixels, sides))
+        return normalised(functional.pad(values, sides))
 
 
 def short_side(image: Image.Image, size: int) -> Image.Image:
     """Bicubic resize to ``size`` pixels on the short side; the long side is rounded down."""
-    width, height = image.size
-    if min(width, height) == size:
-        return image
-    target = (max(size, int(size * width / height)), max(size, int(size * height / width)))
-    return resize_image(image, target, Image.Resampling.BICUBIC)
+    target = short_side_target(*image.size, size)
+    return image if target == image.size else resize_image(image, target, Image.Resampling.BICUBIC)
+
+
+def short_side_target(one: int, other: int, size: int) -> tuple[int, int]:
+    """Two sides, scaled so that the shorter one is ``size``; the longer one is rounded down."""
+    return max(size, int(size * one / other)), max(size, int(size * other / one))
+
+
+def short_side_pixels(values: Tensor, size: int) -> Tensor:
+    """As `short_side`, of pictures in [0, 1], (N, 3, H, W), with gradient; kept in [0, 1], as Pillow keeps its levels."""
+    height, width = values.shape[-2:]
+    target = short_side_target(height, width, size)
+    if target == (height, width):
+        return values
+    return functional.interpolate(values, size=target, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
 
 
 def cropped(image: Image.Image, left: int, top: int, size: int) -> Image.Image:
@@ -151,6 +182,6 @@ def unit_tensor(image: Image.Image) -> Tensor:
 
 
 def normalised(pixels: Tensor) -> Tensor:
-    """Subtract CLIP's mean and divide by its standard deviation, channel by channel; (3, height, width)."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    """Subtract CLIP's mean and divide by its standard deviation, channel by channel; (..., 3, height, width)."""
+    mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return (pixels - mean) / std

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench import MetricInfo, UserError, batch_slices, digest, require
-from metrics.clip import ClipScore
+from metrics.clip import ClipEmbeddings
 from metrics.inference import BATCH, exact_inference
 
 POOL = 100
@@ -29,7 +29,7 @@ A smaller pool is easier.
 """
 
 
-class Retrieval(ClipScore):
+class Retrieval(ClipEmbeddings):
     """1 if an image's own prompt is among its `cutoff` nearest prompts in its pool, else 0.
 
     The pool depends only on the prompts, so every image has its own score and models are compared image by image.  Pools are

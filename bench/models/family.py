@@ -161,6 +161,16 @@ class ModelFamily(abc.ABC):
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
         """Decode latents into images: (B, C, h, w) to uint8 (B, H, W, 3)."""
 
+    def decode_pixels(self, latents: Tensor) -> Tensor:
+        """Decode latents with gradient: (B, C, h, w) to float32 in [0, 1], (B, 3, H, W), not rounded; the decoder's weights get no gradient.
+
+        Raises:
+            UserError: the family does not support this.
+        """
+        raise UserError(
+            f"models of the family {type(self).__name__} cannot be trained on a gradient of the reward, since their decoder has none"
+        )
+
     @abc.abstractmethod
     def encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Embeddings of prompts by name, as the denoiser takes them; float32, (len(prompts), ...) each."""

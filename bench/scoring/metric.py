@@ -99,6 +99,25 @@ class EmbeddingMetric(Metric):
         """Embeddings of N prompts in the same space, of length 1; float32 on the CPU, (N, D)."""
 
 
+class DifferentiableMetric(Metric):
+    """A metric with a gradient, for algorithms that train on the gradient of their reward."""
+
+    @abc.abstractmethod
+    def score_pixels(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Raw scores of pictures for the prompts of the same position, (N,), with gradient to ``pixels``.
+
+        They are those of `score`, except that pixels are neither rounded to 256 levels nor, where pictures are resized, rounded after it.
+        The weights get no gradient.
+
+        Args:
+            pixels: N pictures in [0, 1], (N, 3, H, W), in the floating-point type and on the device of the weights.
+            prompts: N prompts.
+
+        Raises:
+            ValueError: the numbers of pictures and prompts differ.
+        """
+
+
 def checked_scores(name: str, scores: object, count: int) -> list[float]:
     """The scores of one call as floats.
 

@@ -263,6 +263,21 @@ class Colourful(Level):
         return torch.tensor([float(image.getpixel((0, 0))[0]) for image in images])  # type: ignore[index,arg-type]
 
 
+class Flat(Brightness):
+    """Its pixels have another score than its images."""
+
+    def score_pixels(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        return 255 - super().score_pixels(pixels, prompts)
+
+
+class Gentle(Brightness):
+    """Its gradient is half of what it should be."""
+
+    def score_pixels(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        scores = super().score_pixels(pixels, prompts)
+        return (scores + scores.detach()) / 2
+
+
 class Backwards(Level):
     info = dataclasses.replace(Level.info, display_factor=-1.0)
 
@@ -282,6 +297,7 @@ def outcomes(case: MetricCase) -> dict[str, str]:
 def test_an_honest_metric_keeps_every_contract_that_applies() -> None:
     found = outcomes(metric_case(Level))
     assert found.pop("embeddings_have_length_one") == "not applicable"
+    assert found.pop("gradient_is_that_of_the_score") == "not applicable"
     assert set(found.values()) == {"held"}
 
 
@@ -309,6 +325,8 @@ def test_a_metric_with_embeddings_is_asked_for_them_and_one_without_checkpoints_
         (Painting, metric.leaves_images_alone, "expected unchanged images, found changes in image 0, 1, 2"),
         (Colourful, metric.scores_images_of_any_mode, "TypeError: 'int' object is not subscriptable"),
         (Backwards, metric.keeps_its_direction, "expected a display_factor above 0, found -1.0"),
+        (Flat, metric.gradient_is_that_of_the_score, " from pixels too, found "),
+        (Gentle, metric.gradient_is_that_of_the_score, "steps that change the scores as the gradient says, found 2 times that"),
     ],
 )  # fmt: skip
 def test_a_wrong_metric_breaks_the_contract_about_it(

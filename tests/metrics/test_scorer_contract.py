@@ -15,7 +15,7 @@ from bench.core.errors import UserError
 from bench.experiments.contracts.contract import Contract, NotApplicableError
 from bench.experiments.contracts.metric import METRIC_CONTRACTS, embeddings_have_length_one
 from bench.experiments.contracts.metric_case import MetricCase
-from bench.scoring.metric import METRICS, EmbeddingMetric, Metric, checked_scores
+from bench.scoring.metric import METRICS, DifferentiableMetric, EmbeddingMetric, Metric, checked_scores
 from metrics import cosine, inference
 from metrics.cosine import clean
 from metrics.hpsv2 import HPSv2, HPSv20
@@ -64,6 +64,34 @@ def test_it_keeps_the_contract(contract: Contract[MetricCase], case: MetricCase)
             contract.check(case)
     else:
         contract.check(case)
+
+
+def test_the_gradient_equals_finite_differences_in_float64(named: tuple[str, Any]) -> None:
+    """The slope along a random direction, of a picture that is resized, by central differences."""
+    _, scorer = named
+    networks = [each for each in vars(scorer).values() if isinstance(each, torch.nn.Module)]
+    # Half-way between black and white, so that no pixel is clipped after resizing, where the score has a kink.
+    pixels = 0.25 + torch.rand(2, 3, 40, 52, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 2
+    direction = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    try:
+        for network in networks:
+            network.double()
+        values = pixels.clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(scorer.score_pixels(values, PROMPTS[:2]).sum(), values)
+        up, down = (scorer.score_pixels(pixels + way * 1e-6 * direction, PROMPTS[:2]).sum() for way in (1, -1))
+    finally:
+        for network in networks:
+            network.float()
+    assert ((up - down) / 2e-6).item() == pytest.approx((gradient * direction).sum().item(), rel=1e-6)
+
+
+def test_pixels_need_as_many_prompts(named: tuple[str, Any]) -> None:
+    with pytest.raises(ValueError, match="2 images for 1 prompts"):
+        named[1].score_pixels(torch.zeros(2, 3, 8, 8), ["one"])
+
+
+def test_a_hit_or_a_miss_has_no_gradient() -> None:
+    assert not issubclass(RPrecision, DifferentiableMetric)
 
 
 def test_scores_do_not_depend_on_the_size_of_batches(

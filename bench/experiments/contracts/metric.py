@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +23,14 @@ from bench.experiments.contracts.contract import (
 )
 from bench.experiments.contracts.metric_case import CPU, SIZES, MetricCase, contract, pictures, tiny_prompts
 from bench.models.registry import MODELS
-from bench.scoring.metric import METRICS, EmbeddingMetric, Metric
+from bench.scoring.metric import METRICS, DifferentiableMetric, EmbeddingMetric, Metric
+
+SAME_SCORE = 0.1
+"""By how much of the range of the scores those of pixels may differ: Pillow rounds to 256 levels and clips while it resizes."""
+STEP = 1e-5
+"""Root mean square of a small step, of pixels in [0, 1]: even scorers with random weights are straight over so much."""
+SAME_SLOPE = 0.1
+"""By which share the median change of the scores may differ from the predicted one."""
 
 
 @contract
@@ -183,6 +192,34 @@ def embeddings_have_length_one(case: MetricCase) -> str:
     return f"{size} numbers"
 
 
+@contract
+def gradient_is_that_of_the_score(case: MetricCase) -> str:
+    """Pixels have the scores of their images, and the gradient predicts how a small step changes them."""
+    metric = case.metric
+    if not isinstance(metric, DifferentiableMetric):
+        raise NotApplicableError("it is not a bench.DifferentiableMetric")
+    values = [torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None] / 255 for image in case.images]
+    pairs = list(zip(values, case.prompts, strict=True))
+    scores = torch.cat([metric.score_pixels(pixels, [prompt]).detach() for pixels, prompt in pairs])
+    apart = (scores - case.scores).abs().max().item() / (case.scores.max() - case.scores.min()).item()
+    expect(apart < SAME_SCORE, f"{_short(case.scores)} from pixels too", _short(scores))
+    found = statistics.median(_realised(metric, pixels, prompt) for pixels, prompt in pairs)
+    expect(abs(found - 1) < SAME_SLOPE, "steps that change the scores as the gradient says", f"{found:.3g} times that")
+    return f"scores differ by {apart:.2g} of their range; steps change them {found:.4g} times as much as predicted"
+
+
+def _realised(metric: DifferentiableMetric, pixels: Tensor, prompt: str) -> float:
+    """The change of a score by a small step up its gradient, by the change that the gradient predicts."""
+    values = pixels.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(metric.score_pixels(values, [prompt]).sum(), values)
+    size = gradient.square().mean().sqrt()
+    expect(bool(torch.isfinite(size)) and size.item() > 0, "a gradient", f"one of size {size.item():g}")
+    step = STEP * gradient / size
+    with torch.no_grad():
+        up, down = (metric.score_pixels(pixels + way * step, [prompt]) for way in (1, -1))
+    return ((up - down) / (2 * (gradient * step).sum())).item()
+
+
 def _alike(scores: Tensor, others: Tensor, case: MetricCase, what: str) -> str:
     """Expect scores to be equal up to rounding; returns how far apart they are."""
     expect(scores.shape == others.shape, f"{len(others)} scores for {what}", tuple(scores.shape))
@@ -210,6 +247,7 @@ METRIC_CONTRACTS: tuple[Contract[MetricCase], ...] = (
     identity_is_json,
     refuses_a_missing_checkpoint,
     embeddings_have_length_one,
+    gradient_is_that_of_the_score,
 )
 
 

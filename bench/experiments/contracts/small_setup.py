@@ -28,7 +28,7 @@ from bench.models.family import ModelFamily
 from bench.records.runs import RunFolder
 from bench.records.scores import MetricInfo
 from bench.rollouts.rewards import Rewards
-from bench.scoring.metric import EmbeddingMetric
+from bench.scoring.metric import DifferentiableMetric, EmbeddingMetric
 from bench.training.algorithm import Algorithm, StepOutput
 from bench.training.batches import Encoded, StepBatches, make_batch
 from bench.training.ledger import Ledger
@@ -42,7 +42,7 @@ CPU = torch.device("cpu")
 PAIRS = 40
 
 
-class Brightness(EmbeddingMetric):
+class Brightness(EmbeddingMetric, DifferentiableMetric):
     """A scorer that needs no checkpoint: the mean level of the picture's pixels."""
 
     info: ClassVar[MetricInfo] = MetricInfo(title="Brightness", raw_range="0 to 255", unit="level", source="here")
@@ -57,6 +57,10 @@ class Brightness(EmbeddingMetric):
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
         return torch.tensor([float(np.asarray(image).mean()) for image in images])
+
+    def score_pixels(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        """See `DifferentiableMetric`."""
+        return 255 * pixels.flatten(1).mean(1)
 
     def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
         """The mean colour, as a direction."""

@@ -170,10 +170,19 @@ class DiffusersFamily(ModelFamily):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
-        pixels = self._vae.decode(latents.float() / self._vae.config.scaling_factor + self._latent_shift).sample
-        pixels = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        pixels = ((self._decoded(latents) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         array: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
         return array
+
+    def decode_pixels(self, latents: Tensor) -> Tensor:
+        return ((self._decoded(latents) + 1) / 2).clamp(0, 1)
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        """Pictures in [-1, 1] or a little beyond, float32, (B, 3, H, W)."""
+        decoded: Tensor = self._vae.decode(
+            latents.float() / self._vae.config.scaling_factor + self._latent_shift
+        ).sample
+        return decoded.float()
 
     @property
     def _latent_shift(self) -> float:
