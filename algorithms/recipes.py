@@ -14,6 +14,10 @@ TINY_ONLINE: dict[str, Any] = {
     "micro_batch_size": 48,
 }  # fmt: skip
 """Our setting for online algorithms on the tiny world: one update from each collection of 6 prompts x 8 samples."""
+TINY_GRADIENT: dict[str, Any] = {
+    "warmup_steps": 0, "steps": 80, "global_batch_size": 12, "micro_batch_size": 12, "caption_dropout": 0.0,
+}  # fmt: skip
+"""Our setting for algorithms that follow the gradient of the reward on the tiny world."""
 SD15 = DPO.recipes["sd15"].training
 """The released launcher of Diffusion-DPO for SD1.5, of which most later code is a fork."""
 SDXL = DPO.recipes["sdxl"].training

@@ -63,6 +63,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.scoring.isolated.environment import Environment as Environment
     from bench.scoring.isolated.metric import IsolatedMetric as IsolatedMetric
     from bench.scoring.metric import METRICS as METRICS
+    from bench.scoring.metric import DifferentiableMetric as DifferentiableMetric
     from bench.scoring.metric import EmbeddingMetric as EmbeddingMetric
     from bench.scoring.metric import Metric as Metric
     from bench.scoring.metric import weights_digest as weights_digest
@@ -82,6 +83,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.noising import random_timesteps as random_timesteps
     from bench.training.online import ForwardAlgorithm as ForwardAlgorithm
     from bench.training.online import OnlineAlgorithm as OnlineAlgorithm
+    from bench.training.online import SamplingAlgorithm as SamplingAlgorithm
     from bench.training.online import StepwiseAlgorithm as StepwiseAlgorithm
     from bench.training.online import clipped_objective as clipped_objective
     from bench.training.online import ratio_logs as ratio_logs
@@ -95,6 +97,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.pairwise import pair_logs as pair_logs
     from bench.training.pairwise import sample_errors as sample_errors
     from bench.training.policy import Policy as Policy
+    from bench.training.reward_gradients import GradientBatch as GradientBatch
+    from bench.training.reward_gradients import RewardGradientAlgorithm as RewardGradientAlgorithm
     from bench.training.rollout_batch import RolloutBatch as RolloutBatch
     from bench.training.settings import TrainingSettings as TrainingSettings
     from reports.report import ReportResult as ReportResult
@@ -133,7 +137,7 @@ _WHERE = {
     "bench.scoring.images": ("CLIP_MEAN", "CLIP_STD"),
     "bench.scoring.isolated.environment": ("Environment",),
     "bench.scoring.isolated.metric": ("IsolatedMetric",),
-    "bench.scoring.metric": ("METRICS", "EmbeddingMetric", "Metric", "weights_digest"),
+    "bench.scoring.metric": ("METRICS", "DifferentiableMetric", "EmbeddingMetric", "Metric", "weights_digest"),
     "bench.training.algorithm": (
         "ALGORITHMS",
         "Algorithm",
@@ -147,6 +151,7 @@ _WHERE = {
     "bench.training.online": (
         "ForwardAlgorithm",
         "OnlineAlgorithm",
+        "SamplingAlgorithm",
         "StepwiseAlgorithm",
         "clipped_objective",
         "ratio_logs",
@@ -171,6 +176,7 @@ _WHERE = {
         "sample_errors",
     ),
     "bench.training.policy": ("Policy",),
+    "bench.training.reward_gradients": ("GradientBatch", "RewardGradientAlgorithm"),
     "bench.training.rollout_batch": ("RolloutBatch",),
     "bench.training.settings": ("TrainingSettings",),
     "reports.report": ("ReportResult", "report"),

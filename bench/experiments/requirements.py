@@ -8,9 +8,10 @@ from bench.core.errors import UserError
 from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
 from bench.experiments.placebos import refuse_shuffling_nothing
-from bench.scoring.metric import METRICS, EmbeddingMetric
+from bench.scoring.metric import METRICS, DifferentiableMetric, EmbeddingMetric
 from bench.training.algorithm import Need
 from bench.training.distributed.launch import check_precision, choose_strategy
+from bench.training.online import SamplingAlgorithm
 from bench.training.optimizers import OPTIMIZERS
 from bench.training.settings import ONLINE_UNITS
 
@@ -58,6 +59,16 @@ def _check_reward(experiment: Experiment, method: Method) -> None:  # noqa: ARG0
         raise UserError(f"{method.name} needs {Need.REWARD}, but its settings do not name a metric; set one")
 
 
+def _check_reward_gradient(experiment: Experiment, method: Method) -> None:  # noqa: ARG001 (checks share a signature)
+    """Every metric that is trained on must have a gradient; a decoder without one says so when it is used."""
+    for name in method.algorithm.trained_on:
+        if not issubclass(METRICS.get(name), DifferentiableMetric):
+            raise UserError(
+                f"{method.name} needs {Need.REWARD_GRADIENT}, but the metric {name!r} does not have one; choose pickscore, hpsv2, "
+                "imagereward, aesthetic or clip, or an algorithm that needs scores alone, such as ddpo"
+            )
+
+
 def _check_guidance(experiment: Experiment, method: Method) -> None:
     """Evaluation images must be sampled with an unconditional prediction, which the trained weights make."""
     if not experiment.guided:
@@ -74,6 +85,7 @@ CHECKS: Mapping[Need, Callable[[Experiment, Method], None]] = {
     Need.PAIRS: _check_pairs,
     Need.REFERENCE: _check_reference,
     Need.REWARD: _check_reward,
+    Need.REWARD_GRADIENT: _check_reward_gradient,
     Need.GUIDANCE: _check_guidance,
 }
 """The check of each need."""
@@ -81,7 +93,7 @@ CHECKS: Mapping[Need, Callable[[Experiment, Method], None]] = {
 
 def _check_budget(method: Method) -> None:
     budget = method.settings.budget
-    if budget is not None and budget.unit in ONLINE_UNITS and Need.PROMPTS not in method.algorithm.needs:
+    if budget is not None and budget.unit in ONLINE_UNITS and not isinstance(method.algorithm, SamplingAlgorithm):
         raise UserError(
             f"{method.name} does not sample while it trains, so a budget of {budget.unit} never ends; use --budget with pairs, "
             "forwards or seconds"

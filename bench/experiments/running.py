@@ -29,7 +29,7 @@ from bench.records.evaluations import Evaluation
 from bench.records.runs import RunFolder
 from bench.rollouts.rewards import Rewards
 from bench.training.loop import Job, train
-from bench.training.online import OnlineAlgorithm
+from bench.training.online import SamplingAlgorithm
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -195,8 +195,8 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
 
 
 def _rewards(experiment: Experiment, method: Method) -> Rewards | None:
-    """The metrics that judge while an online algorithm trains; None for other algorithms."""
-    if not isinstance(method.algorithm, OnlineAlgorithm):
+    """The metrics that judge while an algorithm that samples trains; None for other algorithms."""
+    if not isinstance(method.algorithm, SamplingAlgorithm):
         return None
     captions = list(experiment.data.captions)
     return Rewards(

@@ -15,7 +15,7 @@ from bench.planning.dummy_batches import dummy_batches
 from bench.planning.dummy_data import DummyEncoding
 from bench.training.algorithm import Algorithm, Need
 from bench.training.ledger import COUNTS, Ledger
-from bench.training.online import OnlineAlgorithm
+from bench.training.online import SamplingAlgorithm
 from bench.training.policy import Policy
 from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, accumulate
@@ -23,7 +23,7 @@ from bench.training.step import Trainer, accumulate
 PAIRS = 512
 """How many pairs are counted: the number of calls of an inversion depends on the timesteps drawn."""
 FEW = 4
-"""How many samples of an online algorithm are counted: each costs the same."""
+"""How many samples of an algorithm that samples are counted: each costs the same."""
 SMALL = (1, 1, 1)
 """Shape of the latents; the counts do not depend on it."""
 
@@ -31,13 +31,13 @@ SMALL = (1, 1, 1)
 def count_calls(
     model: ModelFamily, algorithm: Algorithm, settings: TrainingSettings, data: PreferenceData
 ) -> Mapping[str, float]:
-    """Forwards and backwards per pair, or per sample of an online algorithm, counted per image, averaged over some; by name of `bench.training.ledger.COUNTS`.
+    """Forwards and backwards per pair, or per sample of an algorithm that samples, counted per image, averaged over some; by name of `bench.training.ledger.COUNTS`.
 
     Args:
         model: only its forward process matters.
         data: prepared by the algorithm.
     """
-    count = FEW if isinstance(algorithm, OnlineAlgorithm) else PAIRS
+    count = FEW if isinstance(algorithm, SamplingAlgorithm) else PAIRS
     many = settings.model_copy(update={"global_batch_size": count, "micro_batch_size": 64})
     policy = SilentPolicy(model, with_reference=Need.REFERENCE in algorithm.needs)
     encoded = DummyEncoding(data, model, SMALL, dict.fromkeys(model.condition_names, (1,)))

@@ -17,9 +17,11 @@ from bench.records.scores import MetricInfo
 from bench.rollouts.rewards import Rewards
 from bench.rollouts.sampler import Predict
 from bench.scoring.metric import Metric
-from bench.training.batches import Batches, StepBatches
+from bench.training.batches import Batches, PairSource, StepBatches
 from bench.training.collecting import Collector
 from bench.training.online import OnlineAlgorithm
+from bench.training.pair_batch import PairBatch
+from bench.training.reward_gradients import GradientSource, RewardGradientAlgorithm
 from bench.training.rollout_batch import Sampled, Schedule
 from bench.training.rollout_sampler import RolloutSampler
 from bench.training.step import Trainer
@@ -28,6 +30,9 @@ from bench.training.step import Trainer
 def dummy_batches(trainer: Trainer, data: PreferenceData, encoded: DummyEncoding, step: int) -> Batches:
     """The global batch of a step: pairs of dummy data, or samples of an online algorithm, which are neither decoded nor judged."""
     algorithm, settings, policy, accelerator = trainer.algorithm, trainer.settings, trainer.policy, trainer.accelerator
+    if isinstance(algorithm, RewardGradientAlgorithm):
+        pairs = PairSource(data, encoded, settings, 0, accelerator)
+        return BlankSource(algorithm, pairs, policy, Rewards({})).batches(step)
     if not isinstance(algorithm, OnlineAlgorithm):
         return StepBatches(data, encoded, settings, 0, step, accelerator)
     # What a sample costs depends neither on how samples are grouped nor on how often a collection is used.
@@ -46,6 +51,13 @@ class BlankSampler(RolloutSampler):
 
     def replay_noise(self, schedule: Schedule, sampled: Sampled, predict: Predict) -> float:
         return 0.0
+
+
+class BlankSource(GradientSource):
+    """A source of captions whose reward is the mean of the latents, so that neither an autoencoder nor a metric is needed."""
+
+    def reward(self, latents: Tensor, batch: PairBatch, step: int) -> Tensor:
+        return latents.flatten(1).mean(1)
 
 
 class BlankMetric(Metric):

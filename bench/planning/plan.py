@@ -22,7 +22,7 @@ from bench.planning.tracer import Tracer
 from bench.training.algorithm import Algorithm
 from bench.training.distributed.strategy import refuse_small_batch
 from bench.training.ledger import in_forwards, refuse_spent_budget
-from bench.training.online import OnlineAlgorithm
+from bench.training.online import OnlineAlgorithm, SamplingAlgorithm
 from bench.training.settings import ONLINE_UNITS, TrainingSettings
 
 CUDA, META = torch.device("cuda"), torch.device("meta")
@@ -160,7 +160,7 @@ def make_plan(
         training=training,
         calls=calls,
         pairs=planned_pairs(algorithm, settings, calls, prepared),
-        reward_calls=len(algorithm.rewards) if isinstance(algorithm, OnlineAlgorithm) else 0,
+        reward_calls=algorithm.judged * len(algorithm.rewards) if isinstance(algorithm, SamplingAlgorithm) else 0,
         prepared=prepared,
         latent_bytes=FLOAT * len(Posterior._fields) * orientations * data.width * elements,
         text_bytes=FLOAT * sum(math.prod(shape) for shape in encoding.texts.values()),
@@ -223,10 +223,10 @@ def planned_pairs(
     if budget.unit == "seconds":
         return None
     refuse_spent_budget(budget, prepared)
-    if isinstance(algorithm, OnlineAlgorithm) and budget.unit in ONLINE_UNITS:
+    if isinstance(algorithm, SamplingAlgorithm) and budget.unit in ONLINE_UNITS:
         # A collection is paid for before the first of its steps, after which the run ends.
-        size = batch * algorithm.updates
-        samples = budget.amount / (len(algorithm.rewards) if budget.unit == "rewards" else 1)
+        size = batch * (algorithm.updates if isinstance(algorithm, OnlineAlgorithm) else 1)
+        samples = budget.amount / (algorithm.judged * len(algorithm.rewards) if budget.unit == "rewards" else 1)
         return (math.ceil(samples / size) - 1) * size + batch
     pairs = budget.amount if budget.unit == "pairs" else (budget.amount - prepared) / in_forwards(calls)
     return math.ceil(pairs / batch) * batch

@@ -27,7 +27,7 @@ from bench.planning.traced_policy import TracedPolicy
 from bench.training.algorithm import Algorithm, Need
 from bench.training.batches import StepBatches
 from bench.training.ledger import Ledger
-from bench.training.online import OnlineAlgorithm
+from bench.training.online import SamplingAlgorithm
 from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, build_optimizer, training_step
 
@@ -131,7 +131,7 @@ def measure(
 
 def refuse_online(algorithm: Algorithm) -> None:
     """Raise a `UserError` for an algorithm that samples and judges while it trains."""
-    if isinstance(algorithm, OnlineAlgorithm):
+    if isinstance(algorithm, SamplingAlgorithm):
         raise UserError(
             f"{algorithm.info.title} samples and judges while it trains, which bench profile does not measure; time a trial instead: "
             "bench run --set steps=2 --limit 50"

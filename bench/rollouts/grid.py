@@ -35,6 +35,11 @@ class Grid:
         """What the network is called with at levels (B,), on their device."""
         return self.times[level.cpu()].to(level.device)
 
+    def training_times(self, level: Tensor) -> Tensor:
+        """Times at levels (B,), for diagnostics: of T training times, or of a flow's sigma in T parts, int64, (B,)."""
+        times = self.at(level)
+        return (times.ceil() - 1).clamp(min=0).long() if times.is_floating_point() else times
+
 
 def levels_of(process: ForwardProcess, alpha: Tensor, sigma: Tensor) -> ForwardProcess:
     """A forward process of the same kind on other levels; ``alpha`` and ``sigma`` are float64, (S + 1,), the cleanest first."""

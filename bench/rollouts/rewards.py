@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from bench.core.chunks import CHUNK, batch_slices
 from bench.core.errors import UserError
-from bench.scoring.metric import Metric, checked_scores
+from bench.scoring.metric import DifferentiableMetric, Metric, checked_scores
 
 
 class Rewards:
@@ -58,6 +59,40 @@ class Rewards:
         pictures = [Image.fromarray(image) for image in images]
         return {name: self._scores(name, digests, pictures, prompts) for name in self._load}
 
+    def score_pixels(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Raw scores by metric with gradient to the pixels, float32, (N,); never cached.
+
+        Args:
+            pixels: N pictures in [0, 1], float32, (N, 3, H, W).
+            prompts: N prompts.
+
+        Raises:
+            UserError: a metric has no gradient, or a score is not finite.
+        """
+        scores = {}
+        for name in self._load:
+            self.calls += len(prompts)
+            scores[name] = self._differentiable(name).score_pixels(pixels, prompts)
+            checked_scores(name, scores[name].detach(), len(prompts))
+        return scores
+
+    def check_gradient(self, pixels: Tensor, prompts: Sequence[str]) -> None:
+        """Score pictures twice with gradient, and compare; counted as calls.
+
+        Raises:
+            UserError: a metric scores the same pictures differently, or its gradient is zero or not finite.
+        """
+        values = pixels.detach().clone().requires_grad_(True)
+        first, second = (self.score_pixels(values, prompts) for _ in range(2))
+        for name, scores in first.items():
+            _refuse_difference(name, scores.tolist(), second[name].tolist())
+            (gradient,) = torch.autograd.grad(scores.sum(), values)
+            size = gradient.norm().item()
+            if not 0 < size < math.inf:
+                raise UserError(
+                    f"the gradient of reward {name!r} has length {size:g}, so there is nothing to learn from it; choose another reward"
+                )
+
     def check_determinism(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> None:
         """Score pictures twice in the same call shape, uncached, and compare; counted as calls.
 
@@ -67,12 +102,7 @@ class Rewards:
         pictures = [Image.fromarray(image) for image in images]
         for name in self._load:
             first, second = (self._call(name, pictures, prompts) for _ in range(2))
-            if first != second:
-                place = next(i for i, (one, other) in enumerate(zip(first, second, strict=True)) if one != other)
-                raise UserError(
-                    f"reward {name!r} is not deterministic: it scored the same picture {first[place]:g} and then "
-                    f"{second[place]:g}; a resumed run would differ, so fix the metric or choose another reward"
-                )
+            _refuse_difference(name, first, second)
 
     def check_spread(self, scores: Mapping[str, Tensor]) -> None:
         """Raise a `UserError` if a continuous metric scores all pictures of a collection alike, which teaches nothing."""
@@ -103,3 +133,21 @@ class Rewards:
         if name not in self._metrics:
             self._metrics[name] = self._load[name]()
         return self._metrics[name]
+
+    def _differentiable(self, name: str) -> DifferentiableMetric:
+        metric = self._metric(name)
+        if not isinstance(metric, DifferentiableMetric):
+            raise UserError(
+                f"the metric {name!r} has no gradient; choose one that has, such as pickscore or imagereward"
+            )
+        return metric
+
+
+def _refuse_difference(name: str, first: Sequence[float], second: Sequence[float]) -> None:
+    """Raise a `UserError` where the same pictures got other scores the second time."""
+    for one, other in zip(first, second, strict=True):
+        if one != other:
+            raise UserError(
+                f"reward {name!r} is not deterministic: it scored the same picture {one:g} and then {other:g}; a resumed run "
+                "would differ, so fix the metric or choose another reward"
+            )

@@ -36,6 +36,8 @@ class Need(enum.StrEnum):
     """`bench.Policy.reference`, which costs memory and one forward per image; without this need it raises a ValueError."""
     REWARD = "a reward model"
     """The metrics in `Algorithm.trained_on`."""
+    REWARD_GRADIENT = "a gradient of the reward"
+    """That these metrics are a `bench.DifferentiableMetric`, and that the model's decoder has a gradient."""
     GUIDANCE = "classifier-free guidance"
     """A model and sampling settings whose guidance has an unconditional branch."""
 

@@ -24,8 +24,9 @@ from bench.training.checkpointer import Checkpointer
 from bench.training.collecting import Collector, collection_size
 from bench.training.distributed.launch import choose_strategy
 from bench.training.ledger import Ledger, refuse_spent_budget
-from bench.training.online import OnlineAlgorithm
+from bench.training.online import OnlineAlgorithm, SamplingAlgorithm
 from bench.training.policy import Policy
+from bench.training.reward_gradients import GradientSource, RewardGradientAlgorithm
 from bench.training.rollout_sampler import RolloutSampler
 from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, build_optimizer, training_step
@@ -46,7 +47,7 @@ class Job:
         run_id: which run it is, so that no other one's checkpoint is continued; see `bench.records.config.RunConfig.run_id`.
         prepared_forwards: forwards of the base model spent on preparing the data; counted as reference forwards.
         watcher: looks at the network between steps, and may stop the training.
-        rewards: judge the pictures of an online algorithm; None for others.
+        rewards: judge the pictures of an algorithm that samples; None for others.
     """
 
     algorithm: Algorithm
@@ -140,14 +141,20 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
 
 
 def batch_source(job: Job, policy: Policy, accelerator: Accelerator) -> Source:
-    """Where a job's global batches come from: its data, or collections of the policy's own pictures."""
-    if not isinstance(job.algorithm, OnlineAlgorithm):
-        return PairSource(job.data, job.encoded, job.settings, job.seed, accelerator)
+    """Where a job's global batches come from: its data, collections of the policy's own pictures, or captions to sample."""
+    algorithm = job.algorithm
+    pairs = PairSource(job.data, job.encoded, job.settings, job.seed, accelerator)
+    if not isinstance(algorithm, SamplingAlgorithm):
+        return pairs
     if job.rewards is None:
-        raise ValueError("an online algorithm needs rewards")
-    size = collection_size(job.algorithm, job.settings)
-    sampler = RolloutSampler(job.algorithm, job.data.captions, job.encoded, policy, job.seed, size, accelerator.device)
-    return Collector(job.algorithm, sampler, job.rewards, policy, job.settings, job.seed, accelerator)
+        raise ValueError("an algorithm that samples needs rewards")
+    if isinstance(algorithm, RewardGradientAlgorithm):
+        return GradientSource(algorithm, pairs, policy, job.rewards)
+    if not isinstance(algorithm, OnlineAlgorithm):
+        raise TypeError(f"{type(algorithm).__name__} must be an OnlineAlgorithm or a RewardGradientAlgorithm")
+    size = collection_size(algorithm, job.settings)
+    sampler = RolloutSampler(algorithm, job.data.captions, job.encoded, policy, job.seed, size, accelerator.device)
+    return Collector(algorithm, sampler, job.rewards, policy, job.settings, job.seed, accelerator)
 
 
 def finish(job: Job, run: RunFolder, policy: Policy, total: Ledger, processes: Processes) -> None:

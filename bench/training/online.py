@@ -1,4 +1,4 @@
-"""The interfaces of algorithms that sample while they train: collect pictures, judge them, then take optimizer steps."""
+"""The interfaces of algorithms that sample while they train; most collect pictures, judge them, then take optimizer steps."""
 
 from __future__ import annotations
 
@@ -25,34 +25,20 @@ Numbers = Annotated[
 """Numbers, typed on the command line as ``1,0.5``."""
 
 
-class OnlineAlgorithm(Algorithm):
+class SamplingAlgorithm(Algorithm):
     """An algorithm that trains on pictures of its own, of the data's captions, and on what metrics say about them.
 
-    A collection has ``updates`` global batches; each is ``global_batch_size`` samples, ``group`` of them per prompt.  `step` is
-    called once per loss of `schedule` for every micro-batch and returns a loss per sample; the update is the mean over all.
-    Derive from `bench.StepwiseAlgorithm` to train sampling steps, or from `bench.ForwardAlgorithm` to train on noised samples.
+    Derive from `OnlineAlgorithm` or from `bench.RewardGradientAlgorithm`.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PROMPTS, Need.REWARD})
-    placebo: ClassVar[str | None] = "the scores of each prompt's samples are permuted"
-    sampled_by: ClassVar[str | None] = None
-    """Name of the snapshot that samples; None for the current weights."""
 
     rewards: MetricNames = Field(default=("pickscore",), min_length=1, description="metrics that judge the pictures")
     reward_weights: Numbers = Field(default=(), description="a weight per reward; by default 1 each")
-    combination: Combination = Field(
-        default="advantages",
-        description="of several rewards: add the weighted rewards, add the weighted advantages, or standardise that sum too (gdpo)",
-    )
-    group: int = Field(default=8, ge=2, description="samples per prompt")
-    updates: int = Field(default=1, ge=1, description="optimizer steps per collection")
     sampling_steps: int = Field(default=10, ge=1, le=1000, description="number of sampling steps")
     guidance_scale: float = Field(
-        default=1.0, ge=1, description="classifier-free guidance, in rollout and replay alike"
+        default=1.0, ge=1, description="classifier-free guidance, in sampling and training alike"
     )
-    trained: int = Field(default=3, ge=1, description="losses per sample, each at another time")
-    advantage: Convention = Field(default="flow-grpo-group", description="how rewards become advantages")
-    advantage_clip: float = Field(default=5.0, gt=0, description="advantages are clipped to +- this")
 
     @pydantic.model_validator(mode="after")
     def _a_weight_per_reward(self) -> Self:
@@ -70,6 +56,34 @@ class OnlineAlgorithm(Algorithm):
     def weights(self) -> tuple[float, ...]:
         """The weight of each reward."""
         return self.reward_weights or (1.0,) * len(self.rewards)
+
+    @property
+    def judged(self) -> int:
+        """How many pictures are judged per sample."""
+        return 1
+
+
+class OnlineAlgorithm(SamplingAlgorithm):
+    """A sampling algorithm that collects pictures and learns from their advantages; the rewards need no gradient.
+
+    A collection has ``updates`` global batches; each is ``global_batch_size`` samples, ``group`` of them per prompt.  `step` is
+    called once per loss of `schedule` for every micro-batch and returns a loss per sample; the update is the mean over all.
+    Derive from `bench.StepwiseAlgorithm` to train sampling steps, or from `bench.ForwardAlgorithm` to train on noised samples.
+    """
+
+    placebo: ClassVar[str | None] = "the scores of each prompt's samples are permuted"
+    sampled_by: ClassVar[str | None] = None
+    """Name of the snapshot that samples; None for the current weights."""
+
+    combination: Combination = Field(
+        default="advantages",
+        description="of several rewards: add the weighted rewards, add the weighted advantages, or standardise that sum too (gdpo)",
+    )
+    group: int = Field(default=8, ge=2, description="samples per prompt")
+    updates: int = Field(default=1, ge=1, description="optimizer steps per collection")
+    trained: int = Field(default=3, ge=1, description="losses per sample, each at another time")
+    advantage: Convention = Field(default="flow-grpo-group", description="how rewards become advantages")
+    advantage_clip: float = Field(default=5.0, gt=0, description="advantages are clipped to +- this")
 
     @property
     def least_ratio(self) -> float | None:

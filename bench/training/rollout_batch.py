@@ -62,9 +62,8 @@ class RolloutBatch:
 
     @property
     def timesteps(self) -> Tensor:
-        """Times at which the step started, for diagnostics: of T training times, or of a flow's sigma in T parts, int64, (B,)."""
-        times = self.grid.at(self.trajectories.levels[:, self.which])
-        return (times.ceil() - 1).clamp(min=0).long() if times.is_floating_point() else times
+        """Times at which the step started, for diagnostics, int64, (B,); see `Grid.training_times`."""
+        return self.grid.training_times(self.trajectories.levels[:, self.which])
 
     @property
     def step_lengths(self) -> Tensor:

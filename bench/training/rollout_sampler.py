@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,23 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.core.randomness import Draws, batch_rows
-from bench.models.family import Condition
-from bench.models.sampling import size_and_guidance
 from bench.rollouts.grid import evaluation_grid
-from bench.rollouts.sampler import Denoise, Predict, guided, replay, roll_out
+from bench.rollouts.sampler import Predict, replay, roll_out
 from bench.training.online import OnlineAlgorithm
 from bench.training.policy import Policy
+from bench.training.prompting import EncodedTexts, Prompting
 from bench.training.rollout_batch import Sampled, Schedule
-
-
-class EncodedTexts(Protocol):
-    """The part of `bench.data.cache.EncodedData` that rollouts need; all tensors are float32."""
-
-    def condition(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """Embeddings of captions, each (B, ...)."""
-
-    def negative(self, count: int) -> dict[str, Tensor]:
-        """Embeddings of an empty negative prompt, each (``count``, ...)."""
 
 
 class RolloutSampler:
@@ -59,8 +47,9 @@ class RolloutSampler:
         size: int,
         device: torch.device,
     ) -> None:
-        self._algorithm, self._captions, self._encoded, self._policy = algorithm, captions, encoded, policy
+        self._algorithm, self._captions, self._policy = algorithm, captions, policy
         self._seed, self._size, self._device = seed, size, device
+        self._prompting = Prompting(policy.model, encoded, algorithm.guidance_scale, device)
         self.grid = evaluation_grid(policy.model, algorithm.sampling_steps)
         self.schedule(0)  # a rule that is not for the model is refused before training
 
@@ -85,7 +74,7 @@ class RolloutSampler:
         earlier = [prompts[: position // group].count(row) for position, row in zip(positions, rows, strict=True)]
         numbers = [times * group + position % group for times, position in zip(earlier, positions, strict=True)]
         draws = Draws(self._seed, schedule.number, rows, numbers)
-        guide = self._guide([self._captions[row] for row in rows])
+        guide = self._prompting.guide([self._captions[row] for row in rows])
         shape = model.latent_shape(model.resolution, model.resolution)
         start = draws.normal("rollout", shape).to(self._device)
         level = torch.full((len(rows),), self.grid.steps, device=self._device)
@@ -97,25 +86,11 @@ class RolloutSampler:
         """The largest difference between a kept log-probability and its replay at batch size 1."""
         worst = 0.0
         for place, caption in enumerate(self.captions(sampled)):
-            denoise, alone = self._guide([caption])(predict), sampled.trajectories.rows([place])
+            denoise, alone = self._prompting.guide([caption])(predict), sampled.trajectories.rows([place])
             for which, step in enumerate(schedule.kept):
                 again = replay(denoise, self.grid, schedule.rules[step], alone, which).log_prob
                 worst = max(worst, (again - alone.log_probs[:, which]).abs().max().item())
         return worst
-
-    def _guide(self, captions: Sequence[str]) -> Callable[[Predict], Denoise]:
-        """Makes the denoiser of a network for some captions."""
-        model, side, scale = self._policy.model, self._policy.model.resolution, self._algorithm.guidance_scale
-        settings = model.generation.model_copy(update={"height": side, "width": side, "guidance_scale": scale})
-
-        def conditioning(embeddings: Mapping[str, Tensor]) -> Condition:
-            own = {name: value.to(self._device) for name, value in embeddings.items()}
-            return {**own, **size_and_guidance(model, settings, own)}
-
-        condition = conditioning(self._encoded.condition(captions))
-        negative = conditioning(self._encoded.negative(len(captions)))
-        second = scale if model.classifier_free else 1.0
-        return lambda predict: guided(predict, condition, negative, second)
 
 
 def _noise_of_step(draws: Draws, like: Tensor, step: int) -> Tensor:

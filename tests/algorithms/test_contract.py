@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import Algorithm, OnlineAlgorithm
+from bench import Algorithm, SamplingAlgorithm
 from bench.core.progress import without_progress
 from bench.core.registry import is_ours
 from bench.experiments.contracts.algorithm import ALGORITHM_CONTRACTS
@@ -81,7 +81,9 @@ def test_it_keeps_the_contract(contract: Contract[AlgorithmCase], process: str, 
     try:
         contract.check(case(name, process))
     except NotApplicableError:
-        assert issubclass(ALGORITHMS.get(name), OnlineAlgorithm)  # tests/training/test_online.py looks at their steps
+        assert issubclass(
+            ALGORITHMS.get(name), SamplingAlgorithm
+        )  # tests/training/test_online.py and test_reward_gradients.py look at their steps
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ def test_algorithms_are_grouped_by_what_a_user_must_have() -> None:
     }
     assert " DPO + SFT, " in groups["algorithms that need preference pairs"]
     assert " DDPO, Black et al." in groups["algorithms that need prompts and a reward model"]
+    assert " DRaFT, " in groups["algorithms that need prompts and a reward model and a gradient of the reward"]
     assert " RankDPO, " in groups["algorithms that need captioned images and a reward model"]
     listed = [name for group in groups.values() for name in ALGORITHMS if f" {name} " in group]
     assert sorted(listed) == sorted(ALGORITHMS)

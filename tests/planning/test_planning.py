@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from algorithms.capo import CaPO
 from algorithms.ddpo import DDPO
 from algorithms.dpo import DPO
+from algorithms.draft import DRaFT
 from algorithms.flow_grpo import FlowGRPO
 from algorithms.inpo import InPO
 from algorithms.kto import KTO
@@ -267,6 +268,17 @@ def test_the_plan_of_an_online_run(found: Callable[[str], FoundArchitecture]) ->
     assert plan.flops == 48 * (7 * plan.training.flops["policy_forwards"] + 3 * plan.training.flops["policy_backwards"])
     shown = {label: figure for label, figure, _ in filter(None, plan_rows(plan, 10))}
     assert (shown["samples"], shown["reward calls"]) == ("48", "1")
+
+
+def test_the_plan_of_a_run_on_the_gradient_of_the_reward(found: Callable[[str], FoundArchitecture]) -> None:
+    sd15, settings = found("sd15"), trained_with(micro_batch_size=1, trainable="lora", lora_rank=4, steps=2)
+    plan = make_plan(sd15, encoding_cost(sd15), DRaFT(sampling_steps=4, extra=2), settings, CPU)
+    assert plan.calls == {"policy_forwards": 4 + 2, "policy_backwards": 1 + 2, "reference_forwards": 0}
+    shown = {label: figure for label, figure, _ in filter(None, plan_rows(plan, 10))}
+    assert (shown["samples"], shown["reward calls"]) == ("48", "3")
+    for unit, amount in (("samples", 30), ("rewards", 75)):
+        budget = {"unit": unit, "amount": amount}
+        assert planned_pairs(DRaFT(extra=2), trained_with(steps=2, budget=budget), {}, 0) == 48
 
 
 def test_a_budget_of_seconds_takes_as_long_on_every_card(found: Callable[[str], FoundArchitecture]) -> None:

@@ -16,7 +16,7 @@ from bench.experiments.contracts.small_models import PROCESSES
 from bench.experiments.contracts.small_setup import SmallSetup
 from bench.records.runs import RunFolder
 from bench.training.algorithm import Algorithm, StepOutput
-from bench.training.online import OnlineAlgorithm
+from bench.training.online import SamplingAlgorithm
 from bench.training.policy import Policy
 
 ROWS = (3, 17, 4, 8, 25)
@@ -56,7 +56,7 @@ class AlgorithmCase:
 
     def refuse_online(self) -> None:
         """Raise a `NotApplicableError` if the algorithm makes its batches itself."""
-        if isinstance(self.algorithm, OnlineAlgorithm):
+        if isinstance(self.algorithm, SamplingAlgorithm):
             raise NotApplicableError("the algorithm trains on pictures of its own, not on rows of the data")
 
     def moved_policy(self) -> Policy:

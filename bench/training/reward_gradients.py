@@ -1,0 +1,198 @@
+"""Algorithms that follow the gradient of their reward through the decoder and the last sampling steps."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.core.randomness import Draws
+from bench.rollouts.grid import Grid, evaluation_grid
+from bench.rollouts.rewards import Rewards
+from bench.rollouts.rules import ODE
+from bench.rollouts.sampler import Denoise, Predict, roll_out
+from bench.training.algorithm import Algorithm, Need, StepOutput
+from bench.training.batches import PairSource, StepBatches
+from bench.training.online import SamplingAlgorithm
+from bench.training.pair_batch import PairBatch
+from bench.training.policy import Policy
+from bench.training.prompting import Prompting
+
+
+class Unfinished(NamedTuple):
+    """Samples on their way from noise to pictures.
+
+    Attributes:
+        latents: (B, ...).
+        level: their noise levels, of the sampler's grid, int64, (B,); 0 is a picture.
+    """
+
+    latents: Tensor
+    level: Tensor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GradientBatch:
+    """Captions of a micro-batch, of which `RewardGradientAlgorithm.step` samples pictures, one of each.
+
+    Attributes:
+        pairs: what the data has of the same rows, with the micro-batch's random draws; some of its captions may be dropped.
+        start: the noise that sampling starts from, and its level.
+        grid: the levels of the sampler.
+        guide: makes the denoiser of a network, for the captions and under the algorithm's guidance.
+        reward: from latents of pictures, (B, ...), to the weighted sum of their rewards, float32, (B,), with gradient; higher is
+            better.  Every call is counted.
+        global_batch_stats: see `bench.PairBatch`.
+    """
+
+    pairs: PairBatch
+    start: Unfinished
+    grid: Grid
+    guide: Callable[[Predict], Denoise]
+    reward: Callable[[Tensor], Tensor]
+    global_batch_stats: Tensor | None = None
+
+    @property
+    def row_ids(self) -> tuple[int, ...]:
+        """Row numbers of the captions in the data."""
+        return self.pairs.row_ids
+
+    @property
+    def batch_positions(self) -> tuple[int, ...]:
+        """Positions of these rows in the step's global batch."""
+        return self.pairs.batch_positions
+
+    @property
+    def draws(self) -> Draws:
+        """Random draws for these rows."""
+        return self.pairs.draws
+
+    def sample(self, predict: Predict, samples: Unfinished, steps: int) -> Unfinished:
+        """Samples after so many more deterministic steps under a network; with gradient where gradients are enabled."""
+        moved = roll_out(self.guide(predict), self.grid, [ODE] * steps, samples.latents, samples.level)
+        return Unfinished(moved.final, moved.level)
+
+    def predict_clean(self, predict: Predict, samples: Unfinished) -> Tensor:
+        """The pictures that a network sees in unfinished samples, as latents, (B, ...)."""
+        prediction = self.guide(predict)(samples.latents, self.grid.at(samples.level))
+        return self.grid.process.to_x0(samples.latents, prediction, samples.level)
+
+    def noise_again(self, clean: Tensor, purpose: str) -> Unfinished:
+        """Pictures, as latents, with fresh noise of the last sampling step's level; without gradient."""
+        last = torch.ones_like(self.start.level)
+        noise = self.draws.normal_like(purpose, clean)
+        return Unfinished(self.grid.process.add_noise(clean.detach(), noise, last), last)
+
+    def timesteps(self, samples: Unfinished) -> Tensor:
+        """Times of unfinished samples, for diagnostics, int64, (B,); see `Grid.training_times`."""
+        return self.grid.training_times(samples.level)
+
+
+class RewardGradientAlgorithm(SamplingAlgorithm):
+    """A sampling algorithm that needs the gradient of its rewards, and neither log-probabilities nor groups.
+
+    `step` samples pictures of a micro-batch's captions itself, by `GradientBatch.sample`, and back-propagates from
+    `GradientBatch.reward`.
+    """
+
+    needs: ClassVar[frozenset[Need]] = SamplingAlgorithm.needs | {Need.REWARD_GRADIENT}
+    placebo: ClassVar[str | None] = None
+
+    @abc.abstractmethod
+    def step(self, batch: GradientBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+        """One loss of each caption of a micro-batch, unreduced; log what `GradientBatch.reward` returned as ``reward``."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GradientSource:
+    """Global batches of captions for algorithms that follow the gradient of their reward.
+
+    Attributes:
+        algorithm: says how is sampled.
+        pairs: the data.
+        policy: the model.
+        rewards: judge.
+    """
+
+    algorithm: RewardGradientAlgorithm
+    pairs: PairSource
+    policy: Policy
+    rewards: Rewards
+
+    def batches(self, step: int) -> GradientBatches:
+        """The captions of an optimizer step."""
+        self.policy.ledger.samples += self.pairs.settings.global_batch_size
+        model, algorithm = self.policy.model, self.algorithm
+        prompting = Prompting(model, self.pairs.encoded, algorithm.guidance_scale, self.pairs.accelerator.device)
+        grid = evaluation_grid(model, algorithm.sampling_steps)
+        return GradientBatches(self, self.pairs.batches(step), prompting, grid)
+
+    def reward(self, latents: Tensor, batch: PairBatch, step: int) -> Tensor:
+        """The weighted sum of the rewards of pictures, float32, (B,); the first picture of a run is scored twice more, to compare.
+
+        Args:
+            latents: the pictures, (B, ...).
+            batch: whose captions they are of.
+            step: the optimizer step.
+
+        Raises:
+            UserError: a reward is not finite, has no gradient, or does not repeat itself.
+        """
+        rewards, before = self.rewards, self.rewards.calls
+        prompts = [self.pairs.data.captions[row] for row in batch.row_ids]
+        pixels = self.policy.model.decode_pixels(latents)
+        if step == 0 and not before and self.pairs.accelerator.is_main_process:
+            rewards.check_gradient(pixels[:1], prompts[:1])
+        scores, signs = rewards.score_pixels(pixels, prompts), rewards.signs
+        self.policy.ledger.reward_calls += rewards.calls - before
+        weighted = zip(self.algorithm.weights, scores.items(), strict=True)
+        return torch.stack([weight * signs[name] * score for weight, (name, score) in weighted]).sum(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientBatches:
+    """One process's share of one optimizer step; see `bench.training.batches.Batches`.
+
+    Attributes:
+        source: what is trained, and on what.
+        pairs: what the data has of the same rows.
+        prompting: makes denoisers for captions.
+        grid: the levels of the sampler.
+    """
+
+    source: GradientSource
+    pairs: StepBatches
+    prompting: Prompting
+    grid: Grid
+    record: ClassVar[Mapping[str, float]] = {}
+
+    @property
+    def size(self) -> int:
+        """Captions of the global batch."""
+        return self.pairs.size
+
+    @property
+    def rounds(self) -> int:
+        """See `bench.training.batches.Batches`."""
+        return self.pairs.rounds
+
+    def check(self, algorithm: Algorithm, record: Mapping[str, Any]) -> None:
+        """Nothing is known of the first step."""
+
+    def __iter__(self) -> Iterator[GradientBatch]:
+        model, device = self.prompting.model, self.prompting.device
+        shape = model.latent_shape(model.resolution, model.resolution)
+        for pairs in self.pairs:
+            noise = pairs.draws.normal("rollout", shape).to(device)
+            level = torch.full((len(noise),), self.grid.steps, device=device)
+            yield GradientBatch(
+                pairs,
+                Unfinished(noise, level),
+                self.grid,
+                self.prompting.guide([self.pairs.data.captions[row] for row in pairs.row_ids]),
+                lambda latents, pairs=pairs: self.source.reward(latents, pairs, self.pairs.step),  # type: ignore[misc]
+            )
