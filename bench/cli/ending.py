@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import traceback
@@ -64,10 +65,11 @@ def finish(error: BaseException) -> NoReturn:
     ending = ending_of(error)
     if ending is None:
         raise error
-    if ending.refused:
-        say(ending.sentence, "error", "bold red")
-    else:
-        say(ending.sentence)
+    with contextlib.suppress(OSError):  # standard error may be what is full; the exit code still says it
+        if ending.refused:
+            say(ending.sentence, "error", "bold red")
+        else:
+            say(ending.sentence)
     raise SystemExit(ending.code) from None
 
 

@@ -80,7 +80,8 @@ def plan(
     for each in study.model:
         with at("model"):
             found = find_architecture(each)
-        chosen = list(_chosen(study.configurations(), found, at))
+        with at():
+            chosen = list(_chosen(study.configurations(), found, at))
         encoding = encoding_cost(found)
         for title, algorithm, settings in chosen:
             planned = make_plan(found, encoding, algorithm, settings, processes=shared)

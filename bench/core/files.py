@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 
 from bench.core.errors import UserError
 from bench.core.inputs import read_text, regular
+from bench.core.resources import FULL
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 BLOCK = 1 << 22
 """Bytes read at a time, so a checkpoint of many gigabytes is never in memory as a whole."""

@@ -25,6 +25,8 @@ ADVICE: Mapping[int, str] = {
     errno.EISDIR: "give a file",
 }
 """What to do about a failed operation on a file, by its error number."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a full disk, a quota and a limit on the size of files."""
 NO_MEMORY = re.compile(
     r"can't allocate memory|cannot allocate memory|failed to map segment|bad_alloc|out of memory|can't start new thread|could not create a primitive",
     re.IGNORECASE,
@@ -43,6 +45,8 @@ def sentence_about(error: BaseException) -> str | None:
         place = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
         shown = place if len(place) < 300 else f"{place[:300]}..."
         return f"{shown} cannot be used ({os.strerror(number)}); {ADVICE[number]}"
+    if number in FULL:  # without a name it is an open file, such as that of standard output
+        return f"what is printed, or another open file, cannot be written ({os.strerror(number)}); {ADVICE[number]}"
     if (
         isinstance(error, FileNotFoundError | PermissionError) and number is None
     ):  # safetensors, whose errors have no number

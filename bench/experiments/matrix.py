@@ -22,7 +22,8 @@ def plan_study(study: Study, at: At = nowhere) -> list[Plan]:
     Raises:
         UserError: something does not exist, is not allowed, or does not fit together; or two configurations have one name.
     """
-    wanted = list(study.configurations())
+    with at():
+        wanted = list(study.configurations())
     for number, entry in enumerate(study.algorithms):
         count = sum(each.place == ("algorithms", number) for each in wanted)
         if entry.label is not None and count > 1:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 from importlib.metadata import version
@@ -10,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from bench.cli.ending import finish
+from bench.core.errors import UserError
 from bench.records.runs import RunFolder
 from tests.cli.conftest import CommandLine
 
@@ -72,6 +75,19 @@ def test_images_that_cannot_be_made_are_refused_by_name(command: CommandLine) ->
 def test_seeds_that_are_no_different_numbers(command: CommandLine, seeds: str) -> None:
     text = refusal(command, command.train_words(f"--seeds={seeds}"))
     assert f"--seeds '{seeds}' is not a list of distinct non-negative integers" in text
+
+
+def test_standard_error_that_is_full_does_not_change_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stderr", full)
+        with pytest.raises(SystemExit) as ended:
+            finish(UserError("something"))
+        monkeypatch.undo()
+        assert ended.value.code == 2
+        with contextlib.suppress(OSError):
+            full.close()
 
 
 def test_an_empty_option_is_not_the_default(command: CommandLine) -> None:

@@ -168,6 +168,10 @@ def test_two_labellings_of_the_same_images_differ(tmp_path: Path) -> None:
     [
         (PermissionError(errno.EACCES, "x", "a/b.json"), "a/b.json cannot be used (Permission denied); allow it"),
         (OSError(errno.ENOSPC, "x", "c.npy"), "c.npy cannot be used (No space left on device); free some space"),
+        (
+            OSError(errno.EFBIG, "x"),
+            "what is printed, or another open file, cannot be written (File too large); raise the limit",
+        ),
         (MemoryError(), "the memory of this machine, or the limit of this process, is used up; end other programs"),
         (ImportError("x.so: failed to map segment from shared object"), "is used up (x.so: failed to map segment"),
     ],
