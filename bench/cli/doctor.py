@@ -185,4 +185,4 @@ def _slurm() -> Finding:
         return Finding(
             "ok", "slurm", "not on this machine", "bench run --jobs N, or --print-commands for another scheduler"
         )
-    return Finding("ok", "slurm", "sbatch is there", "bench run --print-commands writes one line per job")
+    return Finding("ok", "slurm", "sbatch is there", "bench run --executor slurm submits one job per run")

@@ -178,6 +178,7 @@ def main() -> None:
         _run()
     except SystemExit as end:
         if end.code in STOPPED:
+            termination.ignore()
             finish(end)
         raise
     except Exception as error:  # noqa: BLE001 (it is shown, or raised again)

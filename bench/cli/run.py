@@ -114,6 +114,10 @@ def run(
             "say so.",
         ),
     ] = False,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait where another command works on the same run, instead of refusing."),
+    ] = False,
     placebo: Annotated[
         bool,
         typer.Option(
@@ -136,10 +140,12 @@ def run(
     executor: Annotated[
         str | None,
         typer.Option(
-            help="Where runs are started: local, print or a plug-in's.  Default: one after another, in this process."
+            help="Where runs are started: local, slurm, print or a plug-in's.  Default: one after another, in this process."
         ),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at the same time, with --executor local.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at the same time, with --executor local or slurm.")
+    ] = None,
     resources: Annotated[
         list[str] | None,
         typer.Option("--resource", help="field=value: a setting of the executor, for example processes=8."),
@@ -203,6 +209,7 @@ def run(
         "limit": limit,
         "placebo": placebo,
         "same_code": same_code,
+        "wait": wait,
         "runs": None if runs is None else str(runs),
         "track": None if track is None else split_names(track),
         "executor": executor_settings("print" if print_commands else executor, jobs, resources),

@@ -13,7 +13,6 @@ import typer
 from bench.cli.options import parse_overrides
 from bench.cli.sentences import say
 from bench.core.errors import UserError
-from bench.core.paths import part_like
 from bench.core.validation import build
 from bench.core.values import digest
 from bench.experiments.executors.base import Executor, Matrix, make_executor
@@ -21,7 +20,7 @@ from bench.experiments.matrix import cells_of, plan_study
 from bench.experiments.plan import At, Plan, nowhere
 from bench.experiments.study import Study
 from bench.experiments.study_file import StudyFile, toml_text, write_study
-from bench.records.studies import StudyFolder
+from bench.records.studies import StudyFolder, study_of_file
 from bench.training.trackers import check_trackers
 
 NEEDED: Mapping[str, str] = {"algorithms": "--algo", "model": "--model"}
@@ -68,12 +67,12 @@ def run_study(file: Path | None, typed: Mapping[str, Any], save: Path | None) ->
         say(f"wrote {save}; to start it: bench run {shlex.quote(str(save))}")
         return
     cells = cells_of(study, plans, 1 if executor is None else executor.processes)
-    name = part_like(file.stem) if file else f"typed-{digest(study.model_dump(mode='json'))[:8]}"
-    folder = StudyFolder(Path(study.runs), name)
+    typed_name = f"typed-{digest(study.model_dump(mode='json'))[:8]}"
+    folder = study_of_file(Path(study.runs), file) if file else StudyFolder(Path(study.runs), typed_name)
     if main and (file or executor):
-        folder.write(toml_text(study), cells)
+        folder.write(toml_text(study), cells, file)
     if executor is None:
-        _run_here(plans, study.track or ())
+        _run_here(plans, study)
     else:
         _hand_over(executor, Matrix(cells, folder))
     if main and (executor is None or executor.waits):
@@ -100,10 +99,10 @@ def read_study(file: Path | None, typed: Mapping[str, Any]) -> tuple[Study, At]:
     return build(Study, typed, "bench run"), nowhere
 
 
-def _run_here(plans: Sequence[Plan], track: Sequence[str]) -> None:
+def _run_here(plans: Sequence[Plan], study: Study) -> None:
     """One run after another, in this process."""
     for plan in plans:
-        for result in plan.start(sys.argv[1:], track):
+        for result in plan.start(sys.argv[1:], study.track or (), wait=study.wait):
             if plan.experiment.accelerator.is_main_process:
                 say(str(result.folder), "done")
 

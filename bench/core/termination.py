@@ -43,6 +43,11 @@ def listen() -> None:
         signal.signal(signal.SIGINT, _on_signal)
 
 
+def ignore() -> None:
+    """Ignore SIGTERM from now on, since this process is ending: schedulers send it to a whole job, some of whose processes pass it on."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def requested() -> bool:
     """Whether one of the signals has come."""
     return _STATE.received is not None

@@ -106,6 +106,8 @@ def _training_words(study: Study, configuration: Configuration) -> Iterator[str]
         yield from ("--track", ",".join(study.track))
     if study.same_code:
         yield "--same-code"
+    if study.wait:
+        yield "--wait"
 
 
 def _evaluation_words(study: Study) -> Iterator[str]:

@@ -75,14 +75,15 @@ class Plan:
     notes: Sequence[str]
     same_code: bool = False
 
-    def start(self, typed: Sequence[str] = (), track: Sequence[str] = ()) -> Iterator[RunResult]:
+    def start(self, typed: Sequence[str] = (), track: Sequence[str] = (), *, wait: bool = False) -> Iterator[RunResult]:
         """Evaluate the base model, then train and evaluate one run after another; finished work is skipped.
 
         Args:
             typed: the command line, for the record.
             track: names of trackers that follow the training; see `bench.training.trackers`.
+            wait: wait where another process works on a run, instead of refusing.
         """
-        start = Start(tuple(typed), self.same_code, tuple(track))
+        start = Start(tuple(typed), self.same_code, tuple(track), wait)
         refuse_other_runs(self.experiment, self.methods, start)
         base = judge_base(self.experiment)
         runs = [(method, seed) for method in self.methods for seed in self.seeds]

@@ -40,11 +40,13 @@ class Start:
         typed: the command line, for the record.
         same_code: whether the user declares that code which changed since other seeds gives the same results.
         track: names of the trackers; no part of what a run is.
+        wait: whether to wait where another process works on a run, instead of refusing.
     """
 
     typed: tuple[str, ...] = ()
     same_code: bool = False
     track: tuple[str, ...] = ()
+    wait: bool = False
 
 
 def refuse_other_runs(experiment: Experiment, methods: Sequence[Method], start: Start) -> None:
@@ -77,7 +79,7 @@ def run_method(experiment: Experiment, method: Method, seed: int, start: Start) 
     """
     _ = experiment.data  # on every process, since reading is collective
     run = RunFolder(experiment.runs / experiment.name / method.name / method.label / f"seed-{seed}")
-    with held(experiment, run):
+    with held(experiment, run, wait=start.wait):
         if experiment.accelerator.is_main_process:
             _begin(experiment, run, method, seed, start)
         launched.until_main()

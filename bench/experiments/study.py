@@ -146,6 +146,9 @@ class Study(BaseModel):
     same_code: bool = Field(
         default=False, description="declare that code which changed since earlier seeds gives the same results"
     )
+    wait: bool = Field(
+        default=False, description="wait where another process works on a run, instead of refusing; Slurm's jobs do"
+    )
     runs: str = Field(default="runs", description="folder of all runs")
     track: Names | None = Field(
         default=None,

@@ -126,7 +126,8 @@ def states_of_runs(runs: Path, known: Sequence[str] = ()) -> list[State]:
 def _state_of_cell(study: StudyFolder, cell: Cell, held: frozenset[tuple[int, int]]) -> State:
     run, attempt = RunFolder(inside(study.runs, cell.name)), study.attempt(cell)
     progress = _progress(run, cell.protocol) if (run.folder / "config.json").exists() else None
-    if attempt.alive if attempt is not None and attempt.code is None else _works(run, progress, held):
+    seen = attempt is not None and attempt.code is None and attempt.here
+    if attempt.alive if attempt is not None and seen else _works(run, progress, held):
         return State(cell.name, "running", progress, cell=cell)
     if attempt is not None and attempt.failed:
         return State(cell.name, "failed", progress, last_line(study.log(cell)), cell)
@@ -152,10 +153,20 @@ def _works(run: RunFolder, progress: Progress | None, held: frozenset[tuple[int,
         return False
     if (inode, owner) in held:
         return True
-    if (owner is not None and Path("/proc", str(owner)).exists()) or run.done:
+    if owner is not None and Path("/proc", str(owner)).exists():
         return False
     patience = max(RECENT, 3 * ((progress.seconds if progress else None) or 0.0))
-    return run.train_log.exists() and time.time() - run.train_log.stat().st_mtime < patience
+    return time.time() - _last_written(run) < patience
+
+
+def _last_written(run: RunFolder) -> float:
+    """When training, or an evaluation that is not finished, last wrote something; 0 if never."""
+    unfinished = [place for place in run.folder.glob("evaluations/*") if not (place / DONE).exists()]
+    paths = [
+        *([] if run.done else [run.train_log]),
+        *(each for place in unfinished for each in (place, place / "images")),
+    ]
+    return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
 
 
 def _owner(lock: Path) -> int | None:

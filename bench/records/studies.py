@@ -5,19 +5,23 @@ runs/.studies/<name>/
     cells.json         one entry per cell: the command, and the folder that it fills
     logs/<cell>.log    what the cell's command printed, if an executor started it
     logs/<cell>.json   how its last attempt ended
+    file.json          where the experiment file is, as seen from the folder of all runs
+    jobs.json          ids of the jobs that a scheduler was given, by cell
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.core.files import make_folder, replace_file, write_json
-from bench.core.paths import check_part, inside, unlinked
+from bench.core.paths import check_part, inside, part_like, unlinked
+from bench.core.values import digest
 from bench.records.reading import read_record, validated
 
 STUDIES = ".studies"
@@ -46,8 +50,23 @@ class Cell:
 
     def line(self) -> str:
         """The command for any shell or scheduler, with quotes where a shell needs them."""
-        launcher = ["accelerate", "launch", "--num_processes", str(self.processes), "-m"] if self.processes > 1 else []
-        return shlex.join([*launcher, "bench", *self.words])
+        launcher = self.launcher()
+        return shlex.join([*(("accelerate", "launch", *launcher, "-m") if launcher else ()), "bench", *self.words])
+
+    def launcher(self, machines: Sequence[str] = ()) -> tuple[str, ...]:
+        """The options of ``accelerate launch``; none if one process is enough.
+
+        Args:
+            machines: options about other machines that share the cell.
+        """
+        if self.processes == 1:
+            return ()
+        # Without --multi_gpu accelerate starts a single process where there is no GPU; port 0 is any that is free.
+        return ("--multi_gpu", "--num_processes", str(self.processes), *(machines or ("--main_process_port", "0")))
+
+    def with_words(self, *words: str) -> Cell:
+        """The same cell with further arguments of ``bench``."""
+        return dataclasses.replace(self, words=(*self.words, *words))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,11 +84,14 @@ class Attempt:
     code: int | None = None
 
     @property
+    def here(self) -> bool:
+        """Whether it runs, or ran, on this machine."""
+        return self.host == socket.gethostname()
+
+    @property
     def alive(self) -> bool:
         """Whether it has not ended, as far as can be seen from this machine."""
-        if self.code is not None or self.host != socket.gethostname():
-            return False
-        return Path("/proc", str(self.process)).exists()
+        return self.code is None and self.here and Path("/proc", str(self.process)).exists()
 
     @property
     def failed(self) -> bool:
@@ -89,17 +111,30 @@ class StudyFolder:
         self.runs, self.name = runs, check_part(name)
         self.folder = runs / STUDIES / name
 
-    def write(self, text: str, cells: Sequence[Cell]) -> None:
+    @property
+    def file(self) -> str | None:
+        """Where its experiment file is, as seen from the folder of all runs; None if it was typed.
+
+        Raises:
+            UserError: the record is damaged.
+        """
+        path = self.folder / "file.json"
+        return read_record(str, path) if path.exists() else None
+
+    def write(self, text: str, cells: Sequence[Cell], file: Path | None = None) -> None:
         """Write what the study is; an earlier version of it is replaced, and the logs stay.
 
         Args:
-            text: the experiment file.
+            text: the experiment file, resolved.
             cells: its cells.
+            file: where the experiment file is; None if it was typed.
         """
         unlinked(self.runs, self.folder)
         make_folder(self.folder)
         replace_file(self.folder / "study.toml", lambda partial: partial.write_text(text, encoding="utf-8"))
         write_json(self.folder / "cells.json", [dataclasses.asdict(cell) for cell in cells])
+        if file is not None:
+            write_json(self.folder / "file.json", _seen_from(self.runs, file))
 
     def cells(self) -> list[Cell]:
         """The study's cells.
@@ -134,8 +169,40 @@ class StudyFolder:
         """
         write_json(self._attempt(cell), dataclasses.asdict(Attempt(socket.gethostname(), process, code)))
 
+    def jobs(self) -> dict[str, str]:
+        """Ids of the jobs that a scheduler was given last, by name of the cell.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self.folder / "jobs.json"
+        return read_record(dict[str, str], path) if path.exists() else {}
+
+    def record_jobs(self, jobs: Mapping[str, str]) -> None:
+        """Record ids of jobs, by name of the cell; earlier ones are forgotten."""
+        write_json(self.folder / "jobs.json", dict(jobs))
+
     def _attempt(self, cell: Cell) -> Path:
         return inside(self.folder / "logs", f"{cell.name}.json")
+
+
+def study_of_file(runs: Path, file: Path) -> StudyFolder:
+    """The study of an experiment file: named after it, and after its place too if the study of another file has that name.
+
+    Args:
+        runs: folder of all runs.
+        file: the experiment file.
+
+    Raises:
+        UserError: the record of the study that has the name is damaged.
+    """
+    place, name = _seen_from(runs, file), part_like(file.stem)
+    study = StudyFolder(runs, name)
+    return study if study.file in {None, place} else StudyFolder(runs, f"{name}-{digest(place)[:8]}")
+
+
+def _seen_from(runs: Path, file: Path) -> str:
+    return os.path.relpath(file.resolve(), runs.resolve())
 
 
 def find_studies(runs: Path) -> list[StudyFolder]:

@@ -95,7 +95,10 @@ def test_a_file_runs_like_its_printed_commands_and_is_written_back(command: Comm
             ["run", "--algo", "dpo", "--model", "tiny", "--jobs", "2", "--resource", "thread=1"],
             "did you mean 'threads'",
         ),
-        (["run", "--algo", "dpo", "--model", "tiny", "--resource", "threads=1"], "executor: name one of local, print"),
+        (
+            ["run", "--algo", "dpo", "--model", "tiny", "--resource", "threads=1"],
+            "executor: name one of local, print, slurm",
+        ),
         (["status", "nothing"], "there is no study 'nothing' in runs: there are none"),
     ],
 )

@@ -52,7 +52,8 @@ def test_threads_are_shared_between_the_jobs(monkeypatch: pytest.MonkeyPatch) ->
 def test_commands_for_several_processes() -> None:
     assert cell("a", "run", "--set", "x=a b").line() == "bench run --set 'x=a b'"
     assert (
-        dataclasses.replace(cell("a", "run"), processes=8).line() == "accelerate launch --num_processes 8 -m bench run"
+        dataclasses.replace(cell("a", "run"), processes=8).line()
+        == "accelerate launch --multi_gpu --num_processes 8 --main_process_port 0 -m bench run"
     )
 
 

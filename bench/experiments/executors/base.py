@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -13,6 +14,9 @@ from bench.core.errors import UserError, did_you_mean
 from bench.core.registry import ClassOf, Registry
 from bench.core.validation import build
 from bench.records.studies import Cell, StudyFolder
+
+STOPPED = (130, 143)
+"""Exit codes of a command that a signal stopped: Ctrl-C and SIGTERM."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,3 +84,33 @@ def make_executor(stated: Mapping[str, Any]) -> Executor:
             f"executor {name} has no field {unknown[0]!r}: {did_you_mean(unknown[0], known)}there are {', '.join(known)}"
         )
     return build(kind, fields, f"executor {name}")
+
+
+def command(cell: Cell, machines: Sequence[str] = ()) -> list[str]:
+    """A cell's command for this machine, run by the Python that runs this.
+
+    Args:
+        cell: the cell.
+        machines: what ``accelerate launch`` has to know about other machines that share the cell.
+    """
+    launcher = cell.launcher(machines)
+    return [
+        sys.executable,
+        *(("-m", "accelerate.commands.launch", *launcher) if launcher else ()),
+        "-m",
+        "bench",
+        *cell.words,
+    ]
+
+
+def outcome(cell: Cell, code: int, *, stopped: bool = False) -> int:
+    """The exit code of a cell's command, as a shell shows it.
+
+    Args:
+        cell: the cell.
+        code: what the process returned; negative for a signal.
+        stopped: whether it was told to stop.  ``accelerate launch`` then returns 1, whatever its processes returned.
+    """
+    if stopped and cell.processes > 1 and code == 1:
+        return 143
+    return code if code >= 0 else 128 - code

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, ClassVar
@@ -17,7 +16,7 @@ from bench.core import ranks, termination
 from bench.core.errors import UserError
 from bench.core.files import make_folder
 from bench.core.progress import Progress, say
-from bench.experiments.executors.base import Executor, Matrix
+from bench.experiments.executors.base import Executor, Matrix, command, outcome
 from bench.records.studies import Cell
 
 PAUSE = 0.2
@@ -112,7 +111,7 @@ class _Board:
             if (code := process.poll()) is not None:
                 del self._running[place]
                 log.close()
-                self._end(cell, process.pid, code if code >= 0 else 128 - code)
+                self._end(cell, process.pid, outcome(cell, code, stopped=termination.requested()))
         return len(self._codes) - before
 
     @contextlib.contextmanager
@@ -140,11 +139,9 @@ class _Board:
         path = self._matrix.study.log(cell)
         make_folder(path.parent)
         log = path.open("ab")
-        launcher = ["-m", "accelerate.commands.launch", "--num_processes", str(cell.processes)]
-        words = [sys.executable, *(launcher if cell.processes > 1 else ()), "-m", "bench", *cell.words]
         # A session of its own: Ctrl-C of the terminal comes to this process alone, which passes it on once.
         process = subprocess.Popen(
-            words,
+            command(cell),
             env={**os.environ, **self._environments[place]},
             stdin=subprocess.DEVNULL,
             stdout=log,

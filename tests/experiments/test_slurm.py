@@ -1,0 +1,110 @@
+"""The Slurm executor as far as it goes without Slurm; tests/cluster has the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.core.errors import UserError
+from bench.experiments.executors.base import Matrix, command, make_executor, outcome
+from bench.experiments.executors.slurm import Slurm
+from bench.experiments.executors.slurm_job import machine_words
+from bench.records.studies import Cell, StudyFolder, study_of_file
+
+CELL = Cell("m/a", ("run", "--seeds", "0"), "0" * 12, ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"processes": 3, "nodes": 2}, "processes=3 cannot be shared evenly by nodes=2"),
+        ({"minutes": 1, "notice": 60}, "notice=60 seconds must be less than minutes=1"),
+        ({"sbatch": "--qos=high exclusive"}, "'exclusive' is not of the form --option or --option=value"),
+        ({"partion": "p"}, "did you mean 'partition'"),
+        ({"minutes": "long"}, "minutes"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(fields: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        make_executor({"name": "slurm", **fields})
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_slurm_the_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match="there is no sbatch on this machine; .* --jobs N"):
+        Slurm().start(Matrix([CELL], StudyFolder(tmp_path, "s")))
+
+
+def test_processes_of_several_nodes_meet_at_the_first_one() -> None:
+    assert machine_words({"SLURM_JOB_ID": "7"}) == ()
+    node = {
+        "SLURM_JOB_ID": "1230007", "SLURM_JOB_NUM_NODES": "2", "SLURM_NODEID": "1", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.5"
+    }  # fmt: skip
+    shared = dataclasses.replace(CELL, processes=16)
+    assert command(shared, machine_words(node))[1:] == [
+        *(
+            "-m",
+            "accelerate.commands.launch",
+            "--multi_gpu",
+            "--num_processes",
+            "16",
+            "--num_machines",
+            "2",
+            "--machine_rank",
+            "1",
+        ),
+        *("--main_process_ip", "10.0.0.5", "--main_process_port", "20007", "-m", "bench", "run", "--seeds", "0"),
+    ]
+    assert command(CELL) == [sys.executable, "-m", "bench", "run", "--seeds", "0"]
+
+
+def test_what_a_stopped_command_came_to() -> None:
+    shared = dataclasses.replace(CELL, processes=2)
+    assert (outcome(CELL, 1, stopped=True), outcome(CELL, -9), outcome(CELL, 143)) == (1, 137, 143)
+    assert (outcome(shared, 1, stopped=True), outcome(shared, 1)) == (143, 1)  # what accelerate launch returns
+
+
+def test_files_of_one_name_have_studies_of_their_own(tmp_path: Path) -> None:
+    one, other = tmp_path / "a" / "small.toml", tmp_path / "b" / "small.toml"
+    runs = tmp_path / "runs"
+    first = study_of_file(runs, one)
+    first.write("", [CELL], one)
+    assert (first.name, study_of_file(runs, one).name) == ("small", "small")
+    second = study_of_file(runs, other)
+    second.write("", [], other)
+    assert second.name.startswith("small-")
+    assert study_of_file(runs, other).name == second.name
+    assert first.cells() == [CELL]
+    # The folder as a whole may move.
+    assert json.loads((first.folder / "file.json").read_text()) == "../a/small.toml"
+
+
+JOB = """
+import os, signal, sys, threading
+from pathlib import Path
+from bench.experiments.executors.slurm_job import CellJob
+from bench.records.studies import Cell, StudyFolder
+job = CellJob(Cell("m/a", tuple(sys.argv[2:]), "0" * 12, ()), StudyFolder(Path(sys.argv[1]), "s"), 3, 20, True)
+job()
+"""
+
+
+def test_a_job_runs_its_command_and_records_how_it_ended(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path, "s")
+    for words, code in ((["--version"], 0), (["beta", "1", "--from", "nowhere"], 2)):
+        ended = subprocess.run([sys.executable, "-c", JOB, str(tmp_path), *words], capture_output=True, check=False)
+        assert ended.returncode == code, ended.stderr
+        attempt = study.attempt(CELL)
+        assert attempt is not None
+        assert (attempt.code, attempt.here, attempt.alive) == (code, True, False)
+    version, *error = study.log(CELL).read_text().splitlines()
+    assert version.startswith("diffusion-alignment-bench")
+    assert "nowhere" in " ".join(error)
