@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -98,3 +98,44 @@ def _finds_no_weights(folder: Path, pattern: str) -> bool:
     # Tokenizers and schedulers have no config.json and no weights in any variant.
     may_have = place == "" or (folder / place / "config.json").is_file()
     return files == "*.safetensors" and may_have and not any(folder.glob(pattern))
+
+
+def push_to_hub(repository: str, files: Mapping[str, Path], message: str) -> str:
+    """Upload files to a model repository in one commit; makes the repository, a private one, if there is none.
+
+    Args:
+        repository: ``owner/name``.
+        files: by their path in the repository.
+        message: of the commit.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        UserError: the name is not allowed, the hub refuses or cannot be reached, or a token is missing.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi, constants, errors
+
+    complaint = f"{repository} cannot be uploaded to the hub"
+    if not HUB_ID.fullmatch(repository):
+        raise UserError(f"--push {repository!r} is not of the form owner/name")
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(f"{complaint}: HF_HUB_OFFLINE is set; unset it")
+    try:
+        api = HfApi()
+        api.create_repo(repository, private=True, exist_ok=True)
+        operations = [
+            CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in sorted(files.items())
+        ]
+        return str(api.create_commit(repository, operations, commit_message=message).commit_url)
+    except errors.HfHubHTTPError as error:
+        code = error.response.status_code
+        what = (
+            "log in with `hf auth login` as somebody who may write there" if code in {401, 403} else "try again later"
+        )
+        raise UserError(f"{complaint}: the hub answers {code}; {what}") from error
+    except (errors.HTTPError, errors.HFValidationError, OSError, RuntimeError) as error:  # type: ignore[attr-defined]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"{complaint}: {reason}; check the name and the connection, then run the same command again"
+        ) from error

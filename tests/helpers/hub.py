@@ -1,7 +1,8 @@
-"""A hub on this machine: answers the requests of `huggingface_hub` from a folder of repositories."""
+"""A hub on this machine: answers the requests of `huggingface_hub` from a folder of repositories, and takes uploads."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_of_this_machine"  # noqa: S105 (of this hub alone)
 GATED, MISSING = (403, "GatedRepo"), (404, "RepoNotFound")
 
 
@@ -23,6 +25,7 @@ def local_hub(folder: Path, cache: Path) -> Iterator[dict[str, str]]:
     """Serve ``folder/{models,datasets}/<owner>/<name>``; yields the environment that makes a program use it.
 
     A repository with a file ``GATED`` is gated; for one with a file ``LOST``, the connection drops partway through every file.
+    Uploads need the token ``TOKEN``; safetensors files come as LFS objects, which are kept in ``folder/objects`` by their digest.
     """
 
     class Answers(BaseHTTPRequestHandler):
@@ -34,6 +37,58 @@ def local_hub(folder: Path, cache: Path) -> Iterator[dict[str, str]]:
 
         def log_message(self, *_: object) -> None:
             pass
+
+        def do_PUT(self) -> None:
+            target = folder / "objects" / self.path.strip("/").rpartition("/")[2]
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(self.body())
+            self.give(b"", with_body=True)
+
+        def do_POST(self) -> None:
+            content = self.body()
+            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                self.refuse(401, "")
+                return
+            where = f"http://{self.headers['Host']}"
+            self.give(json.dumps(self.posted(urlsplit(self.path).path, content, where)).encode(), with_body=True)
+
+        def posted(self, path: str, content: bytes, where: str) -> dict[str, object]:
+            if path.endswith("/commit/main"):
+                repository = folder / "/".join(path.split("/")[2:5])
+                for entry in map(json.loads, content.splitlines()):
+                    if "path" in entry["value"]:
+                        target = repository / entry["value"]["path"]
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        target.write_bytes(committed(entry, folder / "objects"))
+                return {"commitUrl": f"{where}/commit/{COMMIT}", "commitOid": COMMIT, "pullRequestUrl": None}
+            asked = json.loads(content)
+            if path == "/api/repos/create":
+                (folder / "models" / asked["organization"] / asked["name"]).mkdir(parents=True, exist_ok=True)
+                return {"url": f"{where}/{asked['organization']}/{asked['name']}"}
+            if path.endswith("/preupload/main"):
+                modes = {
+                    each["path"]: "lfs" if each["path"].endswith(".safetensors") else "regular"
+                    for each in asked["files"]
+                }
+                return {
+                    "files": [{"path": each, "uploadMode": mode, "shouldIgnore": False} for each, mode in modes.items()]
+                }
+            if path.endswith("/info/lfs/objects/batch"):
+                objects = [
+                    {**each, "actions": {"upload": {"href": f"{where}/objects/{each['oid']}"}}}
+                    for each in asked["objects"]
+                ]
+                return {"transfer": "basic", "objects": objects}
+            return {}  # validate-yaml
+
+        def body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers["Content-Length"]))
+            blocks = []
+            while size := int(self.rfile.readline(), 16):
+                blocks.append(self.rfile.read(size))
+                self.rfile.readline()
+            return b"".join(blocks)
 
         def answer(self, *, with_body: bool) -> None:
             parts = unquote(urlsplit(self.path).path).strip("/").split("/")
@@ -85,6 +140,12 @@ def local_hub(folder: Path, cache: Path) -> Iterator[dict[str, str]]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def committed(entry: dict[str, dict[str, str]], objects: Path) -> bytes:
+    """The content of a file of a commit."""
+    value = entry["value"]
+    return (objects / value["oid"]).read_bytes() if entry["key"] == "lfsFile" else base64.b64decode(value["content"])
 
 
 def listing(repository: Path) -> list[dict[str, object]]:

@@ -53,6 +53,8 @@ def evaluation(folder: Path, *, images: int, done: bool, metrics: tuple[str, ...
     (place / "metrics.json").write_text(json.dumps({metric: {} for metric in metrics}))
     for number in range(images):
         (place / "images" / f"{number}.png").write_text("")
+    for each in (place, place / "images"):
+        os.utime(each, (0, 0))
     if done:
         (place / "DONE").write_text("")
 

@@ -1,0 +1,123 @@
+"""A model card of a run: what the weights are, how they compare under the protocol, what they were trained on and at what cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import UserError
+from bench.core.inert import line, markdown
+from bench.records.config import RunConfig
+from bench.records.runs import RunFolder
+from reports.citation import citation
+from reports.render import markdown as tables
+from reports.report import make_report
+from reports.table import Report
+
+ADAPTERS = "pytorch_lora_weights.safetensors"
+"""diffusers' file of adapters, which the card says how to load."""
+
+
+def model_card(run: RunFolder, *, protocol: str | None = None, base: str | None = None) -> str:
+    """The card of a finished run in Markdown, with the metadata that the hub reads.
+
+    Args:
+        run: the run, in the folder of its model, beside the runs that it is compared with.
+        protocol: signature of the protocol of the table; needed only if there are several.
+        base: hub id of the base model, ``owner/name``; None if it is not on the hub.
+
+    Raises:
+        UserError: records are missing or damaged, or the run was not evaluated under the protocol.
+    """
+    config = run.config()
+    report = make_report(run.folder.parents[2], protocol)
+    if not any(row.label == config.label for row in report.rows):
+        raise UserError(
+            f"{run.folder} is not in the table of protocol {report.signature}; evaluate it there, or give another --protocol"
+        )
+    sections = (
+        _metadata(config, base),
+        _what(config, base),
+        _use(run, base),
+        _training(run, config),
+        _data(config),
+    )
+    return "\n\n".join([*sections, _results(report), _citation(report)]) + "\n"
+
+
+def _metadata(config: RunConfig, base: str | None) -> str:
+    """YAML between two lines; values are JSON strings, which are YAML."""
+    fields: dict[str, Any] = {
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["preference-alignment", config.algorithm],
+        **({} if base is None else {"base_model": base}),
+    }
+    return "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in fields.items()), "---"])
+
+
+def _what(config: RunConfig, base: str | None) -> str:
+    model = markdown(config.model if base is None else f"{config.model} ({base})")
+    placebo = "\n\nThis is a placebo: it was trained on shuffled preferences." if config.placebo_of is not None else ""
+    return f"# {markdown(config.model)}, {markdown(config.label)}\n\n{markdown(config.title)} trained from {model}.{placebo}"
+
+
+def _use(run: RunFolder, base: str | None) -> str:
+    """How diffusers loads the weights."""
+    place = base or "the base model"
+    if (run.trained_weights() / ADAPTERS).exists():
+        load = f'pipeline = DiffusionPipeline.from_pretrained("{place}")\npipeline.load_lora_weights("this repository")'
+        return f"## Use\n\n```python\nfrom diffusers import DiffusionPipeline\n\n{load}\n```"
+    stated = json.loads((run.trained_weights() / "config.json").read_text(encoding="utf-8"))
+    kind = str(stated.get("_class_name", ""))
+    if not kind.isidentifier():
+        raise UserError(
+            f"{run.trained_weights() / 'config.json'} does not name the network's class; train the run again"
+        )
+    part = "unet" if "UNet" in kind else "transformer"
+    load = f'{part} = {kind}.from_pretrained("this repository")\npipeline = DiffusionPipeline.from_pretrained("{place}", {part}={part})'
+    return f"## Use\n\n```python\nfrom diffusers import DiffusionPipeline, {kind}\n\n{load}\n```"
+
+
+def _training(run: RunFolder, config: RunConfig) -> str:
+    return "\n".join(["## Training", "", *(f"- {markdown(fact)}" for fact in _facts(run, config))])
+
+
+def _facts(run: RunFolder, config: RunConfig) -> Iterator[str]:
+    yield f"algorithm: {config.algorithm}, seed {config.seed}"
+    yield f"recipe: {config.recipe or 'none published'}"
+    if config.changed:
+        yield "changed: " + ", ".join(f"{name}={value}" for name, value in config.changed.items())
+    if config.resolved.training is not None:
+        yield f"steps: {len(run.steps())}"
+    if config.trained_on:
+        yield f"trained on the scores of: {', '.join(config.trained_on)}"
+    if (ledger := run.ledger()) is not None:
+        yield f"cost: {ledger['seconds'] / 3600:.2f} device hours, {ledger['peak_memory_bytes'] / 1e9:.1f} GB at most"
+        yield f"{ledger['pairs']:,} pairs, {ledger['policy_forwards']:,} policy forwards, {ledger['reference_forwards']:,} reference forwards"
+
+
+def _data(config: RunConfig) -> str:
+    if config.data is None:
+        return "## Data\n\nNo preference data."
+    # Of a path on the machine that trained, the last part tells which file it was.
+    source = Path(config.data.source).name if Path(config.data.source).is_absolute() else config.data.source
+    facts = [
+        f"source: {source}",
+        f"{config.data.pairs:,} pairs of {config.data.rows:,} rows, {config.data.ties_dropped:,} ties left out",
+    ]
+    if config.resolved.data is not None:
+        facts.append(f"digest: {config.resolved.data.digest}")
+    if config.limit is not None:
+        facts.append(f"a trial: at most {config.limit} prompts and pairs")
+    return "\n".join(["## Data", "", *(f"- {markdown(fact)}" for fact in facts)])
+
+
+def _results(report: Report) -> str:
+    return f"## Results\n\n{tables(report).rstrip()}"
+
+
+def _citation(report: Report) -> str:
+    return f"## Citation\n\nNumbers are comparable with those of tables that have the same line:\n\n```text\n{line(citation(report)).replace('`', '')}\n```"
