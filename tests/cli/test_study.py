@@ -175,3 +175,29 @@ def test_a_signal_lets_every_cell_save_and_the_same_command_continues(
     straight = command.run(command.arguments("run", str(path), "--runs", "straight"))
     assert straight.returncode == 0, straight.stderr
     check_continued(command, runs, command.folder / "straight")
+
+
+@pytest.mark.slow
+def test_processes_share_a_run_on_a_cpu_too_and_a_stopped_one_waits(command: CommandLine) -> None:
+    path = experiment(command, steps=12, betas="100")
+    words = command.arguments("run", str(path), "--executor", "local", "--resource", "processes=2")
+    runs = command.folder / "runs"
+    with subprocess.Popen(words, cwd=command.folder, env=offline(), stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 600
+        while len(steps_of(runs)) < 2 and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode == 143, errors
+    (run,) = runs.glob("tiny/dpo/*/seed-0")
+    assert json.loads((run / "environment.json").read_text())["processes"] == 2
+    done = len(steps_of(runs))
+    assert 2 <= done < 12
+    # accelerate launch returns 1, which is no failure of the run
+    assert (
+        f"waiting  tiny/dpo/{run.parent.name}/seed-0  {done}/12 steps"
+        in command.run(command.arguments("status")).stdout
+    )
+    again = command.run(words)
+    assert again.returncode == 0, again.stderr
+    assert len(steps_of(runs)) == 12

@@ -43,6 +43,13 @@ def test_without_slurm_the_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPa
         Slurm().start(Matrix([CELL], StudyFolder(tmp_path, "s")))
 
 
+def test_without_submitit_the_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs the package 'submitit', .* 'diffusion-alignment-bench\[slurm\]'"):
+        Slurm().start(Matrix([CELL], StudyFolder(tmp_path, "s")))
+
+
 def test_processes_of_several_nodes_meet_at_the_first_one() -> None:
     assert machine_words({"SLURM_JOB_ID": "7"}) == ()
     node = {

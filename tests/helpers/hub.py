@@ -95,7 +95,7 @@ def local_hub(folder: Path, cache: Path) -> Iterator[dict[str, str]]:
             api = parts[0] == "api"
             parts = parts[1:] if api else parts
             kind = parts.pop(0) if parts[0] in ("models", "datasets") else "models"
-            repository, (verb, _, *rest) = folder / kind / parts[0] / parts[1], parts[2:]
+            repository, (verb, _, *rest) = folder / kind / parts[0] / parts[1], parts[2:] or ("revision", "main")
             if not repository.is_dir():
                 self.refuse(*MISSING)
             elif (repository / "GATED").exists() and not (api and verb == "revision"):

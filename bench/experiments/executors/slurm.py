@@ -160,12 +160,12 @@ def _options(text: str) -> dict[str, Any]:
 
 
 def _check_installed() -> None:
+    if shutil.which("sbatch") is None:
+        raise UserError(
+            "there is no sbatch on this machine; start the command where Slurm is, or use --jobs N, or --print-commands"
+        )
     if importlib.util.find_spec("submitit") is None:
         raise UserError(
             "--executor slurm needs the package 'submitit', which is not installed: pip install "
             "'diffusion-alignment-bench[slurm]'"
-        )
-    if shutil.which("sbatch") is None:
-        raise UserError(
-            "there is no sbatch on this machine; start the command where Slurm is, or use --jobs N, or --print-commands"
         )
