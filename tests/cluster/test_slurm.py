@@ -111,7 +111,8 @@ class Site:
         """Wait for something; jobs that were put back wait two minutes for their credentials to expire, which is cut short."""
 
         def look() -> bool:
-            for line in self.slurm.queue("%i %r"):
+            lines = self.slurm.queue("%i %r")
+            for line in lines:
                 job, reason = line.split(maxsplit=1)
                 if reason == "BeginTime":
                     subprocess.run(
@@ -120,7 +121,9 @@ class Site:
                         check=False,
                         capture_output=True,
                     )
-            return what()
+            found = what()
+            assert found or lines or self.slurm.queue(), f"no job is left: {self.kinds()}"
+            return found
 
         self.slurm.wait_for(look, PATIENCE, every=2)
 

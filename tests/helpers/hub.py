@@ -60,7 +60,11 @@ def local_hub(folder: Path, cache: Path) -> Iterator[dict[str, str]]:
                         target = repository / entry["value"]["path"]
                         target.parent.mkdir(parents=True, exist_ok=True)
                         target.write_bytes(committed(entry, folder / "objects"))
-                return {"commitUrl": f"{where}/commit/{COMMIT}", "commitOid": COMMIT, "pullRequestUrl": None}
+                return {
+                    "commitUrl": f"{where}/{'/'.join(path.split('/')[3:5])}/commit/{COMMIT}",
+                    "commitOid": COMMIT,
+                    "pullRequestUrl": None,
+                }
             asked = json.loads(content)
             if path == "/api/repos/create":
                 (folder / "models" / asked["organization"] / asked["name"]).mkdir(parents=True, exist_ok=True)
