@@ -68,6 +68,7 @@ def _write_card(run: RunFolder, output: Path, push: str | None, protocol: str | 
     """Write the model card of a run, and upload it with the weights if that was asked for."""
     from bench.core.files import replace_file
     from bench.core.hub import HUB_ID, push_to_hub
+    from bench.core.inputs import read_text
     from bench.models.registry import MODELS
     from reports.card import model_card
 
@@ -78,7 +79,7 @@ def _write_card(run: RunFolder, output: Path, push: str | None, protocol: str | 
         raise UserError(f"{run.folder} was not trained here; a card describes a training run")
     source = MODELS.get(config.model).source if config.model in MODELS else ""
     text = model_card(run, protocol=protocol, base=source if HUB_ID.fullmatch(source) else None)
-    if output.exists() and (not output.is_file() or output.read_text(encoding="utf-8") != text):
+    if output.exists() and (not output.is_file() or read_text(output) != text):
         raise UserError(f"{output} exists and is not this card; choose another file, or delete it")
     replace_file(output, lambda partial: partial.write_text(text, encoding="utf-8"))
     say(str(output), "done")
