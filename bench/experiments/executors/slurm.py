@@ -93,6 +93,9 @@ class Slurm(Executor):
                 ]
         except (FailedJobError, FailedSubmissionError) as error:
             raise UserError(f"sbatch refused the jobs: {' '.join(str(error).split())}") from error
+        # submitit leaves links to what sbatch has read, and links below the folder of runs are refused
+        for link in (matrix.study.folder / "slurm").glob(".submission_file_*"):
+            link.unlink()
         return {cell.name: job.job_id for cell, job in zip(cells, jobs, strict=True)}
 
     def _parameters(self, matrix: Matrix) -> dict[str, Any]:
