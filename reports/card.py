@@ -10,6 +10,7 @@ from typing import Any
 from bench.core.errors import UserError
 from bench.core.inert import line, markdown
 from bench.records.config import RunConfig
+from bench.records.reading import read_record
 from bench.records.runs import RunFolder
 from reports.citation import citation
 from reports.render import markdown as tables
@@ -70,7 +71,7 @@ def _use(run: RunFolder, base: str | None) -> str:
     if (run.trained_weights() / ADAPTERS).exists():
         load = f'pipeline = DiffusionPipeline.from_pretrained("{place}")\npipeline.load_lora_weights("this repository")'
         return f"## Use\n\n```python\nfrom diffusers import DiffusionPipeline\n\n{load}\n```"
-    stated = json.loads((run.trained_weights() / "config.json").read_text(encoding="utf-8"))
+    stated = read_record(dict[str, Any], run.trained_weights() / "config.json")
     kind = str(stated.get("_class_name", ""))
     if not kind.isidentifier():
         raise UserError(

@@ -66,7 +66,7 @@ CHECKED = {
 """Files that read on their own, with the check that they make."""
 OWN = {
     "algorithms/sources.py", "bench/core/code.py", "bench/core/packages.py", "bench/data/comparing.py",
-    "bench/data/row_cache.py", "bench/data/survey.py", "bench/experiments/executors/local.py", "bench/scoring/isolated/environment.py", "bench/tiny/build.py",
+    "bench/data/row_cache.py", "bench/data/survey.py", "bench/experiments/executors/local.py", "bench/experiments/executors/slurm_job.py", "bench/scoring/isolated/environment.py", "bench/tiny/build.py",
     "bench/tiny/quality.py", "bench/training/distributed/launch.py", "bench/training/ledger.py", "metrics/gold.py",
     "metrics/official/legacy.py", "metrics/onednn.py", "reports/published.py",
 }  # fmt: skip
