@@ -28,7 +28,8 @@ class DRaFT(RewardGradientAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: DRaFT-1 with all weights, as it raised its reward on held-out prompts of the tiny world",
+            source="ours: DRaFT-1 with all weights; after half of these steps, ImageReward on 128 held-out prompts of the tiny world was 0.51 +- 0.07 "
+            "higher, without guidance (one seed)",
             algorithm={"sampling_steps": 10},
             training={**TINY_GRADIENT, "learning_rate": 5e-5},
         ),

@@ -45,8 +45,10 @@ class ReFL(RewardGradientAlgorithm):
     needs: ClassVar[frozenset[Need]] = RewardGradientAlgorithm.needs | {Need.IMAGES}
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: LoRA, the last three of ten steps, and a scale at which the reward moves the weights of the tiny world",
-            algorithm={"sampling_steps": 10, "first": 7, "scale": 0.01},
+            name="untried",
+            source="ours: LoRA, the last three of ten steps, a ceiling above the tiny world's rewards, most of which are above 2, and a hundred times "
+            "the published scale; no whole run has been looked at",
+            algorithm={"sampling_steps": 10, "first": 7, "scale": 0.1, "ceiling": 10.0},
             training={**TINY_GRADIENT, "trainable": "lora", "lora_rank": 8, "learning_rate": 3e-4},
         ),
         "sd15": Recipe(
