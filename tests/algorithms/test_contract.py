@@ -19,11 +19,26 @@ from bench.experiments.contracts.objective import CONTRACTS as OBJECTIVE_CONTRAC
 from bench.experiments.contracts.objective import has_objective, steps_by_objective
 from bench.experiments.contracts.small_models import PROCESSES
 from bench.experiments.contracts.small_setup import SmallSetup
-from bench.experiments.contracts.stepping import a_small_step_lowers_the_loss, resuming_equals_never_having_stopped
+from bench.experiments.contracts.stepping import (
+    a_small_step_lowers_the_loss,
+    resuming_equals_never_having_stopped,
+    returns_one_loss_per_pair,
+    starts_at_the_reference,
+    times_cover_the_process,
+)
 from bench.training.algorithm import ALGORITHMS
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 OURS = [name for name in ALGORITHMS if is_ours(ALGORITHMS.point(name))]
+
+
+OF_THE_PROCESS = (
+    returns_one_loss_per_pair,
+    times_cover_the_process,
+    starts_at_the_reference,
+    a_small_step_lowers_the_loss,
+)
+"""The contracts that an algorithm can keep on one forward process and break on another."""
 
 
 def applies(contract: Contract[AlgorithmCase], kind: type[Algorithm]) -> bool:
@@ -34,10 +49,17 @@ def applies(contract: Contract[AlgorithmCase], kind: type[Algorithm]) -> bool:
 
 
 def marks(contract: Contract[AlgorithmCase], process: str, name: str) -> tuple[pytest.MarkDecorator, ...]:
-    """Slow is what repeats others: v differs from epsilon in its target alone, and objectives share one way to step and to resume."""
+    """Slow is what repeats others.
+
+    v differs from epsilon in its target alone; on flow, how losses are cut, permuted and repeated and how the harness trains is that
+    of epsilon; and objectives share one way to step and to resume.
+    """
+    if process == "v_prediction":
+        return (pytest.mark.slow,)
     shared = name != "dpo" and steps_by_objective(ALGORITHMS.get(name))
     repeated = process == "flow" or contract is resuming_equals_never_having_stopped
-    return (pytest.mark.slow,) if process == "v_prediction" or (shared and repeated) else ()
+    arithmetic = process == "flow" and name != "dpo" and contract not in OF_THE_PROCESS
+    return (pytest.mark.slow,) if arithmetic or (shared and repeated) else ()
 
 
 CHECKS = [

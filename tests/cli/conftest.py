@@ -11,11 +11,13 @@ from pathlib import Path
 import forked
 import pyarrow.parquet as pq
 import pytest
+from shared import made_once
 
 from bench.tiny import ASSETS
 
 PAIRS = 48
-PROMPTS = 40  # more than one chunk of the evaluation
+PROMPTS = 6
+MANY_PROMPTS = 40  # more than one chunk of the evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,7 @@ class CommandLine:
         sets = [word for setting in settings for word in ("--set", setting)]
         return self.arguments(
             "run", "--algo", algo, "--model", "tiny", "--data", str(self.data), "--prompts", str(self.prompts),
-            "--sampling-steps", "2", "--runs", str(self.folder / runs), *sets, *words,
+            "--sampling-steps", "2", "--metrics", "aesthetic,gold", "--runs", str(self.folder / runs), *sets, *words,
         )  # fmt: skip
 
     def run(self, words: list[str], preexec: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
@@ -56,16 +58,26 @@ def offline() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return write_small_data(tmp_path_factory.mktemp("data"))
+    folder = made_once(tmp_path_factory, "data", write_small_data)
+    return folder / "pairs.parquet", folder / "prompts.txt"
 
 
-def write_small_data(folder: Path) -> tuple[Path, Path]:
+@pytest.fixture
+def many_prompts(tmp_path: Path, small_data: tuple[Path, Path]) -> CommandLine:
+    """The command line with prompts for more than one chunk of the evaluation."""
+    return CommandLine(tmp_path, small_data[0], write_prompts(tmp_path / "more-than-a-chunk.txt", MANY_PROMPTS))
+
+
+def write_small_data(folder: Path, prompts: int = PROMPTS) -> tuple[Path, Path]:
     """A few pairs and evaluation prompts of the tiny world, as files."""
     table = pq.read_table(ASSETS / "preferences.parquet").slice(0, PAIRS)
     pq.write_table(table, folder / "pairs.parquet")
-    lines = (ASSETS / "prompts.txt").read_text().splitlines()[:PROMPTS]
-    (folder / "prompts.txt").write_text("\n".join(lines) + "\n")
-    return folder / "pairs.parquet", folder / "prompts.txt"
+    return folder / "pairs.parquet", write_prompts(folder / "prompts.txt", prompts)
+
+
+def write_prompts(path: Path, count: int) -> Path:
+    path.write_text("\n".join((ASSETS / "prompts.txt").read_text().splitlines()[:count]) + "\n")
+    return path
 
 
 @pytest.fixture
@@ -83,7 +95,9 @@ def finished(command: CommandLine, uninterrupted: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]) -> Path:
-    line = CommandLine(tmp_path_factory.mktemp("whole"), *small_data)
-    done = line.run(line.train_words())
-    assert done.returncode == 0, done.stderr
-    return line.folder / "runs"
+    def train(folder: Path) -> None:
+        line = CommandLine(folder, *small_data)
+        done = line.run(line.train_words())
+        assert done.returncode == 0, done.stderr
+
+    return made_once(tmp_path_factory, "whole", train) / "runs"

@@ -12,6 +12,7 @@ from bench.experiments.contracts.metric import METRIC_CONTRACTS
 from .conftest import CommandLine
 
 
+@pytest.mark.slow  # tests/docs/test_examples.py checks a plug-in
 def test_an_algorithm_is_checked_against_every_contract_and_nothing_is_left_on_disk(command: CommandLine) -> None:
     done = command.run(command.arguments("check", "algorithm", "sft"))
     assert (done.returncode, done.stderr) == (0, "")

@@ -19,12 +19,10 @@ def weights(run: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def measured(
-    tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path], uninterrupted: Path
-) -> CommandLine:
+def measured(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]) -> CommandLine:
     """The run of `uninterrupted`, measured every four of its six steps."""
     command = CommandLine(tmp_path_factory.mktemp("measured"), *small_data)
-    done = command.run(command.train_words("--evaluate-every", "4"))
+    done = command.run(command.train_words("--evaluate-every", "4", "--metrics", "gold,pickscore"))
     assert done.returncode == 0, done.stderr
     return command
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from diffusers import UNet2DConditionModel
+from shared import made_once
 
 from bench.tiny import ASSETS
-from tests.cli.conftest import CommandLine
+from tests.cli.conftest import CommandLine, write_prompts
 
 DPO = "tiny/dpo/mine/seed-0"
 NPO = "tiny/npo/mine/seed-0"
@@ -31,15 +32,19 @@ SHORT = (
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]) -> CommandLine:
     """A folder with a run of dpo and one of npo, judged on five prompts."""
+
+    def made(folder: Path) -> CommandLine:
+        return CommandLine(folder, small_data[0], write_prompts(folder / "prompts.txt", 5))
+
+    def train(folder: Path) -> None:
+        line = made(folder)
+        words = ("run", "--algo", "dpo,npo", "--data", str(line.data), "--name", "mine", *SHORT, *common(line))
+        done = line.run(line.arguments(*words))
+        assert done.returncode == 0, done.stderr
+
     folder = tmp_path_factory.mktemp("eval")
-    prompts = folder / "prompts.txt"
-    prompts.write_text("\n".join(small_data[1].read_text().splitlines()[:5]) + "\n")
-    line = CommandLine(folder, small_data[0], prompts)
-    done = line.run(
-        line.arguments("run", "--algo", "dpo,npo", "--data", str(line.data), "--name", "mine", *SHORT, *common(line))
-    )
-    assert done.returncode == 0, done.stderr
-    return line
+    shutil.copytree(made_once(tmp_path_factory, "two-runs", train), folder, dirs_exist_ok=True)
+    return made(folder)
 
 
 def common(line: CommandLine) -> list[str]:

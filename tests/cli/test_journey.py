@@ -6,6 +6,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import forked
 import pytest
 from PIL import Image
 
@@ -13,6 +14,9 @@ from tests.cli.conftest import CommandLine, offline
 
 GUARD = """
 import os, socket
+
+with open(os.environ["REFUSED"] + ".guarded", "a") as log:
+    print(os.getpid(), file=log)
 
 def refuse(self, address):
     with open(os.environ["REFUSED"], "a") as log:
@@ -47,22 +51,25 @@ def test_the_guard_refuses_a_connection(command: CommandLine, guarded: dict[str,
 def test_the_main_job_runs_to_its_table_and_page_without_any_connection(
     command: CommandLine, guarded: dict[str, str]
 ) -> None:
-    trained = run(command, command.train_words(algo="smpo,sft"), guarded)
+    words = command.train_words(algo="smpo,sft")
+    place = words.index("--metrics")
+    trained = run(command, [*words[:place], *words[place + 2 :]], guarded)  # with the model's metrics
     assert trained.returncode == 0, trained.stderr
     assert "training smpo  6/6  in " in trained.stderr  # plain progress lines, since this is not a terminal
     assert "torchvision" not in trained.stderr
     runs = str(command.folder / "runs")
     assert trained.stderr.splitlines()[-1] == f"compare: bench report --runs {runs}"
-    shown = run(command, command.arguments("report", "--runs", runs), guarded)
+    shown = forked.run(["report", "--runs", runs], command.folder, guarded)
     assert shown.returncode == 0, shown.stderr
     for word in ("SmPO", "SFT", "PickScore", "HPSv2", "ImageReward", "gold"):
         assert word in shown.stdout, shown.stdout
     page = command.folder / "report.html"
-    made = run(command, command.arguments("report", "--runs", runs, "--output", str(page)), guarded)
+    made = forked.run(["report", "--runs", runs, "--output", str(page)], command.folder, guarded)
     assert made.returncode == 0, made.stderr
     assert made.stderr == f"wrote {page}\n"
     assert sources(page), "the page shows no picture"
     assert all(source.startswith("data:") for source in sources(page))
+    assert len(set((command.folder / "refused.log.guarded").read_text().split())) >= 3
     assert not (command.folder / "refused.log").exists()
 
 

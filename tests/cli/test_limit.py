@@ -8,32 +8,33 @@ from tests.cli.conftest import CommandLine
 
 
 def test_a_trial_uses_few_prompts_and_pairs_and_is_marked(command: CommandLine) -> None:
-    words = [*command.train_words(), "--metrics", "aesthetic", "--limit", "6"]
+    words = [*command.train_words(), "--metrics", "aesthetic", "--limit", "5"]
     done = command.run(words)
     assert done.returncode == 0, done.stderr
     (run,) = command.folder.glob("runs/tiny/dpo/*/seed-0")
     config = json.loads((run / "config.json").read_text())
-    assert config["limit"] == 6
-    assert config["resolved"]["data"]["pairs"] == 6
+    assert config["limit"] == 5
+    assert config["resolved"]["data"]["pairs"] == 5
     (evaluation,) = run.glob("evaluations/*")
-    assert len(list((evaluation / "images").iterdir())) == 6
+    assert len(list((evaluation / "images").iterdir())) == 5
     assert [line["pairs"] for line in map(json.loads, (run / "train.jsonl").read_text().splitlines())][-1] == 24
 
     report = command.run(command.arguments("report", "--runs", str(command.folder / "runs")))
     assert report.returncode == 0, report.stderr
-    assert "at most the first 6 evaluation prompts and training pairs were used" in " ".join(report.stdout.split())
+    assert "at most the first 5 evaluation prompts and training pairs were used" in " ".join(report.stdout.split())
 
     # the same limit is found done, and another limit is another run
     again = command.run(words)
     assert again.returncode == 0
     assert len(list(command.folder.glob("runs/tiny/dpo/*/seed-0"))) == 1
     assert not list(command.folder.glob("runs/.cache/*/posterior-mirrored-*.npy"))
-    other = command.run([*words[:-1], "5", "--set", "horizontal_flip=pair"])
+    other = command.run([*words[:-1], "4", "--set", "horizontal_flip=pair"])
     assert other.returncode == 0, other.stderr
     assert len(list(command.folder.glob("runs/tiny/dpo/*/seed-0"))) == 2
 
     # an evaluation alone says so too, and never shares a table with a full one of the same prompts
-    whole = command.run([*command.train_words(), "--metrics", "aesthetic", "--limit", "40"])
+    few = ("--sampling-steps", "2", "--metrics", "aesthetic", "--limit", "6")
+    whole = command.run(command.arguments("eval", "--model", "tiny", "--prompts", str(command.prompts), *few))
     assert whole.returncode == 0, whole.stderr
     signatures = {path.name for path in command.folder.glob("runs/tiny/base/evaluations/*")}
     assert len(signatures) == 3

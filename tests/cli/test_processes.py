@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import CommandLine
+from tests.cli.conftest import PROMPTS, CommandLine
 
 SPLIT = [sys.executable, "-m", "accelerate.commands.launch", "--use_fsdp", "--num_processes", "2", "-m"]
 WORDS = ("--set", "steps=2", "--metrics", "aesthetic")
@@ -38,6 +38,6 @@ def test_two_processes_split_the_weights_the_images_and_the_scores(command: Comm
         name: {path.relative_to(folder): path.read_bytes() for path in folder.glob("tiny/base/evaluations/**/*.*")}
         for name, folder in runs.items()
     }
-    assert len([path for path in files["one"] if path.suffix == ".png"]) == 40
+    assert len([path for path in files["one"] if path.suffix == ".png"]) == PROMPTS
     assert files["two"].keys() == files["one"].keys()
     assert [str(path) for path, content in files["one"].items() if files["two"][path] != content] == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from tests.cli.conftest import CommandLine
+from tests.cli.conftest import MANY_PROMPTS, CommandLine, write_prompts
 
 
 def lines(pattern: str, count: int) -> Callable[[Path], bool]:
@@ -49,15 +49,35 @@ def results(runs: Path) -> tuple[dict[str, bytes], list[dict[str, object]], list
     return tensors, scores, steps
 
 
+@pytest.fixture
+def small(command: CommandLine, uninterrupted: Path) -> tuple[CommandLine, Path]:
+    """A command to be stopped and the finished runs of the same one."""
+    return command, uninterrupted
+
+
+@pytest.fixture(scope="module")
+def large_uninterrupted(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]) -> Path:
+    folder = tmp_path_factory.mktemp("large")
+    line = CommandLine(folder, small_data[0], write_prompts(folder / "prompts.txt", MANY_PROMPTS))
+    done = line.run(line.train_words())
+    assert done.returncode == 0, done.stderr
+    return folder / "runs"
+
+
+@pytest.fixture
+def large(many_prompts: CommandLine, large_uninterrupted: Path) -> tuple[CommandLine, Path]:
+    """The same with more than a chunk of prompts, for the moments within an evaluation."""
+    return many_prompts, large_uninterrupted
+
+
 SLOW = ("base images", "base scores", "second step", "own images", "own scores")
 
 
 @pytest.mark.parametrize(
     "moment", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in MOMENTS]
 )
-def test_killed_and_continued_equals_uninterrupted_bit_for_bit(
-    moment: str, command: CommandLine, uninterrupted: Path
-) -> None:
+def test_killed_and_continued_equals_uninterrupted_bit_for_bit(moment: str, request: pytest.FixtureRequest) -> None:
+    command, uninterrupted = request.getfixturevalue("small" if moment == "while saving" else "large")
     runs = command.folder / "runs"
     process = command.start(command.train_words())
     try:
@@ -76,9 +96,10 @@ def test_killed_and_continued_equals_uninterrupted_bit_for_bit(
     assert tensors == expected_tensors
 
 
-def test_a_finished_run_is_recognised(command: CommandLine, uninterrupted: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*.json*")}
-    again = command.run(command.train_words("--runs", str(uninterrupted)))
+def test_a_finished_run_is_recognised(command: CommandLine, finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (command.folder / "runs").rglob("*.json*")}
+    assert finished / "config.json" in before
+    again = command.run(command.train_words())
     assert again.returncode == 0, again.stderr
     assert [path for path, stamp in before.items() if path.stat().st_mtime_ns != stamp] == []
 

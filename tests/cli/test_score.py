@@ -19,6 +19,11 @@ COUNT = 40  # more than one chunk
 
 
 @pytest.fixture
+def command(many_prompts: CommandLine) -> CommandLine:
+    return many_prompts
+
+
+@pytest.fixture
 def pictures(command: CommandLine) -> Path:
     """Samples of the tiny model, as another tool would leave them: ``0.png`` to ``39.png``."""
     folder = command.folder / "pictures"

@@ -70,7 +70,9 @@ def test_the_algorithms_of_the_page(tmp_path: Path) -> None:
     assert first["both-sides"] > 0
     assert first["margin-free"] > 0
 
+    before = set(tmp_path.iterdir())
     assert ", 0 broken, " in bench(tmp_path, "check", "algorithm", "squared-hinge")
+    assert set(tmp_path.iterdir()) == before
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 from pages import DOCS, blocks
 
 CHECKS = """
-METRICS, PROMPTS = 5, 8
+METRICS, PROMPTS = 2, 4
 assert [(run.algorithm, run.seed) for run in results] == [("dpo", 0), ("dpo", 1), ("sft", 0), ("sft", 1)]
 assert len(scores) == 4 * METRICS * PROMPTS
 assert scores.groupby(["metric", "prompt"])["base_score"].nunique().eq(1).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,10 @@ def started() -> multiprocessing.context.ForkServerContext:
 
 
 def run(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run the command line with some arguments in a folder, and wait for it to exit."""
+    """Run the command line with some arguments in a folder, and wait for it to exit.
+
+    As in a new process, a ``sitecustomize.py`` on the environment's PYTHONPATH runs first.
+    """
     with tempfile.TemporaryDirectory() as spoken:
         out, err = Path(spoken, "out"), Path(spoken, "err")
         process = started().Process(target=_main, args=(words, folder, dict(environment), out, err))
@@ -41,13 +45,15 @@ def _main(words: Sequence[str], folder: Path, environment: dict[str, str], out: 
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.path[:0] = [
-        place for place in environment.get("PYTHONPATH", "").split(os.pathsep) if place not in ("", *sys.path)
-    ]
+    added = [place for place in environment.get("PYTHONPATH", "").split(os.pathsep) if place not in ("", *sys.path)]
+    sys.path[:0] = added
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
     sys.argv = ["bench", *words]
+    for custom in (Path(place, "sitecustomize.py") for place in added):
+        if custom.exists():
+            runpy.run_path(str(custom))
     from bench.cli.main import main
 
     main()

@@ -1,5 +1,6 @@
 """Modules that commands import, for `forked`; diffusers and transformers import their models on first use."""
 
+import gc
 import importlib
 
 for name, parts in {
@@ -31,3 +32,6 @@ for name, parts in {
     module = importlib.import_module(name)
     for part in parts:
         getattr(module, part)
+
+# What all forks share is not looked through for garbage by each of them, which would also copy its pages.
+gc.freeze()

@@ -11,6 +11,7 @@ from pathlib import Path
 import forked
 import pyarrow.parquet as pq
 import pytest
+from shared import made_once
 
 from bench.records.evaluations import Evaluation
 from bench.records.runs import RunFolder
@@ -54,13 +55,15 @@ class Small:
 
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("small")
+    return made_once(tmp_path_factory, "small", finish)
+
+
+def finish(folder: Path) -> None:
     pq.write_table(pq.read_table(ASSETS / "preferences.parquet").slice(0, PAIRS), folder / "pairs.parquet")
     lines = (ASSETS / "prompts.txt").read_text().splitlines()[:PROMPTS]
     (folder / "prompts.txt").write_text("\n".join(lines) + "\n")
     done = Small(folder).train(algo="dpo,smpo")
     assert done.returncode == 0, done.stderr
-    return folder
 
 
 @pytest.fixture

@@ -229,7 +229,14 @@ CACHES: dict[str, Edit] = {
 }
 
 
-@pytest.mark.parametrize("edit", CACHES.values(), ids=CACHES.keys())
+@pytest.mark.parametrize(
+    "edit",
+    [
+        # read as the latents are
+        pytest.param(edit, id=name, marks=pytest.mark.slow if name == "embeddings cut short" else ())
+        for name, edit in CACHES.items()
+    ],
+)
 def test_a_changed_cache_is_named_and_computed_again_when_it_is_deleted(small: Small, edit: Edit) -> None:
     words = ("--set", "learning_rate=1e-4")
     named = assert_named(small, lambda *words: small.train(*words, algo="smpo"), words, edit)

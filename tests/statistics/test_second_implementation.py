@@ -14,10 +14,11 @@ from second import Row, verdict
 
 from reports.render import as_json
 from reports.report import make_report
-from tests.cli.conftest import CommandLine, offline, write_small_data
+from tests.cli.conftest import MANY_PROMPTS, CommandLine, offline, write_small_data
 from tests.reports.lab import PROMPTS, Lab, variant
 
 WITHIN = 1e-6
+METRICS = ("--metrics", "pickscore,hpsv2,imagereward,aesthetic,gold")
 
 
 def assert_same(runs: Path, against: str | None, place: int) -> int:
@@ -112,10 +113,10 @@ def test_no_row_has_two_seeds(tmp_path: Path) -> None:
 def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of `bench run` on the tiny world: one seed each; three seeds with placebos; one, two and three seeds and other guidance."""
     folder = tmp_path_factory.mktemp("real")
-    command = CommandLine(folder, *write_small_data(folder))
+    command = CommandLine(folder, *write_small_data(folder, MANY_PROMPTS))
 
     def bench(runs: str, algorithms: str, seeds: str, *words: str) -> None:
-        train = command.train_words("--seeds", seeds, "--name", "real", *words, runs=runs, algo=algorithms)
+        train = command.train_words("--seeds", seeds, "--name", "real", *METRICS, *words, runs=runs, algo=algorithms)
         done = command.run(train)
         assert done.returncode == 0, done.stderr
 

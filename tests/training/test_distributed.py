@@ -7,12 +7,14 @@ import torch
 from launching import ALONE, TWO, launch, train, weights
 from workshop import Workshop
 
+from algorithms.dpo import DPO
+
 
 @pytest.mark.parametrize("batch", [pytest.param(8, marks=pytest.mark.slow, id="even"), pytest.param(5, id="odd")])
 def test_two_processes_give_the_weights_of_one(workshop: Workshop, tmp_path: Path, batch: int) -> None:
     """To a twentieth of what the four steps moved: float32 sums in another order, and AdamW divides by their size."""
     settings = {"steps": 4, "global_batch_size": batch, "micro_batch_size": 3, "learning_rate": 1e-4}
-    one = train(ALONE, workshop, tmp_path / "one", **settings)
+    one = workshop.train(tmp_path / "one", DPO(), **settings)
     two = train(TWO, workshop, tmp_path / "two", **settings)
     base = dict(workshop.model().network.named_parameters())
     alone, together = weights(one), weights(two)
