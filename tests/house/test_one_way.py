@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -33,12 +35,15 @@ def calls(tree: ast.AST) -> Iterator[str]:
             yield ast.unparse(node.func)
 
 
+@functools.cache
+def called_in(path: Path) -> frozenset[str]:
+    return frozenset(calls(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 @pytest.mark.parametrize("call", WAYS)
 def test_one_way(call: str) -> None:
     found = {
-        path.relative_to(ROOT).as_posix()
-        for path in FILES
-        if "building" not in path.parts and call in calls(ast.parse(path.read_text(encoding="utf-8")))
+        path.relative_to(ROOT).as_posix() for path in FILES if "building" not in path.parts and call in called_in(path)
     }
     assert found <= WAYS[call], f"{call} goes around the function for it"
 
@@ -78,7 +83,7 @@ def test_files_are_looked_at_before_they_are_opened() -> None:
         name, text = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
         if "building" in path.parts or name in READERS | OWN:
             continue
-        reads = {call for call in calls(ast.parse(text)) if call.rpartition(".")[2] in READS and "." in call}
+        reads = {call for call in called_in(path) if call.rpartition(".")[2] in READS and "." in call}
         if reads:
             assert name in CHECKED, f"{name} reads files ({', '.join(reads)}); use bench.core.inputs"
             assert CHECKED[name] in text

@@ -1,18 +1,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+import typer
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from bench.tiny import ASSETS
-from bench.tiny.build import stages, wanted
+from bench.tiny.build import main, stages, wanted
 from bench.tiny.building.parts import save_half
 from bench.tiny.flip import flip_votes
 
@@ -62,9 +62,10 @@ def test_a_stage_is_made_with_what_it_needs_and_nothing_else() -> None:
 
 
 def test_an_unknown_stage_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench.tiny.build", "--work", str(tmp_path), "--stage", "basement"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
+    command = typer.Typer()
+    command.command()(main)
+    ended = CliRunner().invoke(command, ["--work", str(tmp_path), "--stage", "basement"])
+    assert ended.exit_code == 2
     assert "there is no stage 'basement'; there are autoencoder, pretrained," in " ".join(ended.stdout.split())
     assert list(tmp_path.iterdir()) == []
 
