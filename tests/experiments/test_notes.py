@@ -17,7 +17,8 @@ from bench.training.algorithm import ALGORITHMS
 
 def experiment(folder: Path, *prompts: str) -> Experiment:
     (folder / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in prompts))
-    return Experiment("tiny", runs=folder / "runs", prompts=str(folder / "prompts.txt"))
+    runs = folder.parent / "runs-of-notes"  # one for all tests: what is found in the data is kept there
+    return Experiment("tiny", runs=runs, prompts=str(folder / "prompts.txt"))
 
 
 def method(**changed: str) -> Method:

@@ -176,9 +176,10 @@ def a_small_step_lowers_the_loss(case: AlgorithmCase) -> str:
 @contract(*EVERY_PROCESS)
 def training_changes_the_weights(case: AlgorithmCase) -> str:
     """Two steps of the harness's own training change the weights, which stay finite."""
-    before, after = case.setup.model(), case.setup.model().load_trained(case.trained.weights)
+    model = case.setup.model()
+    after = model.load_trained(case.trained.weights)
     changed, count = 0, 0
-    for one, other in zip(before.network.parameters(), after.parameters(), strict=True):
+    for one, other in zip(model.network.parameters(), after.parameters(), strict=True):
         expect(bool(torch.isfinite(other).all()), "finite weights", "weights that are not finite")
         changed, count = changed + (not torch.equal(one, other)), count + 1
     expect(changed > 0.9 * count, f"more than 90 % of {count} tensors to change", f"{changed}")
