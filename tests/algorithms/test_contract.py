@@ -66,10 +66,10 @@ CHECKS = [
     pytest.param(
         contract, process, name, id=f"{contract.name}-{process or 'class'}-{name}", marks=marks(contract, process, name)
     )
+    for name in OURS  # outermost, so that a process of pytest-xdist gets whole algorithms: their data is prepared once
+    for process in ("", *PROCESSES)
     for contract in ALGORITHM_CONTRACTS
-    for process in contract.settings or ("",)
-    for name in OURS
-    if applies(contract, ALGORITHMS.get(name))
+    if process in (contract.settings or ("",)) and applies(contract, ALGORITHMS.get(name))
 ]
 Cases = Callable[[str, str], AlgorithmCase]
 

@@ -181,20 +181,28 @@ class TestCheck:
         assert "--columns" in refused.stderr
         assert command.run([*words, "--columns", "caption=text,jpg_0=chosen"]).returncode == 0
 
-    def test_chosen_and_rejected_need_no_column_of_labels(self, command: CommandLine) -> None:
+    TYPED = "caption=text,jpg_0=chosen,jpg_1=rejected"
+
+    def chosen_and_rejected(self, command: CommandLine) -> str:
         table = pq.read_table(command.data)
         names = {"caption": "text", "jpg_0": "chosen", "jpg_1": "rejected"}
         pairs = table.select(list(names)).rename_columns(list(names.values()))
         pq.write_table(pairs, command.folder / "other.parquet")
-        check = command.arguments("data", "check", "other.parquet", "--model", "sdxl", "--columns")
-        typed = "caption=text,jpg_0=chosen,jpg_1=rejected"
-        unlabelled = command.run([*check, typed])
+        return "other.parquet"
+
+    def test_chosen_and_rejected_need_no_column_of_labels(self, command: CommandLine) -> None:
+        check = command.arguments("data", "check", self.chosen_and_rejected(command), "--model", "sdxl", "--columns")
+        unlabelled = command.run([*check, self.TYPED])
         assert unlabelled.returncode == 0
         assert "none; most algorithms need label_0, and --columns label_0=1 says" in unlabelled.stdout
         assert "not looked for: sdxl has no default prompts, use --prompts" in unlabelled.stdout
-        labelled = command.run([*check, f"{typed},label_0=1"])
+        labelled = command.run([*check, f"{self.TYPED},label_0=1"])
         assert "image 0 is preferred in 100.0 % of 48 pairs" in labelled.stdout
-        trained = command.run(command.train_words("--data", "other.parquet", "--columns", f"{typed},label_0=1"))
+
+    @pytest.mark.slow
+    def test_chosen_and_rejected_are_trained_on(self, command: CommandLine) -> None:
+        data = self.chosen_and_rejected(command)
+        trained = command.run(command.train_words("--data", data, "--columns", f"{self.TYPED},label_0=1"))
         assert trained.returncode == 0, trained.stderr
 
 

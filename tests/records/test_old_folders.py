@@ -133,6 +133,9 @@ def test_a_run_that_would_train_otherwise_today_is_left_alone(folder: Path) -> N
     assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.parametrize(
+    "schema", [pytest.param(1, id="schema-1"), pytest.param(2, id="schema-2", marks=pytest.mark.slow)], indirect=True
+)
 def test_finished_runs_are_recognised_by_the_command_that_made_them_and_a_word_on_their_code(folder: Path) -> None:
     before = contents(folder / "runs")
     words = ["--set", "steps=2", "--set", "batch=4", "--set", "warmup=1", "--prompts", "prompts.txt"]
