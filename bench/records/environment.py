@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import subprocess
 import sys
@@ -18,7 +19,6 @@ def write_environment(run: RunFolder, processes: int, execution: Mapping[str, An
     """Write the environment of the run's latest start: packages, Python, device, processes, git commit, execution settings."""
     import torch
 
-    packages = {item.metadata["Name"]: item.version for item in distributions()}
     write_json(
         run.folder / "environment.json",
         {
@@ -29,9 +29,16 @@ def write_environment(run: RunFolder, processes: int, execution: Mapping[str, An
             "processes": processes,
             "execution": dict(execution),
             "git": _git_commit(),
-            "packages": dict(sorted(packages.items())),
+            "packages": dict(_packages()),
         },
     )
+
+
+@functools.cache  # hundreds of files, which a process has imported from
+def _packages() -> Mapping[str, str]:
+    """The versions of all installed packages by name, in order."""
+    about = [item.metadata for item in distributions()]
+    return dict(sorted((each["Name"], each["Version"]) for each in about))
 
 
 def _git_commit() -> str | None:
