@@ -4,8 +4,6 @@ import gc
 import importlib
 
 from bench.core import code, packages
-from bench.scoring.metric import METRICS
-from bench.training.algorithm import ALGORITHMS
 
 for name, parts in {
     "bench.cli.main": (),
@@ -38,13 +36,12 @@ for name, parts in {
         getattr(module, part)
 
 # Our own files are read for the digests of code; which plug-ins there are depends on a command's environment.
-code.used_code(
-    [
-        "bench.cli.run",
-        "bench.cli.eval",
-        *(kinds.point(name).module for kinds in (ALGORITHMS, METRICS) for name in kinds),
-    ]
-)
+ours = [
+    f"{path.parent.name}.{path.stem}"
+    for kind in ("algorithms", "metrics")
+    for path in packages.ROOT.glob(f"{kind}/*.py")
+]
+code.used_code(["bench.cli.run", "bench.cli.eval", *ours])
 packages.plugins.cache_clear()
 
 # What all forks share is not looked through for garbage by each of them, which would also copy its pages.
