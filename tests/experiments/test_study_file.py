@@ -6,6 +6,8 @@ import json
 import tomllib
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pages import DOCS
 
@@ -14,6 +16,7 @@ from bench.experiments.experiment import Choices
 from bench.experiments.matrix import plan_study
 from bench.experiments.study import Study
 from bench.experiments.study_file import StudyFile, schema_text, toml_text, write_study
+from tests.fuzz.place import picture
 
 WHOLE = """\
 # a comment
@@ -172,6 +175,18 @@ BROKEN = {
 def planned(tmp_path: Path, text: str) -> None:
     file = read(tmp_path, text)
     plan_study(file.study({"runs": str(tmp_path / "runs")}), file.at)
+
+
+def test_two_labellings_of_the_same_images_have_two_names(tmp_path: Path) -> None:
+    names = []
+    for preferred in (0, 1):
+        columns = {"caption": ["a bee", "a cat"], "jpg_0": [picture(0)] * 2, "jpg_1": [picture(1)] * 2}
+        pq.write_table(pa.table({**columns, "label_0": [float(preferred)] * 2}), tmp_path / "pairs.parquet")
+        study = read(tmp_path, HEAD + f'data = "{tmp_path}/pairs.parquet"\n' + DPO).study(
+            {"runs": str(tmp_path / "runs")}
+        )
+        names += [method.label for plan in plan_study(study) for method in plan.methods]
+    assert len(set(names)) == 2
 
 
 @pytest.mark.parametrize("broken", BROKEN)

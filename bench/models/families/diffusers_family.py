@@ -37,8 +37,7 @@ class DiffusersFamily(ModelFamily):
         encoder_names: the text encoders; each has a tokenizer of the same number.
         patch: side of the squares of latents that the denoiser merges into one token.
         options: names of the flags in the pipeline's configuration that decide what `encode_negative` returns.
-        classes: by component, a class that this family loads besides those that all families load.  A family is installed
-            code, which is trusted; a model folder only names one of these classes.
+        classes: by component, a class that only this family loads: installed code is trusted, and a folder just names it.
     """
 
     pipeline_class: ClassVar[str]
@@ -186,8 +185,7 @@ class DiffusersFamily(ModelFamily):
 
     @property
     def _latent_shift(self) -> float:
-        shift: float | None = self._vae.config.shift_factor
-        return shift or 0.0
+        return float(self._vae.config.shift_factor or 0)
 
     @functools.cached_property
     def _encoders(self) -> dict[str, tuple[Any, Any]]:
