@@ -19,11 +19,11 @@ MEGABYTE = 1 << 20
 
 
 def test_a_named_pipe_and_a_device_are_not_opened(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="/dev/zero is a device"):
+        regular(Path("/dev/zero"))
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match="pipe is a named pipe, not a file"):
         read_text(tmp_path / "pipe")
-    with pytest.raises(UserError, match="/dev/zero is a device"):
-        regular(Path("/dev/zero"))
     (tmp_path / "link").symlink_to("/dev/zero")
     with pytest.raises(UserError, match="link is a device"):
         regular(tmp_path / "link")

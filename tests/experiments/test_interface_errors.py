@@ -44,7 +44,15 @@ def test_run(tmp_path: Path, arguments: dict[str, Any], sentence: str) -> None:
 def test_a_single_prompt_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("a bee\na bee\n")
     with pytest.raises(bench.UserError, match="only 1 different prompt"):
-        bench.run("dpo", "tiny", prompts=str(tmp_path / "p.txt"), metrics=["aesthetic"], runs=tmp_path / "runs")
+        bench.run(
+            "dpo",
+            "tiny",
+            prompts=str(tmp_path / "p.txt"),
+            metrics=["aesthetic"],
+            limit=2,
+            settings={"steps": 1},
+            runs=tmp_path / "runs",
+        )
     assert not (tmp_path / "runs").exists()
 
 
