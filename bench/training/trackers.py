@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,8 @@ class TrackerThread:
         if _file_number(self._log) in (None, self._before):
             return  # training has not begun
         for record in read_lines(self._log)[self._next :]:
-            tracker.log({name: value for name, value in record.items() if name != "step"}, step=record["step"])
+            values = {name: value for name, value in record.items() if name != "step"}
+            tracker.log(dict(_numbers(values)), step=record["step"])
             self._next = record["step"] + 1
 
     def _log_outcome(self, tracker: Any, outcome: Outcome) -> None:
@@ -179,6 +180,19 @@ class TrackerThread:
         if not self._left_out:
             self._left_out = True
             say(f"warning: the tracker {self._name} is left out from here on ({reason}); the run goes on")
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of a record by name; those of a list or a table below its name, as ``by_timestep/loss/3``.
+
+    accelerate's TensorBoard tracker refuses lists in tables, and what is None has no place on a curve.
+    """
+    if isinstance(value, int | float):
+        yield name, value
+    elif isinstance(value, Mapping | list):
+        parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for part, inner in parts:
+            yield from _numbers(inner, f"{name}/{part}" if name else str(part))
 
 
 def start_trackers(names: Sequence[str], run: Tracked, log: Path) -> list[TrackerThread]:
