@@ -157,6 +157,10 @@ def test_another_layout_is_told_from_damaged_parquet(tmp_path: Path) -> None:
     )
 
 
+def test_a_file_that_cannot_be_read_is_named() -> None:
+    assert "/proc/self/mem cannot be read (Input/output error)" in refusal(Path("/proc/self/mem"))
+
+
 def test_two_labellings_of_the_same_images_differ(tmp_path: Path) -> None:
     read: list[PreferenceData] = [read_preferences(lines(tmp_path, {"label_0": label})) for label in (0, 1)]
     assert read[0].digest == read[1].digest

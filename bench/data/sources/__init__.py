@@ -70,5 +70,8 @@ def _other_layout(path: Path) -> bool:
     """Whether it is a file that neither is Parquet nor is called so."""
     if not path.is_file() or path.suffix.lower() in (*PARSED, ".parquet"):
         return False
-    with path.open("rb") as stream:
-        return stream.read(len(MAGIC)) != MAGIC
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(MAGIC)) != MAGIC
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); give a file that you may read") from error
