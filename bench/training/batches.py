@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,6 +22,9 @@ from bench.training.algorithm import Algorithm
 from bench.training.diagnostics import check_start
 from bench.training.pair_batch import PairBatch
 from bench.training.settings import TrainingSettings
+
+if TYPE_CHECKING:  # a listing of algorithms loads this module, and needs no accelerate
+    from accelerate import Accelerator
 
 
 class Encoded(Protocol):

@@ -22,9 +22,20 @@ TIED = 5
 """Of the votes, the first ones that are ties."""
 
 
+@pytest.fixture(scope="module")
+def judged(uninterrupted: Path, small_data: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run with the scores of all metrics."""
+    line = CommandLine(tmp_path_factory.mktemp("judged"), *small_data)
+    shutil.copytree(uninterrupted, line.folder / "runs")
+    done = line.run(line.train_words("--metrics", "gold,pickscore,hpsv2,imagereward,aesthetic"))
+    assert done.returncode == 0, done.stderr
+    return line.folder / "runs"
+
+
 @pytest.fixture
-def votes(finished: Path, command: CommandLine) -> Path:
-    """Pairs of the tiny world, of which the first are ties."""
+def votes(judged: Path, command: CommandLine) -> Path:
+    """Pairs of the tiny world, of which the first are ties, beside the runs."""
+    shutil.copytree(judged, command.folder / "runs")
     table = pq.read_table(command.data)
     labels = [0.5] * TIED + table["label_0"].to_pylist()[TIED:]
     path = command.folder / "votes.parquet"
