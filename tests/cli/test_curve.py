@@ -22,7 +22,7 @@ def weights(run: Path) -> dict[str, bytes]:
 def measured(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]) -> CommandLine:
     """The run of `uninterrupted`, measured every four of its six steps."""
     command = CommandLine(tmp_path_factory.mktemp("measured"), *small_data)
-    done = command.run(command.train_words("--evaluate-every", "4", "--metrics", "gold,pickscore"))
+    done = command.run(command.train_words("--evaluate-every", "4", "--metrics", "gold,aesthetic"))
     assert done.returncode == 0, done.stderr
     return command
 

@@ -65,7 +65,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert [name for name, value in one.items() if not torch.equal(value, other[name])] == []
 
 
-QUICK_CUTS = ("1-dpo", "6-sft", "5-inpo")
+QUICK_CUTS = ("1-dpo", "6-sft")
 """The cuts of a batch that the default suite runs: each algorithm once, and each size once."""
 
 
