@@ -170,7 +170,7 @@ def corrupt_request(rng: np.random.Generator, request: Request) -> Request:
 
 def render(scene: Scene) -> Image.Image:
     """Draw a scene: an RGB image of `RESOLUTION` x `RESOLUTION` pixels."""
-    image = Image.fromarray(_ground(scene), "RGB").convert("RGBA")
+    image = Image.fromarray(_ground(scene)).convert("RGBA")
     side = max(4, round(scene.size * RESOLUTION * 2))
     glyph = _glyph(scene.object).resize((side, side), Image.Resampling.LANCZOS)
     glyph = glyph.rotate(scene.tilt, resample=Image.Resampling.BICUBIC, expand=True)

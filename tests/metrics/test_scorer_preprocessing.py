@@ -30,8 +30,8 @@ def test_pixels_equal_the_official_ones(route: str, image: str) -> None:
     pixels = ROUTES[route](picture(image))
     assert pixels.shape == (3, 224, 224)
     assert pixels.dtype == torch.float32
-    # The bicubic kernel for tensors changed in its last bits since torch 2.0.
-    np.testing.assert_allclose(points(pixels), GOLDEN["points"][route][image], rtol=0, atol=3e-6)
+    # The bicubic kernel for tensors changed in its last bits since torch 2.0; by 3.1e-6 at most between 2.9 and today's.
+    np.testing.assert_allclose(points(pixels), GOLDEN["points"][route][image], rtol=0, atol=4e-6)
 
 
 @pytest.mark.parametrize(("route", "image"), CASES)
