@@ -54,11 +54,11 @@ from bench.records.reading import (
 )
 
 CACHE = ".cache"
+"""Folder beside the models' folders: what all runs share."""
 RECORDS = (
     "config.json", "environment.json", "prepared.json", "train.jsonl", "curve.json", "curve.jsonl", "ledger.json",
 )  # fmt: skip
 """Files of a run besides its weights, evaluations and manifest."""
-"""Folder beside the models' folders: what all runs share."""
 
 
 class RunFolder:

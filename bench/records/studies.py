@@ -26,6 +26,8 @@ from bench.records.reading import read_record, validated
 
 STUDIES = ".studies"
 """Folder beside the models' folders: one folder per study."""
+STOPPED = (130, 143)
+"""Exit codes of a command that a signal stopped: Ctrl-C and SIGTERM."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Attempt:
     @property
     def failed(self) -> bool:
         """Whether it ended with an error, and not by a signal."""
-        return self.code not in (None, 0, 130, 143)
+        return self.code not in (None, 0, *STOPPED)
 
 
 class StudyFolder:

@@ -15,9 +15,6 @@ from bench.core.registry import ClassOf, Registry
 from bench.core.validation import build
 from bench.records.studies import Cell, StudyFolder
 
-STOPPED = (130, 143)
-"""Exit codes of a command that a signal stopped: Ctrl-C and SIGTERM."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Matrix:

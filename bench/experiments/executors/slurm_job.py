@@ -18,8 +18,8 @@ from types import FrameType
 from typing import Any, ClassVar
 
 from bench.core.files import make_folder
-from bench.experiments.executors.base import STOPPED, command, outcome
-from bench.records.studies import Cell, StudyFolder
+from bench.experiments.executors.base import command, outcome
+from bench.records.studies import STOPPED, Cell, StudyFolder
 
 PAUSE = 0.2
 """Seconds between two looks at the command."""
