@@ -25,6 +25,7 @@ from bench.experiments.contracts.stepping import (
     returns_one_loss_per_pair,
     starts_at_the_reference,
     times_cover_the_process,
+    training_changes_the_weights,
 )
 from bench.training.algorithm import ALGORITHMS
 
@@ -39,6 +40,8 @@ OF_THE_PROCESS = (
     a_small_step_lowers_the_loss,
 )
 """The contracts that an algorithm can keep on one forward process and break on another."""
+OF_THE_HARNESS = (training_changes_the_weights, resuming_equals_never_having_stopped)
+"""The contracts that train with the harness's own loop, in which objectives do not differ."""
 
 
 def applies(contract: Contract[AlgorithmCase], kind: type[Algorithm]) -> bool:
@@ -52,12 +55,12 @@ def marks(contract: Contract[AlgorithmCase], process: str, name: str) -> tuple[p
     """Slow is what repeats others.
 
     v differs from epsilon in its target alone; on flow, how losses are cut, permuted and repeated and how the harness trains is that
-    of epsilon; and objectives share one way to step and to resume.
+    of epsilon; and objectives share one way to step, to train and to resume.
     """
     if process == "v_prediction":
         return (pytest.mark.slow,)
     shared = name != "dpo" and steps_by_objective(ALGORITHMS.get(name))
-    repeated = process == "flow" or contract is resuming_equals_never_having_stopped
+    repeated = process == "flow" or contract in OF_THE_HARNESS
     arithmetic = process == "flow" and name != "dpo" and contract not in OF_THE_PROCESS
     return (pytest.mark.slow,) if arithmetic or (shared and repeated) else ()
 

@@ -95,9 +95,8 @@ class TestAccumulation:
         expected, made = gradient(whole), gradient(cut)
         assert expected.norm() > 0.01
         assert (made - expected).norm() < 1e-4 * expected.norm()
-        moved = [
-            (value - state(whole)[name]).abs() for name, value in state(cut).items() if name.startswith("weights/")
-        ]
+        before = state(whole)
+        moved = [(value - before[name]).abs() for name, value in state(cut).items() if name.startswith("weights/")]
         assert torch.cat([value.flatten() for value in moved]).quantile(0.99) < 0.01 * 1e-4
         assert whole.steps()[0]["loss"] == pytest.approx(cut.steps()[0]["loss"], rel=1e-5)
         assert whole.steps()[0]["gradient_norm"] == pytest.approx(cut.steps()[0]["gradient_norm"], rel=1e-4)
