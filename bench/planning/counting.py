@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.data.preferences import PreferenceData
 from bench.models.family import Condition, ModelFamily
-from bench.planning.dummy_batches import dummy_batches
+from bench.planning.dummy_batches import dummy_batches, whole_groups
 from bench.planning.dummy_data import DummyEncoding
 from bench.training.algorithm import Algorithm, Need
 from bench.training.ledger import COUNTS, Ledger
@@ -37,8 +37,8 @@ def count_calls(
         model: only its forward process matters.
         data: prepared by the algorithm.
     """
-    count = FEW if isinstance(algorithm, SamplingAlgorithm) else PAIRS
-    many = settings.model_copy(update={"global_batch_size": count, "micro_batch_size": 64})
+    count = whole_groups(algorithm, FEW) if isinstance(algorithm, SamplingAlgorithm) else PAIRS
+    many = settings.model_copy(update={"global_batch_size": count, "micro_batch_size": whole_groups(algorithm, 64)})
     policy = SilentPolicy(model, with_reference=Need.REFERENCE in algorithm.needs)
     encoded = DummyEncoding(data, model, SMALL, dict.fromkeys(model.condition_names, (1,)))
     accelerator = Accelerator(cpu=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench.data.preferences import PreferenceData
 from bench.models.family import Condition, ModelFamily
-from bench.planning.dummy_batches import dummy_batches
+from bench.planning.dummy_batches import dummy_batches, whole_groups
 from bench.planning.dummy_data import DummyEncoding
 from bench.planning.memory_tracker import network_tensors, tensor_bytes
 from bench.planning.traced_policy import TracedPolicy
@@ -99,8 +99,8 @@ def dry_run(
         tracer: where the networks run.
         data: prepared by the algorithm.
     """
-    micro = min(settings.global_batch_size, settings.micro_batch_size)
-    few = settings.model_copy(update={"global_batch_size": micro, "compile": False})
+    micro = whole_groups(algorithm, min(settings.global_batch_size, settings.micro_batch_size))
+    few = settings.model_copy(update={"global_batch_size": micro, "micro_batch_size": micro, "compile": False})
     encoded = DummyEncoding(data, model, model.latent_shape(model.resolution, model.resolution), texts)
     accelerator = Accelerator(cpu=True)
     policy = DryRunPolicy(model, few, tracer, with_reference=Need.REFERENCE in algorithm.needs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -17,6 +18,7 @@ from bench.records.scores import MetricInfo
 from bench.rollouts.rewards import Rewards
 from bench.rollouts.sampler import Predict
 from bench.scoring.metric import Metric
+from bench.training.algorithm import Algorithm
 from bench.training.batches import Batches, PairSource, StepBatches
 from bench.training.collecting import Collector
 from bench.training.online import OnlineAlgorithm
@@ -35,12 +37,20 @@ def dummy_batches(trainer: Trainer, data: PreferenceData, encoded: DummyEncoding
         return BlankSource(algorithm, pairs, policy, Rewards({})).batches(step)
     if not isinstance(algorithm, OnlineAlgorithm):
         return StepBatches(data, encoded, settings, 0, step, accelerator)
-    # What a sample costs depends neither on how samples are grouped nor on how often a collection is used.
-    single = algorithm.model_copy(update={"group": 1, "updates": 1, "advantage": "gardo", "combination": "rewards"})
+    # What a sample costs depends neither on how samples are grouped, unless they are compared, nor on how often a collection is used.
+    single = algorithm.model_copy(
+        update={"group": algorithm.together, "updates": 1, "advantage": "gardo", "combination": "rewards"}
+    )
     size = settings.global_batch_size
     sampler = BlankSampler(single, data.captions, encoded, policy, 0, size, accelerator.device)
     rewards = Rewards(dict.fromkeys(algorithm.rewards, BlankMetric))
     return Collector(single, sampler, rewards, policy, settings, 0, accelerator).batches(step)
+
+
+def whole_groups(algorithm: Algorithm, count: int) -> int:
+    """A number of samples or pairs, rounded up to as many as must share a micro-batch."""
+    together = algorithm.together if isinstance(algorithm, OnlineAlgorithm) else 1
+    return math.ceil(count / together) * together
 
 
 class BlankSampler(RolloutSampler):

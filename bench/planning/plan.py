@@ -16,6 +16,7 @@ from bench.models.find import FoundArchitecture
 from bench.models.sampling import uses_classifier_free_guidance
 from bench.planning.counting import count_calls
 from bench.planning.dry_run import DryRun, dry_run
+from bench.planning.dummy_batches import whole_groups
 from bench.planning.dummy_data import prepared_data, text_shapes
 from bench.planning.gpus import GpuSpec
 from bench.planning.tracer import Tracer
@@ -193,7 +194,11 @@ def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Itera
     changes: dict[str, Any] = {}
     settings, training = plan.settings, plan.training
     data, _ = prepared_data(algorithm, found.build(META))
-    for change in CHANGES:
+    for each in CHANGES:
+        change = {
+            name: whole_groups(algorithm, value) if name == "micro_batch_size" else value
+            for name, value in each.items()
+        }
         changed = settings.model_copy(update=change)
         if changed == settings:
             continue

@@ -47,10 +47,12 @@ class Step:
     """One sampling step of some samples.
 
     Attributes:
+        prediction: the network's raw prediction, guidance included, (B, ...).
         transition: the distribution of the next latents.
         following: the next latents, (B, ...); those of samples at level 0 stay as they are.
     """
 
+    prediction: Tensor
     transition: Transition
     following: Tensor
 
@@ -73,9 +75,9 @@ def take_step(
         level: levels of ``latents``, int64, (B,).
         choose: the next latents, given their distribution: drawn from it, or those of a trajectory.
     """
-    predicted = denoise(latents, grid.at(level))
-    transition = rule.transition(latents, predicted, grid.process, level, (level - 1).clamp(min=0))
-    return Step(transition, torch.where(expand(level > 0, latents), choose(transition), latents))
+    prediction = denoise(latents, grid.at(level))
+    transition = rule.transition(latents, prediction, grid.process, level, (level - 1).clamp(min=0))
+    return Step(prediction, transition, torch.where(expand(level > 0, latents), choose(transition), latents))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ class Collector:
         self._algorithm, self._sampler, self._rewards, self._policy = algorithm, sampler, rewards, policy
         self._settings, self._seed, self._accelerator = settings, seed, accelerator
         self._size = collection_size(algorithm, settings)
+        refuse_cut_groups(algorithm, settings, accelerator.num_processes)
         self._collection: Collection | None = None
 
     def batches(self, step: int) -> RolloutBatches:
@@ -76,14 +77,17 @@ class Collector:
 
     def _order(self, number: int, update: int) -> list[int]:
         """Positions, in the collection, of the samples of one of its optimizer steps."""
-        size = self._settings.global_batch_size
-        order = permutation(self._size, self._seed, "samples", number).tolist()
-        return order[update * size : (update + 1) * size]
+        size, together = self._settings.global_batch_size, self._algorithm.together
+        order = permutation(self._size // together, self._seed, "samples", number).tolist()
+        positions = [first * together + each for first in order for each in range(together)]
+        return positions[update * size : (update + 1) * size]
 
     def _cut(self, number: int, update: int, rank: int) -> list[list[int]]:
         """Positions of the samples of each micro-batch of one process."""
-        own = self._order(number, update)[rank :: self._accelerator.num_processes]
-        return [own[piece] for piece in batch_slices(len(own), self._settings.micro_batch_size)]
+        order, together = self._order(number, update), self._algorithm.together
+        units = [order[piece] for piece in batch_slices(len(order), together)][rank :: self._accelerator.num_processes]
+        pieces = batch_slices(len(units), self._settings.micro_batch_size // together)
+        return [[position for unit in units[piece] for position in unit] for piece in pieces]
 
     def _rounds(self, number: int, update: int) -> int:
         """The largest number of micro-batches of samples that any process has."""
@@ -180,3 +184,19 @@ def collection_size(algorithm: OnlineAlgorithm, settings: TrainingSettings) -> i
             "change global_batch_size or group"
         )
     return size
+
+
+def refuse_cut_groups(algorithm: OnlineAlgorithm, settings: TrainingSettings, processes: int) -> None:
+    """Raise a `UserError` if samples that must share a micro-batch would not, or a process would get none of them."""
+    together, title = algorithm.together, algorithm.info.title
+    for name in ("global_batch_size", "micro_batch_size"):
+        size = getattr(settings, name)
+        if size % together:
+            raise UserError(
+                f"{title} compares the {together} samples of a prompt; make {name} a multiple of {together}"
+            )
+    if settings.global_batch_size // together < processes:
+        raise UserError(
+            f"{processes} processes cannot share {settings.global_batch_size // together} groups of {together} samples; use a "
+            "larger global_batch_size"
+        )

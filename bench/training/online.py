@@ -86,6 +86,11 @@ class OnlineAlgorithm(SamplingAlgorithm):
     advantage_clip: float = Field(default=5.0, gt=0, description="advantages are clipped to +- this")
 
     @property
+    def together(self) -> int:
+        """How many samples of a prompt share a micro-batch at least: `group`, if the loss compares the samples of a prompt."""
+        return 1
+
+    @property
     def least_ratio(self) -> float | None:
         """The smallest change of a log ratio that the objective reacts to, such as its clip range; None without a ratio.
 
@@ -122,12 +127,13 @@ class StepwiseAlgorithm(OnlineAlgorithm):
     )
     trained: int = Field(default=3, ge=1, description="sampling steps that are trained per collection")
     within: int = Field(default=5, ge=1, description="they are drawn from so many steps, the noisiest first")
+    same_start: bool = Field(default=False, description="all samples of a prompt start from the same noise")
 
     def schedule(self, process: ForwardProcess, seed: int, collection: int) -> Schedule:
         """``trained`` of the first ``within`` steps are trained, drawn for each collection."""
         within = min(self.within, self.sampling_steps)
         kept = sorted(permutation(within, seed, "trained steps", collection)[: self.trained].tolist())
-        return Schedule(collection, kept, self.rules(process, kept), len(kept))
+        return Schedule(collection, kept, self.rules(process, kept), len(kept), self.same_start)
 
     def rules(self, process: ForwardProcess, kept: Sequence[int]) -> list[Rule]:
         """The rule of every sampling step, given which steps are trained; the default has noise in all of them.

@@ -105,12 +105,14 @@ class Schedule:
         kept: the sampling steps that are trained.
         rules: the rule of every sampling step.
         losses: how many losses each sample has: one per kept step if any is kept.
+        same_start: whether all samples of a prompt start from the same noise.
     """
 
     number: int
     kept: Sequence[int]
     rules: Sequence[Rule]
     losses: int
+    same_start: bool = False
 
     def rule(self, which: int) -> Rule:
         """The rule of the step that a loss is about; of the last step if none is kept."""

@@ -76,7 +76,9 @@ class RolloutSampler:
         draws = Draws(self._seed, schedule.number, rows, numbers)
         guide = self._prompting.guide([self._captions[row] for row in rows])
         shape = model.latent_shape(model.resolution, model.resolution)
-        start = draws.normal("rollout", shape).to(self._device)
+        # One noise for all samples of a prompt is that of the first.
+        firsts = Draws(self._seed, schedule.number, rows, [times * group for times in earlier])
+        start = (firsts if schedule.same_start else draws).normal("rollout", shape).to(self._device)
         level = torch.full((len(rows),), self.grid.steps, device=self._device)
         noise = functools.partial(_noise_of_step, draws, start)
         trajectories = roll_out(guide(predict), self.grid, schedule.rules, start, level, noise, schedule.kept)

@@ -11,6 +11,7 @@ from pipelines import WRITERS
 from torch.utils.flop_counter import FlopCounterMode
 
 from algorithms.capo import CaPO
+from algorithms.d3po import D3PO
 from algorithms.ddpo import DDPO
 from algorithms.dpo import DPO
 from algorithms.draft import DRaFT
@@ -114,6 +115,7 @@ class TestCalls:
         steps: dict[str, Any] = {"sampling_steps": 6, "trained": 2, "group": 4, "updates": 2}
         assert self.calls(found, DDPO(**steps)) == [6 + 2, 2, 0]
         assert self.calls(found, FlowGRPO(**steps, guidance_scale=3.0)) == [2 * (6 + 2), 2 * 2, 2 * 2]
+        assert self.calls(found, D3PO(**{**steps, "group": 3})) == [6 + 2, 2, 2]
 
     def test_an_inversion_takes_half_of_its_grid_on_average(self, found: Callable[[str], FoundArchitecture]) -> None:
         forwards, backwards, references = self.calls(found, InPO(inversion_steps=10))
