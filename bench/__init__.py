@@ -56,6 +56,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.rollouts.rules import ODE as ODE
     from bench.rollouts.rules import Rule as Rule
     from bench.rollouts.sampler import Denoise as Denoise
+    from bench.rollouts.sampler import Step as Step
     from bench.rollouts.sampler import Trajectories as Trajectories
     from bench.rollouts.sampler import guided as guided
     from bench.rollouts.sampler import roll_out as roll_out
@@ -102,6 +103,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.reward_gradients import RewardGradientAlgorithm as RewardGradientAlgorithm
     from bench.training.rollout_batch import RolloutBatch as RolloutBatch
     from bench.training.settings import TrainingSettings as TrainingSettings
+    from bench.training.step_pairs import StepPairAlgorithm as StepPairAlgorithm
+    from bench.training.step_pairs import StepPairBatch as StepPairBatch
     from reports.report import ReportResult as ReportResult
     from reports.report import report as report
 
@@ -135,7 +138,7 @@ _WHERE = {
     "bench.rollouts.advantages": ("Convention",),
     "bench.rollouts.grid": ("Grid", "strided_grid"),
     "bench.rollouts.rules": ("ODE", "Rule"),
-    "bench.rollouts.sampler": ("Denoise", "Trajectories", "guided", "roll_out"),
+    "bench.rollouts.sampler": ("Denoise", "Step", "Trajectories", "guided", "roll_out"),
     "bench.scoring.images": ("CLIP_MEAN", "CLIP_STD"),
     "bench.scoring.isolated.environment": ("Environment",),
     "bench.scoring.isolated.metric": ("IsolatedMetric",),
@@ -181,6 +184,7 @@ _WHERE = {
     "bench.training.reward_gradients": ("GradientBatch", "RewardGradientAlgorithm"),
     "bench.training.rollout_batch": ("RolloutBatch",),
     "bench.training.settings": ("TrainingSettings",),
+    "bench.training.step_pairs": ("StepPairAlgorithm", "StepPairBatch"),
     "reports.report": ("ReportResult", "report"),
 }
 """Public names by the module that defines them."""

@@ -27,6 +27,7 @@ from bench.training.reward_gradients import GradientSource, RewardGradientAlgori
 from bench.training.rollout_batch import Sampled, Schedule
 from bench.training.rollout_sampler import RolloutSampler
 from bench.training.step import Trainer
+from bench.training.step_pairs import StepPairAlgorithm, StepPairSource
 
 
 def dummy_batches(trainer: Trainer, data: PreferenceData, encoded: DummyEncoding, step: int) -> Batches:
@@ -35,6 +36,9 @@ def dummy_batches(trainer: Trainer, data: PreferenceData, encoded: DummyEncoding
     if isinstance(algorithm, RewardGradientAlgorithm):
         pairs = PairSource(data, encoded, settings, 0, accelerator)
         return BlankSource(algorithm, pairs, policy, Rewards({})).batches(step)
+    if isinstance(algorithm, StepPairAlgorithm):
+        pairs = PairSource(data, encoded, settings, 0, accelerator)
+        return BlankStepPairSource(algorithm, pairs, policy, Rewards({})).batches(step)
     if not isinstance(algorithm, OnlineAlgorithm):
         return StepBatches(data, encoded, settings, 0, step, accelerator)
     # What a sample costs depends neither on how samples are grouped, unless they are compared, nor on how often a collection is used.
@@ -65,6 +69,16 @@ class BlankSampler(RolloutSampler):
 
 class BlankSource(GradientSource):
     """A source of captions whose reward is the mean of the latents, so that neither an autoencoder nor a metric is needed."""
+
+    def reward(self, latents: Tensor, batch: PairBatch, step: int) -> Tensor:
+        return latents.flatten(1).mean(1)
+
+
+class BlankStepPairSource(StepPairSource):
+    """The same for algorithms that compare candidates."""
+
+    def scores(self, latents: Tensor, batch: PairBatch, step: int) -> Tensor:
+        return latents.flatten(1).mean(1).double().cpu()
 
     def reward(self, latents: Tensor, batch: PairBatch, step: int) -> Tensor:
         return latents.flatten(1).mean(1)

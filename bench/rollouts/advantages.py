@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 Convention = Literal["flow-grpo", "flow-grpo-group", "verl-omni", "flow-factory", "dance", "gardo", "ddpo"]
+"""Names of what `CONVENTIONS` computes."""
 
 
 def _centred(rewards: Tensor) -> Tensor:

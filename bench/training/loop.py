@@ -30,6 +30,7 @@ from bench.training.reward_gradients import GradientSource, RewardGradientAlgori
 from bench.training.rollout_sampler import RolloutSampler
 from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, build_optimizer, training_step
+from bench.training.step_pairs import StepPairAlgorithm, StepPairSource
 from bench.training.watching import Watcher, unwatched
 
 
@@ -150,8 +151,12 @@ def batch_source(job: Job, policy: Policy, accelerator: Accelerator) -> Source:
         raise ValueError("an algorithm that samples needs rewards")
     if isinstance(algorithm, RewardGradientAlgorithm):
         return GradientSource(algorithm, pairs, policy, job.rewards)
+    if isinstance(algorithm, StepPairAlgorithm):
+        return StepPairSource(algorithm, pairs, policy, job.rewards)
     if not isinstance(algorithm, OnlineAlgorithm):
-        raise TypeError(f"{type(algorithm).__name__} must be an OnlineAlgorithm or a RewardGradientAlgorithm")
+        raise TypeError(
+            f"{type(algorithm).__name__} must be an OnlineAlgorithm, a RewardGradientAlgorithm or a StepPairAlgorithm"
+        )
     size = collection_size(algorithm, job.settings)
     sampler = RolloutSampler(algorithm, job.data.captions, job.encoded, policy, job.seed, size, accelerator.device)
     return Collector(algorithm, sampler, job.rewards, policy, job.settings, job.seed, accelerator)

@@ -118,7 +118,7 @@ class GradientSource:
         rewards: judge.
     """
 
-    algorithm: RewardGradientAlgorithm
+    algorithm: SamplingAlgorithm
     pairs: PairSource
     policy: Policy
     rewards: Rewards
