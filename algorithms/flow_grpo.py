@@ -5,9 +5,12 @@ Liu et al. 2025, arXiv 2505.05470; released code yifan123/flow_grpo.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, Self
 
+import pydantic
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -21,11 +24,18 @@ from bench import (
     Recipe,
     RolloutBatch,
     Rule,
+    Step,
     StepOutput,
     StepwiseAlgorithm,
     clipped_objective,
     ratio_logs,
+    sample_errors,
+    uniform,
 )
+
+Window = Literal["drawn", "contiguous", "sliding"]
+Objective = Literal["clip", "guard", "guard-dt", "dppo"]
+Distance = Literal["diffusion", "exact", "prediction", "behaviour"]
 
 
 def squared_mean_shift(shift: Tensor, deviation: Tensor) -> Tensor:
@@ -33,8 +43,25 @@ def squared_mean_shift(shift: Tensor, deviation: Tensor) -> Tensor:
     return shift.square().flatten(1).mean(1) / (2 * deviation.square())
 
 
+def centred_log_ratio(log_ratio: Tensor, divergence: Tensor, deviation: Tensor) -> Tensor:
+    """GRPO-Guard's log ratio, ``(log r + D) sd``, (B,), whose mean is 0 under the old policy (arXiv 2510.22319).
+
+    Args:
+        log_ratio: (B,).
+        divergence: D, of the old step from the new one, see `squared_mean_shift`, (B,).
+        deviation: sd, the standard deviation of the step, (B,).
+    """
+    return (log_ratio + divergence) * deviation
+
+
+def masked_objective(advantages: Tensor, log_ratio: Tensor, divergence: Tensor, most: float) -> Tensor:
+    """Flow-DPPO's loss ``-A r``, (B,), 0 where D is at least ``most`` and the update would add to it (arXiv 2606.11025)."""
+    away = torch.where(advantages > 0, log_ratio > 0, log_ratio < 0)
+    return torch.where(away & (divergence >= most), 0.0, -advantages * log_ratio.exp())
+
+
 class FlowGRPO(StepwiseAlgorithm):
-    """Clipped ratio plus ``beta`` times a distance of the steps' means from the reference's."""
+    """Clipped ratio plus ``beta`` times a distance of the steps' means from the reference's, and published variants of both."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="Flow-GRPO",
@@ -58,22 +85,99 @@ class FlowGRPO(StepwiseAlgorithm):
     noise_outside: bool = Field(
         default=True, description="noise in sampling steps that are not trained; false is Flow-GRPO-Fast"
     )
+    window: Window = Field(
+        default="drawn",
+        description="which of the first `within` steps are trained: drawn one by one, a contiguous window at a random place "
+        "(Flow-GRPO-Fast), or one that slides from early to late and then starts again (MixGRPO)",
+    )
+    stride: int = Field(default=1, ge=1, description="by how many steps a sliding window moves")
+    hold: int = Field(default=25, ge=1, description="for how many collections it stays")
+    objective: Objective = Field(
+        default="clip",
+        description="clip: PPO's; guard: with a centred ratio (GRPO-Guard as in Flow-Factory), guard-dt: divided by |ds| (as in verl-omni); "
+        "dppo: no clip, but a mask where the step has moved by more than `divergence` (Flow-DPPO)",
+    )
+    divergence: float = Field(default=1e-5, gt=0, description="of dppo, a mean over elements")
+    distance: Distance = Field(
+        default="diffusion",
+        description="what beta multiplies: diffusion: |mu - mu_ref|^2 / (2 g^2), Flow-GRPO's; exact: the same with the step's variance, the "
+        "Gaussian KL per element (Pref-GRPO); prediction: |f - f_ref|^2; behaviour: (log r)^2 / 2, from the weights that sampled (MixGRPO)",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _a_ratio_of_densities(self) -> Self:
+        if self.rule == "cps" and self.objective != "clip":
+            raise ValueError(f"objective={self.objective} needs densities, which rule=cps does not have; use flow-sde")
+        return self
 
     @property
-    def least_ratio(self) -> float:
-        return self.clip
+    def least_ratio(self) -> float | None:
+        return None if self.objective == "dppo" else self.clip
+
+    def kept(self, seed: int, collection: int) -> list[int]:
+        if self.window == "drawn":
+            return super().kept(seed, collection)
+        size = min(self.trained, self.within, self.sampling_steps)
+        last = min(self.within, self.sampling_steps) - size
+        if self.window == "contiguous":
+            start = int(uniform(seed, "trained window", collection) * (last + 1))
+        else:
+            start = min(collection // self.hold % (math.ceil(last / self.stride) + 1) * self.stride, last)
+        return [*range(start, start + size)]
 
     def rules(self, process: ForwardProcess, kept: Sequence[int]) -> list[Rule]:
         rules = super().rules(process, kept)
         return rules if self.noise_outside else [rule if step in kept else ODE for step, rule in enumerate(rules)]
 
     def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
-        taken, reference = batch.replay(policy.predict), batch.replay(policy.reference)
+        taken = batch.replay(policy.predict)
+        std, elements = taken.transition.std, batch.clean[0].numel()
         log_ratio = taken.log_prob - batch.log_probs
-        shift, std = taken.transition.mean - reference.transition.mean, taken.transition.std
-        distance = squared_mean_shift(shift, std / batch.step_lengths.sqrt())
-        losses = clipped_objective(batch.advantages, log_ratio, self.clip) + self.beta * distance
-        elements = shift[0].numel()
-        nats = squared_mean_shift(shift, std) * elements
-        logs = {**ratio_logs(log_ratio, self.clip, elements), "distance": distance.detach(), "kl_nats": nats.detach()}
+        moved = squared_mean_shift(taken.transition.mean - batch.means, std)
+        losses, clipped = self.policy_losses(batch.advantages, log_ratio, moved, std, batch.step_lengths)
+        logs = {**ratio_logs(log_ratio, self.clip, elements), "clipped": clipped.to(losses)}
+        if self.beta:
+            reference = None if self.distance == "behaviour" else batch.replay(policy.reference)
+            distance = self.distances(taken, reference, log_ratio, batch.step_lengths)
+            losses, logs["distance"] = losses + self.beta * distance, distance.detach()
+            if reference is not None:
+                shift = (taken.transition.mean - reference.transition.mean).detach()
+                logs["kl_nats"] = squared_mean_shift(shift, std) * elements
         return StepOutput(losses, batch.timesteps, logs)
+
+    def policy_losses(
+        self, advantages: Tensor, log_ratio: Tensor, moved: Tensor, deviation: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of each sample without the distance, and whether it is clipped or masked, bool, (B,) each.
+
+        Args:
+            advantages: (B,).
+            log_ratio: (B,).
+            moved: divergence of the step from the sampled one, per element, see `squared_mean_shift`, (B,).
+            deviation: standard deviations of the steps, (B,).
+            lengths: by how much their noise level falls, (B,).
+        """
+        if self.objective == "dppo":
+            losses = masked_objective(advantages, log_ratio, moved, self.divergence)
+            return losses, (losses == 0) & (advantages != 0)
+        if self.objective != "clip":
+            log_ratio = centred_log_ratio(log_ratio, moved, deviation)
+        losses = clipped_objective(advantages, log_ratio, self.clip)
+        outside = (log_ratio.detach().exp() - 1).abs() > self.clip
+        return (losses / lengths if self.objective == "guard-dt" else losses), outside
+
+    def distances(self, taken: Step, reference: Step | None, log_ratio: Tensor, lengths: Tensor) -> Tensor:
+        """What ``beta`` multiplies, (B,).
+
+        Args:
+            taken: the step under the policy.
+            reference: the same under the reference; None if it is not needed.
+            log_ratio: (B,).
+            lengths: by how much the steps' noise level falls, (B,).
+        """
+        if reference is None:
+            return log_ratio.square() / 2
+        if self.distance == "prediction":
+            return sample_errors(taken.prediction, reference.prediction)
+        std = taken.transition.std if self.distance == "exact" else taken.transition.std / lengths.sqrt()
+        return squared_mean_shift(taken.transition.mean - reference.transition.mean, std)

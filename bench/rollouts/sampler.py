@@ -90,6 +90,7 @@ class Trajectories:
         kept: numbers of the kept steps, W of them, 0 for the first.
         latents: where the kept steps started, (B, W, ...).
         following: where they led, (B, W, ...).
+        means: the means of where they led, (B, W, ...).
         levels: levels where they started, int64, (B, W).
         log_probs: their log-probabilities, see `Step.log_prob`, (B, W).
     """
@@ -99,12 +100,13 @@ class Trajectories:
     kept: tuple[int, ...]
     latents: Tensor
     following: Tensor
+    means: Tensor
     levels: Tensor
     log_probs: Tensor
 
     def rows(self, places: Sequence[int]) -> Trajectories:
         """The trajectories of some samples."""
-        tensors = ("final", "level", "latents", "following", "levels", "log_probs")
+        tensors = ("final", "level", "latents", "following", "means", "levels", "log_probs")
         return dataclasses.replace(self, **{name: getattr(self, name)[list(places)] for name in tensors})
 
 
@@ -169,13 +171,15 @@ def _trajectories(
     count, shape = len(final), final.shape[1:]
     if not kept:
         nothing = final.new_empty(count, 0, *shape)
-        return Trajectories(final, level, (), nothing, nothing, level.new_empty(count, 0), final.new_empty(count, 0))
+        levels, log_probs = level.new_empty(count, 0), final.new_empty(count, 0)
+        return Trajectories(final, level, (), nothing, nothing, nothing, levels, log_probs)
     return Trajectories(
         final=final,
         level=level,
         kept=tuple(numbers),
         latents=torch.stack([latents for latents, _, _ in kept], dim=1),
         following=torch.stack([step.following for _, _, step in kept], dim=1),
+        means=torch.stack([step.transition.mean for _, _, step in kept], dim=1),
         levels=torch.stack([at for _, at, _ in kept], dim=1),
         log_probs=torch.stack([step.log_prob for _, _, step in kept], dim=1),
     )

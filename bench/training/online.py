@@ -130,10 +130,14 @@ class StepwiseAlgorithm(OnlineAlgorithm):
     same_start: bool = Field(default=False, description="all samples of a prompt start from the same noise")
 
     def schedule(self, process: ForwardProcess, seed: int, collection: int) -> Schedule:
-        """``trained`` of the first ``within`` steps are trained, drawn for each collection."""
-        within = min(self.within, self.sampling_steps)
-        kept = sorted(permutation(within, seed, "trained steps", collection)[: self.trained].tolist())
+        """The steps of `kept` are trained, with the rules of `rules`."""
+        kept = self.kept(seed, collection)
         return Schedule(collection, kept, self.rules(process, kept), len(kept), self.same_start)
+
+    def kept(self, seed: int, collection: int) -> list[int]:
+        """Numbers of the trained steps of a collection, 0 for the first: by default ``trained`` of the first ``within``, drawn for each."""
+        within = min(self.within, self.sampling_steps)
+        return sorted(permutation(within, seed, "trained steps", collection)[: self.trained].tolist())
 
     def rules(self, process: ForwardProcess, kept: Sequence[int]) -> list[Rule]:
         """The rule of every sampling step, given which steps are trained; the default has noise in all of them.

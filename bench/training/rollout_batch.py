@@ -61,6 +61,11 @@ class RolloutBatch:
         return self.trajectories.log_probs[:, self.which]
 
     @property
+    def means(self) -> Tensor:
+        """Means of the step's next latents when it was sampled, (B, ...)."""
+        return self.trajectories.means[:, self.which]
+
+    @property
     def timesteps(self) -> Tensor:
         """Times at which the step started, for diagnostics, int64, (B,); see `Grid.training_times`."""
         return self.grid.training_times(self.trajectories.levels[:, self.which])
