@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from bench.records.config import BASE, UNRECORDED
 from reports.conclusion_tables import reference_name
 from reports.conclusions import is_placebo_of
+from reports.panel import gains_in_words
 from reports.settings import RowSettings, TrainingData
 from reports.table import Report, Row, trained_rows
 
@@ -257,11 +258,13 @@ def _panel_notes(report: Report) -> list[str]:
     if not panels:
         return []
     first = panels[0][1]
-    made = f"{first.prompts} training prompts with {first.images_per_prompt} images each"
+    made = f"{first.prompted} with {first.images_per_prompt} images each"
     lines = [f"diversity: mean distance between images of one prompt; its change over the training, on {made}."]
     for row, panel in panels:
         for seed, finding in zip(row.seeds, panel.findings, strict=True):
-            lines.append(f"{row.label}, seed {seed}, on training prompts: {finding}.")
+            on = "captions held out from training" if panel.held_out else "training prompts"
+            lines.append(f"{row.label}, seed {seed}, on {on}: {finding}.")
+        lines += [f"{row.label}: {each}." for each in gains_in_words(panel)]
     return lines
 
 

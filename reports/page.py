@@ -11,6 +11,7 @@ from bench.core.inert import visible
 from reports.citation import citation
 from reports.footnotes import footnotes
 from reports.grids import Grid
+from reports.panel import gains_in_words
 from reports.plots import panel_plot, training_plot, win_rate_plot
 from reports.published_tables import HEADING, published_grids, published_notes
 from reports.table import Report, against
@@ -61,6 +62,7 @@ def page(report: Report) -> str:
         published_notes=() if published is None else published_notes(report, published),
         win_rates=Markup(win_rate_plot(report)),  # noqa: S704  matplotlib escapes what it writes
         panels=[(row, Markup(panel_plot(row))) for row in report.rows if row.panel],  # noqa: S704
+        gains=gains_in_words,
         training=Markup(training_plot(report)),  # noqa: S704
     )
 

@@ -7,13 +7,26 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bench.records.curve import LOOKS, CurveLine, CurveRecord, find, series
+from bench.records.curve import LOOKS, CurveLine, CurveRecord, Images, find, series
 from reports.curves import Curve
 from reports.seed_variance import Array
 from reports.statistics import Interval, mean_intervals
 
 Watched = tuple[CurveRecord, Sequence[CurveLine]]
 """The measurements along one run."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gain:
+    """How much a training reward changed, over seeds and prompts, in units of the metric; larger is better.
+
+    Attributes:
+        training_sampler: on images by the training's own sampler.
+        protocol: on images under the evaluation protocol.
+    """
+
+    training_sampler: Interval
+    protocol: Interval
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,6 +41,9 @@ class Panel:
         trained_on: names of the metrics that training uses.
         titles: of metrics and looks.
         diversity: change of the within-prompt diversity from the first to the last step, in percent of the first.
+        held_out: whether the prompts are held out from training.
+        sampler_curves: by metric, of images by the training's own sampler, raw; empty for algorithms that do not sample.
+        gains: by metric that training uses, if it samples: the change from the first to the last step; larger is better.
     """
 
     findings: tuple[str, ...]
@@ -37,6 +53,14 @@ class Panel:
     trained_on: tuple[str, ...]
     titles: Mapping[str, str]
     diversity: Interval
+    held_out: bool
+    sampler_curves: Mapping[str, Curve]
+    gains: Mapping[str, Gain]
+
+    @property
+    def prompted(self) -> str:
+        """What the prompts are, in words."""
+        return f"{self.prompts} {'captions held out from training' if self.held_out else 'training prompts'}"
 
 
 def panel_of(watched: Sequence[Watched]) -> Panel | None:
@@ -44,11 +68,12 @@ def panel_of(watched: Sequence[Watched]) -> Panel | None:
     if not watched or any(len(lines) < 2 for _, lines in watched):
         return None
     first = watched[0][0]
-    if any((record.prompts, record.signatures) != (first.prompts, first.signatures) for record, _ in watched):
+    if any(_measured_by(record) != _measured_by(first) for record, _ in watched):
         return None
     common = set.intersection(*({line["step"] for line in lines} for _, lines in watched))
     shared = [(record, [line for line in lines if line["step"] in common]) for record, lines in watched]
     names = (*first.titles, *LOOKS)
+    sampled = bool(first.training_sampler)
     return Panel(
         findings=tuple(find(record, lines).sentence() for record, lines in watched),
         prompts=len(first.prompts),
@@ -57,11 +82,27 @@ def panel_of(watched: Sequence[Watched]) -> Panel | None:
         trained_on=first.trained_on,
         titles={**first.titles, **{name: name for name in LOOKS}},
         diversity=_change(np.stack([series(record, lines, "diversity") for record, lines in shared])),
+        held_out=first.held_out,
+        sampler_curves={name: _curve(name, shared, "training_sampler") for name in first.titles} if sampled else {},
+        gains={name: _gain(name, shared) for name in first.trained_on if sampled and name in first.titles},
     )
 
 
-def _curve(name: str, shared: Sequence[Watched]) -> Curve:
-    means = np.array([[np.mean(line["scores"][name]) for line in lines] for _, lines in shared])
+def _gain(name: str, shared: Sequence[Watched]) -> Gain:
+    def change(of: Images) -> Array:
+        tables = np.stack([series(record, lines, name, of) for record, lines in shared])
+        return np.asarray(tables[:, -1] - tables[:, 0])
+
+    own, protocol = mean_intervals([change("training_sampler"), change("scores")])
+    return Gain(own, protocol)
+
+
+def _measured_by(record: CurveRecord) -> tuple[object, ...]:
+    return record.prompts, record.signatures, record.training_sampler
+
+
+def _curve(name: str, shared: Sequence[Watched], of: Images = "scores") -> Curve:
+    means = np.array([[np.mean(line[of][name]) for line in lines] for _, lines in shared])
     return Curve(
         pairs=tuple(float(line["pairs"]) for line in shared[0][1]),
         mean=tuple(means.mean(axis=0).tolist()),
@@ -75,3 +116,16 @@ def _change(diversity: Array) -> Interval:
     before = diversity[:, 0].mean()
     (change,) = mean_intervals([100 * (diversity[:, -1] - diversity[:, 0]) / before])
     return change
+
+
+def gains_in_words(panel: Panel) -> list[str]:
+    """A sentence for each reward that an algorithm which samples was trained on."""
+    return [
+        f"{panel.titles[name]} changed by {_in_words(gain.training_sampler)} on images by the training's own sampler and by "
+        f"{_in_words(gain.protocol)} under the protocol, from the first look to the last, on {panel.prompted}"
+        for name, gain in panel.gains.items()
+    ]
+
+
+def _in_words(change: Interval) -> str:
+    return f"{change.mean:+.3g} [{change.low:+.3g}, {change.high:+.3g}]"

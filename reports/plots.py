@@ -87,7 +87,10 @@ def _draw_panel(row: Row, panel: Panel) -> Figure:
     figure, panels = _figure(columns, -(-count // columns), height=1.75, share=False)
     for axes, (name, curve) in zip(panels, panel.curves.items(), strict=False):
         trained = name in panel.trained_on
-        _draw_curve(axes, curve, _COLOURS[1 if trained else 7 if name in LOOKS else 0])
+        _draw_curve(axes, curve, _COLOURS[1 if trained else 7 if name in LOOKS else 0], label="protocol")
+        if name in panel.sampler_curves:
+            _draw_curve(axes, panel.sampler_curves[name], _COLOURS[2], label="training's sampler")
+            axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
         role = "" if name in LOOKS else " (trained on)" if trained else " (held out)"
         axes.set_title(f"{panel.titles[name]}{role}", fontsize=9, loc="left", fontweight="bold")
     if gaps:

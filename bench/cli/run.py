@@ -96,7 +96,8 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Score images of 16 training prompts every N steps, for the report's curves; does not change the weights.",
+            help="Score images of 16 training prompts, or of captions held out from training by algorithms that sample, every N "
+            "steps, for the report's curves; does not change the weights.",
         ),
     ] = None,
     stop_when: Annotated[

@@ -1,4 +1,4 @@
-"""Images of training prompts along the training: their scores, and the decision to stop."""
+"""Images of training prompts, or of captions held out from training, along the training: their scores, and the decision to stop."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
@@ -18,13 +19,17 @@ from bench.core.progress import say
 from bench.evaluation.noise import evaluation_generators, evaluation_noise
 from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
+from bench.experiments.training_sampler import TrainingSampler
 from bench.models.family import ModelFamily
 from bench.models.guidance import Networks
-from bench.models.sampling import generate_images
+from bench.models.sampling import build_scheduler, generate_images
 from bench.records.curve import CurveLine, CurveRecord, find
+from bench.records.protocol import scorer_signature
 from bench.records.runs import RunFolder
-from bench.scoring.looks import Images, looks_by_prompt, signature
-from bench.scoring.metric import Metric, checked_scores
+from bench.scoring.looks import looks_by_prompt, signature
+from bench.scoring.metric import Metric, checked_scores, recorded_identity
+from bench.training.held_out import held_out_captions, spread_captions
+from bench.training.online import SamplingAlgorithm
 from bench.training.watching import Watcher, unwatched
 
 PROMPTS = 16
@@ -55,6 +60,30 @@ def refuse_unwatchable(experiment: Experiment, method: Method) -> None:
             f"{method.name} trains weights for the unconditional branch of guidance, which cannot make images on their own; "
             "leave --evaluate-every and --stop-when out"
         )
+    if not watched_prompts(experiment, method):
+        raise UserError(
+            "every caption that --evaluate-every and --stop-when could look at is an evaluation prompt; use other --prompts, or "
+            "leave them out"
+        )
+
+
+def held_out_of(experiment: Experiment, method: Method) -> list[str]:
+    """Captions of the data that a method does not train on."""
+    algorithm = method.algorithm
+    if not isinstance(algorithm, SamplingAlgorithm):
+        return []
+    return held_out_captions(experiment.data.captions, algorithm.held_out)
+
+
+def watched_prompts(experiment: Experiment, method: Method) -> list[str]:
+    """What images are made of along a training: the captions that are held out, if there are any, or else training prompts.
+
+    No evaluation prompt is among them, whatever the data has.
+    """
+    evaluated = set(experiment.prompts)
+    if held_out := held_out_of(experiment, method):
+        return [caption for caption in held_out if caption not in evaluated]
+    return spread_captions(set(experiment.data.captions) - evaluated, PROMPTS)
 
 
 class CurveWatcher:
@@ -73,9 +102,8 @@ class CurveWatcher:
         self._experiment, self._method, self._run = experiment, method, run
         self._rule = method.settings.stop_when
         self._every = self._rule.every if self._rule else method.settings.evaluate_every
-        captions = sorted(set(experiment.data.captions))
-        places = np.unique(np.linspace(0, len(captions) - 1, min(PROMPTS, len(captions))).round().astype(int))
-        self._prompts = [captions[place] for place in places]
+        self._prompts = watched_prompts(experiment, method)
+        self._items = [(prompt, image) for prompt in self._prompts for image in range(IMAGES)]
 
     def __call__(self, step: int, pairs: int, network: nn.Module, *, last: bool) -> bool:
         """See `bench.training.watching.Watcher`."""
@@ -99,20 +127,35 @@ class CurveWatcher:
             images = self._images(network)
             if step == 0 or self._run.curve() is None:
                 self._write_record(self._metrics)
-            prompts = [prompt for prompt in self._prompts for _ in range(IMAGES)]
-            pictures = [Image.fromarray(image) for of_prompt in images for image in of_prompt]
-            scores = {
-                name: checked_scores(name, metric.score(pictures, prompts), len(pictures))
-                for name, metric in self._metrics.items()
-            }
-        scores |= looks_by_prompt(images)
-        line = CurveLine(step=step, pairs=pairs, signal=self._signal(), scores=scores)
+            scores = self._scores(images) | looks_by_prompt(
+                [images[piece] for piece in batch_slices(len(images), IMAGES)]
+            )
+            line = CurveLine(step=step, pairs=pairs, signal=self._signal(), scores=scores, cost=self._cost())
+            if self._sampler is not None:
+                line["training_sampler"] = self._scores(self._sampler.images(network, self._items))
         append_lines(self._run.folder / "curve.jsonl", [json.dumps(line)])
 
-    def _images(self, network: nn.Module) -> list[Images]:
-        """The images by prompt, (IMAGES, H, W, 3) each."""
-        settings, model = self._experiment.protocol.generation, self._model
-        items = [(prompt, image) for prompt in self._prompts for image in range(IMAGES)]
+    def _cost(self) -> dict[str, int]:
+        """What a look costs; see `CurveLine`."""
+        settings, count = self._experiment.protocol.generation, len(self._items)
+        evaluations = len(build_scheduler(settings, self._model).timesteps)
+        images, forwards = count, count * evaluations * (1 + self._experiment.guided)
+        if self._sampler is not None:
+            images, forwards = images + count, forwards + count * self._sampler.forwards_per_image
+        return {"images": images, "forwards": forwards, "scores": images * len(self._metrics)}
+
+    def _scores(self, images: NDArray[np.uint8]) -> dict[str, list[float]]:
+        """Raw scores of images by metric."""
+        prompts = [prompt for prompt, _ in self._items]
+        pictures = [Image.fromarray(image) for image in images]
+        return {
+            name: checked_scores(name, metric.score(pictures, prompts), len(pictures))
+            for name, metric in self._metrics.items()
+        }
+
+    def _images(self, network: nn.Module) -> NDArray[np.uint8]:
+        """The images under the protocol, those of a prompt together, (N, H, W, 3)."""
+        settings, model, items = self._experiment.protocol.generation, self._model, self._items
         shape = model.latent_shape(settings.height, settings.width)
         device = next(network.parameters()).device
         made = []
@@ -121,8 +164,7 @@ class CurveWatcher:
             draws = evaluation_generators(settings, items[piece])
             prompts = [prompt for prompt, _ in items[piece]]
             made.append(generate_images(model, Networks.single(network), prompts, noise, settings, draws))
-        whole = np.concatenate(made)
-        return [whole[piece] for piece in batch_slices(len(whole), IMAGES)]
+        return np.concatenate(made)
 
     def _signal(self) -> float | None:
         """The mean margin, or the mean reward, of the steps since the last line; where there is neither, the negative loss."""
@@ -134,13 +176,23 @@ class CurveWatcher:
 
     @functools.cached_property
     def _metrics(self) -> dict[str, Metric]:
-        """The evaluation metrics; they stay in memory, since loading them takes longer than a look."""
-        names = self._experiment.metric_names
+        """The evaluation metrics, and the rewards of an algorithm that samples; they stay in memory, since loading them takes longer than a look."""
+        algorithm = self._method.algorithm
+        rewards = algorithm.trained_on if isinstance(algorithm, SamplingAlgorithm) else ()
+        names = dict.fromkeys([*self._experiment.metric_names, *rewards])
         return {name: self._experiment.load_metric(name).for_prompts(self._prompts) for name in names}
+
+    @functools.cached_property
+    def _sampler(self) -> TrainingSampler | None:
+        """Makes images as training does, if it samples; None for other algorithms."""
+        algorithm, settings = self._method.algorithm, self._method.settings
+        if not isinstance(algorithm, SamplingAlgorithm):
+            return None
+        return TrainingSampler(algorithm, settings, self._model, self._experiment.protocol.generation.seed)
 
     def _write_record(self, metrics: dict[str, Metric]) -> None:
         protocol, algorithm = self._experiment.protocol, self._method.algorithm
-        scorers = {name: self._experiment.scorers[name].record(name, protocol).scorer for name in metrics}
+        scorers = {name: scorer_signature(name, recorded_identity(metric)) for name, metric in metrics.items()}
         record = CurveRecord(
             prompts=tuple(self._prompts),
             images_per_prompt=IMAGES,
@@ -149,6 +201,8 @@ class CurveWatcher:
             titles={name: metric.info.title for name, metric in metrics.items()},
             lower_is_better=tuple(name for name, metric in metrics.items() if not metric.info.higher_is_better),
             trained_on=tuple(dict.fromkeys([*algorithm.trained_on, *self._experiment.data.judges])),
+            held_out=bool(held_out_of(self._experiment, self._method)),
+            training_sampler={} if self._sampler is None else self._sampler.record(),
         )
         write_json(self._run.folder / "curve.json", dataclasses.asdict(record))
 

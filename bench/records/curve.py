@@ -1,6 +1,7 @@
 """What a run was worth while it trained: scores of images of a few training prompts, and what they say about over-optimisation.
 
-``curve.json`` says what was measured, ``curve.jsonl`` has a line per measured step.
+``curve.json`` says what was measured, ``curve.jsonl`` has a line per measured step.  Of algorithms that sample while they train,
+also the images are measured that their own sampler makes.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,13 @@ from typing_extensions import TypedDict
 
 LOOKS = ("diversity", "dark", "saturation", "edges")
 """What is measured of images in addition to the judges' scores; see `bench.scoring.looks`."""
+Images = Literal["scores", "training_sampler"]
+"""Whether images under the evaluation protocol are meant, or those that the training's own sampler made."""
 LEVEL = 0.95
 """Confidence at which a judge counts as down or up."""
+
+
+Scores = dict[str, list[Annotated[float, Field(allow_inf_nan=False)]]]
 
 
 @with_config(ConfigDict(strict=True, extra="forbid"))
@@ -31,12 +37,17 @@ class CurveLine(TypedDict):
         signal: the training objective's own measure of success, larger is better: the mean margin since the last line, or the
             negative loss of algorithms without one; None at step 0.
         scores: raw scores by metric, and looks, one per image, the images of a prompt together.
+        training_sampler: likewise, scores of images that the training's own sampler made; only of algorithms that sample.
+        cost: what this look cost, none of which is in the run's ledger: ``images``, ``forwards`` of the network, and ``scores``;
+            older versions wrote none.
     """
 
     step: Annotated[int, Field(ge=0)]
     pairs: Annotated[int, Field(ge=0)]
     signal: Annotated[float, Field(allow_inf_nan=False)] | None
-    scores: dict[str, list[Annotated[float, Field(allow_inf_nan=False)]]]
+    scores: Scores
+    training_sampler: NotRequired[Scores]
+    cost: NotRequired[dict[str, int]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,6 +62,8 @@ class CurveRecord:
         titles: of the metrics.
         lower_is_better: names of the metrics of which a lower score is better.
         trained_on: names of the metrics that training uses.
+        held_out: whether the prompts are captions that are not trained on.
+        training_sampler: how the training's own sampler makes images, for algorithms that sample; empty for all others.
     """
 
     prompts: tuple[str, ...]
@@ -60,6 +73,8 @@ class CurveRecord:
     titles: Mapping[str, str]
     lower_is_better: tuple[str, ...]
     trained_on: tuple[str, ...]
+    held_out: bool = False
+    training_sampler: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     @property
     def judges(self) -> tuple[str, ...]:
@@ -128,9 +143,14 @@ def find(record: CurveRecord, lines: Sequence[CurveLine]) -> Finding:
     )
 
 
-def series(record: CurveRecord, lines: Sequence[CurveLine], name: str) -> NDArray[np.float64]:
+def series(
+    record: CurveRecord,
+    lines: Sequence[CurveLine],
+    name: str,
+    of: Images = "scores",
+) -> NDArray[np.float64]:
     """A measurement by line and prompt, means over its images, larger is better; float64, (lines, prompts)."""
-    values = np.array([line["scores"][name] for line in lines], dtype=np.float64)
+    values = np.array([line[of][name] for line in lines], dtype=np.float64)
     sign = -1 if name in record.lower_is_better else 1
     return np.asarray(sign * values.reshape(len(lines), len(record.prompts), -1).mean(axis=2))
 

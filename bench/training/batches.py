@@ -86,6 +86,7 @@ class StepBatches:
         seed: the training seed.
         step: the optimizer step, 0-based.
         accelerator: the processes that share the global batch.
+        among: the rows that are trained on; None means all.
     """
 
     data: PreferenceData
@@ -94,6 +95,7 @@ class StepBatches:
     seed: int
     step: int
     accelerator: Accelerator
+    among: Sequence[int] | None = None
 
     def __iter__(self) -> Iterator[PairBatch]:
         for positions in self._cut(self.accelerator.process_index):
@@ -119,7 +121,10 @@ class StepBatches:
     @functools.cached_property
     def rows(self) -> Sequence[int]:
         """Row numbers, in the data, of the global batch."""
-        return batch_rows(len(self.data), self.settings.global_batch_size, self.seed, self.step)
+        size = self.settings.global_batch_size
+        if self.among is None:
+            return batch_rows(len(self.data), size, self.seed, self.step)
+        return [self.among[place] for place in batch_rows(len(self.among), size, self.seed, self.step)]
 
     def _cut(self, rank: int) -> list[Sequence[int]]:
         """Positions in the global batch of each micro-batch of one process."""
@@ -142,10 +147,11 @@ class PairSource:
     settings: TrainingSettings
     seed: int
     accelerator: Accelerator
+    among: Sequence[int] | None = None
 
     def batches(self, step: int) -> StepBatches:
         """The pairs of an optimizer step."""
-        return StepBatches(self.data, self.encoded, self.settings, self.seed, step, self.accelerator)
+        return StepBatches(self.data, self.encoded, self.settings, self.seed, step, self.accelerator, self.among)
 
 
 def draw_latents(step: StepBatches, rows: Sequence[int], draws: Draws) -> Tensor:

@@ -23,6 +23,7 @@ from bench.training.checkpoint import TrainingState
 from bench.training.checkpointer import Checkpointer
 from bench.training.collecting import Collector, collection_size
 from bench.training.distributed.launch import choose_strategy
+from bench.training.held_out import trained_rows
 from bench.training.ledger import Ledger, refuse_spent_budget
 from bench.training.online import OnlineAlgorithm, SamplingAlgorithm
 from bench.training.policy import Policy
@@ -147,6 +148,7 @@ def batch_source(job: Job, policy: Policy, accelerator: Accelerator) -> Source:
     pairs = PairSource(job.data, job.encoded, job.settings, job.seed, accelerator)
     if not isinstance(algorithm, SamplingAlgorithm):
         return pairs
+    pairs = dataclasses.replace(pairs, among=trained_rows(job.data.captions, algorithm.held_out))
     if job.rewards is None:
         raise ValueError("an algorithm that samples needs rewards")
     if isinstance(algorithm, RewardGradientAlgorithm):

@@ -39,6 +39,11 @@ class SamplingAlgorithm(Algorithm):
     guidance_scale: float = Field(
         default=1.0, ge=1, description="classifier-free guidance, in sampling and training alike"
     )
+    held_out: int = Field(
+        default=16,
+        ge=0,
+        description="captions that are not trained on, a quarter of the data's at most; --evaluate-every judges pictures of them",
+    )
 
     @pydantic.model_validator(mode="after")
     def _a_weight_per_reward(self) -> Self:
@@ -61,6 +66,10 @@ class SamplingAlgorithm(Algorithm):
     def judged(self) -> int:
         """How many pictures are judged per sample."""
         return 1
+
+    def sampler(self, process: ForwardProcess) -> Sequence[Rule]:
+        """The rule of every sampling step of pictures that are made to follow the progress; by default the deterministic sampler."""
+        return [ODE] * self.sampling_steps
 
 
 class OnlineAlgorithm(SamplingAlgorithm):
@@ -97,6 +106,10 @@ class OnlineAlgorithm(SamplingAlgorithm):
         A run whose replay is noisier than a third of it stops.
         """
         return None
+
+    def sampler(self, process: ForwardProcess) -> Sequence[Rule]:
+        """The rules of the first collection of seed 0."""
+        return self.schedule(process, 0, 0).rules
 
     @abc.abstractmethod
     def schedule(self, process: ForwardProcess, seed: int, collection: int) -> Schedule:

@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.core.randomness import Draws, batch_rows
 from bench.rollouts.grid import evaluation_grid
 from bench.rollouts.sampler import Predict, replay, roll_out
+from bench.training.held_out import trained_rows
 from bench.training.online import OnlineAlgorithm
 from bench.training.policy import Policy
 from bench.training.prompting import EncodedTexts, Prompting
@@ -49,6 +50,7 @@ class RolloutSampler:
     ) -> None:
         self._algorithm, self._captions, self._policy = algorithm, captions, policy
         self._seed, self._size, self._device = seed, size, device
+        self._rows = trained_rows(captions, algorithm.held_out)
         self._prompting = Prompting(policy.model, encoded, algorithm.guidance_scale, device)
         self.grid = evaluation_grid(policy.model, algorithm.sampling_steps)
         self.schedule(0)  # a rule that is not for the model is refused before training
@@ -68,7 +70,8 @@ class RolloutSampler:
     def sample(self, schedule: Schedule, positions: Sequence[int], predict: Predict) -> Sampled:
         """The samples at some positions of a collection, under a network."""
         group, model = self._algorithm.group, self._policy.model
-        prompts = batch_rows(len(self._captions), self._size // group, self._seed, schedule.number)
+        chosen = batch_rows(len(self._rows), self._size // group, self._seed, schedule.number)
+        prompts = [self._rows[place] for place in chosen]
         rows = [prompts[position // group] for position in positions]
         # A prompt may come twice in a collection, which may span two epochs: its samples are numbered over both.
         earlier = [prompts[: position // group].count(row) for position, row in zip(positions, rows, strict=True)]

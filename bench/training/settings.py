@@ -69,7 +69,7 @@ class TrainingSettings(BaseModel):
     evaluate_every: int = Field(
         default=0,
         ge=0,
-        description="optimizer steps between two looks at images of training prompts, recorded as curves (0: never)",
+        description="optimizer steps between two looks at images of training prompts, or of held-out captions, recorded as curves (0: never)",
         json_schema_extra=EXECUTION,
     )
     global_batch_size: int = Field(

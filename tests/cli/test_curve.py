@@ -6,10 +6,12 @@ import json
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
 from bench.records.runs import RunFolder
+from bench.training.held_out import held_out_captions
 from tests.cli.conftest import CommandLine
 
 
@@ -146,3 +148,77 @@ def test_the_rule_stops_a_run_and_one_that_was_killed_at_the_same_step(
     other = RunFolder(log.parent)
     assert other.curve() == curve
     assert weights(other.folder) == weights(run.folder)
+
+
+ONLINE = ("group=2", "rewards=imagereward", "sampling_steps=2", "trained=1", "within=2", "held_out=4", "clip=1e-2")
+
+
+def online_words(command: CommandLine, every: int) -> list[str]:
+    """Six collections of four samples of two steps, measured on four held-out captions."""
+    sets = [word for setting in ONLINE for word in ("--set", setting)]
+    return command.train_words(
+        *("--evaluate-every", str(every), "--metrics", "gold", "--name", "followed", *sets), algo="ddpo"
+    )
+
+
+def followed_run(command: CommandLine) -> RunFolder:
+    return RunFolder(command.folder / "runs/tiny/ddpo/followed/seed-0")
+
+
+def test_an_online_run_is_followed_on_captions_that_it_does_not_train_on(command: CommandLine) -> None:
+    done = command.run(online_words(command, 6))
+    assert done.returncode == 0, done.stderr
+    run = followed_run(command)
+    curve = run.curve()
+    assert curve is not None
+    record, lines = curve
+    evaluated = command.prompts.read_text().splitlines()
+    captions = pq.read_table(command.data).column("caption").to_pylist()
+    assert list(record.prompts) == [each for each in held_out_captions(captions, 4) if each not in evaluated]
+    assert record.held_out
+    assert record.training_sampler["rules"] == [{"rule": "Ddim", "noise": 1.0, "steps": 2}]
+    assert record.titles.keys() == {
+        "gold",
+        "imagereward",
+    }  # what training uses is measured, unless it is a metric anyway
+    images = 4 * len(record.prompts)
+    # the protocol's two steps are guided, the training's own two are not
+    assert {line["step"]: line["cost"] for line in lines} == {
+        step: {"images": 2 * images, "forwards": images * 2 * 2 + images * 2, "scores": 2 * images * 2}
+        for step in (0, 6)
+    }
+    for line in lines:
+        assert {name: len(values) for name, values in line["training_sampler"].items()} == {
+            "gold": images,
+            "imagereward": images,
+        }
+        assert line["training_sampler"]["imagereward"] != line["scores"]["imagereward"]
+    ledger = run.ledger()
+    assert ledger is not None
+    assert (ledger["samples"], ledger["reward_calls"]) == (24, 24 + 2)  # nothing of the looks
+    shown = command.run(command.arguments("report", "--runs", "runs", "--format", "markdown"))
+    assert shown.returncode == 0, shown.stderr
+    assert "images by the training's own sampler and by" in shown.stdout
+    assert "captions held out from training" in shown.stdout
+
+
+@pytest.mark.slow
+def test_an_online_run_that_was_killed_has_the_same_curve_and_weights(
+    command: CommandLine, tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]
+) -> None:
+    whole = CommandLine(tmp_path_factory.mktemp("whole"), *small_data)
+    done = whole.run(online_words(whole, 2))
+    assert done.returncode == 0, done.stderr
+    process = command.start(online_words(command, 2))
+    log = followed_run(command).folder / "curve.jsonl"
+    try:
+        while not log.exists() or len(log.read_text().splitlines()) < 2:
+            assert process.poll() is None, "the run ended before its second look"
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    continued = command.run(online_words(command, 2))
+    assert continued.returncode == 0, continued.stderr
+    assert followed_run(command).curve() == followed_run(whole).curve()
+    assert weights(followed_run(command).folder) == weights(followed_run(whole).folder)

@@ -66,6 +66,28 @@ def test_the_finding_of_every_seed_is_a_sentence_below_the_tables(full_lab: Lab)
     assert value["rows"][3]["panel"]["curves"]["gold"]["mean"] == pytest.approx([0.2015, 0.5015, 0.4015])
 
 
+def test_the_gain_of_an_online_run_is_told_by_its_own_sampler_and_by_the_protocol(full_lab: Lab) -> None:
+    run = RunFolder(full_lab.runs / "tiny/smpo/default/seed-0")
+    watch(run, (0.2, 0.3), (0.4, 0.4))
+    record = json.loads((run.folder / "curve.json").read_text())
+    write_json(run.folder / "curve.json", {**record, "held_out": True, "training_sampler": {"sampling_steps": 10}})
+    lines = [json.loads(line) for line in (run.folder / "curve.jsonl").read_text().splitlines()]
+    for line, pickscore in zip(lines, (0.0, 0.25), strict=True):
+        line["training_sampler"] = {"gold": [0.5] * 8, "pickscore": [pickscore] * 8}
+    (run.folder / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run.finish()
+    report = make_report(full_lab.runs)
+    (panel,) = [row.panel for row in report.rows if row.panel is not None]
+    gain = panel.gains["pickscore"]
+    # The same for every prompt: from 0 to 0.25 by the training's sampler, from 0 to 0.1 under the protocol.
+    assert (gain.training_sampler.mean, gain.protocol.mean) == (pytest.approx(0.25), pytest.approx(0.1))
+    assert panel.sampler_curves["pickscore"].mean == (0.0, 0.25)
+    (told,) = [line for line in footnotes(report) if "own sampler" in line]
+    assert told.startswith("SmPO: PickScore (tiny) changed by +0.25 [")
+    assert told.endswith("from the first look to the last, on 4 captions held out from training.")
+    assert "training's sampler" in page(report)
+
+
 def test_seeds_that_other_scorers_measured_share_no_panel(full_lab: Lab) -> None:
     for seed, signature in enumerate(("one", "one", "other")):
         watch(RunFolder(full_lab.runs / f"tiny/dpo/default/seed-{seed}"), (0.2, 0.5), (0.4, 0.4), signature=signature)

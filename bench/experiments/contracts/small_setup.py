@@ -260,7 +260,7 @@ class GivenRows(StepBatches):
         """All rows in this process, with settings of `TrainingSettings`."""
         size = {"global_batch_size": len(rows), "micro_batch_size": len(rows)}
         chosen = TrainingSettings(**{**size, **settings})
-        return cls(data, encoded, chosen, seed, step, Accelerator(cpu=True), rows)
+        return cls(data, encoded, chosen, seed, step, Accelerator(cpu=True), rows=rows)
 
 
 def batch_of(
