@@ -67,7 +67,7 @@ class AWM(ForwardAlgorithm):
     def end_step(self, step: int, policy: Policy) -> None:
         policy.update_ema(AVERAGE, min(0.3, 0.001 * (step + 1)))
 
-    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         noised = batch.noised(policy.process)
         at = (noised.latents, noised.timesteps)
         new, reference = batch.guide(policy.predict)(*at), batch.guide(policy.reference)(*at)

@@ -74,7 +74,7 @@ class D3PO(StepwiseAlgorithm):
     def together(self) -> int:
         return self.group
 
-    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         taken, reference = batch.replay(policy.predict), batch.replay(policy.reference)
         log_ratio = taken.log_prob - reference.log_prob
         groups = clipped_log_ratio(log_ratio, self.clip).reshape(-1, self.group)

@@ -54,7 +54,7 @@ class DDPO(StepwiseAlgorithm):
     def least_ratio(self) -> float:
         return self.clip
 
-    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         log_ratio = batch.replay(policy.predict).log_prob - batch.log_probs
         losses = clipped_objective(batch.advantages, log_ratio, self.clip)
         return StepOutput(losses, batch.timesteps, ratio_logs(log_ratio, self.clip, batch.clean[0].numel()))

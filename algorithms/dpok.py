@@ -65,7 +65,7 @@ class DPOK(StepwiseAlgorithm):
     def least_ratio(self) -> float:
         return self.clip
 
-    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         taken, reference = batch.replay(policy.predict), batch.replay(policy.reference)
         log_ratio = taken.log_prob - batch.log_probs
         distance = sample_errors(taken.prediction, reference.prediction)

@@ -64,7 +64,7 @@ class DRaFT(RewardGradientAlgorithm):
     def judged(self) -> int:
         return 1 + self.extra
 
-    def step(self, batch: GradientBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+    def step(self, batch: GradientBatch, policy: Policy) -> StepOutput:
         with torch.no_grad():
             noisy = batch.sample(policy.predict, batch.start, self.sampling_steps - self.last)
         clean = batch.sample(policy.predict, noisy, self.last).latents

@@ -129,7 +129,7 @@ class FlowGRPO(StepwiseAlgorithm):
         rules = super().rules(process, kept)
         return rules if self.noise_outside else [rule if step in kept else ODE for step, rule in enumerate(rules)]
 
-    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         taken = batch.replay(policy.predict)
         std, elements = taken.transition.std, batch.clean[0].numel()
         log_ratio = taken.log_prob - batch.log_probs

@@ -76,7 +76,7 @@ class ReFL(RewardGradientAlgorithm):
             raise ValueError(f"first={self.first} must be less than the {self.sampling_steps} sampling_steps")
         return self
 
-    def step(self, batch: GradientBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+    def step(self, batch: GradientBatch, policy: Policy) -> StepOutput:
         with torch.no_grad():
             noisy = batch.sample(policy.predict, batch.start, self.stop(batch.draws.seed, batch.draws.step))
         reward = batch.reward(batch.predict_clean(policy.predict, noisy))

@@ -59,7 +59,7 @@ class TailorPO(StepPairAlgorithm):
     )
     log_prob: Literal["mean", "sum"] = Field(default="mean", description="how log-probabilities add up over elements")
 
-    def step(self, batch: StepPairBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+    def step(self, batch: StepPairBatch, policy: Policy) -> StepOutput:
         taken, reference = batch.transition(policy.predict), batch.transition(policy.reference)
         winner, loser = (taken.log_prob(each) - reference.log_prob(each) for each in (batch.winner, batch.loser))
         losses = self.objective(winner, loser, batch.winner[0].numel())

@@ -185,8 +185,8 @@ class Algorithm(BaseModel, abc.ABC):
         return None
 
     @abc.abstractmethod
-    def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
-        """Losses of one micro-batch, one per pair, unreduced.
+    def step(self, batch: Any, policy: Policy) -> StepOutput:
+        """Losses of one micro-batch, one per pair, unreduced; ``batch`` is a `bench.PairBatch`, or what another interface says.
 
         A pair's loss must not depend on the other pairs of the micro-batch, since the batch may be cut anywhere; see
         `global_batch_stats`.  Take random numbers from ``batch.draws``, so a resumed run equals one that never stopped.

@@ -120,7 +120,7 @@ class OnlineAlgorithm(SamplingAlgorithm):
         """
 
     @abc.abstractmethod
-    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         """One loss of each sample of a micro-batch, unreduced; see `Algorithm.step`."""
 
 

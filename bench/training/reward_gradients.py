@@ -103,7 +103,7 @@ class RewardGradientAlgorithm(SamplingAlgorithm):
     placebo: ClassVar[str | None] = None
 
     @abc.abstractmethod
-    def step(self, batch: GradientBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+    def step(self, batch: GradientBatch, policy: Policy) -> StepOutput:
         """One loss of each caption of a micro-batch, unreduced; log what `GradientBatch.reward` returned as ``reward``."""
 
 

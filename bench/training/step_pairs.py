@@ -128,7 +128,7 @@ class StepPairAlgorithm(SamplingAlgorithm):
         return winner
 
     @abc.abstractmethod
-    def step(self, batch: StepPairBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+    def step(self, batch: StepPairBatch, policy: Policy) -> StepOutput:
         """One loss of each caption of a micro-batch in one sampling step, unreduced; log ``batch.logs`` among others."""
 
 

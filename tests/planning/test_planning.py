@@ -21,6 +21,7 @@ from algorithms.kto import KTO
 from algorithms.rankdpo import RankDPO
 from algorithms.self_npo import SelfNPO
 from algorithms.smpo import SmPO
+from algorithms.tailorpo import TailorPO, TailorPOG
 from bench.core.errors import UserError
 from bench.models.find import FoundArchitecture, find_architecture
 from bench.planning.counting import count_calls
@@ -116,6 +117,15 @@ class TestCalls:
         assert self.calls(found, DDPO(**steps)) == [6 + 2, 2, 0]
         assert self.calls(found, FlowGRPO(**steps, guidance_scale=3.0)) == [2 * (6 + 2), 2 * 2, 2 * 2]
         assert self.calls(found, D3PO(**{**steps, "group": 3})) == [6 + 2, 2, 2]
+
+    def test_candidates_of_a_step_are_looked_at(self, found: Callable[[str], FoundArchitecture]) -> None:
+        steps: dict[str, Any] = {"sampling_steps": 6, "trained": 2, "candidates": 3}
+        assert self.calls(found, TailorPO(**steps)) == [
+            4 + 2 * 3 + 2,
+            2,
+            2,
+        ]  # the fourth of six steps is the last that is trained
+        assert self.calls(found, TailorPOG(**steps)) == [4 + 2 * (3 + 2) + 2, 2 + 2, 2]
 
     def test_an_inversion_takes_half_of_its_grid_on_average(self, found: Callable[[str], FoundArchitecture]) -> None:
         forwards, backwards, references = self.calls(found, InPO(inversion_steps=10))
@@ -281,6 +291,8 @@ def test_the_plan_of_a_run_on_the_gradient_of_the_reward(found: Callable[[str], 
     assert plan.calls == {"policy_forwards": 4 + 2, "policy_backwards": 1 + 2, "reference_forwards": 0}
     shown = {label: figure for label, figure, _ in filter(None, plan_rows(plan, 10))}
     assert (shown["samples"], shown["reward calls"]) == ("48", "3")
+    tailored = make_plan(sd15, encoding_cost(sd15), TailorPOG(sampling_steps=4, trained=2), settings, CPU)
+    assert tailored.reward_calls == 2 * (2 + 2)
     for unit, amount in (("samples", 30), ("rewards", 75)):
         budget = {"unit": unit, "amount": amount}
         assert planned_pairs(DRaFT(extra=2), trained_with(steps=2, budget=budget), {}, 0) == 48

@@ -237,7 +237,7 @@ class Repeated(DDPO):
 
     _first: dict[int, RolloutBatch] = PrivateAttr(default_factory=dict)
 
-    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         first = self._first.setdefault(batch.which, batch)
         log_ratio = first.replay(policy.predict).log_prob - first.log_probs
         losses = clipped_objective(first.advantages, log_ratio, self.clip)
@@ -315,7 +315,7 @@ def test_two_processes_equal_one(workshop: Workshop, tmp_path: Path) -> None:
 class Mistaken(DDPO):
     """DDPO that replays with other latents than it sampled from."""
 
-    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         batch.trajectories.latents.add_(0.01)
         return super().step(batch, policy)
 

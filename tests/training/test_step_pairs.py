@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from launching import ALONE, TWO, train
 from torch import Tensor
 from worked import assert_exact, double
 from workshop import Brightness, Workshop, state
@@ -112,7 +113,7 @@ def test_a_step_without_noise_has_no_candidates(workshop: Workshop) -> None:
 class Watched(TailorPO):
     """TailorPO that logs whether its winner has the higher reward, where the picture that the policy sees is brighter."""
 
-    def step(self, batch: StepPairBatch, policy: Any) -> StepOutput:  # type: ignore[override]
+    def step(self, batch: StepPairBatch, policy: Any) -> StepOutput:
         output = super().step(batch, policy)
         level = batch.comparison.level - 1
         with torch.no_grad():
@@ -193,3 +194,13 @@ def test_a_reward_that_tells_no_candidates_apart_stops_the_run(
 def test_which_steps_are_trained() -> None:
     assert TailorPO().kept == [0, 4, 8, 12, 16]  # of 20, numbered from the noisiest on
     assert TailorPO(sampling_steps=3).kept == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(workshop: Workshop, tmp_path: Path) -> None:
+    settings = {"algorithm": "tailorpo", "fields": SMALL, "steps": 2, "global_batch_size": 5, "micro_batch_size": 2,
+                "learning_rate": 1e-4}  # fmt: skip
+    one, two = (train(how, workshop, tmp_path / str(len(how)), **settings) for how in (ALONE, TWO))
+    for name in ("reward", "gap", "gradient_norm"):
+        assert two.steps()[0][name] == pytest.approx(one.steps()[0][name], rel=1e-2)
+    assert costs(one) == costs(two)

@@ -106,7 +106,7 @@ class Watched(D3PO):
 
     _seen: list[tuple[tuple[int, ...], Any]] = PrivateAttr(default_factory=list)
 
-    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:  # type: ignore[override]
+    def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         if batch.trajectories.kept[batch.which] == 0:
             self._seen.append((batch.row_ids, batch.trajectories.latents[:, batch.which].clone()))
         return super().step(batch, policy)
