@@ -75,18 +75,20 @@ def evaluation_grid(model: ModelFamily, steps: int) -> Grid:
         sigma = scheduler.sigmas.double().flip(0)
         times = torch.cat([torch.zeros(1), scheduler.timesteps.float().flip(0)])
         return Grid(levels_of(model.process, 1 - sigma, sigma), times)
-    return _ddim_grid(model.process, scheduler)
+    return _ddim_grid(model, scheduler)
 
 
-def _ddim_grid(process: ForwardProcess, scheduler: Any) -> Grid:
+def _ddim_grid(model: ModelFamily, scheduler: Any) -> Grid:
     for name in ("clip_sample", "thresholding"):
-        if scheduler.config[name]:
+        # Diffusers' DDIM clips by default; a model whose own scheduler is another, without such a setting, does not.
+        if model.scheduler_config.get(name, False):
             raise UserError(
                 f"the scheduler's {name} changes predicted pictures, so that a step has no density; use a model whose "
                 f"scheduler has {name}=false"
             )
     times = torch.cat([torch.zeros(1, dtype=torch.int64), scheduler.timesteps.long().flip(0)])
     like = torch.zeros((), dtype=torch.float64)
+    process = model.process
     alpha, sigma = process.alpha(times, like).flatten(), process.sigma(times, like).flatten()
     if scheduler.config.set_alpha_to_one:
         alpha[0], sigma[0] = 1, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,3 +166,18 @@ def test_a_model_whose_scheduler_clips_is_refused(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace('"clip_sample": false', '"clip_sample": true'))
     with pytest.raises(UserError, match="clip_sample"):
         evaluation_grid(small.family.load(str(tmp_path / "model"), device=torch.device("cpu")), STEPS)
+
+
+def test_a_scheduler_without_such_a_setting_does_not_clip(tmp_path: Path) -> None:
+    """Diffusers would let DDIM clip with the configuration of Euler's scheduler, which SDXL has."""
+    small = PROCESSES["epsilon"]
+    small.write(tmp_path / "model")
+    file = tmp_path / "model" / "scheduler" / "scheduler_config.json"
+    config = json.loads(file.read_text())
+    for name in ("clip_sample", "thresholding"):
+        config.pop(name, None)
+    file.write_text(json.dumps({**config, "_class_name": "EulerDiscreteScheduler"}))
+    index = tmp_path / "model" / "model_index.json"
+    index.write_text(index.read_text().replace("DDIMScheduler", "EulerDiscreteScheduler"))
+    grid = evaluation_grid(small.family.load(str(tmp_path / "model"), device=torch.device("cpu")), STEPS)
+    assert grid.steps == STEPS
