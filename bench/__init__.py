@@ -67,6 +67,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.scoring.metric import METRICS as METRICS
     from bench.scoring.metric import DifferentiableMetric as DifferentiableMetric
     from bench.scoring.metric import EmbeddingMetric as EmbeddingMetric
+    from bench.scoring.metric import FittableMetric as FittableMetric
     from bench.scoring.metric import Metric as Metric
     from bench.scoring.metric import weights_digest as weights_digest
     from bench.training.algorithm import ALGORITHMS as ALGORITHMS
@@ -142,7 +143,14 @@ _WHERE = {
     "bench.scoring.images": ("CLIP_MEAN", "CLIP_STD"),
     "bench.scoring.isolated.environment": ("Environment",),
     "bench.scoring.isolated.metric": ("IsolatedMetric",),
-    "bench.scoring.metric": ("METRICS", "DifferentiableMetric", "EmbeddingMetric", "Metric", "weights_digest"),
+    "bench.scoring.metric": (
+        "METRICS",
+        "DifferentiableMetric",
+        "EmbeddingMetric",
+        "FittableMetric",
+        "Metric",
+        "weights_digest",
+    ),
     "bench.training.algorithm": (
         "ALGORITHMS",
         "Algorithm",

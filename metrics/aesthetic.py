@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Self
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from bench import DifferentiableMetric, MetricInfo
+from bench import FittableMetric, MetricInfo
 from metrics.checkpoints import build, checkpoint_digest, fill, find_weights, read_json, read_tensors
 from metrics.cosine import CLIP_WEIGHTS
 from metrics.head import LinearHead
@@ -23,7 +23,7 @@ from metrics.inference import exact_arithmetic, exact_inference, preprocessed_ba
 from metrics.preprocessing import OpenAIPreprocessing, Preprocessing
 
 
-class Aesthetic(DifferentiableMetric):
+class Aesthetic(FittableMetric):
     """The head's value on the normalised image embedding; the prompt is ignored.
 
     A checkpoint is the head's ``.pth`` file, a folder that holds one, or a hub id.  A folder ``clip`` beside the head
@@ -46,6 +46,7 @@ class Aesthetic(DifferentiableMetric):
         source="arXiv:2210.08402, https://github.com/christophschuhmann/improved-aesthetic-predictor",
     )
     reads_prompt: ClassVar[bool] = False
+    head_parameters: ClassVar[tuple[str, ...]] = ("head.",)
     version: ClassVar[str] = "v2 sac+logos+ava1"
     published: ClassVar[str] = "trl-lib/ddpo-aesthetic-predictor"
     published_clip: ClassVar[str] = "openai/clip-vit-large-patch14"
@@ -67,6 +68,21 @@ class Aesthetic(DifferentiableMetric):
         fill(head, read_tensors(path), path)
         preprocessing = OpenAIPreprocessing(tower.config.image_size)
         return cls(tower, head, preprocessing, device=device, weights=checkpoint_digest(path, tower_path))
+
+    @property
+    def network(self) -> nn.Module:
+        """See `FittableMetric`; the tower and the head under these names."""
+        return nn.ModuleDict({"tower": self.tower, "head": self.head})
+
+    def inputs(self, images: Sequence[Image.Image]) -> Tensor:
+        """See `FittableMetric`."""
+        return self.preprocessing.batch(images).to(self.device)
+
+    def rate(self, inputs: Tensor, prompts: Sequence[str]) -> Tensor:
+        """See `FittableMetric`."""
+        refuse_other_count(inputs, prompts)
+        with exact_arithmetic(self.device):
+            return self._ratings(inputs)
 
     def identity(self) -> dict[str, Any]:
         """See `Metric`."""

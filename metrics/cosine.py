@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from bench import DifferentiableMetric, EmbeddingMetric, UserError, batch_slices
+from bench import EmbeddingMetric, FittableMetric, UserError, batch_slices
 from metrics.checkpoints import build, fill, find_weights, load_tokenizer, read_json, read_tensors
 from metrics.inference import BATCH, exact_arithmetic, exact_inference, preprocessed_batches, refuse_other_count
 from metrics.preprocessing import Preprocessing
@@ -91,8 +91,26 @@ class CosineMetric(EmbeddingMetric):
         return normalize(self.model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
 
 
-class CosineScore(CosineMetric, DifferentiableMetric):
-    """Base of those whose score is the cosine itself, times `scale`, which therefore has a gradient."""
+class CosineScore(CosineMetric, FittableMetric):
+    """Base of those whose score is the cosine itself, times `scale`, which therefore has a gradient and can be fitted."""
+
+    head_parameters: ClassVar[tuple[str, ...]] = ("visual_projection.", "text_projection.")
+
+    @property
+    def network(self) -> nn.Module:
+        """See `FittableMetric`."""
+        network: nn.Module = self.model
+        return network
+
+    def inputs(self, images: Sequence[Image.Image]) -> Tensor:
+        """See `FittableMetric`."""
+        return self.preprocessing.batch(images).to(self.device)
+
+    def rate(self, inputs: Tensor, prompts: Sequence[str]) -> Tensor:
+        """See `FittableMetric`."""
+        refuse_other_count(inputs, prompts)
+        with exact_arithmetic(self.device):
+            return self.scale * (self.pixel_embeddings(inputs) * self.text_embeddings(prompts)).sum(-1)
 
     def score_pixels(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         """See `DifferentiableMetric`."""

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bench import DifferentiableMetric, MetricInfo
+from bench import FittableMetric, MetricInfo
 from metrics.checkpoints import (
     Source,
     build,
@@ -104,7 +104,7 @@ class RewardNetwork(nn.Module):
         return rewards
 
 
-class ImageReward(DifferentiableMetric):
+class ImageReward(FittableMetric):
     """The head's reward, normalised to mean 0 and standard deviation 1 on the authors' validation data.
 
     A checkpoint is a weights file, a folder that holds ``ImageReward.pt``, or a hub id.  Optional files beside
@@ -128,6 +128,7 @@ class ImageReward(DifferentiableMetric):
         source="arXiv:2304.05977, https://github.com/THUDM/ImageReward",
         ties="disagree",
     )
+    head_parameters: ClassVar[tuple[str, ...]] = ("mlp.",)
     version: ClassVar[str] = "v1.0"
     published: ClassVar[str] = "THUDM/ImageReward"
     published_tokenizer: ClassVar[str] = "bert-base-uncased"
@@ -141,7 +142,7 @@ class ImageReward(DifferentiableMetric):
         device: torch.device,
         weights: str,
     ) -> None:
-        self.network = network.eval().requires_grad_(False).to(device)
+        self._network = network.eval().requires_grad_(False).to(device)
         self.tokenize, self.preprocessing, self.device, self.weights = tokenize, preprocessing, device, weights
 
     @classmethod
@@ -168,6 +169,21 @@ class ImageReward(DifferentiableMetric):
             weights=checkpoint_digest(path, tokenizer=tokenizer),
         )
 
+    @property
+    def network(self) -> nn.Module:
+        """See `FittableMetric`."""
+        return self._network
+
+    def inputs(self, images: Sequence[Image.Image]) -> Tensor:
+        """See `FittableMetric`."""
+        return self.preprocessing.batch(images).to(self.device)
+
+    def rate(self, inputs: Tensor, prompts: Sequence[str]) -> Tensor:
+        """See `FittableMetric`."""
+        refuse_other_count(inputs, prompts)
+        with exact_arithmetic(self.device):
+            return self._rewards(inputs, prompts)
+
     def identity(self) -> dict[str, Any]:
         """See `Metric`."""
         return {"version": self.version, "weights": self.weights, "preprocessing": self.preprocessing.identity()}
@@ -190,7 +206,7 @@ class ImageReward(DifferentiableMetric):
     def _rewards(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         """Normalised rewards, (N,), of preprocessed pixels."""
         ids, mask = self.tokenize(prompts)
-        rewards: Tensor = self.network(pixels, ids.to(self.device), mask.to(self.device))
+        rewards: Tensor = self._network(pixels, ids.to(self.device), mask.to(self.device))
         return (rewards - MEAN) / STD
 
 

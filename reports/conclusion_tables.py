@@ -75,12 +75,19 @@ def _conclusion_notes(report: Report, shown: list[Row], *, with_placebo: bool, w
             "bench run also trains each run's twin on shuffled labels."
         )
     lines += _without_placebo(shown) if with_placebo else []
+    if left_out := [row.label for row in report.rows[1:] if _trained_on_endpoint(report, row)]:
+        lines.append(f"Not compared by it, because they were trained on it: {', '.join(left_out)}.")
     if with_ranks:
         lines.append(
             f"Rank: by the first column, 1 is best, and below it the ranks that cannot be excluded; {name} itself has none.  Group: rows that "
             "share a letter cannot be told apart, which does not show that they are equal (paired differences, Holm over all pairs, 5 %)."
         )
     return lines
+
+
+def _trained_on_endpoint(report: Report, row: Row) -> bool:
+    score = None if report.endpoint is None else row.scores.get(report.endpoint.name)
+    return score is not None and score.trained_on
 
 
 def _without_placebo(shown: list[Row]) -> list[str]:

@@ -110,7 +110,7 @@ def _marked(
         for name, score in by_metric.items():
             if score.difference is not None:
                 family[row, name, "difference"] = score.difference
-            if score.win_rate is not None and name != endpoint.name:
+            if score.win_rate is not None and not (name == endpoint.name and row in over_reference):
                 family[row, name, "win_rate"] = score.win_rate
     found = adjusted(family)
     marked = [
@@ -118,7 +118,9 @@ def _marked(
             name: dataclasses.replace(
                 score,
                 difference=found.get((row, name, "difference")),
-                win_rate=over_reference.get(row) if name == endpoint.name else found.get((row, name, "win_rate")),
+                win_rate=over_reference[row]
+                if name == endpoint.name and row in over_reference
+                else found.get((row, name, "win_rate")),
             )
             for name, score in by_metric.items()
         }

@@ -88,9 +88,9 @@ def endpoint_wins(
 ) -> Array | None:
     """A row's wins over a reference by the endpoint, (seeds, prompts, images): a mean over witnesses.
 
-    The judges that the row trained on are left out.  None where nothing is left, or a score is missing.
+    The metrics that the row trained on are left out.  None where nothing is left, or a score is missing.
     """
-    trained_on = set(row.trained_on) if endpoint.name == JUDGES else set()
+    trained_on = set(row.trained_on)
     by_name = {metric.name: metric for metric in metrics}
     held_out = [[name for name in group if name not in trained_on] for group in endpoint.witnesses]
     groups = [group for group in held_out if group]

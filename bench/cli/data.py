@@ -82,7 +82,7 @@ def score(
     from bench.cli.options import split_names
     from bench.data.scores import labels_by_reward, rewards, score_data
     from bench.data.writing import FOUND, already_made, held, scored_tables, work_folder, write_data
-    from bench.scoring.metric import recorded_identity
+    from bench.scoring.metric import recorded_identity, with_origins
 
     names = split_names(metrics)
     if labels is not None and labels not in names:
@@ -97,7 +97,7 @@ def score(
         "data": pairs.digest,
         "labels_of_data": pairs.labels_digest,
         "metrics": {name: recorded_identity(scorer) for name, scorer in scorers.items()},
-        "judges": [labels] if labels else [],
+        "judges": with_origins([labels] if labels else []),
     }
     with held(output):
         if already_made(output, step):
@@ -187,7 +187,7 @@ def rank(
     from bench.core.errors import did_you_mean
     from bench.data.scores import rewards, score_data
     from bench.data.writing import FOUND, already_made, held, pair_tables, work_folder, write_data
-    from bench.scoring.metric import recorded_identity
+    from bench.scoring.metric import recorded_identity, with_origins
 
     if method not in METHODS:
         raise UserError(f"unknown method {method!r}: {did_you_mean(method, METHODS)}there are {', '.join(METHODS)}")
@@ -202,7 +202,7 @@ def rank(
         "method": method,
         "data": lists.digest,
         "metrics": {name: recorded_identity(scorer) for name, scorer in scorers.items()},
-        "judges": names,
+        "judges": with_origins(names),
         "note": _leakage(names, model),
     }
     if step["note"]:

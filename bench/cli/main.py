@@ -20,6 +20,7 @@ from bench.cli.export import export
 from bench.cli.plan import plan, profile
 from bench.cli.report import power, report
 from bench.cli.rescore import rescore
+from bench.cli.reward import reward
 from bench.cli.run import run
 from bench.cli.status import status
 from bench.core import launched, termination
@@ -108,6 +109,7 @@ app.command()(bundle)
 app.command()(verify)
 app.command("eval")(eval_)
 app.command()(rescore)
+app.command()(reward)
 app.command()(export)
 
 

@@ -72,10 +72,12 @@ class Registry(Generic[T]):
         group: the entry-point group, for example ``bench.algorithms``.
         kind: what one entry is called in messages, for example ``algorithm``.
         interface: what an entry must be.
+        made: entries that are made from a name of two parts, such as ``fitted:FOLDER``: by the part before the colon the function,
+            as ``module:name``, that makes the entry from what follows.  They are not listed.
     """
 
-    def __init__(self, group: str, kind: str, interface: Interface) -> None:
-        self.group, self.kind, self.interface = group, kind, interface
+    def __init__(self, group: str, kind: str, interface: Interface, made: Mapping[str, str] | None = None) -> None:
+        self.group, self.kind, self.interface, self._made = group, kind, interface, made or {}
 
     @functools.cached_property
     def _points(self) -> Mapping[str, list[EntryPoint]]:
@@ -98,6 +100,9 @@ class Registry(Generic[T]):
         Raises:
             UserError: no entry has that name, or entries of two distributions have it.
         """
+        first, colon, _ = name.partition(":")
+        if colon and first in self._made:
+            return EntryPoint(name, self._made[first], self.group)
         points = self._points.get(name)
         if points is None:
             hint = did_you_mean(name, self._points)
@@ -118,7 +123,7 @@ class Registry(Generic[T]):
             UserError: no entry has that name, or two have it, or the entry does not fit the interface.
         """
         point = self.point(name)
-        entry: T = point.load()
+        entry: T = point.load()(name.partition(":")[2]) if name not in self._points else point.load()
         if complaint := self.interface.complaint(entry):
             raise UserError(f"{self.kind} {name!r} of {origin(point)} is malformed: {point.attr} {complaint}")
         return entry

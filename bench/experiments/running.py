@@ -28,6 +28,7 @@ from bench.records.environment import write_environment
 from bench.records.evaluations import Evaluation
 from bench.records.runs import RunFolder
 from bench.rollouts.rewards import Rewards
+from bench.scoring.metric import with_origins
 from bench.training.loop import Job, train
 from bench.training.online import SamplingAlgorithm
 
@@ -151,7 +152,9 @@ def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, st
             limit=experiment.limit,
             resolved=resolved,
             data=data.report,
-            trained_on=tuple(dict.fromkeys([*algorithm.trained_on, *data.judges, *init.record.trained_on])),
+            trained_on=tuple(
+                dict.fromkeys([*with_origins(algorithm.trained_on), *data.judges, *init.record.trained_on])
+            ),
             same_code=same_code,
             placebo=algorithm.placebo or "",
             placebo_of=method.placebo_of,

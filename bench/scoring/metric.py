@@ -5,13 +5,13 @@ from __future__ import annotations
 import abc
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.core.code import code_digests
 from bench.core.digests import files_digest
@@ -40,6 +40,8 @@ class Metric(abc.ABC):
     """False when a score depends on the image alone."""
     continuous: ClassVar[bool] = True
     """False when many images may share a score, such as hit or miss; for others, one score for all images is an error."""
+    made_from: ClassVar[tuple[str, ...]] = ()
+    """Names of other metrics whose weights or scores this one was made from; a run that trains on it trains on those too."""
 
     @classmethod
     @abc.abstractmethod
@@ -118,6 +120,31 @@ class DifferentiableMetric(Metric):
         """
 
 
+class FittableMetric(DifferentiableMetric):
+    """A metric whose network can be fitted to preferences; see `bench.training.reward_model`."""
+
+    head_parameters: ClassVar[tuple[str, ...]]
+    """What the names of the parameters of `network` begin with that map features to a score."""
+
+    @property
+    @abc.abstractmethod
+    def network(self) -> nn.Module:
+        """All weights that decide a score; frozen until they are fitted."""
+
+    @abc.abstractmethod
+    def inputs(self, images: Sequence[Image.Image]) -> Tensor:
+        """What the network reads of N images, preprocessed as for `score`; float32 on the network's device, (N, ...)."""
+
+    @abc.abstractmethod
+    def rate(self, inputs: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Raw scores of what `inputs` returned for N prompts, float32, (N,), with gradient to those weights that need one."""
+
+
+def with_origins(names: Iterable[str]) -> tuple[str, ...]:
+    """Metrics, each followed by those that it was made from, which count as trained on wherever it does."""
+    return tuple(dict.fromkeys(each for name in names for each in (name, *METRICS.get(name).made_from)))
+
+
 def checked_scores(name: str, scores: object, count: int) -> list[float]:
     """The scores of one call as floats.
 
@@ -180,5 +207,7 @@ def weights_digest(*files: Path) -> str:
     return f"sha256:{files_digest(files)}"
 
 
-METRICS: Registry[type[Metric]] = Registry("bench.metrics", "metric", ClassOf(Metric, info=MetricInfo))
-"""The registered metrics by name: iterate over names, ``get(name)`` imports the class."""
+METRICS: Registry[type[Metric]] = Registry(
+    "bench.metrics", "metric", ClassOf(Metric, info=MetricInfo), made={"fitted": "bench.scoring.fitted:fitted"}
+)
+"""The registered metrics by name: iterate over names, ``get(name)`` imports the class.  ``fitted:FOLDER`` is a reward model of the user's."""

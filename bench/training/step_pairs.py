@@ -116,6 +116,10 @@ class StepPairAlgorithm(SamplingAlgorithm):
         """
         return [find_rule(self.rule, self.noise, process)] * self.sampling_steps
 
+    def sampler(self, process: ForwardProcess) -> Sequence[Rule]:
+        """Those of training, without its choice among candidates."""
+        return self.rules(process)
+
     def refine(self, winner: Tensor, reward: Callable[[Tensor], Tensor], remaining: Tensor) -> Tensor:
         """Change the winners before they are compared and before sampling goes on; the default does not.
 

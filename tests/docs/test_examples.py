@@ -11,10 +11,13 @@ import sys
 from pathlib import Path
 
 import forked
+import pyarrow.parquet as pq
 import pytest
 from pages import DOCS, ROOT, blocks, files, install
 from PIL import Image
 from workshop import preference_columns, write_parquet
+
+from bench.tiny import ASSETS
 
 PROMPTS = ["a bee on a red background", "a cat on a blue background"]
 
@@ -106,6 +109,42 @@ def test_the_trial_of_the_online_page(tmp_path: Path) -> None:
         assert names | {"reward_imagereward"} <= json.loads(line).keys()
         assert json.loads(line)["ratio_error"] == 0
     assert "DDPO" in reported
+
+
+@pytest.mark.slow
+def test_the_progress_of_the_online_page(tmp_path: Path) -> None:
+    page = (DOCS / "online.md").read_text(encoding="utf-8")
+    section = page.partition("## Progress\n")[2].partition("\n## ")[0]
+    commands = [line.split()[1:] for line in section.splitlines() if line.startswith("    bench ")]
+    assert [words[0] for words in commands] == ["run", "report"]
+    _, reported = (bench(tmp_path, *words) for words in commands)
+    assert "by the training's own sampler" in " ".join(reported.split())
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_on_reward_models(tmp_path: Path) -> None:
+    page = (DOCS / "reward-models.md").read_text(encoding="utf-8")
+    commands = [line.split()[1:] for line in page.splitlines() if line.startswith("    bench ")]
+    assert [words[0] for words in commands] == ["reward", "run", "report"]
+    pq.write_table(pq.read_table(ASSETS / "preferences.parquet").slice(0, 60), tmp_path / "pairs.parquet")
+    small = {
+        "reward": ("--steps", "2", "--batch", "4"),
+        "run": (
+            "--limit",
+            "8",
+            "--set",
+            "steps=1",
+            "--set",
+            "group=2",
+            "--set",
+            "global_batch_size=4",
+            "--image",
+            "steps=2",
+        ),
+        "report": (),
+    }
+    *_, reported = (bench(tmp_path, *words, *small[words[0]]) for words in commands)
+    assert "PickScore fitted (mine)" in " ".join(reported.split())
 
 
 def test_the_metrics_of_the_page(tmp_path: Path) -> None:

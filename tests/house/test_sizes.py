@@ -23,6 +23,7 @@ COMMANDS = {
     "bench/cli/plan.py:plan",
     "bench/cli/evaluate.py:eval_",
     "bench/cli/data.py:rank",
+    "bench/cli/reward.py:reward",
 }
 """Commands with many options, each of which is a parameter."""
 

@@ -358,6 +358,17 @@ def test_another_row_can_be_the_reference(full_lab: Lab) -> None:
         make_report(full_lab.runs, primary="x")
 
 
+def test_a_row_is_not_compared_by_the_endpoint_that_it_was_trained_on(full_lab: Lab) -> None:
+    report = make_report(full_lab.runs, primary="pickscore")
+    smpo = report.rows[3]
+    assert smpo.over_reference is None
+    assert smpo.scores["pickscore"].trained_on
+    assert smpo.scores["pickscore"].win_rate is not None  # shown and marked all the same
+    primary = grids(report)[0]
+    assert [label for label, _ in primary.rows] == ["Diffusion-DPO", "SFT"]
+    assert "Not compared by it, because they were trained on it: SmPO." in primary.notes
+
+
 def test_judges_are_the_endpoint_without_those_trained_on(full_lab: Lab) -> None:
     report = make_report(full_lab.runs, primary="judges")
     smpo = report.rows[3]

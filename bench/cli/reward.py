@@ -1,0 +1,61 @@
+"""``bench reward``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.data import COLUMNS
+from bench.cli.run import DEFAULT_RUNS, Runs
+from bench.cli.sentences import say
+from bench.records.reward_models import Part
+
+
+def reward(
+    scorer: Annotated[str, typer.Option(help="The metric to start from, such as pickscore.  See: bench list metrics")],
+    data: Annotated[str, typer.Option(help="Labelled preference pairs; see --data in: bench run --help")],
+    output: Annotated[Path, typer.Option(help="Folder of the reward model; as a metric it is called fitted:FOLDER.")],
+    part: Annotated[Part, typer.Option(help="Fit the head alone, or the whole scorer.")] = "head",
+    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 200,
+    batch: Annotated[int, typer.Option(help="Pairs per step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = 1e-4,
+    seed: Annotated[int, typer.Option(help="Seed of the order of the pairs.")] = 0,
+    model: Annotated[
+        str | None, typer.Option(help="A registered model, whose checkpoint of the scorer is used.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Another checkpoint of the scorer.  Default: the model's, or the published one.")
+    ] = None,
+    columns: Annotated[str | None, typer.Option(help=COLUMNS)] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Trial: use only the first N pairs.")] = None,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Fit a reward model: a scorer's head, or all of it, to preference pairs.
+
+    One in ten captions is held out; the accuracy on their pairs is printed and recorded.  Use the result like any metric, for
+    example --set rewards=fitted:FOLDER.  Safe to re-run: finished work is skipped, interrupted work resumes.
+    """
+    import torch
+
+    from bench.cli.options import parse_columns
+    from bench.core.locks import exclusive
+    from bench.core.validation import build
+    from bench.data.reading import read_preferences
+    from bench.models.registry import MODELS
+    from bench.records.reward_models import FitSettings
+    from bench.records.runs import surveys_folder
+    from bench.scoring.fitted import describe, fittable
+    from bench.training.reward_model import Request, fit_reward_model
+
+    typed = {"part": part, "steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
+    settings = build(FitSettings, typed, "bench reward")
+    kind = fittable(scorer)
+    chosen = checkpoint or (None if model is None else MODELS.get(model).metrics.get(scorer))
+    pairs = read_preferences(data, parse_columns(columns), surveys_folder(runs), limit)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    output.mkdir(parents=True, exist_ok=True)
+    with exclusive(output / ".lock", f"fits {output}; wait for it, or give another --output"):
+        record = fit_reward_model(kind.load(chosen, device=device), Request(scorer, chosen, settings, pairs, output))
+    say(f"fitted:{output} {describe(record)}", "done")

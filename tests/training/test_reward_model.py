@@ -1,0 +1,203 @@
+"""Reward models: the loss by hand, what is held out, the fit, kill and resume, and the metric that comes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from worked import double
+
+from bench.core import termination
+from bench.core.errors import UserError
+from bench.core.termination import TerminatedError
+from bench.data.preferences import PreferenceData, data_of
+from bench.records.reward_models import FitSettings, read_reward_model
+from bench.records.scores import MetricInfo
+from bench.scoring.fitted import fitted
+from bench.scoring.metric import FittableMetric
+from bench.training.reward_model import Request, agreement, fit_reward_model, pairwise_loss, split_rows
+
+PAIRS = 60
+
+
+class Colour(FittableMetric):
+    """The mean green of a picture, by a network of two layers that could as well read red."""
+
+    info: ClassVar[MetricInfo] = MetricInfo(title="Green", raw_range="0 to 1", unit="share", source="here")
+    head_parameters: ClassVar[tuple[str, ...]] = ("1.",)
+
+    def __init__(self) -> None:
+        self._network = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 1, bias=False))
+        with torch.no_grad():
+            self._network[0].weight.copy_(torch.eye(3))  # type: ignore[operator]
+            self._network[1].weight.copy_(torch.tensor([[0.0, 1.0, 0.0]]))  # type: ignore[operator]
+        self._network.requires_grad_(False)
+        self.calls, self.fatal = 0, -1
+
+    @classmethod
+    def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
+        return cls()
+
+    def identity(self) -> dict[str, Any]:
+        return {"version": 1}
+
+    @property
+    def network(self) -> nn.Module:
+        return self._network
+
+    def inputs(self, images: Sequence[Image.Image]) -> Tensor:
+        return torch.stack([torch.from_numpy(np.asarray(image) / 255).mean((0, 1)).float() for image in images])
+
+    def rate(self, inputs: Tensor, prompts: Sequence[str]) -> Tensor:
+        self.calls += 1
+        if self.calls == self.fatal:
+            os.kill(os.getpid(), signal.SIGTERM)
+        rates: Tensor = self._network(inputs)[:, 0]
+        return rates
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        return self.rate(self.inputs(images), prompts).detach()
+
+    def score_pixels(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        return self.rate(pixels.mean((2, 3)), prompts)
+
+
+def flat(colour: Sequence[int]) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4), tuple(colour)).save(stream, format="png")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def data() -> PreferenceData:
+    """Pairs of flat colours of which people like the redder one, two for each of thirty captions."""
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (PAIRS, 2, 3))
+    made = data_of(
+        [f"caption {row // 2:02}" for row in range(PAIRS)],
+        [(flat(one.tolist()), flat(two.tolist())) for one, two in colours],
+        "here",
+    )
+    return made.with_preference((colours[:, 0, 0] > colours[:, 1, 0]).astype(float))
+
+
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """Signals are handled as in a command, until the test is over."""
+    before = signal.getsignal(signal.SIGTERM)
+    termination.listen()
+    yield
+    signal.signal(signal.SIGTERM, before)
+    termination._STATE.received = None
+
+
+def request(data: PreferenceData, folder: Path, **settings: Any) -> Request:
+    chosen = FitSettings(**{"steps": 40, "batch": 16, "learning_rate": 0.1, **settings})
+    return Request("colour", None, chosen, data, folder)
+
+
+def test_the_loss_by_hand() -> None:
+    # Scores of the preferred [.4, -.2] and of the other [.1, .3], as in the specification of APO.
+    losses = pairwise_loss(double([0.3, -0.5]), double([1.0, 1.0]))
+    torch.testing.assert_close(losses.mean(), double(0.7642161143), rtol=0, atol=6e-11)
+    # A soft label of 1/4: log(1 + exp(-.3)) / 4 + 3 log(1 + exp(.3)) / 4.
+    torch.testing.assert_close(
+        pairwise_loss(double([0.3]), double([0.25])), double([0.7793552444685]), rtol=0, atol=1e-9
+    )
+
+
+def test_agreement_by_hand() -> None:
+    # right, wrong, equal scores, and a tie
+    assert agreement(double([0.3, 0.3, 0.0, 1.0]), double([0.9, 0.0, 1.0, 0.5])) == (1 + 0 + 0.5 + 0.5) / 4
+
+
+def test_pairs_to_fit_and_held_out_pairs_share_no_caption(data: PreferenceData) -> None:
+    fitted_rows, held_out = split_rows(data.captions)
+    assert sorted(fitted_rows + held_out) == list(range(PAIRS))
+    assert {data.captions[row] for row in held_out} == {"caption 00", "caption 14", "caption 29"}
+    assert len(held_out) == 6
+    with pytest.raises(UserError, match="9 different captions"):
+        split_rows([f"{row % 9}" for row in range(90)])
+
+
+@pytest.mark.parametrize("part", ["head", "whole"])
+def test_a_fit_learns_what_people_prefer(data: PreferenceData, tmp_path: Path, part: str) -> None:
+    scorer = Colour()
+    first = scorer.network.state_dict()["0.weight"].clone()
+    record = fit_reward_model(scorer, request(data, tmp_path / "model", part=part))
+    assert record.held_out.pairs == 6
+    assert record.held_out.before < 1 == record.held_out.after
+    assert torch.equal(scorer.network.state_dict()["0.weight"], first) == (part == "head")
+    weight = scorer.network.state_dict()["1.weight"][0]
+    assert weight[0] > weight[1:].abs().max()  # it reads red
+    assert read_reward_model(tmp_path / "model") == record
+    assert fit_reward_model(Colour(), request(data, tmp_path / "model", part=part)) == record  # nothing is left to do
+    with pytest.raises(UserError, match="differs in settings.steps; choose another --output"):
+        fit_reward_model(Colour(), request(data, tmp_path / "model", part=part, steps=41))
+
+
+@pytest.mark.usefixtures("listening")
+def test_a_fit_that_was_stopped_continues_to_the_same_last_bit(data: PreferenceData, tmp_path: Path) -> None:
+    whole = fit_reward_model(Colour(), request(data, tmp_path / "whole"))
+    scorer = Colour()
+    scorer.fatal = 30  # in the middle of a step
+    with pytest.raises(TerminatedError):
+        fit_reward_model(scorer, request(data, tmp_path / "stopped"))
+    assert read_reward_model(tmp_path / "stopped") is None
+    assert len(list((tmp_path / "stopped/checkpoints").iterdir())) == 1
+    termination._STATE.received = None
+    resumed = fit_reward_model(Colour(), request(data, tmp_path / "stopped"))
+    assert resumed == whole  # the digest of the weights among them
+    assert not (tmp_path / "stopped/checkpoints").exists()
+
+
+def test_unlabelled_data_are_refused(data: PreferenceData, tmp_path: Path) -> None:
+    unlabelled = data.with_preference(np.full(PAIRS, np.nan))
+    with pytest.raises(UserError, match="has no labelled pairs"):
+        fit_reward_model(Colour(), request(unlabelled, tmp_path / "model"))
+
+
+def test_a_scorer_that_cannot_tell_pictures_apart_is_refused(data: PreferenceData, tmp_path: Path) -> None:
+    scorer = Colour()
+    with torch.no_grad():
+        scorer.network.get_parameter("1.weight").zero_()
+    with pytest.raises(UserError, match="scores both images of every pair alike"):
+        fit_reward_model(scorer, request(data, tmp_path / "model"))
+
+
+def test_a_folder_without_a_reward_model_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no finished reward model; make one with: bench reward"):
+        fitted(str(tmp_path))
+
+
+def test_the_metric_of_a_folder_scores_with_the_fitted_weights(
+    data: PreferenceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.scoring import fitted as module
+
+    monkeypatch.setattr(module, "METRICS", {"colour": Colour})  # a registry with the toy scorer alone
+    labelled = dataclasses.replace(data, judges=("gold",))
+    record = fit_reward_model(Colour(), request(labelled, tmp_path / "model"))
+    kind = fitted(str(tmp_path / "model"))
+    assert kind.info.title == "Green fitted (model)"
+    assert kind.made_from == ("colour", "gold")
+    metric = kind.load(None, device=torch.device("cpu"))
+    images = [data.image(0, 0), data.image(0, 1)]
+    weight = metric._scorer.network.get_parameter("1.weight")[0]
+    means = torch.stack([torch.from_numpy(np.asarray(image)[0, 0] / 255).float() for image in images])
+    torch.testing.assert_close(metric.score(images, ["", ""]), record.scale * (means @ weight))
+    assert metric.identity()["weights"] == record.weights
+    path = tmp_path / "model/weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="was changed since it was written"):
+        kind.load(None, device=torch.device("cpu"))
