@@ -78,6 +78,14 @@ def run(
     sampling_steps: Annotated[
         int | None, typer.Option(help="Sampling steps of the evaluation images; --image steps=...")
     ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Train in N rounds, each on pairs of pictures by the weights of the round before, made for the data's captions and "
+            "judged by --set rounds.judge=METRIC; the data's own pictures and labels are not used.",
+        ),
+    ] = None,
     init: Annotated[
         str | None,
         typer.Option(
@@ -194,6 +202,7 @@ def run(
         | (parse_budget(budget) if budget else {})
         | watching_settings(evaluate_every, stop_when)
         | ({} if labels is None else {"labels": labels})
+        | ({} if rounds is None else {"rounds.number": str(rounds)})
     )
     named = {} if name is None else {"label": name}
     typed = {

@@ -31,7 +31,8 @@ ENCODING = ("bench.data.cache", "bench.data.prepare")
 def resolve_run(experiment: Experiment, method: Method) -> Resolved:
     """What decides the weights of a method's runs; loads the scorers that it trains on, once."""
     algorithm, settings, data = method.algorithm, method.settings, experiment.data
-    rewards = {name: experiment.reward(name) for name in (*algorithm.trained_on, *algorithm.embedded_by)}
+    judges = () if settings.rounds is None else (settings.rounds.judge,)
+    rewards = {name: experiment.reward(name) for name in (*algorithm.trained_on, *algorithm.embedded_by, *judges)}
     resolved = Resolved(
         algorithm=algorithm.model_dump(mode="json"),
         training=TrainingRecord.model_validate(_recorded(settings)),

@@ -14,7 +14,8 @@ def why_no_placebo(experiment: Experiment, method: Method) -> str | None:
     data = experiment.data
     if method.algorithm.placebo is None:
         return f"{method.name} has no placebo: it reads no preferences"
-    if not data.labelled and not data.scores and not method.algorithm.trained_on:
+    judged = method.algorithm.trained_on or method.settings.rounds is not None
+    if not data.labelled and not data.scores and not judged:
         return (
             f"{method.name} has no placebo on {data.report.source}: the data has neither labels nor scores to shuffle"
         )

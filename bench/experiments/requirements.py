@@ -8,6 +8,7 @@ from bench.core.errors import UserError
 from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
 from bench.experiments.placebos import refuse_shuffling_nothing
+from bench.experiments.rounds import check_rounds
 from bench.scoring.metric import METRICS, DifferentiableMetric, EmbeddingMetric
 from bench.training.algorithm import Need
 from bench.training.distributed.launch import check_precision, choose_strategy
@@ -24,7 +25,9 @@ def check_requirements(experiment: Experiment, method: Method) -> None:
     _check_adapters(experiment, method)
     _check_metrics(method)
     _check_budget(method)
-    for need in sorted(method.algorithm.needs):
+    check_rounds(method)
+    made = set() if method.settings.rounds is None else {Need.PAIRS}  # rounds make their pairs, for captions
+    for need in sorted(method.algorithm.needs - made):
         CHECKS[need](experiment, method)
     refuse_shuffling_nothing(experiment, method)
 

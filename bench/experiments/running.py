@@ -21,6 +21,7 @@ from bench.experiments.experiment import Experiment
 from bench.experiments.identity import cache_folder, other_code, resolve_run
 from bench.experiments.method import Method
 from bench.experiments.recipes import recipe_key
+from bench.experiments.rounds import train_rounds
 from bench.experiments.tracking import tracked
 from bench.experiments.watching import watcher_of
 from bench.records.config import RunConfig
@@ -87,8 +88,10 @@ def run_method(experiment: Experiment, method: Method, seed: int, start: Start) 
         with tracked(run, start.track if experiment.accelerator.is_main_process else (), experiment) as done:
             if run.done:
                 run.check_complete()
-            else:
+            elif method.settings.rounds is None:
                 _train(experiment, run, method, seed)
+            else:
+                train_rounds(experiment, run, method, seed)
             weights = run_weights(experiment.runs, run)
             sampling = default_sampling(weights, experiment.base, experiment.protocol.generation.guidance_scale)
             judged = judge(experiment, sampling)
@@ -152,9 +155,7 @@ def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, st
             limit=experiment.limit,
             resolved=resolved,
             data=data.report,
-            trained_on=tuple(
-                dict.fromkeys([*with_origins(algorithm.trained_on), *data.judges, *init.record.trained_on])
-            ),
+            trained_on=_trained_on(experiment, method),
             same_code=same_code,
             placebo=algorithm.placebo or "",
             placebo_of=method.placebo_of,
@@ -163,6 +164,14 @@ def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, st
     if not run.done:
         how = settings.model_dump(mode="json", include=set(settings.execution_fields()))
         write_environment(run, experiment.accelerator.num_processes, how)
+
+
+def _trained_on(experiment: Experiment, method: Method) -> tuple[str, ...]:
+    """The metrics that a method's training uses, as far as we know; training in rounds does not read the data's labels."""
+    rounds = method.settings.rounds
+    labelled_by = experiment.data.judges if rounds is None else with_origins([rounds.judge])
+    used = (*with_origins(method.algorithm.trained_on), *labelled_by, *experiment.init.record.trained_on)
+    return tuple(dict.fromkeys(used))
 
 
 def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) -> None:

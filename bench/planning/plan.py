@@ -70,6 +70,7 @@ class Plan:
         pairs: how many pairs are seen, of an online algorithm samples; None if the budget is in seconds.
         reward_calls: how many pictures are scored per sample of an online algorithm; 0 for others.
         prepared: forwards of the base model before training, for data with `bench.planning.dummy_data.ROWS` captions.
+        pictures: how many pictures training in rounds makes and judges, at most; 0 for other training.
         latent_bytes: cache size per pair.
         text_bytes: cache size per caption.
         image_bytes: upper bound of the size of an evaluation image.
@@ -87,6 +88,7 @@ class Plan:
     pairs: float | None
     reward_calls: int
     prepared: int
+    pictures: int
     latent_bytes: int
     text_bytes: int
     image_bytes: int
@@ -109,7 +111,7 @@ class Plan:
         """Operations of the whole training, and of preparing the data with the base model; None if the budget is in seconds."""
         if self.pairs is None:
             return None
-        return self.pairs * self.flops_per_pair + self.prepared * self._forward
+        return self.pairs * self.flops_per_pair + (self.prepared + self.pictures * self.image_forwards) * self._forward
 
     @property
     def flops_per_image(self) -> float:
@@ -163,6 +165,7 @@ def make_plan(
         pairs=planned_pairs(algorithm, settings, calls, prepared),
         reward_calls=algorithm.judged * len(algorithm.rewards) if isinstance(algorithm, SamplingAlgorithm) else 0,
         prepared=prepared,
+        pictures=planned_pictures(settings),
         latent_bytes=FLOAT * len(Posterior._fields) * orientations * data.width * elements,
         text_bytes=FLOAT * sum(math.prod(shape) for shape in encoding.texts.values()),
         image_bytes=3 * generation.height * generation.width,
@@ -218,13 +221,19 @@ def _share(settings: TrainingSettings, processes: int) -> TrainingSettings:
     return settings.model_copy(update={"global_batch_size": math.ceil(settings.global_batch_size / processes)})
 
 
+def planned_pictures(settings: TrainingSettings) -> int:
+    """Pictures of all rounds of a training in rounds, for data with as many captions as a round's steps see pairs, or more."""
+    rounds = settings.rounds
+    return 0 if rounds is None else rounds.number * rounds.candidates * settings.steps * settings.global_batch_size
+
+
 def planned_pairs(
     algorithm: Algorithm, settings: TrainingSettings, calls: Mapping[str, float], prepared: int
 ) -> float | None:
     """Pairs until the end; from a budget in forwards, those spent on preparing the data are deducted first."""
     budget, batch = settings.budget, settings.global_batch_size
     if budget is None:
-        return settings.steps * batch
+        return settings.steps * batch * (1 if settings.rounds is None else settings.rounds.number)
     if budget.unit == "seconds":
         return None
     refuse_spent_budget(budget, prepared)

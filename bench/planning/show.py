@@ -82,6 +82,9 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
     yield ("encoding, per pair", operations(plan.encoding_flops), "once for all algorithms")
     if plan.prepared:
         yield ("preparing", f"{plan.prepared:,}", "forwards of the base model, before training")
+    if settings.rounds is not None:
+        forwards = f"of {plan.image_forwards} forwards, and a score by {settings.rounds.judge}, each"
+        yield ("pictures of the rounds", f"{plan.pictures:,}", f"at most, {forwards}")
     if plan.pairs is not None and plan.flops is not None:
         yield (f"{unit}s", f"{plan.pairs:,.0f}", f"batch {settings.global_batch_size}")
         yield ("training", operations(plan.flops), "")

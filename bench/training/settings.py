@@ -51,6 +51,20 @@ class StopRule(BaseModel):
     every: int = Field(gt=0, description="optimizer steps between two looks")
 
 
+class Rounds(BaseModel):
+    """Training in rounds, each on pairs of pictures by the weights of the round before, instead of on the data's pairs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int = Field(
+        ge=1, le=1000, description="rounds of generate, judge and train, of `steps` optimizer steps each"
+    )
+    judge: str = Field(
+        default="pickscore", description="metric that chooses the best and the worst picture of a caption"
+    )
+    candidates: int = Field(default=4, ge=2, le=10_000, description="pictures of each caption")
+
+
 class TrainingSettings(BaseModel):
     """How a run trains, whatever the algorithm: the fields of ``Recipe.training`` and of ``--set``.
 
@@ -66,6 +80,9 @@ class TrainingSettings(BaseModel):
         description="stop at a budget (pairs, forwards or seconds) instead of after a number of steps; see --budget",
     )
     stop_when: StopRule | None = Field(default=None, description="stop early by this rule; see --stop-when")
+    rounds: Rounds | None = Field(
+        default=None, description="train in rounds, on pairs of the model's own pictures; see --rounds"
+    )
     evaluate_every: int = Field(
         default=0,
         ge=0,

@@ -29,7 +29,7 @@ def settings(algorithm: type[Algorithm], key: str, recipe: Recipe) -> dict[str, 
     """What a run with a recipe unchanged resolves to, and how it is executed where the recipe says so."""
     training = TrainingSettings(**recipe.training)
     unstated = TrainingSettings.execution_fields() - recipe.training.keys()
-    shared = training.model_dump(mode="json", exclude={"budget", "labels", "stop_when", *unstated})
+    shared = training.model_dump(mode="json", exclude={"budget", "labels", "rounds", "stop_when", *unstated})
     if training.trainable == "full":
         del shared["lora_rank"], shared["lora_init"]
     if key.partition("/")[0] != "sdxl":

@@ -122,6 +122,16 @@ def test_the_progress_of_the_online_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_rounds_of_the_online_page(tmp_path: Path) -> None:
+    page = (DOCS / "online.md").read_text(encoding="utf-8")
+    section = page.partition("## Rounds of pairs\n")[2].partition("\n## ")[0]
+    commands = [line.split()[1:] for line in section.splitlines() if line.startswith("    bench ")]
+    assert [words[0] for words in commands] == ["run", "report"]
+    _, reported = (bench(tmp_path, *words) for words in commands)
+    assert "Diffusion-DPO (rounds)" in " ".join(reported.split())
+
+
+@pytest.mark.slow
 def test_the_commands_of_the_page_on_reward_models(tmp_path: Path) -> None:
     page = (DOCS / "reward-models.md").read_text(encoding="utf-8")
     commands = [line.split()[1:] for line in page.splitlines() if line.startswith("    bench ")]

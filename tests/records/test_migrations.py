@@ -59,6 +59,7 @@ def test_an_algorithms_own_fields_keep_their_names() -> None:
             "training": {
                 "lr_schedule": "cosine", "global_batch_size": 4,
                 "latents": "mean", "horizontal_flip": "none", "lora_init": "uniform", "labels": "as given", "stop_when": None,
+                "rounds": None,
             },
         },
     }  # fmt: skip
@@ -71,6 +72,7 @@ def test_a_run_of_schema_3_trained_on_the_mean_of_the_posterior_without_flips() 
         "resolved": {
             "training": {
                 "steps": 5, "latents": "mean", "horizontal_flip": "none", "lora_init": "uniform", "labels": "as given", "stop_when": None,
+                "rounds": None,
             },
             "algorithm": {"utility": "risk_seeking_3"},
         }
@@ -79,7 +81,13 @@ def test_a_run_of_schema_3_trained_on_the_mean_of_the_posterior_without_flips() 
 
 def test_a_run_of_schema_4_trained_on_preferences_as_given() -> None:
     assert migrated({"schema": 4, "resolved": {"training": {"steps": 5}}}) == {
-        "resolved": {"training": {"steps": 5, "labels": "as given", "stop_when": None}}
+        "resolved": {"training": {"steps": 5, "labels": "as given", "stop_when": None, "rounds": None}}
+    }
+
+
+def test_a_run_of_schema_5_was_not_trained_in_rounds() -> None:
+    assert migrated({"schema": 5, "resolved": {"training": {"steps": 5}}}) == {
+        "resolved": {"training": {"steps": 5, "rounds": None}}
     }
 
 

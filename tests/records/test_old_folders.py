@@ -71,7 +71,7 @@ def test_configurations_are_read_by_todays_names(schema: int, algorithm: str) ->
         "steps": 2, "budget": None, "global_batch_size": 4, "optimizer": "adamw", "learning_rate": 1e-5,
         "lr_schedule": "constant", "warmup_steps": 1, "weight_decay": 0.01, "max_grad_norm": 1.0, "caption_dropout": 0.1,
         "trainable": "full", "lora_rank": 16, "size_conditioning": "true", "aspect_ratios": "square", "precision": "fp32",
-        "latents": "mean", "horizontal_flip": "none", "lora_init": "uniform", "labels": "as given", "stop_when": None,
+        "latents": "mean", "horizontal_flip": "none", "lora_init": "uniform", "labels": "as given", "stop_when": None, "rounds": None,
     }  # fmt: skip
     assert (config.labels, config.placebo, config.placebo_of) == ("as given", None, None)
     assert config.resolved.data is not None

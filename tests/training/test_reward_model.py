@@ -142,7 +142,7 @@ def test_a_fit_learns_what_people_prefer(data: PreferenceData, tmp_path: Path, p
     assert weight[0] > weight[1:].abs().max()  # it reads red
     assert read_reward_model(tmp_path / "model") == record
     assert fit_reward_model(Colour(), request(data, tmp_path / "model", part=part)) == record  # nothing is left to do
-    with pytest.raises(UserError, match="differs in settings.steps; choose another --output"):
+    with pytest.raises(UserError, match=r"differs in settings.steps \(40 and 41\); choose another --output"):
         fit_reward_model(Colour(), request(data, tmp_path / "model", part=part, steps=41))
 
 

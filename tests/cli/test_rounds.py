@@ -1,0 +1,135 @@
+"""`bench run --rounds N` by the real command line: what each round trains on, kill and resume, cost, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file
+
+from bench.data.reading import read_preferences
+from bench.records.runs import RunFolder
+from tests.cli.conftest import CommandLine
+
+SETS = ("rounds.judge=aesthetic", "rounds.candidates=2", "rounds.number=2", "global_batch_size=4", "micro_batch_size=4")
+
+
+def rounds_words(command: CommandLine, *words: str) -> list[str]:
+    """Two rounds of two steps on four pairs each."""
+    made = command.train_words("--name", "rounds", *(word for each in SETS for word in ("--set", each)), *words)
+    for given in ("steps=6", "global_batch_size=4", "micro_batch_size=4"):  # the first of each
+        place = made.index(given)
+        del made[place - 1 : place + 1]
+    return [*made, "--set", "steps=2"]
+
+
+def run_of(command: CommandLine, name: str = "rounds") -> RunFolder:
+    return RunFolder(command.folder / f"runs/tiny/dpo/{name}/seed-0")
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    (file,) = folder.glob("weights/*.safetensors")
+    return {name: value.tobytes() for name, value in load_file(file).items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]) -> CommandLine:
+    command = CommandLine(tmp_path_factory.mktemp("rounds"), *small_data)
+    done = command.run(rounds_words(command))
+    assert done.returncode == 0, done.stderr
+    return command
+
+
+def test_each_round_trains_on_pictures_by_the_weights_of_the_round_before(whole: CommandLine) -> None:
+    run = run_of(whole)
+    places = [RunFolder(run.folder / "rounds" / str(number)) for number in (1, 2)]
+    captions = set(pq.read_table(whole.data).column("caption").to_pylist())
+    digests = set()
+    for place in places:
+        pairs = read_preferences(place.folder / "pairs.parquet")
+        assert set(pairs.captions) <= captions
+        assert len(pairs) <= 2 * 4  # what two steps of four pairs can see
+        assert pairs.judges == ("aesthetic",)
+        digests.add(pairs.digest)
+    assert len(digests) == 2
+    assert weights(run.folder) == weights(places[1].folder) != weights(places[0].folder)
+    config = run.config()
+    assert config.trained_on == ("aesthetic",)
+    assert config.resolved.rewards is not None
+    assert config.resolved.rewards.keys() == {"aesthetic"}
+
+
+def test_the_log_and_the_ledger_are_those_of_all_rounds(whole: CommandLine) -> None:
+    run = run_of(whole)
+    lines = run.steps()
+    assert [(line["step"], line["pairs"], line["round"]) for line in lines] == [  # type: ignore[typeddict-item]
+        (0, 4, 1), (1, 8, 1), (2, 12, 2), (3, 16, 2),
+    ]  # fmt: skip
+    # Policy and reference are the same at the start of every round.
+    assert [abs(line["margin"]) < 1e-6 for line in lines] == [True, False, True, False]  # type: ignore[typeddict-item]
+    ledger = run.ledger()
+    assert ledger is not None
+    made = [json.loads((run.folder / f"rounds/{n}/prepared.json").read_text()) for n in (1, 2)]
+    pictures = sum(each["samples"] for each in made)
+    assert pictures == 2 * 8 * 2  # two rounds of eight captions with two pictures each
+    assert (ledger["samples"], ledger["reward_calls"]) == (pictures, pictures)
+    # Training calls the reference once for each of 16 pairs' two pictures; the tiny model's own 20 guided steps make a picture.
+    assert ledger["reference_forwards"] == 16 * 2 + pictures * 20 * 2
+    assert ledger["pairs"] == 16
+
+
+def test_it_is_a_row_of_the_report(whole: CommandLine) -> None:
+    shown = whole.run(whole.arguments("report", "--runs", "runs", "--format", "json"))
+    assert shown.returncode == 0, shown.stderr
+    row = json.loads(shown.stdout)["rows"][1]
+    assert row["scores"]["aesthetic"]["trained_on"] is True
+    assert row["scores"]["gold"]["trained_on"] is False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", ["rounds/1/pairs.parquet", "rounds/1/DONE", "rounds/2/train.jsonl"])
+def test_a_run_that_was_killed_has_the_same_weights_log_and_cost(
+    whole: CommandLine, command: CommandLine, after: str
+) -> None:
+    process = command.start(rounds_words(command))
+    sign = run_of(command).folder / after
+    try:
+        while not sign.exists():
+            assert process.poll() is None, "the run ended before"
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    done = command.run(rounds_words(command))
+    assert done.returncode == 0, done.stderr
+    one, other = run_of(whole), run_of(command)
+    assert weights(one.folder) == weights(other.folder)
+    timed = ("seconds", "peak_memory_bytes")
+
+    def untimed(values: object) -> object:
+        assert isinstance(values, dict)
+        return {name: value for name, value in values.items() if name not in timed}
+
+    assert [untimed(line) for line in one.steps()] == [untimed(line) for line in other.steps()]
+    assert untimed(one.ledger()) == untimed(other.ledger())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--algo", "ddpo"), "does not train on pairs"),
+        (("--algo", "dpo", "--budget", "pairs=8"), "leave --budget out"),
+        (("--algo", "dpo", "--set", "trainable=lora"), "cannot be saved on their own"),
+        (("--algo", "dpo", "--set", "rounds.judge=nosuch"), "unknown metric 'nosuch'"),
+        (("--algo", "dpo", "--evaluate-every", "1"), "follow a single training"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(command: CommandLine, words: tuple[str, ...], says: str) -> None:
+    data = ("--data", str(command.data), "--prompts", str(command.prompts))
+    done = command.run(command.arguments("run", "--model", "tiny", "--rounds", "2", *data, *words))
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
