@@ -9,6 +9,7 @@ runs/<model>/<algorithm>/<name>/seed-<n>/            one training run
     curve.json         what was measured of images of training prompts, if anything
     curve.jsonl        one line per measured step
     checkpoints/       the newest state, safetensors
+    rounds/<n>/        of training in rounds, each round's pairs, log, ledger, weights and DONE
     weights/           the trained network, loads in diffusers
     ledger.json        what it cost
     evaluations/<protocol signature>/                 the run's own result

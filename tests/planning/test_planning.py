@@ -28,7 +28,7 @@ from bench.planning.counting import count_calls
 from bench.planning.dummy_data import prepared_data
 from bench.planning.gpus import GpuSpec as Card
 from bench.planning.memory_tracker import MemoryTracker, tensor_bytes
-from bench.planning.plan import Plan, encoding_cost, make_plan, planned_pairs, smaller
+from bench.planning.plan import Plan, encoding_cost, make_plan, planned_pairs, planned_pictures, smaller
 from bench.planning.profiling import measure
 from bench.planning.shape_tensor import ShapeTensor
 from bench.planning.show import plan_rows
@@ -254,6 +254,13 @@ def test_a_budget_of_forwards_also_pays_for_what_is_prepared(found: Callable[[st
         match="preparing the data alone costs 6,000 forwards, which uses up the budget of 5,000; raise",
     ):
         plan(5000)
+
+
+def test_a_run_in_rounds_counts_the_steps_and_the_pictures_of_all_rounds() -> None:
+    settings = trained_with(steps=3, global_batch_size=8, rounds={"number": 2, "candidates": 4})
+    assert planned_pairs(DPO(), settings, {}, 0) == 2 * 3 * 8
+    assert planned_pictures(settings) == 2 * 3 * 8 * 4
+    assert planned_pictures(trained_with(steps=3)) == 0
 
 
 def test_a_budget_of_pairs_is_rounded_up_to_whole_steps(found: Callable[[str], FoundArchitecture]) -> None:
