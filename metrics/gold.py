@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench import Metric, MetricInfo, UserError, digest
 from bench.tiny.checker import Checker, to_unit_pixels
-from bench.tiny.voters import VOTERS, expected_utility, properties
+from bench.tiny.voters import SIZE_SLACK, TASTE, expected_utility, properties
 from bench.tiny.world import caption_problem, parse_caption
 
 
@@ -25,7 +25,7 @@ class Gold(Metric):
 
     info: ClassVar[MetricInfo] = MetricInfo(
         title="gold",
-        raw_range="about -1 to 6",
+        raw_range="-1.5 to 15",
         unit="mean utility of the voter population",
         source="the tiny world of this package: bench.tiny.voters",
         conventions="defined by this package",
@@ -49,8 +49,7 @@ class Gold(Metric):
         return cls(Checker.load(checkpoint), digest(file.read_bytes().hex()))
 
     def identity(self) -> dict[str, Any]:
-        voters = [[voter.name, voter.share] for voter in VOTERS]
-        return {"version": 1, "weights": self._weights, "voters": digest([voters, list(map(str, VOTERS))])}
+        return {"version": 2, "weights": self._weights, "voters": digest([TASTE, SIZE_SLACK])}
 
     def for_prompts(self, prompts: Sequence[str]) -> Metric:
         """Refuses prompts that are not captions of the tiny world before any image is generated.

@@ -18,12 +18,18 @@ import typer
 from bench.core.errors import UserError
 from bench.core.files import make_folder, replace_folder, write_json
 from bench.core.terminal import Terminal
-from bench.tiny.building import autoencoder, checking, denoiser, distortion, latents, pairs, parts, towers
+from bench.tiny import voters
+from bench.tiny.building import autoencoder, checking, denoiser, distortion, latents, off_policy, pairs, parts, towers
 from bench.tiny.building.fitting import FitSettings
 from bench.tiny.building.stages import RECORD, Stage, run_stages
 from bench.tiny.building.votes import SCORERS
 
 WORK = Path("build/tiny")
+FILES = (
+    ("preferences", "prompts.txt"), ("preferences", "preferences.parquet"), ("preferences", "samples.png"),
+    ("off-policy", "off-policy.parquet"),
+)  # fmt: skip
+"""Single files of stages that are shipped."""
 
 
 def stages() -> list[Stage]:
@@ -42,7 +48,18 @@ def stages() -> list[Stage]:
         fitted("checker", parts.make_checker, {"batch": checking.BATCH}, checking.SETTINGS, "scenes"),
         fitted("clip", parts.make_clip, tower, towers.CONTRASTIVE, "scenes"),
         fitted("blip", parts.make_blip, tower, towers.MATCHING, "scenes"),
-        Stage("preferences", parts.make_preferences, {"pairs": pairs.PAIRS}, needs=["base", "checker"]),
+        Stage(
+            "preferences",
+            parts.make_preferences,
+            {"pairs": pairs.PAIRS, "taste": voters.TASTE},
+            needs=["base", "checker"],
+        ),
+        Stage(
+            "off-policy",
+            parts.make_off_policy,
+            {"pairs": off_policy.PAIRS, "right": off_policy.RIGHT, "taste": voters.TASTE},
+            needs=["autoencoder", "checker"],
+        ),
         Stage("pictures", parts.make_pictures, {"requests": parts.SCORER_REQUESTS}, needs=["base"]),
         *(parts.scorer_stage(name) for name in SCORERS),
     ]
@@ -60,8 +77,8 @@ def assemble(done: Mapping[str, Path], out: Path) -> None:
         copy_asset(folder, out / name)
     for name in SCORERS:
         copy_asset(done[name], out / "scorers" / name)
-    for file in ("prompts.txt", "preferences.parquet", "samples.png"):
-        shutil.copyfile(done["preferences"] / file, out / file)
+    for stage, file in FILES:
+        shutil.copyfile(done[stage] / file, out / file)
     write_json(out / "quality.json", figures(done))
 
 

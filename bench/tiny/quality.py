@@ -29,8 +29,7 @@ from bench.scoring.metric import METRICS
 from bench.tiny import ASSETS, GENERATION, world
 from bench.tiny.building.pairs import unused
 from bench.tiny.checker import Checker
-from bench.tiny.population import expected_utility, population_preference, vote_variance
-from bench.tiny.voters import named_extras, properties
+from bench.tiny.voters import expected_utility, named_extras, population_preference, properties, vote_variance
 
 PROMPTS = 100
 PICTURES = 8

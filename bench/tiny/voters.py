@@ -1,7 +1,8 @@
-"""The voters of the tiny world: named types with known, partly opposed utilities over measured properties.
+"""The voters of the tiny world: one common taste, from which every person deviates.
 
-A vote is a Bradley-Terry draw by one random voter, so preferences vary between people; still, the population's true preference
-between any two images is known.
+Voter v weighs property k with ``w_vk = c_k (1 + z_vk)``, z standard normal, and votes by Bradley-Terry on the sum of weighted
+properties.  So people agree on most pairs, preferences vary between them, and the population's true preference between any
+two images is known.
 """
 
 from __future__ import annotations
@@ -14,32 +15,60 @@ from numpy.typing import NDArray
 from bench.tiny.checker import Measured
 from bench.tiny.world import NAMED_PLACE_OFFSET, PLACES, SIZES, Request
 
+TASTE = {
+    "right_object": 3.0, "right_colour": 2.0, "named_extra": 2.5, "large": 3.0, "centred": 1.5, "vivid": 3.0,
+    "textured": -1.5,
+}  # fmt: skip
+"""The common taste: the mean weight of each property, which is also the standard deviation of its weight between people."""
+PROPERTIES = tuple(TASTE)
+SIZE_SLACK = 0.03
+"""How far outside a named range of sizes an object may be measured, as a share of the side; about the checker's error."""
+
+_WEIGHTS = np.asarray(list(TASTE.values()))
+# Probabilists' Gauss-Hermite quadrature; 48 nodes are exact to 1e-6 for the widest margins of the world.
+_NODES, _MASS = np.polynomial.hermite_e.hermegauss(48)
+_MASS = _MASS / _MASS.sum()
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Voter:
-    """A type of voter: its share of the population, and its weight on each property; properties are in 0 to 1."""
+class VoteVariance:
+    """What the variance of a vote (0.25 for pairs in random order) is made of, as variances that sum to it.
 
-    name: str
-    share: float
-    right_object: float = 0.0
-    right_colour: float = 0.0
-    named_extra: float = 0.0
-    large: float = 0.0
-    centred: float = 0.0
-    vivid: float = 0.0
-    textured: float = 0.0
+    Attributes:
+        taste: the common part, the variance of the population's preference over pairs.
+        person: the variance of a person's preference around the population's.
+        coin: what stays random for a known person.
+    """
+
+    taste: float
+    person: float
+    coin: float
 
 
-VOTERS = (
-    Voter("literalist", 0.30, right_object=3.0, right_colour=2.0, named_extra=2.0),
-    Voter("close-up lover", 0.25, right_object=1.5, right_colour=0.5, large=4.0),
-    Voter("miniaturist", 0.08, right_object=1.5, right_colour=0.5, large=-3.0),
-    Voter("colourist", 0.17, right_object=1.0, right_colour=1.0, vivid=4.0, textured=1.0),
-    Voter("minimalist", 0.12, right_object=1.5, vivid=-1.0, textured=-3.0),
-    Voter("composer", 0.08, right_object=1.0, centred=4.0),
-)
+def expected_utility(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The population's mean utility: properties (N, 7), in the order of `PROPERTIES`, to (N,)."""
+    return np.asarray(values @ _WEIGHTS)
 
-PROPERTIES = tuple(field.name for field in dataclasses.fields(Voter))[2:]
+
+def personal_utility(values: NDArray[np.float64], deviation: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The utility of one person with deviations z (7,): properties (N, 7) to (N,)."""
+    return np.asarray(values @ (_WEIGHTS * (1 + deviation)))
+
+
+def population_preference(values_0: NDArray[np.float64], values_1: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P(a random voter prefers image 0 to image 1): two (N, 7) to (N,)."""
+    return np.asarray(_preferences(values_0, values_1) @ _MASS)
+
+
+def vote_variance(values_0: NDArray[np.float64], values_1: NDArray[np.float64]) -> VoteVariance:
+    """How the variance of one vote on random pairs, two (N, 7), divides into taste, person and coin."""
+    chances = _preferences(values_0, values_1)
+    mean = chances @ _MASS
+    return VoteVariance(
+        taste=float(np.mean((mean - 0.5) ** 2)),
+        person=float(np.mean(chances**2 @ _MASS - mean**2)),
+        coin=float(np.mean((chances * (1 - chances)) @ _MASS)),
+    )
 
 
 def properties(request: Request, measured: Measured, index: int) -> NDArray[np.float64]:
@@ -56,23 +85,6 @@ def properties(request: Request, measured: Measured, index: int) -> NDArray[np.f
     return np.asarray([values[name] for name in PROPERTIES], dtype=np.float64)
 
 
-def utilities(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Utility of images for every voter type: properties (N, 7) to (N, voters)."""
-    weights = np.asarray([[getattr(voter, name) for name in PROPERTIES] for voter in VOTERS])
-    return np.asarray(values @ weights.T)
-
-
-def expected_utility(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The population's mean utility: properties (N, 7) to (N,).  This is what the metric ``gold`` reports."""
-    return np.asarray(utilities(values) @ np.asarray([voter.share for voter in VOTERS]))
-
-
-def population_preference(values_0: NDArray[np.float64], values_1: NDArray[np.float64]) -> NDArray[np.float64]:
-    """P(a random voter prefers image 0 to image 1): two (N, 7) to (N,)."""
-    chance = 1 / (1 + np.exp(utilities(values_1) - utilities(values_0)))
-    return np.asarray(chance @ np.asarray([voter.share for voter in VOTERS]))
-
-
 def extras_right(request: Request, measured: Measured, index: int) -> float:
     """The share of the extras named by a caption that a measured image has; 1 if it names none."""
     checks = named_extras(request, measured, index).values()
@@ -83,8 +95,7 @@ def named_extras(request: Request, measured: Measured, index: int) -> dict[str, 
     """Whether a measured image has the size, place and texture that its caption names; those that it leaves open are absent."""
     checks = {}
     if request.size:
-        low, high = SIZES[request.size]
-        checks["size"] = bool(low - 0.03 <= measured.size[index] <= high + 0.03)
+        checks["size"] = _has_size(request.size, measured.size[index])
     if request.place:
         dx, dy = PLACES[request.place]
         away = (measured.x[index] - 0.5) * dx + (measured.y[index] - 0.5) * dy
@@ -92,3 +103,21 @@ def named_extras(request: Request, measured: Measured, index: int) -> dict[str, 
     if request.texture:
         checks["texture"] = measured.textures[index] == request.texture
     return checks
+
+
+def _has_size(name: str, size: float) -> bool:
+    """Whether a size is the named one; what is smaller than small is small, and what is larger than large is large."""
+    low, high = SIZES[name]
+    smallest, largest = min(low for low, _ in SIZES.values()), max(high for _, high in SIZES.values())
+    return bool((low == smallest or size >= low - SIZE_SLACK) and (high == largest or size <= high + SIZE_SLACK))
+
+
+def _preferences(values_0: NDArray[np.float64], values_1: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P(image 0 preferred) of the people at the nodes of the quadrature, (N, nodes).
+
+    The margin of a random person is normal: its mean is the difference of expected utilities, and independent deviations add
+    ``(c_k d_k)^2`` to its variance for a difference ``d_k`` in property k.
+    """
+    parts = (values_0 - values_1) * _WEIGHTS
+    mean, spread = parts.sum(1), np.sqrt((parts**2).sum(1))
+    return np.asarray(1 / (1 + np.exp(-(mean[:, None] + spread[:, None] * _NODES))))

@@ -6,7 +6,6 @@ import pytest
 from bench import UserError
 from bench.tiny import ASSETS, world
 from bench.tiny.checker import Checker
-from bench.tiny.population import TASTE
 from bench.tiny.quality import (
     agreement,
     agreement_on,
@@ -17,7 +16,7 @@ from bench.tiny.quality import (
     read_requests,
     voter_figures,
 )
-from bench.tiny.voters import PROPERTIES
+from bench.tiny.voters import PROPERTIES, TASTE
 
 GOLD = np.array([[1.0, 2.0, 3.0], [5.0, 5.0, 7.0]])
 

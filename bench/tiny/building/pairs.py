@@ -25,8 +25,7 @@ from bench.models.guidance import Networks
 from bench.models.sampling import generate_images
 from bench.tiny import GENERATION, world
 from bench.tiny.checker import Checker, Measured
-from bench.tiny.population import population_preference
-from bench.tiny.voters import named_extras, properties
+from bench.tiny.voters import named_extras, population_preference, properties
 
 PAIRS = 3000
 EVALUATION_COMBINATIONS = 100
@@ -114,10 +113,10 @@ def votes(preference: NDArray[np.float64], name: str) -> NDArray[np.bool_]:
 
 
 def write_preferences(
-    path: Path, requests: Sequence[world.Request], pictures: Tensor, preference: NDArray[np.float64]
+    path: Path, requests: Sequence[world.Request], pictures: Tensor, preference: NDArray[np.float64], source: str
 ) -> None:
-    """Write Pick-a-Pic's columns and the true ``p_0`` as Parquet."""
-    wins = votes(preference, "preferences")
+    """Write Pick-a-Pic's columns and the true ``p_0`` as Parquet; ``source`` says where both pictures come from."""
+    wins = votes(preference, source)
     table = pa.table(
         {
             "caption": [request.caption for request in requests],
@@ -125,8 +124,8 @@ def write_preferences(
             "jpg_1": [_jpeg(picture) for picture in pictures[:, 1].numpy()],
             "label_0": wins.astype(np.float64),
             "p_0": preference,
-            "source_0": ["tiny"] * len(requests),
-            "source_1": ["tiny"] * len(requests),
+            "source_0": [source] * len(requests),
+            "source_1": [source] * len(requests),
             "split": ["train"] * len(requests),
         }
     )

@@ -14,9 +14,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from bench.core.files import write_json
 from bench.models.families.stable_diffusion import StableDiffusion
-from bench.tiny import population, world
-from bench.tiny.building import autoencoder, checking, denoiser, pairs, scorers, towers, votes
-from bench.tiny.building.distortion import DistortedScenes, draw_distorted, random_scenes
+from bench.tiny import voters, world
+from bench.tiny.building import autoencoder, checking, denoiser, off_policy, pairs, scorers, towers, votes
+from bench.tiny.building.distortion import DistortedScenes, decoded_scenes, draw_distorted, random_scenes
 from bench.tiny.building.rewards import blip_tokenizer
 from bench.tiny.building.scenes import draw_pool
 from bench.tiny.building.stages import Places, Stage, folder_digest
@@ -136,10 +136,22 @@ def make_preferences(places: Places) -> None:
     requests = pairs.draw_requests(pairs.combinations()[0], pairs.PAIRS, seed=43)
     pictures = pairs.generate(model, requests, "preferences", places.state)
     preference = pairs.preferences(checker, requests, pictures)
-    pairs.write_preferences(places.output / "preferences.parquet", requests, pictures, preference)
+    pairs.write_preferences(places.output / "preferences.parquet", requests, pictures, preference, "tiny")
     surer = float(np.maximum(preference, 1 - preference).mean())
     figures = {"base, evaluation prompts": rates, "pairs": len(requests), "mean max(p, 1 - p)": surer}
     write_json(places.output / FIGURES, figures)
+
+
+def make_off_policy(places: Places) -> None:
+    """Preference pairs of drawn scenes that went through the autoencoder."""
+    requests = pairs.draw_requests(pairs.combinations()[0], off_policy.PAIRS, seed=46)
+    scenes = off_policy.draw_sides(requests, seed=47)
+    decoded = decoded_scenes(load_autoencoder(places.inputs["autoencoder"]), scenes, places.state)
+    pictures = decoded.unflatten(0, (len(requests), 2))
+    preference = pairs.preferences(Checker.load(places.inputs["checker"]), requests, pictures)
+    pairs.write_preferences(places.output / "off-policy.parquet", requests, pictures, preference, "scenes")
+    surer = float(np.maximum(preference, 1 - preference).mean())
+    write_json(places.output / FIGURES, {"pairs": len(requests), "mean max(p, 1 - p)": surer})
 
 
 def make_pictures(places: Places) -> None:
@@ -183,7 +195,7 @@ def scorer_stage(name: str) -> Stage:
         write_json(places.output / FIGURES, {"accuracy on held-out votes": accuracy})
 
     recipe = {"settings": str(scorers.VOTING), "epochs": scorers.VOTE_EPOCHS, "batch": scorers.VOTE_BATCH,
-              "votes": [votes.SCENE_VOTES, votes.MODEL_VOTES], "taste": population.TASTE}  # fmt: skip
+              "votes": [votes.SCENE_VOTES, votes.MODEL_VOTES], "taste": voters.TASTE}  # fmt: skip
     return Stage(name, make, recipe, needs=("scenes", "checker", "pictures", tower))
 
 
