@@ -19,7 +19,18 @@ from bench.core.errors import UserError
 from bench.core.files import make_folder, replace_folder, write_json
 from bench.core.terminal import Terminal
 from bench.tiny import voters
-from bench.tiny.building import autoencoder, checking, denoiser, distortion, latents, off_policy, pairs, parts, towers
+from bench.tiny.building import (
+    autoencoder,
+    checking,
+    denoiser,
+    distortion,
+    latents,
+    off_policy,
+    pairs,
+    parts,
+    redrawing,
+    towers,
+)
 from bench.tiny.building.fitting import FitSettings
 from bench.tiny.building.stages import RECORD, Stage, run_stages
 from bench.tiny.building.votes import SCORERS
@@ -38,6 +49,7 @@ def stages() -> list[Stage]:
     base = {"widths": denoiser.WIDTHS, "scheduler": denoiser.SCHEDULER, "batch": denoiser.BATCH, "shards": shards,
             "wrong captions": latents.WRONG_CAPTIONS, "empty captions": denoiser.EMPTY_CAPTIONS, "late times": denoiser.LATE_TIMES, "layout": denoiser.LAYOUT}  # fmt: skip
     scenes = {"counts": [parts.DISTORTED_SCENES, parts.HELD_OUT], "error": distortion.LATENT_ERROR}
+    redrawn = {"count": parts.REDRAWN_SCENES, "strengths": redrawing.STRENGTHS}
     tower = {"batch": towers.BATCH, "naming": towers.NAMING}
     vae = {"widths": autoencoder.WIDTHS, "batch": autoencoder.BATCH, "scenes": parts.AUTOENCODER_SCENES}
     return [
@@ -45,22 +57,18 @@ def stages() -> list[Stage]:
         fitted("pretrained", parts.make_pretrained, base, denoiser.FIRST.settings, "autoencoder"),
         fitted("base", parts.make_base, base, denoiser.SECOND.settings, "autoencoder", "pretrained"),
         Stage("scenes", parts.make_scenes, scenes, needs=["autoencoder"]),
-        fitted("checker", parts.make_checker, {"batch": checking.BATCH}, checking.SETTINGS, "scenes"),
-        fitted("clip", parts.make_clip, tower, towers.CONTRASTIVE, "scenes"),
-        fitted("blip", parts.make_blip, tower, towers.MATCHING, "scenes"),
-        Stage(
-            "preferences",
-            parts.make_preferences,
-            {"pairs": pairs.PAIRS, "taste": voters.TASTE},
-            needs=["base", "checker"],
-        ),
+        Stage("redrawn", parts.make_redrawn, redrawn, needs=["base", "scenes"]),
+        Stage("pictures", parts.make_pictures, {"requests": [pairs.PAIRS, parts.SCORER_REQUESTS]}, needs=["base"]),
+        fitted("checker", parts.make_checker, {"batch": checking.BATCH}, checking.SETTINGS, "scenes", "redrawn"),
+        fitted("clip", parts.make_clip, tower, towers.CONTRASTIVE, "scenes", "redrawn"),
+        fitted("blip", parts.make_blip, tower, towers.MATCHING, "scenes", "redrawn"),
+        Stage("preferences", parts.make_preferences, {"taste": voters.TASTE}, needs=["pictures", "checker"]),
         Stage(
             "off-policy",
             parts.make_off_policy,
             {"pairs": off_policy.PAIRS, "right": off_policy.RIGHT, "taste": voters.TASTE},
             needs=["autoencoder", "checker"],
         ),
-        Stage("pictures", parts.make_pictures, {"requests": parts.SCORER_REQUESTS}, needs=["base"]),
         *(parts.scorer_stage(name) for name in SCORERS),
     ]
 

@@ -107,6 +107,7 @@ def test_captions_for_pretraining_are_true_and_their_mistakes_are_not() -> None:
         right = captions.describe(rng, scene)
         wrong = captions.mistake(rng, scene, right)
         assert fulfils(scene, right)
+        assert fulfils(scene, captions.describe_fully(scene))
         assert not fulfils(scene, wrong)
         named |= {(right.size, right.place), (right.texture,)}
     assert named >= {

@@ -55,7 +55,7 @@ def test_more_flips_contain_the_fewer(tmp_path: Path) -> None:
 def test_a_stage_is_made_with_what_it_needs_and_nothing_else() -> None:
     assert [stage.name for stage in wanted(stages(), ["base"])] == ["autoencoder", "pretrained", "base"]
     assert [stage.name for stage in wanted(stages(), ["aesthetic"])] == [
-        "autoencoder", "pretrained", "base", "scenes", "checker", "clip", "pictures", "aesthetic",
+        "autoencoder", "pretrained", "base", "scenes", "redrawn", "pictures", "checker", "clip", "aesthetic",
     ]  # fmt: skip
     every = stages()
     assert wanted(every, []) == every

@@ -32,6 +32,14 @@ def describe(rng: np.random.Generator, scene: world.Scene) -> world.Request:
     )
 
 
+def describe_fully(scene: world.Scene) -> world.Request:
+    """A request that the scene fulfils, with every name that there is."""
+    sizes = [name for name, (low, high) in world.SIZES.items() if low <= scene.size <= high]
+    return world.Request(
+        scene.object, scene.colour, next(iter(sizes), None), next(iter(true_places(scene)), None), scene.texture
+    )
+
+
 def mistake(rng: np.random.Generator, scene: world.Scene, request: world.Request) -> world.Request:
     """``request`` made wrong in one thing: half the time in one of the extras that it names, else in object or colour."""
     extras = [name for name in world.NAMED if getattr(request, name)]

@@ -15,7 +15,7 @@ from bench.tiny.building.fitting import FitSettings, draws, fit
 from bench.tiny.checker import GEOMETRY, Checker
 from bench.tiny.world import COLOURS, OBJECTS, TEXTURES, Scene
 
-SETTINGS = FitSettings(steps=2500, learning_rate=2e-3, average=0.997)
+SETTINGS = FitSettings(steps=3500, learning_rate=2e-3, average=0.997)
 BATCH = 64
 CLASSES = ("object", "colour", "texture")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from bench.core.files import write_json
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.tiny import voters, world
-from bench.tiny.building import autoencoder, checking, denoiser, off_policy, pairs, scorers, towers, votes
+from bench.tiny.building import autoencoder, checking, denoiser, off_policy, pairs, redrawing, scorers, towers, votes
+from bench.tiny.building.captions import describe_fully
 from bench.tiny.building.distortion import DistortedScenes, decoded_scenes, draw_distorted, random_scenes
 from bench.tiny.building.rewards import blip_tokenizer
 from bench.tiny.building.scenes import draw_pool
@@ -26,6 +28,7 @@ from bench.tiny.checker import Checker
 AUTOENCODER_SCENES = 40_000
 DISTORTED_SCENES = 12_000
 HELD_OUT = 1024
+REDRAWN_SCENES = 4000
 SCORER_REQUESTS = 3000
 """The base model makes two pictures for each of these for the scorers' votes."""
 GRID = 8
@@ -85,6 +88,14 @@ def load_parts(folder: Path) -> tuple[Any, Any, Any]:
     )
 
 
+def load_pipeline(folder: Path) -> StableDiffusionPipeline:
+    """The finished base model as a pipeline of diffusers, in float32."""
+    pipeline: StableDiffusionPipeline = StableDiffusionPipeline.from_pretrained(
+        folder, dtype=torch.float32, safety_checker=None, local_files_only=True
+    )
+    return pipeline
+
+
 def load_base(folder: Path) -> StableDiffusion:
     """The finished base model."""
     return StableDiffusion.load(str(folder), device=torch.device("cpu"))
@@ -109,6 +120,15 @@ def make_scenes(places: Places) -> None:
         np.savez(places.output / f"{name}.npz", drawn=pool.drawn.numpy(), decoded=pool.decoded.numpy())
 
 
+def make_redrawn(places: Places) -> None:
+    """Lets the base model draw the first of the scenes again."""
+    pool = load_scenes(places.inputs["scenes"], "train")
+    captions = [describe_fully(scene).caption for scene in pool.scenes[:REDRAWN_SCENES]]
+    pipeline = load_pipeline(places.inputs["base"])
+    pictures = redrawing.redrawn(pipeline, captions, pool.drawn[:REDRAWN_SCENES], places.state)
+    np.save(places.output / "redrawn.npy", pictures.numpy())
+
+
 def load_scenes(folder: Path, name: str) -> DistortedScenes:
     """Finished scenes, ``train`` or ``held-out``."""
     seed = {"train": 0, "held-out": 1}[name]
@@ -117,24 +137,30 @@ def load_scenes(folder: Path, name: str) -> DistortedScenes:
     return DistortedScenes(random_scenes(len(drawn), seed), drawn, decoded)
 
 
+def load_training_scenes(places: Places) -> DistortedScenes:
+    """The scenes that the checker and the towers learn from; the first of them as the base model drew them again."""
+    pool = load_scenes(places.inputs["scenes"], "train")
+    again = torch.from_numpy(np.load(places.inputs["redrawn"] / "redrawn.npy"))
+    return dataclasses.replace(pool, drawn=torch.cat([again, pool.drawn[len(again) :]]))
+
+
 def make_checker(places: Places) -> None:
     """Trains the checker."""
-    scenes = places.inputs["scenes"]
-    checker = checking.train_checker(load_scenes(scenes, "train"), places.output, places.state)
-    write_json(places.output / FIGURES, checking.checker_quality(checker, load_scenes(scenes, "held-out")))
+    checker = checking.train_checker(load_training_scenes(places), places.output, places.state)
+    held = load_scenes(places.inputs["scenes"], "held-out")
+    write_json(places.output / FIGURES, checking.checker_quality(checker, held))
 
 
 def make_preferences(places: Places) -> None:
     """Evaluation prompts, a sheet of samples, the preference pairs, and how often the base draws what it is asked for."""
-    model, checker = load_base(places.inputs["base"]), Checker.load(places.inputs["checker"])
+    checker, made = Checker.load(places.inputs["checker"]), places.inputs["pictures"]
     prompts = pairs.evaluation_prompts()
     (places.output / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in prompts), encoding="utf-8")
-    samples = pairs.protocol_pictures(model, prompts)
+    samples = torch.from_numpy(np.load(made / "samples.npy"))
     write_grid(samples[: GRID * GRID], places.output / "samples.png")
     asked = [request for request in map(world.parse_caption, prompts) if request]
     rates = pairs.rates(asked, checker.measure(samples.float() / 127.5 - 1))
-    requests = pairs.draw_requests(pairs.combinations()[0], pairs.PAIRS, seed=43)
-    pictures = pairs.generate(model, requests, "preferences", places.state)
+    requests, pictures = preference_requests(), torch.from_numpy(np.load(made / "preferences.npy"))
     preference = pairs.preferences(checker, requests, pictures)
     pairs.write_preferences(places.output / "preferences.parquet", requests, pictures, preference, "tiny")
     surer = float(np.maximum(preference, 1 - preference).mean())
@@ -155,9 +181,16 @@ def make_off_policy(places: Places) -> None:
 
 
 def make_pictures(places: Places) -> None:
-    """Pictures by the base model for the scorers' votes, two for each request."""
-    made = pairs.generate(load_base(places.inputs["base"]), scorer_requests(), "scorers", places.state)
-    np.save(places.output / "pictures.npy", made.flatten(0, 1).numpy())
+    """Pictures by the base model: of the evaluation prompts, and two for each request of the preferences and of the scorers' votes."""
+    model = load_base(places.inputs["base"])
+    np.save(places.output / "samples.npy", pairs.protocol_pictures(model, pairs.evaluation_prompts()).numpy())
+    for name, requests in (("preferences", preference_requests()), ("scorers", scorer_requests())):
+        np.save(places.output / f"{name}.npy", pairs.generate(model, requests, name, places.state).numpy())
+
+
+def preference_requests() -> list[world.Request]:
+    """What the base model is asked for in the preferences."""
+    return pairs.draw_requests(pairs.combinations()[0], pairs.PAIRS, seed=43)
 
 
 def scorer_requests() -> list[world.Request]:
@@ -169,7 +202,7 @@ def make_clip(places: Places) -> None:
     """Pre-trains the CLIP of PickScore, HPSv2 and the aesthetic predictor."""
     write_clip_tokenizer(places.state / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(str(places.state / "tokenizer"))
-    clip = towers.pretrained_clip(load_scenes(places.inputs["scenes"], "train"), tokenizer, places.state)
+    clip = towers.pretrained_clip(load_training_scenes(places), tokenizer, places.state)
     torch.save(clip.state_dict(), places.output / "clip.pt")
 
 
@@ -177,7 +210,7 @@ def make_blip(places: Places) -> None:
     """Pre-trains the BLIP of ImageReward."""
     write_bert_tokenizer(places.state / "tokenizer")
     tokenizer = blip_tokenizer(places.state / "tokenizer")
-    blip = towers.pretrained_blip(load_scenes(places.inputs["scenes"], "train"), tokenizer, places.state)
+    blip = towers.pretrained_blip(load_training_scenes(places), tokenizer, places.state)
     torch.save(blip.state_dict(), places.output / "blip.pt")
 
 
@@ -186,7 +219,7 @@ def scorer_stage(name: str) -> Stage:
     tower = "blip" if name == "imagereward" else "clip"
 
     def make(places: Places) -> None:
-        made = torch.from_numpy(np.load(places.inputs["pictures"] / "pictures.npy"))
+        made = torch.from_numpy(np.load(places.inputs["pictures"] / "scorers.npy")).flatten(0, 1)
         requests = [request for request in scorer_requests() for _ in (0, 1)]
         pool, checker = load_scenes(places.inputs["scenes"], "train"), Checker.load(places.inputs["checker"])
         share = votes.scorer_votes(name, pool, made, requests, checker)
