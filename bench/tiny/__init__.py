@@ -40,6 +40,17 @@ PROMPTS = PromptSet(
     files=("prompts.txt",),
     count=200,
     licence="Apache-2.0",
-    note="the default for --model tiny; captions name an object and a background colour, two in five also a size or a place",
+    note="the default for --model tiny; captions name an object and a background colour, two in five also a size, two in five a place, one in "
+    "five a texture",
+    vocabulary=VOCABULARY,
+)
+
+TUNING_PROMPTS = PromptSet(
+    title="Tiny world, tuning",
+    source=str(ASSETS),
+    files=("tuning-prompts.txt",),
+    count=64,
+    licence="Apache-2.0",
+    note="to choose settings by; object and colour are combined as in the preference pairs, never as in the evaluation prompts",
     vocabulary=VOCABULARY,
 )

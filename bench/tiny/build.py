@@ -24,6 +24,7 @@ from bench.tiny.building import (
     checking,
     denoiser,
     distortion,
+    flow,
     latents,
     off_policy,
     pairs,
@@ -37,8 +38,8 @@ from bench.tiny.building.votes import SCORERS
 
 WORK = Path("build/tiny")
 FILES = (
-    ("preferences", "prompts.txt"), ("preferences", "preferences.parquet"), ("preferences", "samples.png"),
-    ("off-policy", "off-policy.parquet"),
+    ("preferences", "prompts.txt"), ("preferences", "tuning-prompts.txt"), ("preferences", "preferences.parquet"),
+    ("preferences", "samples.png"), ("off-policy", "off-policy.parquet"),
 )  # fmt: skip
 """Single files of stages that are shipped."""
 
@@ -51,6 +52,7 @@ def stages() -> list[Stage]:
     scenes = {"counts": [parts.DISTORTED_SCENES, parts.HELD_OUT], "error": distortion.LATENT_ERROR}
     redrawn = {"count": parts.REDRAWN_SCENES, "strengths": redrawing.STRENGTHS}
     tower = {"batch": towers.BATCH, "naming": towers.NAMING}
+    sd3 = {"size": [flow.HEADS, flow.HEAD_WIDTH, flow.LAYERS], "shift": flow.SHIFT, "batch": denoiser.BATCH, "shards": shards, "layout": denoiser.LAYOUT}  # fmt: skip
     vae = {"widths": autoencoder.WIDTHS, "batch": autoencoder.BATCH, "scenes": parts.AUTOENCODER_SCENES}
     return [
         fitted("autoencoder", parts.make_autoencoder, vae, autoencoder.SETTINGS),
@@ -70,6 +72,7 @@ def stages() -> list[Stage]:
             needs=["autoencoder", "checker"],
         ),
         *(parts.scorer_stage(name) for name in SCORERS),
+        fitted("flow", parts.make_flow, sd3, flow.SETTINGS, "autoencoder", "base"),
     ]
 
 
@@ -81,7 +84,7 @@ def fitted(name: str, make: Any, recipe: Mapping[str, Any], settings: FitSetting
 
 def assemble(done: Mapping[str, Path], out: Path) -> None:
     """Copy what the stages made into the layout of ``bench/tiny/assets``, with all their figures in ``quality.json``."""
-    for name, folder in {"model": done["base"], "checker": done["checker"]}.items():
+    for name, folder in {"model": done["base"], "flow": done["flow"], "checker": done["checker"]}.items():
         copy_asset(folder, out / name)
     for name in SCORERS:
         copy_asset(done[name], out / "scorers" / name)

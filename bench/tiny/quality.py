@@ -1,7 +1,8 @@
 """``python -m bench.tiny.quality``: the figures of the tiny world as an instrument.
 
-It draws eight pictures of each of a hundred evaluation prompts by the base model and prints how often they show what the
-prompt names, how much voters agree about them, and how well every judge agrees with gold, for pairs within a prompt.
+It draws eight pictures of each of a hundred evaluation prompts by the base model, or by weights that a run trained, and prints how
+often they show what the prompt names, how much voters agree about them, and how well every judge agrees with gold, for pairs within a
+prompt.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from bench.core.files import write_array
 from bench.core.progress import Progress
 from bench.core.terminal import Terminal
 from bench.evaluation.noise import evaluation_noise
+from bench.models.checkpoints.compatibility import loaded_files
+from bench.models.checkpoints.component import place_digest
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.models.guidance import Networks
 from bench.models.sampling import generate_images
@@ -37,21 +40,28 @@ JUDGES = ("pickscore", "hpsv2", "imagereward", "aesthetic")
 Floats = NDArray[np.float64]
 
 
-def draw_pictures(model: StableDiffusion, prompts: Sequence[str], folder: Path) -> NDArray[np.uint8]:
-    """`PICTURES` of each prompt under the tiny protocol; uint8, (prompts, pictures, 64, 64, 3); finished prompts are kept."""
+def draw_pictures(
+    model: StableDiffusion, weights: Path | None, prompts: Sequence[str], folder: Path
+) -> NDArray[np.uint8]:
+    """`PICTURES` of each prompt under the tiny protocol; uint8, (prompts, pictures, 64, 64, 3); finished prompts are kept.
+
+    Args:
+        model: the base model.
+        weights: the ``weights`` folder of a run; None means the base model's own.
+        prompts: what is asked for.
+        folder: where finished prompts are kept.
+    """
     shape = model.latent_shape(GENERATION.height, GENERATION.width)
+    network = model.network if weights is None else model.load_trained(weights)
+    name = model.digest if weights is None else f"{model.digest}-{place_digest(loaded_files(weights))}"
     made = []
     with Progress("pictures", total=len(prompts)) as progress:
         for row, prompt in enumerate(prompts):
-            path = folder / f"{model.digest}-{row:03d}.npy"
+            path = folder / f"{name}-{row:03d}.npy"
             if not path.exists():
                 noise = torch.stack([evaluation_noise(GENERATION, prompt, index, shape) for index in range(PICTURES)])
-                write_array(
-                    path,
-                    generate_images(
-                        model, Networks.single(model.network), [prompt] * PICTURES, noise, GENERATION, unused
-                    ),
-                )
+                drawn = generate_images(model, Networks.single(network), [prompt] * PICTURES, noise, GENERATION, unused)
+                write_array(path, drawn)
             made.append(np.load(path))
             progress.advance()
     return np.stack(made)
@@ -177,14 +187,18 @@ def main(
     assets: Annotated[Path, typer.Option(help="The assets to measure.")] = ASSETS,
     work: Annotated[Path, typer.Option(help="Where pictures are kept.")] = Path("build/tiny/quality"),
     count: Annotated[int, typer.Option(min=1, help="How many evaluation prompts.")] = PROMPTS,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="The weights folder of a run, whose pictures are measured instead of the base model's."),
+    ] = None,
 ) -> None:
     """Print the figures of the tiny world."""
     console = Terminal()
     prompts = (assets / "prompts.txt").read_text(encoding="utf-8").splitlines()[:count]
     model = StableDiffusion.load(str(assets / "model"), device=torch.device("cpu"))
-    pictures = draw_pictures(model, prompts, work)
+    pictures = draw_pictures(model, weights, prompts, work)
     values, right = measure(pictures, prompts, Checker.load(assets / "checker"))
-    parts = {"base": {f"right {name}": float(np.nanmean(column)) for name, column in right.items()}}
+    parts = {"pictures": {f"right {name}": float(np.nanmean(column)) for name, column in right.items()}}
     parts["voters"] = voter_figures(values)
     for name in JUDGES:
         scores = judge_scores(name, assets / "scorers" / name, pictures, prompts)

@@ -11,9 +11,12 @@ from typing import Any
 import forked
 import numpy as np
 import pytest
+import torch
 
+from bench.data.reading import read_preferences
+from bench.models.families.stable_diffusion import StableDiffusion
 from bench.records.runs import RunFolder
-from bench.tiny import ASSETS
+from bench.tiny import ASSETS, TINY
 from reports.footnotes import footnotes
 from reports.report import make_report
 
@@ -32,6 +35,29 @@ OWN = {
 def schema(request: pytest.FixtureRequest) -> int:
     number: int = request.param
     return number
+
+
+OLD_WORLD = {"weights": "d9389e4e706c7c13", "data": "553957f8bdd40cd1", "labels": "5abf8ecda0f5cb62"}
+"""Digests of the tiny model and its data that both versions had."""
+
+
+@pytest.fixture(scope="module")
+def world() -> dict[str, str]:
+    """The same digests of today's tiny model and data."""
+    assert TINY.data
+    model, pairs = StableDiffusion.load(TINY.source, device=torch.device("cpu")), read_preferences(TINY.data)
+    return {"weights": model.digest, "data": pairs.digest, "labels": pairs.labels_digest}
+
+
+@pytest.fixture
+def of_todays_world(folder: Path, world: dict[str, str]) -> Path:
+    """The folder as the older version would have left it, had the tiny world been today's."""
+    for path in folder.rglob("config.json"):
+        written = path.read_text()
+        for name, digest in OLD_WORLD.items():
+            written = written.replace(digest, world[name])
+        path.write_text(written)
+    return folder
 
 
 @pytest.fixture
@@ -59,12 +85,8 @@ def test_configurations_are_read_by_todays_names(schema: int, algorithm: str) ->
     run = RunFolder(FOLDERS / f"schema-{schema}" / "runs" / "tiny" / algorithm / LABEL / "seed-0")
     assert json.loads((run.folder / "config.json").read_text())["schema"] == schema
     config = run.config()
-    assert (config.algorithm, config.name, config.seed, config.base_weights) == (
-        algorithm,
-        LABEL,
-        0,
-        "d9389e4e706c7c13",
-    )
+    named = (config.algorithm, config.name, config.seed, config.base_weights)
+    assert named == (algorithm, LABEL, 0, OLD_WORLD["weights"])
     assert config.resolved.algorithm == OWN[algorithm]
     assert config.resolved.training is not None
     assert config.resolved.training.to_json() == {
@@ -75,7 +97,7 @@ def test_configurations_are_read_by_todays_names(schema: int, algorithm: str) ->
     }  # fmt: skip
     assert (config.labels, config.placebo, config.placebo_of) == ("as given", None, None)
     assert config.resolved.data is not None
-    assert (config.resolved.data.digest, config.resolved.data.labels) == ("553957f8bdd40cd1", "5abf8ecda0f5cb62")
+    assert (config.resolved.data.digest, config.resolved.data.labels) == (OLD_WORLD["data"], OLD_WORLD["labels"])
     assert (config.resolved.rewards, config.resolved.negative is None) == ({}, algorithm != "npo")
     # schema 1 did not write down what was changed
     assert config.changed == ({} if schema == 1 else {"steps": "2", "global_batch_size": "4", "warmup_steps": "1"})
@@ -122,22 +144,37 @@ def test_the_command_line_reports_them(folder: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_run_that_would_train_otherwise_today_is_left_alone(folder: Path) -> None:
-    """Up to schema 3 latents were the posterior's mean, so the command that made these runs would make others."""
+def test_a_run_from_other_weights_is_left_alone(folder: Path) -> None:
     before = contents(folder / "runs")
     words = ["--set", "steps=2", "--set", "batch=4", "--set", "warmup=1", "--prompts", "prompts.txt"]
     done = bench(folder, "run", "--algo", ",".join(OWN), "--model", "tiny", *words, "--metrics", "aesthetic,gold")
     assert done.returncode == 2
-    assert "holds a run that differs in training.latents ('mean' and 'sample'); choose another --name" in done.stderr
+    assert "holds a run that differs in" in done.stderr
+    assert "choose another --name" in done.stderr
     after = contents(folder / "runs")
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_run_that_would_train_otherwise_today_is_left_alone(of_todays_world: Path) -> None:
+    """Up to schema 3 latents were the posterior's mean, so the command that made these runs would make others."""
+    before = contents(of_todays_world / "runs")
+    words = ["--set", "steps=2", "--set", "batch=4", "--set", "warmup=1", "--prompts", "prompts.txt"]
+    done = bench(
+        of_todays_world, "run", "--algo", ",".join(OWN), "--model", "tiny", *words, "--metrics", "aesthetic,gold"
+    )
+    assert done.returncode == 2
+    assert "holds a run that differs in training.latents ('mean' and 'sample'); choose another --name" in done.stderr
+    after = contents(of_todays_world / "runs")
     assert {name: after[name] for name in before} == before
 
 
 @pytest.mark.parametrize(
     "schema", [pytest.param(1, id="schema-1"), pytest.param(2, id="schema-2", marks=pytest.mark.slow)], indirect=True
 )
-def test_finished_runs_are_recognised_by_the_command_that_made_them_and_a_word_on_their_code(folder: Path) -> None:
-    before = contents(folder / "runs")
+def test_finished_runs_are_recognised_by_the_command_that_made_them_and_a_word_on_their_code(
+    of_todays_world: Path,
+) -> None:
+    before = contents(of_todays_world / "runs")
     words = ["--set", "steps=2", "--set", "batch=4", "--set", "warmup=1", "--prompts", "prompts.txt"]
     words += ["--set", "latents=mean", "--name", LABEL]  # as versions up to schema 3 trained
     command = [
@@ -152,15 +189,15 @@ def test_finished_runs_are_recognised_by_the_command_that_made_them_and_a_word_o
         "--sampling-steps",
         "1",
     ]
-    refused = bench(folder, *command)
+    refused = bench(of_todays_world, *command)
     assert refused.returncode == 2
     assert f"{LABEL}/seed-0 was made by a version that did not record its code and the model's files" in refused.stderr
-    assert contents(folder / "runs") == before
-    done = bench(folder, *command, "--same-code")
+    assert contents(of_todays_world / "runs") == before
+    done = bench(of_todays_world, *command, "--same-code")
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stderr.splitlines() if line.startswith("done:")] == [
         f"done: runs/tiny/{algorithm}/{LABEL}/seed-0" for algorithm in OWN
     ]
-    after = contents(folder / "runs")
+    after = contents(of_todays_world / "runs")
     assert {name: after[name] for name in before} == before
     assert all("/evaluations/" in name for name in after.keys() - before.keys())  # under today's protocol

@@ -25,6 +25,9 @@ def test_evaluation_prompts_share_no_combination_with_the_pairs() -> None:
     judged = {combination(prompt) for prompt in read_prompts(ASSETS / "prompts.txt")}
     assert len(judged) > 50
     assert trained.isdisjoint(judged)
+    tuned = {combination(prompt) for prompt in read_prompts(ASSETS / "tuning-prompts.txt")}
+    assert len(tuned) > 50
+    assert tuned.isdisjoint(judged)
 
 
 def test_assets_are_small() -> None:

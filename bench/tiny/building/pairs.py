@@ -30,6 +30,7 @@ from bench.tiny.voters import named_extras, population_preference, properties
 PAIRS = 3000
 EVALUATION_COMBINATIONS = 100
 EVALUATION_PROMPTS = 200
+TUNING_PROMPTS = 64
 JPEG_QUALITY = 90
 BATCH = 64
 
@@ -59,6 +60,12 @@ def evaluation_prompts() -> list[str]:
     """The evaluation prompts, each once, for combinations that no preference pair has."""
     requests = draw_requests(combinations()[1], 20 * EVALUATION_PROMPTS, seed=42)
     return list(dict.fromkeys(request.caption for request in requests))[:EVALUATION_PROMPTS]
+
+
+def tuning_prompts() -> list[str]:
+    """Prompts to choose settings by, each once, for combinations that preference pairs have."""
+    requests = draw_requests(combinations()[0], 20 * TUNING_PROMPTS, seed=48)
+    return list(dict.fromkeys(request.caption for request in requests))[:TUNING_PROMPTS]
 
 
 def unused(_step: int) -> list[torch.Generator]:

@@ -9,14 +9,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusion3Pipeline, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from bench.core.files import write_json
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.tiny import voters, world
-from bench.tiny.building import autoencoder, checking, denoiser, off_policy, pairs, redrawing, scorers, towers, votes
+from bench.tiny.building import (
+    autoencoder,
+    checking,
+    denoiser,
+    flow,
+    off_policy,
+    pairs,
+    redrawing,
+    scorers,
+    towers,
+    votes,
+)
 from bench.tiny.building.captions import describe_fully
 from bench.tiny.building.distortion import DistortedScenes, decoded_scenes, draw_distorted, random_scenes
 from bench.tiny.building.rewards import blip_tokenizer
@@ -64,12 +76,27 @@ def make_base(places: Places) -> None:
     save_half(pipeline, places.output)
 
 
+def make_flow(places: Places) -> None:
+    """Trains the flow model."""
+    folder, base = places.inputs["autoencoder"], load_pipeline(places.inputs["base"])
+    encoders = flow.build_text_encoders(base.text_encoder)
+    transformer = flow.build_transformer(base.text_encoder.config.hidden_size)
+    pipeline = flow.assemble(load_autoencoder(folder), encoders, base.tokenizer, transformer)
+    flow.train_flow(pipeline, places.state, latents_of(places, folder))
+    save_half(pipeline, places.output)
+
+
+def latents_of(places: Places, autoencoder_folder: Path) -> Path:
+    """Where the latents of an autoencoder are kept."""
+    return places.cache / f"latents-{folder_digest(autoencoder_folder)}"
+
+
 def _trained(
     phase: denoiser.Phase, places: Places, text_encoder: Any, tokenizer: Any, unet: Any
 ) -> StableDiffusionPipeline:
     folder = places.inputs["autoencoder"]
     pipeline = denoiser.assemble(load_autoencoder(folder), text_encoder, tokenizer, unet, phase)
-    denoiser.train_denoiser(phase, pipeline, places.state, places.cache / f"latents-{folder_digest(folder)}")
+    denoiser.train_denoiser(phase, pipeline, places.state, latents_of(places, folder))
     return pipeline
 
 
@@ -101,11 +128,12 @@ def load_base(folder: Path) -> StableDiffusion:
     return StableDiffusion.load(str(folder), device=torch.device("cpu"))
 
 
-def save_half(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+def save_half(pipeline: StableDiffusionPipeline | StableDiffusion3Pipeline, folder: Path) -> None:
     """Save a pipeline as float16 safetensors, without the local paths that diffusers records."""
     half = copy.deepcopy(pipeline)  # the caller continues with the parts in float32
-    for part in (half.unet, half.vae, half.text_encoder):
-        part.half()
+    for part in half.components.values():
+        if isinstance(part, nn.Module):
+            part.half()
     half.save_pretrained(folder, safe_serialization=True)
     for config in folder.rglob("*.json"):
         lines = config.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -155,7 +183,8 @@ def make_preferences(places: Places) -> None:
     """Evaluation prompts, a sheet of samples, the preference pairs, and how often the base draws what it is asked for."""
     checker, made = Checker.load(places.inputs["checker"]), places.inputs["pictures"]
     prompts = pairs.evaluation_prompts()
-    (places.output / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in prompts), encoding="utf-8")
+    for name, lines in (("prompts.txt", prompts), ("tuning-prompts.txt", pairs.tuning_prompts())):
+        (places.output / name).write_text("".join(f"{prompt}\n" for prompt in lines), encoding="utf-8")
     samples = torch.from_numpy(np.load(made / "samples.npy"))
     write_grid(samples[: GRID * GRID], places.output / "samples.png")
     asked = [request for request in map(world.parse_caption, prompts) if request]
