@@ -51,6 +51,7 @@ def stages() -> list[Stage]:
             "wrong captions": latents.WRONG_CAPTIONS, "empty captions": denoiser.EMPTY_CAPTIONS, "late times": denoiser.LATE_TIMES, "layout": denoiser.LAYOUT}  # fmt: skip
     scenes = {"counts": [parts.DISTORTED_SCENES, parts.HELD_OUT], "error": distortion.LATENT_ERROR}
     redrawn = {"count": parts.REDRAWN_SCENES, "strengths": redrawing.STRENGTHS}
+    judge = {"batch": [checking.BATCH, checking.MADE], "mistakes": checking.MISTAKES}
     tower = {"batch": towers.BATCH, "naming": towers.NAMING}
     sd3 = {"size": [flow.HEADS, flow.HEAD_WIDTH, flow.LAYERS], "shift": flow.SHIFT, "batch": denoiser.BATCH, "shards": shards, "layout": denoiser.LAYOUT}  # fmt: skip
     vae = {"widths": autoencoder.WIDTHS, "batch": autoencoder.BATCH, "scenes": parts.AUTOENCODER_SCENES}
@@ -61,7 +62,7 @@ def stages() -> list[Stage]:
         Stage("scenes", parts.make_scenes, scenes, needs=["autoencoder"]),
         Stage("redrawn", parts.make_redrawn, redrawn, needs=["base", "scenes"]),
         Stage("pictures", parts.make_pictures, {"requests": [pairs.PAIRS, parts.SCORER_REQUESTS]}, needs=["base"]),
-        fitted("checker", parts.make_checker, {"batch": checking.BATCH}, checking.SETTINGS, "scenes", "redrawn"),
+        fitted("checker", parts.make_checker, judge, checking.SETTINGS, "scenes", "redrawn", "pictures"),
         fitted("clip", parts.make_clip, tower, towers.CONTRASTIVE, "scenes", "redrawn"),
         fitted("blip", parts.make_blip, tower, towers.MATCHING, "scenes", "redrawn"),
         Stage("preferences", parts.make_preferences, {"taste": voters.TASTE}, needs=["pictures", "checker"]),

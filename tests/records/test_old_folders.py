@@ -37,16 +37,20 @@ def schema(request: pytest.FixtureRequest) -> int:
     return number
 
 
-OLD_WORLD = {"weights": "d9389e4e706c7c13", "data": "553957f8bdd40cd1", "labels": "5abf8ecda0f5cb62"}
-"""Digests of the tiny model and its data that both versions had."""
+OLD_WORLD = {
+    "weights": "d9389e4e706c7c13", "data": "553957f8bdd40cd1", "labels": "5abf8ecda0f5cb62", "pairs": '"pairs": 2000',
+}  # fmt: skip
+"""What both versions recorded of the tiny model and its data."""
 
 
 @pytest.fixture(scope="module")
 def world() -> dict[str, str]:
-    """The same digests of today's tiny model and data."""
+    """The same of today's tiny model and data."""
     assert TINY.data
     model, pairs = StableDiffusion.load(TINY.source, device=torch.device("cpu")), read_preferences(TINY.data)
-    return {"weights": model.digest, "data": pairs.digest, "labels": pairs.labels_digest}
+    return {
+        "weights": model.digest, "data": pairs.digest, "labels": pairs.labels_digest, "pairs": f'"pairs": {len(pairs)}',
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -54,8 +58,8 @@ def of_todays_world(folder: Path, world: dict[str, str]) -> Path:
     """The folder as the older version would have left it, had the tiny world been today's."""
     for path in folder.rglob("config.json"):
         written = path.read_text()
-        for name, digest in OLD_WORLD.items():
-            written = written.replace(digest, world[name])
+        for name, recorded in OLD_WORLD.items():
+            written = written.replace(recorded, world[name])
         path.write_text(written)
     return folder
 

@@ -31,7 +31,7 @@ def test_evaluation_prompts_share_no_combination_with_the_pairs() -> None:
 
 
 def test_assets_are_small() -> None:
-    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) < 30_000_000
+    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) < 64_000_000
 
 
 def test_votes_follow_the_true_preference() -> None:

@@ -174,7 +174,8 @@ def load_training_scenes(places: Places) -> DistortedScenes:
 
 def make_checker(places: Places) -> None:
     """Trains the checker."""
-    checker = checking.train_checker(load_training_scenes(places), places.output, places.state)
+    pool, (made, requests) = load_training_scenes(places), load_scorer_pictures(places)
+    checker = checking.train_checker(pool, made, requests, places.output, places.state)
     held = load_scenes(places.inputs["scenes"], "held-out")
     write_json(places.output / FIGURES, checking.checker_quality(checker, held))
 
@@ -227,6 +228,12 @@ def scorer_requests() -> list[world.Request]:
     return pairs.draw_requests(pairs.combinations()[0], SCORER_REQUESTS, seed=100)
 
 
+def load_scorer_pictures(places: Places) -> tuple[torch.Tensor, list[world.Request]]:
+    """The pictures for the scorers' votes, uint8 (N, 3, 64, 64), and what each was made for."""
+    made = torch.from_numpy(np.load(places.inputs["pictures"] / "scorers.npy")).flatten(0, 1)
+    return made, [request for request in scorer_requests() for _ in (0, 1)]
+
+
 def make_clip(places: Places) -> None:
     """Pre-trains the CLIP of PickScore, HPSv2 and the aesthetic predictor."""
     write_clip_tokenizer(places.state / "tokenizer")
@@ -248,8 +255,7 @@ def scorer_stage(name: str) -> Stage:
     tower = "blip" if name == "imagereward" else "clip"
 
     def make(places: Places) -> None:
-        made = torch.from_numpy(np.load(places.inputs["pictures"] / "scorers.npy")).flatten(0, 1)
-        requests = [request for request in scorer_requests() for _ in (0, 1)]
+        made, requests = load_scorer_pictures(places)
         pool, checker = load_scenes(places.inputs["scenes"], "train"), Checker.load(places.inputs["checker"])
         share = votes.scorer_votes(name, pool, made, requests, checker)
         weights = places.inputs[tower] / f"{tower}.pt"
