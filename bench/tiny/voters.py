@@ -29,8 +29,10 @@ SIZE_SLACK = 0.03
 """How far outside a named range of sizes an object may be measured, as a share of the side; about the checker's error."""
 
 _WEIGHTS = np.asarray(list(TASTE.values()))
-# Probabilists' Gauss-Hermite quadrature; 48 nodes are exact to 1e-6 for the widest margins of the world.
-_NODES, _MASS = np.polynomial.hermite_e.hermegauss(48)
+# A deviation's nodes and their probabilities.  On an even grid the sum converges as fast as the integrand is smooth: 121 nodes are
+# exact to 1e-8 for every margin of the world, where 48 nodes of Gauss and Hermite were 2e-3 off.
+_NODES = np.linspace(-8, 8, 121)
+_MASS = np.exp(-(_NODES**2) / 2)
 _MASS = _MASS / _MASS.sum()
 
 

@@ -25,9 +25,9 @@ def only(**values: float) -> np.ndarray:
 
 
 def test_utility_worked_by_hand() -> None:
-    assert expected_utility(only(right_object=1, large=0.5, textured=1)) == pytest.approx([3 + 1.5 - 1.5])
+    assert expected_utility(only(right_object=1, large=0.5, textured=1)) == pytest.approx([3.6 + 1.8 - 1.8])
     likes_texture = np.array([-2.0 if name == "textured" else 0.0 for name in PROPERTIES])
-    assert personal_utility(only(right_object=1, textured=1), likes_texture) == pytest.approx([3 + 1.5])
+    assert personal_utility(only(right_object=1, textured=1), likes_texture) == pytest.approx([3.6 + 1.8])
 
 
 def test_preference_is_the_mean_over_people() -> None:
@@ -44,11 +44,11 @@ def test_preferences_of_a_pair_and_its_swap_sum_to_one() -> None:
 
 
 def test_one_property_worked_by_hand() -> None:
-    # The margin is 3 (1 + z).  Its expected sigmoid by a Riemann sum over z on a fine grid: 0.805614.
+    # The margin is 3.6 (1 + z).  Its expected sigmoid by a Riemann sum over z on a fine grid: 0.815056.
     z = np.linspace(-9, 9, 40_001)
     density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-    expected = (density / (1 + np.exp(-3 * (1 + z)))).sum() * (z[1] - z[0])
-    assert expected == pytest.approx(0.805614, abs=1e-6)
+    expected = (density / (1 + np.exp(-3.6 * (1 + z)))).sum() * (z[1] - z[0])
+    assert expected == pytest.approx(0.815056, abs=1e-6)
     assert population_preference(only(right_object=1), only()) == pytest.approx([expected], abs=1e-6)
 
 
