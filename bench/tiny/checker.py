@@ -36,6 +36,10 @@ class Measured:
         return len(self.objects)
 
 
+PIECE = 256
+"""How many images go through the network at a time, which bounds its memory."""
+
+
 class Checker(nn.Module):
     """A small residual network with one head per kind of property."""
 
@@ -60,7 +64,8 @@ class Checker(nn.Module):
     @torch.no_grad()
     def measure(self, pixels: Tensor) -> Measured:
         """Measure images in [-1, 1], (B, 3, 64, 64)."""
-        out = {name: value.double() for name, value in self(pixels).items()}
+        pieces = [self(piece) for piece in pixels.split(PIECE)]
+        out = {name: torch.cat([piece[name] for piece in pieces]).double() for name in pieces[0]}
         names, colours = tuple(OBJECTS), tuple(COLOURS)
         geometry = dict(zip(GEOMETRY, out["geometry"].T.numpy(), strict=True))
         return Measured(
