@@ -25,7 +25,7 @@ class Gold(Metric):
 
     info: ClassVar[MetricInfo] = MetricInfo(
         title="gold",
-        raw_range="-1.5 to 15",
+        raw_range="-1.8 to 18",
         unit="mean utility of the voter population",
         source="the tiny world of this package: bench.tiny.voters",
         conventions="defined by this package",

@@ -60,7 +60,7 @@ def test_prompts_that_are_trained_on_are_counted(tmp_path: Path) -> None:
             "dpo never reaches its learning rate: its warm-up (10 steps) is longer than its training (2 steps): --set",
         ),
         ({"budget.unit": "pairs", "budget.amount": "320"}, "dpo reaches its learning rate only at step 10 of 10"),
-        ({"global_batch_size": "5000"}, "dpo has a batch of 5000 pairs, but the data has only 2000"),
+        ({"global_batch_size": "5000"}, "dpo has a batch of 5000 pairs, but the data has only 3000"),
     ],
 )
 def test_settings_that_surprise(tmp_path: Path, changed: dict[str, str], said: str | None) -> None:

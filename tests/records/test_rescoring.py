@@ -71,7 +71,7 @@ def test_a_changed_metric_is_scored_again_and_the_report_works(small: Small) -> 
         ("dpo", "aesthetic", "current"), ("dpo", "gold", "renewed"),
         ("smpo", "aesthetic", "current"), ("smpo", "gold", "current"),
     ]  # fmt: skip
-    assert f"{old} to {evaluation.metrics()['gold'].signature}: version ('older' and 1)" in done.stdout
+    assert f"{old} to {evaluation.metrics()['gold'].signature}: version ('older' and 2)" in done.stdout
     assert "1 renewed, 5 current, 0 failed" in done.stdout
 
     key = ("metric", "prompt_index")
