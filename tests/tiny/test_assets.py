@@ -59,7 +59,7 @@ def test_the_checker_is_right_on_scenes_it_never_saw() -> None:
 def test_the_base_draws_what_it_is_asked_for_most_of_the_time_and_can_improve() -> None:
     rates = json.loads((ASSETS / "quality.json").read_text())["preferences"]["base, evaluation prompts"]
     assert 0.9 <= rates["right object"] < 1
-    assert 0.9 <= rates["right colour"]
+    assert rates["right colour"] >= 0.9
     assert 0.8 <= rates["right size"] < 1
     assert 0.8 <= rates["right place"] < 1
 
