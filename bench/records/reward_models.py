@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench.records.config import DataIdentity
-from bench.records.reading import read_record
 
 RECORD, WEIGHTS = "reward.json", "weights.safetensors"
 """The files of a reward model's folder."""
@@ -95,5 +94,7 @@ def read_reward_model(folder: Path) -> RewardModelRecord | None:
     Raises:
         UserError: the record is damaged.
     """
+    from bench.records.reading import read_record  # loads NumPy, which a help text that names `Part` must not
+
     path = folder / RECORD
     return read_record(RewardModelRecord, path) if path.exists() else None
