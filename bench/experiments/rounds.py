@@ -7,7 +7,6 @@ when that says so.  The run's weights are those of the last round; its log and i
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from bench.core import launched
 from bench.core.errors import UserError
-from bench.core.files import keep_lines, replace_folder, write_json
+from bench.core.files import keep_lines, read_json, replace_folder, write_json
 from bench.core.processes import Processes
 from bench.core.progress import part_of, say
 from bench.core.randomness import permutation
@@ -209,7 +208,7 @@ def _join(run: RunFolder, places: Sequence[RunFolder]) -> None:
         for line in place.steps():
             sums = {name: line[name] + before[name] for name in before}  # type: ignore[literal-required]
             lines.append({**line, "step": len(lines), **sums, "round": number})
-        made = json.loads((place.folder / "prepared.json").read_text(encoding="utf-8"))["samples"]
+        made = read_json(place.folder / "prepared.json")["samples"]
         cost = {**ledger, "samples": made, "reward_calls": made}
         peak = max(total.get("peak_memory_bytes", 0), ledger["peak_memory_bytes"])
         total = {name: total.get(name, 0) + value for name, value in cost.items()} | {"peak_memory_bytes": peak}
