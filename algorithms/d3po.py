@@ -5,6 +5,7 @@ Yang et al. 2024 (CVPR 2024), arXiv 2311.13231; released code yk7333/d3po at 40d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ from bench import AlgorithmInfo, Need, Policy, Recipe, RolloutBatch, StepOutput,
 
 def clipped_log_ratio(log_ratio: Tensor, clip: float) -> Tensor:
     """Log ratios whose ratio is clipped to 1 +- ``clip``, in the same shape; outside they have no gradient."""
-    return log_ratio.exp().clamp(1 - clip, 1 + clip).log()
+    return log_ratio.clamp(math.log1p(-clip), math.log1p(clip))
 
 
 def preference_losses(log_ratio: Tensor, better: Tensor, *, beta: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from bench.training.settings import TrainingSettings
 
 TRAINING = ("bench.training.loop", "bench.data.cache", "bench.data.prepare", "bench.data.reading")
 """What leads from data and settings to weights."""
+ROUNDS = ("bench.experiments.rounds", "bench.data.writing")
+"""What leads to the pairs of a run in rounds."""
 ENCODING = ("bench.data.cache", "bench.data.prepare")
 """What leads from data to what is cached of it."""
 
@@ -41,7 +43,7 @@ def resolve_run(experiment: Experiment, method: Method) -> Resolved:
         rewards={name: reward.identity for name, reward in rewards.items()},
         model=dict(experiment.base_parts),
         code={
-            **_training_code(algorithm, experiment.card.family),
+            **_training_code(algorithm, experiment.card.family, () if settings.rounds is None else ROUNDS),
             "tokenizers": experiment.tokenizers,
             **{f"metric {name}": digest(reward.code) for name, reward in rewards.items()},
         },
@@ -104,12 +106,15 @@ def _changed_code(config: RunConfig, resolved: Resolved) -> str:
     return f"was trained by other code, which differs in {', '.join(differences)}"
 
 
-def _training_code(algorithm: Algorithm, family: type[ModelFamily]) -> dict[str, str]:
-    """Digests of the algorithm's code, with that of parts that its fields name, and of the harness with the model's family."""
+def _training_code(algorithm: Algorithm, family: type[ModelFamily], more: Sequence[str]) -> dict[str, str]:
+    """Digests of the algorithm's code, with that of parts that its fields name, and of the harness with the model's family.
+
+    ``more`` are modules of the harness that only this kind of run uses.
+    """
     kinds: list[type] = [type(algorithm)]
     for text in _texts(algorithm.model_dump(mode="json")):
         kinds += [registry.get(text) for registry in (ALGORITHMS, METRICS) if text in registry]
-    digests = code_digests(kinds, [*TRAINING, family.__module__])
+    digests = code_digests(kinds, [*TRAINING, family.__module__, *more])
     return {"algorithm": digests["own"], "harness": digests["harness"], "libraries": digests["libraries"]}
 
 

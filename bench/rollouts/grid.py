@@ -80,8 +80,7 @@ def evaluation_grid(model: ModelFamily, steps: int) -> Grid:
 
 def _ddim_grid(model: ModelFamily, scheduler: Any) -> Grid:
     for name in ("clip_sample", "thresholding"):
-        # Diffusers' DDIM clips by default; a model whose own scheduler is another, without such a setting, does not.
-        if model.scheduler_config.get(name, False):
+        if scheduler.config[name]:
             raise UserError(
                 f"the scheduler's {name} changes predicted pictures, so that a step has no density; use a model whose "
                 f"scheduler has {name}=false"

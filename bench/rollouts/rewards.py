@@ -33,12 +33,18 @@ class Rewards:
         self._load = load
         self._metrics: dict[str, Metric] = {}
         self._known: dict[tuple[str, str, str], float] = {}
+        self._compared, self._derived = False, False
         self.calls = 0
 
     @property
     def names(self) -> Sequence[str]:
         """Names of the metrics."""
         return list(self._load)
+
+    @property
+    def continuous(self) -> bool:
+        """Whether equal scores of different pictures by any of the metrics mean that it cannot tell them apart."""
+        return any(self._metric(name).continuous for name in self._load)
 
     @property
     def signs(self) -> dict[str, int]:
@@ -77,11 +83,14 @@ class Rewards:
         return scores
 
     def check_gradient(self, pixels: Tensor, prompts: Sequence[str]) -> None:
-        """Score pictures twice with gradient, and compare; counted as calls.
+        """Score pictures twice with gradient, and compare; counted as calls.  Later calls do nothing.
 
         Raises:
             UserError: a metric scores the same pictures differently, or its gradient is zero or not finite.
         """
+        if self._derived:
+            return
+        self._derived = True
         values = pixels.detach().clone().requires_grad_(True)
         first, second = (self.score_pixels(values, prompts) for _ in range(2))
         for name, scores in first.items():
@@ -94,11 +103,14 @@ class Rewards:
                 )
 
     def check_determinism(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> None:
-        """Score pictures twice in the same call shape, uncached, and compare; counted as calls.
+        """Score pictures twice in the same call shape, uncached, and compare; counted as calls.  Later calls do nothing.
 
         Raises:
             UserError: a metric scores the same pictures differently.
         """
+        if self._compared:
+            return
+        self._compared = True
         pictures = [Image.fromarray(image) for image in images]
         for name in self._load:
             first, second = (self._call(name, pictures, prompts) for _ in range(2))

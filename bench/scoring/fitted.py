@@ -42,7 +42,7 @@ class Fitted(DifferentiableMetric):
         if digest(base) != record.base:
             raise UserError(
                 f"the reward model {cls.folder} was made from another checkpoint of {record.scorer} than the one that is there "
-                "now; put that back, or fit it again: bench reward"
+                "now; put that back, or fit another: bench reward --output with another folder"
             )
         fill_fitted(scorer, path, record.weights)
         return cls(scorer, base)
@@ -143,4 +143,4 @@ def fill_fitted(scorer: FittableMetric, path: Path, expected: str) -> None:
 def describe(record: RewardModelRecord) -> str:
     """The held-out accuracy of a reward model in a sentence."""
     held_out = record.held_out
-    return f"agrees with {held_out.after:.1%} of {held_out.pairs} held-out pairs, {record.scorer} before with {held_out.before:.1%}"
+    return f"agrees with {held_out.after:.1%} of {held_out.pairs} held-out pairs; {record.scorer} agreed with {held_out.before:.1%} before the fit"

@@ -145,7 +145,7 @@ class GradientSource:
         rewards, before = self.rewards, self.rewards.calls
         prompts = [self.pairs.data.captions[row] for row in batch.row_ids]
         pixels = self.policy.model.decode_pixels(latents)
-        if step == 0 and not before and self.pairs.accelerator.is_main_process:
+        if step == 0 and self.pairs.accelerator.is_main_process:
             rewards.check_gradient(pixels[:1], prompts[:1])
         scores, signs = rewards.score_pixels(pixels, prompts), rewards.signs
         self.policy.ledger.reward_calls += rewards.calls - before

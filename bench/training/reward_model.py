@@ -162,10 +162,16 @@ class Fit:
         return agreement(torch.cat([each for each, _ in found]), torch.cat([each for _, each in found]))
 
     def accumulate(self, rows: Sequence[int]) -> float:
-        """Add the gradients of the mean loss of some pairs; returns the loss."""
+        """Add the gradients of the mean loss of some pairs; returns the loss.
+
+        Raises:
+            UserError: it is not finite.
+        """
         total = 0.0
         for difference, preference in self.differences(rows):
             loss = pairwise_loss(self.scale * difference, preference).sum() / len(rows)
+            if not loss.isfinite():
+                raise UserError("the loss of the fit is not finite; give a lower --learning-rate and another --output")
             loss.backward()
             total += loss.item()
         return total
@@ -190,7 +196,9 @@ def fit_reward_model(scorer: FittableMetric, request: Request) -> RewardModelRec
     wanted = {"scorer": request.scorer, "base": base, "settings": request.settings, "data": identity}
     if (there := read_reward_model(folder)) is not None:
         _refuse_other(there, wanted, folder)
-        return there
+        weights = folder / WEIGHTS
+        if weights.is_file() and weights_digest(weights) == there.weights:
+            return there
     fitted_rows, held_out = split_rows(data.captions)
     fit = Fit(scorer, request)
     before = fit.accuracy(held_out)

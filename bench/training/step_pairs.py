@@ -157,7 +157,7 @@ class StepPairSource(GradientSource):
         """
         rewards, before = self.rewards, self.rewards.calls
         images, prompts = self.policy.model.decode(latents), [self.pairs.data.captions[row] for row in batch.row_ids]
-        if step == 0 and not before and self.pairs.accelerator.is_main_process:
+        if step == 0 and self.pairs.accelerator.is_main_process:
             rewards.check_determinism(images[:1], prompts[:1])
         scores, signs = rewards.score(images, prompts), rewards.signs
         self.policy.ledger.reward_calls += rewards.calls - before
@@ -195,15 +195,15 @@ class StepPairBatches:
         return self.pairs.rounds * len(self.source.algorithm.kept)
 
     def check(self, algorithm: Algorithm, record: Mapping[str, Any]) -> None:
-        """Policy and reference are identical at the first step, and the candidates must have been told apart.
+        """Policy and reference are identical at the first step, in which a continuous reward must have told candidates apart.
 
         Raises:
-            UserError: all candidates of a global batch have the same reward.
+            UserError: all candidates of the first global batch have the same reward.
         """
         self.pairs.check(algorithm, record)
-        if record["gap"] == 0:
+        if self.pairs.step == 0 and self.source.rewards.continuous and record["gap"] == 0:
             raise UserError(
-                f"the reward ({', '.join(self.source.algorithm.rewards)}) is the same for all candidates of step {self.pairs.step}, so "
+                f"the reward ({', '.join(self.source.algorithm.rewards)}) is the same for all candidates of the first step, so "
                 "there is nothing to learn from it; choose another reward"
             )
 

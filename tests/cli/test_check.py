@@ -29,6 +29,7 @@ def test_an_algorithm_is_checked_against_every_contract_and_nothing_is_left_on_d
     assert list(command.folder.iterdir()) == []
 
 
+@pytest.mark.slow  # tests/metrics/test_scorer_contract.py runs the contracts
 def test_a_metric_is_checked_with_the_checkpoint_of_a_model(command: CommandLine) -> None:
     done = command.run(command.arguments("check", "metric", "gold", "--model", "tiny"))
     assert (done.returncode, done.stderr) == (0, "")

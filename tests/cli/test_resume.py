@@ -104,6 +104,7 @@ def test_a_finished_run_is_recognised(command: CommandLine, finished: Path) -> N
     assert [path for path, stamp in before.items() if path.stat().st_mtime_ns != stamp] == []
 
 
+@pytest.mark.slow  # tests/records/test_rescoring.py meets the same lock
 def test_a_second_process_on_the_same_run_says_so_and_exits(command: CommandLine) -> None:
     long = command.train_words("--set", "caption_dropout=0.5")
     long[long.index("steps=6")] = "steps=100000"

@@ -64,6 +64,12 @@ def of_todays_world(folder: Path, world: dict[str, str]) -> Path:
     return folder
 
 
+ONCE = pytest.mark.parametrize(
+    "schema", [pytest.param(1, id="schema-1"), pytest.param(2, id="schema-2", marks=pytest.mark.slow)], indirect=True
+)
+"""For tests that start a training command: both versions' runs are refused by the same lines."""
+
+
 @pytest.fixture
 def folder(schema: int, tmp_path: Path) -> Path:
     """A folder as the older version left it, with prompts; of the weights only that there are some."""
@@ -148,6 +154,7 @@ def test_the_command_line_reports_them(folder: Path) -> None:
     ]  # fmt: skip
 
 
+@ONCE
 def test_a_run_from_other_weights_is_left_alone(folder: Path) -> None:
     before = contents(folder / "runs")
     words = ["--set", "steps=2", "--set", "batch=4", "--set", "warmup=1", "--prompts", "prompts.txt"]
@@ -159,6 +166,7 @@ def test_a_run_from_other_weights_is_left_alone(folder: Path) -> None:
     assert {name: after[name] for name in before} == before
 
 
+@ONCE
 def test_a_run_that_would_train_otherwise_today_is_left_alone(of_todays_world: Path) -> None:
     """Up to schema 3 latents were the posterior's mean, so the command that made these runs would make others."""
     before = contents(of_todays_world / "runs")
@@ -172,9 +180,7 @@ def test_a_run_that_would_train_otherwise_today_is_left_alone(of_todays_world: P
     assert {name: after[name] for name in before} == before
 
 
-@pytest.mark.parametrize(
-    "schema", [pytest.param(1, id="schema-1"), pytest.param(2, id="schema-2", marks=pytest.mark.slow)], indirect=True
-)
+@ONCE
 def test_finished_runs_are_recognised_by_the_command_that_made_them_and_a_word_on_their_code(
     of_todays_world: Path,
 ) -> None:

@@ -106,6 +106,21 @@ def request(data: PreferenceData, folder: Path, **settings: Any) -> Request:
     return Request("colour", None, chosen, data, folder)
 
 
+def test_weights_that_were_damaged_are_fitted_again(data: PreferenceData, tmp_path: Path) -> None:
+    record = fit_reward_model(Colour(), request(data, tmp_path, steps=3))
+    weights = tmp_path / "weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    assert fit_reward_model(Colour(), request(data, tmp_path, steps=3)) == record
+    assert weights.read_bytes() == whole
+
+
+def test_a_fit_that_diverges_is_one_sentence(data: PreferenceData, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the loss of the fit is not finite; give a lower --learning-rate"):
+        fit_reward_model(Colour(), request(data, tmp_path, part="whole", steps=50, learning_rate=1e30))
+    assert read_reward_model(tmp_path) is None
+
+
 def test_the_loss_by_hand() -> None:
     # Scores of the preferred [.4, -.2] and of the other [.1, .3], as in the specification of APO.
     losses = pairwise_loss(double([0.3, -0.5]), double([1.0, 1.0]))

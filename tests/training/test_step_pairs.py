@@ -147,7 +147,7 @@ def test_a_run_starts_at_the_reference_and_costs_what_it_calls(
         "policy_backwards": 2 * 8 * branches * (2 + (2 if guided else 0)),
         "reference_forwards": 2 * 8 * branches * 2,
         "samples": 16,
-        "reward_calls": 2 * 8 * make(**SMALL).judged + 2,
+        "reward_calls": 2 * 8 * make(**SMALL).judged + (4 if guided else 2),
     }
 
 
@@ -187,8 +187,34 @@ def test_a_reward_that_tells_no_candidates_apart_stops_the_run(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Brightness, "score", Constant.score)
-    with pytest.raises(UserError, match=r"the reward \(clip\) is the same for all candidates of step 0"):
+    with pytest.raises(UserError, match=r"the reward \(clip\) is the same for all candidates of the first step"):
         workshop.train(tmp_path, TailorPO(**SMALL), steps=1, **TRAINING)
+
+
+def test_a_reward_that_is_hit_or_miss_may_tell_no_candidates_apart(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Brightness, "score", Constant.score)
+    monkeypatch.setattr(Brightness, "continuous", False)
+    run = workshop.train(tmp_path, TailorPO(**SMALL), steps=1, **TRAINING)
+    assert run.steps()[0]["gap"] == 0
+
+
+def test_a_batch_of_ties_after_the_first_step_does_not_stop_a_run(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.train(tmp_path, TailorPO(**SMALL), steps=1, **TRAINING)
+    (tmp_path / "micro/algorithm/name/seed-0/DONE").unlink()
+    monkeypatch.setattr(Brightness, "score", Constant.score)
+    assert workshop.train(tmp_path, TailorPO(**SMALL), steps=2, **TRAINING).steps()[1]["gap"] == 0
+
+
+def test_guidance_by_a_reward_without_gradient_is_refused(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Brightness, "score_pixels", lambda _, pixels, __: 0 * pixels.flatten(1).mean(1))
+    with pytest.raises(UserError, match="the gradient of reward 'clip' has length 0"):
+        workshop.train(tmp_path, TailorPOG(**SMALL), steps=1, **TRAINING)
 
 
 def test_which_steps_are_trained() -> None:

@@ -59,6 +59,14 @@ class TestNumbers:
         unclipped = preference_losses(log_ratio[None], double([[1.0, 0.0]]), beta=0.1)
         torch.testing.assert_close(unclipped, double([[0.6817133041] * 2]), rtol=0, atol=6e-11)
 
+    def test_a_ratio_far_outside_the_clip_has_no_gradient(self) -> None:
+        log_ratio = torch.tensor([100.0, -200.0, 0.05], requires_grad=True)  # exp(100) is infinite in float32
+        clipped = clipped_log_ratio(log_ratio, 0.1)
+        clipped.sum().backward()
+        torch.testing.assert_close(clipped.detach().exp(), torch.tensor([1.1, 0.9, math.exp(0.05)]))
+        assert log_ratio.grad is not None
+        assert log_ratio.grad.tolist() == [0.0, 0.0, 1.0]
+
     def test_every_two_samples_of_a_prompt_are_compared(self) -> None:
         log_ratio, better = double([[0.1, -0.2, 0.3]]), double([[2.0, 1.0, 1.0]])
 

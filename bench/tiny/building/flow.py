@@ -27,7 +27,7 @@ from bench.tiny.building.layout_heads import LAYOUT_VALUES
 
 HEADS, HEAD_WIDTH, LAYERS = 5, 32, 6
 SHIFT = 2.0
-"""Of the schedule, towards noise, where object, place and size are decided."""
+"""Shifts the schedule towards high noise, where object, place and size are decided."""
 SETTINGS = FitSettings(steps=12_000, learning_rate=1e-3, average=0.999, warmup=200, decay=0.5)
 
 

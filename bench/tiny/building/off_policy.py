@@ -1,6 +1,6 @@
 """Requests and scenes of the second set of preferences, whose pictures do not come from the base model.
 
-As Pick-a-Pic's do for Stable Diffusion 1.5: most of its pictures are by other, often better models.
+Like Pick-a-Pic for Stable Diffusion 1.5, most of whose pictures are by other, often better models.
 """
 
 from __future__ import annotations

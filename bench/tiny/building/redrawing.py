@@ -16,7 +16,7 @@ from bench.tiny import GENERATION
 
 PIECE = 64
 STRENGTHS = (0.3, 0.6)
-"""How much of the denoising is done again, drawn for each piece; above, objects move and change."""
+"""How much of the denoising is done again, drawn for each piece; above 0.6, objects move and change."""
 
 
 def redrawn(pipeline: StableDiffusionPipeline, captions: Sequence[str], pictures: Tensor, folder: Path) -> Tensor:
