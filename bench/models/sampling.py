@@ -44,7 +44,7 @@ def build_scheduler(settings: GenerationSettings, model: ModelFamily) -> Any:
             f"steps={settings.steps} is not possible for a model that was trained with {trained} timesteps; use fewer steps"
         )
     try:
-        scheduler = kind.from_config({**_unclipped(kind), **model.scheduler_config})
+        scheduler = kind.from_config(dict(model.scheduler_config))
         model.set_timesteps(scheduler, settings.steps, model.latent_shape(settings.height, settings.width))
     except (ValueError, NotImplementedError, ImportError, ZeroDivisionError, IndexError) as error:
         why = " ".join(str(error).split())
@@ -53,12 +53,6 @@ def build_scheduler(settings: GenerationSettings, model: ModelFamily) -> Any:
             "another scheduler or number of steps"
         ) from error
     return scheduler
-
-
-def _unclipped(kind: Any) -> dict[str, bool]:
-    """Settings with which a scheduler does not clip predictions to [-1, 1], in which latents are not; some of diffusers' do by default."""
-    known = inspect.signature(kind.__init__).parameters
-    return {name: False for name in ("clip_sample", "thresholding") if name in known}
 
 
 def _scheduler_class(name: str, model: ModelFamily) -> Any:
