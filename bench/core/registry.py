@@ -94,15 +94,19 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self._points
 
+    def _is_made(self, name: str) -> bool:
+        """Whether the part of a name before a colon is that of a factory, which makes an entry of the rest."""
+        first, colon, _ = name.partition(":")
+        return bool(colon) and first in self._made
+
     def point(self, name: str) -> EntryPoint:
         """The entry point called ``name``, not imported.
 
         Raises:
             UserError: no entry has that name, or entries of two distributions have it.
         """
-        first, colon, _ = name.partition(":")
-        if colon and first in self._made:
-            return EntryPoint(name, self._made[first], self.group)
+        if self._is_made(name):
+            return EntryPoint(name, self._made[name.partition(":")[0]], self.group)
         points = self._points.get(name)
         if points is None:
             hint = did_you_mean(name, self._points)
@@ -123,7 +127,7 @@ class Registry(Generic[T]):
             UserError: no entry has that name, or two have it, or the entry does not fit the interface.
         """
         point = self.point(name)
-        entry: T = point.load()(name.partition(":")[2]) if name not in self._points else point.load()
+        entry: T = point.load()(name.partition(":")[2]) if self._is_made(name) else point.load()
         if complaint := self.interface.complaint(entry):
             raise UserError(f"{self.kind} {name!r} of {origin(point)} is malformed: {point.attr} {complaint}")
         return entry

@@ -27,7 +27,7 @@ from bench.records.curve import CurveLine, CurveRecord, find
 from bench.records.protocol import scorer_signature
 from bench.records.runs import RunFolder
 from bench.scoring.looks import looks_by_prompt, signature
-from bench.scoring.metric import Metric, checked_scores, recorded_identity, with_origins
+from bench.scoring.metric import Metric, checked_scores, recorded_identity
 from bench.training.held_out import held_out_captions, spread_captions
 from bench.training.online import SamplingAlgorithm
 from bench.training.watching import Watcher, unwatched
@@ -191,7 +191,7 @@ class CurveWatcher:
         return TrainingSampler(algorithm, settings, self._model, self._experiment.protocol.generation.seed)
 
     def _write_record(self, metrics: dict[str, Metric]) -> None:
-        protocol, algorithm = self._experiment.protocol, self._method.algorithm
+        protocol = self._experiment.protocol
         scorers = {name: scorer_signature(name, recorded_identity(metric)) for name, metric in metrics.items()}
         record = CurveRecord(
             prompts=tuple(self._prompts),
@@ -200,7 +200,7 @@ class CurveWatcher:
             signatures={**scorers, "looks": signature()},
             titles={name: metric.info.title for name, metric in metrics.items()},
             lower_is_better=tuple(name for name, metric in metrics.items() if not metric.info.higher_is_better),
-            trained_on=tuple(dict.fromkeys([*with_origins(algorithm.trained_on), *self._experiment.data.judges])),
+            trained_on=self._run.config().trained_on,
             held_out=bool(held_out_of(self._experiment, self._method)),
             training_sampler={} if self._sampler is None else self._sampler.record(),
         )

@@ -51,6 +51,12 @@ class Rewards:
         """By metric: 1, or -1 if lower is better."""
         return {name: 1 if self._metric(name).info.higher_is_better else -1 for name in self._load}
 
+    def weighted(self, scores: Mapping[str, Tensor], weights: Sequence[float]) -> Tensor:
+        """The sum of scores by metric, (N,) each, times their weights, where higher is better; in the dtype of the scores, (N,)."""
+        signs = self.signs
+        pairs = zip(weights, scores.items(), strict=True)
+        return torch.stack([weight * signs[name] * score for weight, (name, score) in pairs]).sum(0)
+
     def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> dict[str, Tensor]:
         """Raw scores by metric, float64 on the CPU, (N,).
 

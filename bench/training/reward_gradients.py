@@ -147,10 +147,9 @@ class GradientSource:
         pixels = self.policy.model.decode_pixels(latents)
         if step == 0 and self.pairs.accelerator.is_main_process:
             rewards.check_gradient(pixels[:1], prompts[:1])
-        scores, signs = rewards.score_pixels(pixels, prompts), rewards.signs
+        scores = rewards.score_pixels(pixels, prompts)
         self.policy.ledger.reward_calls += rewards.calls - before
-        weighted = zip(self.algorithm.weights, scores.items(), strict=True)
-        return torch.stack([weight * signs[name] * score for weight, (name, score) in weighted]).sum(0)
+        return rewards.weighted(scores, self.algorithm.weights)
 
 
 @dataclasses.dataclass(frozen=True)

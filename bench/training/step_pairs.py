@@ -159,10 +159,9 @@ class StepPairSource(GradientSource):
         images, prompts = self.policy.model.decode(latents), [self.pairs.data.captions[row] for row in batch.row_ids]
         if step == 0 and self.pairs.accelerator.is_main_process:
             rewards.check_determinism(images[:1], prompts[:1])
-        scores, signs = rewards.score(images, prompts), rewards.signs
+        scores = rewards.score(images, prompts)
         self.policy.ledger.reward_calls += rewards.calls - before
-        weighted = zip(self.algorithm.weights, scores.items(), strict=True)
-        return torch.stack([weight * signs[name] * score for weight, (name, score) in weighted]).sum(0)
+        return rewards.weighted(scores, self.algorithm.weights)
 
 
 @dataclasses.dataclass(frozen=True)

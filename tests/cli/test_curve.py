@@ -118,6 +118,18 @@ def stopping_words(command: CommandLine) -> list[str]:
     return words
 
 
+def kill_after_two_looks(command: CommandLine, words: list[str], log: Path) -> None:
+    """Start a command, and kill it as soon as its curve has two lines."""
+    process = command.start(words)
+    try:
+        while not log.exists() or len(log.read_text().splitlines()) < 2:
+            assert process.poll() is None, "the run ended before its second look"
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.slow
 def test_the_rule_stops_a_run_and_one_that_was_killed_at_the_same_step(
     command: CommandLine, tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]
@@ -134,18 +146,10 @@ def test_the_rule_stops_a_run_and_one_that_was_killed_at_the_same_step(
     assert f"stopped at step {stopped}: Over-optimised: training reward up, " in done.stderr
     assert run.done
 
-    process = command.start(stopping_words(command))
-    log = command.folder / "runs" / "tiny" / "dpo" / "ruled" / "seed-0" / "curve.jsonl"
-    try:
-        while not log.exists() or len(log.read_text().splitlines()) < 2:
-            assert process.poll() is None, "the run ended before its second look"
-            time.sleep(0.01)
-    finally:
-        process.kill()
-        process.wait()
+    other = RunFolder(command.folder / "runs/tiny/dpo/ruled/seed-0")
+    kill_after_two_looks(command, stopping_words(command), other.folder / "curve.jsonl")
     continued = command.run(stopping_words(command))
     assert continued.returncode == 0, continued.stderr
-    other = RunFolder(log.parent)
     assert other.curve() == curve
     assert weights(other.folder) == weights(run.folder)
 
@@ -209,15 +213,7 @@ def test_an_online_run_that_was_killed_has_the_same_curve_and_weights(
     whole = CommandLine(tmp_path_factory.mktemp("whole"), *small_data)
     done = whole.run(online_words(whole, 2))
     assert done.returncode == 0, done.stderr
-    process = command.start(online_words(command, 2))
-    log = followed_run(command).folder / "curve.jsonl"
-    try:
-        while not log.exists() or len(log.read_text().splitlines()) < 2:
-            assert process.poll() is None, "the run ended before its second look"
-            time.sleep(0.01)
-    finally:
-        process.kill()
-        process.wait()
+    kill_after_two_looks(command, online_words(command, 2), followed_run(command).folder / "curve.jsonl")
     continued = command.run(online_words(command, 2))
     assert continued.returncode == 0, continued.stderr
     assert followed_run(command).curve() == followed_run(whole).curve()
