@@ -21,7 +21,7 @@ from bench.experiments.contracts.small_models import PROCESSES
 from bench.experiments.contracts.small_setup import SmallSetup
 from bench.experiments.contracts.stepping import (
     a_small_step_lowers_the_loss,
-    resuming_equals_never_having_stopped,
+    preferences_are_what_it_states,
     returns_one_loss_per_pair,
     starts_at_the_reference,
     times_cover_the_process,
@@ -40,8 +40,8 @@ OF_THE_PROCESS = (
     a_small_step_lowers_the_loss,
 )
 """The contracts that an algorithm can keep on one forward process and break on another."""
-OF_THE_HARNESS = (training_changes_the_weights, resuming_equals_never_having_stopped)
-"""The contracts that train with the harness's own loop, in which objectives do not differ."""
+OF_THE_OBJECTIVE = (returns_one_loss_per_pair, starts_at_the_reference, preferences_are_what_it_states)
+"""The contracts with a network that an objective can break which leaves its step to `bench.PairwiseAlgorithm`."""
 
 
 def applies(contract: Contract[AlgorithmCase], kind: type[Algorithm]) -> bool:
@@ -55,14 +55,17 @@ def marks(contract: Contract[AlgorithmCase], process: str, name: str) -> tuple[p
     """Slow is what repeats others.
 
     v differs from epsilon in its target alone; on flow, how losses are cut, permuted and repeated and how the harness trains is that
-    of epsilon; and objectives share one way to step, to train and to resume.
+    of epsilon; objectives share one way to step, which is dpo's; and what resumes to the same weights has changed them, or else a
+    small step would not have lowered its loss.
     """
-    if process == "v_prediction":
-        return (pytest.mark.slow,)
-    shared = name != "dpo" and steps_by_objective(ALGORITHMS.get(name))
-    repeated = process == "flow" or contract in OF_THE_HARNESS
-    arithmetic = process == "flow" and name != "dpo" and contract not in OF_THE_PROCESS
-    return (pytest.mark.slow,) if arithmetic or (shared and repeated) else ()
+    if not process or (name == "dpo" and process != "v_prediction"):
+        return ()
+    shared = steps_by_objective(ALGORITHMS.get(name))
+    wanted: tuple[Contract[AlgorithmCase], ...] = OF_THE_OBJECTIVE if shared else ALGORITHM_CONTRACTS
+    if process == "flow":
+        wanted = () if shared else OF_THE_PROCESS
+    repeated = process == "v_prediction" or contract is training_changes_the_weights or contract not in wanted
+    return (pytest.mark.slow,) if repeated else ()
 
 
 CHECKS = [

@@ -43,6 +43,7 @@ def test_the_weights_and_the_name_are_those_of_a_run_that_nobody_measured(
     assert weights(one) == weights(other)
 
 
+@pytest.mark.slow  # below, an online run is followed in the same way
 def test_a_line_for_the_start_every_fourth_step_and_the_end(measured: CommandLine) -> None:
     curve = RunFolder(run_of(measured.folder / "runs")).curve()
     assert curve is not None
@@ -59,6 +60,7 @@ def test_a_line_for_the_start_every_fourth_step_and_the_end(measured: CommandLin
     assert lines[0]["scores"]["gold"] != lines[2]["scores"]["gold"]
 
 
+@pytest.mark.slow  # tests/reports/test_panel.py reads curves
 def test_the_report_shows_what_was_measured(measured: CommandLine) -> None:
     shown = measured.run(measured.arguments("report", "--runs", "runs", "--format", "markdown"))
     assert shown.returncode == 0, shown.stderr
@@ -71,6 +73,7 @@ def test_the_report_shows_what_was_measured(measured: CommandLine) -> None:
     assert "error, policy minus reference" in text
 
 
+@pytest.mark.slow  # tests/records/test_manipulations.py changes other records
 def test_a_changed_curve_of_a_finished_run_is_refused(measured: CommandLine) -> None:
     log = run_of(measured.folder / "runs") / "curve.jsonl"
     before = log.read_text()

@@ -102,6 +102,7 @@ def test_a_negative_run_is_judged_as_negative_of_the_base(line: CommandLine) -> 
     assert not (own(line, DPO) / "variant.json").exists()
 
 
+@pytest.mark.slow
 def test_negative_guidance_of_a_run_a_sweep_and_released_weights_share_a_table(line: CommandLine) -> None:
     (both,) = evaluate(line, "--run", DPO, "--negative", NPO)
     assert both.parent == own(line, DPO).parent

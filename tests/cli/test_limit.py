@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.cli.conftest import CommandLine
 
 
@@ -23,10 +25,16 @@ def test_a_trial_uses_few_prompts_and_pairs_and_is_marked(command: CommandLine) 
     assert report.returncode == 0, report.stderr
     assert "at most the first 5 evaluation prompts and training pairs were used" in " ".join(report.stdout.split())
 
-    # the same limit is found done, and another limit is another run
+    # the same limit is found done
     again = command.run(words)
     assert again.returncode == 0
     assert len(list(command.folder.glob("runs/tiny/dpo/*/seed-0"))) == 1
+
+
+@pytest.mark.slow
+def test_another_limit_is_another_run_and_another_evaluation(command: CommandLine) -> None:
+    words = [*command.train_words(), "--metrics", "aesthetic", "--limit", "5"]
+    assert command.run(words).returncode == 0
     assert not list(command.folder.glob("runs/.cache/*/posterior-mirrored-*.npy"))
     other = command.run([*words[:-1], "4", "--set", "horizontal_flip=pair"])
     assert other.returncode == 0, other.stderr

@@ -19,6 +19,7 @@ def training(runs: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
+@pytest.mark.slow  # tests/training/test_distributed.py trains with two processes
 def test_two_processes_split_the_weights_the_images_and_the_scores(command: CommandLine) -> None:
     runs = {name: command.folder / name for name in ("one", "two")}
     for name in runs:

@@ -94,12 +94,14 @@ def test_without_a_network_and_a_copy_the_evaluation_says_what_to_do(run: Run) -
     assert "the cache has no complete copy of nateraw/parti-prompts; connect, or give a local copy" in text
 
 
+@pytest.mark.slow
 def test_a_copy_that_lacks_another_style(run: Run) -> None:
     assert run(PRINT, "hpdv2-anime").returncode == 0
     text = refusal(run(SHOW, "eval", "--model", "tiny", "--prompts", "hpdv2-photo", reachable=False))
     assert "the cache has no complete copy of zhwang/HPDv2" in text
 
 
+@pytest.mark.slow
 def test_a_dataset_that_has_changed_is_refused(run: Run, hub: Path) -> None:
     path = hub / "datasets" / "nateraw" / "parti-prompts" / "PartiPrompts.tsv"
     text = path.read_text()

@@ -290,6 +290,7 @@ class TestRoundTrip:
         assert fine < middle / 3 < coarse / 9
         assert fine < 0.02
 
+    @pytest.mark.slow  # the same as above, with a real network
     def test_more_steps_bring_pictures_of_the_tiny_world_back_better(self) -> None:
         model = TINY.family.load(TINY.source, device=torch.device("cpu"))
         x0, captions = pictures(model, 2)

@@ -229,7 +229,7 @@ CACHES: dict[str, Edit] = {
 }
 
 
-READ_ALIKE = ("embeddings cut short", "what was found in the data")
+READ_ALIKE = ("embeddings cut short", "what was found in the data", "one bit of the scores trained on")
 """Read and refused as the others are."""
 
 

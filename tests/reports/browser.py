@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,13 @@ class Browser:
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def becomes(self, script: str, value: object) -> bool:
+        """Whether an expression has a value within ten seconds: a browser sends some events, as ``close``, only afterwards."""
+        end = time.monotonic() + 10
+        while (found := self.run(script)) != value and time.monotonic() < end:
+            time.sleep(0.05)
+        return bool(found == value)
 
     def press(self, key: str, text: str = "") -> None:
         """A key, as from a keyboard."""

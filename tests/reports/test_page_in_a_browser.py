@@ -104,7 +104,7 @@ def test_the_gallery_by_keyboard(opened: Browser) -> None:
     assert opened.run(captions) == ["base"]
     opened.press("Escape")
     assert opened.run("document.getElementById('large').open") is False
-    assert opened.run("document.activeElement.dataset.of") == "base"  # where the arrow keys had gone
+    assert opened.becomes("document.activeElement.dataset.of", "base")  # where the arrow keys had gone
 
 
 def test_images_are_whole_and_extremes_are_of_their_sign(opened: Browser) -> None:
