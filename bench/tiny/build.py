@@ -55,6 +55,10 @@ def stages() -> list[Stage]:
     tower = {"batch": towers.BATCH, "naming": towers.NAMING}
     sd3 = {"size": [flow.HEADS, flow.HEAD_WIDTH, flow.LAYERS], "shift": flow.SHIFT, "batch": denoiser.BATCH, "shards": shards, "layout": denoiser.LAYOUT}  # fmt: skip
     vae = {"widths": autoencoder.WIDTHS, "batch": autoencoder.BATCH, "scenes": parts.AUTOENCODER_SCENES}
+    prompts = {
+        **voters.RULES,
+        "prompts": [pairs.EVALUATION_COMBINATIONS, pairs.EVALUATION_PROMPTS, pairs.TUNING_PROMPTS],
+    }
     return [
         fitted("autoencoder", parts.make_autoencoder, vae, autoencoder.SETTINGS),
         fitted("pretrained", parts.make_pretrained, base, denoiser.FIRST.settings, "autoencoder"),
@@ -65,11 +69,11 @@ def stages() -> list[Stage]:
         fitted("checker", parts.make_checker, judge, checking.SETTINGS, "scenes", "redrawn", "pictures"),
         fitted("clip", parts.make_clip, tower, towers.CONTRASTIVE, "scenes", "redrawn"),
         fitted("blip", parts.make_blip, tower, towers.MATCHING, "scenes", "redrawn"),
-        Stage("preferences", parts.make_preferences, {"taste": voters.TASTE}, needs=["pictures", "checker"]),
+        Stage("preferences", parts.make_preferences, prompts, needs=["pictures", "checker"]),
         Stage(
             "off-policy",
             parts.make_off_policy,
-            {"pairs": off_policy.PAIRS, "right": off_policy.RIGHT, "taste": voters.TASTE},
+            {"pairs": off_policy.PAIRS, "right": off_policy.RIGHT, **voters.RULES},
             needs=["autoencoder", "checker"],
         ),
         *(parts.scorer_stage(name) for name in SCORERS),

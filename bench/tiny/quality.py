@@ -22,6 +22,7 @@ from bench.core.errors import UserError
 from bench.core.files import write_array
 from bench.core.progress import Progress
 from bench.core.terminal import Terminal
+from bench.core.values import digest
 from bench.evaluation.noise import evaluation_noise
 from bench.models.checkpoints.compatibility import loaded_files
 from bench.models.checkpoints.component import place_digest
@@ -56,8 +57,8 @@ def draw_pictures(
     name = model.digest if weights is None else f"{model.digest}-{place_digest(loaded_files(weights))}"
     made = []
     with Progress("pictures", total=len(prompts)) as progress:
-        for row, prompt in enumerate(prompts):
-            path = folder / f"{name}-{row:03d}.npy"
+        for prompt in prompts:
+            path = folder / f"{name}-{digest(prompt)}.npy"
             if not path.exists():
                 noise = torch.stack([evaluation_noise(GENERATION, prompt, index, shape) for index in range(PICTURES)])
                 drawn = generate_images(model, Networks.single(network), [prompt] * PICTURES, noise, GENERATION, unused)

@@ -28,6 +28,8 @@ PROPERTIES = tuple(TASTE)
 SIZE_SLACK = 0.03
 """How far outside a named range of sizes an object may be measured, as a share of the side; about the checker's error."""
 
+RULES = {"taste": TASTE, "size slack": SIZE_SLACK}
+"""What a build states of the voters."""
 _WEIGHTS = np.asarray(list(TASTE.values()))
 # A deviation's nodes and their probabilities.  On an even grid the sum converges as fast as the integrand is smooth: 121 nodes are
 # exact to 1e-8 for every margin of the world, where 48 nodes of Gauss and Hermite were 2e-3 off.
