@@ -223,7 +223,7 @@ EDITS: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "weights in another variant": (added(f"model/unet/{WEIGHTS}.fp16.safetensors"), DONE, DONE),
     "a document beside the tokenizer": (added("model/tokenizer/README.txt"), DONE, DONE),
     # data
-    "data: a label": (relabelled("label_0", 0.0), "data.labels", DONE),
+    "data: a label": (relabelled("label_0", 0.0), APART, DONE),
     "data: a caption": (relabelled("caption", "a cat"), APART, DONE),
     "data: a bit of a picture behind a path": (byte("data/jpg_0-1.png", -13), APART, DONE),
     "README of the data": (added("data/README.md"), DONE, DONE),
