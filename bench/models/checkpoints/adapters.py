@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from bench.core.errors import UserError
 from bench.core.files import replace_file
 from bench.models.checkpoints.compatibility import ALPHA, adapter_names, loaded_files, without_denoiser
 from bench.models.checkpoints.pipeline_folder import check_finite
+from bench.models.checkpoints.stated import json_of_model
 
 ADAPTERS = "pytorch_lora_weights.safetensors"
 CONFIG = "adapter_config.json"
@@ -121,14 +121,9 @@ def _stated_config(file: Path) -> dict[str, Any]:
 
 
 def _object(text: str | bytes, file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:  # of JSON, or of the encoding
-        raise UserError(
-            f"{file}: the configuration of the adapters is not valid JSON ({error}); download it again"
-        ) from error
+    value = json_of_model(text, f"{file}: the configuration of the adapters")
     if not isinstance(value, dict):
-        raise UserError(f"{file}: the configuration of the adapters is not a JSON object; download it again")
+        raise UserError(f"{file}: the configuration of the adapters is not a JSON object; download the model again")
     return value
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 
 from bench.core.digests import files_digest
 from bench.core.errors import UserError
-from bench.core.inputs import read_text, regular
+from bench.core.inputs import read_bytes, regular
 from bench.core.paths import inside
 from bench.core.values import digest
-from bench.models.checkpoints.stated import MOST, read_object
+from bench.models.checkpoints.stated import MOST, json_of_model, read_object
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 SINGLE = re.compile(r"(?:diffusion_pytorch_)?model(?:\.(?P<variant>\w+))?\.safetensors")
@@ -157,10 +156,7 @@ def configurations(folder: Path) -> dict[str, Any]:
 
 def _json(file: Path) -> Any:
     """A JSON file without what names its origin; the order of the entries of a vocabulary counts."""
-    try:
-        value: Any = json.loads(read_text(file, most=MOST))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not valid JSON ({error}); download the model again") from error
+    value = json_of_model(read_bytes(file, MOST), str(file))
     if not isinstance(value, dict):
         return value
     kept = {name: each for name, each in value.items() if name not in ORIGIN}

@@ -30,6 +30,18 @@ MOST = 1 << 28
 """Bytes of the largest configuration or vocabulary."""
 
 
+def json_of_model(text: str | bytes, what: str) -> Any:
+    """A JSON value that came with a model; ``what`` it is begins the sentence.
+
+    Raises:
+        UserError: it is not JSON in UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(text if isinstance(text, str) else text.decode())
+    except (ValueError, RecursionError) as error:  # of JSON, or of the encoding
+        raise UserError(f"{what} is not valid JSON ({error}); download the model again") from error
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object of a model, which does not ask for code.
 
@@ -45,10 +57,7 @@ def read_object(path: Path) -> dict[str, Any]:
         )
     if not content.strip():
         raise UserError(f"{path} is empty; download the model again")
-    try:
-        value = json.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); download the model again") from error
+    value = json_of_model(content, str(path))
     if not isinstance(value, dict):
         raise UserError(f"{path} is not a JSON object; download the model again")
     if asked := [field for field in CODE if value.get(field)]:
