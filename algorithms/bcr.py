@@ -43,7 +43,7 @@ class BCR(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: the recipe of dpo; delta is the upper quartile of Mw - Rw in a dpo run of 25 steps; not tuned",
+            source="ours: dpo's recipe of version 0.1.0; delta is the upper quartile of Mw - Rw in a dpo run of 25 steps; not tuned",
             algorithm={"beta": 2000.0, "penalty": 1000.0, "delta": 6e-4},
             training=TINY,
         ),

@@ -45,7 +45,7 @@ class ConservativeDPO(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: the recipe of dpo with the smoothing that language models use, not tuned",
+            source="ours: dpo's recipe of version 0.1.0 with the smoothing that language models use, not tuned",
             algorithm={"beta": 2000.0, "label_smoothing": 0.1},
             training=TINY,
         ),

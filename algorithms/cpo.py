@@ -38,7 +38,7 @@ class CPO(ReferenceFreeAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: beta as simpo's, both terms pull equally hard on an even pair; training as dpo's; not tuned",
+            source="ours: beta as simpo's, both terms pull equally hard on an even pair; training as dpo's recipe of version 0.1.0; not tuned",
             algorithm={"beta": 100.0, "sft_weight": 50.0},
             training=TINY,
         ),

@@ -46,7 +46,7 @@ class DMPO(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: the recipe of dpo with the released alpha, not tuned",
+            source="ours: dpo's recipe of version 0.1.0 with the released alpha, not tuned",
             algorithm={"beta": 2000.0, "alpha": 0.01},
             training=TINY,
         ),

@@ -40,7 +40,7 @@ class DPOWithSFT(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: the recipe of dpo; both terms pull equally hard at the start; not tuned",
+            source="ours: dpo's recipe of version 0.1.0; both terms pull equally hard at the start; not tuned",
             algorithm={"beta": 2000.0, "sft_weight": 500.0},
             training=TINY,
         ),

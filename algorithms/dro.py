@@ -60,7 +60,7 @@ class DRO(PairwiseWrapper):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: as dpo's tiny recipe; lambda as published; the data has one source, so h is 1",
+            source="ours: dpo's recipe of version 0.1.0; lambda as published; the data has one source, so h is 1",
             algorithm={"objective": "dpo", "temperature": 1.0},
             training=TINY,
         ),

@@ -82,7 +82,7 @@ class DSPO(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: the form and beta released for SD1.5, the training of dpo's recipe; not tuned",
+            source="ours: the form and beta released for SD1.5, the training of dpo's recipe of version 0.1.0; not tuned",
             algorithm={"variant": "sd15", "beta": 0.001},
             training=TINY,
         ),

@@ -38,7 +38,7 @@ class Hinge(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: the recipe of dpo, not tuned; pushing stops at the margin 0.001",
+            source="ours: dpo's recipe of version 0.1.0, not tuned; pushing stops at the margin 0.001",
             algorithm={"beta": 2000.0},
             training=TINY,
         ),

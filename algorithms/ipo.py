@@ -38,7 +38,7 @@ class IPO(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: the recipe of dpo, aiming at the margin 0.001 where its sigmoid has the argument 1; not tuned",
+            source="ours: dpo's recipe of version 0.1.0, aiming at the margin 0.001 where its sigmoid has the argument 1; not tuned",
             algorithm={"tau": 500.0},
             training=TINY,
         ),

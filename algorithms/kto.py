@@ -76,7 +76,7 @@ class KTO(Algorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: as dpo's tiny recipe",
+            source="ours: dpo's recipe of version 0.1.0",
             algorithm={"beta": 2000.0},
             training=TINY,
         ),

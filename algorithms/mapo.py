@@ -55,7 +55,7 @@ class MaPO(ReferenceFreeAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: beta as published, the training of dpo's recipe; not tuned",
+            source="ours: beta as published, the training of dpo's recipe of version 0.1.0; not tuned",
             algorithm={"beta": 8.0},
             training=TINY,
         ),

@@ -41,7 +41,7 @@ class MaPOv1(ReferenceFreeAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: fields as released, the training of dpo's recipe; not tuned",
+            source="ours: fields as released, the training of dpo's recipe of version 0.1.0; not tuned",
             algorithm={"beta": 0.1, "snr": 0.5, "margin_scale": 1000.0},
             training=TINY,
         ),

@@ -30,7 +30,7 @@ class NPO(Wrapper):
     negative: ClassVar[bool] = True
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: as dpo's tiny recipe",
+            source="ours: dpo's recipe of version 0.1.0",
             algorithm={"objective": "dpo"},
             training=TINY,
         ),

@@ -59,7 +59,7 @@ class ORPO(ReferenceFreeAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: at errors of 0.05 both terms pull equally hard on an even pair; training as dpo's; not tuned",
+            source="ours: at errors of 0.05 both terms pull equally hard on an even pair; training as dpo's recipe of version 0.1.0; not tuned",
             algorithm={"beta": 0.1, "compare": "odds"},
             training=TINY,
         ),

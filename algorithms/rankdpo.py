@@ -65,7 +65,7 @@ class RankDPO(CandidateAlgorithm):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES, Need.REFERENCE, Need.REWARD})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: as dpo's tiny recipe with the paper's factor; four candidates for each of 400 captions",
+            source="ours: dpo's recipe of version 0.1.0 with the paper's factor; four candidates for each of 400 captions",
             algorithm={"beta": 4000.0, "rewards": ("pickscore", "imagereward"), "candidates": 4, "captions": 400},
             training={**TINY, "steps": 50},
         )

@@ -44,7 +44,7 @@ class RobustDPO(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: the recipe of dpo with the flip probability that language models use, not tuned",
+            source="ours: dpo's recipe of version 0.1.0 with the flip probability that language models use, not tuned",
             algorithm={"beta": 2000.0, "flip_probability": 0.1},
             training=TINY,
         ),

@@ -73,7 +73,7 @@ class RPO(NoisedPairAlgorithm):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: as dpo's tiny recipe; tau is a guess",
+            source="ours: dpo's recipe of version 0.1.0; tau is a guess",
             algorithm={"beta": 2000.0, "temperature": 0.05},
             training=TINY,
         ),

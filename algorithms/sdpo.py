@@ -51,7 +51,7 @@ class SDPO(PairwiseWrapper):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: as dpo's tiny recipe; mu as published for SD1.5",
+            source="ours: dpo's recipe of version 0.1.0; mu as published for SD1.5",
             algorithm={"objective": "dpo", "mu": 0.9},
             training=TINY,
         ),

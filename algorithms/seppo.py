@@ -67,7 +67,7 @@ class SePPO(Algorithm):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES, Need.GUIDANCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: dpo's beta and learning rate; a younger pool for a shorter training",
+            source="ours: beta and learning rate of dpo's recipe of version 0.1.0; a younger pool for a shorter training",
             algorithm={"beta": 2000.0, "sampling_steps": 10, "guidance_scale": 3.0, "interval": 10, "pool": 4},
             training={**TINY, "steps": 50, "global_batch_size": 16},
         )

@@ -39,7 +39,7 @@ class SimPO(ReferenceFreeAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: half of the base's differences |Ml - Mw| exceed 0.005 = gamma/beta; training as dpo's; not tuned",
+            source="ours: half of the base's differences |Ml - Mw| exceed 0.005 = gamma/beta; training as dpo's recipe of version 0.1.0; not tuned",
             algorithm={"beta": 100.0, "gamma": 0.5},
             training=TINY,
         ),

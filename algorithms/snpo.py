@@ -64,7 +64,7 @@ class SNPO(PairwiseAlgorithm):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE, Need.GUIDANCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: beta and rate of dpo's tiny recipe, lambda as published; not tuned",
+            source="ours: beta and rate of dpo's recipe of version 0.1.0, lambda as published; not tuned",
             algorithm={"beta": 2000.0, "mixture": 0.9},
             training={**TINY, "caption_dropout": 0.0},
         ),
