@@ -15,7 +15,7 @@ from torch import Tensor
 
 from algorithms.dpo import Beta, dpo_loss
 from algorithms.inverted import invert_pair
-from algorithms.recipes import SD15, SDXL, TINY
+from algorithms.recipes import SD15, SDXL, SWEPT, TINY
 from bench import (
     AlgorithmInfo,
     BetaScale,
@@ -42,9 +42,9 @@ class InPO(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: beta as published, learning rate lowered until the margin grew on training prompts of the tiny world",
-            algorithm={"beta": 2000.0, "inversion_steps": 5},
-            training={**TINY, "steps": 60},
+            source=SWEPT,
+            algorithm={"beta": 50.0, "inversion_steps": 5},
+            training={**TINY, "steps": 60, "learning_rate": 2e-4},
         ),
         "sd15": Recipe(
             source="released launcher at a9cfc4de: 1e-8 x 1024 (scale_lr); it starts from an SFT checkpoint",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from algorithms.recipes import SD15, SDXL, TINY
+from algorithms.recipes import SD15, SDXL, SWEPT, TINY
 from bench import Algorithm, AlgorithmInfo, PairBatch, Policy, Recipe, StepOutput, noised_images, sample_errors
 
 
@@ -24,8 +24,8 @@ class SFT(Algorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: one learning rate tried on training prompts of the tiny world",
-            training={**TINY, "steps": 80, "learning_rate": 2e-5},
+            source=SWEPT,
+            training={**TINY, "steps": 80, "learning_rate": 5e-5},
         ),
         "sd15": Recipe(
             source="DiffusionDPO's train.py at 5233e759 with --sft; no launcher uses it, so the settings are those of its DPO launcher",
