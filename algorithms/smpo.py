@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from algorithms.dpo import Beta
 from algorithms.inverted import invert_pair
-from algorithms.recipes import SD15, SDXL, TINY
+from algorithms.recipes import SD15, SDXL, SWEPT, TINY
 from bench import (
     AlgorithmInfo,
     BetaScale,
@@ -62,9 +62,9 @@ class SmPO(PairwiseAlgorithm):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE, Need.REWARD})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: of two settings tried on training prompts of the tiny world; a coarser inversion drifts in colour",
-            algorithm={"beta": 2000.0, "inversion_steps": 10},
-            training={**TINY, "steps": 30, "learning_rate": 5e-6},
+            source=SWEPT,
+            algorithm={"beta": 50.0, "inversion_steps": 10},
+            training={**TINY, "steps": 30, "learning_rate": 1e-4},
         ),
         "sd15": Recipe(
             source="released launcher at 8922d54f: 1e-8 x 1024 (scale_lr); it starts from an SFT checkpoint",
