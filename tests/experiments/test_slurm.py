@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from bench.core.errors import UserError
 from bench.experiments.executors.base import Matrix, command, make_executor, outcome
 from bench.experiments.executors.slurm import Slurm
-from bench.experiments.executors.slurm_job import machine_words
+from bench.experiments.executors.slurm_job import FOLDER, CellJob, machine_words
 from bench.records.studies import Cell, StudyFolder, study_of_file
 
 CELL = Cell("m/a", ("run", "--seeds", "0"), "0" * 12, ())
@@ -115,3 +116,29 @@ def test_a_job_runs_its_command_and_records_how_it_ended(tmp_path: Path) -> None
     version, *error = study.log(CELL).read_text().splitlines()
     assert version.startswith("diffusion-alignment-bench")
     assert "nowhere" in " ".join(error)
+
+
+def test_a_file_that_a_job_was_writing_when_it_lost_its_node_does_not_keep_it_out_of_the_queue(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    from submitit.core.utils import DelayedSubmission, pickle_load
+
+    study = StudyFolder(tmp_path, "s")
+    folder = study.folder / FOLDER
+    folder.mkdir(parents=True)
+    job = CellJob(Cell("m/a", ("--version",), "0" * 12, ()), study, 1, 20, True)
+    for name in ("7_submitted.pkl", "8_3_submitted.pkl"):
+        DelayedSubmission(job).dump(folder / name)
+    halves = [folder / f"{name}.save_tmp" for name in ("7_submitted.pkl", "7_0_result.pkl", "8_3_submitted.pkl")]
+    for half in halves:
+        half.write_text("half")
+    environment = {**os.environ, "SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "7"}
+
+    def start(**more: str) -> list[bool]:
+        subprocess.run(
+            [sys.executable, "-m", "submitit.core._submit", str(folder)], env=environment | more, capture_output=True, check=True
+        )  # fmt: skip
+        return [half.exists() for half in halves]
+
+    assert start() == [False, False, True]  # the job's own, not those of others
+    assert pickle_load(folder / "7_0_result.pkl") == ("success", None)
+    assert start(SLURM_JOB_ID="9", SLURM_ARRAY_JOB_ID="8", SLURM_ARRAY_TASK_ID="3") == [False, False, False]

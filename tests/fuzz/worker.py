@@ -29,7 +29,7 @@ PROCESSOR = 60
 MEMORY = 3 << 30
 """Bytes of address space beyond what the imports take."""
 IMPORTS = (
-    "bench.cli.main", "bench.cli.data", "bench.cli.listing", "bench.cli.plan", "bench.data.summary", "bench.experiments.experiment",
+    "tests.helpers.imported", "bench.cli.main", "bench.cli.data", "bench.cli.listing", "bench.cli.plan", "bench.data.summary", "bench.experiments.experiment",
     "bench.experiments.judging", "bench.experiments.interface", "bench.experiments.rescoring", "bench.scoring.folder",
     "bench.planning.show", "bench.planning.profiling", "reports.table", "reports.report", "peft", "matplotlib.pyplot",
 )  # fmt: skip

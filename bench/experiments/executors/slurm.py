@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from bench.core.errors import UserError
 from bench.core.progress import say
 from bench.experiments.executors.base import Executor, Matrix
-from bench.experiments.executors.slurm_job import CellJob
+from bench.experiments.executors.slurm_job import FOLDER, CellJob
 from bench.records.states import states_of_study
 from bench.records.studies import Cell
 
@@ -81,7 +81,7 @@ class Slurm(Executor):
         }
         if after is not None:
             more |= {"dependency": f"afterok:{after}", "kill-on-invalid-dep": "yes"}
-        executor = SlurmExecutor(matrix.study.folder / "slurm", max_num_timeout=sys.maxsize)
+        executor = SlurmExecutor(matrix.study.folder / FOLDER, max_num_timeout=sys.maxsize)
         executor.update_parameters(**self._parameters(matrix), additional_parameters=more)
         per_node = self.processes // self.nodes
         threads = self.threads or max(1, (self.cpus or 1) // per_node)
@@ -94,7 +94,7 @@ class Slurm(Executor):
         except (FailedJobError, FailedSubmissionError) as error:
             raise UserError(f"sbatch refused the jobs: {' '.join(str(error).split())}") from error
         # submitit leaves links to what sbatch has read, and links below the folder of runs are refused
-        for link in (matrix.study.folder / "slurm").glob(".submission_file_*"):
+        for link in (matrix.study.folder / FOLDER).glob(".submission_file_*"):
             link.unlink()
         return {cell.name: job.job_id for cell, job in zip(cells, jobs, strict=True)}
 

@@ -13,7 +13,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -21,6 +22,8 @@ from bench.core.files import make_folder
 from bench.experiments.executors.base import command, outcome
 from bench.records.studies import STOPPED, Cell, StudyFolder
 
+FOLDER = "slurm"
+"""Folder of a study where submitit keeps its files."""
 PAUSE = 0.2
 """Seconds between two looks at the command."""
 MARGIN = 10
@@ -57,6 +60,9 @@ class CellJob:
             SystemExit: it failed, or a signal stopped it.
         """
         first = os.environ.get("SLURM_NODEID", "0") == "0"
+        if first:
+            for half in half_written(self.study.folder / FOLDER, os.environ):
+                half.unlink()
         log = self.study.log(self.cell)
         make_folder(log.parent)
         with log.open("ab") if first else contextlib.nullcontext() as stream:
@@ -121,6 +127,16 @@ def machine_words(environment: Mapping[str, str]) -> tuple[str, ...]:
         *("--main_process_ip", environment["SLURM_LAUNCH_NODE_IPADDR"]),
         *("--main_process_port", str(PORTS + int(environment["SLURM_JOB_ID"]) % 10_000)),
     )
+
+
+def half_written(folder: Path, environment: Mapping[str, str]) -> Sequence[Path]:
+    """The files that this job was writing when it lost its node.
+
+    Beside one of them submitit neither puts a job back into the queue nor reports its end.
+    """
+    array = environment.get("SLURM_ARRAY_JOB_ID")
+    job = environment.get("SLURM_JOB_ID") if array is None else f"{array}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return list(folder.glob(f"{job}_*.save_tmp"))
 
 
 def _ended(process: int, patience: float) -> int | None:
