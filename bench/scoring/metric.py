@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import json
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -22,6 +21,8 @@ from bench.records.scores import MetricInfo
 
 HARNESS = ("bench.scoring.images", "bench.scoring.loop")
 """What opens images and calls a metric."""
+LARGEST = torch.finfo(torch.float32).max
+"""The largest score."""
 CODE = "code_digests"
 """The name of what is recorded of a metric's code, beside the entries of its identity."""
 
@@ -149,7 +150,7 @@ def checked_scores(name: str, scores: object, count: int) -> list[float]:
     """The scores of one call as floats.
 
     Raises:
-        UserError: something else than a tensor of floats, too few, too many or non-finite scores: such a scorer is broken, and
+        UserError: something else than a tensor of floats, too few, too many, or scores that are not finite in float32: such a scorer is broken, and
             nothing is recorded.
     """
     if not isinstance(scores, torch.Tensor):
@@ -165,11 +166,11 @@ def checked_scores(name: str, scores: object, count: int) -> list[float]:
         kind = f"{scores.dtype}, {scores.layout}, on {scores.device}"
         raise UserError(f"metric {name!r} returned a tensor of {kind}, not dense floats with values; fix the metric")
     values: list[float] = scores.double().tolist()
-    bad = [index for index, score in enumerate(values) if not math.isfinite(score)]
+    bad = [index for index, score in enumerate(values) if not abs(score) <= LARGEST]  # nor is NaN
     if bad:
         raise UserError(
-            f"metric {name!r} returned the score {values[bad[0]]}, which is not finite, for image {bad[0]} of {count}; fix the "
-            "metric"
+            f"metric {name!r} returned the score {values[bad[0]]}, which is not a finite float32, for image {bad[0]} of {count}; "
+            "fix the metric"
         )
     return values
 

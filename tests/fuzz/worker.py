@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import BinaryIO
 
 from tests.fuzz.place import Expect, Kind, Place
 
@@ -143,22 +144,41 @@ def obey_permissions() -> None:
 
 
 def _fork(call: Callable[[], None], said: Path, name: str) -> int | None:
-    """The exit code of a call in a child, its output in files; None if it had to be killed."""
+    """The exit code of a call in a child, its output in files; None if it had to be killed.
+
+    The child writes to pipes, since a limit on the size of files would bind what it says, too.
+    """
+    pipes = {each: os.pipe() for each in ("out", "err")}
     child = os.fork()
     if child == 0:
-        _in_child(call, said, name)
+        _in_child(call, *(end for _, end in pipes.values()))
     used, since = 0, time.monotonic()
-    while time.monotonic() < since + SECONDS:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            code = os.waitstatus_to_exitcode(status)
-            return None if -code == signal.SIGXCPU else code
-        if (now := _ticks(child)) != used:
-            used, since = now, time.monotonic()
-        time.sleep(0.02)
+    with contextlib.ExitStack() as files:
+        streams = [(end, files.enter_context((said / f"{name}.{each}").open("wb"))) for each, (end, _) in pipes.items()]
+        for read, write in pipes.values():
+            os.set_blocking(read, False)
+            os.close(write)
+            files.callback(os.close, read)
+        while time.monotonic() < since + SECONDS:
+            done, status = os.waitpid(child, os.WNOHANG)
+            for end, stream in streams:
+                _drain(end, stream)
+            if done:
+                code = os.waitstatus_to_exitcode(status)
+                return None if -code == signal.SIGXCPU else code
+            if (now := _ticks(child)) != used:
+                used, since = now, time.monotonic()
+            time.sleep(0.02)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return None
+
+
+def _drain(end: int, stream: BinaryIO) -> None:
+    """Copy what a pipe holds."""
+    with contextlib.suppress(BlockingIOError):
+        while part := os.read(end, 1 << 16):
+            stream.write(part)
 
 
 def _ticks(process: int) -> int:
@@ -167,11 +187,11 @@ def _ticks(process: int) -> int:
     return int(after_name[11]) + int(after_name[12])
 
 
-def _in_child(call: Callable[[], None], said: Path, name: str) -> None:
+def _in_child(call: Callable[[], None], out: int, err: int) -> None:
     code = 1
     try:
-        for number, stream in ((1, "out"), (2, "err")):
-            os.dup2(os.open(said / f"{name}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        for number, end in ((1, out), (2, err)):
+            os.dup2(end, number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.stdout, sys.stderr = (
             os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False) for number in (1, 2)

@@ -38,6 +38,7 @@ def use(folder: Path) -> None:
     found = find_model(str(folder))
     model = found.card.family.load(found.card.source, device=torch.device("cpu"))
     _ = model.parts, model.network, model.process, model.latent_shape(model.resolution, model.resolution)
+    model.tokens(["a bee"])
     model.encode_text(["a bee"])
     model.encode_images(torch.zeros(1, 3, model.resolution, model.resolution))
 
@@ -130,7 +131,8 @@ def test_a_size_that_is_not_a_number(folder: Path, size: object, read: Callable[
 
 
 @pytest.mark.parametrize(
-    ("length", "said"), [(10**30, "model_max_length is absent"), (0, "model_max_length"), (500, "500")]
+    ("length", "said"),
+    [(10**30, "model_max_length is absent"), (0, "model_max_length"), (True, "is 1,"), (2, "is 2,"), (500, "500")],
 )
 def test_a_tokenizer_without_a_longest_length(folder: Path, length: int, said: str) -> None:
     change(folder / "tokenizer" / "tokenizer_config.json", model_max_length=length)
@@ -140,6 +142,14 @@ def test_a_tokenizer_without_a_longest_length(folder: Path, length: int, said: s
 def test_a_tokenizer_that_does_not_state_a_length(folder: Path) -> None:
     change(folder / "tokenizer" / "tokenizer_config.json", model_max_length=...)
     assert "model_max_length is absent" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("model_max_length", "x"), ("model_max_length", []), ("padding_side", 3), ("pad_token", None)]
+)
+def test_a_tokenizer_that_takes_no_text(folder: Path, field: str, value: object) -> None:
+    change(folder / "tokenizer" / "tokenizer_config.json", **{field: value})
+    assert f"{folder / 'tokenizer'} cannot be loaded" in refusal(folder)
 
 
 def test_a_token_without_an_embedding(folder: Path) -> None:

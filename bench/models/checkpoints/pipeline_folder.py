@@ -169,7 +169,10 @@ def load_part(kind: Any, folder: Path) -> Any:
     if STEPS in (stated := read_object(folder / SCHEDULER) if (folder / SCHEDULER).is_file() else {}):
         positive(stated, STEPS, folder / SCHEDULER)  # a table of 10^12 steps would look like a lack of memory
     with explained(folder):
-        return kind.from_pretrained(folder, local_files_only=True)
+        part = kind.from_pretrained(folder, local_files_only=True)
+        if callable(part):  # a tokenizer, which looks at some of its configuration only with a text
+            part(["a", "a bee"], padding=True, truncation=True)
+    return part
 
 
 def load_scheduler_config(folder: Path) -> dict[str, Any]:
