@@ -150,8 +150,8 @@ def checked_scores(name: str, scores: object, count: int) -> list[float]:
     """The scores of one call as floats.
 
     Raises:
-        UserError: something else than a tensor of floats, too few, too many, or scores that are not finite in float32: such a scorer is broken, and
-            nothing is recorded.
+        UserError: something else than a tensor of floats, too few, too many, or scores that are not finite in float32: such a
+            scorer is broken, and nothing is recorded.
     """
     if not isinstance(scores, torch.Tensor):
         raise UserError(

@@ -15,6 +15,7 @@ from pathlib import Path
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--cases", type=int, default=200, help="how many cases")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case, to go on with a campaign")
     parser.add_argument("--seed", type=int, default=0, help="of the generator")
     parser.add_argument("--only", default="", help="kinds whose names contain this text")
     parser.add_argument(
@@ -39,6 +40,8 @@ def main() -> int:
     rng, counts, bad = random.Random(options.seed), collections.Counter[str](), 0
     for number in range(options.cases):
         (each,) = rng.choices(chosen, [one.weight for one in chosen])
+        if number < options.first:
+            continue
         outcome = worker.run_case(each.make, f"{options.seed}-{number}", ASSETS, finished)
         found = verdict.findings(outcome)
         bad += bool(found)
@@ -47,7 +50,8 @@ def main() -> int:
             words = " ".join(outcome.expect.words) if outcome.expect else ""
             print(f"{number} line {each.line} {each.name}: {words!r}: {'; '.join(found) or outcome.code}", flush=True)
     shutil.rmtree(kept)
-    print(f"{bad} of {options.cases} cases found a defect ({100 * bad / max(1, options.cases):.1f} %); "
+    ran = options.cases - options.first
+    print(f"{bad} of {ran} cases found a defect ({100 * bad / max(1, ran):.1f} %); "
           f"by kind: {dict(counts.most_common())}")  # fmt: skip
     return bool(bad)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tests.fuzz.place import ROWS, Expect, Place, kind
+from tests.fuzz.place import ROWS, Expect, Place, kind, picture
 
 
 def refused(place: Place, name: str, *says: str, never: tuple[str, ...] = ()) -> Expect:
