@@ -141,7 +141,7 @@ def kept_data(inspected: InspectedData) -> PreferenceData:
         preference_0=inspected.labels[kept],
         digest=inspected.survey.digest,
         report=inspected.report,
-        scores=_scores(source, kept),
+        scores=read_scores(source, kept),
         sources=_generators(source, kept),
         judges=_judges(source.provenance),
         sizes=inspected.survey.sizes if decodable.all() else inspected.survey.sizes[decodable],
@@ -202,8 +202,12 @@ def _judges(provenance: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return judges[-1] if judges else ()
 
 
-def _scores(source: Source, kept: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Scores by name, (N, K) each, for the names for which every image has a score."""
+def read_scores(source: Source, kept: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """Scores by name, (N, K) each, for the names for which every image has a score.
+
+    Raises:
+        UserError: one is missing, or not a finite number.
+    """
     stems = [name.removesuffix("_0") for name in source.names if name.startswith("score_") and name.endswith("_0")]
     columns = {stem.removeprefix("score_"): numbered(source.names, stem) for stem in stems}
     return {

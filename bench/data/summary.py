@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from bench.data.reading import FACTS, InspectedData
+from bench.data.reading import FACTS, InspectedData, read_scores
 from bench.data.sources.base import is_hidden, numbered
 from bench.data.sources.labelled import LABEL
 
@@ -93,7 +93,7 @@ def check_lines(inspected: InspectedData, prompts: Sequence[str] | None, needed:
     yield "sizes (height x width)", _sizes(survey.sizes[survey.decodable])
     yield "sources", _values(inspected, numbered(source.names, "source") or numbered(source.names, "model"))
     yield "splits", _values(inspected, [name for name in ("split",) if name in source.names])
-    yield "scores", ", ".join(_score_names(source.names)) or "none"
+    yield "scores", ", ".join(read_scores(source, inspected.kept)) or "none"
     yield "digest", survey.digest
     for step in source.provenance:
         yield "made by", json.dumps(step, ensure_ascii=False)
@@ -142,14 +142,6 @@ def _values(inspected: InspectedData, names: Sequence[str]) -> str:
     shown = [f"{value}: {count:,}" for value, count in counts.most_common(SHOWN)]
     others = len(counts) - len(shown)
     return (", ".join(shown) or "not named") + (f", {others:,} others" if others else "")
-
-
-def _score_names(names: Sequence[str]) -> list[str]:
-    return [
-        name.removeprefix("score_").removesuffix("_0")
-        for name in names
-        if name.startswith("score_") and name.endswith("_0")
-    ]
 
 
 def _some(count: str, names: Sequence[str]) -> str:

@@ -15,7 +15,9 @@ import pytest
 from bench.core.errors import UserError
 from bench.core.resources import sentence_about
 from bench.data.preferences import PreferenceData
-from bench.data.reading import read_preferences
+from bench.data.reading import inspect_data, read_preferences
+from bench.data.sources import open_source
+from bench.data.summary import check_lines
 from tests.fuzz.place import picture
 
 ROWS = 4
@@ -99,7 +101,10 @@ def test_a_column_of_another_type(tmp_path: Path, column: str, values: Any, part
 
 def test_a_score_that_is_not_a_number_is_named_with_its_row(tmp_path: Path) -> None:
     path = parquet(tmp_path, score_x_0=[0.5, 0.5, float("nan"), 0.5], score_x_1=[0.5] * ROWS)
-    assert "column 'score_x_0' holds nan in row 2, but scores must be finite numbers" in refusal(path)
+    said = "column 'score_x_0' holds nan in row 2, but scores must be finite numbers"
+    assert said in refusal(path)
+    with pytest.raises(UserError, match=said):  # what `bench data check` shows is read, too
+        list(check_lines(inspect_data(open_source(path), "pairs", None), None, ""))
 
 
 def test_two_columns_of_one_name(tmp_path: Path) -> None:

@@ -101,6 +101,12 @@ def test_the_hub_gets_the_card_and_the_weights(lab: Lab, tmp_path: Path) -> None
         assert "error: me/aligned cannot be uploaded to the hub: the hub answers 401; log in" in refused.stderr
         pushed = push({**environment, "HF_TOKEN": TOKEN})
         assert pushed.returncode == 0, pushed.stderr
+    gone = push({**environment, "HF_TOKEN": TOKEN})
+    assert gone.returncode == 2
+    (sentence,) = [line for line in gone.stderr.splitlines() if line.startswith("error:")]
+    assert sentence.startswith("error: me/aligned cannot be uploaded to the hub: ")
+    assert sentence.endswith("check the name and the connection, then run the same command again")
+    assert "Traceback" not in gone.stderr
     uploaded = {path.name: path.read_bytes() for path in (hub / "models/me/aligned").rglob("*") if path.is_file()}
     weights = {path.name: path.read_bytes() for path in run.weights.iterdir()}
     assert uploaded == {**weights, "README.md": (tmp_path / "card.md").read_bytes()}
