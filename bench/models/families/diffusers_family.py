@@ -26,8 +26,6 @@ from bench.models.forward_process import ForwardProcess, build_forward_process
 
 UNLIMITED = 10**9
 """A tokenizer without a longest length states 1e30."""
-FEWEST_TOKENS = 3
-"""Length of a text that leaves room for a token between its start and its end."""
 
 
 class DiffusersFamily(ModelFamily):
@@ -276,7 +274,7 @@ def check_tokens(tokenizer: Any, encoder: Any, folder: Path) -> None:
     """
     positions = getattr(encoder.config, "max_position_embeddings", None)
     length = tokenizer.model_max_length
-    if positions is not None and not FEWEST_TOKENS <= (length or 0) <= positions:
+    if positions is not None and not 2 < (length or 0) <= positions:  # room between start and end
         stated = f"{length:,}" if length and length < UNLIMITED else "absent"
         raise UserError(
             f"{folder}: model_max_length is {stated}, and the text encoder has {positions} positions; state it in tokenizer_config.json"
