@@ -110,6 +110,20 @@ class FlowGRPO(StepwiseAlgorithm):
             raise ValueError(f"objective={self.objective} needs densities, which rule=cps does not have; use flow-sde")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _every_option_has_an_effect(self) -> Self:
+        read_with = {
+            "stride": (self.window == "sliding", "window=sliding"),
+            "hold": (self.window == "sliding", "window=sliding"),
+            "divergence": (self.objective == "dppo", "objective=dppo"),
+            "distance": (self.beta > 0, "a beta above 0"),
+        }
+        for field, (read, needed) in read_with.items():
+            value = getattr(self, field)
+            if not read and value != type(self).model_fields[field].default:
+                raise ValueError(f"{field}={value} has no effect without {needed}; set that, or leave {field} out")
+        return self
+
     @property
     def least_ratio(self) -> float | None:
         return None if self.objective == "dppo" else self.clip

@@ -61,7 +61,9 @@ class TailorPO(StepPairAlgorithm):
 
     def step(self, batch: StepPairBatch, policy: Policy) -> StepOutput:
         taken, reference = batch.transition(policy.predict), batch.transition(policy.reference)
-        winner, loser = (taken.log_prob(each) - reference.log_prob(each) for each in (batch.winner, batch.loser))
+        winner, loser = (
+            (taken.log_prob(each) - reference.log_prob(each)) * batch.compared for each in (batch.winner, batch.loser)
+        )
         losses = self.objective(winner, loser, batch.winner[0].numel())
         return StepOutput(losses, batch.timesteps, {**batch.logs, "margin": (winner - loser).detach()})
 

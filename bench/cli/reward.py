@@ -46,7 +46,7 @@ def reward(
     from bench.models.registry import MODELS
     from bench.records.reward_models import FitSettings
     from bench.records.runs import surveys_folder
-    from bench.scoring.fitted import describe, fittable
+    from bench.scoring.fitted import describe, fittable, simplest
     from bench.training.reward_model import Request, fit_reward_model
 
     typed = {"part": part, "steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
@@ -58,4 +58,4 @@ def reward(
     output.mkdir(parents=True, exist_ok=True)
     with exclusive(output / ".lock", f"fits {output}; wait for it, or give another --output"):
         record = fit_reward_model(kind.load(chosen, device=device), Request(scorer, chosen, settings, pairs, output))
-    say(f"fitted:{output} {describe(record)}", "done")
+    say(f"fitted:{simplest(output)} {describe(record)}", "done")

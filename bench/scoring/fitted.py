@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,7 +17,7 @@ from bench.core.errors import UserError
 from bench.core.values import digest
 from bench.records.reward_models import WEIGHTS, RewardModelRecord, read_reward_model
 from bench.records.scores import MetricInfo
-from bench.scoring.metric import METRICS, DifferentiableMetric, FittableMetric, code_of, weights_digest
+from bench.scoring.metric import METRICS, DifferentiableMetric, FittableMetric, weights_digest
 
 
 class Fitted(DifferentiableMetric):
@@ -49,15 +50,18 @@ class Fitted(DifferentiableMetric):
 
     def identity(self) -> dict[str, Any]:
         """See `Metric`."""
-        code = digest(code_of(self._scorer))
         return {
             "version": 1,
             "scorer": self.record.scorer,
             "base": self._base,
-            "scorer_code": code,
             "weights": self.record.weights,
             "scale": self.record.scale,
         }
+
+    @property
+    def code(self) -> tuple[type, ...]:
+        """See `Metric`."""
+        return (type(self), *self._scorer.code)
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
         """See `Metric`."""
@@ -72,8 +76,11 @@ def fitted(folder: str) -> type[Fitted]:
     """The metric of a folder that ``bench reward`` wrote.
 
     Raises:
-        UserError: it holds no finished reward model, or a damaged one.
+        UserError: it holds no finished reward model, or a damaged one, or its name can be written in a simpler way: two names of
+            one metric would be two columns of a table, of which only one is marked as trained on.
     """
+    if folder and folder != (simple := simplest(folder)):
+        raise UserError(f"fitted:{folder} is called fitted:{simple}; write it so everywhere")
     path = Path(folder)
     record = read_reward_model(path)
     if record is None:
@@ -98,6 +105,13 @@ def fitted(folder: str) -> type[Fitted]:
         "made_from": (record.scorer, *record.judges),
     }
     return type("Fitted", (Fitted,), made)
+
+
+def simplest(folder: str | Path) -> str:
+    """A folder as reports name it: relative to the current one if it is in that, else absolute."""
+    here = Path.cwd()
+    path = Path(os.path.normpath(here / folder))  # without following links, which may be what the user calls it
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def fittable(name: str) -> type[FittableMetric]:

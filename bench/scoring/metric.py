@@ -65,6 +65,11 @@ class Metric(abc.ABC):
         Scores with different identities never share a column, so it must contain exactly what affects a score.
         """
 
+    @property
+    def code(self) -> tuple[type, ...]:
+        """The classes whose code decides a score; of a metric that calls another one, both."""
+        return (type(self),)
+
     def for_prompts(self, prompts: Sequence[str]) -> Metric:
         """The scorer to use when the images to judge have these prompts, repeats included; called before `score`.
 
@@ -177,7 +182,7 @@ def checked_scores(name: str, scores: object, count: int) -> list[float]:
 
 def code_of(metric: Metric) -> dict[str, str]:
     """Digests of the code that scores, 12 hex digits each; see `bench.core.code.code_digests`."""
-    return code_digests([type(metric)], HARNESS)
+    return code_digests(metric.code, HARNESS)
 
 
 def recorded_identity(metric: Metric) -> dict[str, Any]:

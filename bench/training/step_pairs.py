@@ -63,6 +63,11 @@ class StepPairBatch:
         return self.comparison.choice.logs
 
     @property
+    def compared(self) -> Tensor:
+        """Which of the pairs are compared, bool, (B,); see `StepPairAlgorithm.compares`."""
+        return self.logs["compared"] > 0
+
+    @property
     def timesteps(self) -> Tensor:
         """Times at which the step started, for diagnostics, int64, (B,); see `Grid.training_times`."""
         return self.grid.training_times(self.comparison.level)
@@ -131,6 +136,14 @@ class StepPairAlgorithm(SamplingAlgorithm):
         """
         return winner
 
+    def compares(self, gap: Tensor) -> Tensor:
+        """Which pairs are compared, bool, (B,); by default all.  The loss of the others must not depend on the policy.
+
+        Args:
+            gap: reward of the best candidate minus that of the worst, float64, (B,).
+        """
+        return torch.ones_like(gap, dtype=torch.bool)
+
     @abc.abstractmethod
     def step(self, batch: StepPairBatch, policy: Policy) -> StepOutput:
         """One loss of each caption of a micro-batch in one sampling step, unreduced; log ``batch.logs`` among others."""
@@ -197,13 +210,21 @@ class StepPairBatches:
         """Policy and reference are identical at the first step, in which a continuous reward must have told candidates apart.
 
         Raises:
-            UserError: all candidates of the first global batch have the same reward.
+            UserError: all candidates of the first global batch have the same reward, or no two of them are compared.
         """
         self.pairs.check(algorithm, record)
-        if self.pairs.step == 0 and self.source.rewards.continuous and record["gap"] == 0:
+        if self.pairs.step != 0 or not self.source.rewards.continuous:
+            return
+        rewards = ", ".join(self.source.algorithm.rewards)
+        if record["gap"] == 0:
             raise UserError(
-                f"the reward ({', '.join(self.source.algorithm.rewards)}) is the same for all candidates of the first step, so "
-                "there is nothing to learn from it; choose another reward"
+                f"the reward ({rewards}) is the same for all candidates of the first step, so there is nothing to learn from it; "
+                "choose another reward"
+            )
+        if record["compared"] == 0:
+            raise UserError(
+                f"the rewards ({rewards}) of the first step's candidates are too close to compare any of them (on average "
+                f"{record['gap']:.2g} apart); set a lower threshold, or larger reward_weights"
             )
 
     def __iter__(self) -> Iterator[StepPairBatch]:
@@ -258,9 +279,11 @@ class StepPairBatches:
         )
         if algorithm.next_state == "winner":
             following = winner
+        gap = judged.amax(1) - judged.amin(1)
         logs = {
             "reward": judged.mean(1),
-            "gap": judged.amax(1) - judged.amin(1),
+            "gap": gap,
+            "compared": algorithm.compares(gap),
             "refined": (winner != drawn).flatten(1).any(1),
         }
         return Choice(winner, loser, following, {name: value.to(drawn) for name, value in logs.items()})

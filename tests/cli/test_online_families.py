@@ -16,12 +16,13 @@ ALGORITHMS = {
     "nft": ("group=2", "trained=1"),
     "draft": (),
     "tailorpo": ("trained=1",),
+    "spo": ("first=0", "trained=1", "threshold=0"),
 }
 FLOWS = ("sd3", "flux")
 CASES = [
     (kind, algorithm)
     for kind in WRITERS
-    for algorithm in ("flow-grpo" if kind in FLOWS else "ddpo", "nft", "draft", "tailorpo")
+    for algorithm in ("flow-grpo" if kind in FLOWS else "ddpo", "nft", "draft", "tailorpo", "spo")
 ]
 
 

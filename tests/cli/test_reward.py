@@ -43,14 +43,30 @@ def test_a_reward_model_is_fitted_trained_on_and_marked(command: CommandLine) ->
     trained = command.run([*words, *(word for setting in sets for word in ("--set", setting))])
     assert trained.returncode == 0, trained.stderr
     config = RunFolder(command.folder / "runs/tiny/ddpo/mine/seed-0").config()
+    assert config.resolved.code is not None
+    assert f"metric {NAME}" in config.resolved.code
     assert config.trained_on == (NAME, "pickscore")  # also the scorer that it was made from
     assert config.resolved.rewards is not None
+    assert config.resolved.rewards[NAME].keys() == {
+        "version",
+        "scorer",
+        "base",
+        "weights",
+        "scale",
+    }  # code is declared apart
     assert config.resolved.rewards[NAME]["weights"] == record.weights
     shown = command.run(command.arguments("report", "--runs", "runs", "--format", "json", "--primary", NAME))
     assert shown.returncode == 0, shown.stderr
     row = json.loads(shown.stdout)["rows"][1]
     assert row["scores"][NAME]["trained_on"] is True
     assert row["over_reference"] is None  # never by the model that trained it
+
+    for other in ("./rewards/mine", "rewards/../rewards/mine/", str(command.folder / "rewards/mine")):
+        refused = command.run(
+            [*command.train_words("--name", "other", algo="ddpo"), "--set", f"rewards=fitted:{other}"]
+        )
+        assert refused.returncode == 2
+        assert f"fitted:{other} is called {NAME}; write it so everywhere" in refused.stderr
 
 
 @pytest.mark.parametrize(

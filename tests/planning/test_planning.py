@@ -21,6 +21,7 @@ from algorithms.kto import KTO
 from algorithms.rankdpo import RankDPO
 from algorithms.self_npo import SelfNPO
 from algorithms.smpo import SmPO
+from algorithms.spo import SPO
 from algorithms.tailorpo import TailorPO, TailorPOG
 from bench.core.errors import UserError
 from bench.models.find import FoundArchitecture, find_architecture
@@ -125,6 +126,7 @@ class TestCalls:
             2,
             2,
         ]  # the fourth of six steps is the last that is trained
+        assert self.calls(found, SPO(**steps, first=1)) == [4 + 2 * 3 + 2, 2, 2]  # steps 1 and 3 of 0 to 5
         assert self.calls(found, TailorPOG(**steps)) == [4 + 2 * (3 + 2) + 2, 2 + 2, 2]
 
     def test_an_inversion_takes_half_of_its_grid_on_average(self, found: Callable[[str], FoundArchitecture]) -> None:

@@ -40,6 +40,20 @@ def assert_figures(found: Tensor, value: float, digits: float = 6e-11) -> None:
     torch.testing.assert_close(found, double([value]), rtol=0, atol=digits)
 
 
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"hold": 5}, "hold=5 has no effect without window=sliding"),
+        ({"stride": 2, "window": "contiguous"}, "stride=2 has no effect without window=sliding"),
+        ({"divergence": 1e-4}, "divergence=0.0001 has no effect without objective=dppo"),
+        ({"distance": "exact", "beta": 0}, "distance=exact has no effect without a beta above 0"),
+    ],
+)
+def test_an_option_that_has_no_effect_is_refused(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        FlowGRPO(**fields)
+
+
 class TestRatios:
     def test_the_fixture(self) -> None:
         torch.testing.assert_close(NEW.transition.mean, double([[0.11076, -0.36096]]), rtol=0, atol=1e-9)

@@ -23,7 +23,7 @@ from bench.core.termination import TerminatedError
 from bench.data.preferences import PreferenceData, data_of
 from bench.records.reward_models import FitSettings, read_reward_model
 from bench.records.scores import MetricInfo
-from bench.scoring.fitted import fitted
+from bench.scoring.fitted import fitted, simplest
 from bench.scoring.metric import FittableMetric
 from bench.training.reward_model import Request, agreement, fit_reward_model, pairwise_loss, split_rows
 
@@ -195,6 +195,16 @@ def test_a_folder_without_a_reward_model_is_one_sentence(tmp_path: Path) -> None
         fitted(str(tmp_path))
 
 
+def test_a_reward_model_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for other in ("./a", "b/../a", "a/", str(tmp_path / "a")):
+        with pytest.raises(UserError, match=f"fitted:{other} is called fitted:a; write it so everywhere"):
+            fitted(other)
+    assert simplest("../a") == str(tmp_path.parent / "a")
+    with pytest.raises(UserError, match="a holds no finished reward model"):
+        fitted("a")
+
+
 def test_the_metric_of_a_folder_scores_with_the_fitted_weights(
     data: PreferenceData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +222,8 @@ def test_the_metric_of_a_folder_scores_with_the_fitted_weights(
     means = torch.stack([torch.from_numpy(np.asarray(image)[0, 0] / 255).float() for image in images])
     torch.testing.assert_close(metric.score(images, ["", ""]), record.scale * (means @ weight))
     assert metric.identity()["weights"] == record.weights
+    # The scorer's code counts as the metric's own, beside the identity, so that --same-code can declare a change of it.
+    assert metric.code == (kind, Colour)
     path = tmp_path / "model/weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="was changed since it was written"):

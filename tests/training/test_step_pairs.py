@@ -1,4 +1,4 @@
-"""TailorPO: its numbers, which candidates are compared, what a run costs, guidance, and kill and resume."""
+"""TailorPO and SPO: their numbers, which candidates are compared, what a run costs, guidance, and kill and resume."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from worked import assert_exact, double
 from workshop import Brightness, Workshop, state
 
+from algorithms.spo import SPO
 from algorithms.tailorpo import TailorPO, TailorPOG
 from bench import ODE, StepOutput
 from bench.core.errors import UserError
@@ -55,10 +56,19 @@ class TestNumbers:
         assert_exact(TailorPO().objective(winner, loser, 2), [0.6922975418099018])
         assert_exact(TailorPO(log_prob="sum", clip=0).objective(winner, loser, 2), [0.6914486255592494])
 
-    def test_the_loss_of_the_step_by_step_method_that_has_the_same_form(self) -> None:
+    def test_spo(self) -> None:
         winner, loser = self.ratios()
-        assert_exact(TailorPO(beta=10).objective(winner, loser, 2), [0.6117553388706228])
-        assert_exact(TailorPO(beta=10).objective(double([0.5]), double([-0.5]), 2), [0.12613087991254893])
+        assert_exact(SPO().objective(winner, loser, 2), [0.6117553388706228])
+        assert_exact(SPO().objective(double([0.5]), double([-0.5]), 2), [0.12613087991254893])
+
+    def test_spo_compares_what_the_reward_tells_apart(self) -> None:
+        """Best minus worst of the scores (1.2, .3, -.4, .9) and (.1, .2, .0, .3): probabilities .664 and .149 apart."""
+        gap = double([1.6, 0.3])
+        assert SPO().compares(gap).tolist() == [True, False]
+        for threshold, expected in ((0.664036770267, [True, False]), (0.664036770269, [False, False])):
+            assert SPO(threshold=threshold).compares(gap).tolist() == expected
+        for threshold, expected in ((0.148885033622, [True, True]), (0.148885033624, [True, False])):
+            assert SPO(threshold=threshold).compares(gap).tolist() == expected
 
     def test_the_gradient_does_not_depend_on_where_the_reference_is(self) -> None:
         mean = double([[0.10, -0.20]]).requires_grad_()
@@ -152,7 +162,7 @@ def test_a_run_starts_at_the_reference_and_costs_what_it_calls(
 
 
 def test_a_run_that_is_stopped_equals_a_straight_one(workshop: Workshop, tmp_path: Path) -> None:
-    algorithm = TailorPO(**SMALL, next_state="random", candidates=3)
+    algorithm = SPO(**SPO_SMALL)
     straight = workshop.train(tmp_path / "straight", algorithm, steps=2, **TRAINING)
     workshop.train(tmp_path / "stopped", algorithm, steps=1, **TRAINING)
     (tmp_path / "stopped/micro/algorithm/name/seed-0/DONE").unlink()
@@ -217,16 +227,70 @@ def test_guidance_by_a_reward_without_gradient_is_refused(
         workshop.train(tmp_path, TailorPOG(**SMALL), steps=1, **TRAINING)
 
 
+SPO_SMALL: dict[str, Any] = {"rewards": "clip", "sampling_steps": 4, "first": 1, "trained": 2, "candidates": 3}
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "flow"])
+def test_spo_starts_at_the_reference_and_costs_what_it_calls(
+    workshop: Workshop, flow: Workshop, tmp_path: Path, kind: str
+) -> None:
+    run = {"epsilon": workshop, "flow": flow}[kind].train(tmp_path, SPO(**SPO_SMALL, threshold=0), steps=2, **TRAINING)
+    lines = run.steps()
+    assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
+    assert lines[0]["margin"] == 0 != lines[1]["margin"]
+    assert all(line["compared"] == 1 for line in lines)
+    # Steps 1 and 2 of 0 to 3 are trained; their three candidates are looked at.
+    assert costs(run) == {
+        "policy_forwards": 2 * 8 * (3 + 2 * 3 + 2),
+        "policy_backwards": 2 * 8 * 2,
+        "reference_forwards": 2 * 8 * 2,
+        "samples": 16,
+        "reward_calls": 2 * 8 * 2 * 3 + 2,
+    }
+
+
+class WithoutUnsure(SPO):
+    """SPO that is told which pairs to leave out, for any unit of the reward."""
+
+    apart: float
+
+    def compares(self, gap: Tensor) -> Tensor:
+        return gap > self.apart
+
+
+def test_pairs_below_the_threshold_have_no_gradient(workshop: Workshop, tmp_path: Path) -> None:
+    everything = workshop.train(tmp_path / "all", SPO(**SPO_SMALL, threshold=0), steps=1, **TRAINING).steps()[0]
+    some = workshop.train(
+        tmp_path / "some", WithoutUnsure(**SPO_SMALL, apart=everything["gap"]), steps=1, **TRAINING
+    ).steps()[0]
+    assert 0 < some["compared"] < 1
+    assert 0 < some["gradient_norm"] != everything["gradient_norm"]
+    assert some["loss"] == pytest.approx(math.log(2), abs=1e-7)
+    with pytest.raises(
+        UserError, match=r"the rewards \(clip\) of the first step's candidates are too close to compare any"
+    ):
+        workshop.train(tmp_path / "none", WithoutUnsure(**SPO_SMALL, apart=1e9), steps=1, **TRAINING)
+
+
+def test_which_steps_spo_trains() -> None:
+    assert SPO().kept == [4, 7, 10, 13, 16]
+    assert SPO(trained=99).kept == list(range(4, 20))
+    assert SPO(**SPO.recipes["sd15"].algorithm).kept == list(range(4, 20))
+    with pytest.raises(ValueError, match=r"first=4 leaves none of 4 sampling steps \(0 to 3\) to train"):
+        SPO(sampling_steps=4)
+
+
 def test_which_steps_are_trained() -> None:
     assert TailorPO().kept == [0, 4, 8, 12, 16]  # of 20, numbered from the noisiest on
     assert TailorPO(sampling_steps=3).kept == [0, 1, 2]
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(workshop: Workshop, tmp_path: Path) -> None:
-    settings = {"algorithm": "tailorpo", "fields": SMALL, "steps": 2, "global_batch_size": 5, "micro_batch_size": 2,
+@pytest.mark.parametrize(("name", "fields"), [("tailorpo", SMALL), ("spo", {**SPO_SMALL, "threshold": 0.9})])
+def test_two_processes_equal_one(workshop: Workshop, tmp_path: Path, name: str, fields: dict[str, Any]) -> None:
+    settings = {"algorithm": name, "fields": fields, "steps": 2, "global_batch_size": 5, "micro_batch_size": 2,
                 "learning_rate": 1e-4}  # fmt: skip
     one, two = (train(how, workshop, tmp_path / str(len(how)), **settings) for how in (ALONE, TWO))
-    for name in ("reward", "gap", "gradient_norm"):
-        assert two.steps()[0][name] == pytest.approx(one.steps()[0][name], rel=1e-2)
+    for each in ("reward", "gap", "gradient_norm"):
+        assert two.steps()[0][each] == pytest.approx(one.steps()[0][each], rel=1e-2)
     assert costs(one) == costs(two)
