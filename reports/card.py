@@ -93,6 +93,8 @@ def _facts(run: RunFolder, config: RunConfig) -> Iterator[str]:
         yield "changed: " + ", ".join(f"{name}={value}" for name, value in config.changed.items())
     if config.resolved.training is not None:
         yield f"steps: {len(run.steps())}"
+        if (rounds := config.resolved.training.rounds) is not None:
+            yield f"rounds: {rounds.number}, each on pictures of its own for the data's captions"
     if config.trained_on:
         yield f"trained on the scores of: {', '.join(config.trained_on)}"
     if (ledger := run.ledger()) is not None:

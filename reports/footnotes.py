@@ -149,13 +149,15 @@ def _data_notes(trained: Trained) -> list[str]:
     """What the rows were trained on, row by row if the data differ."""
     known: dict[str, set[str]] = {}
     for _, settings in trained:
-        known.setdefault(settings.data.digest, set()).update(filter(None, [settings.data.labels]))
-    rows: dict[tuple[str, str | None], list[str]] = {}
-    described: dict[tuple[str, str | None], TrainingData] = {}
+        labels = None if settings.data.rounds is not None else settings.data.labels
+        known.setdefault(settings.data.digest, set()).update(filter(None, [labels]))
+    rows: dict[tuple[str, str | None, int | None], list[str]] = {}
+    described: dict[tuple[str, str | None, int | None], TrainingData] = {}
     for row, settings in trained:
         data = settings.data
         # unrecorded labels do not indicate different data if only one set of labels is known for the same images
-        key = (data.digest, data.labels if len(known[data.digest]) > 1 else None)
+        # rounds do not read the labels
+        key = (data.digest, data.labels if len(known[data.digest]) > 1 and data.rounds is None else None, data.rounds)
         rows.setdefault(key, []).append(row.label)
         described.setdefault(key, data)
     if not rows:
@@ -163,7 +165,7 @@ def _data_notes(trained: Trained) -> list[str]:
     *others, most = sorted(rows, key=lambda key: len(rows[key]))
     if not others:
         return [f"Every run was trained on {_by_digest(described[most])}."]
-    named = _by_digest if len(known) == len(rows) else _by_labels
+    named = _by_labels if any(len(labels) > 1 for labels in known.values()) else _by_digest
     parts = [f"{_were(rows[key])} trained on {named(described[key])}" for key in others]
     rest = "the others" if len(rows[most]) > 1 else rows[most][0]
     listed = "; ".join([*parts, f"{rest} on {named(described[most])}"])
@@ -171,11 +173,22 @@ def _data_notes(trained: Trained) -> list[str]:
 
 
 def _by_digest(data: TrainingData) -> str:
-    return f"{data.source} ({data.pairs:,} pairs, digest {data.digest})"
+    return _of_rounds(data) or f"{data.source} ({data.pairs:,} pairs, digest {data.digest})"
+
+
+def _of_rounds(data: TrainingData) -> str:
+    """What a row in rounds was trained on; empty for other rows."""
+    if data.rounds is None:
+        return ""
+    times = f"{data.rounds} round{'s' if data.rounds > 1 else ''}"
+    return f"pictures of its own, in {times}, for captions of {data.source} (digest {data.digest})"
 
 
 def _by_labels(data: TrainingData) -> str:
-    return f"{data.source} ({data.pairs:,} pairs, digest {data.digest}, labels {data.labels or 'not recorded'})"
+    return (
+        _of_rounds(data)
+        or f"{data.source} ({data.pairs:,} pairs, digest {data.digest}, labels {data.labels or 'not recorded'})"
+    )
 
 
 def _code_notes(report: Report, trained: Trained) -> list[str]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from bench.records.config import TrainingRecord
 from bench.records.runs import RunFolder
+from bench.records.training import TrainingRecord
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,12 +20,14 @@ class TrainingData:
         pairs: number of pairs.
         digest: digest of captions and images.
         labels: digest of the labels; None in records that predate it.
+        rounds: in how many rounds it was trained on pictures of its own for the data's captions; None if on the data's pictures.
     """
 
     source: str
     pairs: int
     digest: str
     labels: str | None
+    rounds: int | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,7 +75,11 @@ def row_settings(runs: Sequence[RunFolder], signature: str) -> RowSettings | Non
         algorithm=algorithm,
         training=training,
         data=TrainingData(
-            source=shown_source(config.data.source), pairs=data.pairs, digest=data.digest, labels=data.labels
+            source=shown_source(config.data.source),
+            pairs=data.pairs,
+            digest=data.digest,
+            labels=data.labels,
+            rounds=None if training.rounds is None else training.rounds.number,
         ),
         prompts_in_training=max((count for count in seen if count is not None), default=None),
         limit=config.limit,

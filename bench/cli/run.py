@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.data import COLUMNS
-from bench.records.config import Labels
+from bench.records.training import Labels
 
 PROMPTS = "Evaluation prompts: a set (see: bench list prompts), or a text, JSON, CSV, TSV, JSON-lines or Parquet file."
 DEFAULT_RUNS = Path("runs")

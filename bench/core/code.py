@@ -29,7 +29,10 @@ BOOKKEEPING = {
         f"bench/core/{name}.py"
         for name in ("code", "digests", "errors", "locks", "manifest", "progress", "termination")
     ),
-    *(f"bench/records/{name}.py" for name in ("config", "evaluations", "lines", "migrations", "reading", "runs")),
+    *(
+        f"bench/records/{name}.py"
+        for name in ("config", "evaluations", "lines", "migrations", "reading", "runs", "training")
+    ),
 }
 """Our code that shows, locks, and writes down what was done; it does not count, nor what only it uses."""
 

@@ -33,8 +33,13 @@ Step = dict[str, Any]
 """A provenance step: ``command``, its arguments, and under ``found`` its results; JSON values only."""
 
 
-def already_made(output: Path, step: Step) -> bool:
+def already_made(output: Path, step: Step, advice: str = "delete it, or give another --output") -> bool:
     """Whether the file exists and was made by the same step.
+
+    Args:
+        output: the file.
+        step: what would make it.
+        advice: what to do where another step made it.
 
     Raises:
         UserError: another step made it.
@@ -46,7 +51,7 @@ def already_made(output: Path, step: Step) -> bool:
     wanted = json.loads(json.dumps({**step, FOUND: {}}))
     fields = differing({**steps[-1], FOUND: {}}, wanted) if steps else ["how it was made, which it does not record"]
     if fields:
-        raise UserError(f"{output} holds data that differs in {', '.join(fields)}; delete it, or give another --output")
+        raise UserError(f"{output} holds data that differs in {', '.join(fields)}; {advice}")
     return True
 
 

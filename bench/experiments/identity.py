@@ -16,8 +16,9 @@ from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
 from bench.models.family import ModelFamily
 from bench.models.guidance import ALPHA, BETA
-from bench.records.config import DataIdentity, NegativeScales, Resolved, RunConfig, TrainingRecord, declared_same
+from bench.records.config import DataIdentity, NegativeScales, Resolved, RunConfig, declared_same
 from bench.records.runs import CACHE, RunFolder
+from bench.records.training import TrainingRecord
 from bench.scoring.metric import METRICS
 from bench.training.algorithm import ALGORITHMS, Algorithm
 from bench.training.settings import TrainingSettings
@@ -37,7 +38,7 @@ def resolve_run(experiment: Experiment, method: Method) -> Resolved:
     rewards = {name: experiment.reward(name) for name in (*algorithm.trained_on, *algorithm.embedded_by, *judges)}
     resolved = Resolved(
         algorithm=algorithm.model_dump(mode="json"),
-        training=TrainingRecord.model_validate(_recorded(settings)),
+        training=_recorded(experiment, settings),
         init=experiment.init.record.digest,
         data=DataIdentity(digest=data.digest, labels=data.labels_digest, pairs=len(data)),
         rewards={name: reward.identity for name, reward in rewards.items()},
@@ -93,9 +94,12 @@ def _seeds(experiment: Experiment, method: Method) -> Iterator[RunFolder]:
         yield RunFolder(path.parent)
 
 
-def _recorded(settings: TrainingSettings) -> dict[str, Any]:
-    """The settings that decide the weights."""
-    return settings.model_dump(mode="json", exclude=set(settings.execution_fields()))
+def _recorded(experiment: Experiment, settings: TrainingSettings) -> TrainingRecord:
+    """The settings that decide the weights; of rounds also how the model makes pictures, up to the seed, which is each round's own."""
+    chosen = settings.model_dump(mode="json", exclude=set(settings.execution_fields()))
+    if settings.rounds is not None:
+        chosen["rounds"]["generation"] = experiment.card.generation.model_dump(mode="json", exclude={"seed"})
+    return TrainingRecord.model_validate(chosen)
 
 
 def _changed_code(config: RunConfig, resolved: Resolved) -> str:

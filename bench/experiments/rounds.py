@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.core import launched
 from bench.core.errors import UserError
-from bench.core.files import keep_lines, read_json, replace_folder, write_json
+from bench.core.files import keep_lines, replace_folder, write_json
 from bench.core.processes import Processes
 from bench.core.progress import part_of, say
 from bench.core.randomness import permutation
@@ -28,18 +30,21 @@ from bench.data.preferences import PreferenceData
 from bench.data.prepare import PrepareContext
 from bench.data.reading import read_preferences
 from bench.data.scores import score_data, turned
-from bench.data.writing import already_made, pair_tables, write_data
+from bench.data.sources import open_source
+from bench.data.writing import FOUND, already_made, pair_tables, write_data
 from bench.experiments.experiment import Experiment
 from bench.experiments.identity import cache_folder
 from bench.experiments.method import Method
+from bench.experiments.round_log import PREPARED, FollowingLog, RoundsLog
 from bench.models.family import ModelFamily
 from bench.models.sampling import uses_classifier_free_guidance
-from bench.records.runs import RunFolder, surveys_folder
-from bench.scoring.metric import METRICS, recorded_identity, with_origins
+from bench.records.runs import ROUNDS, RunFolder, surveys_folder
+from bench.scoring.metric import METRICS, with_origins
 from bench.training.algorithm import Need
 from bench.training.loop import Job, train
 from bench.training.online import SamplingAlgorithm
 from bench.training.settings import Rounds
+from bench.training.watching import Watcher
 
 PAIRS = "pairs.parquet"
 """The pairs of a round, in its folder."""
@@ -82,6 +87,16 @@ def captions_of_round(captions: Sequence[str], wanted: int, seed: int, number: i
     return [different[place] for place in sorted(order[: min(wanted, len(different))])]
 
 
+def best_and_worst(scores: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Captions whose pictures do not all have the same score, and the best and the worst picture of each, int64, (M,) each.
+
+    Args:
+        scores: of pictures by caption, (N, K); of pictures with equal scores the first is taken.
+    """
+    rows = np.flatnonzero(scores.max(1) > scores.min(1))
+    return rows, scores[rows].argmax(1), scores[rows].argmin(1)
+
+
 def train_rounds(experiment: Experiment, run: RunFolder, method: Method, seed: int) -> None:
     """Train what is left of a run in rounds; see the module.
 
@@ -91,19 +106,20 @@ def train_rounds(experiment: Experiment, run: RunFolder, method: Method, seed: i
     rounds = method.settings.rounds
     if rounds is None:
         raise ValueError("the method has no rounds")
-    places, start = [], experiment.init.folder
+    log, start, main = RoundsLog(), experiment.init.folder, experiment.accelerator.is_main_process
     for number in range(1, rounds.number + 1):
-        place = RunFolder(run.folder / "rounds" / str(number))
+        place = RunFolder(run.folder / ROUNDS / str(number))
         if place.done:
             place.check_complete()
         else:
+            follow = FollowingLog(run, place, log, main=main)
             with part_of(f"round {number} of {rounds.number}"):
-                _Round(experiment, run, method, rounds, seed, number).train(place, start)
-        shutil.rmtree(place.checkpoints, ignore_errors=True)  # one per round would stay
-        places.append(place)
-        start = place.trained_weights()
-    if experiment.accelerator.is_main_process:
-        _join(run, places)
+                _Round(experiment, run, method, rounds, seed, number).train(place, start, follow)
+        if main and place.checkpoints.exists():
+            shutil.rmtree(place.checkpoints)  # one per round would stay
+        log, start = log.then(place), place.trained_weights()
+    if main:
+        _finish(run, RunFolder(run.folder / ROUNDS / str(rounds.number)), log)
     experiment.accelerator.wait_for_everyone()
 
 
@@ -132,7 +148,7 @@ class _Round:
         """The seed of the round's pictures and training, so that no two rounds draw the same noise."""
         return int(digest({"seed": self.seed, "round": self.number})[:7], 16)
 
-    def train(self, place: RunFolder, start: Path | None) -> None:
+    def train(self, place: RunFolder, start: Path | None, watcher: Watcher) -> None:
         """Make the pairs with the weights in a folder, None for the base model's, and train on them."""
         experiment, settings, algorithm = self.experiment, self.method.settings, self.method.algorithm
         model = experiment.load_model()
@@ -149,15 +165,18 @@ class _Round:
             encoded = EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip)
         model.release_encoders()
         if experiment.accelerator.is_main_process:
-            write_json(place.folder / "prepared.json", {**context.notes, **made})
+            write_json(place.folder / PREPARED, {**context.notes, **made})
         run_id = digest([self.run.config().run_id, self.number])
         forwards = context.forwards + made["forwards"]
-        job = Job(algorithm, settings, model, data, encoded, self.own_seed, run_id, forwards)
+        job = Job(algorithm, settings, model, data, encoded, self.own_seed, self.method.name, run_id, forwards, watcher)
         with launched.working(Stage.TRAINING):
             train(job, place, experiment.accelerator)
 
-    def _pairs(self, place: RunFolder, model: ModelFamily) -> tuple[PreferenceData, dict[str, int]]:
-        """The best and the worst picture of each caption by the judge, and what they cost: ``samples`` and ``forwards``."""
+    def _pairs(self, place: RunFolder, model: ModelFamily) -> tuple[PreferenceData, dict[str, Any]]:
+        """The best and the worst picture of each caption by the judge, and what they cost.
+
+        The cost is ``samples``, ``forwards`` and ``seconds``, of the command that finished them, times the number of processes.
+        """
         experiment, rounds, settings = self.experiment, self.rounds, self.method.settings
         generation = experiment.card.generation.model_copy(update={"seed": self.own_seed})
         wanted = settings.steps * settings.global_batch_size
@@ -172,14 +191,16 @@ class _Round:
             "candidates": rounds.candidates,
             "generation": generation.model_dump(mode="json"),
             "captions": digest(captions),
-            "metrics": {rounds.judge: recorded_identity(scorer)},
+            "metrics": {rounds.judge: scorer.identity()},
             "judges": list(with_origins([rounds.judge])),
         }
         path, work = place.folder / PAIRS, place.folder / "candidates"
-        if not already_made(path, step):
+        # Code does not count here: whether the run may go on with other code was decided when it began.
+        if not already_made(path, step, f"delete {place.folder} to make the round again"):
+            began = time.monotonic()
             lists = generate_candidates(model, captions, rounds.candidates, generation, work)
             scores = turned(scorer.info, score_data(rounds.judge, scorer, lists, work))
-            rows = np.flatnonzero(scores.max(1) > scores.min(1))
+            rows, best, worst = best_and_worst(scores)
             if not len(rows):
                 raise UserError(
                     f"{rounds.judge} scores all pictures of every caption alike, so there are no pairs to train on; choose another "
@@ -189,30 +210,19 @@ class _Round:
                 say(
                     f"round {self.number}: {len(captions) - len(rows)} of {len(captions)} captions have equal scores only"
                 )
-            tables = pair_tables(lists, rows, scores[rows].argmax(1), scores[rows].argmin(1))
-            write_data(path, tables, [step])
-        shutil.rmtree(work, ignore_errors=True)
+            tables = pair_tables(lists, rows, best, worst)
+            seconds = (time.monotonic() - began) * experiment.accelerator.num_processes
+            write_data(path, tables, [{**step, FOUND: {"seconds": seconds}}])
+        if experiment.accelerator.is_main_process and work.exists():
+            shutil.rmtree(work)
+        found = open_source(str(path), {}).provenance[-1][FOUND]
         pairs = read_preferences(str(path), None, surveys_folder(experiment.runs))
-        return pairs, {"samples": samples, "forwards": samples * generation.steps * branches}
+        return pairs, {"samples": samples, "forwards": samples * generation.steps * branches, **found}
 
 
-def _join(run: RunFolder, places: Sequence[RunFolder]) -> None:
-    """Make the run of its finished rounds."""
-    lines: list[dict[str, Any]] = []
-    total: dict[str, Any] = {}
-    for number, place in enumerate(places, start=1):
-        ledger = place.ledger()
-        if ledger is None:
-            raise ValueError(f"{place.folder} has no ledger")
-        before = {name: total.get(name, 0) for name in ("pairs", "seconds")}
-        for line in place.steps():
-            sums = {name: line[name] + before[name] for name in before}  # type: ignore[literal-required]
-            lines.append({**line, "step": len(lines), **sums, "round": number})
-        made = read_json(place.folder / "prepared.json")["samples"]
-        cost = {**ledger, "samples": made, "reward_calls": made}
-        peak = max(total.get("peak_memory_bytes", 0), ledger["peak_memory_bytes"])
-        total = {name: total.get(name, 0) + value for name, value in cost.items()} | {"peak_memory_bytes": peak}
-    replace_folder(run.weights, lambda partial: shutil.copytree(places[-1].weights, partial, dirs_exist_ok=True))
-    keep_lines(run.train_log, lines)
-    write_json(run.folder / "ledger.json", total)
+def _finish(run: RunFolder, last: RunFolder, log: RoundsLog) -> None:
+    """Make the run of its finished rounds; ``last`` is the folder of the last one."""
+    replace_folder(run.weights, lambda partial: shutil.copytree(last.weights, partial, dirs_exist_ok=True))
+    keep_lines(run.train_log, log.lines)
+    write_json(run.folder / "ledger.json", log.total)
     run.finish()

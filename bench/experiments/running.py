@@ -199,6 +199,7 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
         data,
         encoded,
         seed,
+        method.name,
         run.config().run_id,
         context.forwards,
         watcher_of(experiment, method, run),

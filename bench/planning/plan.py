@@ -96,6 +96,11 @@ class Plan:
     image_precision: str
     checkpoint_bytes: int
 
+    @property
+    def weights_bytes(self) -> int:
+        """Size of the trained weights on disk."""
+        return FLOAT * self.training.trainable
+
     def lacking(self, gpu: GpuSpec) -> list[str]:
         """For which of encoding and training a GPU has too little memory; evaluation is not considered."""
         memory = {"encoding": self.encoding.memory, "training": self.training.memory.peak}

@@ -94,6 +94,11 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
     yield ("cache of latents", size_on_disk(1000 * plan.latent_bytes), "for 1,000 rows of the data")
     yield ("cache of texts", size_on_disk(1000 * plan.text_bytes), "for 1,000 different captions")
     yield ("checkpoint", size_on_disk(plan.checkpoint_bytes), "twice that while a new one is written")
+    if settings.rounds is not None and plan.pairs is not None:
+        number = settings.rounds.number
+        kept = number * plan.weights_bytes + round(2 * plan.pairs * plan.image_bytes)
+        work = size_on_disk(plan.pictures // number * plan.image_bytes)
+        yield ("rounds", size_on_disk(kept), f"at most: weights and pairs of each; and {work} while one is made")
     yield ("evaluation images", size_on_disk(images * plan.image_bytes), f"at most, for {images:,} images")
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -14,13 +14,12 @@ from pydantic_core import PydanticCustomError
 from bench.core.errors import UserError
 from bench.core.values import differing, digest
 from bench.records.migrations import SCHEMA
+from bench.records.training import Labels, TrainingRecord
 
 BASE = "base"
 """What stands in place of an algorithm's name, and of the weights' source, for the base model."""
 RELEASED = "weights"
 """What stands in place of an algorithm's name for weights that were not trained here."""
-Labels = Literal["as given", "shuffled"]
-"""Whether a run trained on the preferences as they are, or on shuffled ones: see `bench.data.shuffling`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,45 +56,6 @@ class DataIdentity(_Part):
     digest: str
     labels: str | None = None
     pairs: int
-
-
-class Budget(_Part):
-    """What training may cost, instead of a number of steps.
-
-    Attributes:
-        unit: ``pairs``, ``forwards`` (a backward counts as two) or ``seconds``.
-        amount: training stops after the step that reaches it.
-    """
-
-    unit: str
-    amount: float
-
-
-class TrainingRecord(BaseModel):
-    """Every training setting that changes the trained weights, by its name in `bench.training.settings.TrainingSettings`.
-
-    Only those that readers use are fields here; the others are kept as they were written.
-
-    Attributes:
-        steps: optimizer steps, unless there is a budget.
-        budget: None if there is none.
-        labels: whether the preferences were shuffled.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    steps: int
-    budget: Budget | None = None
-    labels: Labels = "as given"
-
-    def to_json(self) -> dict[str, Any]:
-        """All settings as JSON values."""
-        return self.model_dump(mode="json")
-
-    @property
-    def length(self) -> str:
-        """When training ends, in words: ``100`` steps, or ``a budget of 20000 forwards``."""
-        return str(self.steps) if self.budget is None else f"a budget of {self.budget.amount:g} {self.budget.unit}"
 
 
 class NegativeScales(_Part):

@@ -62,6 +62,10 @@ RECORDS = (
 """Files of a run besides its weights, evaluations and manifest."""
 
 
+ROUNDS = "rounds"
+"""In the folder of a run in rounds: a folder for each round, by its number."""
+
+
 class RunFolder:
     """One training run, or the base model, on disk."""
 

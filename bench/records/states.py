@@ -19,7 +19,7 @@ from bench.core.paths import inside
 from bench.records.config import BASE
 from bench.records.evaluations import DONE
 from bench.records.reading import read_record, read_whole, validated
-from bench.records.runs import RunFolder, find_runs
+from bench.records.runs import ROUNDS, RunFolder, find_runs
 from bench.records.studies import Cell, StudyFolder
 
 Kind = Literal["running", "failed", "waiting", "done"]
@@ -163,7 +163,7 @@ def _last_written(run: RunFolder) -> float:
     """When training, or an evaluation that is not finished, last wrote something; 0 if never."""
     unfinished = [place for place in run.folder.glob("evaluations/*") if not (place / DONE).exists()]
     paths = [
-        *([] if run.done else [run.train_log]),
+        *([] if run.done else [run.train_log, *run.folder.glob(f"{ROUNDS}/*/candidates/*")]),
         *(each for place in unfinished for each in (place, place / "images")),
     ]
     return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
@@ -207,7 +207,7 @@ def _training_progress(run: RunFolder) -> Progress | None:
     each = None
     if lines and lines[-1].step > lines[0].step:
         each = (lines[-1].seconds - lines[0].seconds) / (lines[-1].step - lines[0].step) / processes
-    total: float | None = training.steps
+    total: float | None = training.all_steps
     if (budget := training.budget) is not None:
         spent = lines[-1].spent(budget.unit) if lines else 0
         total = round(done * budget.amount / spent) if spent else None

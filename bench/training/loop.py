@@ -46,6 +46,7 @@ class Job:
         data: the prepared data.
         encoded: its latents and embeddings.
         seed: the training seed.
+        name: what messages call it.
         run_id: which run it is, so that no other one's checkpoint is continued; see `bench.records.config.RunConfig.run_id`.
         prepared_forwards: forwards of the base model spent on preparing the data; counted as reference forwards.
         watcher: looks at the network between steps, and may stop the training.
@@ -58,6 +59,7 @@ class Job:
     data: PreferenceData
     encoded: EncodedData
     seed: int
+    name: str
     run_id: str
     prepared_forwards: int = 0
     watcher: Watcher = unwatched
@@ -77,8 +79,6 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
         UserError: the processes cannot share a batch, or preparing the data has used up the budget.
     """
     algorithm, settings, processes = job.algorithm, job.settings, Processes(accelerator)
-
-    name = run.folder.parent.parent.name
 
     # Checks that do not need the weights.
     strategy = choose_strategy(accelerator)
@@ -101,7 +101,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
         ledger.reference_forwards = job.prepared_forwards if processes.main else 0
         algorithm.begin(policy)
     else:
-        say(f"resuming {name} at step {step}" + (f" of {settings.steps}" if settings.budget is None else ""))
+        say(f"resuming {job.name} at step {step}" + (f" of {settings.steps}" if settings.budget is None else ""))
     if processes.main:
         run.keep_steps(step)
     accelerator.wait_for_everyone()
@@ -114,7 +114,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
     limit = settings.steps if settings.budget is None else settings.budget.amount
     done = spent()
     stopped = job.watcher(step, ledger.pairs, policy.network, last=done >= limit)
-    title = f"training {name}"
+    title = f"training {job.name}"
     with termination.deferred(), Progress(title, total=round(limit), done=round(done)) as progress:
         while processes.broadcast(done < limit and not stopped):
             began, before = time.monotonic(), dataclasses.replace(ledger)

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.config import JsonDict
 
 from bench.data.buckets import AspectRatios, HorizontalFlip, PictureSize
-from bench.records.config import Labels
+from bench.records.training import Labels
 from bench.training.optimizers import known_optimizer
 
 MOST_STEPS = 10**9

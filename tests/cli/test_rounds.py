@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
 from bench.data.reading import read_preferences
+from bench.experiments.rounds import best_and_worst
 from bench.records.runs import RunFolder
 from tests.cli.conftest import CommandLine
 
@@ -79,6 +83,43 @@ def test_the_log_and_the_ledger_are_those_of_all_rounds(whole: CommandLine) -> N
     # Training calls the reference once for each of 16 pairs' two pictures; the tiny model's own 20 guided steps make a picture.
     assert ledger["reference_forwards"] == 16 * 2 + pictures * 20 * 2
     assert ledger["pairs"] == 16
+    # The time of generating and judging counts, in the log too.
+    trained = [RunFolder(run.folder / f"rounds/{n}").ledger() for n in (1, 2)]
+    assert ledger["seconds"] == pytest.approx(sum(each["seconds"] for each in (*made, *trained) if each))
+    assert all(each["seconds"] > 0 for each in made)
+    assert lines[0]["seconds"] > made[0]["seconds"]
+    assert lines[2]["seconds"] > lines[1]["seconds"] + made[1]["seconds"]
+
+
+def test_how_pictures_are_made_is_part_of_what_the_run_is(whole: CommandLine) -> None:
+    training = run_of(whole).config().resolved.training
+    assert training is not None
+    rounds = training.to_json()["rounds"]
+    assert (rounds["number"], rounds["generation"]["steps"], rounds["generation"]["guidance_scale"]) == (2, 20, 2.0)
+    assert "seed" not in rounds["generation"]
+    assert training.length == "4"
+
+
+def test_captions_whose_pictures_are_equally_good_are_left_out() -> None:
+    rows, best, worst = best_and_worst(np.array([[1.0, 1.0, 1.0], [0.5, 2.0, 0.5], [3.0, 3.0, -1.0]]))
+    assert (rows.tolist(), best.tolist(), worst.tolist()) == ([1, 2], [1, 0], [0, 2])
+
+
+def test_shuffled_labels_and_other_first_weights(whole: CommandLine, command: CommandLine) -> None:
+    """One round from the weights of a run: its pairs are that run's pictures, and shuffling changes the labels alone."""
+    shutil.copytree(whole.folder / "runs", command.folder / "runs")
+    one = ("--init", "tiny/dpo/rounds/seed-0", "--set", "rounds.number=1")
+    for name, words in (("further", one), ("shuffled", (*one, "--labels", "shuffled"))):
+        done = command.run([*rounds_words(command, *words), "--name", name])
+        assert done.returncode == 0, done.stderr
+        assert "round 1 of 1: training dpo" in done.stderr
+    pairs = {
+        name: run_of(command, name).folder / "rounds/1/pairs.parquet" for name in ("rounds", "further", "shuffled")
+    }
+    digests = {name: read_preferences(path).digest for name, path in pairs.items()}
+    assert digests["further"] == digests["shuffled"] != digests["rounds"]
+    assert weights(run_of(command, "further").folder) != weights(run_of(command, "shuffled").folder)
+    assert run_of(command, "further").steps()[0]["margin"] == pytest.approx(0, abs=1e-6)
 
 
 def test_it_is_a_row_of_the_report(whole: CommandLine) -> None:
@@ -87,6 +128,27 @@ def test_it_is_a_row_of_the_report(whole: CommandLine) -> None:
     row = json.loads(shown.stdout)["rows"][1]
     assert row["scores"]["aesthetic"]["trained_on"] is True
     assert row["scores"]["gold"]["trained_on"] is False
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_pairs_once_and_train_as_one(whole: CommandLine, command: CommandLine) -> None:
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    done = command.run([*two, *rounds_words(command)[2:]])
+    assert done.returncode == 0, done.stderr
+    one, other = run_of(whole), run_of(command)
+    # The first round's pairs are by the same weights; those of the second differ by rounding.
+    assert [read_preferences(run.folder / "rounds/1/pairs.parquet").digest for run in (one, other)] == [
+        read_preferences(one.folder / "rounds/1/pairs.parquet").digest
+    ] * 2
+    assert [line["loss"] for line in other.steps()[:2]] == pytest.approx(
+        [line["loss"] for line in one.steps()[:2]], rel=1e-3
+    )
+    assert len(other.steps()) == 4
+    costs = [run.ledger() for run in (one, other)]
+    for name in ("pairs", "samples", "reward_calls", "policy_forwards", "reference_forwards"):
+        assert costs[0] is not None
+        assert costs[1] is not None
+        assert costs[0][name] == costs[1][name]  # type: ignore[literal-required]
 
 
 @pytest.mark.slow

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from bench.core.errors import UserError
 from bench.core.files import read_json, write_json
-from bench.records.config import DataIdentity, DataReport, NegativeScales, Resolved, RunConfig, TrainingRecord
+from bench.records.config import DataIdentity, DataReport, NegativeScales, Resolved, RunConfig
 from bench.records.migrations import SCHEMA
 from bench.records.runs import RunFolder
+from bench.records.training import TrainingRecord
 
 WRITTEN: dict[str, Any] = {
     "schema": SCHEMA,

@@ -67,6 +67,19 @@ def test_the_same_images_with_other_labels_are_other_data(lab: Lab) -> None:
     ]
 
 
+def test_a_run_in_rounds_was_not_trained_on_the_pairs_of_the_data(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo", name="rounds", training={"rounds": {"number": 2, "judge": "clip"}})
+    lab.run("sft", title="SFT", labels="judge")
+    report = make_report(lab.runs)
+    assert about_data(report) == [
+        (
+            "Training data differ: Diffusion-DPO (rounds) was trained on pictures of its own, in 2 rounds, for captions of votes.parquet "
+            "(digest d); SFT on votes.parquet (2,000 pairs, digest d); such rows do not compare algorithms alone."
+        )
+    ]
+
+
 def without_labels(run: RunFolder) -> None:
     """Make the records of a run as old as those without the digest of the labels."""
     config = read_json(run.folder / "config.json")
@@ -187,8 +200,8 @@ def test_json_and_csv_have_all_settings(told: Report) -> None:
         "changed": {"beta": "5"},
         "recipe": "a paper, table 3",
         "algorithm": {"beta": 5.0},
-        "training": {"steps": 30, "budget": None, "labels": "as given"},
-        "data": {"source": "votes.parquet", "pairs": 2000, "digest": "d", "labels": "l"},
+        "training": {"steps": 30, "budget": None, "rounds": None, "labels": "as given"},
+        "data": {"source": "votes.parquet", "pairs": 2000, "digest": "d", "labels": "l", "rounds": None},
         "prompts_in_training": None,
         "limit": None,
         "code": [CODE, CODE],

@@ -232,6 +232,7 @@ class SmallSetup:
             data,
             self.encoding(data),
             seed,
+            "a small model",
             "small",
             prepared_forwards,
             rewards=rewards,
