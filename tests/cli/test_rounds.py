@@ -18,6 +18,8 @@ from bench.experiments.rounds import best_and_worst
 from bench.records.runs import RunFolder
 from tests.cli.conftest import CommandLine
 
+SHUFFLED = "shuffled-placebo"
+"""The name of a run on shuffled labels that was to be called ``shuffled``."""
 SETS = ("rounds.judge=aesthetic", "rounds.candidates=2", "rounds.number=2", "global_batch_size=4", "micro_batch_size=4")
 
 
@@ -95,7 +97,7 @@ def test_how_pictures_are_made_is_part_of_what_the_run_is(whole: CommandLine) ->
     training = run_of(whole).config().resolved.training
     assert training is not None
     rounds = training.to_json()["rounds"]
-    assert (rounds["number"], rounds["generation"]["steps"], rounds["generation"]["guidance_scale"]) == (2, 20, 2.0)
+    assert (rounds["number"], rounds["generation"]["steps"], rounds["generation"]["guidance_scale"]) == (2, 20, 3.0)
     assert "seed" not in rounds["generation"]
     assert training.length == "4"
 
@@ -108,17 +110,16 @@ def test_captions_whose_pictures_are_equally_good_are_left_out() -> None:
 def test_shuffled_labels_and_other_first_weights(whole: CommandLine, command: CommandLine) -> None:
     """One round from the weights of a run: its pairs are that run's pictures, and shuffling changes the labels alone."""
     shutil.copytree(whole.folder / "runs", command.folder / "runs")
-    one = ("--init", "tiny/dpo/rounds/seed-0", "--set", "rounds.number=1")
-    for name, words in (("further", one), ("shuffled", (*one, "--labels", "shuffled"))):
-        done = command.run([*rounds_words(command, *words), "--name", name])
+    for name, words in (("further", ()), ("shuffled", ("--labels", "shuffled"))):
+        made = rounds_words(command, "--init", "tiny/dpo/rounds/seed-0", *words)
+        made[made.index("rounds.number=2")] = "rounds.number=1"
+        done = command.run([*made, "--name", name])
         assert done.returncode == 0, done.stderr
         assert "round 1 of 1: training dpo" in done.stderr
-    pairs = {
-        name: run_of(command, name).folder / "rounds/1/pairs.parquet" for name in ("rounds", "further", "shuffled")
-    }
+    pairs = {name: run_of(command, name).folder / "rounds/1/pairs.parquet" for name in ("rounds", "further", SHUFFLED)}
     digests = {name: read_preferences(path).digest for name, path in pairs.items()}
-    assert digests["further"] == digests["shuffled"] != digests["rounds"]
-    assert weights(run_of(command, "further").folder) != weights(run_of(command, "shuffled").folder)
+    assert digests["further"] == digests[SHUFFLED] != digests["rounds"]
+    assert weights(run_of(command, "further").folder) != weights(run_of(command, SHUFFLED).folder)
     assert run_of(command, "further").steps()[0]["margin"] == pytest.approx(0, abs=1e-6)
 
 
