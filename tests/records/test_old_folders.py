@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench import ALGORITHMS
 from bench.data.reading import read_preferences
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.records.runs import RunFolder
@@ -29,6 +30,8 @@ OWN = {
     "inpo": {"beta": 2000.0, "inversion_steps": 5, "inversion": "grid", "eta": 0.1},
 }
 """Hyper-parameters by algorithm, by today's names."""
+RETUNED = ("dpo", "inpo")
+"""Algorithms whose recipes had another strength and learning rate."""
 
 
 @pytest.fixture(params=[1, 2], ids=["schema-1", "schema-2"])
@@ -55,11 +58,16 @@ def world() -> dict[str, str]:
 
 @pytest.fixture
 def of_todays_world(folder: Path, world: dict[str, str]) -> Path:
-    """The folder as the older version would have left it, had the tiny world been today's."""
+    """The folder as the older version would have left it, had the tiny world and its recipes been today's."""
     for path in folder.rglob("config.json"):
         written = path.read_text()
         for name, recorded in OLD_WORLD.items():
             written = written.replace(recorded, world[name])
+        algorithm = path.parent.parent.parent.name
+        if algorithm in RETUNED:
+            recipe = ALGORITHMS.get(algorithm).recipes["tiny"]
+            written = written.replace('"beta": 2000.0', f'"beta": {recipe.algorithm["beta"]}')
+            written = written.replace('"learning_rate": 1e-05', f'"learning_rate": {recipe.training["learning_rate"]}')
         path.write_text(written)
     return folder
 
