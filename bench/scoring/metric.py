@@ -174,7 +174,7 @@ def checked_scores(name: str, scores: object, count: int) -> list[float]:
     bad = [index for index, score in enumerate(values) if not abs(score) <= LARGEST]  # nor is NaN
     if bad:
         raise UserError(
-            f"metric {name!r} returned the score {values[bad[0]]}, which is not a finite float32, for image {bad[0]} of {count}; "
+            f"metric {name!r} returned the score {values[bad[0]]}, which is not finite as float32, for image {bad[0]} of {count}; "
             "fix the metric"
         )
     return values

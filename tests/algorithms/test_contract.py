@@ -22,6 +22,7 @@ from bench.experiments.contracts.small_setup import SmallSetup
 from bench.experiments.contracts.stepping import (
     a_small_step_lowers_the_loss,
     preferences_are_what_it_states,
+    resuming_equals_never_having_stopped,
     returns_one_loss_per_pair,
     starts_at_the_reference,
     times_cover_the_process,
@@ -40,6 +41,8 @@ OF_THE_PROCESS = (
     a_small_step_lowers_the_loss,
 )
 """The contracts that an algorithm can keep on one forward process and break on another."""
+SAMPLE_FIRST = ("capo", "rankdpo", "seppo")
+"""Algorithms that sample pictures before they train on them, which takes most of the time."""
 OF_THE_OBJECTIVE = (returns_one_loss_per_pair, starts_at_the_reference, preferences_are_what_it_states)
 """The contracts with a network that an objective can break which leaves its step to `bench.PairwiseAlgorithm`."""
 
@@ -56,14 +59,16 @@ def marks(contract: Contract[AlgorithmCase], process: str, name: str) -> tuple[p
 
     v differs from epsilon in its target alone; on flow, how losses are cut, permuted and repeated and how the harness trains is that
     of epsilon; objectives share one way to step, which is dpo's; and what resumes to the same weights has changed them, or else a
-    small step would not have lowered its loss.
+    small step would not have lowered its loss.  Algorithms that sample resume in tests/training as well.
     """
     if not process or (name == "dpo" and process != "v_prediction"):
         return ()
     shared = steps_by_objective(ALGORITHMS.get(name))
     wanted: tuple[Contract[AlgorithmCase], ...] = OF_THE_OBJECTIVE if shared else ALGORITHM_CONTRACTS
     if process == "flow":
-        wanted = () if shared else OF_THE_PROCESS
+        wanted = () if shared or name in SAMPLE_FIRST else OF_THE_PROCESS
+    if contract is resuming_equals_never_having_stopped and issubclass(ALGORITHMS.get(name), SamplingAlgorithm):
+        wanted = ()
     repeated = process == "v_prediction" or contract is training_changes_the_weights or contract not in wanted
     return (pytest.mark.slow,) if repeated else ()
 

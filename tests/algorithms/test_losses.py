@@ -218,7 +218,7 @@ class TestSmoothedLabels:
             prepared([(0.2, 0.2), (0.2, 0.2)])
 
     def test_a_reward_that_is_not_finite_is_refused(self, prepared: Any) -> None:
-        with pytest.raises(UserError, match="not a finite float32, for image 3 of 4"):
+        with pytest.raises(UserError, match="not finite as float32, for image 3 of 4"):
             prepared([(0.2, 0.1), (0.2, math.nan)])
 
 

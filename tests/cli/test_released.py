@@ -94,6 +94,7 @@ def cached_names(tmp_path: Path) -> set[str]:
     return {path.name for path in (tmp_path / "cache").rglob("snapshots/*/**/*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_lora_of_the_hub_is_a_row_of_the_report(
     line: CommandLine, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -107,6 +107,7 @@ def test_captions_whose_pictures_are_equally_good_are_left_out() -> None:
     assert (rows.tolist(), best.tolist(), worst.tolist()) == ([1, 2], [1, 0], [0, 2])
 
 
+@pytest.mark.slow
 def test_shuffled_labels_and_other_first_weights(whole: CommandLine, command: CommandLine) -> None:
     """One round from the weights of a run: its pairs are that run's pictures, and shuffling changes the labels alone."""
     shutil.copytree(whole.folder / "runs", command.folder / "runs")

@@ -224,7 +224,7 @@ def test_scores_of_lost_images_are_not_kept_for_the_ones_that_replace_them(
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [
-        (torch.tensor([1.0, float("nan"), 2.0, 3.0]), "not a finite float32, for image 1 of 4"),
+        (torch.tensor([1.0, float("nan"), 2.0, 3.0]), "not finite as float32, for image 1 of 4"),
         (torch.tensor([1.0, 2.0]), "shape \\(2,\\) for 4 images"),
         (torch.full((4,), 2.5), "returns the score 2.5 for all 4 images of micro"),
     ],

@@ -51,7 +51,7 @@ def test_prompts_that_are_trained_on_are_counted(tmp_path: Path) -> None:
     [
         (
             {"trainable": "lora"},
-            "dpo trains LoRA adapters at learning rate 1e-05, which its recipe uses for full fine-tuning",
+            "dpo trains LoRA adapters at learning rate 0.0002, which its recipe uses for full fine-tuning",
         ),
         ({"trainable": "lora", "learning_rate": "1e-4"}, None),
         ({"steps": "15"}, "dpo reaches its learning rate only at step 10 of 15: --set warmup_steps=..."),

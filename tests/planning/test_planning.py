@@ -157,6 +157,7 @@ def test_each_change_makes_training_smaller(found: Callable[[str], FoundArchitec
     assert peaks == sorted(peaks, reverse=True)
 
 
+@pytest.mark.slow
 def test_no_optimizer_that_remembers_more_is_proposed(found: Callable[[str], FoundArchitecture]) -> None:
     sd15 = found("sd15")
     plan = make_plan(sd15, encoding_cost(sd15), DPO(), trained_with(optimizer="adafactor"))
@@ -294,6 +295,7 @@ def test_the_plan_of_an_online_run(found: Callable[[str], FoundArchitecture]) ->
     assert (shown["samples"], shown["reward calls"]) == ("48", "1")
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_run_on_the_gradient_of_the_reward(found: Callable[[str], FoundArchitecture]) -> None:
     sd15, settings = found("sd15"), trained_with(micro_batch_size=1, trainable="lora", lora_rank=4, steps=2)
     plan = make_plan(sd15, encoding_cost(sd15), DRaFT(sampling_steps=4, extra=2), settings, CPU)

@@ -74,6 +74,7 @@ def test_a_run_without_a_place_in_the_table_is_refused(filled: Lab, tmp_path: Pa
     assert (tmp_path / "mine.md").read_text() == "my own notes"
 
 
+@pytest.mark.slow
 def test_the_hub_gets_the_card_and_the_weights(lab: Lab, tmp_path: Path) -> None:
     lab.base()
     run = lab.train("dpo")

@@ -72,7 +72,7 @@ def test_several_rewards_are_counted_each() -> None:
 
 def test_a_score_that_is_not_finite_stops() -> None:
     with pytest.raises(
-        UserError, match="'computed' returned the score nan, which is not a finite float32, for image 1 of 2"
+        UserError, match="'computed' returned the score nan, which is not finite as float32, for image 1 of 2"
     ):
         rewards_by(lambda mean, _: math.nan if mean else 0.0).score(pictures(2), ["a", "b"])
 

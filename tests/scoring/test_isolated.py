@@ -281,9 +281,9 @@ class TestWorkerThatIsWrong:
             ("honest(images, prompts)[:-1]", "returned 2 scores for 3 images"),
             ("honest(images, prompts) + [1.0]", "returned 4 scores for 3 images"),
             ("[]", "returned 0 scores for 3 images"),
-            ("[1.0, float('nan'), 2.0]", "not a finite float32, for image 1 of 3"),
-            ("[1.0, 2.0, float('inf')]", "not a finite float32, for image 2 of 3"),
-            ("[1.0, 2.0, 1e39]", "not a finite float32, for image 2 of 3"),  # beyond float32
+            ("[1.0, float('nan'), 2.0]", "not finite as float32, for image 1 of 3"),
+            ("[1.0, 2.0, float('inf')]", "not finite as float32, for image 2 of 3"),
+            ("[1.0, 2.0, 1e39]", "not finite as float32, for image 2 of 3"),  # beyond float32
         ],
     )
     def test_too_few_too_many_or_not_finite_is_an_error(self, made: Make, answer: str, complaint: str) -> None:

@@ -25,14 +25,14 @@ from bench.scoring.metric import checked_scores
         (torch.zeros(2, dtype=torch.bool), "returned a tensor of torch.bool"),
         (torch.zeros(2, device="meta"), "returned a tensor of .* on meta, not dense floats with values"),
         (torch.zeros(2).to_sparse(), "returned a tensor of .*torch.sparse_coo"),
-        (torch.tensor([0.5, float("nan")]), "returned the score nan, which is not a finite float32, for image 1 of 2"),
+        (torch.tensor([0.5, float("nan")]), "returned the score nan, which is not finite as float32, for image 1 of 2"),
         (
             torch.tensor([float("-inf"), 0.5]),
-            "returned the score -inf, which is not a finite float32, for image 0 of 2",
+            "returned the score -inf, which is not finite as float32, for image 0 of 2",
         ),
         (
             torch.tensor([0.5, 1e300], dtype=torch.float64),
-            r"returned the score 1e\+300, which is not a finite float32, for image 1 of 2",
+            r"returned the score 1e\+300, which is not finite as float32, for image 1 of 2",
         ),
     ],
 )
