@@ -19,7 +19,7 @@ def exclusive(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock file for this process; the lock ends with the process, however it ends.
 
     Args:
-        lock: the file, created with its folder; contains the id of the process that holds it.
+        lock: the file, created with its folder; contains the id of the process that holds it, and nothing after the block.
         doing: end of the sentence ``process 123 already ...``: what the other process does, and what to do about it.
         wait: say so and wait for another process instead of refusing.
 
@@ -43,4 +43,9 @@ def exclusive(lock: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
     with acquired:
         # The lock is held, so that the file is the one that was checked.
         lock.write_text(str(os.getpid()), encoding="utf-8")
-        yield
+        try:
+            yield
+        finally:
+            # For readers on other machines, which do not see the lock; that it ends is not up to the file's content.
+            with contextlib.suppress(OSError):
+                os.truncate(lock, 0)

@@ -148,9 +148,12 @@ def _works(run: RunFolder, progress: Progress | None, held: frozenset[tuple[int,
     """Whether a process works on a run: it holds the lock on this machine, or has written lately on another one."""
     lock = run.folder / ".lock"
     try:
-        inode, owner = lock.stat().st_ino, _owner(lock)
+        inode, text = lock.stat().st_ino, _owner(lock)
     except OSError:
         return False
+    if not text:
+        return False  # whoever had it has let it go
+    owner = int(text) if text.isdigit() else None
     if (inode, owner) in held:
         return True
     if owner is not None and Path("/proc", str(owner)).exists():
@@ -169,11 +172,10 @@ def _last_written(run: RunFolder) -> float:
     return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
 
 
-def _owner(lock: Path) -> int | None:
-    """The id of a process that stands in a lock; None if it holds something else."""
+def _owner(lock: Path) -> bytes:
+    """What stands in a lock: the id of the process that holds it or was killed while it did; nothing once it has ended."""
     with regular(lock).open("rb") as stream:
-        text = stream.read(LONGEST_ID).strip()
-    return int(text) if text.isdigit() else None
+        return stream.read(LONGEST_ID).strip()
 
 
 def _held_locks() -> frozenset[tuple[int, int]]:

@@ -174,6 +174,16 @@ def test_looking_does_not_take_the_lock(tmp_path: Path) -> None:
         assert [state.kind for state in states_of_runs(tmp_path)] == ["running"]
 
 
+def test_a_run_that_was_stopped_a_moment_ago_waits(tmp_path: Path) -> None:
+    run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
+    training_run(run, steps=3)
+    os.utime(run / "train.jsonl", (time.time(), time.time()))
+    ended = "\nwith exclusive(Path(sys.argv[1]), ''): sys.exit(143)"
+    stopped = subprocess.run([sys.executable, "-c", HELD.partition("\n")[0] + ended, str(run / ".lock")], check=False)
+    assert stopped.returncode == 143
+    assert [state.kind for state in states_of_runs(tmp_path)] == ["waiting"]
+
+
 def test_a_run_on_another_machine_counts_while_it_writes(tmp_path: Path) -> None:
     run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
     training_run(run, steps=3)
