@@ -195,9 +195,9 @@ def check_same_as_local(site: Site) -> None:
 
 
 def test_a_run_saves_at_every_notice_and_goes_on_to_the_same_weights(site: Site) -> None:
-    site.write(seeds=[0], steps={"dpo": 12})
+    site.write(seeds=[0], steps={"paced": 16})
     site.submit("--resource", "minutes=60")
-    (cell,) = site.cells("dpo")
+    (cell,) = site.cells("paced")
     for number in range(1, 5):
         seen = site.steps(cell)
         site.until(lambda seen=seen: site.steps(cell) >= seen + 2)  # type: ignore[misc]

@@ -27,7 +27,7 @@ def test_an_example_is_planned(path: Path, tmp_path: Path) -> None:
         (title,) = {
             line.strip()
             for line in shown.splitlines()
-            if line.strip().startswith(each.algorithm) and _named(line, each.overrides)
+            if line.split()[:1] == [each.algorithm] and _named(line, each.overrides)
         }
         assert title.endswith(f"on {study.model[0]}")
 
