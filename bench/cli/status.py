@@ -30,7 +30,10 @@ def status(
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     watch: Annotated[
-        bool, typer.Option("--watch", help="Look again every two seconds, until nothing runs and nothing waits.")
+        bool,
+        typer.Option(
+            "--watch", help="Look again every two seconds, from the first run until nothing runs and nothing waits."
+        ),
     ] = False,
     failed: Annotated[
         bool, typer.Option("--failed", help="Print the commands to repeat: those that failed, one per line.")
@@ -124,7 +127,8 @@ def _watch(runs: Path, study: str | None) -> None:
 
 
 def _goes_on(states: Sequence[State]) -> bool:
-    return any(state.kind in ("running", "waiting") for state in states)
+    """Whether something runs or waits; or there is nothing yet, since a study takes a moment to be planned."""
+    return not states or any(state.kind in ("running", "waiting") for state in states)
 
 
 def _print(lines: Iterator[str]) -> None:

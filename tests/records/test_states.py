@@ -174,6 +174,22 @@ def test_looking_does_not_take_the_lock(tmp_path: Path) -> None:
         assert [state.kind for state in states_of_runs(tmp_path)] == ["running"]
 
 
+def test_whoever_watches_before_there_are_runs_sees_them_come_and_end(tmp_path: Path) -> None:
+    watching = [sys.executable, "-m", "bench", "status", "--watch"]
+    with subprocess.Popen(watching, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there are no runs\n"
+        run = tmp_path / "runs" / "m" / "dpo" / "recipe" / "seed-0"
+        training_run(tmp_path / "new", steps=10)
+        (tmp_path / "new" / "DONE").write_text("")
+        evaluation(tmp_path / "new", images=8, done=True)
+        run.parent.mkdir(parents=True)
+        (tmp_path / "new").rename(run)
+        said, _ = process.communicate(timeout=60)
+    assert said.splitlines() == ["done     m/dpo/recipe/seed-0", "1 done"]
+    assert process.returncode == 0
+
+
 def test_a_run_that_was_stopped_a_moment_ago_waits(tmp_path: Path) -> None:
     run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
     training_run(run, steps=3)
