@@ -175,8 +175,9 @@ class TestPlacesThatCannotBeWritten:
             holder.kill()
             holder.communicate()
         for _ in range(2):
-            with_lock(lock)
-        assert lock.read_text() == str(os.getpid())
+            with exclusive(lock, "works here; wait"):
+                assert lock.read_text() == str(os.getpid())
+            assert lock.read_text() == ""
 
     def test_a_lock_and_a_log(self, tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text("a bee")
