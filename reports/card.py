@@ -10,6 +10,7 @@ from typing import Any
 from bench.core.errors import UserError
 from bench.core.inert import line, markdown
 from bench.records.config import RunConfig
+from bench.records.lines import LedgerRecord
 from bench.records.reading import read_record
 from bench.records.runs import RunFolder
 from reports.citation import citation
@@ -43,7 +44,7 @@ def model_card(run: RunFolder, *, protocol: str | None = None, base: str | None 
         _what(config, base),
         _use(run, base),
         _training(run, config),
-        _data(config),
+        _data(config, run.ledger()),
     )
     return "\n\n".join([*sections, _results(report), _citation(report)]) + "\n"
 
@@ -102,15 +103,18 @@ def _facts(run: RunFolder, config: RunConfig) -> Iterator[str]:
         yield f"{ledger['pairs']:,} pairs, {ledger['policy_forwards']:,} policy forwards, {ledger['reference_forwards']:,} reference forwards"
 
 
-def _data(config: RunConfig) -> str:
+def _data(config: RunConfig, ledger: LedgerRecord | None) -> str:
     if config.data is None:
         return "## Data\n\nNo preference data."
     # Of a path on the machine that trained, the last part tells which file it was.
     source = Path(config.data.source).name if Path(config.data.source).is_absolute() else config.data.source
-    facts = [
-        f"source: {source}",
-        f"{config.data.pairs:,} pairs of {config.data.rows:,} rows, {config.data.ties_dropped:,} ties left out",
-    ]
+    facts = [f"source: {source}"]
+    if samples := 0 if ledger is None else ledger.get("samples", 0):
+        facts.append(f"captions, for {samples:,} pictures of its own")
+    else:
+        facts.append(
+            f"{config.data.pairs:,} pairs of {config.data.rows:,} rows, {config.data.ties_dropped:,} ties left out"
+        )
     if config.resolved.data is not None:
         facts.append(f"digest: {config.resolved.data.digest}")
     if config.limit is not None:

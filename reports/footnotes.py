@@ -149,15 +149,15 @@ def _data_notes(trained: Trained) -> list[str]:
     """What the rows were trained on, row by row if the data differ."""
     known: dict[str, set[str]] = {}
     for _, settings in trained:
-        labels = None if settings.data.rounds is not None else settings.data.labels
+        labels = settings.data.labels if settings.data.labels_count else None
         known.setdefault(settings.data.digest, set()).update(filter(None, [labels]))
-    rows: dict[tuple[str, str | None, int | None], list[str]] = {}
-    described: dict[tuple[str, str | None, int | None], TrainingData] = {}
+    rows: dict[tuple[str, str | None, int | None, bool], list[str]] = {}
+    described: dict[tuple[str, str | None, int | None, bool], TrainingData] = {}
     for row, settings in trained:
         data = settings.data
         # unrecorded labels do not indicate different data if only one set of labels is known for the same images
-        # rounds do not read the labels
-        key = (data.digest, data.labels if len(known[data.digest]) > 1 and data.rounds is None else None, data.rounds)
+        differ = len(known[data.digest]) > 1 and data.labels_count
+        key = (data.digest, data.labels if differ else None, data.rounds, data.sampled)
         rows.setdefault(key, []).append(row.label)
         described.setdefault(key, data)
     if not rows:
@@ -173,20 +173,20 @@ def _data_notes(trained: Trained) -> list[str]:
 
 
 def _by_digest(data: TrainingData) -> str:
-    return _of_rounds(data) or f"{data.source} ({data.pairs:,} pairs, digest {data.digest})"
+    return _of_its_own(data) or f"{data.source} ({data.pairs:,} pairs, digest {data.digest})"
 
 
-def _of_rounds(data: TrainingData) -> str:
-    """What a row in rounds was trained on; empty for other rows."""
-    if data.rounds is None:
+def _of_its_own(data: TrainingData) -> str:
+    """What a row was trained on that made its own pictures; empty for other rows."""
+    if data.labels_count:
         return ""
-    times = f"{data.rounds} round{'s' if data.rounds > 1 else ''}"
-    return f"pictures of its own, in {times}, for captions of {data.source} (digest {data.digest})"
+    times = "" if data.rounds is None else f", in {data.rounds} round{'s' if data.rounds > 1 else ''},"
+    return f"pictures of its own{times} for captions of {data.source} (digest {data.digest})"
 
 
 def _by_labels(data: TrainingData) -> str:
     return (
-        _of_rounds(data)
+        _of_its_own(data)
         or f"{data.source} ({data.pairs:,} pairs, digest {data.digest}, labels {data.labels or 'not recorded'})"
     )
 

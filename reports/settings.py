@@ -20,7 +20,8 @@ class TrainingData:
         pairs: number of pairs.
         digest: digest of captions and images.
         labels: digest of the labels; None in records that predate it.
-        rounds: in how many rounds it was trained on pictures of its own for the data's captions; None if on the data's pictures.
+        rounds: in how many rounds it was trained on pictures of its own for the data's captions; None if not in rounds.
+        sampled: whether it sampled pictures for the data's captions while it trained, and did not read the data's labels.
     """
 
     source: str
@@ -28,6 +29,12 @@ class TrainingData:
     digest: str
     labels: str | None
     rounds: int | None
+    sampled: bool
+
+    @property
+    def labels_count(self) -> bool:
+        """Whether the data's pairs and labels were trained on."""
+        return self.rounds is None and not self.sampled
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,6 +87,9 @@ def row_settings(runs: Sequence[RunFolder], signature: str) -> RowSettings | Non
             digest=data.digest,
             labels=data.labels,
             rounds=None if training.rounds is None else training.rounds.number,
+            sampled=any(
+                ledger is not None and ledger.get("samples", 0) > 0 for ledger in (run.ledger() for run in runs)
+            ),
         ),
         prompts_in_training=max((count for count in seen if count is not None), default=None),
         limit=config.limit,

@@ -80,7 +80,7 @@ def _settings(row: Row, settings: RowSettings) -> dict[str, str]:
     data, seen = settings.data, settings.prompts_in_training
     known: dict[str, Any] = {
         "data": data.source,
-        "pairs": data.pairs if data.rounds is None else None,
+        "pairs": data.pairs if data.labels_count else None,
         "digest of the data": data.digest,
         "digest of the labels": data.labels,
         "evaluation prompts in training": seen,

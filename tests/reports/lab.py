@@ -99,6 +99,7 @@ class Lab:
         config: Mapping[str, Any] | None = None,
         code: Mapping[str, str] | None = None,
         training: Mapping[str, Any] | None = None,
+        samples: int = 0,
     ) -> RunFolder:
         """A run that was trained and has its log, but is not judged; ``config`` adds to its configuration, ``training`` to its settings."""
         run = RunFolder(self.runs / "tiny" / algorithm / name / f"seed-{seed}")
@@ -124,6 +125,7 @@ class Lab:
             {
                 "pairs": 32 * steps, "policy_forwards": 64 * steps, "policy_backwards": 32 * steps,
                 "reference_forwards": 64 * steps, "flops": 10**12, "seconds": seconds + seed, "peak_memory_bytes": 10**9 + seed,
+                "samples": samples,
             },
         )  # fmt: skip
         run.finish()

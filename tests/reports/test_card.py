@@ -46,6 +46,13 @@ def test_a_card_has_protocol_table_data_and_cost(filled: Lab) -> None:
         assert f"| {row.label} |" in body
 
 
+def test_a_card_of_a_run_that_sampled_claims_no_pairs(lab: Lab) -> None:
+    lab.base()
+    card = model_card(lab.run("ddpo", title="DDPO", samples=960))
+    assert "- captions, for 960 pictures of its own" in card
+    assert "pairs of" not in card
+
+
 def test_names_from_records_stay_text(lab: Lab) -> None:
     lab.base()
     hostile = "[x](https://example.org)\n---\n# <script>"

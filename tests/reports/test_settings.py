@@ -80,6 +80,21 @@ def test_a_run_in_rounds_was_not_trained_on_the_pairs_of_the_data(lab: Lab) -> N
     ]
 
 
+def test_a_run_that_sampled_was_not_trained_on_the_pairs_of_the_data(lab: Lab) -> None:
+    lab.base()
+    lab.run("ddpo", title="DDPO", samples=960)
+    lab.run("sft", title="SFT")
+    lab.run("dpo", labels="judge")
+    report = make_report(lab.runs)
+    assert about_data(report) == [
+        (
+            "Training data differ: DDPO was trained on pictures of its own for captions of votes.parquet (digest d); Diffusion-DPO was "
+            "trained on votes.parquet (2,000 pairs, digest d, labels judge); SFT on votes.parquet (2,000 pairs, digest d, labels l); such "
+            "rows do not compare algorithms alone."
+        )
+    ]
+
+
 def without_labels(run: RunFolder) -> None:
     """Make the records of a run as old as those without the digest of the labels."""
     config = read_json(run.folder / "config.json")
@@ -201,7 +216,14 @@ def test_json_and_csv_have_all_settings(told: Report) -> None:
         "recipe": "a paper, table 3",
         "algorithm": {"beta": 5.0},
         "training": {"steps": 30, "budget": None, "rounds": None, "labels": "as given"},
-        "data": {"source": "votes.parquet", "pairs": 2000, "digest": "d", "labels": "l", "rounds": None},
+        "data": {
+            "source": "votes.parquet",
+            "pairs": 2000,
+            "digest": "d",
+            "labels": "l",
+            "rounds": None,
+            "sampled": False,
+        },
         "prompts_in_training": None,
         "limit": None,
         "code": [CODE, CODE],
