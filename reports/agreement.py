@@ -85,7 +85,8 @@ def _agreement(metric: MetricRecord, votes: VotesRecord) -> Agreement:
     decided = labels != TIE
     if len(set(prompts[decided].tolist())) < 2:
         raise UserError(
-            f"{votes.source} has votes without a tie on fewer than two captions; --judges-on needs more for an interval"
+            f"{votes.source} has {int((~decided).sum())} ties, and other votes on fewer than two captions; --judges-on needs two "
+            "for an interval"
         )
     kept = decided if metric.info.ties in ("half", "disagree") else np.ones_like(decided)
     points = agreement_points(metric.info.ties, difference, labels, prompts)

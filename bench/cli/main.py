@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -24,6 +27,7 @@ from bench.cli.reward import reward
 from bench.cli.run import run
 from bench.cli.status import status
 from bench.core import launched, termination
+from bench.core.errors import UserError
 from bench.core.registry import DISTRIBUTION
 from bench.core.terminal import Terminal
 
@@ -163,6 +167,19 @@ def beta(
     )
 
 
+def refuse_empty(words: Sequence[str]) -> None:
+    """An empty value, as of a variable of a shell that is not set, is not the default.
+
+    Raises:
+        UserError: one of the words of a command line is empty, or an option with nothing behind ``=``.
+    """
+    for before, word in itertools.pairwise(["", *words]):
+        option, equals, value = word.partition("=") if word.startswith("--") else (before, "=", word)
+        if equals and not value:
+            what = option if option.startswith("-") else "an argument"
+            raise UserError(f"{what} is empty; give a value, or leave it out for the default")
+
+
 def _needed(record: logging.LogRecord) -> bool:
     return "requires torchvision (not installed)" not in record.getMessage()
 
@@ -189,5 +206,6 @@ def main() -> None:
 
 def _run() -> NoReturn:
     launched.join()
+    refuse_empty(sys.argv[1:])
     # alone, typer ends the process itself, and prints what was mistyped; of several processes one does, in `finish`
     raise SystemExit(app(standalone_mode=not launched.joined()))

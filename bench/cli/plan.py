@@ -73,7 +73,7 @@ def plan(
         "model": model,
         "settings": parse_overrides(sets or []) | (parse_budget(budget) if budget else {}),
     }
-    study, at = read_study(file, {field: value for field, value in typed.items() if value or value == ""})
+    study, at = read_study(file, {field: value for field, value in typed.items() if value})
     with at("executor"):
         shared = processes or _processes(study.executor or {})
     gpus, console = find_gpus(card), Terminal()

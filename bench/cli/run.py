@@ -224,4 +224,4 @@ def run(
         "track": None if track is None else split_names(track),
         "executor": executor_settings("print" if print_commands else executor, jobs, resources),
     }
-    run_study(file, {field: value for field, value in typed.items() if value or value == ""}, save)
+    run_study(file, {field: value for field, value in typed.items() if value}, save)

@@ -130,9 +130,7 @@ class Study(BaseModel):
         default=None, description="the data's column names by expected name, for example caption = 'text'"
     )
     prompts: str | None = Field(default=None, description="evaluation prompts: a registered set or a file")
-    metrics: tuple[str, ...] | None = Field(
-        default=None, min_length=1, description="evaluation metrics; default: the model's"
-    )
+    metrics: Names | None = Field(default=None, description="evaluation metrics; default: the model's")
     images: dict[str, Value] | None = Field(
         default=None, description="how evaluation images are made; part of the protocol; see: bench list images"
     )

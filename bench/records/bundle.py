@@ -54,7 +54,7 @@ class Contents(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = Field(alias="schema")
+    schema_version: int = Field(alias="schema", ge=1)
     files: dict[str, _Listed]
 
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bench.cli.ending import finish
+from bench.cli.main import refuse_empty
 from bench.core.errors import UserError
 from bench.records.runs import RunFolder
 from tests.cli.conftest import CommandLine
@@ -71,7 +72,7 @@ def test_images_that_cannot_be_made_are_refused_by_name(command: CommandLine) ->
     assert "images: there is no field 'step': did you mean 'steps' or 'seed'? there are " in text
 
 
-@pytest.mark.parametrize("seeds", ["0,one", "-1", "0,0", ""])
+@pytest.mark.parametrize("seeds", ["0,one", "-1", "0,0", ","])
 def test_seeds_that_are_no_different_numbers(command: CommandLine, seeds: str) -> None:
     text = refusal(command, command.train_words(f"--seeds={seeds}"))
     assert f"--seeds '{seeds}' is not a list of distinct non-negative integers" in text
@@ -92,7 +93,26 @@ def test_standard_error_that_is_full_does_not_change_the_exit_code(
 
 def test_an_empty_option_is_not_the_default(command: CommandLine) -> None:
     words = ("run", "--algo", "dpo", "--model", "tiny", "--set", "steps=1", "--prompts", "")
-    assert "prompts is empty" in refusal(command, command.arguments(*words))
+    assert "--prompts is empty; give a value" in refusal(command, command.arguments(*words))
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["data", "check", "pairs.parquet", "--prompts", ""], "--prompts"),
+        (["report", "--against="], "--against"),
+        (["report", "--runs", "runs", "--protocol", ""], "--protocol"),
+        (["list", "models", ""], "an argument"),
+        (["", "list"], "an argument"),
+    ],
+)
+def test_no_command_takes_an_empty_word(words: list[str], what: str) -> None:
+    with pytest.raises(UserError, match=f"^{what} is empty; give a value, or leave it out for the default$"):
+        refuse_empty(words)
+
+
+def test_words_that_are_not_empty() -> None:
+    refuse_empty(["run", "--set", "beta=", "--set=beta=", "--algo", "dpo", "-", " ", "--print-commands"])
 
 
 def test_missing_data_file(command: CommandLine) -> None:

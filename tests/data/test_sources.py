@@ -95,6 +95,11 @@ class TestColumns:
         data = read_preferences(write_parquet(tmp_path / "two.parquet", columns), {"caption": "long"})
         assert data.captions[0].endswith(", in detail")
 
+    def test_two_images_of_one_column_are_refused(self, tmp_path: Path, columns: Columns) -> None:
+        path = write_parquet(tmp_path / "pairs.parquet", columns)
+        with pytest.raises(UserError, match="gives jpg_0 and jpg_1 the same column 'jpg_1'; each image needs its own"):
+            read_preferences(path, {"jpg_0": "jpg_1", "jpg_1": "jpg_1"})
+
     def test_a_missing_column_is_pointed_out(self, tmp_path: Path, columns: Columns) -> None:
         path = write_parquet(tmp_path / "pairs.parquet", columns)
         with pytest.raises(UserError, match="column 'captoin' of --columns is missing; did you mean 'caption'"):

@@ -95,5 +95,5 @@ def test_every_format_shows_it(full_lab: Lab) -> None:
 
 def test_ties_alone_say_nothing(full_lab: Lab) -> None:
     record = votes("gold", [0.5, 0.5, 1.0], [(1.0, 2.0)] * 3)
-    with pytest.raises(UserError, match="without a tie on fewer than two captions"):
+    with pytest.raises(UserError, match="ties, and other votes on fewer than two captions"):
         with_votes(make_report(full_lab.runs), [record])

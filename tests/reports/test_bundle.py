@@ -199,6 +199,7 @@ MANIPULATIONS: dict[str, tuple[Callable[[Members], None], str]] = {
     "a device": (with_member("runs/device", kind=tarfile.CHRTYPE), "runs/device is not a plain file"),
     "a file twice": (twice, "holds .*config.json twice"),
     "another order": (first_last, "does not begin with bundle.json"),
+    "a schema before the first": (change("bundle.json", b'"schema": 1', b'"schema": 0'), "schema"),
     "a newer schema": (change("bundle.json", b'"schema": 1', b'"schema": 2'), "bundle schema 2"),
     "contents that are not JSON": (change("bundle.json", b"{", b"["), "bundle.json is not JSON"),
     "a field more in the contents": (

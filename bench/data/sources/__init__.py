@@ -38,10 +38,11 @@ def open_source(source: str | Path, columns: Mapping[str, str] | None = None) ->
             name, ``{"label_0": "1"}``, applies to every row.
 
     Raises:
-        UserError: there is no such data, it has none of these layouts, a column of ``columns`` is missing, or ``columns`` sets
-            a label for every row and the data has labels.
+        UserError: there is no such data, it has none of these layouts, a column of ``columns`` is missing or named for two
+            images, or ``columns`` sets a label for every row and the data has labels.
     """
     columns = columns or {}
+    _refuse_one_image_twice(columns)
     label = TEXTS.get(columns.get(LABEL, ""))
     if label is None:
         return _open(source, columns)
@@ -51,6 +52,13 @@ def open_source(source: str | Path, columns: Mapping[str, str] | None = None) ->
     if LABEL in found.names:
         raise UserError(f"{source} has a column {LABEL!r}; leave {LABEL}={label:g} out of --columns")
     return LabelledSource(found, label)
+
+
+def _refuse_one_image_twice(columns: Mapping[str, str]) -> None:
+    images: dict[str, str] = {}
+    for name, column in columns.items():
+        if name.startswith("jpg_") and (other := images.setdefault(column, name)) != name:
+            raise UserError(f"--columns gives {other} and {name} the same column {column!r}; each image needs its own")
 
 
 def _open(source: str | Path, columns: Mapping[str, str]) -> Source:
