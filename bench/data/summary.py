@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
+from bench.data.labels import OTHER
 from bench.data.reading import FACTS, InspectedData, read_scores
-from bench.data.sources.base import is_hidden, numbered
+from bench.data.sources.base import Source, is_hidden, numbered
 from bench.data.sources.labelled import LABEL
 
 PREFERRED = f"and --columns {LABEL}=1 says that image 0 is the preferred one in every row"
@@ -93,10 +94,21 @@ def check_lines(inspected: InspectedData, prompts: Sequence[str] | None, needed:
     yield "sizes (height x width)", _sizes(survey.sizes[survey.decodable])
     yield "sources", _values(inspected, numbered(source.names, "source") or numbered(source.names, "model"))
     yield "splits", _values(inspected, [name for name in ("split",) if name in source.names])
-    yield "scores", ", ".join(read_scores(source, inspected.kept)) or "none"
+    scores = list(read_scores(source, inspected.kept))
+    yield "scores", ", ".join(scores) or "none"
+    unread = _unread(source, scores)
+    yield "columns that are not read", _some(f"{len(unread):,}", unread)
     yield "digest", survey.digest
     for step in source.provenance:
         yield "made by", json.dumps(step, ensure_ascii=False)
+
+
+def _unread(source: Source, scores: Sequence[str]) -> list[str]:
+    """Names of the columns that neither training nor scoring uses, such as scores that only one image has."""
+    stems = ["source", "model", *(f"score_{name}" for name in scores)]
+    read = {"caption", "split", LABEL, OTHER, *source.image_names}
+    read.update(name for stem in stems for name in numbered(source.names, stem))
+    return [name for name in source.names if name not in read]
 
 
 def _labels(inspected: InspectedData) -> str:

@@ -260,6 +260,7 @@ class TestCheck:
         columns["split"] = ["train"] * 5 + ["test"] * 3
         columns["model_0"], columns["model_1"] = ["sdxl"] * 8, ["sd15"] * 8
         columns["score_gold_0"], columns["score_gold_1"] = [1.0] * 8, [2.0] * 8
+        columns["score_clip_0"], columns["uid"] = [1.0] * 8, ["a"] * 8
         facts = self.facts(tmp_path, columns, ["a bee", "an owl", "a  CAT"])
         assert facts["rows"] == "8"
         assert facts["kept"] == "6"
@@ -274,6 +275,7 @@ class TestCheck:
         assert facts["sources"] == "sdxl: 8, sd15: 8"
         assert facts["splits"] == "train: 5, test: 3"
         assert facts["scores"] == "gold"
+        assert facts["columns that are not read"] == "2: score_clip_0, uid"
 
     def test_unlabelled_data_and_no_prompts_are_said_so(self, tmp_path: Path) -> None:
         columns = preference_columns(3)

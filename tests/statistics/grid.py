@@ -31,10 +31,8 @@ def main(kind: str, tables: int, file: Path) -> None:
     for cell in cells(kind):
         if str(cell) in done:
             continue
-        # one row of a table counts with one seed, all 27 with more, and tables of shares take long
-        count = tables if kind == "means" or cell.seeds == 1 else tables // 5
-        coverage, width = (mean_coverage(cell, count), None) if kind == "means" else share_coverage(cell, count)
-        line = {"cell": str(cell), "tables": count, "coverage": round(100 * coverage, 2), "width": width}
+        coverage, width = (mean_coverage(cell, tables), None) if kind == "means" else share_coverage(cell, tables)
+        line = {"cell": str(cell), "tables": tables, "coverage": round(100 * coverage, 2), "width": width}
         with file.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
 
