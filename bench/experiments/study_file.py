@@ -94,6 +94,10 @@ class StudyFile:
         Raises:
             UserError: a field is unknown, missing or not allowed; the sentence has file, line and the nearest name.
         """
+        for place in _null_characters(self.document):
+            with self.at(*place):
+                name = [part for part in place if isinstance(part, str)][-1]
+                raise UserError(f"{name} holds a null character, which no name and no path has; remove it")
         try:
             return Study.model_validate(self.override(typed))
         except ValidationError as error:
@@ -183,6 +187,15 @@ def write_study(study: Study, path: Path) -> None:
     if path.exists():
         raise UserError(f"{path} exists; give --save another name, or remove the file")
     replace_file(path, lambda partial: partial.write_text(toml_text(study), encoding="utf-8"))
+
+
+def _null_characters(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The places of texts with a null character, on which the system's functions for files fail."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _null_characters(inner, (*place, key))
+    elif isinstance(value, str) and "\0" in value:
+        yield place
 
 
 def _executor(stated: Any) -> Any:

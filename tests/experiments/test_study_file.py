@@ -151,6 +151,11 @@ BROKEN = {
     "field of the file in a table": (HEAD + DPO + "seeds = [0]\n", "line 4: seeds is a field of the whole file; move it", ""),
     "unknown field of an algorithm": (HEAD + DPO + "setings = {}\n", "line 4: there is no field 'setings': did you mean 'settings'", ""),
     "negative seed": (HEAD + "seeds = [0, -1]\n" + DPO, "line 2: seeds.2 = -1 is not allowed: input should be greater than", ""),
+    "null character": (
+        HEAD + 'runs = "a\\u0000"\n' + DPO,
+        "line 2: runs holds a null character, which no name and no path has; remove it",
+        "",
+    ),
     "metric twice": (
         HEAD + 'metrics = ["gold", "gold"]\n' + DPO,
         'line 2: metrics = ["gold", "gold"] is not allowed: give each value once',
