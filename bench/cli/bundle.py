@@ -88,14 +88,18 @@ def _verified(archive: Path, folder: Path) -> int:
     """Unpack an archive and check it; returns the number of its files."""
     from bench.core.inputs import read_text
     from bench.records.bundle import unpack
-    from bench.records.reading import read_whole
+    from bench.records.reading import DamagedError, read_whole
     from bench.records.runs import find_runs
 
     contents = unpack(archive, folder)
-    for run in find_runs(folder / "runs"):
-        _check_records(run)
-    stored = {path.stem: read_whole(read_text, path) for path in folder.glob("reports/*.json")}
-    made = _reports(folder / "runs")
+    try:
+        for run in find_runs(folder / "runs"):
+            _check_records(run)
+        stored = {path.stem: read_whole(read_text, path) for path in folder.glob("reports/*.json")}
+        made = _reports(folder / "runs")
+    except DamagedError as error:  # its own sentence names the temporary folder
+        what = f"{error.path.relative_to(folder)} is damaged ({error.reason})"
+        raise UserError(f"{archive} is not as it was made: {what}") from error
     if stored.keys() != made.keys():
         raise UserError(f"{archive} is not as it was made: its reports are not those of its protocols")
     for name, text in made.items():
@@ -118,6 +122,7 @@ def _difference(stored: str, made: str) -> str:
 def _check_records(run: RunFolder) -> None:
     """Read every record of a run, which checks it against the run's own manifests."""
     run.config()
+    run.check_notes()
     run.steps()
     run.ledger()
     run.curve()

@@ -99,7 +99,20 @@ def read_manifest(path: Path) -> Manifest | None:
     return read_whole(Manifest.read, path)
 
 
-def damaged(path: Path, reason: object, folder: Path | None = None) -> UserError:
+class DamagedError(UserError):
+    """A file of a run is not what it was.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, sentence: str, path: Path, reason: object) -> None:
+        super().__init__(sentence)
+        self.path, self.reason = path, reason
+
+
+def damaged(path: Path, reason: object, folder: Path | None = None) -> DamagedError:
     """The sentence about a file of a run that is not what it was.
 
     Args:
@@ -107,7 +120,5 @@ def damaged(path: Path, reason: object, folder: Path | None = None) -> UserError
         reason: what is wrong with it.
         folder: what has to be made again without a whole copy of it; None means the file's own folder.
     """
-    return UserError(
-        f"{path} is damaged ({reason}); replace it with an intact copy, or move {folder or path.parent} away and run "
-        "the `bench run` or `bench eval` command again"
-    )
+    advice = f"replace it with an intact copy, or move {folder or path.parent} away and run the `bench run` or `bench eval` command again"
+    return DamagedError(f"{path} is damaged ({reason}); {advice}", path, reason)

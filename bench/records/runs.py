@@ -60,6 +60,8 @@ RECORDS = (
     "config.json", "environment.json", "prepared.json", "train.jsonl", "curve.json", "curve.jsonl", "ledger.json",
 )  # fmt: skip
 """Files of a run besides its weights, evaluations and manifest."""
+NOTES = ("environment.json", "prepared.json")
+"""Those of them that are for people."""
 
 
 ROUNDS = "rounds"
@@ -144,6 +146,17 @@ class RunFolder:
     def title(self) -> str:
         """What tables call the run, whatever its training seed; see `RunConfig.label`."""
         return self.config().label
+
+    def check_notes(self) -> None:
+        """Check the records that no table uses: JSON objects, of a trained run as the manifest says.
+
+        Raises:
+            UserError: one is not.
+        """
+        for name in NOTES:
+            path = self._checked(name) if self.config().is_trained else self.folder / name
+            if path.exists():
+                read_record(dict[str, object], path)
 
     def ledger(self) -> LedgerRecord | None:
         """What the run cost; None for the base model.

@@ -264,6 +264,14 @@ MANIPULATIONS |= {
     "a table that is deeply nested": (with_report(b"[" * 100_000), "differs from its runs in its text"),
     "a table that is not an object": (with_report(b"3"), "differs from its runs in its text"),
     "a table that is not text": (with_report(b"\xff"), "reports/.*json is damaged"),
+    "an environment that is not JSON": (
+        with_member("runs/tiny/base/environment.json", listed=True),
+        "base/environment.json is damaged",
+    ),
+    "another environment": (
+        with_member("runs/tiny/dpo/default/seed-0/environment.json", listed=True),
+        "environment.json is damaged .DONE does not list it",
+    ),
 }
 
 
@@ -273,8 +281,9 @@ def test_a_manipulation_is_found(made: Path, manipulation: str) -> None:
     content = members(made)
     apply(content)
     write(made, content)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=sentence) as refused:
         verify(made)
+    assert "bundle/" not in str(refused.value)  # the temporary folder that it is unpacked to
 
 
 def test_a_cut_archive_and_none_at_all_are_refused(made: Path, tmp_path: Path) -> None:
