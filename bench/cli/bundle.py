@@ -99,7 +99,7 @@ def _verified(archive: Path, folder: Path) -> int:
         made = _reports(folder / "runs")
     except DamagedError as error:  # its own sentence names the temporary folder
         what = f"{error.path.relative_to(folder)} is damaged ({error.reason})"
-        raise UserError(f"{archive} is not as it was made: {what}") from error
+        raise UserError(f"{archive} is not as it was made: {what}; get an intact copy") from error
     if stored.keys() != made.keys():
         raise UserError(f"{archive} is not as it was made: its reports are not those of its protocols")
     for name, text in made.items():

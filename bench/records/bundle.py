@@ -14,7 +14,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -161,6 +161,8 @@ def _check(member: tarfile.TarInfo, contents: Contents, seen: Iterable[str], pat
         raise _wrong(path, f"{member.name} is not a plain file")
     if member.name in seen:
         raise _wrong(path, f"it holds {member.name} twice")
+    if above := [str(each) for each in PurePosixPath(member.name).parents if str(each) in seen]:
+        raise _wrong(path, f"it holds {above[0]} as a file and as a folder")
     if member.name not in contents.files:
         raise _wrong(path, f"{CONTENTS} does not list {member.name}")
     if member.size != (listed := contents.files[member.name].bytes):

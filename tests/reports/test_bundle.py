@@ -259,7 +259,7 @@ MANIPULATIONS |= {
     "a sparse file": (sparse, "runs/zeros is not a plain file"),
     "two spellings of a name": (both("runs/x", "runs/./x"), "holds runs/./x twice"),
     "a file where a folder is": (both("runs/x/y", "runs/x"), "holds runs/x twice"),
-    "a folder where a file is": (both("runs/x", "runs/x/y"), "runs/x is a file, not a folder"),
+    "a folder where a file is": (both("runs/x", "runs/x/y"), "holds runs/x as a file and as a folder"),
     "a table that is not JSON": (with_report(b"{"), "differs from its runs in its text"),
     "a table that is deeply nested": (with_report(b"[" * 100_000), "differs from its runs in its text"),
     "a table that is not an object": (with_report(b"3"), "differs from its runs in its text"),
