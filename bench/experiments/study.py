@@ -116,7 +116,7 @@ class Study(BaseModel):
 
     model: Names = Field(description="a registered model, a diffusers folder or a hub id; or a list of them")
     algorithms: tuple[AlgorithmEntry, ...] = Field(min_length=1, description="the algorithms that are compared")
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_distinct)] = Field(
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=1 << 63)], ...], AfterValidator(_distinct)] = Field(
         default=(0,), min_length=1, description="training seeds of each configuration"
     )
     settings: Settings = Field(

@@ -162,6 +162,7 @@ BROKEN = {
         "",
     ),
     "seed twice": (HEAD + "seeds = [1, 1]\n" + DPO, "line 2: seeds = [1, 1] is not allowed: give each value once", ""),
+    "a seed of 20 digits": (HEAD + f"seeds = [{10**19}]\n" + DPO, "line 2: seeds.1 = 10000000000000000000 is not allowed", "less than"),
     "no seeds": (HEAD + "seeds = []\n" + DPO, "line 2: seeds = [] is not allowed", "at least 1 item"),
     "a text for a number": (HEAD + 'limit = "few"\n' + DPO, 'line 2: limit = "few" is not allowed: give a whole number', ""),
     "limit of one": (HEAD + "limit = 1\n" + DPO, "line 2: limit = 1 is not allowed: input should be greater than or equal to 2", ""),

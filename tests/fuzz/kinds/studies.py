@@ -42,7 +42,7 @@ def study(
     place.write(name, text)
     words = [["plan", name], ["run", name, "--print-commands"], ["run", name, "--save", "y.toml"]]
     if 0 not in outcomes:
-        words += [["run", name], ["run", name, "--jobs", "2"], ["run", name, "--seeds", "1", "--set", "beta=3"]]
+        words += [["run", name], ["run", name, "--jobs", "2"], ["run", name, "--limit", "4"]]  # which repairs nothing
     return Expect(place.rng.choice(words), outcomes, refusal_says=says)
 
 
