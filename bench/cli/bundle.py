@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -111,10 +110,12 @@ def _verified(archive: Path, folder: Path) -> int:
 
 def _difference(stored: str, made: str) -> str:
     """What of a stored report is not what its runs make, whatever is stored."""
+    from bench.core.files import from_json
+
     try:
-        written = json.loads(stored)
-        first = differing(written, json.loads(made)) if isinstance(written, dict) else []
-    except (ValueError, RecursionError):
+        written = from_json(stored)
+        first = differing(written, from_json(made)) if isinstance(written, dict) else []
+    except ValueError:
         first = []
     return shortened(first[0], 200) if first else "its text"
 

@@ -171,9 +171,21 @@ def write_array(path: Path, value: NDArray[Any]) -> None:
     replace_file(path, write)
 
 
+def from_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(read_text(path))
+    """Read a JSON file; see `from_json`."""
+    return from_json(read_text(path))
 
 
 def append_lines(path: Path, lines: list[str]) -> None:
@@ -195,7 +207,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     text = read_text(path)
     whole = text[: text.rfind("\n") + 1]
     # not splitlines, which also splits at Unicode line separators, and JSON does not escape those
-    return [json.loads(line) for line in whole.split("\n") if line]
+    return [from_json(line) for line in whole.split("\n") if line]
 
 
 def keep_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
-from bench.core.files import replace_file, write_json
+from bench.core.files import read_json, replace_file, write_json
 from bench.core.inputs import read_text, regular
 
 SEAL = ".sha256"
@@ -132,7 +131,7 @@ def _sha256(file: Path, *_state: int) -> str:
 
 @functools.lru_cache(64)
 def _read(path: Path, *_state: int) -> tuple[dict[str, tuple[int, str]], str | None]:
-    written: Any = json.loads(read_text(path))
+    written: Any = read_json(path)
     try:
         files = {name: (int(each["bytes"]), str(each["sha256"])) for name, each in written["files"].items()}
         return files, written.get("subject")

@@ -46,8 +46,17 @@ class Renewal:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Task:
-    """A metric with which an evaluation was scored, and the scorer to do it with today."""
+    """A metric with which an evaluation was scored, and the scorer to do it with today.
 
+    Attributes:
+        root: the folder that the user named, in which the run was found.
+        run: the run.
+        evaluation: one of its evaluations.
+        metric: registered name.
+        judge: its scorer.
+    """
+
+    root: Path
     run: RunFolder
     evaluation: Evaluation
     metric: str
@@ -73,7 +82,7 @@ def rescore(
     """
     known: set[str] = set()
     tasks: list[Task] = []
-    for run in _find(runs, places):
+    for root, run in _find(runs, places):
         for evaluation in run.evaluations():
             if not evaluation.done and not (evaluation.folder / PARTIAL).exists():
                 yield Renewal(evaluation, "", "not finished", "give its `bench run` or `bench eval` command again")
@@ -86,7 +95,7 @@ def rescore(
             known |= set(names)
             for name in names if metrics is None else [name for name in names if name in metrics]:
                 try:
-                    tasks.append(Task(run, evaluation, name, _judge(model, name, checkpoints)))
+                    tasks.append(Task(root, run, evaluation, name, _judge(model, name, checkpoints)))
                 except UserError as error:
                     yield Renewal(evaluation, name, "failed", str(error))
     if unknown := sorted(({*(metrics or ())} | checkpoints.keys()) - known):
@@ -96,14 +105,15 @@ def rescore(
         yield from _renew_all([task for task in tasks if task.judge == judge], judge)
 
 
-def _find(runs: Path, places: Sequence[str]) -> list[RunFolder]:
-    found: dict[Path, RunFolder] = {}
+def _find(runs: Path, places: Sequence[str]) -> list[tuple[Path, RunFolder]]:
+    """Every run once, after the folder that was named."""
+    found: dict[Path, tuple[Path, RunFolder]] = {}
     folders = [next((each for each in (runs / place, Path(place)) if each.is_dir()), runs / place) for place in places]
     for folder in folders or [runs]:
         inside = find_runs(folder)
         if not inside:
             raise UserError(f"{folder} has no runs; name a run or a folder of runs under --runs")
-        found |= {run.folder.resolve(): run for run in inside}
+        found |= {run.folder.resolve(): (folder, run) for run in inside}
     return list(found.values())
 
 
@@ -121,7 +131,7 @@ def _renew_all(tasks: Sequence[Task], judge: Judge) -> Iterator[Renewal]:
         return
     for task in tasks:
         try:
-            unlinked(task.run.folder.parent, task.run.folder)
+            unlinked(task.root, task.run.folder)
             with task.run.locked():
                 yield _renew(task, Scorer(lambda: metric, task.evaluation.prompts()))
         except UserError as error:

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench.core.errors import UserError
-from bench.core.files import BLOCK, create_file, make_folder, replace_file, space_checked
+from bench.core.files import BLOCK, create_file, from_json, make_folder, replace_file, space_checked
 from bench.core.inputs import regular
 from bench.core.manifest import sha256
 from bench.core.paths import inside
@@ -148,8 +148,8 @@ def _contents(first: tarfile.TarInfo | None, archive: tarfile.TarFile, path: Pat
         raise _wrong(path, f"it does not begin with {CONTENTS}")
     stream = archive.extractfile(first)
     try:
-        written: Any = json.loads(stream.read()) if stream else None
-    except (ValueError, RecursionError) as error:
+        written: Any = from_json(stream.read()) if stream else None
+    except ValueError as error:
         raise _wrong(path, f"{CONTENTS} is not JSON ({error})") from error
     if isinstance(written, dict) and isinstance(found := written.get("schema"), int) and found > SCHEMA:
         raise UserError(f"{path} was written with bundle schema {found}, and this version reads up to {SCHEMA}")

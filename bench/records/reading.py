@@ -28,7 +28,7 @@ def read_whole(read: Callable[[Path], T], path: Path) -> T:
         return read(path)
     except FileNotFoundError as error:
         raise damaged(path, "it is missing") from error
-    except (ValueError, RecursionError) as error:  # JSON, UTF-8, a number of thousands of digits
+    except ValueError as error:  # JSON, UTF-8, a number of thousands of digits
         raise damaged(path, error) from error
 
 

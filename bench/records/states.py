@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import time
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench.core.files import BLOCK
+from bench.core.files import BLOCK, from_json
 from bench.core.inputs import regular
 from bench.core.paths import inside
 from bench.records.config import BASE
@@ -220,7 +219,7 @@ def _last_steps(path: Path) -> Iterator[_Step]:
     """The lines at the end of a training log that are whole."""
     text = _tail(path, TAIL)
     for line in text[: text.rfind("\n") + 1].splitlines()[1:] if len(text) == TAIL else text.split("\n")[:-1]:
-        yield validated(_Step, json.loads(line), path)
+        yield validated(_Step, from_json(line), path)
 
 
 def last_line(path: Path) -> str:

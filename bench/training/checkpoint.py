@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench.core.errors import UserError
-from bench.core.files import replace_folder
+from bench.core.files import from_json, replace_folder
 from bench.core.manifest import Manifest
 from bench.training.distributed.strategy import ParallelStrategy
 from bench.training.ledger import Ledger
@@ -125,7 +125,7 @@ def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger, run: str
             else:
                 key, _, name = rest.partition("/")
                 state.optimizer.state[by_name[name]][key] = state.restored(kind, key, value, by_name[name])
-    for field, value in json.loads(metadata["ledger"]).items():
+    for field, value in _spent(path, metadata["ledger"]).items():
         setattr(ledger, field, value)
     return int(metadata["step"])
 
@@ -143,10 +143,22 @@ def _opened(path: Path) -> Any:
 def _check_parameters(path: Path, names: Sequence[str], metadata: Mapping[str, str], known: Collection[str]) -> None:
     """Raise a `UserError` unless a checkpoint holds a state of exactly these parameters."""
     weights = {name.removeprefix("weights/") for name in names if name.startswith("weights/")}
-    if not metadata.keys() >= {"step", "ledger"}:
+    if "ledger" not in metadata or not metadata.get("step", "").isdecimal():
         raise _unreadable(path, "it does not say which step it is from")
     if differing := sorted(weights ^ set(known)):
         raise _unreadable(path, f"its parameters are not those that are trained: {differing[0]}")
+
+
+def _spent(path: Path, text: str) -> dict[str, float]:
+    """The fields of the ledger that a checkpoint states."""
+    try:
+        fields: Any = from_json(text)
+    except ValueError as error:
+        raise _unreadable(path, f"its ledger is damaged: {error}") from error
+    known = {field.name for field in dataclasses.fields(Ledger)}
+    if not isinstance(fields, dict) or not fields.keys() <= known:
+        raise _unreadable(path, "its ledger is not one of this version")
+    return fields
 
 
 def _unreadable(path: Path, reason: object) -> UserError:

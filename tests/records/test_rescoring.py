@@ -120,6 +120,21 @@ def test_a_call_that_was_killed_while_it_put_new_scores_in_place_is_finished(sma
     assert small.bench("report", "--format", "csv").stdout == expected
 
 
+def test_nothing_is_written_through_a_link(small: Small, tmp_path: Path) -> None:
+    (small.runs / "tiny" / "dpo").rename(tmp_path / "elsewhere")
+    (small.runs / "tiny" / "dpo").symlink_to(tmp_path / "elsewhere")
+    before = sorted(tmp_path.glob("elsewhere/**/*"))
+    done = small.bench("rescore", "--metrics", "gold")
+    assert done.returncode == 2
+    assert "is a symbolic link" in " ".join(done.stdout.split())
+    assert outcomes(done.stdout) == [
+        ("base", "gold", "current"),
+        ("dpo", "gold", "failed"),
+        ("smpo", "gold", "current"),
+    ]
+    assert sorted(tmp_path.glob("elsewhere/**/*")) == before
+
+
 def test_what_cannot_be_renewed_is_named_and_the_others_are_renewed(small: Small) -> None:
     for algorithm in ("base", "dpo", "smpo"):
         age(small.evaluation(algorithm), "gold")

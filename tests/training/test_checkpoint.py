@@ -127,6 +127,33 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         load(tmp_path, fresh(1), Ledger())
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "3"])
+def test_a_damaged_manifest_of_a_checkpoint(tmp_path: Path, text: str) -> None:
+    save(tmp_path, 5, fresh(0), Ledger())
+    (tmp_path / "step-00000005" / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match=r"state\.safetensors cannot be read"):
+        load(tmp_path, fresh(1), Ledger())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "what"),
+    [
+        ({"step": "5", "ledger": "{"}, "its ledger is damaged"),
+        ({"step": "5", "ledger": "[" * 100_000}, "its ledger is damaged: it is nested too deeply"),
+        ({"step": "5", "ledger": '{"restore": 1}'}, "its ledger is not one of this version"),
+        ({"step": "-5", "ledger": "{}"}, "it does not say which step it is from"),
+        ({"step": "five", "ledger": "{}"}, "it does not say which step it is from"),
+    ],
+)
+def test_a_checkpoint_of_a_stranger_is_one_sentence(tmp_path: Path, metadata: dict[str, str], what: str) -> None:
+    save(tmp_path, 5, fresh(0), Ledger())
+    folder = tmp_path / "step-00000005"
+    (folder / "manifest.json").unlink()  # as older versions, which wrote none
+    save_file(load_file(folder / "state.safetensors"), folder / "state.safetensors", metadata)
+    with pytest.raises(UserError, match=rf"state\.safetensors cannot be read \({what}"):
+        load(tmp_path, fresh(1), Ledger())
+
+
 def test_a_changed_weight_is_noticed_before_anything_is_loaded(tmp_path: Path) -> None:
     save(tmp_path, 5, fresh(0), Ledger())
     file = tmp_path / "step-00000005" / "state.safetensors"
