@@ -18,7 +18,7 @@ from launches import launch, results, run_words
 STAGES = ("EVALUATION", "SCORING", "PREPARATION", "STEP")
 CHAINS: dict[str, tuple[int, list[str]]] = {
     **{f"{act}-{rank}": (2, [f"{rank}:{stage}:{act}" for stage in STAGES]) for act in ("kill", "raise", "stop") for rank in (1, 0)},
-    "full": (2, ["1:EVALUATION:full", "0:SCORING:full", "0:PREPARATION:full", "0:STEP:full"]),
+    "full": (2, [f"0:{stage}:full" for stage in STAGES]),  # so few images are one chunk, which process 0 writes
     "term": (2, [f"1:{stage}:term" for stage in STAGES]),
     "int": (2, [f"0:{stage}:int" for stage in STAGES]),
     "three": (3, ["2:EVALUATION:stop", "0:SCORING:kill", "2:PREPARATION:raise", "1:STEP:kill", "2:STEP:stop"]),
