@@ -38,6 +38,8 @@ class Need(enum.StrEnum):
     """The metrics in `Algorithm.trained_on`."""
     REWARD_GRADIENT = "a gradient of the reward"
     """That these metrics are a `bench.DifferentiableMetric`, and that the model's decoder has a gradient."""
+    FITTED_REWARD = "a scorer that can be fitted"
+    """Rounds whose judge is a `bench.FittableMetric`."""
     GUIDANCE = "classifier-free guidance"
     """A model and sampling settings whose guidance has an unconditional branch."""
 
