@@ -44,14 +44,14 @@ class APO(JudgeFittingAlgorithm):
             source="ours: two rounds of as many pictures as ten minutes of two cores make, trained on as sft is; nothing was tuned",
             algorithm={
                 "fit": {"part": "head", "steps": 60, "batch": 32, "learning_rate": 1e-4},
-                "judge_captions": 40,
+                "judge_captions": 32,
             },
             training={
                 **TINY,
                 "steps": 40,
                 "global_batch_size": 16,
                 "learning_rate": 5e-5,
-                "rounds": {"number": 2, "judge": "pickscore", "candidates": 4, "captions": 128},
+                "rounds": {"number": 2, "judge": "pickscore", "candidates": 4, "captions": 96},
             },
         ),
     }
