@@ -80,7 +80,7 @@ def _check_fitted_reward(experiment: Experiment, method: Method) -> None:
     """Rounds, a judge that can be fitted, and captions for two halves."""
     rounds = method.settings.rounds
     if rounds is None:
-        raise UserError(f"{method.name} fits its reward model in rounds; add --rounds N, for example --rounds 2")
+        raise UserError(f"{method.name} fits its reward model in rounds; add --rounds, for example --rounds 2")
     fittable(rounds.judge)
     if (different := len(set(experiment.data.captions))) < FEWEST_CAPTIONS:
         raise UserError(

@@ -62,9 +62,13 @@ def check_rounds(method: Method) -> None:
             "leave --rounds out"
         )
     if settings.budget is not None:
-        raise UserError("each of the --rounds takes the same number of steps; leave --budget out, and set steps")
+        raise UserError(
+            f"{name} would train in rounds, each of which takes the same number of steps; leave --budget out, and set steps"
+        )
     if settings.stop_when is not None or settings.evaluate_every:
-        raise UserError("--evaluate-every and --stop-when follow a single training; leave them or --rounds out")
+        raise UserError(
+            f"--evaluate-every and --stop-when follow a single training, and {name} would train in rounds; leave them or the rounds out"
+        )
     if settings.trainable == "lora" and rounds.number > 1:
         raise UserError(
             f"{name}: adapters on top of an earlier round's cannot be saved on their own; train all weights (--set trainable=full), "

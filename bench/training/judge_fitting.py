@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -22,6 +23,7 @@ class JudgeFittingAlgorithm(Algorithm):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.FITTED_REWARD})
+    training_defaults: ClassVar[Mapping[str, Any]] = {"rounds": {"number": 2}}
     placebo: ClassVar[str | None] = "labels of the data's pairs and scores of a caption's samples are permuted"
 
     fit: FitSchedule = Field(

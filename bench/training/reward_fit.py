@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bench.core.chunks import batch_slices
 from bench.core.errors import UserError
+from bench.core.images import open_image
 from bench.core.randomness import batch_rows
 from bench.core.values import digest
 from bench.data.preferences import PreferenceData
@@ -29,6 +30,8 @@ from bench.training.held_out import spread_captions
 
 MICRO = 8
 """Pairs whose gradient is computed at once."""
+TOGETHER = 8 * MICRO
+"""Pairs whose files are read at once, in their order on disk: a jump to another place in a Parquet file costs more than a score."""
 HELD_OUT = 10
 """One in so many captions is held out."""
 FEWEST_CAPTIONS = 20
@@ -168,12 +171,14 @@ class Fit:
 
     def differences(self, data: PreferenceData, rows: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
         """Differences of raw scores, image 0 minus image 1, and preferences of some pairs, `MICRO` at a time."""
-        for piece in batch_slices(len(rows), MICRO):
-            chosen = list(rows[piece])
-            images = [data.image(row, side) for side in (0, 1) for row in chosen]
-            captions = [data.captions[row] for row in chosen] * 2
-            first, second = self._scorer.rate(self._scorer.inputs(images), captions).chunk(2)
-            yield first - second, torch.from_numpy(data.preference_0[chosen]).to(self._device, torch.float32)
+        for block in batch_slices(len(rows), TOGETHER):
+            encoded = {row: data.encoded[row] for row in sorted({*rows[block]})}
+            for piece in batch_slices(len(rows[block]), MICRO):
+                chosen = list(rows[block][piece])
+                images = [open_image(encoded[row][side]).convert("RGB") for side in (0, 1) for row in chosen]
+                captions = [data.captions[row] for row in chosen] * 2
+                first, second = self._scorer.rate(self._scorer.inputs(images), captions).chunk(2)
+                yield first - second, torch.from_numpy(data.preference_0[chosen]).to(self._device, torch.float32)
 
     def continue_from(self, folder: Path) -> str:
         """Set weights and scale to those of a finished reward model; returns the digest of its weights.
