@@ -160,32 +160,31 @@ class _Fitting:
         first = self._request(run / REWARD, self.round.seed)
         known = run / ROUNDS / str(self.round.number - 1) / JUDGE
         previous = read_json(known)[REWARD] if self.round.number > 1 else REWARD
-        requests = [] if self.round.number > 1 else [first]
-        for request in requests:
+        earlier = [] if self.round.number > 1 else [first]
+        for request in earlier:
             self._fit(request)
         opponents, samples = self._opponents(model)
-        losses = self.algorithm.opponent_losses
         new = dataclasses.replace(
             self._request(self.round.place.folder / REWARD, self.round.own_seed),
             start=run / previous,
-            opponents=Opponents(opponents, losses),
+            opponents=Opponents(opponents, self.algorithm.opponent_losses),
         )
         self._fit(new)
         captions = [self.people.captions[row] for row in first.split[1]]
         before, after = (np.load(each.folder / HELD_OUT_PAIRS) for each in (first, new))
         worse = fell(before, after, captions)
-        agrees = (
-            f"round {self.round.number}: the reward model agrees with {after.mean():.1%} of {len(after)} held-out pairs"
+        accuracy = (
+            f"agrees with {after.mean():.1%} of {len(after)} held-out pairs, the first one with {before.mean():.1%}"
         )
-        say(f"{agrees}, the first one with {before.mean():.1%}")
-        if worse:
-            say(f"{agrees}, significantly fewer than the first one: the previous reward model judges instead of it")
+        say(
+            f"the reward model {accuracy}{': significantly fewer, so that the one before judges instead' if worse else ''}"
+        )
         return {
             REWARD: previous if worse else new.folder.relative_to(run).as_posix(),
             "held_out": {"pairs": len(after), "first": before.mean(), "fitted": after.mean(), "fell": worse},
             "cost": {
                 "samples": samples,
-                "reward_calls": sum(each.reward_calls for each in (*requests, new)),
+                "reward_calls": sum(each.reward_calls for each in (*earlier, new)),
                 "forwards": self.round.forwards(model, samples),
                 "seconds": (time.monotonic() - began) * self.round.experiment.accelerator.num_processes,
             },

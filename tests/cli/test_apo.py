@@ -177,6 +177,22 @@ def test_a_run_that_was_killed_has_the_same_weights_log_and_cost(
 
 
 @pytest.mark.slow  # a run of two rounds
+def test_a_reward_model_that_has_become_worse_does_not_judge(whole: CommandLine, command: CommandLine) -> None:
+    """The first reward model is said to have agreed with every held-out pair, which no later one can keep."""
+    shutil.copytree(run_of(whole).folder / "reward", run_of(command).folder / "reward")
+    known = run_of(command).folder / "reward/held_out.npy"
+    np.save(known, np.ones_like(np.load(known)))
+    done = command.run(apo_words(command))
+    assert done.returncode == 0, done.stderr
+    assert "significantly fewer, so that the one before judges instead" in done.stderr
+    run = run_of(command)
+    first = reward_model(run.folder / "reward").weights
+    for number in (1, 2):
+        assert (judge(run, number)["reward"], judge(run, number)["held_out"]["fell"]) == ("reward", True)
+        assert reward_model(run.folder / f"rounds/{number}/reward").start == first
+
+
+@pytest.mark.slow  # a run of two rounds
 def test_a_placebo_sees_shuffled_labels_and_chooses_at_random(whole: CommandLine, command: CommandLine) -> None:
     shutil.copytree(whole.folder / "runs/.cache", command.folder / "runs/.cache", dirs_exist_ok=True)
     done = command.run([*apo_words(command, "--labels", "shuffled")])
