@@ -40,8 +40,8 @@ class APO(JudgeFittingAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            name="untried",
-            source="ours: two rounds of as many pictures as ten minutes of two cores make, trained on as sft is; nothing was tuned",
+            source="ours, not tuned: two rounds of as many pictures as eighteen CPU minutes make; on the 200 evaluation prompts of the tiny world, a judge that "
+            "was fitted before the run was 0.35 +- 0.08 higher, gold 1.15 +- 0.18 (one seed, no placebo beside it)",
             algorithm={
                 "fit": {"part": "head", "steps": 60, "batch": 32, "learning_rate": 1e-4},
                 "judge_captions": 32,
