@@ -78,6 +78,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.algorithm import Need as Need
     from bench.training.algorithm import Recipe as Recipe
     from bench.training.algorithm import StepOutput as StepOutput
+    from bench.training.judge_fitting import JudgeFittingAlgorithm as JudgeFittingAlgorithm
     from bench.training.noising import Noised as Noised
     from bench.training.noising import NoisedImages as NoisedImages
     from bench.training.noising import noised_alike as noised_alike
@@ -161,6 +162,7 @@ _WHERE = {
         "Recipe",
         "StepOutput",
     ),
+    "bench.training.judge_fitting": ("JudgeFittingAlgorithm",),
     "bench.training.online": (
         "ForwardAlgorithm",
         "OnlineAlgorithm",

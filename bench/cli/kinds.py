@@ -31,7 +31,7 @@ Page = Mapping[str, Statements]
 """What an entry states about itself, by heading; statements without a heading are under the empty one."""
 
 FACTS = ""
-MATERIAL = {Need.PAIRS, Need.IMAGES, Need.PROMPTS, Need.REWARD, Need.REWARD_GRADIENT}
+MATERIAL = {Need.PAIRS, Need.IMAGES, Need.PROMPTS, Need.REWARD, Need.REWARD_GRADIENT, Need.FITTED_REWARD}
 """Needs by which algorithms are grouped: what the user must have."""
 
 SYMBOLS: Mapping[str, str] = {

@@ -47,7 +47,8 @@ def reward(
     from bench.records.reward_models import FitSettings
     from bench.records.runs import surveys_folder
     from bench.scoring.fitted import describe, fittable, simplest
-    from bench.training.reward_model import Request, fit_reward_model
+    from bench.training.reward_fit import Request
+    from bench.training.reward_model import fit_reward_model
 
     typed = {"part": part, "steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
     settings = build(FitSettings, typed, "bench reward")

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from torch import Tensor
 
 from bench.core.chunks import batch_slices, images_per_chunk
 from bench.core.code import used_code
@@ -87,6 +88,16 @@ def _draw(
         )
         images += [_png(Image.fromarray(image)) for image in generated]
     return [tuple(images[piece]) for piece in batch_slices(len(images), count)]
+
+
+@torch.no_grad()
+def reconstructed(model: ModelFamily, pixels: Tensor) -> list[bytes]:
+    """Encoded images as the model's autoencoder gives them back, by the mean of its posterior.
+
+    Args:
+        pixels: images in [-1, 1], (N, 3, H, W).
+    """
+    return [_png(Image.fromarray(image)) for image in model.decode(model.encode_images(pixels).mean)]
 
 
 def _png(image: Image.Image) -> bytes:

@@ -132,6 +132,19 @@ def pair_tables(
         yield pa.table(columns)
 
 
+def tables_against(data: PreferenceData, better: Sequence[bytes]) -> Iterator[pa.Table]:
+    """Pairs of one encoded image per row and each image of that row, image 0 being the one and the preferred.
+
+    Args:
+        data: lists of images.
+        better: an encoded image for each row, N.
+    """
+    for piece in batch_slices(len(data), ROWS):
+        rows = [(row, image) for row in range(piece.start, piece.stop) for image in data.encoded[row]]
+        images = _image_columns([(better[row], image) for row, image in rows])
+        yield pa.table({"caption": [data.captions[row] for row, _ in rows], **images, LABEL: np.ones(len(rows))})
+
+
 def candidate_tables(data: PreferenceData, maker: str) -> Iterator[pa.Table]:
     """Unlabelled lists of images, all by one generator."""
     for piece in batch_slices(len(data), ROWS):

@@ -18,8 +18,9 @@ from bench.training.settings import TrainingSettings
 
 
 def recipe_of(algorithm: type[Algorithm], model: str) -> Recipe:
-    """The algorithm's recipe for a model; if there is none, an empty recipe that leaves all fields at their defaults."""
-    return algorithm.recipes.get(model, Recipe(source="the fields' defaults", name="defaults"))
+    """The algorithm's recipe for a model; if there is none, a recipe that leaves all fields at their defaults."""
+    defaults = Recipe(source="the fields' defaults", training=algorithm.training_defaults, name="defaults")
+    return algorithm.recipes.get(model, defaults)
 
 
 def recipe_key(name: str, algorithm: type[Algorithm], model: str, overrides: Mapping[str, str]) -> str:

@@ -9,11 +9,14 @@ from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
 from bench.experiments.placebos import refuse_shuffling_nothing
 from bench.experiments.rounds import check_rounds
+from bench.scoring.fitted import fittable
 from bench.scoring.metric import METRICS, DifferentiableMetric, EmbeddingMetric
 from bench.training.algorithm import Need
 from bench.training.distributed.launch import check_precision, choose_strategy
+from bench.training.judge_fitting import JudgeFittingAlgorithm
 from bench.training.online import SamplingAlgorithm
 from bench.training.optimizers import OPTIMIZERS
+from bench.training.reward_fit import FEWEST_CAPTIONS
 from bench.training.settings import ONLINE_UNITS
 
 
@@ -26,7 +29,8 @@ def check_requirements(experiment: Experiment, method: Method) -> None:
     _check_metrics(method)
     _check_budget(method)
     check_rounds(method)
-    made = set() if method.settings.rounds is None else {Need.PAIRS}  # rounds make their pairs, for captions
+    fits = isinstance(method.algorithm, JudgeFittingAlgorithm)  # whose judge is fitted to the data's pairs
+    made = set() if method.settings.rounds is None or fits else {Need.PAIRS}  # rounds make their pairs, for captions
     for need in sorted(method.algorithm.needs - made):
         CHECKS[need](experiment, method)
     refuse_shuffling_nothing(experiment, method)
@@ -72,6 +76,19 @@ def _check_reward_gradient(experiment: Experiment, method: Method) -> None:  # n
             )
 
 
+def _check_fitted_reward(experiment: Experiment, method: Method) -> None:
+    """Rounds, a judge that can be fitted, and captions for two halves."""
+    rounds = method.settings.rounds
+    if rounds is None:
+        raise UserError(f"{method.name} fits its reward model in rounds; add --rounds, for example --rounds 2")
+    fittable(rounds.judge)
+    if (different := len(set(experiment.data.captions))) < FEWEST_CAPTIONS:
+        raise UserError(
+            f"{method.name} needs at least {FEWEST_CAPTIONS} different captions, one half for the reward model and one for the policy; "
+            f"{experiment.data.report.source} has {different}: give more pairs"
+        )
+
+
 def _check_guidance(experiment: Experiment, method: Method) -> None:
     """Evaluation images must be sampled with an unconditional prediction, which the trained weights make."""
     if not experiment.guided:
@@ -89,6 +106,7 @@ CHECKS: Mapping[Need, Callable[[Experiment, Method], None]] = {
     Need.REFERENCE: _check_reference,
     Need.REWARD: _check_reward,
     Need.REWARD_GRADIENT: _check_reward_gradient,
+    Need.FITTED_REWARD: _check_fitted_reward,
     Need.GUIDANCE: _check_guidance,
 }
 """The check of each need."""

@@ -50,10 +50,12 @@ class RoundsLog:
         if ledger is None:
             raise ValueError(f"{place.folder} has no ledger")
         prepared = read_json(place.folder / PREPARED)
-        made = prepared["samples"]
         cost = {
-            **ledger, "samples": made, "reward_calls": made, "seconds": ledger["seconds"] + prepared["seconds"],
-        }  # fmt: skip
+            **ledger,
+            "samples": prepared["samples"],
+            "reward_calls": prepared["reward_calls"],
+            "seconds": ledger["seconds"] + prepared["seconds"],
+        }
         peak = max(self.total.get("peak_memory_bytes", 0), ledger["peak_memory_bytes"])
         total = {name: self.total.get(name, 0) + value for name, value in cost.items()} | {"peak_memory_bytes": peak}
         lines = (self.joined(dict(line), prepared) for line in place.steps())

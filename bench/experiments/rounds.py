@@ -1,15 +1,13 @@
 """Rounds of generate, judge and train: the pairs of a round are pictures by the weights of the round before.
 
-A round has a folder of its own, ``rounds/<n>`` in the run's, with its pairs and everything that a run's training leaves; it is done
-when that says so.  The run's weights are those of the last round; its log and its ledger are those of all rounds.
+A round has a folder of its own, ``rounds/<n>`` in the run's, with its pairs, what its judge was fitted to if it is fitted, and everything that
+a run's training leaves; it is done when that says so.  The run's weights are those of the last round; its log and its ledger are those of all rounds.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from bench.core.errors import UserError
 from bench.core.files import keep_lines, replace_folder, write_json
 from bench.core.processes import Processes
 from bench.core.progress import part_of, say
-from bench.core.randomness import permutation
 from bench.core.signs import Stage
 from bench.core.values import digest
 from bench.data.cache import EncodedData
@@ -34,16 +31,16 @@ from bench.data.sources import open_source
 from bench.data.writing import FOUND, already_made, pair_tables, write_data
 from bench.experiments.experiment import Experiment
 from bench.experiments.identity import cache_folder
+from bench.experiments.judges import COST, Judge, judge_of
 from bench.experiments.method import Method
+from bench.experiments.round import Round
 from bench.experiments.round_log import PREPARED, FollowingLog, RoundsLog
 from bench.models.family import ModelFamily
-from bench.models.sampling import uses_classifier_free_guidance
 from bench.records.runs import ROUNDS, RunFolder, surveys_folder
-from bench.scoring.metric import METRICS, with_origins
+from bench.scoring.metric import METRICS
 from bench.training.algorithm import Need
 from bench.training.loop import Job, train
 from bench.training.online import SamplingAlgorithm
-from bench.training.settings import Rounds
 from bench.training.watching import Watcher
 
 PAIRS = "pairs.parquet"
@@ -65,26 +62,18 @@ def check_rounds(method: Method) -> None:
             "leave --rounds out"
         )
     if settings.budget is not None:
-        raise UserError("each of the --rounds takes the same number of steps; leave --budget out, and set steps")
+        raise UserError(
+            f"{name} would train in rounds, each of which takes the same number of steps; leave --budget out, and set steps"
+        )
     if settings.stop_when is not None or settings.evaluate_every:
-        raise UserError("--evaluate-every and --stop-when follow a single training; leave them or --rounds out")
+        raise UserError(
+            f"--evaluate-every and --stop-when follow a single training, and {name} would train in rounds; leave them or the rounds out"
+        )
     if settings.trainable == "lora" and rounds.number > 1:
         raise UserError(
             f"{name}: adapters on top of an earlier round's cannot be saved on their own; train all weights (--set trainable=full), "
             "or take --rounds 1"
         )
-
-
-def captions_of_round(captions: Sequence[str], wanted: int, seed: int, number: int) -> list[str]:
-    """The captions of a round: as many as it can train on, drawn from the different ones of the data for each round anew.
-
-    Args:
-        wanted: pairs that the round's steps see.
-        number: of the round, from 1.
-    """
-    different = sorted(set(captions))
-    order = permutation(len(different), seed, "captions of round", number).tolist()
-    return [different[place] for place in sorted(order[: min(wanted, len(different))])]
 
 
 def best_and_worst(scores: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -108,116 +97,87 @@ def train_rounds(experiment: Experiment, run: RunFolder, method: Method, seed: i
         raise ValueError("the method has no rounds")
     log, start, main = RoundsLog(), experiment.init.folder, experiment.accelerator.is_main_process
     for number in range(1, rounds.number + 1):
-        place = RunFolder(run.folder / ROUNDS / str(number))
-        if place.done:
-            place.check_complete()
+        each = Round(experiment, run, method, rounds, seed, number)
+        if each.place.done:
+            each.place.check_complete()
         else:
-            follow = FollowingLog(run, place, log, main=main)
+            follow = FollowingLog(run, each.place, log, main=main)
             with part_of(f"round {number} of {rounds.number}"):
-                _Round(experiment, run, method, rounds, seed, number).train(place, start, follow)
-        if main and place.checkpoints.exists():
-            shutil.rmtree(place.checkpoints)  # one per round would stay
-        log, start = log.then(place), place.trained_weights()
+                _train_round(each, start, follow)
+        if main and each.place.checkpoints.exists():
+            shutil.rmtree(each.place.checkpoints)  # one per round would stay
+        log, start = log.then(each.place), each.place.trained_weights()
     if main:
         _finish(run, RunFolder(run.folder / ROUNDS / str(rounds.number)), log)
     experiment.accelerator.wait_for_everyone()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Round:
-    """One round of a run.
+def _train_round(this: Round, start: Path | None, watcher: Watcher) -> None:
+    """Make a round's pairs with the weights in a folder, None for the base model's, and train on them."""
+    experiment, settings, algorithm = this.experiment, this.method.settings, this.method.algorithm
+    model = experiment.load_model()
+    if start is not None:
+        model.start_from(start)
+    with launched.working(Stage.PREPARATION), Processes(experiment.accelerator).main_first():
+        pairs, made = _make_pairs(this, model, judge_of(this, model))
+        given = pairs.shuffled(this.own_seed) if this.placebo else pairs
+        context = PrepareContext(
+            experiment.load_metric, model, experiment.card.generation, cache_folder(experiment, given, model)
+        )
+        data = algorithm.prepare(given, context)
+        cache = cache_folder(experiment, data, model)
+        encoded = EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip)
+    model.release_encoders()
+    if experiment.accelerator.is_main_process:
+        write_json(this.place.folder / PREPARED, {**context.notes, **made})
+    run_id = digest([this.run.config().run_id, this.number])
+    forwards = context.forwards + made["forwards"]
+    job = Job(algorithm, settings, model, data, encoded, this.own_seed, this.method.name, run_id, forwards, watcher)
+    with launched.working(Stage.TRAINING):
+        train(job, this.place, experiment.accelerator)
 
-    Attributes:
-        experiment: the experiment.
-        run: the run.
-        method: what is trained.
-        rounds: how pairs are made.
-        seed: the training seed of the run.
-        number: of the round, from 1.
+
+def _make_pairs(this: Round, model: ModelFamily, judge: Judge) -> tuple[PreferenceData, dict[str, Any]]:
+    """The best and the worst picture of each caption by the judge, and what they and the judge cost.
+
+    The cost has the names of `bench.experiments.judges.COST`; the seconds are of the command that finished them, times the number of
+    processes.
     """
-
-    experiment: Experiment
-    run: RunFolder
-    method: Method
-    rounds: Rounds
-    seed: int
-    number: int
-
-    @property
-    def own_seed(self) -> int:
-        """The seed of the round's pictures and training, so that no two rounds draw the same noise."""
-        return int(digest({"seed": self.seed, "round": self.number})[:7], 16)
-
-    def train(self, place: RunFolder, start: Path | None, watcher: Watcher) -> None:
-        """Make the pairs with the weights in a folder, None for the base model's, and train on them."""
-        experiment, settings, algorithm = self.experiment, self.method.settings, self.method.algorithm
-        model = experiment.load_model()
-        if start is not None:
-            model.start_from(start)
-        with launched.working(Stage.PREPARATION), Processes(experiment.accelerator).main_first():
-            pairs, made = self._pairs(place, model)
-            given = pairs.shuffled(self.own_seed) if settings.labels == "shuffled" else pairs
-            context = PrepareContext(
-                experiment.load_metric, model, experiment.card.generation, cache_folder(experiment, given, model)
+    experiment, rounds, name = this.experiment, this.rounds, this.rounds.judge
+    captions, generation = this.captions(judge.captions), this.generation
+    samples = len(captions) * rounds.candidates
+    step: dict[str, Any] = {
+        "command": "rounds",
+        "round": this.number,
+        "model": model.digest,
+        "candidates": rounds.candidates,
+        "generation": generation.model_dump(mode="json"),
+        "captions": digest(captions),
+        "metrics": {name: judge.scorer.identity()},
+        "judges": list(judge.origins),
+    }
+    path, work = this.place.folder / PAIRS, this.place.folder / "candidates"
+    # Code does not count here: whether the run may go on with other code was decided when it began.
+    if not already_made(path, step, f"delete {this.place.folder} to make the round again"):
+        began = time.monotonic()
+        lists = generate_candidates(model, captions, rounds.candidates, generation, work)
+        scores = turned(judge.scorer.info, score_data(name, judge.scorer, lists, work))
+        rows, best, worst = best_and_worst(scores if judge.shuffle is None else judge.shuffle.scores(scores))
+        if not len(rows):
+            raise UserError(
+                f"{name} scores all pictures of every caption alike, so there are no pairs to train on; choose another judge"
             )
-            data = algorithm.prepare(given, context)
-            cache = cache_folder(experiment, data, model)
-            encoded = EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip)
-        model.release_encoders()
-        if experiment.accelerator.is_main_process:
-            write_json(place.folder / PREPARED, {**context.notes, **made})
-        run_id = digest([self.run.config().run_id, self.number])
-        forwards = context.forwards + made["forwards"]
-        job = Job(algorithm, settings, model, data, encoded, self.own_seed, self.method.name, run_id, forwards, watcher)
-        with launched.working(Stage.TRAINING):
-            train(job, place, experiment.accelerator)
-
-    def _pairs(self, place: RunFolder, model: ModelFamily) -> tuple[PreferenceData, dict[str, Any]]:
-        """The best and the worst picture of each caption by the judge, and what they cost.
-
-        The cost is ``samples``, ``forwards`` and ``seconds``, of the command that finished them, times the number of processes.
-        """
-        experiment, rounds, settings = self.experiment, self.rounds, self.method.settings
-        generation = experiment.card.generation.model_copy(update={"seed": self.own_seed})
-        wanted = settings.steps * settings.global_batch_size
-        captions = captions_of_round(experiment.data.captions, wanted, self.seed, self.number)
-        samples = len(captions) * rounds.candidates
-        branches = 2 if uses_classifier_free_guidance(model, generation) else 1
-        scorer = experiment.load_metric(rounds.judge)
-        step: dict[str, Any] = {
-            "command": "rounds",
-            "round": self.number,
-            "model": model.digest,
-            "candidates": rounds.candidates,
-            "generation": generation.model_dump(mode="json"),
-            "captions": digest(captions),
-            "metrics": {rounds.judge: scorer.identity()},
-            "judges": list(with_origins([rounds.judge])),
-        }
-        path, work = place.folder / PAIRS, place.folder / "candidates"
-        # Code does not count here: whether the run may go on with other code was decided when it began.
-        if not already_made(path, step, f"delete {place.folder} to make the round again"):
-            began = time.monotonic()
-            lists = generate_candidates(model, captions, rounds.candidates, generation, work)
-            scores = turned(scorer.info, score_data(rounds.judge, scorer, lists, work))
-            rows, best, worst = best_and_worst(scores)
-            if not len(rows):
-                raise UserError(
-                    f"{rounds.judge} scores all pictures of every caption alike, so there are no pairs to train on; choose another "
-                    "judge"
-                )
-            if len(rows) < len(captions):
-                say(
-                    f"round {self.number}: {len(captions) - len(rows)} of {len(captions)} captions have equal scores only"
-                )
-            tables = pair_tables(lists, rows, best, worst)
-            seconds = (time.monotonic() - began) * experiment.accelerator.num_processes
-            write_data(path, tables, [{**step, FOUND: {"seconds": seconds}}])
-        if experiment.accelerator.is_main_process and work.exists():
-            shutil.rmtree(work)
-        found = open_source(str(path), {}).provenance[-1][FOUND]
-        pairs = read_preferences(str(path), None, surveys_folder(experiment.runs))
-        return pairs, {"samples": samples, "forwards": samples * generation.steps * branches, **found}
+        if len(rows) < len(captions):
+            say(f"round {this.number}: {len(captions) - len(rows)} of {len(captions)} captions have equal scores only")
+        tables = pair_tables(lists, rows, best, worst)
+        seconds = (time.monotonic() - began) * experiment.accelerator.num_processes
+        write_data(path, tables, [{**step, FOUND: {"seconds": seconds}}])
+    if experiment.accelerator.is_main_process and work.exists():
+        shutil.rmtree(work)
+    found = open_source(str(path), {}).provenance[-1][FOUND]
+    pairs = read_preferences(str(path), None, surveys_folder(experiment.runs))
+    own = {"samples": samples, "reward_calls": samples, "forwards": this.forwards(model, samples), **found}
+    return pairs, {**judge.notes, **{each: judge.cost[each] + own[each] for each in COST}}
 
 
 def _finish(run: RunFolder, last: RunFolder, log: RoundsLog) -> None:

@@ -19,6 +19,7 @@ from bench.evaluation.sampling_weights import SamplingWeights, default_sampling
 from bench.evaluation.weights import run_weights
 from bench.experiments.experiment import Experiment
 from bench.experiments.identity import cache_folder, other_code, resolve_run
+from bench.experiments.judges import fitted_names
 from bench.experiments.method import Method
 from bench.experiments.recipes import recipe_key
 from bench.experiments.rounds import train_rounds
@@ -30,6 +31,7 @@ from bench.records.evaluations import Evaluation
 from bench.records.runs import RunFolder
 from bench.rollouts.rewards import Rewards
 from bench.scoring.metric import with_origins
+from bench.training.judge_fitting import JudgeFittingAlgorithm
 from bench.training.loop import Job, train
 from bench.training.online import SamplingAlgorithm
 
@@ -155,7 +157,7 @@ def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, st
             limit=experiment.limit,
             resolved=resolved,
             data=data.report,
-            trained_on=_trained_on(experiment, method),
+            trained_on=_trained_on(experiment, method, run),
             same_code=same_code,
             placebo=algorithm.placebo or "",
             placebo_of=method.placebo_of,
@@ -166,12 +168,15 @@ def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, st
         write_environment(run, experiment.accelerator.num_processes, how)
 
 
-def _trained_on(experiment: Experiment, method: Method) -> tuple[str, ...]:
-    """The metrics that a method's training uses, as far as we know; training in rounds does not read the data's labels."""
-    rounds = method.settings.rounds
-    labelled_by = experiment.data.judges if rounds is None else with_origins([rounds.judge])
-    used = (*with_origins(method.algorithm.trained_on), *labelled_by, *experiment.init.record.trained_on)
-    return tuple(dict.fromkeys(used))
+def _trained_on(experiment: Experiment, method: Method, run: RunFolder) -> tuple[str, ...]:
+    """The metrics that a method's training uses, as far as we know; training in rounds reads the data's labels only to fit its judge."""
+    rounds, fits = method.settings.rounds, isinstance(method.algorithm, JudgeFittingAlgorithm)
+    used = [*with_origins(method.algorithm.trained_on)]
+    if rounds is not None:
+        used += [*with_origins([rounds.judge]), *(fitted_names(run.folder, rounds.number) if fits else ())]
+    if rounds is None or fits:
+        used += experiment.data.judges
+    return tuple(dict.fromkeys([*used, *experiment.init.record.trained_on]))
 
 
 def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) -> None:

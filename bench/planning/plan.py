@@ -22,9 +22,10 @@ from bench.planning.gpus import GpuSpec
 from bench.planning.tracer import Tracer
 from bench.training.algorithm import Algorithm
 from bench.training.distributed.strategy import refuse_small_batch
+from bench.training.judge_fitting import JudgeFittingAlgorithm
 from bench.training.ledger import in_forwards, refuse_spent_budget
 from bench.training.online import OnlineAlgorithm, SamplingAlgorithm
-from bench.training.settings import ONLINE_UNITS, TrainingSettings
+from bench.training.settings import ONLINE_UNITS, Rounds, TrainingSettings
 
 CUDA, META = torch.device("cuda"), torch.device("meta")
 FLOAT = 4
@@ -70,7 +71,9 @@ class Plan:
         pairs: how many pairs are seen, of an online algorithm samples; None if the budget is in seconds.
         reward_calls: how many pictures are scored per sample of an online algorithm; 0 for others.
         prepared: forwards of the base model before training, for data with `bench.planning.dummy_data.ROWS` captions.
-        pictures: how many pictures training in rounds makes and judges, at most; 0 for other training.
+        pictures: how many pictures training in rounds makes, at most; 0 for other training.
+        opponents: how many of these a judge is fitted against; each is kept beside a picture of the data.
+        judged: how often a picture is scored in rounds, fits of the judge included, at most; 0 for other training.
         latent_bytes: cache size per pair.
         text_bytes: cache size per caption.
         image_bytes: upper bound of the size of an evaluation image.
@@ -89,6 +92,8 @@ class Plan:
     reward_calls: int
     prepared: int
     pictures: int
+    opponents: int
+    judged: int
     latent_bytes: int
     text_bytes: int
     image_bytes: int
@@ -170,7 +175,9 @@ def make_plan(
         pairs=planned_pairs(algorithm, settings, calls, prepared),
         reward_calls=algorithm.judged * len(algorithm.rewards) if isinstance(algorithm, SamplingAlgorithm) else 0,
         prepared=prepared,
-        pictures=planned_pictures(settings),
+        pictures=planned_pictures(algorithm, settings),
+        opponents=planned_opponents(algorithm, settings),
+        judged=planned_scores(algorithm, settings),
         latent_bytes=FLOAT * len(Posterior._fields) * orientations * data.width * elements,
         text_bytes=FLOAT * sum(math.prod(shape) for shape in encoding.texts.values()),
         image_bytes=3 * generation.height * generation.width,
@@ -226,10 +233,40 @@ def _share(settings: TrainingSettings, processes: int) -> TrainingSettings:
     return settings.model_copy(update={"global_batch_size": math.ceil(settings.global_batch_size / processes)})
 
 
-def planned_pictures(settings: TrainingSettings) -> int:
-    """Pictures of all rounds of a training in rounds, for data with as many captions as a round's steps see pairs, or more."""
+def planned_pictures(algorithm: Algorithm, settings: TrainingSettings) -> int:
+    """Pictures of all rounds of a training in rounds, for data with as many captions as a round uses, or more."""
     rounds = settings.rounds
-    return 0 if rounds is None else rounds.number * rounds.candidates * settings.steps * settings.global_batch_size
+    if rounds is None:
+        return 0
+    return rounds.number * _choices(settings, rounds) + planned_opponents(algorithm, settings)
+
+
+def planned_opponents(algorithm: Algorithm, settings: TrainingSettings) -> int:
+    """Those of them that a judge is fitted against."""
+    if settings.rounds is None or not isinstance(algorithm, JudgeFittingAlgorithm):
+        return 0
+    return settings.rounds.number * algorithm.judge_captions * algorithm.judge_samples
+
+
+def planned_scores(algorithm: Algorithm, settings: TrainingSettings) -> int:
+    """Scores of pictures in a training in rounds: those that it chooses from, and those that fits of the judge need.
+
+    Held-out pairs are not counted, whose number depends on the data.
+    """
+    rounds = settings.rounds
+    if rounds is None:
+        return 0
+    chosen = rounds.number * _choices(settings, rounds)
+    if not isinstance(algorithm, JudgeFittingAlgorithm):
+        return chosen
+    pairs = algorithm.fit.steps * algorithm.fit.batch  # of the first fit; each round adds as many opponents
+    return chosen + 2 * pairs * (1 + 2 * rounds.number)
+
+
+def _choices(settings: TrainingSettings, rounds: Rounds) -> int:
+    """Pictures of a round that pairs are chosen from."""
+    seen = settings.steps * settings.global_batch_size
+    return rounds.candidates * (seen if rounds.captions is None else min(seen, rounds.captions))
 
 
 def planned_pairs(

@@ -83,8 +83,9 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
     if plan.prepared:
         yield ("preparing", f"{plan.prepared:,}", "forwards of the base model, before training")
     if settings.rounds is not None:
-        forwards = f"of {plan.image_forwards} forwards, and a score by {settings.rounds.judge}, each"
-        yield ("pictures of the rounds", f"{plan.pictures:,}", f"at most, {forwards}")
+        yield ("pictures of the rounds", f"{plan.pictures:,}", f"at most, of {plan.image_forwards} forwards each")
+        by = f"at most, by {settings.rounds.judge}, of pictures; fits of it are included, their held-out pairs are not"
+        yield ("reward calls", f"{plan.judged:,}", by)
     if plan.pairs is not None and plan.flops is not None:
         yield (f"{unit}s", f"{plan.pairs:,.0f}", f"batch {settings.global_batch_size}")
         yield ("training", operations(plan.flops), "")
@@ -96,7 +97,7 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
     yield ("checkpoint", size_on_disk(plan.checkpoint_bytes), "twice that while a new one is written")
     if settings.rounds is not None and plan.pairs is not None:
         number = settings.rounds.number
-        kept = number * plan.weights_bytes + round(2 * plan.pairs * plan.image_bytes)
+        kept = number * plan.weights_bytes + round(2 * (plan.pairs + plan.opponents) * plan.image_bytes)
         work = size_on_disk(plan.pictures // number * plan.image_bytes)
         yield ("rounds", size_on_disk(kept), f"at most: weights and pairs of each; and {work} while one is made")
     yield ("evaluation images", size_on_disk(images * plan.image_bytes), f"at most, for {images:,} images")

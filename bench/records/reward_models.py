@@ -16,15 +16,14 @@ Part = Literal["head", "whole"]
 """What is fitted: the layers that map features to a score, or all weights."""
 
 
-class FitSettings(BaseModel):
-    """How a reward model is fitted.
+class FitSchedule(BaseModel):
+    """How a reward model is fitted, up to the seed.
 
     Attributes:
         part: what is fitted.
         steps: optimizer steps of AdamW, without weight decay.
         batch: pairs per step.
         learning_rate: constant.
-        seed: of the order of the pairs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -33,6 +32,15 @@ class FitSettings(BaseModel):
     steps: int = Field(default=200, ge=1, le=10**9)
     batch: int = Field(default=32, ge=1, le=1 << 20)
     learning_rate: float = Field(default=1e-4, gt=0)
+
+
+class FitSettings(FitSchedule):
+    """How a reward model is fitted.
+
+    Attributes:
+        seed: of the order of the pairs.
+    """
+
     seed: int = 0
 
 
@@ -67,6 +75,8 @@ class RewardModelRecord(BaseModel):
         scale: factor on the scorer's raw score, fitted too; a difference of two scores is the log odds of a preference.
         held_out: agreement on held-out pairs.
         weights: digest of the fitted weights.
+        start: digest of the fitted weights of the reward model that it started from; None if it started from the scorer.
+        opponents: the pairs that it was fitted to beside people's, of a picture of the data and a sample of a policy; None without.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -82,10 +92,13 @@ class RewardModelRecord(BaseModel):
     scale: float
     held_out: Accuracy
     weights: str
+    start: str | None = None
+    opponents: DataIdentity | None = None
 
     def made_by(self) -> dict[str, Any]:
         """What decides the fitted weights, up to the code."""
-        return {"scorer": self.scorer, "base": self.base, "settings": self.settings, "data": self.data}
+        names = ("scorer", "base", "settings", "data", "start", "opponents")
+        return {name: getattr(self, name) for name in names}
 
 
 def read_reward_model(folder: Path) -> RewardModelRecord | None:

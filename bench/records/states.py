@@ -26,6 +26,8 @@ TAIL = 1 << 16
 """Bytes at the end of a log that are read."""
 LONGEST_ID = 20
 """Bytes of the longest id of a process."""
+IN_ROUNDS = (f"{ROUNDS}/*/candidates/*", "reward/checkpoints/*", f"{ROUNDS}/*/reward/checkpoints/*")
+"""What is written between the trainings of a run in rounds, as patterns: pictures, and fits of the judge."""
 RECENT = 120.0
 """Seconds since its last record within which a run on another machine counts as running; more for slow steps."""
 
@@ -165,7 +167,7 @@ def _last_written(run: RunFolder) -> float:
     """When training, or an evaluation that is not finished, last wrote something; 0 if never."""
     unfinished = [place for place in run.folder.glob("evaluations/*") if not (place / DONE).exists()]
     paths = [
-        *([] if run.done else [run.train_log, *run.folder.glob(f"{ROUNDS}/*/candidates/*")]),
+        *([] if run.done else [run.train_log, *(path for each in IN_ROUNDS for path in run.folder.glob(each))]),
         *(each for place in unfinished for each in (place, place / "images")),
     ]
     return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)

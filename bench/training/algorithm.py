@@ -38,6 +38,8 @@ class Need(enum.StrEnum):
     """The metrics in `Algorithm.trained_on`."""
     REWARD_GRADIENT = "a gradient of the reward"
     """That these metrics are a `bench.DifferentiableMetric`, and that the model's decoder has a gradient."""
+    FITTED_REWARD = "a scorer that can be fitted"
+    """Rounds whose judge is a `bench.FittableMetric`."""
     GUIDANCE = "classifier-free guidance"
     """A model and sampling settings whose guidance has an unconditional branch."""
 
@@ -129,6 +131,8 @@ class Algorithm(BaseModel, abc.ABC):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS})
     recipes: ClassVar[Mapping[str, Recipe]] = {}
     """By model.  A second recipe for a model has its name after a slash, as in ``sd15/script``: ``--set recipe=script`` chooses it."""
+    training_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Fields of `bench.TrainingSettings` for models without a recipe, where the fields' own defaults would not do."""
     negative: ClassVar[bool] = False
     """Whether the trained weights are for the unconditional branch of guidance only, next to the base model's."""
     placebo: ClassVar[str | None] = "winner and loser of each pair are swapped with probability 1/2"

@@ -63,6 +63,11 @@ class Rounds(BaseModel):
         default="pickscore", description="metric that chooses the best and the worst picture of a caption"
     )
     candidates: int = Field(default=4, ge=2, le=10_000, description="pictures of each caption")
+    captions: int | None = Field(
+        default=None,
+        ge=1,
+        description="captions of a round at most, drawn anew for each; by default as many as its steps see pairs",
+    )
 
 
 class TrainingSettings(BaseModel):

@@ -132,6 +132,22 @@ def test_the_rounds_of_the_online_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_fitted_judge_of_the_online_page(tmp_path: Path) -> None:
+    page = (DOCS / "online.md").read_text(encoding="utf-8")
+    section = page.partition("## A reward model in every round\n")[2].partition("\n## ")[0]
+    commands = [line.split()[1:] for line in section.splitlines() if line.startswith("    bench ")]
+    assert [words[0] for words in commands] == ["reward", "run", "report"]
+    pq.write_table(pq.read_table(ASSETS / "preferences.parquet").slice(0, 60), tmp_path / "votes.parquet")
+    settings = ("steps=1", "global_batch_size=4", "rounds.captions=4", "judge_captions=2", "fit.steps=2", "fit.batch=4")
+    sets = [word for each in settings for word in ("--set", each)]
+    small = {
+        "reward": ("--steps", "2", "--batch", "4"), "run": ("--limit", "30", *sets, "--image", "steps=2"), "report": (),
+    }  # fmt: skip
+    *_, reported = (bench(tmp_path, *words, *small[words[0]]) for words in commands)
+    assert "APO (apo)" in " ".join(reported.split())
+
+
+@pytest.mark.slow
 def test_the_commands_of_the_page_on_reward_models(tmp_path: Path) -> None:
     page = (DOCS / "reward-models.md").read_text(encoding="utf-8")
     commands = [line.split()[1:] for line in page.splitlines() if line.startswith("    bench ")]

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from pipelines import WRITERS
 from torch.utils.flop_counter import FlopCounterMode
 
+from algorithms.apo import APO
 from algorithms.capo import CaPO
 from algorithms.d3po import D3PO
 from algorithms.ddpo import DDPO
@@ -29,11 +30,20 @@ from bench.planning.counting import count_calls
 from bench.planning.dummy_data import prepared_data
 from bench.planning.gpus import GpuSpec as Card
 from bench.planning.memory_tracker import MemoryTracker, tensor_bytes
-from bench.planning.plan import Plan, encoding_cost, make_plan, planned_pairs, planned_pictures, smaller
+from bench.planning.plan import (
+    Plan,
+    encoding_cost,
+    make_plan,
+    planned_pairs,
+    planned_pictures,
+    planned_scores,
+    smaller,
+)
 from bench.planning.profiling import measure
 from bench.planning.shape_tensor import ShapeTensor
 from bench.planning.show import plan_rows
 from bench.planning.tracer import Tracer
+from bench.records.reward_models import FitSchedule
 from bench.training.algorithm import Algorithm
 from bench.training.settings import TrainingSettings
 
@@ -262,8 +272,18 @@ def test_a_budget_of_forwards_also_pays_for_what_is_prepared(found: Callable[[st
 def test_a_run_in_rounds_counts_the_steps_and_the_pictures_of_all_rounds() -> None:
     settings = trained_with(steps=3, global_batch_size=8, rounds={"number": 2, "candidates": 4})
     assert planned_pairs(DPO(), settings, {}, 0) == 2 * 3 * 8
-    assert planned_pictures(settings) == 2 * 3 * 8 * 4
-    assert planned_pictures(trained_with(steps=3)) == 0
+    assert planned_pictures(DPO(), settings) == planned_scores(DPO(), settings) == 2 * 3 * 8 * 4
+    fewer = trained_with(steps=3, global_batch_size=8, rounds={"number": 2, "candidates": 4, "captions": 10})
+    assert planned_pictures(DPO(), fewer) == 2 * 10 * 4
+    assert planned_pictures(DPO(), trained_with(steps=3)) == 0
+
+
+def test_a_judge_that_every_round_fits_has_pictures_and_scores_of_its_own() -> None:
+    settings = trained_with(steps=3, global_batch_size=8, rounds={"number": 2, "candidates": 4})
+    algorithm = APO(judge_captions=5, judge_samples=3, fit=FitSchedule(steps=7, batch=10))
+    assert planned_pictures(algorithm, settings) == 2 * (3 * 8 * 4 + 5 * 3)
+    # the first fit sees people's pairs, those of the rounds as many opponents too; a pair is two pictures
+    assert planned_scores(algorithm, settings) == 2 * 3 * 8 * 4 + 2 * 70 * (1 + 2 + 2)
 
 
 def test_a_budget_of_pairs_is_rounded_up_to_whole_steps(found: Callable[[str], FoundArchitecture]) -> None:

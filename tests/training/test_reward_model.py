@@ -25,7 +25,8 @@ from bench.records.reward_models import FitSettings, read_reward_model
 from bench.records.scores import MetricInfo
 from bench.scoring.fitted import fitted, simplest
 from bench.scoring.metric import FittableMetric
-from bench.training.reward_model import Request, agreement, fit_reward_model, pairwise_loss, split_rows
+from bench.training.reward_fit import Fit, Opponents, Request, agreement, pairwise_loss, split_rows
+from bench.training.reward_model import fit_reward_model
 
 PAIRS = 60
 
@@ -42,7 +43,7 @@ class Colour(FittableMetric):
             self._network[0].weight.copy_(torch.eye(3))  # type: ignore[operator]
             self._network[1].weight.copy_(torch.tensor([[0.0, 1.0, 0.0]]))  # type: ignore[operator]
         self._network.requires_grad_(False)
-        self.calls, self.fatal = 0, -1
+        self.calls, self.fatal, self.pictures = 0, -1, 0
 
     @classmethod
     def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
@@ -59,7 +60,7 @@ class Colour(FittableMetric):
         return torch.stack([torch.from_numpy(np.asarray(image) / 255).mean((0, 1)).float() for image in images])
 
     def rate(self, inputs: Tensor, prompts: Sequence[str]) -> Tensor:
-        self.calls += 1
+        self.calls, self.pictures = self.calls + 1, self.pictures + len(inputs)
         if self.calls == self.fatal:
             os.kill(os.getpid(), signal.SIGTERM)
         rates: Tensor = self._network(inputs)[:, 0]
@@ -133,7 +134,8 @@ def test_the_loss_by_hand() -> None:
 
 def test_agreement_by_hand() -> None:
     # right, wrong, equal scores, and a tie
-    assert agreement(double([0.3, 0.3, 0.0, 1.0]), double([0.9, 0.0, 1.0, 0.5])) == (1 + 0 + 0.5 + 0.5) / 4
+    found = agreement(double([0.3, 0.3, 0.0, 1.0]), double([0.9, 0.0, 1.0, 0.5]))
+    assert found.tolist() == [1, 0, 0.5, 0.5]
 
 
 def test_pairs_to_fit_and_held_out_pairs_share_no_caption(data: PreferenceData) -> None:
@@ -174,6 +176,85 @@ def test_a_fit_that_was_stopped_continues_to_the_same_last_bit(data: PreferenceD
     resumed = fit_reward_model(Colour(), request(data, tmp_path / "stopped"))
     assert resumed == whole  # the digest of the weights among them
     assert not (tmp_path / "stopped/checkpoints").exists()
+
+
+def opponents(data: PreferenceData, weight: float) -> Opponents:
+    """Pairs of the data's first and last rows, as if image 0 were gold, whose loss has a weight."""
+    pairs = data.pick(np.array([0, 1, 2, 57, 58]), np.array([[0, 1]] * 5)).with_preference(np.ones(5))
+    return Opponents(pairs, lambda difference: -weight * torch.nn.functional.logsigmoid(difference))
+
+
+def test_the_gradient_of_people_s_pairs_and_of_opponents_by_hand(data: PreferenceData, tmp_path: Path) -> None:
+    """With d = s w.x of a pair whose winner is image 0: -weight s(-d) s x, s the scale, means over either kind."""
+    scorer = Colour()
+    made = request(data, tmp_path, batch=3)
+    fit = Fit(scorer, dataclasses.replace(made, opponents=opponents(data, 0.025)))
+    rows, against = [5, 17, 40], [0, 4, 1]
+    loss = fit.accumulate(rows, against)
+    weight = np.array([0.0, 1.0, 0.0])  # green, at a scale of 1
+
+    def terms(pairs: PreferenceData, places: list[int], factor: float) -> tuple[float, Any]:
+        colours = [[np.asarray(pairs.image(row, side))[0, 0] / 255 for side in (0, 1)] for row in places]
+        signs = np.array([1.0 if pairs.preference_0[row] > 0.5 else -1.0 for row in places])
+        x = signs[:, None] * np.array([one - two for one, two in colours])
+        d = x @ weight
+        return factor * np.log1p(np.exp(-d)).mean(), -factor * (x / (1 + np.exp(d))[:, None]).mean(0)
+
+    parts = [terms(data, rows, 1.0), terms(opponents(data, 1).pairs, against, 0.025)]
+    assert loss == pytest.approx(sum(each for each, _ in parts), rel=1e-6)
+    ((_, head),) = fit.parameters
+    assert head.grad is not None
+    np.testing.assert_allclose(head.grad[0].numpy(), sum(each for _, each in parts), rtol=1e-5, atol=1e-8)
+
+
+def test_a_fit_starts_from_another_reward_model(data: PreferenceData, tmp_path: Path) -> None:
+    first = fit_reward_model(Colour(), request(data, tmp_path / "first"))
+    further = dataclasses.replace(
+        request(data, tmp_path / "second", steps=1, learning_rate=1e-12), start=tmp_path / "first"
+    )
+    second = fit_reward_model(Colour(), further)
+    assert (second.start, second.held_out.before) == (first.weights, first.held_out.after)
+    assert second.scale == pytest.approx(first.scale, rel=1e-6)
+    assert fit_reward_model(Colour(), further) == second
+    with pytest.raises(UserError, match="differs in start"):
+        fit_reward_model(Colour(), dataclasses.replace(further, start=None))
+    agreements = np.load(tmp_path / "second/held_out.npy")
+    assert (len(agreements), agreements.mean()) == (second.held_out.pairs, second.held_out.after)
+
+
+@pytest.mark.usefixtures("listening")
+def test_a_fit_against_opponents_that_was_stopped_continues_to_the_same_last_bit(
+    data: PreferenceData, tmp_path: Path
+) -> None:
+    fit_reward_model(Colour(), request(data, tmp_path / "first", steps=3))
+    made = {
+        name: dataclasses.replace(
+            request(data, tmp_path / name), start=tmp_path / "first", opponents=opponents(data, 0.5)
+        )
+        for name in ("whole", "stopped")
+    }
+    whole = fit_reward_model(Colour(), made["whole"])
+    scorer = Colour()
+    scorer.fatal = 30
+    with pytest.raises(TerminatedError):
+        fit_reward_model(scorer, made["stopped"])
+    termination._STATE.received = None
+    assert fit_reward_model(Colour(), made["stopped"]) == whole
+    assert whole.opponents is not None
+    assert whole.opponents.pairs == 5
+    without = fit_reward_model(
+        Colour(), dataclasses.replace(made["whole"], folder=tmp_path / "without", opponents=None)
+    )
+    assert without.weights != whole.weights
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_the_pictures_that_a_fit_scores_are_counted(data: PreferenceData, tmp_path: Path, others: bool) -> None:
+    made = request(data, tmp_path / "model", steps=3, batch=16)
+    made = dataclasses.replace(made, opponents=opponents(data, 0.5)) if others else made
+    scorer = Colour()
+    fit_reward_model(scorer, made)
+    assert made.reward_calls == scorer.pictures
 
 
 def test_unlabelled_data_are_refused(data: PreferenceData, tmp_path: Path) -> None:

@@ -1,0 +1,251 @@
+"""`bench run --algo apo` by the real command line: who sees which captions, what is fitted to what, kill and resume, what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+
+from bench.data.cache import to_pixels
+from bench.data.reading import read_preferences
+from bench.experiments.round import halves
+from bench.models.families.stable_diffusion import StableDiffusion
+from bench.records.reward_models import RewardModelRecord, read_reward_model
+from bench.records.runs import RunFolder
+from bench.tiny import TINY
+from tests.cli.conftest import CommandLine
+
+SETS = (
+    "steps=1", "global_batch_size=3", "judge_captions=2", "judge_samples=2", "fit.steps=3", "fit.batch=4", "fit.learning_rate=1e-3",
+    "rounds.candidates=2",
+)  # fmt: skip
+PICTURES = 2 * 2 + 3 * 2
+"""Of a round: samples of the judge's captions, and those that the judge chooses from."""
+
+
+def apo_words(command: CommandLine, *words: str) -> list[str]:
+    """Two rounds of one step."""
+    made = command.train_words("--name", "small", *words, algo="apo")
+    for given in ("steps=6", "global_batch_size=4"):
+        place = made.index(given)
+        del made[place - 1 : place + 1]
+    return [*made, *(word for each in SETS for word in ("--set", each))]
+
+
+def run_of(command: CommandLine, name: str = "small") -> RunFolder:
+    return RunFolder(command.folder / f"runs/tiny/apo/{name}/seed-0")
+
+
+def contents(run: RunFolder) -> dict[str, dict[str, bytes]]:
+    """Every tensor that a run in rounds leaves."""
+    return {
+        path.relative_to(run.folder).as_posix(): {name: value.tobytes() for name, value in load_file(path).items()}
+        for path in sorted(run.folder.glob("**/*.safetensors"))
+    }
+
+
+def reward_model(folder: Path) -> RewardModelRecord:
+    found = read_reward_model(folder)
+    assert found is not None
+    return found
+
+
+def judge(run: RunFolder, number: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run.folder / f"rounds/{number}/judge.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]) -> CommandLine:
+    command = CommandLine(tmp_path_factory.mktemp("apo"), *small_data)
+    done = command.run(apo_words(command))
+    assert done.returncode == 0, done.stderr
+    return command
+
+
+def test_judge_and_policy_see_disjoint_halves_of_the_captions(whole: CommandLine) -> None:
+    run, people = run_of(whole), read_preferences(whole.data)
+    of_judge, of_policy = map(set, halves(people.captions, 0))
+    for number in (1, 2):
+        place = run.folder / f"rounds/{number}"
+        opponents, pairs = (read_preferences(place / name) for name in ("opponents.parquet", "pairs.parquet"))
+        assert set(opponents.captions) < of_judge
+        assert (len(set(opponents.captions)), len(opponents)) == (2, 4)
+        assert set(pairs.captions) < of_policy
+        assert judge(run, number)["held_out"]["pairs"] == sum(caption in of_policy for caption in people.captions)
+
+
+def test_every_round_fits_the_reward_model_of_the_round_before(whole: CommandLine) -> None:
+    run = run_of(whole)
+    first = reward_model(run.folder / "reward")
+    assert (first.start, first.opponents) == (None, None)
+    assert [judge(run, number)["reward"] for number in (1, 2)] == ["rounds/1/reward", "rounds/2/reward"]
+    one, two = (reward_model(run.folder / f"rounds/{number}/reward") for number in (1, 2))
+    assert (one.start, two.start) == (first.weights, one.weights)
+    assert one.opponents is not None
+    assert one.opponents.digest == read_preferences(run.folder / "rounds/1/opponents.parquet").digest
+    # The metric that chose the pairs is the round's reward model.
+    provenance = json.loads(pq.read_schema(run.folder / "rounds/2/pairs.parquet").metadata[b"bench.provenance"])
+    assert provenance[-1]["metrics"]["pickscore"]["weights"] == two.weights
+
+
+def test_gold_is_the_preferred_picture_by_way_of_the_autoencoder(whole: CommandLine) -> None:
+    people = read_preferences(whole.data)
+    opponents = read_preferences(run_of(whole).folder / "rounds/1/opponents.parquet")
+    model = StableDiffusion.load(TINY.source, device=torch.device("cpu"))
+    assert opponents.preference_0.tolist() == [1.0] * len(opponents)
+    for row, caption in enumerate(opponents.captions):
+        first = list(people.captions).index(caption)
+        winner = people.image(first, 0 if people.preference_0[first] == 1 else 1)
+        latents = model.encode_images(to_pixels(winner, (64, 64))[None]).mean
+        gold = np.asarray(Image.open(io.BytesIO(opponents.encoded[row][0])), dtype=int)
+        assert (
+            np.abs(gold - model.decode(latents)[0].astype(int)).max() <= 1
+        )  # another batch size may round differently
+        assert np.abs(gold - np.asarray(winner, dtype=int)).max() > 1
+
+
+def test_the_ledger_counts_samples_scores_and_network_evaluations(whole: CommandLine) -> None:
+    run = run_of(whole)
+    ledger, held_out = run.ledger(), judge(run, 1)["held_out"]["pairs"]
+    fitted = len(read_preferences(whole.data)) - held_out
+    assert ledger is not None
+    assert ledger["samples"] == 2 * PICTURES
+    assert ledger["reference_forwards"] == 2 * PICTURES * 20 * 2  # the tiny model's 20 guided steps
+    # Two pictures a pair: the scale of the first fit; held-out pairs before and after each of three fits; three steps of four pairs,
+    # in the rounds with as many opponents; and the pictures that the judge chooses from.
+    assert ledger["reward_calls"] == 2 * (fitted + 3 * 2 * held_out + 12 + 2 * 2 * 12) + 2 * 6
+    assert [line["round"] for line in run.steps()] == [1, 2]  # type: ignore[typeddict-item]
+    prepared = json.loads((run.folder / "rounds/1/prepared.json").read_text())
+    assert prepared["judge"]["held_out"].keys() == {"pairs", "first", "fitted", "fell"}
+
+
+def test_the_reward_models_of_the_run_are_never_its_primary_endpoint(whole: CommandLine) -> None:
+    own = "fitted:runs/tiny/apo/small/seed-0/rounds/2/reward"
+    trained_on = run_of(whole).config().trained_on
+    assert {own, "fitted:runs/tiny/apo/small/seed-0/reward", "pickscore"} <= set(trained_on)
+    again = whole.run([*apo_words(whole), "--metrics", f"aesthetic,gold,{own}"])
+    assert again.returncode == 0, again.stderr
+    assert "training apo" not in again.stderr
+    shown = whole.run(whole.arguments("report", "--runs", "runs", "--format", "json", "--primary", own))
+    assert shown.returncode == 0, shown.stderr
+    row = json.loads(shown.stdout)["rows"][1]
+    assert [row["scores"][name]["trained_on"] for name in (own, "gold")] == [True, False]
+    assert row["over_reference"] is None
+
+
+@pytest.mark.slow  # a run of two rounds for each place where it is killed
+@pytest.mark.parametrize(
+    "after",
+    [
+        "reward/reward.json", "rounds/1/candidates", "rounds/1/opponents.parquet", "rounds/1/judge.json", "rounds/1/pairs.parquet",
+        "rounds/1/DONE", "rounds/2/reward/reward.json", "rounds/2/train.jsonl",
+    ],
+)  # fmt: skip
+def test_a_run_that_was_killed_has_the_same_weights_log_and_cost(
+    whole: CommandLine, command: CommandLine, after: str
+) -> None:
+    process = command.start(apo_words(command))
+    sign = run_of(command).folder / after
+    try:
+        while not sign.exists():
+            assert process.poll() is None, "the run ended before"
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    done = command.run(apo_words(command))
+    assert done.returncode == 0, done.stderr
+    one, other = run_of(whole), run_of(command)
+    assert contents(one) == contents(other)
+    untimed = [
+        [{name: value for name, value in dict(each or {}).items() if name not in ("seconds", "peak_memory_bytes")}
+         for each in (*run.steps(), run.ledger())]
+        for run in (one, other)
+    ]  # fmt: skip
+    assert untimed[0] == untimed[1]
+
+
+@pytest.mark.slow  # a run of two rounds
+def test_a_reward_model_that_has_become_worse_does_not_judge(whole: CommandLine, command: CommandLine) -> None:
+    """The first reward model is said to have agreed with every held-out pair, which no later one can keep."""
+    shutil.copytree(run_of(whole).folder / "reward", run_of(command).folder / "reward")
+    known = run_of(command).folder / "reward/held_out.npy"
+    np.save(known, np.ones_like(np.load(known)))
+    done = command.run(apo_words(command))
+    assert done.returncode == 0, done.stderr
+    assert "significantly fewer, so that the one before judges instead" in done.stderr
+    run = run_of(command)
+    first = reward_model(run.folder / "reward").weights
+    for number in (1, 2):
+        assert (judge(run, number)["reward"], judge(run, number)["held_out"]["fell"]) == ("reward", True)
+        assert reward_model(run.folder / f"rounds/{number}/reward").start == first
+
+
+@pytest.mark.slow  # a run of two rounds
+def test_a_placebo_sees_shuffled_labels_and_chooses_at_random(whole: CommandLine, command: CommandLine) -> None:
+    shutil.copytree(whole.folder / "runs/.cache", command.folder / "runs/.cache", dirs_exist_ok=True)
+    done = command.run([*apo_words(command, "--labels", "shuffled")])
+    assert done.returncode == 0, done.stderr
+    one, other = run_of(whole), run_of(command, "small-placebo")
+    labels = [reward_model(run.folder / "reward").data for run in (one, other)]
+    assert labels[0].digest == labels[1].digest
+    assert labels[0].labels != labels[1].labels
+    pictures = [
+        set(pq.read_table(run.folder / "rounds/1/pairs.parquet").column("caption").to_pylist()) for run in (one, other)
+    ]
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--set", "rounds.judge=gold"), "the metric 'gold' cannot be fitted"),
+        (
+            ("--limit", "12"),
+            "needs at least 20 different captions, one half for the reward model and one for the policy",
+        ),
+        (("--set", "mode=other"), "mode"),
+        (("--set", "fit.steps=0"), "fit.steps"),
+        (("--set", "judge_samples=0"), "judge_samples"),
+        (
+            ("--budget", "pairs=8"),
+            "apo would train in rounds, each of which takes the same number of steps; leave --budget out",
+        ),
+        (("--set", "trainable=lora"), "cannot be saved on their own"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(command: CommandLine, words: tuple[str, ...], says: str) -> None:
+    data = ("--data", str(command.data), "--prompts", str(command.prompts))
+    done = command.run(command.arguments("run", "--algo", "apo", "--model", "tiny", *data, *words))
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unlabelled_data_are_refused(command: CommandLine) -> None:
+    table = pq.read_table(command.data)
+    pq.write_table(table.drop_columns(["label_0"]), command.folder / "unlabelled.parquet")
+    words = ("--data", "unlabelled.parquet", "--prompts", str(command.prompts))
+    done = command.run(command.arguments("run", "--algo", "apo", "--model", "tiny", *words))
+    assert done.returncode == 2
+    assert "apo needs preference pairs, but" in done.stderr
+
+
+def test_a_model_without_a_recipe_gets_two_rounds(command: CommandLine) -> None:
+    planned = command.run(command.arguments("plan", "--algo", "apo", "--model", "sd15"))
+    assert planned.returncode == 0, planned.stderr
+    # 100 steps of 32 pairs, four candidates each, and 256 captions of the judge with four samples each, twice
+    assert f"{2 * (3200 * 4 + 256 * 4):,}" in planned.stdout
+    # ... of which each is scored, and three fits of 200 steps of 32 pairs of people's, two of them with as many opponents
+    assert f"{2 * 3200 * 4 + 2 * 6400 * 5:,}" in planned.stdout
