@@ -38,11 +38,18 @@ def build(kind: type[S], values: Mapping[str, Any], name: str) -> S:
         raise UserError(f"{name}: {_sentence(kind, error.errors(include_url=False)[0])}") from error
 
 
+def reason(error: ErrorDetails) -> str:
+    """Why a value is not allowed; of an error that a validator here raised, its own sentence."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    return REASONS.get(error["type"], error["msg"][:1].lower() + error["msg"][1:])
+
+
 def _sentence(kind: type[BaseModel], error: ErrorDetails) -> str:
     field = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
         known = list(kind.model_fields)
         return f"there is no field {field!r}: {did_you_mean(field, known)}there are {', '.join(known)}"
     if field:
-        return f"{field}={error['input']!r} is not allowed: {REASONS.get(error['type'], error['msg'].lower())}"
-    return error["msg"]
+        return f"{field}={error['input']!r} is not allowed: {reason(error)}"
+    return reason(error)

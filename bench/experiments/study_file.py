@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from bench.core.errors import UserError, did_you_mean
 from bench.core.files import replace_file
 from bench.core.inputs import read_text
-from bench.core.validation import REASONS
+from bench.core.validation import reason
 from bench.experiments.interface import as_overrides
 from bench.experiments.study import AlgorithmEntry, Study
 
@@ -239,7 +239,7 @@ def _holds(document: Any, place: Sequence[str | int]) -> bool:
 
 def _sentence(error: ErrorDetails) -> str:
     """One sentence about a value that is not allowed: its name, what it is, and what it may be."""
-    place, reason = error["loc"], REASONS.get(error["type"], error["msg"][:1].lower() + error["msg"][1:])
+    place, why = error["loc"], reason(error)
     field = ".".join(str(part + 1) if isinstance(part, int) else part for part in place)
     model: type[BaseModel] = AlgorithmEntry if place[:1] == ("algorithms",) and len(place) > 1 else Study
     if error["type"] == "extra_forbidden":
@@ -250,8 +250,8 @@ def _sentence(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"{field} is missing; add it: {model.model_fields[str(place[-1])].description}"
     if not field or isinstance(error["input"], dict | BaseModel):
-        return f"{field}: {reason}" if field else reason
-    return f"{field} = {_shown(error['input'])} is not allowed: {reason}"
+        return f"{field}: {why}" if field else why
+    return f"{field} = {_shown(error['input'])} is not allowed: {why}"
 
 
 def _shown(value: Any) -> str:

@@ -8,7 +8,7 @@ import enum
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from torch import Tensor
 
 from bench.core.registry import ClassOf, Registry
@@ -17,8 +17,17 @@ from bench.data.prepare import PrepareContext
 from bench.training.pair_batch import PairBatch
 from bench.training.policy import Policy
 
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("give each metric once")
+    return names
+
+
 MetricNames = Annotated[
-    tuple[str, ...], BeforeValidator(lambda names: names.split(",") if isinstance(names, str) else names)
+    tuple[str, ...],
+    BeforeValidator(lambda names: names.split(",") if isinstance(names, str) else names),
+    AfterValidator(_each_once),
 ]
 """Names of registered metrics, typed on the command line as ``a,b``."""
 

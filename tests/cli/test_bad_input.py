@@ -48,6 +48,12 @@ def test_unknown_field_names_the_nearest(command: CommandLine) -> None:
     assert "'beta'" in text
 
 
+def test_a_reward_twice_is_refused_by_every_command_that_takes_settings(command: CommandLine) -> None:
+    for name in ("run", "plan"):
+        words = command.arguments(name, "--algo", "nft", "--model", "tiny", "--set", "rewards=aesthetic,aesthetic")
+        assert "nft: rewards='aesthetic,aesthetic' is not allowed: give each metric once" in refusal(command, words)
+
+
 def test_a_stage_of_deepspeed_that_is_not_there(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "1")

@@ -27,7 +27,7 @@ BROKEN = (
 )
 SILENT = r"error: process 1 of 2 \(scoring\) has not answered for \d+ s; run the same command to continue"
 FULL = r"error: the disk is full: .*"
-DIVERGED = r"error: process 1 of 2 ended: the loss is not finite .*"
+DIVERGED = r"error: process 1 of 2 ended: the loss is nan at step 2 .*"
 
 
 @pytest.mark.slow
