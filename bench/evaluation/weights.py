@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from bench.core.errors import UserError, did_you_mean
-from bench.core.paths import check_part, part_like
+from bench.core.paths import part_like
 from bench.core.values import differing
 from bench.models.checkpoints.compatibility import check_fits, loaded_files
 from bench.models.checkpoints.component import place_digest
@@ -78,7 +78,8 @@ def released_weights(runs: Path, model: str, typed: str, name: str | None, base:
 
     Args:
         typed: a folder, a safetensors file or a hub id.
-        name: what tables call them; None means the name of the folder, file or repository.
+        name: what tables and their folder are called, see `bench.experiments.method.check_label`; None means the name of the
+            folder, file or repository.
         base: the base model.
 
     Raises:
@@ -89,7 +90,7 @@ def released_weights(runs: Path, model: str, typed: str, name: str | None, base:
     check_process(place, typed, base, model)
     check_encoders(place, typed, base, model)
     own = _place_name(place) if Path(typed).exists() else typed.rpartition("/")[2]
-    title = part_like(own) if name is None else check_part(name)
+    title = part_like(own) if name is None else name
     record = WeightsRecord(title=title, source=typed, digest=place_digest(loaded_files(place)))
     config = RunConfig(
         model=model,
