@@ -93,7 +93,7 @@ def _seed_notes(report: Report) -> list[str]:
         )
     if narrow := [row.label for row in report.rows if row.miss == "too narrow"]:
         lines.append(
-            "Too narrow: in simulations 90 to 95 % of 95 % intervals of win rates near 0 and 100 % held the truth where seeds vary many times "
+            "Too narrow: in simulations 89 to 95 % of 95 % intervals of win rates near 0 and 100 % held the truth where seeds vary many times "
             f"as much as prompts ({', '.join(narrow)})."
         )
     if seedless := [row.label for row in report.rows[1:] if not row.seeds]:
