@@ -171,9 +171,13 @@ def share_ends(share: float, relative: float, degrees: float) -> dict[str, float
         return float(stats.norm.ppf(below) if below < above else stats.norm.isf(above))
 
     quantile = float(stats.t.ppf(0.975, degrees))
-    tiny = 1e-13
-    low = 0.0 if won == 0 else optimize.brentq(lambda p: score(p) - quantile, tiny, 1 - tiny, xtol=1e-13)
-    high = 1.0 if lost == 0 else optimize.brentq(lambda p: score(p) + quantile, tiny, 1 - tiny, xtol=1e-13)
+    tiny = 1e-13  # with one degree of freedom the quantile is 12.7, and an end may be nearer to 0 or 1 than that
+    ends = [0.0, 1.0]
+    if won and score(tiny) > quantile:
+        ends[0] = optimize.brentq(lambda p: score(p) - quantile, tiny, 1 - tiny, xtol=1e-13)
+    if lost and score(1 - tiny) < -quantile:
+        ends[1] = optimize.brentq(lambda p: score(p) + quantile, tiny, 1 - tiny, xtol=1e-13)
+    low, high = ends
     return {"mean": share, "low": low, "high": high, "p_value": 2 * float(stats.t.sf(abs(score(0.5)), degrees))}
 
 
