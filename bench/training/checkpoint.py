@@ -158,6 +158,8 @@ def _spent(path: Path, text: str) -> dict[str, float]:
     known = {field.name for field in dataclasses.fields(Ledger)}
     if not isinstance(fields, dict) or not fields.keys() <= known:
         raise _unreadable(path, "its ledger is not one of this version")
+    if wrong := [name for name, value in fields.items() if not isinstance(value, int | float)]:
+        raise _unreadable(path, f"{wrong[0]} of its ledger is not a number")
     return fields
 
 

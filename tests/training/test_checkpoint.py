@@ -141,6 +141,7 @@ def test_a_damaged_manifest_of_a_checkpoint(tmp_path: Path, text: str) -> None:
         ({"step": "5", "ledger": "{"}, "its ledger is damaged"),
         ({"step": "5", "ledger": "[" * 100_000}, "its ledger is damaged: it is nested too deeply"),
         ({"step": "5", "ledger": '{"restore": 1}'}, "its ledger is not one of this version"),
+        ({"step": "5", "ledger": '{"pairs": "many"}'}, "pairs of its ledger is not a number"),
         ({"step": "-5", "ledger": "{}"}, "it does not say which step it is from"),
         ({"step": "five", "ledger": "{}"}, "it does not say which step it is from"),
     ],
