@@ -153,8 +153,9 @@ class RunFolder:
         Raises:
             UserError: one is not.
         """
+        trained = self.config().is_trained
         for name in NOTES:
-            path = self._checked(name) if self.config().is_trained else self.folder / name
+            path = self._checked(name) if trained else self.folder / name
             if path.exists():
                 read_record(dict[str, object], path)
 

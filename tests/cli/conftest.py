@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,17 @@ class CommandLine:
         return subprocess.Popen(
             words, cwd=self.folder, env=offline(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
+
+    def kill_after(self, words: list[str], sign: Path) -> None:
+        """Start a command, and kill it as soon as a file or folder is there."""
+        process = self.start(words)
+        try:
+            while not sign.exists():
+                assert process.poll() is None, "the run ended before"
+                time.sleep(0.01)
+        finally:
+            process.kill()
+            process.wait()
 
 
 def offline() -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -155,15 +154,7 @@ def test_the_reward_models_of_the_run_are_never_its_primary_endpoint(whole: Comm
 def test_a_run_that_was_killed_has_the_same_weights_log_and_cost(
     whole: CommandLine, command: CommandLine, after: str
 ) -> None:
-    process = command.start(apo_words(command))
-    sign = run_of(command).folder / after
-    try:
-        while not sign.exists():
-            assert process.poll() is None, "the run ended before"
-            time.sleep(0.01)
-    finally:
-        process.kill()
-        process.wait()
+    command.kill_after(apo_words(command), run_of(command).folder / after)
     done = command.run(apo_words(command))
     assert done.returncode == 0, done.stderr
     one, other = run_of(whole), run_of(command)

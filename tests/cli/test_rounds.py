@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -158,15 +157,7 @@ def test_two_processes_make_the_pairs_once_and_train_as_one(whole: CommandLine, 
 def test_a_run_that_was_killed_has_the_same_weights_log_and_cost(
     whole: CommandLine, command: CommandLine, after: str
 ) -> None:
-    process = command.start(rounds_words(command))
-    sign = run_of(command).folder / after
-    try:
-        while not sign.exists():
-            assert process.poll() is None, "the run ended before"
-            time.sleep(0.01)
-    finally:
-        process.kill()
-        process.wait()
+    command.kill_after(rounds_words(command), run_of(command).folder / after)
     done = command.run(rounds_words(command))
     assert done.returncode == 0, done.stderr
     one, other = run_of(whole), run_of(command)

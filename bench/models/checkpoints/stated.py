@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
+from bench.core.files import from_json
 from bench.core.inputs import read_bytes
 
 CLASSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -37,8 +37,8 @@ def json_of_model(text: str | bytes, what: str) -> Any:
         UserError: it is not JSON in UTF-8, or nested too deeply.
     """
     try:
-        return json.loads(text if isinstance(text, str) else text.decode())
-    except (ValueError, RecursionError) as error:  # of JSON, or of the encoding
+        return from_json(text if isinstance(text, str) else text.decode())
+    except ValueError as error:  # of JSON, or of the encoding
         raise UserError(f"{what} is not valid JSON ({error}); download the model again") from error
 
 
