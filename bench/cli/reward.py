@@ -15,15 +15,19 @@ from bench.records.reward_models import Part
 
 def reward(
     scorer: Annotated[str, typer.Option(help="The metric to start from, such as pickscore.  See: bench list metrics")],
-    data: Annotated[str, typer.Option(help="Labelled preference pairs; see --data in: bench run --help")],
     output: Annotated[Path, typer.Option(help="Folder of the reward model; as a metric it is called fitted:FOLDER.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Labelled preference pairs; see --data in: bench run --help.  Default: the data of --model."),
+    ] = None,
     part: Annotated[Part, typer.Option(help="Fit the head alone, or the whole scorer.")] = "head",
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 200,
     batch: Annotated[int, typer.Option(help="Pairs per step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = 1e-4,
     seed: Annotated[int, typer.Option(help="Seed of the order of the pairs.")] = 0,
     model: Annotated[
-        str | None, typer.Option(help="A registered model, whose checkpoint of the scorer is used.")
+        str | None,
+        typer.Option(help="A registered model, whose checkpoint of the scorer and whose data are the defaults."),
     ] = None,
     checkpoint: Annotated[
         str | None, typer.Option(help="Another checkpoint of the scorer.  Default: the model's, or the published one.")
@@ -40,6 +44,7 @@ def reward(
     import torch
 
     from bench.cli.options import parse_columns
+    from bench.core.errors import UserError
     from bench.core.locks import exclusive
     from bench.core.validation import build
     from bench.data.reading import read_preferences
@@ -53,8 +58,13 @@ def reward(
     typed = {"part": part, "steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
     settings = build(FitSettings, typed, "bench reward")
     kind = fittable(scorer)
-    chosen = checkpoint or (None if model is None else MODELS.get(model).metrics.get(scorer))
-    pairs = read_preferences(data, parse_columns(columns), surveys_folder(runs), limit)
+    card = None if model is None else MODELS.get(model)
+    chosen = checkpoint or (card and card.metrics.get(scorer))
+    if (source := data or (card and card.data)) is None:
+        raise UserError(
+            "bench reward needs preference pairs: give --data FILE, or a --model that has data of its own, such as tiny"
+        )
+    pairs = read_preferences(source, parse_columns(columns), surveys_folder(runs), limit)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     output.mkdir(parents=True, exist_ok=True)
     with exclusive(output / ".lock", f"fits {output}; wait for it, or give another --output"):

@@ -9,6 +9,7 @@ import pytest
 
 from bench.records.reward_models import read_reward_model
 from bench.records.runs import RunFolder
+from bench.tiny import TINY
 from tests.cli.conftest import CommandLine
 
 NAME = "fitted:rewards/mine"
@@ -75,6 +76,10 @@ def test_a_reward_model_is_fitted_trained_on_and_marked(command: CommandLine) ->
         (("run", "--algo", "ddpo", "--model", "tiny", "--set", "rewards=fitted:nowhere"), "no finished reward model"),
         (("reward", "--scorer", "gold", "--data", "pairs.parquet", "--output", "out"), "cannot be fitted"),
         (("reward", "--scorer", "pickscore", "--data", "x", "--output", "out", "--steps", "0"), "steps=0"),
+        (
+            ("reward", "--scorer", "pickscore", "--output", "out"),
+            "give --data FILE, or a --model that has data of its own",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(command: CommandLine, words: tuple[str, ...], says: str) -> None:
@@ -83,3 +88,14 @@ def test_what_does_not_fit_is_one_sentence(command: CommandLine, words: tuple[st
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert not Path(command.folder / "out").exists()
+
+
+def test_without_data_it_is_fitted_to_those_of_the_model(command: CommandLine) -> None:
+    words = command.arguments("reward", "--scorer", "aesthetic", "--model", "tiny", "--output", "own", "--steps", "1")
+    done = command.run([*words, "--limit", "64"])
+    assert done.returncode == 0, done.stderr
+    record = read_reward_model(command.folder / "own")
+    assert record is not None
+    given = command.run([*words, "--limit", "64", "--data", str(TINY.data)])
+    assert given.returncode == 0, given.stderr  # the same fit, which is done
+    assert f"of {record.held_out.pairs} held-out pairs" in given.stderr
