@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,16 @@ def test_named_files_and_linked_pages_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert [name for name in FILE.findall(text) if not (ROOT / name).exists()] == []
     assert [name for name in LINK.findall(text) if not (page.parent / name).exists()] == []
+
+
+def test_the_readme_links_every_page_and_counts_the_algorithms() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = {f"docs/{path.name}" for path in DOCS.glob("*.md")} - {"docs/index.md"}  # the contents of the site
+    assert pages <= set(LINK.findall(text))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    shipped = project["entry-points"]["bench.algorithms"]
+    for page in (ROOT / "README.md", DOCS / "index.md"):
+        assert f"{len(shipped)} algorithms" in page.read_text(encoding="utf-8")
 
 
 def test_modules_that_the_changelog_sends_people_to_exist() -> None:
