@@ -13,7 +13,6 @@ from bench.scoring.fitted import fittable
 from bench.scoring.metric import METRICS, DifferentiableMetric, EmbeddingMetric
 from bench.training.algorithm import Need
 from bench.training.distributed.launch import check_precision, choose_strategy
-from bench.training.judge_fitting import JudgeFittingAlgorithm
 from bench.training.online import SamplingAlgorithm
 from bench.training.optimizers import OPTIMIZERS
 from bench.training.reward_fit import FEWEST_CAPTIONS
@@ -27,8 +26,7 @@ def check_requirements(experiment: Experiment, method: Method) -> None:
     check_precision(method.settings.precision)
     choose_strategy(experiment.accelerator).check(method.settings)
     _check_adapters(experiment, method)
-    fits = isinstance(method.algorithm, JudgeFittingAlgorithm)  # whose judge is fitted to the data's pairs
-    made = set() if method.settings.rounds is None or fits else {Need.PAIRS}  # rounds make their pairs, for captions
+    made = {Need.PAIRS} if method.makes_pairs else set()
     for need in sorted((method.algorithm.needs - made) & CHECKS.keys()):
         CHECKS[need](experiment, method)
     refuse_shuffling_nothing(experiment, method)
