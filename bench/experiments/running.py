@@ -28,7 +28,7 @@ from bench.experiments.watching import watcher_of
 from bench.records.config import RunConfig
 from bench.records.environment import write_environment
 from bench.records.evaluations import Evaluation
-from bench.records.runs import RunFolder
+from bench.records.runs import PREPARED, RunFolder
 from bench.rollouts.rewards import Rewards
 from bench.scoring.metric import with_origins
 from bench.training.loop import Job, train
@@ -194,7 +194,7 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
         encoded = EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip)
     model.release_encoders()
     if experiment.accelerator.is_main_process and context.notes:
-        write_json(run.folder / "prepared.json", context.notes)
+        write_json(run.folder / PREPARED, context.notes)
     job = Job(
         method.algorithm,
         settings,
