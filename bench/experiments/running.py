@@ -160,6 +160,7 @@ def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, st
             same_code=same_code,
             placebo=algorithm.placebo or "",
             placebo_of=method.placebo_of,
+            fits_judge=method.fits_judge,
         )
     )
     if not run.done:
