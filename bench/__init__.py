@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.experiments.results import RunResults as RunResults
     from bench.experiments.votes import Votes as Votes
     from bench.models.card import ModelCard as ModelCard
+    from bench.models.checkpoints.stated import read_object as read_object
     from bench.models.family import Condition as Condition
     from bench.models.family import ModelFamily as ModelFamily
     from bench.models.forward_process import ForwardProcess as ForwardProcess
@@ -128,6 +129,7 @@ _WHERE = {
     "bench.experiments.results": ("EvaluationResult", "EvaluationResults", "RunResult", "RunResults"),
     "bench.experiments.votes": ("Votes",),
     "bench.models.card": ("ModelCard",),
+    "bench.models.checkpoints.stated": ("read_object",),
     "bench.models.family": ("Condition", "ModelFamily"),
     "bench.models.forward_process": ("ForwardProcess", "expand"),
     "bench.models.guidance": ("guide",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bench import UserError, hub_folder, weights_digest
+from bench import UserError, hub_folder, read_object, weights_digest
 
 Source = tuple[str, Callable[[Tensor], Tensor]]
 """Where a parameter comes from: its name in the file, and the conversion of the tensor found there."""
@@ -92,24 +91,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A JSON object, or ``default`` when there is no such file.
-
-    Raises:
-        UserError: the file is not a JSON object, or is missing and there is no default.
-    """
-    if not path.exists():
-        if default is None:
-            raise UserError(f"configuration {path} does not exist; name the folder of a complete checkpoint")
-        return default
-    if not path.is_file():
-        raise UserError(f"configuration {path} is not a file; name the folder of a complete checkpoint")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"configuration {path} is not valid JSON ({error}); download it again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"configuration {path} is not a JSON object; download it again")
-    return value
+    """A configuration beside weights, see `bench.read_object`; or ``default`` when there is no such file."""
+    return read_object(path) if default is None or path.exists() else default
 
 
 def build(make: Callable[[], nn.Module], path: Path) -> Any:

@@ -111,9 +111,10 @@ def _data(config: RunConfig, ledger: LedgerRecord | None) -> str:
     facts = [f"source: {source}"]
     if samples := 0 if ledger is None else ledger.get("samples", 0):
         facts.append(f"captions, for {samples:,} pictures of its own")
-    else:
+    if not samples or config.fits_judge:
+        use = ", to which the reward models of its rounds were fitted" if config.fits_judge else ""
         facts.append(
-            f"{config.data.pairs:,} pairs of {config.data.rows:,} rows, {config.data.ties_dropped:,} ties left out"
+            f"{config.data.pairs:,} pairs of {config.data.rows:,} rows, {config.data.ties_dropped:,} ties left out{use}"
         )
     if config.resolved.data is not None:
         facts.append(f"digest: {config.resolved.data.digest}")

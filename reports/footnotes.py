@@ -151,13 +151,13 @@ def _data_notes(trained: Trained) -> list[str]:
     for _, settings in trained:
         labels = settings.data.labels if settings.data.labels_count else None
         known.setdefault(settings.data.digest, set()).update(filter(None, [labels]))
-    rows: dict[tuple[str, str | None, int | None, bool], list[str]] = {}
-    described: dict[tuple[str, str | None, int | None, bool], TrainingData] = {}
+    rows: dict[tuple[str, str | None, int | None, bool, bool], list[str]] = {}
+    described: dict[tuple[str, str | None, int | None, bool, bool], TrainingData] = {}
     for row, settings in trained:
         data = settings.data
         # unrecorded labels do not indicate different data if only one set of labels is known for the same images
         differ = len(known[data.digest]) > 1 and data.labels_count
-        key = (data.digest, data.labels if differ else None, data.rounds, data.sampled)
+        key = (data.digest, data.labels if differ else None, data.rounds, data.sampled, data.fits_judge)
         rows.setdefault(key, []).append(row.label)
         described.setdefault(key, data)
     if not rows:
@@ -173,21 +173,23 @@ def _data_notes(trained: Trained) -> list[str]:
 
 
 def _by_digest(data: TrainingData) -> str:
-    return _of_its_own(data) or f"{data.source} ({data.pairs:,} pairs, digest {data.digest})"
-
-
-def _of_its_own(data: TrainingData) -> str:
-    """What a row was trained on that made its own pictures; empty for other rows."""
-    if data.labels_count:
-        return ""
-    times = "" if data.rounds is None else f", in {data.rounds} round{'s' if data.rounds > 1 else ''},"
-    return f"pictures of its own{times} for captions of {data.source} (digest {data.digest})"
+    return _described(data, f"{data.pairs:,} pairs, digest {data.digest}")
 
 
 def _by_labels(data: TrainingData) -> str:
+    return _described(data, f"{data.pairs:,} pairs, digest {data.digest}, labels {data.labels or 'not recorded'}")
+
+
+def _described(data: TrainingData, pairs: str) -> str:
+    """What a row was trained on; ``pairs`` identifies the data's pairs, for rows that read them."""
+    if not data.own_pictures:
+        return f"{data.source} ({pairs})"
+    times = "" if data.rounds is None else f", in {data.rounds} round{'s' if data.rounds > 1 else ''},"
+    own = f"pictures of its own{times} for captions of {data.source}"
     return (
-        _of_its_own(data)
-        or f"{data.source} ({data.pairs:,} pairs, digest {data.digest}, labels {data.labels or 'not recorded'})"
+        f"{own} ({pairs}), chosen by reward models fitted to its pairs"
+        if data.fits_judge
+        else f"{own} (digest {data.digest})"
     )
 
 

@@ -21,7 +21,8 @@ class TrainingData:
         digest: digest of captions and images.
         labels: digest of the labels; None in records that predate it.
         rounds: in how many rounds it was trained on pictures of its own for the data's captions; None if not in rounds.
-        sampled: whether it sampled pictures for the data's captions while it trained, and did not read the data's labels.
+        sampled: whether it sampled pictures for the data's captions while it trained, or for its rounds.
+        fits_judge: whether each round fitted its judge to the data's pairs.
     """
 
     source: str
@@ -30,11 +31,17 @@ class TrainingData:
     labels: str | None
     rounds: int | None
     sampled: bool
+    fits_judge: bool
+
+    @property
+    def own_pictures(self) -> bool:
+        """Whether it was trained on pictures of its own instead of the data's."""
+        return self.rounds is not None or self.sampled
 
     @property
     def labels_count(self) -> bool:
-        """Whether the data's pairs and labels were trained on."""
-        return self.rounds is None and not self.sampled
+        """Whether the data's pairs and labels were trained on, if only by what chose pictures."""
+        return self.fits_judge or not self.own_pictures
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,6 +97,7 @@ def row_settings(runs: Sequence[RunFolder], signature: str) -> RowSettings | Non
             sampled=any(
                 ledger is not None and ledger.get("samples", 0) > 0 for ledger in (run.ledger() for run in runs)
             ),
+            fits_judge=config.fits_judge,
         ),
         prompts_in_training=max((count for count in seen if count is not None), default=None),
         limit=config.limit,

@@ -78,12 +78,12 @@ def split_names(typed: str) -> list[str]:
 
 
 def algorithm_names(typed: str) -> list[str]:
-    """The algorithms named by ``--algo``: names separated by commas, or ``all``.
+    """The algorithms named by ``--algo``, separated by commas; ``all`` among them is left as it is.
 
     Raises:
         UserError: no name was typed.
     """
-    names = list(ALGORITHMS) if typed == "all" else split_names(typed)
+    names = split_names(typed)
     if not names:
         raise UserError(f"choose algorithms: --algo all, or one or more of {', '.join(ALGORITHMS)}")
     return names

@@ -15,12 +15,13 @@ from bench.core.errors import UserError
 from bench.core.terminal import Terminal
 
 if TYPE_CHECKING:
-    from bench.experiments.plan import At, Configuration
+    from bench.experiments.configurations import Configuration
+    from bench.experiments.plan import At
     from bench.models.find import FoundArchitecture
     from bench.training.algorithm import Algorithm
     from bench.training.settings import TrainingSettings
 
-ALGO = "Algorithms, separated by commas, or all.  See: bench list"
+ALGO = "Algorithms, separated by commas, or all that can run.  See: bench list"
 MODEL = "A registered model (see: bench list), a diffusers folder, or a hub id; no weights are read."
 Algo = Annotated[str, typer.Option(help=ALGO)]
 Model = Annotated[str, typer.Option(help=MODEL)]
@@ -109,20 +110,30 @@ def _processes(executor: Mapping[str, Any]) -> int:
 def _chosen(
     wanted: Iterable[Configuration], found: FoundArchitecture, at: At
 ) -> Iterator[tuple[str, Algorithm, TrainingSettings]]:
-    """Title, algorithm and settings of each configuration; says once which settings have old names."""
+    """Title, algorithm and settings of each configuration that can run; says which of ``all`` cannot, and which settings have old names."""
+    from bench.experiments.configurations import select
+    from bench.experiments.method import Method
     from bench.experiments.recipes import outdated_names, resolve
+    from bench.experiments.requirements import check_settings
     from bench.training.algorithm import ALGORITHMS
 
-    configurations = list(wanted)
-    names = Counter(each.algorithm for each in configurations)
-    for number, each in enumerate(configurations):
+    def checked(each: Configuration) -> Method:
         with at(*each.place):
-            cls = ALGORITHMS.get(each.algorithm)
-            algorithm, settings = resolve(each.algorithm, cls, found.recipe, each.overrides)
-        if number == 0 and (note := outdated_names(cls, each.overrides)):
-            say(note, "note")
-        changes = ", ".join(f"{field}={value}" for field, value in each.overrides.items())
-        yield f"{each.algorithm} ({changes})" if names[each.algorithm] > 1 else each.algorithm, algorithm, settings
+            algorithm, settings = resolve(each.algorithm, ALGORITHMS.get(each.algorithm), found.recipe, each.overrides)
+            method = Method(each.algorithm, algorithm, settings, each.label or "", each.overrides)
+            check_settings(method)
+        return method
+
+    chosen, notes = select(list(wanted), checked)
+    methods = [method for _, method in chosen]
+    if methods and (renamed := outdated_names(type(methods[0].algorithm), methods[0].changed)):
+        notes.append(renamed)
+    for note in notes:
+        say(note, "note")
+    names = Counter(each.name for each in methods)
+    for each in methods:
+        changes = ", ".join(f"{field}={value}" for field, value in each.changed.items())
+        yield f"{each.name} ({changes})" if names[each.name] > 1 else each.name, each.algorithm, each.settings
 
 
 def profile(
@@ -181,7 +192,8 @@ def _resolve(
     algo: str, model: str, sets: list[str] | None
 ) -> tuple[FoundArchitecture, list[tuple[str, Algorithm, TrainingSettings]]]:
     from bench.cli.options import algorithm_names, parse_overrides
-    from bench.experiments.plan import Configuration, nowhere
+    from bench.experiments.configurations import Configuration
+    from bench.experiments.plan import nowhere
     from bench.models.find import find_architecture
 
     found, overrides = find_architecture(model), parse_overrides(sets or [])

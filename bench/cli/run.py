@@ -42,7 +42,8 @@ def run(
     algo: Annotated[
         str | None,
         typer.Option(
-            help="Algorithms, separated by commas, or all.  See: bench list.  Those that the file has keep their settings there."
+            help="Algorithms, separated by commas, or all that can run; a note says which cannot, and why.  See: bench list.  Those "
+            "that the file has keep their settings there."
         ),
     ] = None,
     model: Annotated[

@@ -12,7 +12,7 @@ from bench.core.signs import Stage
 from bench.evaluation.images import make_missing_images
 from bench.evaluation.job import EvaluationJob
 from bench.evaluation.scorer import Scorer
-from bench.records.evaluations import Evaluation
+from bench.records.evaluations import PROMPTS, PROTOCOL, VARIANT, Evaluation
 from bench.records.scores import MetricRecord, PromptedImage
 from bench.scoring.loop import refuse_constant, score_images
 
@@ -102,7 +102,7 @@ def _begin(job: EvaluationJob, judged: Mapping[str, MetricRecord]) -> None:
         evaluation.scores.unlink(missing_ok=True)
     make_folder(evaluation.images)
     if job.variant is not None:
-        write_json(evaluation.folder / "variant.json", job.variant.model_dump(mode="json"))
-    write_json(evaluation.folder / "protocol.json", job.protocol.to_json())
-    write_json(evaluation.folder / "prompts.json", list(job.prompts))
+        write_json(evaluation.folder / VARIANT, job.variant.model_dump(mode="json"))
+    write_json(evaluation.folder / PROTOCOL, job.protocol.to_json())
+    write_json(evaluation.folder / PROMPTS, list(job.prompts))
     evaluation.write_metrics(judged)

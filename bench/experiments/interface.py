@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from bench.core.errors import UserError
+from bench.experiments.configurations import Configuration
 from bench.experiments.experiment import Choices, EvaluationChoices, Experiment
 from bench.experiments.judging import Request, judge_request
-from bench.experiments.plan import Configuration, Plan, plan_configurations
+from bench.experiments.plan import Plan, plan_configurations
 from bench.experiments.results import EvaluationResult, EvaluationResults, RunResults
 from bench.training.trackers import check_trackers
 
@@ -28,7 +29,7 @@ def plan_runs(
     """Resolve and check everything that can be checked before training.
 
     Args:
-        algorithms: registered names.
+        algorithms: registered names, or ``all``: each that can run; notes say which cannot, and why.
         model: a registered model, a diffusers folder or a hub id.
         seeds: training seeds.
         settings: changes to each algorithm's recipe, by field of the algorithm or of `bench.TrainingSettings`.
@@ -62,7 +63,7 @@ def run(
     Safe to re-run: finished work is skipped, interrupted work resumes.
 
     Args:
-        algo: a registered algorithm, or several.
+        algo: a registered algorithm, or several, or ``all``: each that can run; notes say which cannot, and why.
         model: a registered model, a diffusers folder or a hub id.
         seeds: training seeds.
         settings: changes to each algorithm's recipe, for example ``{"beta": 500, "steps": 50}``; a budget is

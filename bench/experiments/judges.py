@@ -31,7 +31,7 @@ from bench.data.writing import already_made, tables_against, write_data
 from bench.experiments.round import Round, captions_of_round, halves
 from bench.models.family import ModelFamily
 from bench.records.reward_models import FitSettings
-from bench.records.runs import ROUNDS, surveys_folder
+from bench.records.runs import CANDIDATES, REWARD, ROUNDS, surveys_folder
 from bench.scoring.fitted import fittable, fitted, simplest
 from bench.scoring.metric import Metric, with_origins
 from bench.training.held_out import spread_captions
@@ -39,8 +39,8 @@ from bench.training.judge_fitting import JudgeFittingAlgorithm
 from bench.training.reward_fit import Opponents, Request, Rows
 from bench.training.reward_model import HELD_OUT_PAIRS, fit_reward_model
 
-REWARD, JUDGE, OPPONENTS = "reward", "judge.json", "opponents.parquet"
-"""In the folder of a round: the reward model, which one judges and what it cost, and what it was fitted against."""
+JUDGE, OPPONENTS = "judge.json", "opponents.parquet"
+"""In the folder of a round: which reward model judges and what it cost, and what it was fitted against."""
 HELD_OUT_CAPTIONS = 500
 """Captions at most whose pairs are held out: enough for an interval of a few per cent."""
 CONFIDENCE = 0.95
@@ -214,7 +214,7 @@ class _Fitting:
         place = self.round.place.folder
         path = place / OPPONENTS
         if not already_made(path, step, f"delete {place} to make the round again"):
-            samples = generate_candidates(model, captions, count, generation, place / "candidates")
+            samples = generate_candidates(model, captions, count, generation, place / CANDIDATES)
             gold = self._gold(model, captions)
             write_data(path, tables_against(samples, gold), [step])
         data = read_preferences(path, None, surveys_folder(self.round.experiment.runs))

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.core.errors import UserError
-from bench.experiments.plan import At, Configuration, Plan, nowhere, plan_configurations
+from bench.experiments.configurations import Configuration
+from bench.experiments.plan import At, Plan, nowhere, plan_configurations
 from bench.experiments.study import Study
 from bench.records.studies import Cell
 
@@ -74,7 +75,7 @@ def _base_cell(study: Study, model: str, plan: Plan) -> Cell:
 
 def _run_cells(study: Study, model: str, plan: Plan) -> Iterator[Cell]:
     experiment = plan.experiment
-    wanted, configuration = study.configurations(), None
+    wanted, configuration = iter(plan.configurations), None
     for method in plan.methods:
         twin = study.placebo and method.placebo_of is not None
         configuration = configuration if twin else next(wanted)

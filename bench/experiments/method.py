@@ -8,6 +8,7 @@ from typing import Self
 
 from bench.core.paths import check_name
 from bench.training.algorithm import Algorithm
+from bench.training.judge_fitting import JudgeFittingAlgorithm
 from bench.training.settings import TrainingSettings
 
 
@@ -32,6 +33,16 @@ class Method:
     changed: Mapping[str, str]
     note: str | None = None
     placebo_of: str | None = None
+
+    @property
+    def fits_judge(self) -> bool:
+        """Whether each round fits its judge to the data's pairs."""
+        return isinstance(self.algorithm, JudgeFittingAlgorithm)
+
+    @property
+    def makes_pairs(self) -> bool:
+        """Whether rounds make its pairs, for the data's captions, and nothing reads the data's own pairs and labels."""
+        return self.settings.rounds is not None and not self.fits_judge
 
     def as_placebo(self) -> Self:
         """The same method on shuffled preferences, with a label that says so."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, Unpack
 
 from bench.core.errors import UserError
 from bench.core.progress import part_of
 from bench.core.validation import build
 from bench.core.values import digest
+from bench.experiments.configurations import Configuration, select
 from bench.experiments.experiment import Choices, Experiment
 from bench.experiments.method import Method, check_label
 from bench.experiments.notes import notes_on_prompts, notes_on_training
@@ -25,23 +26,6 @@ from bench.prompts.sets import find_prompts
 from bench.records.protocol import GenerationSettings
 from bench.scoring.metric import METRICS
 from bench.training.algorithm import ALGORITHMS
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Configuration:
-    """An algorithm as the user wants it trained.
-
-    Attributes:
-        algorithm: its registered name.
-        overrides: changes to its recipe, by field, as the command line has them.
-        label: its name in tables and paths; None means the recipe's name, or a hash of the changes.
-        place: the keys that lead to it in an experiment file; empty if it stands in none.
-    """
-
-    algorithm: str
-    overrides: Mapping[str, str]
-    label: str | None = None
-    place: tuple[str | int, ...] = ()
 
 
 class At(Protocol):
@@ -63,6 +47,7 @@ class Plan:
 
     Attributes:
         experiment: the experiment in which the methods are compared.
+        configurations: what the user wants trained, one for each method that is not the placebo of another.
         methods: what is trained.
         seeds: the training seeds of each method.
         notes: sentences to read before starting the runs.
@@ -70,6 +55,7 @@ class Plan:
     """
 
     experiment: Experiment
+    configurations: Sequence[Configuration]
     methods: Sequence[Method]
     seeds: Sequence[int]
     notes: Sequence[str]
@@ -125,8 +111,7 @@ def plan_configurations(
             check_label(each.label)
     with at("model"):
         found = find_model(model)
-    for each in wanted:  # refuses typing errors before any data is read
-        _check_settings(each, found, at)
+    select(wanted, lambda each: _check_settings(each, found, at))  # refuses typing errors before any data is read
     _check_evaluation(found, choices, at)
     if not (choices.get("prompts") or choices.get("data") or found.card.prompts or found.card.data):
         raise UserError(
@@ -140,18 +125,21 @@ def plan_configurations(
         data = experiment.data
         given |= {} if choices.get("data") is None else {"data": digest([data.digest, data.labels_digest])}
     given |= {} if experiment.limit is None else {"limit": str(experiment.limit)}
-    methods: list[Method] = []
-    for each in wanted:
+
+    def checked(each: Configuration) -> Method:
         with at(*each.place):
             method = make_method(each.algorithm, found, each.overrides, len(data), each.label, **given)
             check_requirements(experiment, method)
             refuse_unwatchable(experiment, method)
-        methods.append(method)
-    notes = [*notes_on_prompts(experiment), *notes_on_training(experiment, methods)]
+        return method
+
+    chosen, left_out = select(wanted, checked)
+    methods = [method for _, method in chosen]
+    notes = [*left_out, *notes_on_prompts(experiment), *notes_on_training(experiment, methods)]
     if placebo:
         methods, about_placebos = with_placebos(experiment, methods)
         notes += about_placebos
-    return Plan(experiment, methods, seeds, notes, same_code)
+    return Plan(experiment, [each for each, _ in chosen], methods, seeds, notes, same_code)
 
 
 def _check_settings(wanted: Configuration, found: FoundModel, at: At) -> None:

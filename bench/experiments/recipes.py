@@ -48,7 +48,7 @@ def resolve(
         UserError: an unknown field (with similar names), a value that is not allowed, or no such recipe.
     """
     recipe = recipe_of(algorithm, recipe_key(name, algorithm, model, overrides))
-    fields, training = set(algorithm.model_fields), set(TrainingSettings.model_fields)
+    fields = set(algorithm.model_fields)
     if twice := [
         f"{old} and {new}" for old, new in RENAMED.items() if {old, new} <= overrides.keys() and old not in fields
     ]:
@@ -56,13 +56,12 @@ def resolve(
     overrides = current_values(current_names(overrides, own=fields))
     if CHOICE not in fields:
         overrides = {typed: value for typed, value in overrides.items() if typed != CHOICE}
-    for field in (typed.partition(".")[0] for typed in overrides):
-        if field not in fields | training:
-            known = sorted(fields | training)
-            raise UserError(
-                f"{name} has no field {field!r}: {did_you_mean(field, known)}there are {', '.join(known)} "
-                "(--set applies to every algorithm of the command)"
-            )
+    if (field := unknown_field(algorithm, overrides)) is not None:
+        known = sorted(fields | set(TrainingSettings.model_fields))
+        raise UserError(
+            f"{name} has no field {field!r}: {did_you_mean(field, known)}there are {', '.join(known)} "
+            "(--set applies to every algorithm of the command)"
+        )
     if "steps" in overrides and any(typed.startswith("budget.") for typed in overrides):
         raise UserError("--set steps and --budget both say when training ends; use one of them")
     own, shared = current_values(recipe.algorithm), current_names(recipe.training)
@@ -72,6 +71,14 @@ def resolve(
         whole = target.get(field)
         target[field] = {**(whole if isinstance(whole, Mapping) else {}), part: value} if dot else value
     return build(algorithm, own, name), build(TrainingSettings, shared, name)
+
+
+def unknown_field(algorithm: type[Algorithm], overrides: Mapping[str, str]) -> str | None:
+    """The first field among overrides that neither the algorithm nor training has; None if there is none."""
+    fields = set(algorithm.model_fields)
+    known = fields | set(TrainingSettings.model_fields) | {CHOICE}
+    typed = (name.partition(".")[0] for name in current_names(overrides, own=fields))
+    return next((field for field in typed if field not in known), None)
 
 
 def make_method(

@@ -1,4 +1,4 @@
-"""Whether an algorithm can run in an experiment: each need has a check, and its error says what is missing."""
+"""Whether an algorithm can run: each need has a check, and its error says what is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from bench.scoring.fitted import fittable
 from bench.scoring.metric import METRICS, DifferentiableMetric, EmbeddingMetric
 from bench.training.algorithm import Need
 from bench.training.distributed.launch import check_precision, choose_strategy
-from bench.training.judge_fitting import JudgeFittingAlgorithm
 from bench.training.online import SamplingAlgorithm
 from bench.training.optimizers import OPTIMIZERS
 from bench.training.reward_fit import FEWEST_CAPTIONS
@@ -22,18 +21,24 @@ from bench.training.settings import ONLINE_UNITS
 
 def check_requirements(experiment: Experiment, method: Method) -> None:
     """Raise a `UserError` that says why, if a method cannot run in an experiment."""
+    check_settings(method)
     OPTIMIZERS[method.settings.optimizer].refuse(experiment.accelerator.device)
     check_precision(method.settings.precision)
     choose_strategy(experiment.accelerator).check(method.settings)
     _check_adapters(experiment, method)
+    made = {Need.PAIRS} if method.makes_pairs else set()
+    for need in sorted((method.algorithm.needs - made) & CHECKS.keys()):
+        CHECKS[need](experiment, method)
+    refuse_shuffling_nothing(experiment, method)
+
+
+def check_settings(method: Method) -> None:
+    """Raise a `UserError` that says why, if a method cannot run whatever the model, the data and the machine are."""
     _check_metrics(method)
     _check_budget(method)
     check_rounds(method)
-    fits = isinstance(method.algorithm, JudgeFittingAlgorithm)  # whose judge is fitted to the data's pairs
-    made = set() if method.settings.rounds is None or fits else {Need.PAIRS}  # rounds make their pairs, for captions
-    for need in sorted(method.algorithm.needs - made):
-        CHECKS[need](experiment, method)
-    refuse_shuffling_nothing(experiment, method)
+    for need in sorted(method.algorithm.needs & SETTINGS_CHECKS.keys()):
+        SETTINGS_CHECKS[need](method)
 
 
 def _check_images(experiment: Experiment, method: Method) -> None:  # noqa: ARG001 (checks share a signature)
@@ -56,17 +61,13 @@ def _check_pairs(experiment: Experiment, method: Method) -> None:
         )
 
 
-def _check_reference(experiment: Experiment, method: Method) -> None:
-    """Always there: a frozen copy of the network, or the network with its adapters switched off."""
-
-
-def _check_reward(experiment: Experiment, method: Method) -> None:  # noqa: ARG001 (checks share a signature)
+def _check_reward(method: Method) -> None:
     """Its settings must name a metric; `_check_metrics` checks those that are named."""
     if not method.algorithm.trained_on:
         raise UserError(f"{method.name} needs {Need.REWARD}, but its settings do not name a metric; set one")
 
 
-def _check_reward_gradient(experiment: Experiment, method: Method) -> None:  # noqa: ARG001 (checks share a signature)
+def _check_reward_gradient(method: Method) -> None:
     """Every metric that is trained on must have a gradient; a decoder without one says so when it is used."""
     for name in method.algorithm.trained_on:
         if not issubclass(METRICS.get(name), DifferentiableMetric):
@@ -76,12 +77,16 @@ def _check_reward_gradient(experiment: Experiment, method: Method) -> None:  # n
             )
 
 
-def _check_fitted_reward(experiment: Experiment, method: Method) -> None:
-    """Rounds, a judge that can be fitted, and captions for two halves."""
+def _check_fitted_reward(method: Method) -> None:
+    """Rounds, and a judge that can be fitted."""
     rounds = method.settings.rounds
     if rounds is None:
         raise UserError(f"{method.name} fits its reward model in rounds; add --rounds, for example --rounds 2")
     fittable(rounds.judge)
+
+
+def _check_halves(experiment: Experiment, method: Method) -> None:
+    """Captions for two halves."""
     if (different := len(set(experiment.data.captions))) < FEWEST_CAPTIONS:
         raise UserError(
             f"{method.name} needs at least {FEWEST_CAPTIONS} different captions, one half for the reward model and one for the policy; "
@@ -99,17 +104,22 @@ def _check_guidance(experiment: Experiment, method: Method) -> None:
         )
 
 
+SETTINGS_CHECKS: Mapping[Need, Callable[[Method], None]] = {
+    Need.REWARD: _check_reward,
+    Need.REWARD_GRADIENT: _check_reward_gradient,
+    Need.FITTED_REWARD: _check_fitted_reward,
+}
+"""What each need says about the settings."""
+
 CHECKS: Mapping[Need, Callable[[Experiment, Method], None]] = {
     Need.IMAGES: _check_images,
     Need.PROMPTS: _check_images,
     Need.PAIRS: _check_pairs,
-    Need.REFERENCE: _check_reference,
-    Need.REWARD: _check_reward,
-    Need.REWARD_GRADIENT: _check_reward_gradient,
-    Need.FITTED_REWARD: _check_fitted_reward,
+    Need.FITTED_REWARD: _check_halves,
     Need.GUIDANCE: _check_guidance,
 }
-"""The check of each need."""
+"""What each need says about the model and its data.  A reference is always there: a frozen copy of the network, or the network with its
+adapters switched off."""
 
 
 def _check_budget(method: Method) -> None:

@@ -9,11 +9,9 @@ from typing import Any
 from torch import nn
 
 from bench.core.files import append_lines, keep_lines, read_json
-from bench.records.runs import RunFolder
+from bench.records.runs import PREPARED, RunFolder
 from bench.records.states import last_line
 
-PREPARED = "prepared.json"
-"""In a round's folder: what was done before its training, and what that cost."""
 SUMMED = ("pairs", "seconds")
 """What a line of the log has of the cost of all steps so far."""
 
@@ -37,7 +35,7 @@ class RoundsLog:
 
         Args:
             line: the round's own.
-            prepared: what is known of the time before its training, see `PREPARED`.
+            prepared: what its folder says of the time before its training, and what that cost.
         """
         before = {name: self.total.get(name, 0) for name in SUMMED}
         before["seconds"] += prepared["seconds"]

@@ -34,9 +34,9 @@ from bench.experiments.identity import cache_folder
 from bench.experiments.judges import COST, Judge, judge_of
 from bench.experiments.method import Method
 from bench.experiments.round import Round
-from bench.experiments.round_log import PREPARED, FollowingLog, RoundsLog
+from bench.experiments.round_log import FollowingLog, RoundsLog
 from bench.models.family import ModelFamily
-from bench.records.runs import ROUNDS, RunFolder, surveys_folder
+from bench.records.runs import CANDIDATES, LEDGER, PREPARED, ROUNDS, RunFolder, surveys_folder
 from bench.scoring.metric import METRICS
 from bench.training.algorithm import Need
 from bench.training.loop import Job, train
@@ -156,7 +156,7 @@ def _make_pairs(this: Round, model: ModelFamily, judge: Judge) -> tuple[Preferen
         "metrics": {name: judge.scorer.identity()},
         "judges": list(judge.origins),
     }
-    path, work = this.place.folder / PAIRS, this.place.folder / "candidates"
+    path, work = this.place.folder / PAIRS, this.place.folder / CANDIDATES
     # Code does not count here: whether the run may go on with other code was decided when it began.
     if not already_made(path, step, f"delete {this.place.folder} to make the round again"):
         began = time.monotonic()
@@ -184,5 +184,5 @@ def _finish(run: RunFolder, last: RunFolder, log: RoundsLog) -> None:
     """Make the run of its finished rounds; ``last`` is the folder of the last one."""
     replace_folder(run.weights, lambda partial: shutil.copytree(last.weights, partial, dirs_exist_ok=True))
     keep_lines(run.train_log, log.lines)
-    write_json(run.folder / "ledger.json", log.total)
+    write_json(run.folder / LEDGER, log.total)
     run.finish()

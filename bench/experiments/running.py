@@ -28,10 +28,9 @@ from bench.experiments.watching import watcher_of
 from bench.records.config import RunConfig
 from bench.records.environment import write_environment
 from bench.records.evaluations import Evaluation
-from bench.records.runs import RunFolder
+from bench.records.runs import PREPARED, RunFolder
 from bench.rollouts.rewards import Rewards
 from bench.scoring.metric import with_origins
-from bench.training.judge_fitting import JudgeFittingAlgorithm
 from bench.training.loop import Job, train
 from bench.training.online import SamplingAlgorithm
 
@@ -161,6 +160,7 @@ def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, st
             same_code=same_code,
             placebo=algorithm.placebo or "",
             placebo_of=method.placebo_of,
+            fits_judge=method.fits_judge,
         )
     )
     if not run.done:
@@ -169,12 +169,11 @@ def _begin(experiment: Experiment, run: RunFolder, method: Method, seed: int, st
 
 
 def _trained_on(experiment: Experiment, method: Method, run: RunFolder) -> tuple[str, ...]:
-    """The metrics that a method's training uses, as far as we know; training in rounds reads the data's labels only to fit its judge."""
-    rounds, fits = method.settings.rounds, isinstance(method.algorithm, JudgeFittingAlgorithm)
-    used = [*with_origins(method.algorithm.trained_on)]
+    """The metrics that a method's training uses, as far as we know."""
+    rounds, used = method.settings.rounds, [*with_origins(method.algorithm.trained_on)]
     if rounds is not None:
-        used += [*with_origins([rounds.judge]), *(fitted_names(run.folder, rounds.number) if fits else ())]
-    if rounds is None or fits:
+        used += [*with_origins([rounds.judge]), *(fitted_names(run.folder, rounds.number) if method.fits_judge else ())]
+    if not method.makes_pairs:
         used += experiment.data.judges
     return tuple(dict.fromkeys([*used, *experiment.init.record.trained_on]))
 
@@ -196,7 +195,7 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
         encoded = EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip)
     model.release_encoders()
     if experiment.accelerator.is_main_process and context.notes:
-        write_json(run.folder / "prepared.json", context.notes)
+        write_json(run.folder / PREPARED, context.notes)
     job = Job(
         method.algorithm,
         settings,

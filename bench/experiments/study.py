@@ -11,9 +11,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from bench.core.errors import UserError
+from bench.experiments.configurations import ALL, Configuration
 from bench.experiments.experiment import Choices
 from bench.experiments.interface import as_overrides
-from bench.experiments.plan import Configuration
+from bench.training.algorithm import ALGORITHMS
 
 Value = bool | int | float | str
 MOST_RUNS = 10_000
@@ -98,7 +99,9 @@ class AlgorithmEntry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(description="registered name; see: bench list algorithms")
+    name: str = Field(
+        description="registered name, or all: each that can run and has no entry of its own; see: bench list algorithms"
+    )
     label: str | None = Field(
         default=None,
         description="name of this configuration in tables and paths; default: recipe, or a hash of the changed settings",
@@ -165,9 +168,11 @@ class Study(BaseModel):
 
     @property
     def size(self) -> int:
-        """How many runs the study is, without placebos."""
+        """How many runs the study is at most, without placebos."""
         grids = (
-            math.prod(len(_listed(each)) for each in self._settings_of(entry).values()) for entry in self.algorithms
+            math.prod(len(_listed(each)) for each in self._settings_of(entry).values())
+            * (len(list(ALGORITHMS)) if entry.name == ALL else 1)
+            for entry in self.algorithms
         )
         return len(self.model) * len(self.seeds) * sum(grids)
 

@@ -17,6 +17,7 @@ from bench.core.errors import UserError, did_you_mean
 from bench.core.files import replace_file
 from bench.core.inputs import read_text
 from bench.core.validation import reason
+from bench.experiments.configurations import ALL
 from bench.experiments.interface import as_overrides
 from bench.experiments.study import AlgorithmEntry, Study
 
@@ -203,12 +204,22 @@ def _executor(stated: Any) -> Any:
 
 
 def _chosen(typed: Sequence[Mapping[str, Any]], there: Any) -> list[Any]:
-    """The file's entries of the algorithms that were typed, with the label that was typed, and new entries for others."""
+    """The file's entries of the algorithms that were typed, with the label that was typed, and new entries for others.
+
+    ``all`` in the file is an entry of every algorithm that has no other there; typed, it is every entry of the file and all other algorithms.
+    """
     entries = [entry for entry in there or [] if isinstance(entry, dict)] if isinstance(there, list) else []
     chosen: list[Any] = []
+    there_too, named = {entry.get("name") for entry in entries}, {each["name"] for each in typed}
     for each in typed:
-        same = [{**entry, **each} for entry in entries if entry.get("name") == each["name"]]
-        chosen += same or [dict(each)]
+        if each["name"] == ALL:
+            label = {field: value for field, value in each.items() if field != "name"}
+            chosen += [{**entry, **label} for entry in entries if entry.get("name") not in named - {ALL}]
+            chosen += [] if ALL in there_too else [dict(each)]
+        else:
+            like = each["name"] if each["name"] in there_too else ALL
+            same = [{**entry, **each} for entry in entries if entry.get("name") == like]
+            chosen += same or [dict(each)]
     return chosen
 
 

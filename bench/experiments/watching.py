@@ -25,7 +25,7 @@ from bench.models.guidance import Networks
 from bench.models.sampling import build_scheduler, generate_images
 from bench.records.curve import CurveLine, CurveRecord, find
 from bench.records.protocol import scorer_signature
-from bench.records.runs import RunFolder
+from bench.records.runs import CURVE, CURVE_LOG, RunFolder
 from bench.scoring.looks import looks_by_prompt, signature
 from bench.scoring.metric import Metric, checked_scores, recorded_identity
 from bench.training.held_out import held_out_captions, spread_captions
@@ -133,7 +133,7 @@ class CurveWatcher:
             line = CurveLine(step=step, pairs=pairs, signal=self._signal(), scores=scores, cost=self._cost())
             if self._sampler is not None:
                 line["training_sampler"] = self._scores(self._sampler.images(network, self._items))
-        append_lines(self._run.folder / "curve.jsonl", [json.dumps(line)])
+        append_lines(self._run.folder / CURVE_LOG, [json.dumps(line)])
 
     def _cost(self) -> dict[str, int]:
         """What a look costs; see `CurveLine`."""
@@ -204,14 +204,12 @@ class CurveWatcher:
             held_out=bool(held_out_of(self._experiment, self._method)),
             training_sampler={} if self._sampler is None else self._sampler.record(),
         )
-        write_json(self._run.folder / "curve.json", dataclasses.asdict(record))
+        write_json(self._run.folder / CURVE, dataclasses.asdict(record))
 
     def _read(self) -> tuple[CurveRecord, list[CurveLine]]:
         written = self._run.curve()
         if written is None:
-            raise UserError(
-                f"{self._run.folder}/curve.json has disappeared; delete the run's folder and start it again"
-            )
+            raise UserError(f"{self._run.folder / CURVE} has disappeared; delete the run's folder and start it again")
         return written
 
     @functools.cached_property

@@ -165,6 +165,7 @@ class RunConfig(_Part):
         placebo: what a placebo of the algorithm is, in words; empty if it has none, None in records that are older than it.
         placebo_of: of a placebo, the ``name`` of the runs whose twin it is: those of the same model, algorithm and seed that
             differ in `labels` alone; None for all others.
+        fits_judge: whether each of its rounds fitted the judge of its pictures to the data's pairs; False in older records.
     """
 
     model: str
@@ -185,6 +186,7 @@ class RunConfig(_Part):
     same_code: tuple[str, ...] = ()
     placebo: str | None = None
     placebo_of: str | None = None
+    fits_judge: bool = False
 
     @property
     def labels(self) -> Labels:

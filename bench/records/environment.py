@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.files import write_json
-from bench.records.runs import RunFolder
+from bench.records.runs import ENVIRONMENT, RunFolder
 
 
 def write_environment(run: RunFolder, processes: int, execution: Mapping[str, Any]) -> None:
@@ -20,7 +20,7 @@ def write_environment(run: RunFolder, processes: int, execution: Mapping[str, An
     import torch
 
     write_json(
-        run.folder / "environment.json",
+        run.folder / ENVIRONMENT,
         {
             "python": sys.version,
             "platform": platform.platform(),

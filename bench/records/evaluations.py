@@ -24,9 +24,12 @@ from bench.records.reading import (
 from bench.records.scores import MetricRecord, PromptedImage
 
 DONE = "DONE"
-RECORDS = ("protocol.json", "variant.json", "metrics.json", "prompts.json", "in_training.json", "scores.jsonl")
-"""Files of an evaluation besides its images and its manifest."""
 """Name of the manifest that marks finished work."""
+PROTOCOL, VARIANT, METRICS, PROMPTS = "protocol.json", "variant.json", "metrics.json", "prompts.json"
+IN_TRAINING, SCORES = "in_training.json", "scores.jsonl"
+RECORDS = (PROTOCOL, VARIANT, METRICS, PROMPTS, IN_TRAINING, SCORES)
+"""Files of an evaluation besides its images and its manifest."""
+IMAGES = "images"
 
 
 class Evaluation:
@@ -43,8 +46,8 @@ class Evaluation:
     def __init__(self, folder: Path, weights: Callable[[], str | None] = lambda: None) -> None:
         self.folder = folder
         self._weights = weights
-        self.images = folder / "images"
-        self.scores = folder / "scores.jsonl"
+        self.images = folder / IMAGES
+        self.scores = folder / SCORES
         self._done = folder / DONE
 
     @property
@@ -87,7 +90,7 @@ class Evaluation:
 
     def variant(self) -> Variant | None:
         """How its sampling departs from the protocol's; None if it does not."""
-        path = self._checked("variant.json")
+        path = self._checked(VARIANT)
         variant = read_record(Variant, path) if path.exists() else None
         if not self.own and (variant is None or variant.signature != self.folder.name.partition("-")[2]):
             raise damaged(path, "it is not the sampling that the folder is named after")
@@ -95,7 +98,7 @@ class Evaluation:
 
     def protocol(self) -> Protocol:
         """The protocol."""
-        path = self._checked("protocol.json")
+        path = self._checked(PROTOCOL)
         protocol = read_record(Protocol, path)
         if protocol.signature != self.protocol_signature:
             raise damaged(path, "it is not the protocol that the folder is named after")
@@ -103,7 +106,7 @@ class Evaluation:
 
     def metrics(self) -> Mapping[str, MetricRecord]:
         """The metrics with which all images are scored, by name; at first none."""
-        path = self._checked("metrics.json")
+        path = self._checked(METRICS)
         written = read_record(dict[str, dict[str, Any]], path) if path.exists() else {}
         named = {name: {"name": name, **metric} for name, metric in written.items()}
         metrics = validated(dict[str, MetricRecord], named, path)
@@ -118,11 +121,11 @@ class Evaluation:
         written = {name: dataclasses.asdict(metric) for name, metric in metrics.items()}
         for metric in written.values():
             del metric["name"]
-        write_json(self.folder / "metrics.json", written)
+        write_json(self.folder / METRICS, written)
 
     def prompts(self) -> list[str]:
         """The evaluation prompts in their order."""
-        path = self._checked("prompts.json")
+        path = self._checked(PROMPTS)
         prompts = read_record(list[str], path)
         if prompts_digest(prompts) != self.protocol().prompts:
             raise damaged(path, "they are not the prompts of the protocol")
@@ -150,7 +153,7 @@ class Evaluation:
     def note_prompts_in_training(self, count: int) -> None:
         """Record how many of the prompts were captions in training."""
         if self.prompts_in_training != count:
-            path = self.folder / "in_training.json"
+            path = self.folder / IN_TRAINING
             write_json(path, {"prompts": count})
             if (manifest := read_manifest(self._done)) is not None:
                 manifest.with_file(path).write()
@@ -158,7 +161,7 @@ class Evaluation:
     @property
     def prompts_in_training(self) -> int | None:
         """How many of the prompts were captions in training; None where nobody has looked."""
-        path = self._checked("in_training.json")
+        path = self._checked(IN_TRAINING)
         if not path.exists():
             return None
         count = read_record(dict[str, Count], path).get("prompts")

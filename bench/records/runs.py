@@ -39,7 +39,7 @@ from bench.core.paths import unlinked
 from bench.core.values import digest
 from bench.records.config import BASE, RunConfig
 from bench.records.curve import CurveLine, CurveRecord
-from bench.records.evaluations import DONE, Evaluation
+from bench.records.evaluations import DONE, PROTOCOL, Evaluation
 from bench.records.lines import LedgerRecord, StepLine, checked_ledger, checked_steps
 from bench.records.migrations import SCHEMA, migrated
 from bench.records.protocol import Variant
@@ -56,16 +56,20 @@ from bench.records.reading import (
 
 CACHE = ".cache"
 """Folder beside the models' folders: what all runs share."""
-RECORDS = (
-    "config.json", "environment.json", "prepared.json", "train.jsonl", "curve.json", "curve.jsonl", "ledger.json",
-)  # fmt: skip
+CONFIG, ENVIRONMENT, PREPARED, LEDGER = "config.json", "environment.json", "prepared.json", "ledger.json"
+TRAIN_LOG, CURVE, CURVE_LOG = "train.jsonl", "curve.json", "curve.jsonl"
+RECORDS = (CONFIG, ENVIRONMENT, PREPARED, TRAIN_LOG, CURVE, CURVE_LOG, LEDGER)
 """Files of a run besides its weights, evaluations and manifest."""
-NOTES = ("environment.json", "prepared.json")
+NOTES = (ENVIRONMENT, PREPARED)
 """Those of them that are for people."""
-
+EVALUATIONS, CHECKPOINTS, LOCK = "evaluations", "checkpoints", ".lock"
 
 ROUNDS = "rounds"
 """In the folder of a run in rounds: a folder for each round, by its number."""
+CANDIDATES = "candidates"
+"""In the folder of a round while its pictures are made."""
+REWARD = "reward"
+"""In the folders of a run whose rounds fit their judge, and of its rounds: the reward model."""
 
 
 class RunFolder:
@@ -73,9 +77,9 @@ class RunFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.checkpoints = folder / "checkpoints"
+        self.checkpoints = folder / CHECKPOINTS
         self.weights = folder / "weights"
-        self.train_log = folder / "train.jsonl"
+        self.train_log = folder / TRAIN_LOG
         self._done = folder / DONE
 
     @property
@@ -128,7 +132,7 @@ class RunFolder:
         Raises:
             UserError: the file is damaged, or a newer version of the record format wrote it.
         """
-        path = self._checked("config.json")
+        path = self._checked(CONFIG)
         written = read_whole(read_json, path)
         if not isinstance(written, dict):
             raise damaged(path, "it is not a JSON object")
@@ -165,7 +169,7 @@ class RunFolder:
         Raises:
             UserError: the file is damaged, or counts other pairs than the training log.
         """
-        path = self._checked("ledger.json")
+        path = self._checked(LEDGER)
         return checked_ledger(read_whole(read_json, path), self.steps(), path) if path.exists() else None
 
     def steps(self) -> list[StepLine]:
@@ -174,7 +178,7 @@ class RunFolder:
         Raises:
             UserError: the file is damaged, or a step is missing.
         """
-        path = self._checked("train.jsonl")
+        path = self._checked(TRAIN_LOG)
         return checked_steps(read_whole(read_lines, path), path)
 
     def curve(self) -> tuple[CurveRecord, list[CurveLine]] | None:
@@ -183,7 +187,7 @@ class RunFolder:
         Raises:
             UserError: a file is damaged.
         """
-        path, log = self._checked("curve.json"), self._checked("curve.jsonl")
+        path, log = self._checked(CURVE), self._checked(CURVE_LOG)
         if not path.exists():
             return None
         return read_record(CurveRecord, path), validated(list[CurveLine], read_whole(read_lines, log), log)
@@ -199,19 +203,19 @@ class RunFolder:
             raise damaged(self.train_log, f"it has {len(kept)} of the {count} steps before the checkpoint")
         keep_lines(self.train_log, kept)
         if (curve := self.curve()) is not None:
-            keep_lines(self.folder / "curve.jsonl", [line for line in curve[1] if line["step"] <= count])
+            keep_lines(self.folder / CURVE_LOG, [line for line in curve[1] if line["step"] <= count])
 
     def evaluation(self, signature: str) -> Evaluation:
         """The run's own result under one protocol, whether it exists yet or not."""
-        return Evaluation(self.folder / "evaluations" / signature, self.weights_digest)
+        return Evaluation(self.folder / EVALUATIONS / signature, self.weights_digest)
 
     def evaluation_of(self, signature: str, variant: Variant) -> Evaluation:
         """An evaluation under one protocol with other sampling, whether it exists yet or not."""
-        return Evaluation(self.folder / "evaluations" / f"{signature}-{variant.signature}", self.weights_digest)
+        return Evaluation(self.folder / EVALUATIONS / f"{signature}-{variant.signature}", self.weights_digest)
 
     def evaluations(self) -> list[Evaluation]:
         """All evaluations that exist, in order of their signatures."""
-        begun = {path.parent for name in ("protocol.json", DONE) for path in self.folder.glob(f"evaluations/*/{name}")}
+        begun = {path.parent for name in (PROTOCOL, DONE) for path in self.folder.glob(f"{EVALUATIONS}/*/{name}")}
         return [Evaluation(folder, self.weights_digest) for folder in sorted(begun)]
 
     def begin(self, config: RunConfig) -> None:
@@ -222,7 +226,7 @@ class RunFolder:
         Raises:
             UserError: the folder holds a run with another configuration.
         """
-        path = self.folder / "config.json"
+        path = self.folder / CONFIG
         if not path.exists():
             write_json(path, config.to_json())
             return
@@ -258,7 +262,7 @@ class RunFolder:
             UserError: another process works on this run, or its folder cannot be written.
         """
         advice = f"works on {self.folder}; wait for it, or give another --name or --runs"
-        with exclusive(self.folder / ".lock", advice, wait=wait):
+        with exclusive(self.folder / LOCK, advice, wait=wait):
             sweep(self.folder)
             yield
 
@@ -285,7 +289,7 @@ def find_runs(runs: Path) -> list[RunFolder]:
         real = os.path.realpath(folder)
         if real in seen:
             inside.clear()
-        elif "config.json" in files or (DONE in files and not {"evaluations", "weights"}.isdisjoint(inside)):
+        elif CONFIG in files or (DONE in files and not {EVALUATIONS, "weights"}.isdisjoint(inside)):
             found.append(RunFolder(Path(folder)))
             inside.clear()
         else:

@@ -16,9 +16,20 @@ from bench.core.files import BLOCK, from_json
 from bench.core.inputs import regular
 from bench.core.paths import inside
 from bench.records.config import BASE
-from bench.records.evaluations import DONE
+from bench.records.evaluations import DONE, IMAGES, METRICS, PROTOCOL
 from bench.records.reading import read_record, read_whole, validated
-from bench.records.runs import ROUNDS, RunFolder, find_runs
+from bench.records.runs import (
+    CANDIDATES,
+    CHECKPOINTS,
+    CONFIG,
+    ENVIRONMENT,
+    EVALUATIONS,
+    LOCK,
+    REWARD,
+    ROUNDS,
+    RunFolder,
+    find_runs,
+)
 from bench.records.studies import Cell, StudyFolder
 
 Kind = Literal["running", "failed", "waiting", "done"]
@@ -26,7 +37,11 @@ TAIL = 1 << 16
 """Bytes at the end of a log that are read."""
 LONGEST_ID = 20
 """Bytes of the longest id of a process."""
-IN_ROUNDS = (f"{ROUNDS}/*/candidates/*", "reward/checkpoints/*", f"{ROUNDS}/*/reward/checkpoints/*")
+IN_ROUNDS = (
+    f"{ROUNDS}/*/{CANDIDATES}/*",
+    f"{REWARD}/{CHECKPOINTS}/*",
+    f"{ROUNDS}/*/{REWARD}/{CHECKPOINTS}/*",
+)
 """What is written between the trainings of a run in rounds, as patterns: pictures, and fits of the judge."""
 RECENT = 120.0
 """Seconds since its last record within which a run on another machine counts as running; more for slow steps."""
@@ -117,7 +132,7 @@ def states_of_runs(runs: Path, known: Sequence[str] = ()) -> list[State]:
     for run in find_runs(runs):
         name = run.folder.relative_to(runs).as_posix()
         if name not in known and run.folder.parent.name != "weights":
-            done = run.done and any(run.folder.glob(f"evaluations/*/{DONE}"))
+            done = run.done and any(run.folder.glob(f"{EVALUATIONS}/*/{DONE}"))
             progress = None if done else _progress(run, None)
             kind: Kind = "done" if done else "running" if _works(run, progress, held) else "waiting"
             states.append(State(name, kind, progress))
@@ -126,7 +141,7 @@ def states_of_runs(runs: Path, known: Sequence[str] = ()) -> list[State]:
 
 def _state_of_cell(study: StudyFolder, cell: Cell, held: frozenset[tuple[int, int]]) -> State:
     run, attempt = RunFolder(inside(study.runs, cell.name)), study.attempt(cell)
-    progress = _progress(run, cell.protocol) if (run.folder / "config.json").exists() else None
+    progress = _progress(run, cell.protocol) if (run.folder / CONFIG).exists() else None
     seen = attempt is not None and attempt.code is None and attempt.here
     if attempt.alive if attempt is not None and seen else _works(run, progress, held):
         return State(cell.name, "running", progress, cell=cell)
@@ -139,15 +154,15 @@ def _state_of_cell(study: StudyFolder, cell: Cell, held: frozenset[tuple[int, in
 
 def _evaluated(run: RunFolder, cell: Cell) -> bool:
     """Whether the run is trained, and evaluated with the cell's metrics."""
-    place = run.folder / "evaluations" / cell.protocol
-    if not (run.done and (place / DONE).exists() and (place / "metrics.json").exists()):
+    place = run.folder / EVALUATIONS / cell.protocol
+    if not (run.done and (place / DONE).exists() and (place / METRICS).exists()):
         return False
-    return set(cell.metrics) <= set(read_record(dict[str, Any], place / "metrics.json"))
+    return set(cell.metrics) <= set(read_record(dict[str, Any], place / METRICS))
 
 
 def _works(run: RunFolder, progress: Progress | None, held: frozenset[tuple[int, int]]) -> bool:
     """Whether a process works on a run: it holds the lock on this machine, or has written lately on another one."""
-    lock = run.folder / ".lock"
+    lock = run.folder / LOCK
     try:
         inode, text = lock.stat().st_ino, _owner(lock)
     except OSError:
@@ -165,10 +180,10 @@ def _works(run: RunFolder, progress: Progress | None, held: frozenset[tuple[int,
 
 def _last_written(run: RunFolder) -> float:
     """When training, or an evaluation that is not finished, last wrote something; 0 if never."""
-    unfinished = [place for place in run.folder.glob("evaluations/*") if not (place / DONE).exists()]
+    unfinished = [place for place in run.folder.glob(f"{EVALUATIONS}/*") if not (place / DONE).exists()]
     paths = [
         *([] if run.done else [run.train_log, *(path for each in IN_ROUNDS for path in run.folder.glob(each))]),
-        *(each for place in unfinished for each in (place, place / "images")),
+        *(each for place in unfinished for each in (place, place / IMAGES)),
     ]
     return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
 
@@ -191,12 +206,12 @@ def _progress(run: RunFolder, protocol: str | None) -> Progress | None:
     """How far training is, or after it the evaluation, under one protocol or under the newest."""
     if run.folder.name != BASE and not run.done:
         return _training_progress(run)
-    places = [path.parent for path in run.folder.glob(f"evaluations/{protocol or '*'}/protocol.json")]
+    places = [path.parent for path in run.folder.glob(f"{EVALUATIONS}/{protocol or '*'}/{PROTOCOL}")]
     if not places:
         return None
     newest = max(places, key=lambda place: place.stat().st_mtime)
-    stated = read_record(_Stated, newest / "protocol.json")
-    done = sum(1 for _ in os.scandir(newest / "images")) if (newest / "images").is_dir() else 0
+    stated = read_record(_Stated, newest / PROTOCOL)
+    done = sum(1 for _ in os.scandir(newest / IMAGES)) if (newest / IMAGES).is_dir() else 0
     return Progress(done, stated.prompt_count * stated.generation.images_per_prompt, "images")
 
 
@@ -205,7 +220,7 @@ def _training_progress(run: RunFolder) -> Progress | None:
     training = run.config().resolved.training
     if training is None:
         return None
-    processes = read_record(_Environment, run.folder / "environment.json").processes
+    processes = read_record(_Environment, run.folder / ENVIRONMENT).processes
     done = lines[-1].step + 1 if lines else 0
     each = None
     if lines and lines[-1].step > lines[0].step:

@@ -15,7 +15,7 @@ from bench.core.progress import Progress, say
 from bench.data.cache import EncodedData
 from bench.data.preferences import PreferenceData
 from bench.models.family import ModelFamily
-from bench.records.runs import RunFolder
+from bench.records.runs import LEDGER, RunFolder
 from bench.rollouts.rewards import Rewards
 from bench.training.algorithm import Algorithm, Need
 from bench.training.batches import PairSource, Source
@@ -170,5 +170,5 @@ def finish(job: Job, run: RunFolder, policy: Policy, total: Ledger, processes: P
     trained = policy.whole_network()
     if processes.main:
         replace_folder(run.weights, lambda partial: job.model.save_trained(trained, partial))
-        write_json(run.folder / "ledger.json", dataclasses.asdict(total))
+        write_json(run.folder / LEDGER, dataclasses.asdict(total))
         run.finish()

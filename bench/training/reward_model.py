@@ -21,6 +21,7 @@ from bench.core.values import differing, digest
 from bench.data.preferences import PreferenceData
 from bench.records.config import DataIdentity
 from bench.records.reward_models import RECORD, WEIGHTS, Accuracy, FitSettings, RewardModelRecord, read_reward_model
+from bench.records.runs import CHECKPOINTS
 from bench.scoring.metric import FittableMetric, weights_digest
 from bench.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from bench.training.distributed.strategy import Replicated
@@ -121,7 +122,7 @@ def _identity(data: PreferenceData) -> DataIdentity:
 
 
 def _checkpoints(folder: Path) -> Path:
-    return folder / "checkpoints"
+    return folder / CHECKPOINTS
 
 
 def _plain(value: object) -> object:

@@ -132,6 +132,7 @@ def test_the_ledger_counts_samples_scores_and_network_evaluations(whole: Command
 def test_the_reward_models_of_the_run_are_never_its_primary_endpoint(whole: CommandLine) -> None:
     own = "fitted:runs/tiny/apo/small/seed-0/rounds/2/reward"
     trained_on = run_of(whole).config().trained_on
+    assert run_of(whole).config().fits_judge
     assert {own, "fitted:runs/tiny/apo/small/seed-0/reward", "pickscore"} <= set(trained_on)
     again = whole.run([*apo_words(whole), "--metrics", f"aesthetic,gold,{own}"])
     assert again.returncode == 0, again.stderr

@@ -76,6 +76,28 @@ def test_what_is_typed_replaces_what_the_file_says(tmp_path: Path) -> None:
     ]
 
 
+def test_all_that_is_typed_is_the_entries_of_the_file_and_all_others(tmp_path: Path) -> None:
+    text = 'model = "tiny"\n[[algorithms]]\nname = "dpo"\nsettings = { beta = 100 }\n[[algorithms]]\nname = "sft"\n'
+    file = read(tmp_path, text)
+
+    def chosen(*names: str) -> list[tuple[str, dict[str, str], str | None]]:
+        study = file.study({"algorithms": [{"name": name, "label": "typed"} for name in names]})
+        return [(each.algorithm, dict(each.overrides), each.label) for each in study.configurations()]
+
+    dpo, sft, others = ("dpo", {"beta": "100"}, "typed"), ("sft", {}, "typed"), ("all", {}, "typed")
+    assert chosen("all") == [dpo, sft, others]
+    assert chosen("sft", "all") == [sft, dpo, others]
+
+
+def test_all_in_a_file_has_settings_for_those_that_have_no_entry_there(tmp_path: Path) -> None:
+    text = 'model = "tiny"\n[[algorithms]]\nname = "all"\nsettings = { steps = 7 }\n[[algorithms]]\nname = "sft"\n'
+    study = read(tmp_path, text).study({"algorithms": [{"name": "dpo"}, {"name": "sft"}]})
+    assert [(each.algorithm, dict(each.overrides)) for each in study.configurations()] == [
+        ("dpo", {"steps": "7"}),
+        ("sft", {}),
+    ]
+
+
 def test_the_settings_of_another_executor_are_left_out(tmp_path: Path) -> None:
     text = 'model = "tiny"\nexecutor = { name = "local", jobs = 2 }\n[[algorithms]]\nname = "dpo"\n'
     file = read(tmp_path, text)

@@ -164,14 +164,16 @@ def test_the_digest_tells_weights_apart(copied: tuple[type[Metric], Path]) -> No
 def test_transformers_checkpoints_need_their_configuration(name: str, checkpoints: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(checkpoints / name, tmp_path / name)
     (folder / "config.json").unlink()
-    assert "config.json does not exist" in refusal(SCORERS[name][0], folder)
+    assert "config.json is missing or is not a file" in refusal(SCORERS[name][0], folder)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
         ("[]", "not a JSON object"),
+        ('{"auto_map": {"AutoModel": "own.py"}}', "has auto_map, by which other code would be loaded"),
         ('{"model_cfg": {"embed_dim": 32}}', "does not describe a network"),
     ],
 )

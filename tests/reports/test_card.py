@@ -53,6 +53,13 @@ def test_a_card_of_a_run_that_sampled_claims_no_pairs(lab: Lab) -> None:
     assert "pairs of" not in card
 
 
+def test_a_card_of_a_run_whose_rounds_fit_their_judge_says_what_to(lab: Lab) -> None:
+    lab.base()
+    card = model_card(lab.run("apo", title="APO", samples=96, config={"fits_judge": True}))
+    assert "- captions, for 96 pictures of its own" in card
+    assert "- 2,000 pairs of 2,000 rows, 0 ties left out, to which the reward models of its rounds were fitted" in card
+
+
 def test_names_from_records_stay_text(lab: Lab) -> None:
     lab.base()
     hostile = "[x](https://example.org)\n---\n# <script>"

@@ -78,7 +78,8 @@ def test_json_reads_back_and_carries_no_pictures(full_lab: Lab) -> None:
     }  # fmt: skip
     assert value["rows"][1]["settings"] == {
         "changed": {}, "recipe": None, "algorithm": {"beta": 1000.0}, "training": {"steps": 30, "budget": None, "rounds": None, "labels": "as given"},
-        "data": {"source": "votes.parquet", "pairs": 2000, "digest": "d", "labels": "l", "rounds": None, "sampled": False}, "prompts_in_training": None,
+        "data": {"source": "votes.parquet", "pairs": 2000, "digest": "d", "labels": "l", "rounds": None, "sampled": False, "fits_judge": False},
+        "prompts_in_training": None,
         "limit": None, "code": [CODE] * 3, "harness": [HARNESS] * 3,
     }  # fmt: skip
     assert len(value["rows"][1]["curves"]["loss"]["mean"]) == 30

@@ -80,6 +80,24 @@ def test_a_run_in_rounds_was_not_trained_on_the_pairs_of_the_data(lab: Lab) -> N
     ]
 
 
+def test_runs_whose_rounds_fit_their_judge_read_the_labels(lab: Lab) -> None:
+    lab.base()
+    rounds = {"training": {"rounds": {"number": 2, "judge": "clip"}}, "samples": 96, "config": {"fits_judge": True}}
+    lab.run("apo", title="APO", name="people", labels="people", **rounds)
+    lab.run("apo", title="APO", name="judge", labels="judge", **rounds)
+    assert about_data(make_report(lab.runs)) == [
+        (
+            "Training data differ: APO (judge) was trained on pictures of its own, in 2 rounds, for captions of votes.parquet (2,000 pairs, "
+            "digest d, labels judge), chosen by reward models fitted to its pairs; APO (people) on pictures of its own, in 2 rounds, for "
+            "captions of votes.parquet (2,000 pairs, digest d, labels people), chosen by reward models fitted to its pairs; such rows do "
+            "not compare algorithms alone."
+        )
+    ]
+    lab.run("dpo", labels="judge", **{**rounds, "config": {}})  # rounds that take captions alone
+    (note,) = about_data(make_report(lab.runs))
+    assert "pictures of its own, in 2 rounds, for captions of votes.parquet (digest d);" in note
+
+
 def test_a_run_that_sampled_was_not_trained_on_the_pairs_of_the_data(lab: Lab) -> None:
     lab.base()
     lab.run("ddpo", title="DDPO", samples=960)
@@ -223,6 +241,7 @@ def test_json_and_csv_have_all_settings(told: Report) -> None:
             "labels": "l",
             "rounds": None,
             "sampled": False,
+            "fits_judge": False,
         },
         "prompts_in_training": None,
         "limit": None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import functools
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from accelerate.utils import patch_environment
 
 from bench.core import launched
 from bench.core.errors import UserError
+from bench.core.files import read_json
 from bench.core.precision import full_precision
 from bench.core.progress import say
 from bench.core.signs import LONGEST_WORK
@@ -160,7 +160,7 @@ def _zero_of(file: str | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        zero: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8")).get("zero_optimization") or {}
+        zero: dict[str, Any] = read_json(Path(file)).get("zero_optimization") or {}
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(
             f"the DeepSpeed configuration file {file} cannot be read ({error}); use --zero_stage 2 instead"
