@@ -175,8 +175,7 @@ class EncodedData:
         count = self._data.width
 
         def encode(places: slice) -> Arrays:
-            images = [self._data.image(row, which) for row in rows[places].tolist() for which in range(count)]
-            pixels = torch.stack([to_pixels(image, size) for image in images])
+            pixels = torch.stack([to_pixels(image, size) for image in self._data.images(rows[places].tolist())])
             found = self._model.encode_images(pixels.flip(-1) if side == "mirrored" else pixels)
             both = torch.stack(found, dim=1).float().cpu()
             return {"posterior": both.unflatten(0, (-1, count)).numpy()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,14 @@ class PreferenceData:
             UnreadableImageError: the bytes do not hold an image.
         """
         return open_image(self.encoded[row][side]).convert("RGB")
+
+    def images(self, rows: Iterable[int]) -> list[Image.Image]:
+        """All images of some rows, RGB, those of a row together; each row is read once, whatever its number of images.
+
+        Raises:
+            UnreadableImageError: the bytes of one do not hold an image.
+        """
+        return [open_image(encoded).convert("RGB") for row in rows for encoded in self.encoded[row]]
 
     def size(self, row: int, side: int) -> tuple[int, int]:
         """Height and width in pixels of one image of a row, as it is shown."""

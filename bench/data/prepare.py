@@ -78,8 +78,7 @@ class PrepareContext:
         width = data.width
 
         def embed(rows: slice) -> NDArray[np.float32]:
-            images = [data.image(row, side) for row in range(rows.start, rows.stop) for side in range(width)]
-            embedded = scorer.embed_images(images).numpy()
+            embedded = scorer.embed_images(data.images(range(rows.start, rows.stop))).numpy()
             texts = scorer.embed_texts(data.captions[rows]).numpy()
             return np.concatenate([texts[:, None], embedded.reshape(len(texts), width, -1)], axis=1)
 

@@ -23,7 +23,7 @@ def score_data(name: str, scorer: Metric, data: PreferenceData, folder: Path) ->
     bound, width = scorer.for_prompts(data.captions), data.width
 
     def score(rows: slice) -> NDArray[np.float64]:
-        images = [data.image(row, side) for row in range(rows.start, rows.stop) for side in range(width)]
+        images = data.images(range(rows.start, rows.stop))
         captions = [caption for caption in data.captions[rows] for _ in range(width)]
         return np.asarray(checked_scores(name, bound.score(images, captions), len(images))).reshape(-1, width)
 

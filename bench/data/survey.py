@@ -20,6 +20,8 @@ from bench.data.sources.base import Source
 
 VERSION = 3
 """Increment it when a survey of the same files would have another result."""
+UNDECODABLE = (0, 0)
+"""The size of an image that cannot be decoded."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,12 +95,14 @@ def _scan_images(source: Source, captions: Sequence[str], rows: NDArray[np.int64
     with Progress(f"reading {len(rows)} rows", total=len(rows)) as progress:
         for place, row in enumerate(rows.tolist()):
             images, caption = source.images(row), captions[place]
-            sizes[place] = [_decoded_size(image) for image in images]
-            if sizes[place].all():
+            found = [_decoded_size(image) for image in images]
+            if UNDECODABLE not in found:
                 whole.add(caption, images)
+            sizes[place] = found
             own = hashlib.blake2b(digest_size=8)
             for part in (caption.encode(), *images):
-                own.update(len(part).to_bytes(8, "little") + part)
+                own.update(len(part).to_bytes(8, "little"))
+                own.update(part)
             hashes[place] = int.from_bytes(own.digest(), "little")
             identical_images[place] = len(images) > 1 and len(set(images)) == 1
             progress.advance()
@@ -109,7 +113,7 @@ def _decoded_size(encoded: bytes) -> tuple[int, int]:
     try:
         image = open_image(encoded)
     except UnreadableImageError:
-        return (0, 0)
+        return UNDECODABLE
     return image.height, image.width
 
 

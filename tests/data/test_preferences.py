@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ import pytest
 from workshop import png, preference_columns, write_parquet
 
 from bench.core.errors import UserError
-from bench.data.reading import read_preferences
+from bench.data.reading import inspect_data, read_preferences
+from bench.data.sources import open_source
 
 Columns = dict[str, list[Any]]
 
@@ -177,6 +180,41 @@ def test_the_digest_is_of_captions_and_images_and_not_of_labels(file: Path, colu
     second = digest()
     columns["jpg_0"][0], columns["jpg_1"][0] = columns["jpg_1"][0], columns["jpg_0"][0]
     assert len({first, second, digest()}) == 3
+
+
+def test_the_images_of_a_row_are_read_together(file: Path, columns: Columns) -> None:
+    read = []
+
+    class Encoded(list[tuple[bytes, ...]]):
+        def __getitem__(self, row: Any) -> Any:
+            read.append(row)
+            return super().__getitem__(row)
+
+    plain = read_preferences(write_parquet(file, columns))
+    images = dataclasses.replace(plain, encoded=Encoded(plain.encoded)).images([3, 1])
+    assert read == [3, 1]
+    alone = [plain.image(row, side) for row in (3, 1) for side in (0, 1)]
+    assert [(image.mode, image.tobytes()) for image in images] == [(image.mode, image.tobytes()) for image in alone]
+
+
+def test_an_image_that_many_rows_share_is_read_from_each(file: Path, columns: Columns) -> None:
+    # Parquet keeps it once, and the cells of such a column are read as numbers of its values.
+    columns["jpg_0"] = [png(0), png(1), png(0), png(0), png(1), png(0)]
+    data = read_preferences(write_parquet(file, columns))
+    assert list(data.encoded) == list(zip(columns["jpg_0"], columns["jpg_1"], strict=True))
+
+
+def test_rows_are_told_apart_by_a_hash_of_caption_and_images(file: Path, columns: Columns) -> None:
+    for column in columns.values():
+        column[4] = column[2]
+    columns["jpg_0"][5] = columns["jpg_1"][5]
+    survey = inspect_data(open_source(write_parquet(file, columns)), "pairs", None).survey
+    parts = (columns["caption"][2].encode(), columns["jpg_0"][2], columns["jpg_1"][2])
+    framed = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    assert survey.rows[2] == survey.rows[4] == int.from_bytes(hashlib.blake2b(framed, digest_size=8).digest(), "little")
+    assert len(set(survey.rows.tolist())) == 5
+    assert survey.identical_images.tolist() == [False] * 5 + [True]
+    assert survey.sizes.tolist() == [[[8, 8], [8, 8]]] * 6
 
 
 def test_other_labels_leave_the_pairs_alone(file: Path, columns: Columns) -> None:

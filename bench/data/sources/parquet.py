@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from bench.core.errors import UserError
 from bench.core.folders import walk
-from bench.core.parquet import metadata, opened, plain, read_batches, read_columns, read_schema
+from bench.core.parquet import metadata, opened, read_batches, read_columns, read_schema
 from bench.core.strict import parse_json
 from bench.data.sources.base import (
     Source,
@@ -131,17 +131,22 @@ class ParquetSource(Source):
         return pa.concat_tables(tables, promote_options="permissive")
 
     def problem(self, row: int, image: int) -> str:
-        self.images(row)
-        column = self._batch.columns[image]
-        cell = plain(column.slice(row - self._first, 1))[0].as_py()
-        return cell_problem(cell, self._groups[self._group][0].parent)
+        self._seek(row)
+        return cell_problem(self._cells(row)[image].as_py(), self._folder)
 
     def images(self, row: int) -> tuple[bytes, ...]:
-        if not self._first <= row < self._first + self._rows:
-            self._seek(row)
-        folder = self._groups[self._group][0].parent
-        cells = (plain(column.slice(row - self._first, 1))[0] for column in self._batch.columns)
-        return tuple(image_bytes(cell.as_py(), folder) for cell in cells)
+        self._seek(row)
+        folder = self._folder
+        return tuple(image_bytes(cell.as_py(), folder) for cell in self._cells(row))
+
+    @property
+    def _folder(self) -> Path:
+        """Where the file lies that is being read, and to which paths in it are relative."""
+        return self._groups[self._group][0].parent
+
+    def _cells(self, row: int) -> list[Any]:
+        """The image cells of a row of the batch that is in memory, as Arrow scalars; of a dictionary only their values are unpacked."""
+        return [column[row - self._first] for column in self._batch.columns]
 
     def _named_images(self, file: Path) -> list[Path]:
         """The image files that a file names by their paths; the bytes of images are not read."""
@@ -155,7 +160,9 @@ class ParquetSource(Source):
         return [file.parent / path for column in table.columns for path in paths_in(column)]
 
     def _seek(self, row: int) -> None:
-        """Read on to the batch that holds a row; going back starts its row group again."""
+        """Read on to the batch that holds a row, unless it is in memory; going back starts its row group again."""
+        if self._first <= row < self._first + self._rows:
+            return
         group = bisect.bisect_right(self._starts, row) - 1
         if group != self._group or row < self._first:
             self._group, self._first, self._rows = group, self._starts[group], 0
