@@ -128,7 +128,7 @@ def test_every_round_fits_the_reward_model_of_the_round_before(whole: ApoLine) -
 def test_gold_is_the_preferred_picture_by_way_of_the_autoencoder(whole: ApoLine) -> None:
     people = read_preferences(whole.data)
     opponents = read_preferences(whole.run_of().folder / "rounds/1/opponents.parquet")
-    model = StableDiffusion.load(whole.model, device=torch.device("cpu"))
+    model = StableDiffusion.load(str(whole.model), device=torch.device("cpu"))
     assert opponents.preference_0.tolist() == [1.0] * len(opponents)
     for row, caption in enumerate(opponents.captions):
         first = list(people.captions).index(caption)
