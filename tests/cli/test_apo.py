@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
@@ -19,30 +20,56 @@ from bench.data.cache import to_pixels
 from bench.data.reading import read_preferences
 from bench.experiments.round import halves
 from bench.models.families.stable_diffusion import StableDiffusion
+from bench.models.find import find_model
 from bench.records.reward_models import RewardModelRecord, read_reward_model
 from bench.records.runs import RunFolder
-from bench.tiny import TINY
 from tests.cli.conftest import CommandLine
+from tests.cli.test_families import write_model
 
+SIZE = (16, 16)
+"""Height and width of the model's pictures."""
+STEPS = 2
+"""Sampling steps of a picture."""
 SETS = (
-    "steps=1", "global_batch_size=3", "judge_captions=2", "judge_samples=2", "fit.steps=3", "fit.batch=4", "fit.learning_rate=1e-3",
-    "rounds.candidates=2",
+    "steps=1", "global_batch_size=3", "micro_batch_size=4", "checkpoint_seconds=0", "warmup_steps=0", "precision=fp32",
+    "judge_captions=2", "judge_samples=2", "fit.steps=3", "fit.batch=4", "fit.learning_rate=1e-3", "rounds.candidates=2",
 )  # fmt: skip
 PICTURES = 2 * 2 + 3 * 2
 """Of a round: samples of the judge's captions, and those that the judge chooses from."""
 
 
-def apo_words(command: CommandLine, *words: str) -> list[str]:
-    """Two rounds of one step."""
-    made = command.train_words("--name", "small", *words, algo="apo")
-    for given in ("steps=6", "global_batch_size=4"):
-        place = made.index(given)
-        del made[place - 1 : place + 1]
-    return [*made, *(word for each in SETS for word in ("--set", each))]
+@dataclasses.dataclass(frozen=True)
+class ApoLine(CommandLine):
+    """The command line with a random network that makes a picture in two steps; with the tiny model's twenty a run takes several times as long."""
+
+    model: Path
+    place: str
+    """The folder of the model's runs of apo, in the command's."""
+
+    def apo_words(self, *words: str) -> list[str]:
+        """Two rounds of one step."""
+        return self.arguments(
+            "run", "--algo", "apo", "--model", str(self.model), "--data", str(self.data), "--prompts", str(self.prompts),
+            "--metrics", "aesthetic", "--name", "small", *(word for each in SETS for word in ("--set", each)), *words,
+        )  # fmt: skip
+
+    def run_of(self, name: str = "small") -> RunFolder:
+        return RunFolder(self.folder / self.place / name / "seed-0")
 
 
-def run_of(command: CommandLine, name: str = "small") -> RunFolder:
-    return RunFolder(command.folder / f"runs/tiny/apo/{name}/seed-0")
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model("sd15", tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def place(model: Path) -> str:
+    return f"runs/{find_model(str(model)).name}/apo"
+
+
+@pytest.fixture
+def apo(tmp_path: Path, small_data: tuple[Path, Path], model: Path, place: str) -> ApoLine:
+    return ApoLine(tmp_path, *small_data, model, place)
 
 
 def contents(run: RunFolder) -> dict[str, dict[str, bytes]]:
@@ -65,15 +92,15 @@ def judge(run: RunFolder, number: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]) -> CommandLine:
-    command = CommandLine(tmp_path_factory.mktemp("apo"), *small_data)
-    done = command.run(apo_words(command))
+def whole(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path], model: Path, place: str) -> ApoLine:
+    line = ApoLine(tmp_path_factory.mktemp("apo"), *small_data, model, place)
+    done = line.run(line.apo_words())
     assert done.returncode == 0, done.stderr
-    return command
+    return line
 
 
-def test_judge_and_policy_see_disjoint_halves_of_the_captions(whole: CommandLine) -> None:
-    run, people = run_of(whole), read_preferences(whole.data)
+def test_judge_and_policy_see_disjoint_halves_of_the_captions(whole: ApoLine) -> None:
+    run, people = whole.run_of(), read_preferences(whole.data)
     of_judge, of_policy = map(set, halves(people.captions, 0))
     for number in (1, 2):
         place = run.folder / f"rounds/{number}"
@@ -84,8 +111,8 @@ def test_judge_and_policy_see_disjoint_halves_of_the_captions(whole: CommandLine
         assert judge(run, number)["held_out"]["pairs"] == sum(caption in of_policy for caption in people.captions)
 
 
-def test_every_round_fits_the_reward_model_of_the_round_before(whole: CommandLine) -> None:
-    run = run_of(whole)
+def test_every_round_fits_the_reward_model_of_the_round_before(whole: ApoLine) -> None:
+    run = whole.run_of()
     first = reward_model(run.folder / "reward")
     assert (first.start, first.opponents) == (None, None)
     assert [judge(run, number)["reward"] for number in (1, 2)] == ["rounds/1/reward", "rounds/2/reward"]
@@ -98,29 +125,29 @@ def test_every_round_fits_the_reward_model_of_the_round_before(whole: CommandLin
     assert provenance[-1]["metrics"]["pickscore"]["weights"] == two.weights
 
 
-def test_gold_is_the_preferred_picture_by_way_of_the_autoencoder(whole: CommandLine) -> None:
+def test_gold_is_the_preferred_picture_by_way_of_the_autoencoder(whole: ApoLine) -> None:
     people = read_preferences(whole.data)
-    opponents = read_preferences(run_of(whole).folder / "rounds/1/opponents.parquet")
-    model = StableDiffusion.load(TINY.source, device=torch.device("cpu"))
+    opponents = read_preferences(whole.run_of().folder / "rounds/1/opponents.parquet")
+    model = StableDiffusion.load(str(whole.model), device=torch.device("cpu"))
     assert opponents.preference_0.tolist() == [1.0] * len(opponents)
     for row, caption in enumerate(opponents.captions):
         first = list(people.captions).index(caption)
         winner = people.image(first, 0 if people.preference_0[first] == 1 else 1)
-        latents = model.encode_images(to_pixels(winner, (64, 64))[None]).mean
+        latents = model.encode_images(to_pixels(winner, SIZE)[None]).mean
         gold = np.asarray(Image.open(io.BytesIO(opponents.encoded[row][0])), dtype=int)
         assert (
             np.abs(gold - model.decode(latents)[0].astype(int)).max() <= 1
         )  # another batch size may round differently
-        assert np.abs(gold - np.asarray(winner, dtype=int)).max() > 1
+        assert np.abs(gold - np.asarray(winner.resize(SIZE), dtype=int)).max() > 1
 
 
-def test_the_ledger_counts_samples_scores_and_network_evaluations(whole: CommandLine) -> None:
-    run = run_of(whole)
+def test_the_ledger_counts_samples_scores_and_network_evaluations(whole: ApoLine) -> None:
+    run = whole.run_of()
     ledger, held_out = run.ledger(), judge(run, 1)["held_out"]["pairs"]
     fitted = len(read_preferences(whole.data)) - held_out
     assert ledger is not None
     assert ledger["samples"] == 2 * PICTURES
-    assert ledger["reference_forwards"] == 2 * PICTURES * 20 * 2  # the tiny model's 20 guided steps
+    assert ledger["reference_forwards"] == 2 * PICTURES * STEPS * 2  # guided
     # Two pictures a pair: the scale of the first fit; held-out pairs before and after each of three fits; three steps of four pairs,
     # in the rounds with as many opponents; and the pictures that the judge chooses from.
     assert ledger["reward_calls"] == 2 * (fitted + 3 * 2 * held_out + 12 + 2 * 2 * 12) + 2 * 6
@@ -129,18 +156,18 @@ def test_the_ledger_counts_samples_scores_and_network_evaluations(whole: Command
     assert prepared["judge"]["held_out"].keys() == {"pairs", "first", "fitted", "fell"}
 
 
-def test_the_reward_models_of_the_run_are_never_its_primary_endpoint(whole: CommandLine) -> None:
-    own = "fitted:runs/tiny/apo/small/seed-0/rounds/2/reward"
-    trained_on = run_of(whole).config().trained_on
-    assert run_of(whole).config().fits_judge
-    assert {own, "fitted:runs/tiny/apo/small/seed-0/reward", "pickscore"} <= set(trained_on)
-    again = whole.run([*apo_words(whole), "--metrics", f"aesthetic,gold,{own}"])
+def test_the_reward_models_of_the_run_are_never_its_primary_endpoint(whole: ApoLine) -> None:
+    own, first = (f"fitted:{whole.place}/small/seed-0/{name}" for name in ("rounds/2/reward", "reward"))
+    trained_on = whole.run_of().config().trained_on
+    assert whole.run_of().config().fits_judge
+    assert {own, first, "pickscore"} <= set(trained_on)
+    again = whole.run([*whole.apo_words(), "--metrics", f"aesthetic,{own}"])
     assert again.returncode == 0, again.stderr
     assert "training apo" not in again.stderr
     shown = whole.run(whole.arguments("report", "--runs", "runs", "--format", "json", "--primary", own))
     assert shown.returncode == 0, shown.stderr
     row = json.loads(shown.stdout)["rows"][1]
-    assert [row["scores"][name]["trained_on"] for name in (own, "gold")] == [True, False]
+    assert [row["scores"][name]["trained_on"] for name in (own, "aesthetic")] == [True, False]
     assert row["over_reference"] is None
 
 
@@ -152,13 +179,11 @@ def test_the_reward_models_of_the_run_are_never_its_primary_endpoint(whole: Comm
         "rounds/1/DONE", "rounds/2/reward/reward.json", "rounds/2/train.jsonl",
     ],
 )  # fmt: skip
-def test_a_run_that_was_killed_has_the_same_weights_log_and_cost(
-    whole: CommandLine, command: CommandLine, after: str
-) -> None:
-    command.kill_after(apo_words(command), run_of(command).folder / after)
-    done = command.run(apo_words(command))
+def test_a_run_that_was_killed_has_the_same_weights_log_and_cost(whole: ApoLine, apo: ApoLine, after: str) -> None:
+    apo.kill_after(apo.apo_words(), apo.run_of().folder / after)
+    done = apo.run(apo.apo_words())
     assert done.returncode == 0, done.stderr
-    one, other = run_of(whole), run_of(command)
+    one, other = whole.run_of(), apo.run_of()
     assert contents(one) == contents(other)
     untimed = [
         [{name: value for name, value in dict(each or {}).items() if name not in ("seconds", "peak_memory_bytes")}
@@ -169,15 +194,15 @@ def test_a_run_that_was_killed_has_the_same_weights_log_and_cost(
 
 
 @pytest.mark.slow  # a run of two rounds
-def test_a_reward_model_that_has_become_worse_does_not_judge(whole: CommandLine, command: CommandLine) -> None:
+def test_a_reward_model_that_has_become_worse_does_not_judge(whole: ApoLine, apo: ApoLine) -> None:
     """The first reward model is said to have agreed with every held-out pair, which no later one can keep."""
-    shutil.copytree(run_of(whole).folder / "reward", run_of(command).folder / "reward")
-    known = run_of(command).folder / "reward/held_out.npy"
+    shutil.copytree(whole.run_of().folder / "reward", apo.run_of().folder / "reward")
+    known = apo.run_of().folder / "reward/held_out.npy"
     np.save(known, np.ones_like(np.load(known)))
-    done = command.run(apo_words(command))
+    done = apo.run(apo.apo_words())
     assert done.returncode == 0, done.stderr
     assert "significantly fewer, so that the one before judges instead" in done.stderr
-    run = run_of(command)
+    run = apo.run_of()
     first = reward_model(run.folder / "reward").weights
     for number in (1, 2):
         assert (judge(run, number)["reward"], judge(run, number)["held_out"]["fell"]) == ("reward", True)
@@ -185,11 +210,11 @@ def test_a_reward_model_that_has_become_worse_does_not_judge(whole: CommandLine,
 
 
 @pytest.mark.slow  # a run of two rounds
-def test_a_placebo_sees_shuffled_labels_and_chooses_at_random(whole: CommandLine, command: CommandLine) -> None:
-    shutil.copytree(whole.folder / "runs/.cache", command.folder / "runs/.cache", dirs_exist_ok=True)
-    done = command.run([*apo_words(command, "--labels", "shuffled")])
+def test_a_placebo_sees_shuffled_labels_and_chooses_at_random(whole: ApoLine, apo: ApoLine) -> None:
+    shutil.copytree(whole.folder / "runs/.cache", apo.folder / "runs/.cache", dirs_exist_ok=True)
+    done = apo.run(apo.apo_words("--labels", "shuffled"))
     assert done.returncode == 0, done.stderr
-    one, other = run_of(whole), run_of(command, "small-placebo")
+    one, other = whole.run_of(), apo.run_of("small-placebo")
     labels = [reward_model(run.folder / "reward").data for run in (one, other)]
     assert labels[0].digest == labels[1].digest
     assert labels[0].labels != labels[1].labels

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -76,6 +77,20 @@ def test_the_algorithms_of_the_page(tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
     assert ", 0 broken, " in bench(tmp_path, "check", "algorithm", "squared-hinge")
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.slow  # four minutes of two cores
+def test_the_trial_of_the_readme(tmp_path: Path) -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = page.partition("## Several runs, watched live\n")[2].partition("\n## ")[0]
+    lines = [shlex.split(line, comments=True) for line in section.splitlines() if line.startswith("    ")]
+    commands = [words[1:] for words in lines if words[0] == "bench"]
+    assert [words[0] for words in commands] == ["run", "status", "report"]
+    _, stands, reported = (bench(tmp_path, *words) for words in commands)
+    assert stands.splitlines()[-1].endswith("5 done")
+    assert "Trial (--limit 32)" in reported
+    (watched,) = (words[-1] for words in lines if words[0] == "tensorboard")
+    assert len(list((tmp_path / watched).glob("tiny/*/*/seed-*/events.out.tfevents.*"))) == 4
 
 
 @pytest.mark.slow
