@@ -20,7 +20,7 @@ prompts = "prompts.txt"
 metrics = ["aesthetic"]
 seeds = [0, 1]
 limit = 64
-settings = { steps = 20, global_batch_size = 8, micro_batch_size = 8 }
+settings = { steps = 40, global_batch_size = 16, micro_batch_size = 16 }
 
 [[algorithms]]
 name = "dpo"
