@@ -1,12 +1,14 @@
-"""Digests of large files, computed once: kept in the user's cache folder by what the file system says of the files."""
+"""Digests of large files, computed once: kept in the user's cache folder by what the file system says of the files; and of long lists."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -36,6 +38,16 @@ def files_digest(files: Sequence[Path]) -> str:
     if sum(file.stat().st_size for file in files) < SMALL:
         return file_digest(*files)
     return _of_large(tuple(stamp(file) for file in files))
+
+
+def digest_of_items(items: Iterable[Any]) -> str:
+    """The `bench.core.values.digest` of a list of these JSON values, of which one is in memory at a time."""
+    hashed = hashlib.sha256(b"[")
+    for place, item in enumerate(items):
+        text = json.dumps(item, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        hashed.update((f",{text}" if place else text).encode())
+    hashed.update(b"]")
+    return hashed.hexdigest()[:12]
 
 
 @functools.cache

@@ -15,9 +15,11 @@ from workshop import png, preference_columns, write_parquet
 
 from bench import UserError
 from bench.cli.options import parse_columns
+from bench.core.values import digest
 from bench.data.preferences import PreferenceData
 from bench.data.reading import read_preferences
 from bench.data.sources import open_source
+from bench.data.sources.base import file_stamp, images_stamp
 from bench.data.sources.hub import fetch_dataset, split_files
 
 Columns = dict[str, list[Any]]
@@ -430,3 +432,39 @@ def test_a_limit_reads_no_image_beyond_it(tmp_path: Path) -> None:
     assert (data.report.rows, data.report.pairs, data.report.undecodable) == (6, 3, ())
     whole = write_parquet(tmp_path / "three.parquet", {name: values[:3] for name, values in columns.items()})
     assert data.digest == read_preferences(whole).digest
+
+
+def test_the_stamp_of_many_images_is_that_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The digest is in the names of cached surveys, which take hours: another one for the same files would repeat them.
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(png(1))
+    (tmp_path / "images" / "link.png").symlink_to("a.png")
+    (tmp_path / "folder").symlink_to("images")
+    names = ["images/a.png", "images/a.png", "images/link.png", "folder/a.png", "folder/../images/a.png", ".//images/a.png",
+             "images", "gone.png", "a" * 300, "é/ü.png", "null\0", ""]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, Path()):
+        images = [folder / name for name in names]
+        assert images_stamp(iter(images)) == digest([file_stamp(image) for image in images])
+    assert images_stamp([]) == digest([])
+    before = images_stamp([Path("folder/link.png")])
+    (tmp_path / "images" / "a.png").write_bytes(png(2))
+    assert images_stamp([Path("folder/link.png")]) != before
+
+
+def test_the_files_of_data_are_those_of_its_rows_and_the_images_that_they_name(
+    tmp_path: Path, columns: Columns
+) -> None:
+    write_images(tmp_path, columns)
+    (tmp_path / "5-1.png").unlink()
+    named = [tmp_path / f"{row}-{side}.png" for side in (0, 1) for row in range(6)]
+    lines = write_lines(tmp_path / "pairs.jsonl", jsonl_records(columns))
+    assert open_source(lines).files == [lines, *named]
+    paths = {f"jpg_{side}": [f"{row}-{side}.png" for row in range(6)] for side in (0, 1)}
+    texts = write_parquet(tmp_path / "texts.parquet", {**columns, **paths})
+    assert open_source(texts).files == [texts, *named[:-1]]
+    structs = {name: [{"bytes": None, "path": path} for path in values] for name, values in paths.items()}
+    structs["jpg_0"][0] = {"bytes": png(0), "path": "0-0.png"}
+    table = write_parquet(tmp_path / "structs.parquet", {**columns, **structs})
+    assert open_source(table).files[0] == table
+    assert set(open_source(table).files[1:]) == set(named[:-1])

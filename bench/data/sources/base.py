@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import abc
+import functools
+import os
+import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bench.core.digests import stamp
+from bench.core.digests import digest_of_items, stamp
 from bench.core.errors import UserError, did_you_mean
 from bench.core.images import MOST_IMAGE, UnreadableImageError, open_image
 from bench.core.strict import quoted
-from bench.core.values import digest
 from bench.data.sources.columns import is_text
+
+PIECE = 4096
+"""Paths converted to Python objects at a time."""
 
 
 class Source(abc.ABC):
@@ -25,14 +30,17 @@ class Source(abc.ABC):
     Attributes:
         names: its columns, under Pick-a-Pic's names.
         stamp: a JSON value that changes when the files on disk change.
-        files: the files that hold the rows, and the images that rows name by their paths.
         provenance: the steps that made the data, oldest first, JSON values; empty if it is not recorded.
     """
 
     names: Sequence[str]
     stamp: Any
-    files: Sequence[Path] = ()
     provenance: Sequence[dict[str, Any]] = ()
+
+    @property
+    @abc.abstractmethod
+    def files(self) -> Sequence[Path]:
+        """The files that hold the rows, and after them the images that rows name by their paths; not kept, they may be millions."""
 
     @property
     def image_names(self) -> list[str]:
@@ -134,21 +142,37 @@ def cell_problem(cell: Any, folder: Path) -> str:
     return "another image of the row cannot be read"
 
 
-def paths_in(column: pa.ChunkedArray) -> list[str]:
+def paths_in(column: pa.ChunkedArray) -> Iterator[str]:
     """The paths by which an image column names files: texts, or the structs that `datasets` writes where they hold no bytes."""
     kind = column.type
     if pa.types.is_struct(kind):
         names = [field.name for field in kind]
         if "bytes" in names:
             column = column.filter(pc.equal(pc.fill_null(pc.binary_length(pc.struct_field(column, "bytes")), 0), 0))
-        return paths_in(pc.struct_field(column, "path")) if "path" in names else []
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return [path for path in column.to_pylist() if path] if is_text(value) else []
+        column = pc.struct_field(column, "path") if "path" in names else column
+        kind = column.type
+    if is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
+        for start in range(0, len(column), PIECE):
+            yield from filter(None, column.slice(start, PIECE).to_pylist())
 
 
 def images_stamp(images: Iterable[Path]) -> str:
-    """Digest of the `file_stamp` of image files."""
-    return digest([file_stamp(image) for image in images])
+    """Digest of the `file_stamp` of image files, of which there may be millions: each folder is resolved once."""
+    resolved = functools.cache(os.path.realpath)
+    return digest_of_items(_stamp_in(resolved, image) for image in images)
+
+
+def _stamp_in(resolved: Callable[[str], str], file: Path) -> list[Any]:
+    """The `file_stamp` of a file, which is seldom a link."""
+    try:
+        about = file.lstat()
+    except (OSError, ValueError):
+        return file_stamp(file)
+    if not stat.S_ISREG(about.st_mode):
+        return file_stamp(file)
+    folder, name = os.path.split(file)
+    path = os.path.join(resolved(folder), name)  # noqa: PTH118 (a path object for each costs as much as the rest)
+    return [path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns]
 
 
 def file_stamp(file: Path) -> list[Any]:

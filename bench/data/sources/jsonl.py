@@ -62,7 +62,7 @@ def to_table(records: list[dict[str, Any]], file: Path) -> pa.Table:
 def _column(values: Sequence[Any], field: str, file: Path) -> pa.Array:
     kinds: dict[str, int] = {}
     for row, value in enumerate(values):
-        if isinstance(value, str):
+        if isinstance(value, str) and not value.isascii():
             check_characters(value, f"{file}: row {row}, field {quoted(field)}")
         if value is not None:
             kinds.setdefault(KINDS[type(value)], row)

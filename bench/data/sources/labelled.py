@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -25,7 +26,11 @@ class LabelledSource(Source):
         self._source, self._label = source, label
         self.names = [*source.names, LABEL]
         self.stamp = [source.stamp, label]
-        self.files, self.provenance = source.files, source.provenance
+        self.provenance = source.provenance
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return self._source.files
 
     def __len__(self) -> int:
         return len(self._source)

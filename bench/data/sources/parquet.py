@@ -116,9 +116,7 @@ class ParquetSource(Source):
         self._batch: Any = None
         self._rest: Iterator[Any] = iter(())
         self.names = list(self._columns)
-        named = [path for file in files for path in self._named_images(file)]
-        self.files = [*files, *(image for image in dict.fromkeys(named) if stored_file(image.parent, image.name))]
-        self.stamp = [[file_stamp(file) for file in files], dict(columns), images_stamp(named)]
+        self.stamp = [[file_stamp(file) for file in files], dict(columns), images_stamp(self._named_images())]
         self.provenance = _provenance(found[0].metadata or {}, files[0])
 
     def __len__(self) -> int:
@@ -148,16 +146,24 @@ class ParquetSource(Source):
         """The image cells of a row of the batch that is in memory, as Arrow scalars; of a dictionary only their values are unpacked."""
         return [column[row - self._first] for column in self._batch.columns]
 
-    def _named_images(self, file: Path) -> list[Path]:
-        """The image files that a file names by their paths; the bytes of images are not read."""
+    @property
+    def files(self) -> Sequence[Path]:
+        there = (image for image in dict.fromkeys(self._named_images()) if stored_file(image.parent, image.name))
+        return [*self._files, *there]
+
+    def _named_images(self) -> Iterator[Path]:
+        """The image files that cells name by their paths, in order."""
+        return itertools.chain.from_iterable(map(self._named_in, self._files))
+
+    def _named_in(self, file: Path) -> Iterator[Path]:
+        """The image files that a file names; the bytes of images are not read."""
         schema = read_schema(file)
         kinds = {column: schema.field(column).type for column in (self._columns[name] for name in self.image_names)}
         structs = [f"{column}.path" for column, kind in kinds.items() if pa.types.is_struct(kind)]
         texts = [column for column, kind in kinds.items() if pa.types.is_dictionary(kind) or is_text(kind)]
-        if not (wanted := [*structs, *texts]):
-            return []
-        table = read_columns(file, wanted)
-        return [file.parent / path for column in table.columns for path in paths_in(column)]
+        if wanted := [*structs, *texts]:
+            for column in read_columns(file, wanted).columns:
+                yield from (file.parent / path for path in paths_in(column))
 
     def _seek(self, row: int) -> None:
         """Read on to the batch that holds a row, unless it is in memory; going back starts its row group again."""

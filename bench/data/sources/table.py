@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,17 @@ class TableSource(Source):
 
     def __init__(self, table: pa.Table, folder: Path, files: Sequence[Path], stamp: Any) -> None:
         check_types([(field.name, field.type) for field in table.schema], files[0], {})
-        self._table, self._folder = table, folder
+        self._table, self._folder, self._files = table, folder, files
         self.names = table.schema.names
-        images = [folder / path for name in self.image_names for path in paths_in(table[name])]
-        self.files = [*files, *dict.fromkeys(images)]
-        self.stamp = [stamp, images_stamp(images)]
+        self.stamp = [stamp, images_stamp(self._named_images())]
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return [*self._files, *dict.fromkeys(self._named_images())]
+
+    def _named_images(self) -> Iterator[Path]:
+        """The image files that cells name by their paths, in order."""
+        return (self._folder / path for name in self.image_names for path in paths_in(self._table[name]))
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
