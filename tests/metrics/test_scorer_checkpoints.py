@@ -183,6 +183,15 @@ def test_a_broken_configuration(text: str, said: str, checkpoints: Path, tmp_pat
     assert said in refusal(HPSv2, folder)
 
 
+def test_a_part_of_a_configuration_that_names_code(checkpoints: Path, tmp_path: Path) -> None:
+    """The aesthetic predictor's tower is built from the part about images, whose attention a library would fetch from a hub."""
+    folder = shutil.copytree(checkpoints / "aesthetic", tmp_path / "aesthetic")
+    settings = json.loads((folder / "clip" / "config.json").read_text())
+    settings["vision_config"]["attn_implementation"] = "owner/kernel"
+    (folder / "clip" / "config.json").write_text(json.dumps(settings))
+    assert "has attn_implementation, by which other code would be loaded" in refusal(SCORERS["aesthetic"][0], folder)
+
+
 def test_an_end_of_text_that_is_not_the_tokenizers(checkpoints: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(checkpoints / "pickscore", tmp_path / "pickscore")
     settings = json.loads((folder / "config.json").read_text())

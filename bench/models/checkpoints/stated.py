@@ -60,11 +60,25 @@ def read_object(path: Path) -> dict[str, Any]:
     value = json_of_model(content, str(path))
     if not isinstance(value, dict):
         raise UserError(f"{path} is not a JSON object; download the model again")
-    if asked := [field for field in CODE if value.get(field)]:
+    if (asked := _code_field(value)) is not None:
         raise UserError(
-            f"{path} has {asked[0]}, by which other code would be loaded, and none is; save the model without it if you trust it"
+            f"{path} has {asked}, by which other code would be loaded, and none is; save the model without it if you trust it"
         )
     return value
+
+
+def _code_field(value: Any) -> str | None:
+    """A field of `CODE` that a JSON value sets, at any depth, since parts of a configuration are handed on as wholes; None if none is."""
+    inner = [value]
+    while inner:
+        each = inner.pop()
+        if isinstance(each, dict):
+            if asked := [field for field in CODE if each.get(field)]:
+                return asked[0]
+            inner += each.values()
+        elif isinstance(each, list):
+            inner += each
+    return None
 
 
 def check_stated(folder: Path) -> None:
