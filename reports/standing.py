@@ -115,11 +115,12 @@ def compact_letters(order: Sequence[int], different: set[frozenset[int]]) -> dic
         different: pairs of rows that are told apart.
     """
     groups = [set(order)]
-    for one, other in sorted(map(sorted, different)):
-        split: list[set[int]] = []
-        for group in groups:
-            split += [group - {one}, group - {other}] if {one, other} <= group else [group]
-        groups = [group for place, group in enumerate(split) if not _absorbed(group, place, split)]
+    for pair in sorted(map(sorted, different)):
+        kept = [group for group in groups if not group.issuperset(pair)]
+        halves = [group - {row} for group in groups if group.issuperset(pair) for row in pair]
+        # No other group held all of one before, and groups only get smaller: none can be absorbed but the halves.
+        inserted = [half for half in halves if not any(half <= group for group in kept)]
+        groups = kept + [half for place, half in enumerate(inserted) if not _absorbed(half, place, inserted)]
     place_of = {row: place for place, row in enumerate(order)}
     groups.sort(key=lambda group: sorted(place_of[row] for row in group))
     return {row: "".join(_letter(number) for number, group in enumerate(groups) if row in group) for row in order}

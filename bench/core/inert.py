@@ -14,6 +14,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that a spreadsheet computes."""
 PICTURES = 0x2400
 """Unicode's pictures of the control characters."""
+PLAIN = r"\x20-\x7e"
+"""Characters that need no second look, in a regular expression; nearly all are, and reports are long."""
 
 _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*_<>|~&#$"})
 _LATEX = str.maketrans(
@@ -45,7 +47,7 @@ def visible(text: str, keep: str = "") -> str:
         text: any text.
         keep: control characters that stay, such as line ends.
     """
-    return "".join(each if each in keep else _shown(each) for each in text)
+    return re.sub(f"[^{PLAIN}]", lambda found: found[0] if found[0] in keep else _shown(found[0]), text)
 
 
 def line(text: str) -> str:
@@ -75,7 +77,11 @@ def cell(text: str) -> str:
 
 def json_text(text: str) -> str:
     """JSON, in whose strings characters that a terminal obeys or that hide others are written as escapes, which mean the same."""
-    return "".join(each if each == "\n" or _shown(each) == each else json.dumps(each)[1:-1] for each in text)
+    return re.sub(rf"[^\n{PLAIN}]", lambda found: _escaped(found[0]), text)
+
+
+def _escaped(character: str) -> str:
+    return character if _shown(character) == character else json.dumps(character)[1:-1]
 
 
 def _shown(character: str) -> str:

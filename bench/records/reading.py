@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -43,8 +44,10 @@ def validated(kind: type[T], value: Any, path: Path) -> T:
     Raises:
         UserError: a field is missing, unknown or of another type; the sentence names the file and the first such field.
     """
+    # The cast is for mypy, to which the class of an unhashable instance is not hashable.
+    adapter: TypeAdapter[T] = _adapter(cast("Hashable", kind))
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return adapter.validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
@@ -54,6 +57,12 @@ def validated(kind: type[T], value: Any, path: Path) -> T:
             ) from error
         message = first["msg"][0].lower() + first["msg"][1:]
         raise damaged(path, f"{field}: {message}" if field else message) from error
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """The validator of a kind, which takes longer to build than to use."""
+    return TypeAdapter(kind)
 
 
 def check_listed(listing: Path, *files: Path) -> None:
