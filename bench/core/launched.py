@@ -78,6 +78,12 @@ def until_main() -> None:
         _STATE.watch.until_main()
 
 
+def until_all() -> None:
+    """Wait until every process has made the same call, for as long as its stage allows; every process must make it."""
+    if _STATE.watch is not None:
+        _STATE.watch.until_all()
+
+
 def stage() -> Stage:
     """What this process works on."""
     return Stage.PREPARATION if _STATE.watch is None else _STATE.watch.stage

@@ -133,6 +133,15 @@ class Watch:
         while not self._store.check([key]):
             time.sleep(0.05)
 
+    def until_all(self) -> None:
+        """Wait until every process has come here too, for as long as its stage allows."""
+        self.turns += 1
+        self.meetings += 1
+        keys = [f"turn {self.turns} of {rank}" for rank in range(self.count)]
+        self._store.set(keys[self.rank], "1")
+        while not self._store.check(keys):
+            time.sleep(0.05)
+
     def _follow(self, code: int) -> NoReturn:
         """End in silence once the process that ended first has spoken."""
         until = time.monotonic() + LOST

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +20,7 @@ from bench.core.files import sweep, write_array
 from bench.core.images import resize_image
 from bench.core.locks import exclusive
 from bench.core.manifest import is_sealed, seal, unbroken
+from bench.core.processes import ALONE, Processes
 from bench.core.progress import Progress
 from bench.data.buckets import TRAINING_SIZES, AspectRatios, HorizontalFlip, PictureSize
 from bench.data.preferences import PreferenceData
@@ -45,17 +48,54 @@ Arrays = dict[str, NDArray[np.float32]]
 """Encoded rows by name, each with the rows as its leading axis."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Piece:
+    """A shard of each of some arrays, which are encoded together.
+
+    Attributes:
+        paths: the shards by the arrays' names.
+        rows: the rows of the arrays.
+        encode: returns some of these rows.
+    """
+
+    paths: Mapping[str, Path]
+    rows: slice
+    encode: Callable[[slice], Arrays]
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return int(self.rows.stop - self.rows.start)
+
+    @property
+    def made(self) -> bool:
+        """Whether the shards are there."""
+        return all(is_sealed(path) for path in self.paths.values())
+
+    def make(self) -> None:
+        """Encode the rows and write the shards."""
+        parts = [
+            self.encode(slice(self.rows.start + part.start, self.rows.start + part.stop))
+            for part in batch_slices(self.count, BATCH)
+        ]
+        for name, path in self.paths.items():
+            write_array(path, np.concatenate([part[name] for part in parts]))
+            seal(path)
+
+
 class EncodedData:
     """Posteriors and text embeddings of preference pairs, memory-mapped from shards.
 
     Shards are written one by one and renamed into place, so an interrupted encoding resumes; each has a seal, which is
-    checked when the shard is first opened.  One process at a time writes them; others wait, and then read them.
+    checked when the shard is first opened.  The processes of one launch divide the shards among themselves; one launch at a time
+    writes them, others wait, and then read them.
 
     Args:
         folder: where the shards are; used only for this data, this resolution and the model's encoders.
         aspect_ratios: whether each row's images are cropped to a square or to the nearest bucket.
         horizontal_flip: how pictures are mirrored; unless they never are, mirrored pictures are encoded too, since their latents
             are not the mirrored latents.
+        processes: those that encode the data together; each of them makes the same call.
     """
 
     def __init__(
@@ -65,23 +105,35 @@ class EncodedData:
         folder: Path,
         aspect_ratios: AspectRatios = "square",
         horizontal_flip: HorizontalFlip = "none",
+        processes: Processes = ALONE,
     ) -> None:
         self._data, self._model, self._folder = data, model, folder
         self._sizes = TRAINING_SIZES[aspect_ratios](data, model)
         self._open = functools.lru_cache(OPEN)(lambda shard: np.load(unbroken(shard), mmap_mode="r"))
         captions = sorted({*data.captions, ""})
         self._caption_row = {caption: row for row, caption in enumerate(captions)}
-        sides = ORIENTATIONS[horizontal_flip]
         self._place = np.empty(len(data), dtype=np.int64)
-        lock = exclusive(folder / ".lock", f"encodes the data in {folder}", wait=True)
-        with lock, Progress("encoding pairs", total=len(sides) * len(data) + len(captions) + 1) as progress:
-            for kind in KINDS:
-                sweep(folder, f"{kind}-*")
-            self._posteriors = {side: self._encode_sizes(aspect_ratios, side, progress) for side in sides}
-            files = {name: f"text-{name}" for name in model.condition_names}
-            self._texts = self._shards(files, len(captions), self._text_encoder(captions), progress)
-            files = {name: f"negative-{name}" for name in model.condition_names}
-            self._negative = self._shards(files, 1, self._encode_negative, progress)
+
+        # What there is to encode, and in which shards it will be.
+        images = {side: self._image_pieces(aspect_ratios, side) for side in ORIENTATIONS[horizontal_flip]}
+        files = {name: f"text-{name}" for name in model.condition_names}
+        texts = self._pieces(files, len(captions), self._text_encoder(captions))
+        files = {name: f"negative-{name}" for name in model.condition_names}
+        negative = self._pieces(files, 1, self._encode_negative)
+        self._posteriors = {
+            side: {size: _shards(pieces)["posterior"] for size, pieces in by_size.items()}
+            for side, by_size in images.items()
+        }
+        self._texts, self._negative = _shards(texts), _shards(negative)
+
+        # Encode it: every process a part of the images, which are read in order, and a part of the texts.
+        pictures = [piece for by_size in images.values() for pieces in by_size.values() for piece in pieces]
+        with processes.together(_writing(folder)):
+            _make([piece for kind in (pictures, texts, negative) for piece in processes.part(kind)])
+        if missing := [piece for piece in (*pictures, *texts, *negative) if not piece.made]:
+            # The others' parts are in a folder of the same name on another machine.
+            with _writing(folder):
+                _make(missing)
 
     def size(self, row: int) -> Size:
         """Height and width in pixels that the images of a row are cropped to."""
@@ -129,40 +181,23 @@ class EncodedData:
         conditioning = [self._model.picture_condition(framing) for framing in framings]
         return {name: torch.stack([each[name] for each in conditioning]) for name in conditioning[0]}
 
-    def _shards(
-        self, files: Mapping[str, str], count: int, encode: Callable[[slice], Arrays], progress: Progress
-    ) -> dict[str, list[Path]]:
-        """Shards of the arrays that ``encode`` returns by name, encoded together; ``files`` names their files."""
-        shards: dict[str, list[Path]] = {name: [] for name in files}
-        for piece in batch_slices(count, SHARD):
-            paths = {name: self._folder / f"{file}-{piece.start:08d}.npy" for name, file in files.items()}
-            for name, path in paths.items():
-                shards[name].append(path)
-            if all(is_sealed(path) for path in paths.values()):
-                progress.found(piece.stop - piece.start)
-                continue
-            parts = [
-                encode(slice(piece.start + part.start, piece.start + part.stop))
-                for part in batch_slices(piece.stop - piece.start, BATCH)
-            ]
-            for name, path in paths.items():
-                write_array(path, np.concatenate([part[name] for part in parts]))
-                seal(path)
-            progress.advance(piece.stop - piece.start)
-        return shards
+    def _pieces(self, files: Mapping[str, str], count: int, encode: Callable[[slice], Arrays]) -> list[_Piece]:
+        """The pieces of the arrays that ``encode`` returns by name; ``files`` names their files."""
+        return [
+            _Piece({name: self._folder / f"{file}-{rows.start:08d}.npy" for name, file in files.items()}, rows, encode)
+            for rows in batch_slices(count, SHARD)
+        ]
 
-    def _encode_sizes(
-        self, aspect_ratios: AspectRatios, side: Orientation, progress: Progress
-    ) -> dict[Size, list[Path]]:
-        """Shards of the posteriors by size, (rows, K, 2, C, h, w), mean before deviation; places the rows within their size."""
-        shards = {}
+    def _image_pieces(self, aspect_ratios: AspectRatios, side: Orientation) -> dict[Size, list[_Piece]]:
+        """Pieces of the posteriors by size, (rows, K, 2, C, h, w), mean before deviation; places the rows within their size."""
+        pieces = {}
         for height, width in np.unique(self._sizes, axis=0).tolist():
             rows = np.flatnonzero((self._sizes == (height, width)).all(1))
             self._place[rows] = np.arange(len(rows))
             files = {"posterior": f"posterior-{side}-{aspect_ratios}-{height}x{width}"}
             encode = self._pairs_encoder(rows, (height, width), side)
-            shards[height, width] = self._shards(files, len(rows), encode, progress)["posterior"]
-        return shards
+            pieces[height, width] = self._pieces(files, len(rows), encode)
+        return pieces
 
     def _gather(self, shards: Sequence[Path], rows: Sequence[int]) -> Tensor:
         return torch.from_numpy(np.stack([self._row(shards, row) for row in rows]))
@@ -191,6 +226,31 @@ class EncodedData:
             return {name: value.float().cpu().numpy() for name, value in encoded.items()}
 
         return encode
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Hold a folder for its shards, without what a killed process has left of some."""
+    with exclusive(folder / ".lock", f"encodes the data in {folder}", wait=True):
+        for kind in KINDS:
+            sweep(folder, f"{kind}-*")
+        yield
+
+
+def _make(pieces: Sequence[_Piece]) -> None:
+    """Make the pieces that are not there."""
+    with Progress("encoding pairs", total=sum(piece.count for piece in pieces)) as progress:
+        for piece in pieces:
+            if piece.made:
+                progress.found(piece.count)
+                continue
+            piece.make()
+            progress.advance(piece.count)
+
+
+def _shards(pieces: Sequence[_Piece]) -> dict[str, list[Path]]:
+    """The shards of some arrays by name, in the order of their rows."""
+    return {name: [piece.paths[name] for piece in pieces] for name in pieces[0].paths}
 
 
 def to_pixels(image: Image.Image, target: Size) -> Tensor:

@@ -118,15 +118,17 @@ def _train_round(this: Round, start: Path | None, watcher: Watcher) -> None:
     model = experiment.load_model()
     if start is not None:
         model.start_from(start)
-    with launched.working(Stage.PREPARATION), Processes(experiment.accelerator).main_first():
-        pairs, made = _make_pairs(this, model, judge_of(this, model))
-        given = pairs.shuffled(this.own_seed) if this.placebo else pairs
-        context = PrepareContext(
-            experiment.load_metric, model, experiment.card.generation, cache_folder(experiment, given, model)
-        )
-        data = algorithm.prepare(given, context)
-        cache = cache_folder(experiment, data, model)
-        encoded = EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip)
+    processes = Processes(experiment.accelerator)
+    with launched.working(Stage.PREPARATION):
+        with processes.main_first():
+            pairs, made = _make_pairs(this, model, judge_of(this, model))
+            given = pairs.shuffled(this.own_seed) if this.placebo else pairs
+            context = PrepareContext(
+                experiment.load_metric, model, experiment.card.generation, cache_folder(experiment, given, model)
+            )
+            data = algorithm.prepare(given, context)
+            cache = cache_folder(experiment, data, model)
+        encoded = EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip, processes)
     model.release_encoders()
     if experiment.accelerator.is_main_process:
         write_json(this.place.folder / PREPARED, {**context.notes, **made})

@@ -189,10 +189,12 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
     cache, settings = cache_folder(experiment, experiment.data, model), method.settings
     context = PrepareContext(experiment.load_metric, model, experiment.card.generation, cache)
     given = experiment.data.shuffled(seed) if settings.labels == "shuffled" else experiment.data
-    with launched.working(Stage.PREPARATION), Processes(experiment.accelerator).main_first():
-        data = method.algorithm.prepare(given, context)
-        cache = cache_folder(experiment, data, model)
-        encoded = EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip)
+    processes = Processes(experiment.accelerator)
+    with launched.working(Stage.PREPARATION):
+        with processes.main_first():
+            data = method.algorithm.prepare(given, context)
+            cache = cache_folder(experiment, data, model)
+        encoded = EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip, processes)
     model.release_encoders()
     if experiment.accelerator.is_main_process and context.notes:
         write_json(run.folder / PREPARED, context.notes)

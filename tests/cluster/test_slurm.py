@@ -132,19 +132,10 @@ class Site:
         return log.read_text() if log.exists() else ""
 
     def until(self, what: Callable[[], bool]) -> None:
-        """Wait for something; jobs that were put back wait two minutes for their credentials to expire, which is cut short."""
+        """Wait for something, for as long as there are jobs."""
 
         def look() -> bool:
-            lines = self.slurm.queue("%i %r")
-            for line in lines:
-                job, reason = line.split(maxsplit=1)
-                if reason == "BeginTime":
-                    subprocess.run(
-                        ["scontrol", "update", f"JobId={job}", "StartTime=now"],
-                        env=self.slurm.environment,
-                        check=False,
-                        capture_output=True,
-                    )
+            lines = self.slurm.queue()
             found = what()
             assert found or lines or self.slurm.queue(), f"no job is left: {self.kinds()}"
             return found

@@ -135,6 +135,16 @@ def test_a_wait_is_said_and_ends_at_the_limit_of_the_stage(launch: Launch) -> No
     assert len(waiting) <= 2
 
 
+def test_all_wait_until_the_last_one_has_come(launch: Launch) -> None:
+    launch.start("comes", "lingers", "comes")
+    assert launch.ended(0, 1, 2) == ([0, 0, 0], ["here too", *["all are here"] * 3])
+
+
+def test_who_waits_for_all_ends_with_whoever_breaks(launch: Launch) -> None:
+    launch.start("comes", "breaks", "comes")
+    assert launch.ended(0, 1, 2) == ([1, 1, 1], ["error: it broke"])
+
+
 def test_sigterm_is_answered_although_another_process_is_stopped(launch: Launch) -> None:
     launch.start("waits", "works")
     time.sleep(0.5)

@@ -19,6 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 NODES = ("n1", "n2")
+EXPIRE = 10
+"""Seconds after which credentials expire, by default 120.  A job that is put back waits as long: one that starts sooner is killed,
+since its node has revoked its credentials."""
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "srun", "scontrol", "scancel")
 CONF = """\
 ClusterName=t
@@ -27,7 +30,7 @@ SlurmctldPort={controller}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=2
+AuthInfo=socket={folder}/munge.socket,cred_expire={expire}
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -122,7 +125,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         for name in NODES
     ]
     (folder / "slurm.conf").write_text(
-        CONF.format(host=host, folder=folder, controller=_free_port(), nodes="\n".join(nodes))
+        CONF.format(host=host, folder=folder, expire=EXPIRE, controller=_free_port(), nodes="\n".join(nodes))
     )
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(128))

@@ -49,7 +49,23 @@ def loses(watch: Watch) -> None:
     watch.end(1, f"error: the connection is lost, {watch.lost()}")
 
 
-ACTS: dict[str, Callable[[Watch], None]] = {act.__name__: act for act in (waits, works, refuses, breaks, leaves, loses)}
+def comes(watch: Watch) -> None:
+    """Wait until all have come."""
+    watch.until_all()
+    os.write(1, b"all are here\n")
+    watch.leave()
+
+
+def lingers(watch: Watch) -> None:
+    """Come later than others."""
+    time.sleep(2)
+    os.write(1, b"here too\n")
+    comes(watch)
+
+
+ACTS: dict[str, Callable[[Watch], None]] = {
+    act.__name__: act for act in (waits, works, refuses, breaks, leaves, loses, comes, lingers)
+}
 
 
 def peer(rank: int, count: int, port: int, act: str, spoken: str) -> None:
