@@ -12,7 +12,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.recipes import TINY, like_dpo
+from algorithms.recipes import SWEPT, TINY, like_dpo
 from bench import AlgorithmInfo, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -38,9 +38,9 @@ class IPO(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: dpo's recipe of version 0.1.0, aiming at the margin 0.001 where its sigmoid has the argument 1; not tuned",
-            algorithm={"tau": 500.0},
-            training=TINY,
+            source=SWEPT,
+            algorithm={"tau": 12.5},
+            training={**TINY, "learning_rate": 2e-4},
         ),
         **like_dpo(tau=1250.0),
     }
