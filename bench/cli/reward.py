@@ -59,8 +59,9 @@ def reward(
     settings = build(FitSettings, typed, "bench reward")
     kind = fittable(scorer)
     card = None if model is None else MODELS.get(model)
-    chosen = checkpoint or (card and card.metrics.get(scorer))
-    if (source := data or (card and card.data)) is None:
+    chosen = checkpoint or (None if card is None else card.metrics.get(scorer))
+    source = data or (None if card is None else card.data)
+    if source is None:
         raise UserError(
             "bench reward needs preference pairs: give --data FILE, or a --model that has data of its own, such as tiny"
         )
