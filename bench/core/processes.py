@@ -45,6 +45,10 @@ class Processes:
     @contextlib.contextmanager
     def together(self, held: AbstractContextManager[None]) -> Iterator[None]:
         """All processes run the block at the same time, and none goes on before all have; the main process holds ``held`` for them."""
+        if self.count == 1:  # perhaps one of a launch whose others do something else
+            with held:
+                yield
+            return
         with held if self.main else contextlib.nullcontext():
             launched.until_main()
             yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,12 +27,16 @@ def check_awaits(lock: Path, work: Callable[[], object], capfd: pytest.CaptureFi
     with exclusive(lock, "tests"):
         before = sorted(lock.parent.rglob("*"))
         worker.start()
-        assert not finished.wait(1.0)
+        until, said = time.monotonic() + 60, ""
+        while "waiting: process" not in said and time.monotonic() < until:
+            time.sleep(0.05)
+            said += capfd.readouterr().err
+        assert "waiting: process" in said
+        assert not finished.is_set()
         assert sorted(lock.parent.rglob("*")) == before
     worker.join(60)
     assert finished.is_set()
     assert len(list(lock.parent.rglob("*"))) > len(before)
-    assert "waiting: process" in capfd.readouterr().err
 
 
 def test_rows(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
