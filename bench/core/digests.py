@@ -1,14 +1,13 @@
-"""Digests of large files, computed once: kept in the user's cache folder by what the file system says of the files; and of long lists."""
+"""Digests of large files, computed once: kept in the user's cache folder by what the file system says of the files."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import json
+import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -29,8 +28,12 @@ def stamp(file: Path) -> Stamp:
 
     The last one cannot be set, so that a file that was replaced or edited under its old time is noticed.
     """
-    about = file.stat()
-    return str(file.resolve()), about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
+    return stamp_of(str(file.resolve()), file.stat())
+
+
+def stamp_of(path: str, about: os.stat_result) -> Stamp:
+    """The `stamp` of a file by its resolved path, from what the file system says about it."""
+    return path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
 def files_digest(files: Sequence[Path]) -> str:
@@ -38,16 +41,6 @@ def files_digest(files: Sequence[Path]) -> str:
     if sum(file.stat().st_size for file in files) < SMALL:
         return file_digest(*files)
     return _of_large(tuple(stamp(file) for file in files))
-
-
-def digest_of_items(items: Iterable[Any]) -> str:
-    """The `bench.core.values.digest` of a list of these JSON values, of which one is in memory at a time."""
-    hashed = hashlib.sha256(b"[")
-    for place, item in enumerate(items):
-        text = json.dumps(item, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        hashed.update((f",{text}" if place else text).encode())
-    hashed.update(b"]")
-    return hashed.hexdigest()[:12]
 
 
 @functools.cache

@@ -45,23 +45,24 @@ class Processes:
     @contextlib.contextmanager
     def together(self, held: AbstractContextManager[None]) -> Iterator[None]:
         """All processes run the block at the same time, and none goes on before all have; the main process holds ``held`` for them."""
-        if self.count == 1:  # perhaps one of a launch whose others do something else
-            with held:
-                yield
-            return
         with held if self.main else contextlib.nullcontext():
-            launched.until_main()
+            self._wait(launched.until_main)
             yield
-            launched.until_all()
+            self._wait(launched.until_all)
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
         """The main process runs the block before the others, which wait for as long as the stage allows."""
         if not self.main:
-            launched.until_main()
+            self._wait(launched.until_main)
         yield
         if self.main:
-            launched.until_main()
+            self._wait(launched.until_main)
+
+    def _wait(self, until: Callable[[], None]) -> None:
+        """Wait for the others; a process that does a job alone has none, even if it was launched with others."""
+        if self.count > 1:
+            until()
 
     def from_main(self, make: Callable[[], T]) -> T:
         """What ``make`` returns in the main process, in every process; only the main process calls it."""

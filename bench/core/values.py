@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON value in canonical form (sorted keys, no spaces), shortened to 12 hex digits.
+def canonical(value: Any) -> str:
+    """A JSON value in its one form: sorted keys, no spaces.
 
     Raises:
         TypeError: the value holds something other than JSON values.
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value as `canonical`, shortened to 12 hex digits."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:12]
+
+
+def digest_of_items(items: Iterable[Any]) -> str:
+    """The `digest` of a list of these JSON values, of which one is in memory at a time."""
+    hashed = hashlib.sha256(b"[")
+    for place, item in enumerate(items):
+        hashed.update(("," * bool(place) + canonical(item)).encode())
+    hashed.update(b"]")
+    return hashed.hexdigest()[:12]
 
 
 def differing(one: Any, other: Any, path: str = "") -> list[str]:

@@ -14,10 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bench.core.digests import digest_of_items, stamp
+from bench.core.digests import stamp, stamp_of
 from bench.core.errors import UserError, did_you_mean
 from bench.core.images import MOST_IMAGE, UnreadableImageError, open_image
 from bench.core.strict import quoted
+from bench.core.values import digest_of_items
 from bench.data.sources.columns import is_text
 
 PIECE = 4096
@@ -172,7 +173,7 @@ def _stamp_in(resolved: Callable[[str], str], file: Path) -> list[Any]:
         return file_stamp(file)
     folder, name = os.path.split(file)
     path = os.path.join(resolved(folder), name)  # noqa: PTH118 (a path object for each costs as much as the rest)
-    return [path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns]
+    return list(stamp_of(path, about))
 
 
 def file_stamp(file: Path) -> list[Any]:
