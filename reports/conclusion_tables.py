@@ -30,7 +30,7 @@ def conclusion_grid(report: Report) -> Grid | None:
     if report.endpoint is None or not shown:
         return None
     with_placebo = any(row.over_placebo is not None for row in shown)
-    with_ranks = len(shown) > 1
+    with_ranks = sum(row.standing is not None for row in shown) > 1
     name = reference_name(report)
     columns = [f"over {name.removeprefix('the ')}"]
     columns += ["over placebo"] if with_placebo else []
@@ -78,8 +78,9 @@ def _conclusion_notes(report: Report, shown: list[Row], *, with_placebo: bool, w
     if left_out := [row.label for row in report.rows[1:] if _trained_on_endpoint(report, row)]:
         lines.append(f"Not compared by it, because they were trained on it: {', '.join(left_out)}.")
     if with_ranks:
+        without = f"{name} and placebos have" if any(row.placebo_of is not None for row in shown) else f"{name} itself has"
         lines.append(
-            f"Rank: by the first column, 1 is best, and below it the ranks that cannot be excluded; {name} itself has none.  Group: rows that "
+            f"Rank: by the first column, 1 is best, and below it the ranks that cannot be excluded; {without} none.  Group: rows that "
             "share a letter cannot be told apart, which does not show that they are equal (paired differences, Holm over all pairs, 5 %)."
         )
     return lines
@@ -97,7 +98,7 @@ def _without_placebo(shown: list[Row]) -> list[str]:
 
 def pairs_grid(report: Report) -> Grid | None:
     """Differences of all pairs of rows by the primary endpoint, in points; None for fewer than two rows or more than `WIDEST`."""
-    places = [place for place, row in enumerate(report.rows) if row.over_reference is not None]
+    places = [place for place, row in enumerate(report.rows) if row.standing is not None]
     if not report.pairs or len(places) > WIDEST:
         return None
     cells: dict[tuple[int, int], Cell] = {}

@@ -24,8 +24,8 @@ class Conclusions:
         scores: of each row by name of the metric.
         over_reference: win rate over the reference by the primary endpoint, by row; without rows that have none.
         over_placebo: win rate over the row's placebo, by row; without rows that have none.
-        pairs: all pairs of rows, by the primary endpoint.
-        standings: ranks and groups by row.
+        pairs: all pairs of rows that are no placebos, by the primary endpoint.
+        standings: ranks and groups by row, without placebos: a placebo is compared with its own row alone.
         misses: how the interval of ``over_reference`` was seen to miss its level in simulations, by row; without most rows.
     """
 
@@ -61,8 +61,9 @@ def conclude(
     over_reference = adjusted(estimate(wins, rows, reference, share_intervals))
     over_placebo = _over_placebo(endpoint, rows, metrics)
     scores, over_placebo = _marked(endpoint, scores, over_reference, over_placebo)
-    pairs = compare_pairs(wins, {row: paired_seeds(rows[row], reference) for row in wins})
-    means = {row: interval.mean for row, interval in over_reference.items()}
+    methods = {row: won for row, won in wins.items() if rows[row].placebo_of is None}
+    pairs = compare_pairs(methods, {row: paired_seeds(rows[row], reference) for row in methods})
+    means = {row: over_reference[row].mean for row in methods}
     misses = known_misses(wins, rows)
     return Conclusions(endpoint, scores, over_reference, over_placebo, pairs, standings(means, pairs), misses)
 

@@ -56,7 +56,7 @@ class Row(RowRecord):
         panel: what images of training prompts say along the training; None if nothing was measured.
         over_reference: win rate over the reference row by the primary endpoint; None for the base, and where the row has none.
         over_placebo: win rate over the same algorithm trained on shuffled labels, by the primary endpoint; None without such runs.
-        standing: rank and group; None for the reference.
+        standing: rank and group; None for the reference and for placebos.
         miss: how the interval of ``over_reference`` was seen to miss its level in simulations; None for most rows.
     """
 

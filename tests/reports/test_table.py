@@ -16,7 +16,7 @@ from bench.records.protocol import prompts_digest
 from bench.records.runs import RunFolder
 from reports.flat import flat_rows
 from reports.footnotes import footnotes
-from reports.grids import Verdict
+from reports.grids import DASH, Verdict
 from reports.pictures import open_picture
 from reports.plots import training_plot, win_rate_plot
 from reports.report import make_report
@@ -340,6 +340,27 @@ def test_over_placebo_is_paired_by_seed(lab: Lab) -> None:
     first = grids(report)[0]
     assert first.columns[:3] == ("seeds", "over base", "over placebo")
     assert any(line.startswith("Over placebo:") for line in first.notes)
+
+
+def test_placebos_have_no_rank_and_take_none(lab: Lab) -> None:
+    """A placebo is compared with its own row; ranks, groups and pairs are of methods, whatever the placebos score."""
+    lab.base()
+    for seed in range(3):
+        lab.run("dpo", seed, shift=0.2)
+        lab.run("sft", seed, title="SFT", shift=0.6)
+    without = make_report(lab.runs)
+    for seed in range(3):
+        lab.run("dpo", seed, name="shuffled", shift=2, config={"placebo_of": "default", "placebo": "shuffled labels"})
+    report = make_report(lab.runs)
+    rows = {row.label: row for row in report.rows}
+    assert rows["Diffusion-DPO (placebo)"].standing is None
+    assert rows["Diffusion-DPO (placebo)"].over_reference is not None
+    assert [rows[row.label].standing for row in without.rows] == [row.standing for row in without.rows]
+    assert [pair.difference for pair in report.pairs] == [pair.difference for pair in without.pairs]
+    first, second = grids(report)[:2]
+    assert dict(first.rows)["Diffusion-DPO (placebo)"][-2:] == (DASH, DASH)
+    assert any("the base and placebos have none" in line for line in first.notes)
+    assert second.columns == ("Diffusion-DPO", "SFT")
 
 
 def test_another_row_can_be_the_reference(full_lab: Lab) -> None:

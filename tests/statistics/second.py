@@ -254,7 +254,8 @@ def over_placebo(rows: Sequence[Row], about: Mapping[str, Any], primary: str) ->
 def standings(
     rows: Sequence[Row], about: Mapping[str, Any], reference: Row, others: Sequence[int], primary: str
 ) -> dict[str, Any]:
-    """All pairs of rows, and the ranks that cannot be excluded."""
+    """All pairs of rows but placebos, and the ranks that cannot be excluded."""
+    others = [place for place in others if rows[place].placebo_of is None]
     higher = about[primary]["info"]["higher_is_better"]
     won = {place: wins(rows[place], reference, primary, higher=higher).mean(axis=2) for place in others}
     seeds = {
