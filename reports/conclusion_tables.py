@@ -78,7 +78,9 @@ def _conclusion_notes(report: Report, shown: list[Row], *, with_placebo: bool, w
     if left_out := [row.label for row in report.rows[1:] if _trained_on_endpoint(report, row)]:
         lines.append(f"Not compared by it, because they were trained on it: {', '.join(left_out)}.")
     if with_ranks:
-        without = f"{name} and placebos have" if any(row.placebo_of is not None for row in shown) else f"{name} itself has"
+        without = (
+            f"{name} and placebos have" if any(row.placebo_of is not None for row in shown) else f"{name} itself has"
+        )
         lines.append(
             f"Rank: by the first column, 1 is best, and below it the ranks that cannot be excluded; {without} none.  Group: rows that "
             "share a letter cannot be told apart, which does not show that they are equal (paired differences, Holm over all pairs, 5 %)."

@@ -50,9 +50,15 @@ def eval_(
     ] = None,
     images: Images = None,
     sampling_steps: Annotated[
-        int | None, typer.Option(help="Sampling steps of the evaluation images; --image steps=...")
+        int | None,
+        typer.Option(
+            help="Sampling steps of the evaluation images, short for --image steps=...; it changes the protocol."
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What tables call --weights.  Default: its own name.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of --weights in tables.  Default: the name of its file, folder or repository."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=2, help="Trial: use only the first N evaluation prompts; tables say so.")
     ] = None,

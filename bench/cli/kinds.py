@@ -179,7 +179,9 @@ def _range(field: FieldInfo) -> str:
 KINDS: Mapping[str, Kind[Any]] = {
     "algorithms": Kind[type[Algorithm]](
         ALGORITHMS,
-        lambda entry: "; also ".join([f"{entry.info.title}, {entry.info.paper}", *sorted(entry.needs - MATERIAL)]),
+        lambda entry: "; also needs ".join(
+            [f"{entry.info.title}, {entry.info.paper}", *sorted(entry.needs - MATERIAL)]
+        ),
         _algorithm,
         lambda entry: f"that need {' and '.join(sorted(entry.needs & MATERIAL, reverse=True))}",
     ),

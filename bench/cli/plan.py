@@ -13,6 +13,7 @@ import typer
 from bench.cli.sentences import say
 from bench.core.errors import UserError
 from bench.core.terminal import Terminal
+from bench.planning.gpus import GPUS, find_gpus
 
 if TYPE_CHECKING:
     from bench.experiments.configurations import Configuration
@@ -41,12 +42,13 @@ def plan(
     budget: Annotated[
         str | None,
         typer.Option(
-            help="pairs=N, forwards=N or seconds=N, of online algorithms also samples=N or rewards=N: stop at this budget instead "
-            "of after a number of steps."
+            help="Stop at a budget instead of after a number of steps: pairs=N, forwards=N or seconds=N; for online algorithms also "
+            "samples=N or rewards=N."
         ),
     ] = None,
     card: Annotated[
-        str | None, typer.Option(help="One GPU, for example a100-80gb; also says what to change if it is too small.")
+        str | None,
+        typer.Option(help=f"One GPU: {', '.join(GPUS)}.  Default: all.  Also says what to change if it is too small."),
     ] = None,
     utilisation: Annotated[
         float,
@@ -65,7 +67,6 @@ def plan(
     from bench.cli.options import algorithm_names, parse_budget, parse_overrides
     from bench.cli.study import read_study
     from bench.models.find import find_architecture
-    from bench.planning.gpus import find_gpus
     from bench.planning.plan import encoding_cost, make_plan, smaller
     from bench.planning.show import about_placebo, changes_table, encoding_advice, gpus_table, plan_table
 

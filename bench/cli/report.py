@@ -55,7 +55,7 @@ def report(
             "them.  See --data in: bench run --help",
         ),
     ] = None,
-    columns: Annotated[str | None, typer.Option(help=f"Of --judges-on.  {COLUMNS}")] = None,
+    columns: Annotated[str | None, typer.Option(help=f"For --judges-on.  {COLUMNS}")] = None,
     checkpoints: Checkpoints = None,
 ) -> None:
     """Compare every run in a folder with the base model or another row: win rates, ranks, intervals, cost, curves and images."""
@@ -107,7 +107,7 @@ def power(
         str | None, typer.Option(help="Primary endpoint, a metric's name or judges; as in bench report.")
     ] = None,
 ) -> None:
-    """How many prompts, images and training seeds tell two methods apart, from the variances in finished runs, and at which cost."""
+    """Estimate how many prompts, images and training seeds are needed to tell two methods apart, and their cost, from finished runs."""
     from reports.power import power_lines
     from reports.records import collect
 

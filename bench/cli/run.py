@@ -56,8 +56,8 @@ def run(
     budget: Annotated[
         str | None,
         typer.Option(
-            help="pairs=N, forwards=N or seconds=N, of online algorithms also samples=N or rewards=N: stop at this budget instead "
-            "of after a number of steps."
+            help="Stop at a budget instead of after a number of steps: pairs=N, forwards=N or seconds=N; for online algorithms also "
+            "samples=N or rewards=N."
         ),
     ] = None,
     data: Annotated[
@@ -74,10 +74,16 @@ def run(
     ] = None,
     images: Images = None,
     guidance_scale: Annotated[
-        float | None, typer.Option(help="Guidance of the evaluation images; --image guidance_scale=...")
+        float | None,
+        typer.Option(
+            help="Guidance scale of the evaluation images, short for --image guidance_scale=...; it changes the protocol."
+        ),
     ] = None,
     sampling_steps: Annotated[
-        int | None, typer.Option(help="Sampling steps of the evaluation images; --image steps=...")
+        int | None,
+        typer.Option(
+            help="Sampling steps of the evaluation images, short for --image steps=...; it changes the protocol."
+        ),
     ] = None,
     rounds: Annotated[
         int | None,

