@@ -67,6 +67,10 @@ class SamplingAlgorithm(Algorithm):
         """How many pictures are judged per sample."""
         return 1
 
+    def captions_together(self, global_batch_size: int) -> int:
+        """How many captions are sampled at a time, with repeats, given how many samples an optimizer step trains on."""
+        return global_batch_size
+
     def sampler(self, process: ForwardProcess) -> Sequence[Rule]:
         """The rule of every sampling step of pictures that are made to follow the progress; by default the deterministic sampler."""
         return [ODE] * self.sampling_steps
@@ -106,6 +110,9 @@ class OnlineAlgorithm(SamplingAlgorithm):
         A run whose replay is noisier than a third of it stops.
         """
         return None
+
+    def captions_together(self, global_batch_size: int) -> int:
+        return global_batch_size * self.updates // self.group
 
     def sampler(self, process: ForwardProcess) -> Sequence[Rule]:
         """The rules of the first collection of seed 0."""
