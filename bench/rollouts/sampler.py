@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -138,10 +138,7 @@ def roll_out(
     for number, rule in enumerate(rules):
         step = take_step(denoise, grid, rule, latents, level, _chooser(rule, noise, number))
         if number in keep:
-            if not bool((step.transition.std > 0).all()):
-                raise UserError(
-                    f"sampling step {number} (0 to {len(rules) - 1}) has no noise, hence no density; train other steps"
-                )
+            refuse_without_noise(step.transition, number, len(rules))
             kept.append((latents, level, step))
         latents, level = step.following, (level - 1).clamp(min=0)
     return _trajectories(latents, level, sorted(keep), kept)
@@ -155,6 +152,27 @@ def replay(denoise: Denoise, grid: Grid, rule: Rule, trajectories: Trajectories,
     """
     latents, following = trajectories.latents[:, which], trajectories.following[:, which]
     return take_step(denoise, grid, rule, latents, trajectories.levels[:, which], lambda _: following)
+
+
+def refuse_without_noise(transition: Transition, number: int, count: int) -> None:
+    """Raise a `UserError` if one of ``count`` sampling steps cannot be trained, since its next latents are certain."""
+    if not bool((transition.std > 0).all()):
+        raise UserError(
+            f"sampling step {number} (0 to {count - 1}) has no noise, so that nothing can be learnt from it; train other steps"
+        )
+
+
+def check_noise(rules: Mapping[int, Rule], grid: Grid) -> None:
+    """Raise a `UserError` if one of some sampling steps has no noise, before anything is sampled.
+
+    Args:
+        rules: by number of the step, 0 for the first.
+        grid: the levels.
+    """
+    blank = torch.zeros(1, 1, 1, 1)
+    for number, rule in rules.items():
+        level = torch.tensor([grid.steps - number])
+        refuse_without_noise(rule.transition(blank, blank, grid.process, level, level - 1), number, grid.steps)
 
 
 def _chooser(rule: Rule, noise: Callable[[int], Tensor] | None, number: int) -> Callable[[Transition], Tensor]:

@@ -116,7 +116,7 @@ def test_candidates_come_from_one_latent_and_sampling_goes_on_with_the_chosen_on
 
 def test_a_step_without_noise_has_no_candidates(workshop: Workshop) -> None:
     grid, start = evaluation_grid(workshop.model(), 4), torch.zeros(1, 1, 2, 2)
-    with pytest.raises(UserError, match=r"sampling step 1 \(0 to 3\) has no noise, so its candidates are the same"):
+    with pytest.raises(UserError, match=r"sampling step 1 \(0 to 3\) has no noise, so that nothing can be learnt"):
         roll_out_candidates(lambda x, _: x, grid, [ODE] * 4, start, lambda *_: start, [1], 2, lambda *_: None)  # type: ignore[arg-type,return-value]
 
 
