@@ -156,6 +156,11 @@ class Algorithm(BaseModel, abc.ABC):
         return None
 
     @property
+    def reads_pictures(self) -> bool:
+        """Whether it trains on pictures of the data; if not, they are not encoded."""
+        return True
+
+    @property
     def trained_on(self) -> tuple[str, ...]:
         """Names of the metrics whose scores this algorithm trains on; tables mark these."""
         return ()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
-from typing import Annotated, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Self
 
 import pydantic
 import torch
@@ -12,9 +12,12 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from bench.core.randomness import permutation
+from bench.models.family import ModelFamily
 from bench.models.forward_process import ForwardProcess
 from bench.rollouts.advantages import Combination, Convention
-from bench.rollouts.rules import ODE, Rule, find_rule
+from bench.rollouts.grid import evaluation_grid
+from bench.rollouts.rules import ODE, Rule, RuleName, find_rule
+from bench.rollouts.sampler import check_noise
 from bench.training.algorithm import Algorithm, MetricNames, Need, StepOutput
 from bench.training.policy import Policy
 from bench.training.rollout_batch import RolloutBatch, Schedule
@@ -23,6 +26,16 @@ Numbers = Annotated[
     tuple[float, ...], BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)
 ]
 """Numbers, typed on the command line as ``1,0.5``."""
+ChosenRule = Annotated[
+    RuleName | None,
+    Field(description="sampling step: ddim, flow-sde, dance-sde or cps; by default flow-sde for flows, else ddim"),
+]
+"""The rule of sampling steps that are trained."""
+Strength = Annotated[
+    float | None,
+    Field(gt=0, description="strength of the rule's noise, at most 1 for ddim and cps; by default the published one"),
+]
+"""How much noise it has."""
 
 
 class SamplingAlgorithm(Algorithm):
@@ -32,6 +45,7 @@ class SamplingAlgorithm(Algorithm):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PROMPTS, Need.REWARD})
+    training_defaults: ClassVar[Mapping[str, Any]] = {"caption_dropout": 0.0}
 
     rewards: MetricNames = Field(default=("pickscore",), min_length=1, description="metrics that judge the pictures")
     reward_weights: Numbers = Field(default=(), description="a weight per reward; by default 1 each")
@@ -54,6 +68,10 @@ class SamplingAlgorithm(Algorithm):
         return self
 
     @property
+    def reads_pictures(self) -> bool:
+        return not self.needs.isdisjoint({Need.IMAGES, Need.PAIRS})
+
+    @property
     def trained_on(self) -> tuple[str, ...]:
         return self.rewards
 
@@ -74,6 +92,17 @@ class SamplingAlgorithm(Algorithm):
     def sampler(self, process: ForwardProcess) -> Sequence[Rule]:
         """The rule of every sampling step of pictures that are made to follow the progress; by default the deterministic sampler."""
         return [ODE] * self.sampling_steps
+
+    def noisy_rules(self, process: ForwardProcess) -> Mapping[int, Rule]:
+        """The rules of the sampling steps that cannot be trained without noise, by number, 0 for the first; by default none."""
+        return {}
+
+
+def check_sampling(algorithm: SamplingAlgorithm, model: ModelFamily) -> None:
+    """Raise a `UserError` if a model cannot be sampled as an algorithm says: by its levels, its rule or its noise."""
+    grid = evaluation_grid(model, algorithm.sampling_steps)
+    algorithm.sampler(model.process)
+    check_noise(algorithm.noisy_rules(model.process), grid)
 
 
 class OnlineAlgorithm(SamplingAlgorithm):
@@ -131,6 +160,11 @@ class OnlineAlgorithm(SamplingAlgorithm):
         """One loss of each sample of a micro-batch, unreduced; see `Algorithm.step`."""
 
 
+def samples_together(algorithm: Algorithm) -> int:
+    """How many samples share a micro-batch at least; 1 for algorithms that do not collect samples."""
+    return algorithm.together if isinstance(algorithm, OnlineAlgorithm) else 1
+
+
 class StepwiseAlgorithm(OnlineAlgorithm):
     """An online algorithm that compares the probability of sampling steps then and now.
 
@@ -138,13 +172,8 @@ class StepwiseAlgorithm(OnlineAlgorithm):
     before the first update from a collection.
     """
 
-    rule: str | None = Field(
-        default=None,
-        description="sampling step: ddim, flow-sde, dance-sde or cps; by default flow-sde for flows, else ddim",
-    )
-    noise: float | None = Field(
-        default=None, gt=0, description="strength of the rule's noise; by default the published one"
-    )
+    rule: ChosenRule = None
+    noise: Strength = None
     trained: int = Field(default=3, ge=1, description="sampling steps that are trained per collection")
     within: int = Field(default=5, ge=1, description="they are drawn from so many steps, the noisiest first")
     same_start: bool = Field(default=False, description="all samples of a prompt start from the same noise")
@@ -154,10 +183,19 @@ class StepwiseAlgorithm(OnlineAlgorithm):
         kept = self.kept(seed, collection)
         return Schedule(collection, kept, self.rules(process, kept), len(kept), self.same_start)
 
+    @property
+    def eligible(self) -> Sequence[int]:
+        """Numbers of the steps that are trained in some collection, 0 for the first: by default the first ``within``."""
+        return range(min(self.within, self.sampling_steps))
+
+    def noisy_rules(self, process: ForwardProcess) -> Mapping[int, Rule]:
+        rules = self.rules(process, self.eligible)
+        return {number: rules[number] for number in self.eligible}
+
     def kept(self, seed: int, collection: int) -> list[int]:
-        """Numbers of the trained steps of a collection, 0 for the first: by default ``trained`` of the first ``within``, drawn for each."""
-        within = min(self.within, self.sampling_steps)
-        return sorted(permutation(within, seed, "trained steps", collection)[: self.trained].tolist())
+        """Numbers of the trained steps of a collection: by default ``trained`` of the ``eligible`` ones, drawn for each."""
+        order = permutation(len(self.eligible), seed, "trained steps", collection)[: self.trained].tolist()
+        return sorted(self.eligible[place] for place in order)
 
     def rules(self, process: ForwardProcess, kept: Sequence[int]) -> list[Rule]:
         """The rule of every sampling step, given which steps are trained; the default has noise in all of them.

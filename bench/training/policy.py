@@ -39,6 +39,7 @@ class Policy:
         network: the trainable network.
         ledger: counts every forward and backward.
         snapshots: copies of the trainable weights, by name and parameter; part of every checkpoint.
+        measured: what is measured once in a run, by name; part of every checkpoint, too.
         whole_network: returns the network with full weights on the main process, for saving; every process must call it.
     """
 
@@ -54,6 +55,7 @@ class Policy:
         self.model, self.ledger = model, ledger
         self.strategy = strategy or Replicated()
         self.snapshots: dict[str, dict[str, Tensor]] = {}
+        self.measured: dict[str, float] = {}
         self._autocast = settings.precision == "bf16"
         self._with_reference = with_reference
         self._reference: nn.Module | None = None

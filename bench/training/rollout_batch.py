@@ -132,7 +132,7 @@ class Collection:
         schedule: how it was sampled.
         micros: this process's micro-batches, by optimizer step of the collection.
         advantages: of all samples of the collection, float32, (N,).
-        floor: noise floor of replay: the largest difference of a log-probability at batch size 1.
+        floor: noise of replay: the largest difference of a log-probability at another batch size.
         record: what the log says about the collection.
     """
 

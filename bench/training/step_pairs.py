@@ -14,14 +14,14 @@ from torch import Tensor
 
 from bench.core.errors import UserError
 from bench.models.forward_process import ForwardProcess, Transition
+from bench.models.sampling import decode_images
 from bench.rollouts.candidates import Choice, Comparison, roll_out_candidates
 from bench.rollouts.grid import Grid, evaluation_grid
 from bench.rollouts.rules import Rule, find_rule
 from bench.rollouts.sampler import Denoise, Predict
 from bench.training.algorithm import Algorithm, StepOutput
-from bench.training.batches import StepBatches
-from bench.training.online import SamplingAlgorithm
-from bench.training.pair_batch import PairBatch
+from bench.training.batches import Captioned, StepBatches
+from bench.training.online import ChosenRule, SamplingAlgorithm, Strength
 from bench.training.policy import Policy
 from bench.training.prompting import Prompting
 from bench.training.reward_gradients import GradientSource
@@ -86,13 +86,8 @@ class StepPairAlgorithm(SamplingAlgorithm):
 
     placebo: ClassVar[str | None] = "the scores of each step's candidates are permuted"
 
-    rule: str | None = Field(
-        default=None,
-        description="sampling step: ddim, flow-sde, dance-sde or cps; by default flow-sde for flows, else ddim",
-    )
-    noise: float | None = Field(
-        default=None, gt=0, description="strength of the rule's noise; by default the published one"
-    )
+    rule: ChosenRule = None
+    noise: Strength = None
     trained: int = Field(
         default=5, ge=1, description="sampling steps that are trained, evenly spaced from the first on"
     )
@@ -124,6 +119,10 @@ class StepPairAlgorithm(SamplingAlgorithm):
     def sampler(self, process: ForwardProcess) -> Sequence[Rule]:
         """Those of training, without its choice among candidates."""
         return self.rules(process)
+
+    def noisy_rules(self, process: ForwardProcess) -> Mapping[int, Rule]:
+        rules = self.rules(process)
+        return {number: rules[number] for number in self.kept}
 
     def refine(self, winner: Tensor, reward: Callable[[Tensor], Tensor], remaining: Tensor) -> Tensor:
         """Change the winners before they are compared and before sampling goes on; the default does not.
@@ -163,13 +162,16 @@ class StepPairSource(GradientSource):
         grid = evaluation_grid(model, algorithm.sampling_steps)
         return StepPairBatches(self, self.pairs.batches(step), prompting, grid, algorithm.rules(model.process))
 
-    def scores(self, latents: Tensor, batch: PairBatch, step: int) -> Tensor:
+    def scores(self, latents: Tensor, batch: Captioned, step: int) -> Tensor:
         """The weighted sum of the rewards of pictures without gradient, float64 on the CPU, (B,).
 
         The first picture of a run is scored twice more, to compare.
         """
         rewards, before = self.rewards, self.rewards.calls
-        images, prompts = self.policy.model.decode(latents), [self.pairs.data.captions[row] for row in batch.row_ids]
+        images, prompts = (
+            decode_images(self.policy.model, latents),
+            [self.pairs.data.captions[row] for row in batch.row_ids],
+        )
         if step == 0 and self.pairs.accelerator.is_main_process:
             rewards.check_determinism(images[:1], prompts[:1])
         scores = rewards.score(images, prompts)
@@ -229,15 +231,15 @@ class StepPairBatches:
 
     def __iter__(self) -> Iterator[StepPairBatch]:
         kept = self.source.algorithm.kept
-        for pairs in self.pairs:
-            guide = self.prompting.guide([self.pairs.data.captions[row] for row in pairs.row_ids])
-            for which, comparison in enumerate(self._sampled(pairs, guide)):
-                positions = tuple(position * len(kept) + which for position in pairs.batch_positions)
-                yield StepPairBatch(comparison, self.grid, guide, pairs.row_ids, positions)
+        for captioned in self.pairs.captioned():
+            guide = self.prompting.guide([self.pairs.data.captions[row] for row in captioned.row_ids])
+            for which, comparison in enumerate(self._sampled(captioned, guide)):
+                positions = tuple(position * len(kept) + which for position in captioned.batch_positions)
+                yield StepPairBatch(comparison, self.grid, guide, captioned.row_ids, positions)
 
     @torch.no_grad()
-    def _sampled(self, pairs: PairBatch, guide: Callable[[Predict], Denoise]) -> list[Comparison]:
-        model, algorithm, draws = self.prompting.model, self.source.algorithm, pairs.draws
+    def _sampled(self, captioned: Captioned, guide: Callable[[Predict], Denoise]) -> list[Comparison]:
+        model, algorithm, draws = self.prompting.model, self.source.algorithm, captioned.draws
         start = draws.normal("rollout", model.latent_shape(model.resolution, model.resolution)).to(
             self.prompting.device
         )
@@ -250,11 +252,11 @@ class StepPairBatches:
             lambda number, each: draws.normal_like(f"rollout {number} {each}", start),
             algorithm.kept,
             algorithm.candidates,
-            functools.partial(self._choose, pairs, denoise),
+            functools.partial(self._choose, captioned, denoise),
         )
 
     def _choose(
-        self, pairs: PairBatch, denoise: Denoise, number: int, candidates: Sequence[Tensor], level: Tensor
+        self, captioned: Captioned, denoise: Denoise, number: int, candidates: Sequence[Tensor], level: Tensor
     ) -> Choice:
         """Judge the candidates of one step by what the policy sees in them."""
         algorithm, step = self.source.algorithm, self.pairs.step
@@ -264,18 +266,18 @@ class StepPairBatches:
                 return latents
             return self.grid.process.to_x0(latents, denoise(latents, self.grid.at(level)), level)
 
-        judged = torch.stack([self.source.scores(seen(each), pairs, step) for each in candidates], dim=1)
+        judged = torch.stack([self.source.scores(seen(each), captioned, step) for each in candidates], dim=1)
         scores = judged
         if self.pairs.settings.labels == "shuffled":
-            keys = [pairs.draws.uniform(f"shuffled scores {number} {each}") for each in range(len(candidates))]
+            keys = [captioned.draws.uniform(f"shuffled scores {number} {each}") for each in range(len(candidates))]
             scores = judged.gather(1, torch.stack(keys, dim=1).argsort(1))
         rows, stacked = torch.arange(len(scores)), torch.stack(list(candidates), dim=1)
         best, worst = scores.argmax(1), scores.argmin(1)
-        picked = {"winner": best, "loser": worst, "random": self._random(pairs, number, len(candidates))}
+        picked = {"winner": best, "loser": worst, "random": self._random(captioned, number, len(candidates))}
         following, loser = stacked[rows, picked[algorithm.next_state]], stacked[rows, worst]
         drawn = stacked[rows, best]
         winner = algorithm.refine(
-            drawn, lambda latents: self.source.reward(seen(latents), pairs, step), level.float() / self.grid.steps
+            drawn, lambda latents: self.source.reward(seen(latents), captioned, step), level.float() / self.grid.steps
         )
         if algorithm.next_state == "winner":
             following = winner
@@ -289,5 +291,5 @@ class StepPairBatches:
         return Choice(winner, loser, following, {name: value.to(drawn) for name, value in logs.items()})
 
     @staticmethod
-    def _random(pairs: PairBatch, number: int, count: int) -> Tensor:
-        return (pairs.draws.uniform(f"next state {number}") * count).long()
+    def _random(captioned: Captioned, number: int, count: int) -> Tensor:
+        return (captioned.draws.uniform(f"next state {number}") * count).long()

@@ -74,6 +74,11 @@ def same(one: RunFolder, other: RunFolder) -> bool:
     return left.keys() == right.keys() and all(torch.equal(value, right[name]) for name, value in left.items())
 
 
+def logged(run: RunFolder) -> list[dict[str, Any]]:
+    """The lines of the log, without how long they took."""
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in run.steps()]
+
+
 def distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     return sum(((value - other[name]) ** 2).sum().item() for name, value in one.items()) ** 0.5
 
@@ -198,6 +203,7 @@ def test_a_run_that_old_weights_sample_resumes_within_a_collection(workshop: Wor
     resumed = workshop.train(tmp_path / "stopped", nft, steps=4, **TRAINING)
     assert same(straight, resumed)
     assert costs(straight) == costs(resumed)
+    assert logged(straight) == logged(resumed)
 
 
 def test_advantages_of_several_rewards_by_the_stated_combination() -> None:
@@ -262,6 +268,8 @@ class TestResume:
         resumed = workshop.train(tmp_path / "stopped", ddpo(updates=2), steps=4, **TRAINING)
         assert same(straight, resumed)
         assert costs(straight) == costs(resumed)
+        assert logged(straight) == logged(resumed)
+        assert len({line["replay_floor"] for line in logged(resumed)}) == 1
 
     @pytest.mark.parametrize("at", [repeated(4), 8])
     def test_a_signal_while_collecting_changes_nothing(
@@ -329,6 +337,12 @@ class TestRefusals:
     def test_a_clip_range_within_the_noise_of_replay(self, workshop: Workshop, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="clip range of 1e-09 would clip noise; use a clip of at least"):
             workshop.train(tmp_path, ddpo(clip=1e-9), steps=1, **TRAINING)
+
+    def test_the_noise_of_replay_is_measured_where_samples_are_made_one_by_one(
+        self, workshop: Workshop, tmp_path: Path
+    ) -> None:
+        (line,) = workshop.train(tmp_path, ddpo(), steps=1, **{**TRAINING, "micro_batch_size": 1}).steps()
+        assert line["replay_floor"] > 0  # a batch of two has other rounding than one
 
     def test_groups_that_are_not_whole(self, workshop: Workshop, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="8 samples of a collection .* are not whole groups of 3"):
