@@ -26,7 +26,8 @@ from bench.training.reward_gradients import GradientSource, RewardGradientAlgori
 from bench.training.rollout_batch import Sampled, Schedule
 from bench.training.rollout_sampler import RolloutSampler
 from bench.training.step import Trainer
-from bench.training.step_pairs import StepPairAlgorithm, StepPairSource
+from bench.training.step_pair_source import StepPairSource
+from bench.training.step_pairs import StepPairAlgorithm
 
 
 def dummy_batches(trainer: Trainer, data: PreferenceData, encoded: DummyEncoding, step: int) -> Batches:

@@ -283,7 +283,9 @@ def planned_pairs(
     if isinstance(algorithm, SamplingAlgorithm) and budget.unit in ONLINE_UNITS:
         # A collection is paid for before the first of its steps, after which the run ends.
         size = batch * (algorithm.updates if isinstance(algorithm, OnlineAlgorithm) else 1)
-        samples = budget.amount / (algorithm.judged * len(algorithm.rewards) if budget.unit == "rewards" else 1)
-        return (math.ceil(samples / size) - 1) * size + batch
+        samples = budget.amount
+        if budget.unit == "rewards":
+            samples = (budget.amount / len(algorithm.rewards) - algorithm.judged_once) / algorithm.judged
+        return (max(1, math.ceil(samples / size)) - 1) * size + batch
     pairs = budget.amount if budget.unit == "pairs" else (budget.amount - prepared) / in_forwards(calls)
     return math.ceil(pairs / batch) * batch

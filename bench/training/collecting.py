@@ -14,7 +14,7 @@ from bench.core.chunks import batch_slices
 from bench.core.errors import UserError
 from bench.core.randomness import permutation
 from bench.rollouts.rewards import Rewards
-from bench.rollouts.sampler import Predict
+from bench.rollouts.sampler import Predict, largest_deviation
 from bench.training.judgement import judge
 from bench.training.ledger import uncounted
 from bench.training.online import OnlineAlgorithm
@@ -114,11 +114,13 @@ class Collector:
     def _behaviour(self, update: int) -> Predict:
         """The network that samples a collection; on resume within one, with the weights that sampled it first."""
         policy, name = self._policy, self._algorithm.sampled_by
+        if name is not None:  # it has not changed since
+            return functools.partial(policy.predict_with_snapshot, name)
         if update:
             return functools.partial(policy.predict_with_snapshot, BEHAVIOUR)
         if self._algorithm.updates > 1:
-            policy.snapshot(BEHAVIOUR, name)
-        return policy.predict if name is None else functools.partial(policy.predict_with_snapshot, name)
+            policy.snapshot(BEHAVIOUR)
+        return policy.predict
 
     def _sample(self, schedule: Schedule, update: int, predict: Predict, scores: Mapping[str, Tensor]) -> list[Sampled]:
         """This process's samples of one optimizer step of a collection; fills in their places in the collection's ``scores``."""
@@ -166,13 +168,20 @@ class Collector:
             own = torch.tensor([noise], dtype=torch.float64, device=self._accelerator.device)
             known[FLOOR] = self._accelerator.gather(own).max().item()
         floor = known[FLOOR]
-        least = self._algorithm.least_ratio
-        if least is not None and least < SAFETY * floor:
+        self._refuse_clipped_noise(floor)
+        return floor
+
+    def _refuse_clipped_noise(self, floor: float) -> None:
+        algorithm, least = self._algorithm, self._algorithm.least_ratio
+        if least is None:
+            return
+        rules = algorithm.noisy_rules(self._policy.process)
+        scale = algorithm.ratio_scale(largest_deviation(rules, self._sampler.grid)) if rules else 1.0
+        if least < SAFETY * floor * scale:
             raise UserError(
                 f"replay is noisy: at another batch size log-probabilities differ by {floor:.2g}, so that a clip range of "
-                f"{least:g} would clip noise; use a clip of at least {SAFETY * floor:.2g}, or precision=fp32"
+                f"{least:g} would clip noise; use a clip of at least {SAFETY * floor * scale:.2g}, or precision=fp32"
             )
-        return floor
 
 
 def collection_size(algorithm: OnlineAlgorithm, settings: TrainingSettings) -> int:

@@ -31,7 +31,8 @@ from bench.training.reward_gradients import GradientSource, RewardGradientAlgori
 from bench.training.rollout_sampler import RolloutSampler
 from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, build_optimizer, training_step
-from bench.training.step_pairs import StepPairAlgorithm, StepPairSource
+from bench.training.step_pair_source import StepPairSource
+from bench.training.step_pairs import StepPairAlgorithm
 from bench.training.watching import Watcher, unwatched
 
 

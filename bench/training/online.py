@@ -14,7 +14,7 @@ from torch import Tensor
 from bench.core.randomness import permutation
 from bench.models.family import ModelFamily
 from bench.models.forward_process import ForwardProcess
-from bench.rollouts.advantages import Combination, Convention
+from bench.rollouts.advantages import Combination, Convention, combined_advantages
 from bench.rollouts.grid import evaluation_grid
 from bench.rollouts.rules import ODE, Rule, RuleName, find_rule
 from bench.rollouts.sampler import check_noise
@@ -65,6 +65,8 @@ class SamplingAlgorithm(Algorithm):
             raise ValueError(
                 f"{len(self.reward_weights)} reward_weights are not one for each of {len(self.rewards)} rewards"
             )
+        if self.reward_weights and not any(self.reward_weights):
+            raise ValueError("all reward_weights are 0, so that there is nothing to learn")
         return self
 
     @property
@@ -84,6 +86,11 @@ class SamplingAlgorithm(Algorithm):
     def judged(self) -> int:
         """How many pictures are judged per sample."""
         return 1
+
+    @property
+    def judged_once(self) -> int:
+        """How many pictures each metric judges besides, at the start of a run, to see whether it repeats itself."""
+        return 2
 
     def captions_together(self, global_batch_size: int) -> int:
         """How many captions are sampled at a time, with repeats, given how many samples an optimizer step trains on."""
@@ -115,17 +122,29 @@ class OnlineAlgorithm(SamplingAlgorithm):
 
     placebo: ClassVar[str | None] = "the scores of each prompt's samples are permuted"
     sampled_by: ClassVar[str | None] = None
-    """Name of the snapshot that samples; None for the current weights."""
+    """Name of the snapshot that samples, which may change between collections only; None for the current weights."""
 
     combination: Combination = Field(
         default="advantages",
-        description="of several rewards: add the weighted rewards, add the weighted advantages, or standardise that sum too (gdpo)",
+        description="how several rewards are combined: add the weighted rewards, add the weighted advantages, or standardise that sum too (gdpo)",
     )
     group: int = Field(default=8, ge=2, description="samples per prompt")
     updates: int = Field(default=1, ge=1, description="optimizer steps per collection")
     trained: int = Field(default=3, ge=1, description="losses per sample, each at another time")
     advantage: Convention = Field(default="flow-grpo-group", description="how rewards become advantages")
     advantage_clip: float = Field(default=5.0, gt=0, description="advantages are clipped to +- this")
+
+    def advantages(self, rewards: Sequence[Tensor]) -> Tensor:
+        """What the rewards of a collection say about its samples: by default as ``combination``, ``advantage`` and ``advantage_clip`` say.
+
+        Args:
+            rewards: where higher is better, float64, (P, k) each: k samples of each of P prompts.
+
+        Returns:
+            Float64, (P, k); a prompt whose samples are all 0 teaches nothing.
+        """
+        found = combined_advantages(rewards, self.weights, self.advantage, self.combination)
+        return found.clamp(-self.advantage_clip, self.advantage_clip)
 
     @property
     def together(self) -> int:
@@ -139,6 +158,10 @@ class OnlineAlgorithm(SamplingAlgorithm):
         A run whose replay is noisier than a third of it stops.
         """
         return None
+
+    def ratio_scale(self, deviation: float) -> float:
+        """By how much the objective multiplies log ratios of a sampling step with this standard deviation; by default not at all."""
+        return 1.0
 
     def captions_together(self, global_batch_size: int) -> int:
         return global_batch_size * self.updates // self.group
@@ -160,6 +183,12 @@ class OnlineAlgorithm(SamplingAlgorithm):
         """One loss of each sample of a micro-batch, unreduced; see `Algorithm.step`."""
 
 
+def refuse_more_steps(trained: int, eligible: int) -> None:
+    """Raise a ValueError if more sampling steps are to be trained than there are to choose from."""
+    if trained > eligible:
+        raise ValueError(f"trained={trained} is more than the {eligible} sampling steps that may be trained; lower it")
+
+
 def samples_together(algorithm: Algorithm) -> int:
     """How many samples share a micro-batch at least; 1 for algorithms that do not collect samples."""
     return algorithm.together if isinstance(algorithm, OnlineAlgorithm) else 1
@@ -175,13 +204,26 @@ class StepwiseAlgorithm(OnlineAlgorithm):
     rule: ChosenRule = None
     noise: Strength = None
     trained: int = Field(default=3, ge=1, description="sampling steps that are trained per collection")
-    within: int = Field(default=5, ge=1, description="they are drawn from so many steps, the noisiest first")
+    within: int = Field(
+        default=5, ge=1, description="train only steps among this many of the first (noisiest) sampling steps"
+    )
     same_start: bool = Field(default=False, description="all samples of a prompt start from the same noise")
+
+    @pydantic.model_validator(mode="after")
+    def _as_many_steps_as_are_trained(self) -> Self:
+        refuse_more_steps(self.trained, len(self.eligible))
+        return self
+
+    @property
+    def compares_means(self) -> bool:
+        """Whether `step` reads ``batch.means``, which takes as much memory as the latents of the trained steps."""
+        return False
 
     def schedule(self, process: ForwardProcess, seed: int, collection: int) -> Schedule:
         """The steps of `kept` are trained, with the rules of `rules`."""
         kept = self.kept(seed, collection)
-        return Schedule(collection, kept, self.rules(process, kept), len(kept), self.same_start)
+        means = kept if self.compares_means else ()
+        return Schedule(collection, kept, self.rules(process, kept), len(kept), self.same_start, means)
 
     @property
     def eligible(self) -> Sequence[int]:

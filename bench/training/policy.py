@@ -118,10 +118,9 @@ class Policy:
         with adapters_off(self.network):
             return self.run_network(self.network, latents, timesteps, condition)
 
-    def snapshot(self, name: str, of: str | None = None) -> None:
-        """Keep a copy of the current trainable weights, or of another snapshot, under a name; it becomes part of every checkpoint."""
-        weights = dict(self.parameters()) if of is None else self.snapshots[of]
-        self.snapshots[name] = {key: value.detach().clone() for key, value in weights.items()}
+    def snapshot(self, name: str) -> None:
+        """Keep a copy of the current trainable weights under a name; it becomes part of every checkpoint."""
+        self.snapshots[name] = {key: parameter.detach().clone() for key, parameter in self.parameters()}
 
     @torch.no_grad()
     def update_ema(self, name: str, decay: float) -> None:

@@ -113,6 +113,7 @@ class RewardGradientAlgorithm(SamplingAlgorithm):
 
     needs: ClassVar[frozenset[Need]] = SamplingAlgorithm.needs | {Need.REWARD_GRADIENT}
     placebo: ClassVar[str | None] = None
+    no_placebo: ClassVar[str] = "it follows the gradient of its reward, which shuffled scores do not change"
 
     @abc.abstractmethod
     def step(self, batch: GradientBatch, policy: Policy) -> StepOutput:

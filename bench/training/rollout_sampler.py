@@ -86,7 +86,9 @@ class RolloutSampler:
         start = (firsts if schedule.same_start else draws).normal("rollout", shape).to(self._device)
         level = torch.full((len(rows),), self.grid.steps, device=self._device)
         noise = functools.partial(_noise_of_step, draws, start)
-        trajectories = roll_out(guide(predict), self.grid, schedule.rules, start, level, noise, schedule.kept)
+        trajectories = roll_out(
+            guide(predict), self.grid, schedule.rules, start, level, noise, schedule.kept, schedule.means
+        )
         return Sampled(positions, trajectories, guide, tuple(rows), draws)
 
     def replay_noise(self, schedule: Schedule, sampled: Sampled, predict: Predict) -> float:

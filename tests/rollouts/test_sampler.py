@@ -111,6 +111,11 @@ def test_only_the_steps_that_are_asked_for_have_noise_and_are_kept(models: dict[
     assert rollout.kept == (1, 2)
     assert rollout.levels.tolist() == [[5, 4]] * COUNT
     assert torch.equal(rollout.following[:, 0], rollout.latents[:, 1])
+    assert rollout.means is None
+    kept = roll_out(linear, grid, rules, noise(-1), full(STEPS), noise, keep=(1, 2), means=(1, 2)).rows([2, 0])
+    assert kept.means is not None
+    step = replay(linear, grid, rules[2], kept, 1)
+    assert torch.equal(kept.means[:, 1], step.transition.mean)
     with pytest.raises(UserError, match="sampling step 0 \\(0 to 5\\) has no noise"):
         roll_out(linear, grid, rules, noise(-1), full(STEPS), noise, keep=(0,))
 
