@@ -31,6 +31,7 @@ def check_requirements(experiment: Experiment, method: Method) -> None:
     if isinstance(method.algorithm, SamplingAlgorithm):
         check_sampling(method.algorithm, experiment.load_model())
     _check_adapters(experiment, method)
+    _check_pictures(experiment, method)
     made = {Need.PAIRS} if method.makes_pairs else set()
     for need in sorted((method.algorithm.needs - made) & CHECKS.keys()):
         CHECKS[need](experiment, method)
@@ -48,6 +49,16 @@ def check_settings(method: Method) -> None:
         refuse_cut_groups(method.algorithm, method.settings)
     for need in sorted(method.algorithm.needs & SETTINGS_CHECKS.keys()):
         SETTINGS_CHECKS[need](method)
+
+
+def _check_pictures(experiment: Experiment, method: Method) -> None:
+    """Captions alone are for methods that make the pictures."""
+    data = experiment.data
+    if method.algorithm.reads_pictures and not method.makes_pairs and not data.width:
+        raise UserError(
+            f"{method.name} reads pictures, but {data.report.source} has captions alone; give data with pictures, or take an algorithm "
+            "that samples its own, such as ddpo"
+        )
 
 
 def _check_images(experiment: Experiment, method: Method) -> None:  # noqa: ARG001 (checks share a signature)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from workshop import write_parquet
 
 from bench.core.errors import UserError
 from bench.experiments.experiment import Experiment
@@ -70,6 +72,8 @@ def test_a_rule_that_is_not_there(name: str) -> None:
         ("flow-grpo", {"rule": "dance-sde"}, "flow rules are for flow models"),
         ("tailorpo", {"rule": "flow-sde"}, "flow rules are for flow models"),
         ("draft", {"sampling_steps": "1000"}, "steps=1000 is not possible"),
+        ("draft", {"labels": "shuffled"}, "draft has no placebo: it follows the gradient of its reward"),
+        ("tailorpo-g", {"labels": "shuffled"}, "tailorpo-g has no placebo: it follows the gradient of its reward"),
     ],
 )
 def test_a_way_of_sampling_that_the_model_does_not_have(
@@ -84,6 +88,22 @@ def test_a_way_of_sampling_that_the_model_does_not_have(
 )
 def test_twenty_rows_are_enough_for_the_recipes_of_the_tiny_world(experiment: Experiment, name: str) -> None:
     check_requirements(experiment, method(name))
+
+
+def test_captions_alone_are_enough_for_who_makes_pictures(tmp_path: Path) -> None:
+    write_parquet(
+        tmp_path / "captions.parquet", {"caption": [f"a bee on a {colour} background" for colour in "abcdef"]}
+    )
+    (tmp_path / "prompts.txt").write_text("a cat nobody has seen\na bee nobody has seen\n")
+    made = Experiment(
+        "tiny", runs=tmp_path / "runs", data=str(tmp_path / "captions.parquet"), prompts=str(tmp_path / "prompts.txt")
+    )
+    for name in ("ddpo", "nft", "draft", "spo"):
+        check_requirements(made, method(name))
+    check_requirements(made, method("dpo", **{"rounds.number": "1"}))
+    for name in ("dpo", "sft", "self-npo", "refl", "rankdpo"):
+        with pytest.raises(UserError, match=f"{name} reads pictures, but .* has captions alone"):
+            check_requirements(made, method(name))
 
 
 def test_processes_that_share_weights_share_whole_groups_evenly() -> None:
