@@ -50,6 +50,10 @@ from bench.training.settings import TrainingSettings
 CPU, META = torch.device("cpu"), torch.device("meta")
 
 
+# diffusers' Euler with numpy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], FoundArchitecture]:
     """The architecture of a small pipeline."""
