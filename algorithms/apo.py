@@ -34,9 +34,8 @@ class APO(JudgeFittingAlgorithm):
         title="APO",
         paper="Cheng et al. 2024, arXiv 2311.08045",
         formula="Mw, w the best of a caption's samples by r; r fitted in each round by -log sigmoid(r_w - r_l) of people's pairs + adversarial / "
-        "judge_samples * -log sigmoid(r_gold - r_sample)",
-        status="matches the released code's losses of the reward model; a language-model method that we ported to pictures, where gold is the picture "
-        "that people prefer in the data",
+        "judge_samples * -log sigmoid(r_preferred - r_sample)",
+        status="matches the released code's losses of the reward model; a language-model method that we ported to pictures",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
@@ -57,7 +56,7 @@ class APO(JudgeFittingAlgorithm):
     }
 
     adversarial: float = Field(
-        default=0.1, ge=0, description="weight of the samples of a caption together, where a pair of people's has 1"
+        default=0.1, ge=0, description="total weight of one caption's samples; a pair labelled by people has weight 1"
     )
     mode: Mode = Field(
         default="ranking",
@@ -73,10 +72,10 @@ class APO(JudgeFittingAlgorithm):
 
 
 def adversarial_losses(difference: Tensor, mode: Mode) -> Tensor:
-    """Losses of a reward model that should prefer gold, (N,).
+    """Losses of a reward model that should prefer the picture that people prefer, (N,).
 
     Args:
-        difference: score of gold minus score of the sample, (N,).
+        difference: score of that picture minus score of the sample, (N,).
         mode: see `APO.mode`.
     """
     return -logsigmoid(difference) if mode == "ranking" else -difference

@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
+import pydantic
 from pydantic import Field
 from torch import Tensor
 
@@ -61,24 +62,34 @@ class AWM(ForwardAlgorithm):
         default=1.0, ge=0, description="weight of the distance from an average of the policy's weights"
     )
 
+    @pydantic.model_validator(mode="after")
+    def _a_ratio_of_one(self) -> Self:
+        if self.updates > 1:
+            raise ValueError(
+                f"updates={self.updates} would train on samples of earlier weights, for which the ratio of 1 is wrong; use updates=1"
+            )
+        return self
+
     def begin(self, policy: Policy) -> None:
-        policy.snapshot(AVERAGE)
+        if self.average:
+            policy.snapshot(AVERAGE)
 
     def end_step(self, step: int, policy: Policy) -> None:
-        policy.update_ema(AVERAGE, min(0.3, 0.001 * (step + 1)))
+        if self.average:
+            policy.update_ema(AVERAGE, min(0.3, 0.001 * (step + 1)))
 
     def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         noised = batch.noised(policy.process)
         at = (noised.latents, noised.timesteps)
-        new, reference = batch.guide(policy.predict)(*at), batch.guide(policy.reference)(*at)
-        average = batch.guide(functools.partial(policy.predict_with_snapshot, AVERAGE))(*at)
+        new = batch.guide(policy.predict)(*at)
         error = sample_errors(new, noised.targets)
         t = policy.process.sigma(noised.timesteps, new).flatten()
         likelihood = -WEIGHTINGS[self.weighting](error, t)
         ratio = (likelihood - likelihood.detach()).exp()
-        losses = (
-            -batch.advantages / self.advantage_clip * ratio
-            + self.kl * sample_errors(new, reference)
-            + self.average * sample_errors(new, average)
-        )
+        losses = -batch.advantages / self.advantage_clip * ratio
+        if self.kl:
+            losses = losses + self.kl * sample_errors(new, batch.guide(policy.reference)(*at))
+        if self.average:
+            average = batch.guide(functools.partial(policy.predict_with_snapshot, AVERAGE))(*at)
+            losses = losses + self.average * sample_errors(new, average)
         return StepOutput(losses, noised.timesteps, {"error": error.detach()})

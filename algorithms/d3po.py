@@ -6,21 +6,38 @@ Yang et al. 2024 (CVPR 2024), arXiv 2311.13231; released code yk7333/d3po at 40d
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
 
+import pydantic
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from algorithms.recipes import TINY_ONLINE
-from bench import AlgorithmInfo, Need, Policy, Recipe, RolloutBatch, StepOutput, StepwiseAlgorithm, ratio_logs
+from bench import (
+    AlgorithmInfo,
+    Need,
+    Policy,
+    Recipe,
+    RolloutBatch,
+    StepOutput,
+    StepwiseAlgorithm,
+    combined_advantages,
+    ratio_logs,
+)
 
 
 def clipped_log_ratio(log_ratio: Tensor, clip: float) -> Tensor:
     """Log ratios whose ratio is clipped to 1 +- ``clip``, in the same shape; outside they have no gradient."""
     return log_ratio.clamp(math.log1p(-clip), math.log1p(clip))
+
+
+def refuse_without_density(rule: str | None) -> None:
+    """Raise a ValueError if a rule's log-probabilities are not those of densities, whose ratio to the reference is compared."""
+    if rule == "cps":
+        raise ValueError("ratios to the reference need densities, which rule=cps does not have; use flow-sde")
 
 
 def preference_losses(log_ratio: Tensor, better: Tensor, *, beta: float) -> Tensor:
@@ -71,9 +88,27 @@ class D3PO(StepwiseAlgorithm):
         default=0.1, gt=0, lt=1, description="c, the half-width of the range of the ratio to the reference"
     )
 
+    @pydantic.model_validator(mode="after")
+    def _densities(self) -> Self:
+        refuse_without_density(self.rule)
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _the_order_alone_counts(self) -> Self:
+        for field in ("advantage", "advantage_clip", "combination"):
+            if (value := getattr(self, field)) != type(self).model_fields[field].default:
+                raise ValueError(
+                    f"{field}={value} has no effect, since of the weighted sum of the rewards the order alone counts; leave it out"
+                )
+        return self
+
     @property
     def together(self) -> int:
         return self.group
+
+    def advantages(self, rewards: Sequence[Tensor]) -> Tensor:
+        """The weighted sum of the rewards, not clipped, so that what differs keeps its order."""
+        return combined_advantages(rewards, self.weights, "gardo", "rewards")
 
     def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         taken, reference = batch.replay(policy.predict), batch.replay(policy.reference)

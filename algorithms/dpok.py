@@ -66,12 +66,17 @@ class DPOK(StepwiseAlgorithm):
         return self.clip
 
     def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
-        taken, reference = batch.replay(policy.predict), batch.replay(policy.reference)
+        taken = batch.replay(policy.predict)
         log_ratio = taken.log_prob - batch.log_probs
-        distance = sample_errors(taken.prediction, reference.prediction)
-        logs = {**ratio_logs(log_ratio, self.clip, batch.clean[0].numel()), "distance": distance.detach()}
-        return StepOutput(self.objective(batch.advantages, log_ratio, distance), batch.timesteps, logs)
+        losses, logs = (
+            self.objective(batch.advantages, log_ratio),
+            ratio_logs(log_ratio, self.clip, batch.clean[0].numel()),
+        )
+        if self.kl:
+            distance = sample_errors(taken.prediction, batch.replay(policy.reference).prediction)
+            losses, logs["distance"] = losses + self.kl * distance, distance.detach()
+        return StepOutput(losses, batch.timesteps, logs)
 
-    def objective(self, advantages: Tensor, log_ratio: Tensor, distance: Tensor) -> Tensor:
-        """The loss of each sample, (B,), as are all arguments."""
-        return -self.scale * advantages * log_ratio.exp().clamp(1 - self.clip, 1 + self.clip) + self.kl * distance
+    def objective(self, advantages: Tensor, log_ratio: Tensor) -> Tensor:
+        """The loss of each sample without the distance from the reference, (B,), as are both arguments."""
+        return -self.scale * advantages * log_ratio.exp().clamp(1 - self.clip, 1 + self.clip)

@@ -67,8 +67,9 @@ class FlowGRPO(StepwiseAlgorithm):
         title="Flow-GRPO",
         paper="Liu et al. 2025, arXiv 2505.05470",
         formula="max(-A r, -A clip(r, 1-c, 1+c)) + beta mean((mu - mu_ref)^2) / (2 g^2), std = g sqrt(-ds)",
-        status="matches the released code's loss, whose KL leaves out |ds| and is a mean over elements; on models that predict "
-        "noise or v, with DDIM steps and the fall of their noise level as |ds|, it is ours",
+        status="matches the released code's loss without guidance, whose KL leaves out |ds| and is a mean over elements; under guidance the release "
+        "gives the unconditional prediction no gradient, and it drops groups without spread, which count as 0 here; on models that "
+        "predict noise or v, with DDIM steps and the fall of their noise level as |ds|, it is ours",
     )
     needs: ClassVar[frozenset[Need]] = StepwiseAlgorithm.needs | {Need.REFERENCE}
 
@@ -80,7 +81,9 @@ class FlowGRPO(StepwiseAlgorithm):
         ),
     }
 
-    clip: float = Field(default=1e-4, gt=0, lt=1, description="c, the half-width of the range of the importance ratio")
+    clip: float = Field(
+        default=1e-4, gt=0, lt=1, description="c, the half-width of the range of the importance ratio; not read by dppo"
+    )
     beta: float = Field(default=0.04, ge=0, description="weight of the distance from the reference")
     noise_outside: bool = Field(
         default=True, description="noise in sampling steps that are not trained; false is Flow-GRPO-Fast"
@@ -118,6 +121,12 @@ class FlowGRPO(StepwiseAlgorithm):
             "divergence": (self.objective == "dppo", "objective=dppo"),
             "distance": (self.beta > 0, "a beta above 0"),
         }
+        # At the first update from a collection the policy is the one that sampled it.
+        for field, late in (("distance", self.distance == "behaviour"), ("objective", self.objective == "dppo")):
+            if late and self.updates == 1:
+                raise ValueError(
+                    f"{field}={getattr(self, field)} has no effect at the first step from a collection, so it needs updates above 1"
+                )
         for field, (read, needed) in read_with.items():
             value = getattr(self, field)
             if not read and value != type(self).model_fields[field].default:
@@ -128,11 +137,18 @@ class FlowGRPO(StepwiseAlgorithm):
     def least_ratio(self) -> float | None:
         return None if self.objective == "dppo" else self.clip
 
+    def ratio_scale(self, deviation: float) -> float:
+        return deviation if self.objective in ("guard", "guard-dt") else 1.0
+
+    @property
+    def compares_means(self) -> bool:
+        return self.objective != "clip"
+
     def kept(self, seed: int, collection: int) -> list[int]:
         if self.window == "drawn":
             return super().kept(seed, collection)
-        size = min(self.trained, self.within, self.sampling_steps)
-        last = min(self.within, self.sampling_steps) - size
+        size = self.trained
+        last = len(self.eligible) - size
         if self.window == "contiguous":
             start = int(uniform(seed, "trained window", collection) * (last + 1))
         else:
@@ -147,7 +163,9 @@ class FlowGRPO(StepwiseAlgorithm):
         taken = batch.replay(policy.predict)
         std, elements = taken.transition.std, batch.clean[0].numel()
         log_ratio = taken.log_prob - batch.log_probs
-        moved = squared_mean_shift(taken.transition.mean - batch.means, std)
+        moved = torch.zeros_like(std)
+        if self.compares_means:
+            moved = squared_mean_shift(taken.transition.mean - batch.means, std)
         losses, clipped = self.policy_losses(batch.advantages, log_ratio, moved, std, batch.step_lengths)
         logs = {**ratio_logs(log_ratio, self.clip, elements), "clipped": clipped.to(losses)}
         if self.beta:
@@ -167,7 +185,7 @@ class FlowGRPO(StepwiseAlgorithm):
         Args:
             advantages: (B,).
             log_ratio: (B,).
-            moved: divergence of the step from the sampled one, per element, see `squared_mean_shift`, (B,).
+            moved: divergence of the step from the sampled one, per element, see `squared_mean_shift`, (B,); not read by ``clip``.
             deviation: standard deviations of the steps, (B,).
             lengths: by how much their noise level falls, (B,).
         """

@@ -13,7 +13,17 @@ from pydantic import Field
 from torch import Tensor
 
 from algorithms.recipes import TINY_ONLINE
-from bench import AlgorithmInfo, ForwardAlgorithm, Need, Policy, Recipe, RolloutBatch, StepOutput, sample_errors
+from bench import (
+    AlgorithmInfo,
+    Convention,
+    ForwardAlgorithm,
+    Need,
+    Policy,
+    Recipe,
+    RolloutBatch,
+    StepOutput,
+    sample_errors,
+)
 
 OLD = "old"
 """The snapshot that samples."""
@@ -42,10 +52,12 @@ class NFT(ForwardAlgorithm):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
             source="ours: ddpo's for the tiny world, at a lower learning rate",
+            algorithm={"advantage": "flow-grpo-group"},
             training={**TINY_ONLINE, "learning_rate": 3e-4},
         ),
     }
 
+    advantage: Convention = Field(default="flow-grpo", description="how rewards become advantages")
     beta: float = Field(default=1.0, gt=0, description="how far f+ and f- are from the old prediction")
     kl: float = Field(default=1e-4, ge=0, description="weight of the distance from the reference")
     decay: Literal["ramp", "late"] = Field(
@@ -68,25 +80,26 @@ class NFT(ForwardAlgorithm):
     def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         noised = batch.noised(policy.process)
         at = (noised.latents, noised.timesteps)
-        new, reference = batch.guide(policy.predict)(*at), batch.guide(policy.reference)(*at)
+        new = batch.guide(policy.predict)(*at)
         old = batch.guide(functools.partial(policy.predict_with_snapshot, OLD))(*at)
         towards = self.beta * (new - old)
         good, bad = (
             normalised_error(policy.process.to_x0(noised.latents, each, noised.timesteps), batch.clean)
             for each in (old + towards, old - towards)
         )
-        losses = self.objective(good, bad, batch.advantages, sample_errors(new, reference))
+        losses = self.objective(good, bad, batch.advantages)
+        if self.kl:
+            losses = losses + self.kl * sample_errors(new, batch.guide(policy.reference)(*at))
         return StepOutput(losses, noised.timesteps, {"good": good.detach(), "bad": bad.detach()})
 
-    def objective(self, good: Tensor, bad: Tensor, advantages: Tensor, distance: Tensor) -> Tensor:
-        """The loss of each sample, (B,).
+    def objective(self, good: Tensor, bad: Tensor, advantages: Tensor) -> Tensor:
+        """The loss of each sample without the distance from the reference, (B,).
 
         Args:
             good: normalised error of f+, (B,).
             bad: the same of f-, (B,).
             advantages: (B,).
-            distance: mean squared distance from the reference's prediction, (B,).
         """
         most = self.advantage_clip
         share = (advantages / (2 * most) + 0.5).clamp(0, 1)
-        return most * (share * good + (1 - share) * bad) / self.beta + self.kl * distance
+        return most * (share * good + (1 - share) * bad) / self.beta

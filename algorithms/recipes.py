@@ -13,7 +13,7 @@ SWEPT = "ours: the best of four trials on tuning prompts of the tiny world (docs
 """The source of settings that the sweep chose."""
 TINY_ONLINE: dict[str, Any] = {
     "trainable": "lora", "lora_rank": 8, "learning_rate": 1e-3, "warmup_steps": 0, "steps": 40, "global_batch_size": 48,
-    "micro_batch_size": 48,
+    "micro_batch_size": 48, "caption_dropout": 0.0,
 }  # fmt: skip
 """Our setting for online algorithms on the tiny world: one update from each collection of 6 prompts x 8 samples."""
 TINY_GRADIENT: dict[str, Any] = {

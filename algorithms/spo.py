@@ -17,13 +17,12 @@ Three things differ from the release:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-import pydantic
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.tailorpo import TINY, TailorPO
+from algorithms.tailorpo import TINY_LORA, TailorPO
 from bench import AlgorithmInfo, Recipe
 
 
@@ -44,7 +43,7 @@ class SPO(TailorPO):
             source="ours: LoRA, three of the last eight of ten steps; beta, clip, candidates and threshold as published; no whole run has been "
             "looked at",
             algorithm={"sampling_steps": 10, "first": 2, "trained": 3},
-            training=TINY,
+            training=TINY_LORA,
         ),
         "sd15": Recipe(
             source="released config for SD1.5 at 27a86428: 10 epochs of 4,000 prompts, 4 processes x 10; there up to 16 updates on a batch of "
@@ -64,7 +63,7 @@ class SPO(TailorPO):
     )
     first: int = Field(default=4, ge=0, description="number of the first step that may be trained, 0 for the noisiest")
     trained: int = Field(
-        default=5, ge=1, description="sampling steps that are trained, evenly spaced from `first` to the last"
+        default=5, ge=1, description="sampling steps that are trained, evenly spaced over those from `first` on"
     )
     threshold: float = Field(
         default=0.3,
@@ -73,19 +72,9 @@ class SPO(TailorPO):
         description="a pair is compared if the probability that its winner is preferred exceeds the loser's by more; rewards are log odds",
     )
 
-    @pydantic.model_validator(mode="after")
-    def _a_step_is_left(self) -> Self:
-        if self.first >= self.sampling_steps:
-            raise ValueError(
-                f"first={self.first} leaves none of {self.sampling_steps} sampling steps (0 to {self.sampling_steps - 1}) to train"
-            )
-        return self
-
     @property
-    def kept(self) -> Sequence[int]:
-        left = self.sampling_steps - self.first
-        count = min(self.trained, left)
-        return [self.first + number * left // count for number in range(count)]
+    def eligible(self) -> Sequence[int]:
+        return range(self.first, self.sampling_steps)
 
     def compares(self, gap: Tensor) -> Tensor:
         return 2 * gap.sigmoid() - 1 > self.threshold

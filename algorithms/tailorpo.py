@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
+import pydantic
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from algorithms.d3po import clipped_log_ratio
+from algorithms.d3po import clipped_log_ratio, refuse_without_density
 from algorithms.recipes import TINY_GRADIENT
 from bench import AlgorithmInfo, Need, Policy, Recipe, StepOutput, StepPairAlgorithm, StepPairBatch, expand
 
-TINY = {**TINY_GRADIENT, "trainable": "lora", "lora_rank": 8, "learning_rate": 3e-4}
+TINY_LORA = {**TINY_GRADIENT, "trainable": "lora", "lora_rank": 8, "learning_rate": 3e-4}
 SUMMARISED = Recipe(
     name="summarised",
     source="from notes on the submitted paper: 10,000 samples in batches of 2; beta, clip, guidance, learning rate and weight decay are "
@@ -47,7 +48,7 @@ class TailorPO(StepPairAlgorithm):
             name="untried",
             source="ours: LoRA, three of ten steps; beta and clip as published; no whole run has been looked at",
             algorithm={"sampling_steps": 10, "trained": 3},
-            training=TINY,
+            training=TINY_LORA,
         ),
         "sd15": SUMMARISED,
     }
@@ -58,6 +59,11 @@ class TailorPO(StepPairAlgorithm):
         default=0.1, ge=0, lt=1, description="c, the half-width of the range of the ratio to the reference; 0 for none"
     )
     log_prob: Literal["mean", "sum"] = Field(default="mean", description="how log-probabilities add up over elements")
+
+    @pydantic.model_validator(mode="after")
+    def _densities(self) -> Self:
+        refuse_without_density(self.rule)
+        return self
 
     def step(self, batch: StepPairBatch, policy: Policy) -> StepOutput:
         taken, reference = batch.transition(policy.predict), batch.transition(policy.reference)
@@ -92,6 +98,7 @@ class TailorPOG(TailorPO):
     )
     needs: ClassVar[frozenset[Need]] = TailorPO.needs | {Need.REWARD_GRADIENT}
     placebo: ClassVar[str | None] = None
+    no_placebo: ClassVar[str] = "it follows the gradient of its reward, which shuffled scores do not change"
     recipes: ClassVar[Mapping[str, Recipe]] = TailorPO.recipes
 
     delta: float = Field(default=0.5, gt=0, description="by how much the reward should rise, in its own unit")
@@ -99,6 +106,10 @@ class TailorPOG(TailorPO):
     @property
     def judged(self) -> int:
         return (self.candidates + 2) * len(self.kept)
+
+    @property
+    def judged_once(self) -> int:
+        return 4
 
     def refine(self, winner: Tensor, reward: Callable[[Tensor], Tensor], remaining: Tensor) -> Tensor:
         with torch.enable_grad():

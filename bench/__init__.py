@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.records.studies import Cell as Cell
     from bench.records.studies import StudyFolder as StudyFolder
     from bench.rollouts.advantages import Convention as Convention
+    from bench.rollouts.advantages import combined_advantages as combined_advantages
     from bench.rollouts.grid import Grid as Grid
     from bench.rollouts.grid import strided_grid as strided_grid
     from bench.rollouts.rules import ODE as ODE
@@ -139,7 +140,7 @@ _WHERE = {
     "bench.records.protocol": ("GenerationSettings",),
     "bench.records.scores": ("MetricInfo",),
     "bench.records.studies": ("Cell", "StudyFolder"),
-    "bench.rollouts.advantages": ("Convention",),
+    "bench.rollouts.advantages": ("Convention", "combined_advantages"),
     "bench.rollouts.grid": ("Grid", "strided_grid"),
     "bench.rollouts.rules": ("ODE", "Rule"),
     "bench.rollouts.sampler": ("Denoise", "Step", "Trajectories", "guided", "roll_out"),

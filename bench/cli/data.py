@@ -236,7 +236,10 @@ def _examine(data: str, columns: str | None, runs: Path) -> InspectedData:
     from bench.data.sources import open_source
     from bench.records.runs import surveys_folder
 
-    return inspect_data(open_source(data, parse_columns(columns)), data, surveys_folder(runs))
+    source = open_source(data, parse_columns(columns))
+    if not source.image_names:
+        raise UserError(f"{data} has no images, which this command is about; give data with a column 'jpg_0'")
+    return inspect_data(source, data, surveys_folder(runs))
 
 
 def _refuse_input(output: Path, data: str) -> None:

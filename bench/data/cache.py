@@ -83,19 +83,96 @@ class _Piece:
             seal(path)
 
 
-class EncodedData:
-    """Posteriors and text embeddings of preference pairs, memory-mapped from shards.
+class EncodedCaptions:
+    """Text embeddings of captions, memory-mapped from shards: all that training needs which reads no pictures.
 
     Shards are written one by one and renamed into place, so an interrupted encoding resumes; each has a seal, which is
     checked when the shard is first opened.  The processes of one launch divide the shards among themselves; one launch at a time
     writes them, others wait, and then read them.
 
     Args:
+        captions: the captions; the empty one is encoded too.
         folder: where the shards are; used only for this data, this resolution and the model's encoders.
+        processes: those that encode together; each of them makes the same call.
+    """
+
+    def __init__(self, captions: Sequence[str], model: ModelFamily, folder: Path, processes: Processes = ALONE) -> None:
+        self._model, self._folder, self._processes = model, folder, processes
+        self._open = functools.lru_cache(OPEN)(lambda shard: np.load(unbroken(shard), mmap_mode="r"))
+        different = sorted({*captions, ""})
+        self._caption_row = {caption: row for row, caption in enumerate(different)}
+        files = {name: f"text-{name}" for name in model.condition_names}
+        texts = self._pieces(files, len(different), self._text_encoder(different))
+        files = {name: f"negative-{name}" for name in model.condition_names}
+        negative = self._pieces(files, 1, self._encode_negative)
+        self._texts, self._negative = _shards(texts), _shards(negative)
+        self._encode("captions", texts, negative)
+
+    def size(self, row: int) -> Size:
+        """Height and width in pixels of the pictures that are trained on: the model's own."""
+        return self._model.resolution, self._model.resolution
+
+    def posterior(self, rows: Sequence[int], mirrored: Tensor | None = None) -> Posterior:
+        """Raises a ValueError: there are no pictures."""
+        raise ValueError("an algorithm that reads pictures must state Need.IMAGES or Need.PAIRS in its needs")
+
+    def picture_condition(self, rows: Sequence[int], sides: Sequence[int], size: PictureSize) -> dict[str, Tensor]:
+        """Raises a ValueError: there are no pictures."""
+        raise ValueError("an algorithm that reads pictures must state Need.IMAGES or Need.PAIRS in its needs")
+
+    def condition(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        """Text embeddings of captions of the data, or of the empty caption; each with a leading axis of B."""
+        rows = [self._caption_row[caption] for caption in captions]
+        return {name: self._gather(shards, rows) for name, shards in self._texts.items()}
+
+    def negative(self, count: int) -> dict[str, Tensor]:
+        """Embeddings of an empty negative prompt, as used by guidance in sampling; each with a leading axis of ``count``."""
+        return {name: self._gather(shards, [0] * count) for name, shards in self._negative.items()}
+
+    def _encode(self, what: str, *kinds: Sequence[_Piece]) -> None:
+        """Make what is missing of some kinds of pieces, every process a part of each."""
+        with self._processes.together(_writing(self._folder)):
+            _make(what, [piece for kind in kinds for piece in self._processes.part(kind)])
+        if missing := [piece for kind in kinds for piece in kind if not piece.made]:
+            # The others' parts are in a folder of the same name on another machine.
+            with _writing(self._folder):
+                _make(what, missing)
+
+    def _pieces(self, files: Mapping[str, str], count: int, encode: Callable[[slice], Arrays]) -> list[_Piece]:
+        """The pieces of the arrays that ``encode`` returns by name; ``files`` names their files."""
+        return [
+            _Piece({name: self._folder / f"{file}-{rows.start:08d}.npy" for name, file in files.items()}, rows, encode)
+            for rows in batch_slices(count, SHARD)
+        ]
+
+    def _gather(self, shards: Sequence[Path], rows: Sequence[int]) -> Tensor:
+        return torch.from_numpy(np.stack([self._row(shards, row) for row in rows]))
+
+    def _row(self, shards: Sequence[Path], row: int) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self._open(shards[row // SHARD])[row % SHARD]
+        return found
+
+    def _encode_negative(self, rows: slice) -> Arrays:
+        return {name: value.float().cpu().numpy() for name, value in self._model.encode_negative([""]).items()}
+
+    def _text_encoder(self, captions: Sequence[str]) -> Callable[[slice], Arrays]:
+        def encode(rows: slice) -> Arrays:
+            encoded = self._model.encode_text(captions[rows])
+            return {name: value.float().cpu().numpy() for name, value in encoded.items()}
+
+        return encode
+
+
+class EncodedData(EncodedCaptions):
+    """Posteriors of pictures besides the text embeddings of their captions.
+
+    Args:
+        data: the pictures and captions.
+        folder: see `EncodedCaptions`.
         aspect_ratios: whether each row's images are cropped to a square or to the nearest bucket.
         horizontal_flip: how pictures are mirrored; unless they never are, mirrored pictures are encoded too, since their latents
             are not the mirrored latents.
-        processes: those that encode the data together; each of them makes the same call.
+        processes: see `EncodedCaptions`.
     """
 
     def __init__(
@@ -107,33 +184,15 @@ class EncodedData:
         horizontal_flip: HorizontalFlip = "none",
         processes: Processes = ALONE,
     ) -> None:
-        self._data, self._model, self._folder = data, model, folder
-        self._sizes = TRAINING_SIZES[aspect_ratios](data, model)
-        self._open = functools.lru_cache(OPEN)(lambda shard: np.load(unbroken(shard), mmap_mode="r"))
-        captions = sorted({*data.captions, ""})
-        self._caption_row = {caption: row for row, caption in enumerate(captions)}
+        super().__init__(data.captions, model, folder, processes)
+        self._data, self._sizes = data, TRAINING_SIZES[aspect_ratios](data, model)
         self._place = np.empty(len(data), dtype=np.int64)
-
-        # What there is to encode, and in which shards it will be.
         images = {side: self._image_pieces(aspect_ratios, side) for side in ORIENTATIONS[horizontal_flip]}
-        files = {name: f"text-{name}" for name in model.condition_names}
-        texts = self._pieces(files, len(captions), self._text_encoder(captions))
-        files = {name: f"negative-{name}" for name in model.condition_names}
-        negative = self._pieces(files, 1, self._encode_negative)
         self._posteriors = {
             side: {size: _shards(pieces)["posterior"] for size, pieces in by_size.items()}
             for side, by_size in images.items()
         }
-        self._texts, self._negative = _shards(texts), _shards(negative)
-
-        # Encode it: every process a part of the images, which are read in order, and a part of the texts.
-        pictures = [piece for by_size in images.values() for pieces in by_size.values() for piece in pieces]
-        with processes.together(_writing(folder)):
-            _make([piece for kind in (pictures, texts, negative) for piece in processes.part(kind)])
-        if missing := [piece for piece in (*pictures, *texts, *negative) if not piece.made]:
-            # The others' parts are in a folder of the same name on another machine.
-            with _writing(folder):
-                _make(missing)
+        self._encode("pairs", [piece for by_size in images.values() for pieces in by_size.values() for piece in pieces])
 
     def size(self, row: int) -> Size:
         """Height and width in pixels that the images of a row are cropped to."""
@@ -156,15 +215,6 @@ class EncodedData:
         stacked = torch.from_numpy(np.stack(found))
         return Posterior(*stacked.unflatten(0, (len(rows), count)).unbind(2))
 
-    def condition(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """Text embeddings of captions of the data, or of the empty caption; each with a leading axis of B."""
-        rows = [self._caption_row[caption] for caption in captions]
-        return {name: self._gather(shards, rows) for name, shards in self._texts.items()}
-
-    def negative(self, count: int) -> dict[str, Tensor]:
-        """Embeddings of an empty negative prompt, as used by guidance in sampling; each with a leading axis of ``count``."""
-        return {name: self._gather(shards, [0] * count) for name, shards in self._negative.items()}
-
     def picture_condition(self, rows: Sequence[int], sides: Sequence[int], size: PictureSize) -> dict[str, Tensor]:
         """Size and crop conditioning for one image of each row; each with a leading axis of B.
 
@@ -181,13 +231,6 @@ class EncodedData:
         conditioning = [self._model.picture_condition(framing) for framing in framings]
         return {name: torch.stack([each[name] for each in conditioning]) for name in conditioning[0]}
 
-    def _pieces(self, files: Mapping[str, str], count: int, encode: Callable[[slice], Arrays]) -> list[_Piece]:
-        """The pieces of the arrays that ``encode`` returns by name; ``files`` names their files."""
-        return [
-            _Piece({name: self._folder / f"{file}-{rows.start:08d}.npy" for name, file in files.items()}, rows, encode)
-            for rows in batch_slices(count, SHARD)
-        ]
-
     def _image_pieces(self, aspect_ratios: AspectRatios, side: Orientation) -> dict[Size, list[_Piece]]:
         """Pieces of the posteriors by size, (rows, K, 2, C, h, w), mean before deviation; places the rows within their size."""
         pieces = {}
@@ -199,13 +242,6 @@ class EncodedData:
             pieces[height, width] = self._pieces(files, len(rows), encode)
         return pieces
 
-    def _gather(self, shards: Sequence[Path], rows: Sequence[int]) -> Tensor:
-        return torch.from_numpy(np.stack([self._row(shards, row) for row in rows]))
-
-    def _row(self, shards: Sequence[Path], row: int) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = self._open(shards[row // SHARD])[row % SHARD]
-        return found
-
     def _pairs_encoder(self, rows: NDArray[np.int64], size: Size, side: Orientation) -> Callable[[slice], Arrays]:
         count = self._data.width
 
@@ -214,16 +250,6 @@ class EncodedData:
             found = self._model.encode_images(pixels.flip(-1) if side == "mirrored" else pixels)
             both = torch.stack(found, dim=1).float().cpu()
             return {"posterior": both.unflatten(0, (-1, count)).numpy()}
-
-        return encode
-
-    def _encode_negative(self, rows: slice) -> Arrays:
-        return {name: value.float().cpu().numpy() for name, value in self._model.encode_negative([""]).items()}
-
-    def _text_encoder(self, captions: Sequence[str]) -> Callable[[slice], Arrays]:
-        def encode(rows: slice) -> Arrays:
-            encoded = self._model.encode_text(captions[rows])
-            return {name: value.float().cpu().numpy() for name, value in encoded.items()}
 
         return encode
 
@@ -237,9 +263,9 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
 
 
-def _make(pieces: Sequence[_Piece]) -> None:
-    """Make the pieces that are not there."""
-    with Progress("encoding pairs", total=sum(piece.count for piece in pieces)) as progress:
+def _make(what: str, pieces: Sequence[_Piece]) -> None:
+    """Make the pieces that are not there; ``what`` they hold is shown."""
+    with Progress(f"encoding {what}", total=sum(piece.count for piece in pieces)) as progress:
         for piece in pieces:
             if piece.made:
                 progress.found(piece.count)

@@ -17,7 +17,7 @@ from bench.data.preferences import PreferenceData
 from bench.data.row_cache import cached_rows
 from bench.data.scores import rewards, score_data, turned
 from bench.models.family import ModelFamily
-from bench.models.sampling import uses_classifier_free_guidance
+from bench.models.sampling import forwards_per_image
 from bench.records.protocol import GenerationSettings
 from bench.scoring.metric import EmbeddingMetric, Metric, recorded_identity
 
@@ -105,8 +105,7 @@ class PrepareContext:
         return scores if data.shuffle is None else data.shuffle.scores(scores)
 
     def _candidates(self, captions: Sequence[str], count: int) -> PreferenceData:
-        branches = 2 if uses_classifier_free_guidance(self._model, self._generation) else 1
-        self.forwards += len(captions) * count * self._generation.steps * branches
+        self.forwards += len(captions) * count * forwards_per_image(self._model, self._generation)
         return self._generate(captions, count)
 
     def _generate(self, captions: Sequence[str], count: int) -> PreferenceData:

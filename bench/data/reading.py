@@ -21,7 +21,9 @@ from bench.data.sources.labelled import LABEL
 from bench.data.survey import Survey, survey_rows
 from bench.records.config import DataReport
 
-REQUIRED = ("caption", "jpg_0")
+CAPTION = "caption"
+"""The only column of data without pictures, for algorithms that sample their own."""
+REQUIRED = (CAPTION, "jpg_0")
 FACTS = 4096
 """Rows converted to Python objects at a time."""
 MOST_UNDECODABLE = 0.01
@@ -56,7 +58,7 @@ class InspectedData:
     def report(self) -> DataReport:
         """Counts of the rows that are kept, dropped and skipped."""
         broken = np.flatnonzero(~self.survey.decodable)
-        sides = (self.survey.sizes[broken] == 0).any(2).argmax(1)
+        sides = ((sizes == 0).any(1).argmax() for sizes in self.survey.sizes[broken])
         undecodable = tuple(f"row {row} jpg_{side}" for row, side in zip(self.rows[broken], sides, strict=True))
         pairs = len(self.rows) - len(broken)
         ties = int(np.count_nonzero(self.labels == TIE) - np.count_nonzero(self.labels[self.rows] == TIE))
@@ -113,6 +115,7 @@ def read_preferences(
 ) -> PreferenceData:
     """Read preference pairs with Pick-a-Pic's columns; see `bench.data.sources.open_source` for the formats.
 
+    Data whose only column is ``caption`` have no images, which algorithms that sample their own do not read.
     ``label_0`` may be missing: then the data is unlabelled, and more than two images (``jpg_2``, ...) make lists.  Ties (label
     0.5) are dropped and counted.  Rows whose images cannot be decoded are skipped, counted and named.  ``source_0``, ... or
     Pick-a-Pic's ``model_0``, ... name what generated the images; ``score_<name>_0``, ... are scores.  Repeated rows are kept.
@@ -161,6 +164,8 @@ def _inspected(
 
 
 def _check_columns(source: Source, name: str) -> None:
+    if list(source.names) == [CAPTION]:
+        return
     # a label without a second image, or two images with a label spelt differently, are mistakes, not unlabelled data
     wanted = [*REQUIRED, "jpg_1"] if LABEL in source.names else list(REQUIRED)
     for column in wanted:

@@ -98,7 +98,7 @@ def _scan_images(source: Source, captions: Sequence[str], rows: NDArray[np.int64
             found = [_decoded_size(image) for image in images]
             if UNDECODABLE not in found:
                 whole.add(caption, images)
-            sizes[place] = found
+            sizes[place] = np.reshape(found, (-1, 2))
             own = hashlib.blake2b(digest_size=8)
             for part in (caption.encode(), *images):
                 own.update(len(part).to_bytes(8, "little"))

@@ -8,6 +8,8 @@ from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
 from bench.experiments.recipes import outdated_names, recipe_key, recipe_of, without_recipe
 from bench.training.algorithm import ALGORITHMS
+from bench.training.held_out import trained_rows
+from bench.training.online import SamplingAlgorithm
 from bench.training.settings import TrainingSettings
 
 
@@ -49,11 +51,27 @@ def notes_on_training(experiment: Experiment, methods: Sequence[Method]) -> Iter
             )
         if late := _late_learning_rate(settings):
             yield f"{method.name} {late}: --set warmup_steps=..."
-        if settings.global_batch_size > len(experiment.data):
-            yield (
-                f"{method.name} has a batch of {settings.global_batch_size} pairs, but the data has only {len(experiment.data)}: "
-                "one step uses some pairs several times"
-            )
+        if repeats := _repeats(experiment, method):
+            yield f"{method.name} {repeats}"
+
+
+def _repeats(experiment: Experiment, method: Method) -> str | None:
+    """What a batch of more pairs or captions than the data has means; None for a smaller one."""
+    algorithm, size, data = method.algorithm, method.settings.global_batch_size, experiment.data
+    if not isinstance(algorithm, SamplingAlgorithm):
+        few = size > len(data)
+        return (
+            f"has a batch of {size} pairs, but the data has only {len(data)}: one step uses some pairs several times"
+            if few
+            else None
+        )
+    captions, trained = algorithm.captions_together(size), len(trained_rows(data.captions, algorithm.held_out))
+    if captions <= trained:
+        return None
+    return (
+        f"samples pictures of {captions} captions at a time, but trains on only {trained} rows of the data: some are sampled "
+        "several times, with other noise"
+    )
 
 
 def _late_learning_rate(settings: TrainingSettings) -> str | None:

@@ -13,7 +13,7 @@ def why_no_placebo(experiment: Experiment, method: Method) -> str | None:
     """Why shuffling changes nothing for a method, in a sentence; None if it has a placebo."""
     data = experiment.data
     if method.algorithm.placebo is None:
-        return f"{method.name} has no placebo: it reads no preferences"
+        return f"{method.name} has no placebo: {method.algorithm.no_placebo}"
     judged = method.algorithm.trained_on or method.settings.rounds is not None
     if not data.labelled and not data.scores and not judged:
         return (

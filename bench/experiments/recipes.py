@@ -14,6 +14,7 @@ from bench.models.find import FoundModel
 from bench.records.config import CHOICE
 from bench.records.migrations import RENAMED, current_names, current_values, first_names
 from bench.training.algorithm import ALGORITHMS, UNTRIED, Algorithm, Recipe
+from bench.training.online import SamplingAlgorithm
 from bench.training.settings import TrainingSettings
 
 
@@ -100,7 +101,9 @@ def make_method(
     cls = ALGORITHMS.get(name)
     _, whole = resolve(name, cls, model.recipe, overrides)
     given_labels = {typed: value for typed, value in overrides.items() if typed != "labels"}
-    changed = fit_batch(given_labels, whole, pairs, own=cls.model_fields)
+    changed = given_labels
+    if not issubclass(cls, SamplingAlgorithm):  # samples are made, so that there may be more of them than of the data
+        changed = fit_batch(given_labels, whole, pairs, own=cls.model_fields)
     algorithm, settings = resolve(name, cls, model.recipe, changed)
     recipe = named_recipe(cls, model, recipe_key(name, cls, model.recipe, changed))
     label = label or run_name(changed, recipe, **given)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from bench.core.errors import UserError
 from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
 from bench.experiments.placebos import refuse_shuffling_nothing
 from bench.experiments.rounds import check_rounds
+from bench.records.migrations import current_names
 from bench.scoring.fitted import fittable
 from bench.scoring.metric import METRICS, DifferentiableMetric, EmbeddingMetric
 from bench.training.algorithm import Need
+from bench.training.collecting import collection_size, refuse_cut_groups
 from bench.training.distributed.launch import check_precision, choose_strategy
-from bench.training.online import SamplingAlgorithm
+from bench.training.online import OnlineAlgorithm, SamplingAlgorithm, check_sampling, samples_together
 from bench.training.optimizers import OPTIMIZERS
 from bench.training.reward_fit import FEWEST_CAPTIONS
 from bench.training.settings import ONLINE_UNITS
@@ -24,8 +27,11 @@ def check_requirements(experiment: Experiment, method: Method) -> None:
     check_settings(method)
     OPTIMIZERS[method.settings.optimizer].refuse(experiment.accelerator.device)
     check_precision(method.settings.precision)
-    choose_strategy(experiment.accelerator).check(method.settings)
+    choose_strategy(experiment.accelerator).check(method.settings, samples_together(method.algorithm))
+    if isinstance(method.algorithm, SamplingAlgorithm):
+        check_sampling(method.algorithm, experiment.load_model())
     _check_adapters(experiment, method)
+    _check_pictures(experiment, method)
     made = {Need.PAIRS} if method.makes_pairs else set()
     for need in sorted((method.algorithm.needs - made) & CHECKS.keys()):
         CHECKS[need](experiment, method)
@@ -36,9 +42,23 @@ def check_settings(method: Method) -> None:
     """Raise a `UserError` that says why, if a method cannot run whatever the model, the data and the machine are."""
     _check_metrics(method)
     _check_budget(method)
+    _check_unread(method)
     check_rounds(method)
+    if isinstance(method.algorithm, OnlineAlgorithm):
+        collection_size(method.algorithm, method.settings)
+        refuse_cut_groups(method.algorithm, method.settings)
     for need in sorted(method.algorithm.needs & SETTINGS_CHECKS.keys()):
         SETTINGS_CHECKS[need](method)
+
+
+def _check_pictures(experiment: Experiment, method: Method) -> None:
+    """Captions alone are for methods that make the pictures."""
+    data = experiment.data
+    if method.algorithm.reads_pictures and not method.makes_pairs and not data.width:
+        raise UserError(
+            f"{method.name} reads pictures, but {data.report.source} has captions alone; give data with pictures, or take an algorithm "
+            "that samples its own, such as ddpo"
+        )
 
 
 def _check_images(experiment: Experiment, method: Method) -> None:  # noqa: ARG001 (checks share a signature)
@@ -111,6 +131,15 @@ SETTINGS_CHECKS: Mapping[Need, Callable[[Method], None]] = {
 }
 """What each need says about the settings."""
 
+UNREAD: Mapping[str, Any] = {
+    "caption_dropout": 0.0,
+    "latents": "sample",
+    "horizontal_flip": "none",
+    "size_conditioning": "true",
+    "aspect_ratios": "square",
+}
+"""Settings about pictures and captions of the data, with the values that an algorithm without pictures may state."""
+
 CHECKS: Mapping[Need, Callable[[Experiment, Method], None]] = {
     Need.IMAGES: _check_images,
     Need.PROMPTS: _check_images,
@@ -129,6 +158,17 @@ def _check_budget(method: Method) -> None:
             f"{method.name} does not sample while it trains, so a budget of {budget.unit} never ends; use --budget with pairs, "
             "forwards or seconds"
         )
+
+
+def _check_unread(method: Method) -> None:
+    """What is said about reading pictures must not be changed where none are read."""
+    if method.algorithm.reads_pictures:
+        return
+    for field in current_names(method.changed, own=type(method.algorithm).model_fields):
+        if field in UNREAD and getattr(method.settings, field) != UNREAD[field]:
+            raise UserError(
+                f"{method.name} samples pictures of its own and reads none of the data's, so {field} has no effect; leave it out"
+            )
 
 
 def _check_adapters(experiment: Experiment, method: Method) -> None:

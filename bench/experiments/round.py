@@ -10,7 +10,7 @@ from bench.core.values import digest
 from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
 from bench.models.family import ModelFamily
-from bench.models.sampling import uses_classifier_free_guidance
+from bench.models.sampling import forwards_per_image
 from bench.records.protocol import GenerationSettings
 from bench.records.runs import ROUNDS, RunFolder
 from bench.training.settings import Rounds
@@ -64,8 +64,7 @@ class Round:
 
     def forwards(self, model: ModelFamily, samples: int) -> int:
         """Network evaluations that some pictures take."""
-        branches = 2 if uses_classifier_free_guidance(model, self.generation) else 1
-        return samples * self.generation.steps * branches
+        return samples * forwards_per_image(model, self.generation)
 
 
 def captions_of_round(captions: Sequence[str], wanted: int, seed: int, number: int) -> list[str]:

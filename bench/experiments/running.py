@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from bench.core import launched
 from bench.core.files import write_json
 from bench.core.paths import unlinked
 from bench.core.processes import Processes
 from bench.core.signs import Stage
-from bench.data.cache import EncodedData
+from bench.data.cache import EncodedCaptions, EncodedData
+from bench.data.preferences import PreferenceData
 from bench.data.prepare import PrepareContext
 from bench.evaluation.job import EvaluationJob
 from bench.evaluation.loop import evaluate
@@ -25,6 +27,7 @@ from bench.experiments.recipes import recipe_key
 from bench.experiments.rounds import train_rounds
 from bench.experiments.tracking import tracked
 from bench.experiments.watching import watcher_of
+from bench.models.family import ModelFamily
 from bench.records.config import RunConfig
 from bench.records.environment import write_environment
 from bench.records.evaluations import Evaluation
@@ -194,7 +197,7 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
         with processes.main_first():
             data = method.algorithm.prepare(given, context)
             cache = cache_folder(experiment, data, model)
-        encoded = EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip, processes)
+        encoded = _encoded(method, data, model, cache, processes)
     model.release_encoders()
     if experiment.accelerator.is_main_process and context.notes:
         write_json(run.folder / PREPARED, context.notes)
@@ -213,6 +216,16 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
     )
     with launched.working(Stage.TRAINING):
         train(job, run, experiment.accelerator)
+
+
+def _encoded(
+    method: Method, data: PreferenceData, model: ModelFamily, cache: Path, processes: Processes
+) -> EncodedCaptions:
+    """What a method reads of the data: captions, and pictures unless it samples its own."""
+    if not method.algorithm.reads_pictures:
+        return EncodedCaptions(data.captions, model, cache, processes)
+    settings = method.settings
+    return EncodedData(data, model, cache, settings.aspect_ratios, settings.horizontal_flip, processes)
 
 
 def _rewards(experiment: Experiment, method: Method) -> Rewards | None:

@@ -22,7 +22,7 @@ from bench.experiments.method import Method
 from bench.experiments.training_sampler import TrainingSampler
 from bench.models.family import ModelFamily
 from bench.models.guidance import Networks
-from bench.models.sampling import build_scheduler, generate_images
+from bench.models.sampling import forwards_per_image, generate_images
 from bench.records.curve import CurveLine, CurveRecord, find
 from bench.records.protocol import scorer_signature
 from bench.records.runs import CURVE, CURVE_LOG, RunFolder
@@ -138,8 +138,7 @@ class CurveWatcher:
     def _cost(self) -> dict[str, int]:
         """What a look costs; see `CurveLine`."""
         settings, count = self._experiment.protocol.generation, len(self._items)
-        evaluations = len(build_scheduler(settings, self._model).timesteps)
-        images, forwards = count, count * evaluations * (1 + self._experiment.guided)
+        images, forwards = count, count * forwards_per_image(self._model, settings)
         if self._sampler is not None:
             images, forwards = images + count, forwards + count * self._sampler.forwards_per_image
         return {"images": images, "forwards": forwards, "scores": images * len(self._metrics)}

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bench.core.chunks import batch_slices, images_per_chunk
 from bench.core.errors import UserError
 from bench.models.family import ModelFamily
 from bench.models.forward_process import FlowProcess
@@ -97,6 +98,21 @@ def _samples_diffusion(kind: Any) -> bool:
 def uses_classifier_free_guidance(model: ModelFamily, settings: GenerationSettings) -> bool:
     """Whether guidance needs a second prediction, with the negative prompt."""
     return model.classifier_free and settings.guidance_scale > 1
+
+
+def forwards_per_image(model: ModelFamily, settings: GenerationSettings) -> int:
+    """How often the network is called for an image, once per branch of guidance; a scheduler may call it more than once per step."""
+    branches = 2 if uses_classifier_free_guidance(model, settings) else 1
+    return branches * len(build_scheduler(settings, model).timesteps)
+
+
+def decode_images(model: ModelFamily, latents: Tensor) -> NDArray[np.uint8]:
+    """Pictures of clean latents (B, ...) of any number, uint8, (B, H, W, 3), decoded a few at a time.
+
+    The latents are of the model's own resolution.
+    """
+    together = images_per_chunk(model.resolution, model.resolution)
+    return np.concatenate([model.decode(latents[piece]) for piece in batch_slices(len(latents), together)])
 
 
 @torch.no_grad()

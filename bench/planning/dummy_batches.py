@@ -19,15 +19,15 @@ from bench.rollouts.rewards import Rewards
 from bench.rollouts.sampler import Predict
 from bench.scoring.metric import Metric
 from bench.training.algorithm import Algorithm
-from bench.training.batches import Batches, PairSource, StepBatches
+from bench.training.batches import Batches, Captioned, PairSource, StepBatches
 from bench.training.collecting import Collector
-from bench.training.online import OnlineAlgorithm
-from bench.training.pair_batch import PairBatch
+from bench.training.online import OnlineAlgorithm, samples_together
 from bench.training.reward_gradients import GradientSource, RewardGradientAlgorithm
 from bench.training.rollout_batch import Sampled, Schedule
 from bench.training.rollout_sampler import RolloutSampler
 from bench.training.step import Trainer
-from bench.training.step_pairs import StepPairAlgorithm, StepPairSource
+from bench.training.step_pair_source import StepPairSource
+from bench.training.step_pairs import StepPairAlgorithm
 
 
 def dummy_batches(trainer: Trainer, data: PreferenceData, encoded: DummyEncoding, step: int) -> Batches:
@@ -53,7 +53,7 @@ def dummy_batches(trainer: Trainer, data: PreferenceData, encoded: DummyEncoding
 
 def whole_groups(algorithm: Algorithm, count: int) -> int:
     """A number of samples or pairs, rounded up to as many as must share a micro-batch."""
-    together = algorithm.together if isinstance(algorithm, OnlineAlgorithm) else 1
+    together = samples_together(algorithm)
     return math.ceil(count / together) * together
 
 
@@ -70,17 +70,17 @@ class BlankSampler(RolloutSampler):
 class BlankSource(GradientSource):
     """A source of captions whose reward is the mean of the latents, so that neither an autoencoder nor a metric is needed."""
 
-    def reward(self, latents: Tensor, batch: PairBatch, step: int) -> Tensor:
+    def reward(self, latents: Tensor, batch: Captioned, step: int) -> Tensor:
         return latents.flatten(1).mean(1)
 
 
 class BlankStepPairSource(StepPairSource):
     """The same for algorithms that compare candidates."""
 
-    def scores(self, latents: Tensor, batch: PairBatch, step: int) -> Tensor:
+    def scores(self, latents: Tensor, batch: Captioned, step: int) -> Tensor:
         return latents.flatten(1).mean(1).double().cpu()
 
-    def reward(self, latents: Tensor, batch: PairBatch, step: int) -> Tensor:
+    def reward(self, latents: Tensor, batch: Captioned, step: int) -> Tensor:
         return latents.flatten(1).mean(1)
 
 

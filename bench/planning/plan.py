@@ -13,7 +13,7 @@ from bench.core.chunks import images_per_chunk
 from bench.data.cache import BATCH, ORIENTATIONS
 from bench.models.family import Posterior
 from bench.models.find import FoundArchitecture
-from bench.models.sampling import uses_classifier_free_guidance
+from bench.models.sampling import forwards_per_image
 from bench.planning.counting import count_calls
 from bench.planning.dry_run import DryRun, dry_run
 from bench.planning.dummy_batches import whole_groups
@@ -24,7 +24,7 @@ from bench.training.algorithm import Algorithm
 from bench.training.distributed.strategy import refuse_small_batch
 from bench.training.judge_fitting import JudgeFittingAlgorithm
 from bench.training.ledger import in_forwards, refuse_spent_budget
-from bench.training.online import OnlineAlgorithm, SamplingAlgorithm
+from bench.training.online import OnlineAlgorithm, SamplingAlgorithm, samples_together
 from bench.training.settings import ONLINE_UNITS, Rounds, TrainingSettings
 
 CUDA, META = torch.device("cuda"), torch.device("meta")
@@ -65,7 +65,8 @@ class Plan:
         settings: how it trains.
         processes: number of processes that share its pairs evenly, each with all weights (DDP).
         encoding: the cost of encoding before training.
-        encoding_flops: operations of encoding per pair: its caption and its images, mirrored too if training mirrors them.
+        encoding_flops: operations of encoding per pair: its caption and, if the algorithm reads them, its images, mirrored too if training
+            mirrors them.
         training: memory, parameters and operations of training.
         calls: forwards and backwards per pair, counted per image, by name of `bench.training.ledger.COUNTS`.
         pairs: how many pairs are seen, of an online algorithm samples; None if the budget is in seconds.
@@ -156,7 +157,7 @@ def make_plan(
     Raises:
         UserError: preparing the data uses up the budget, or a process would get no pairs of a batch.
     """
-    refuse_small_batch(settings, processes)
+    refuse_small_batch(settings, processes, samples_together(algorithm))
     model = found.build(META)
     generation = found.generation or model.generation
     data, prepared = prepared_data(algorithm, model)
@@ -164,12 +165,12 @@ def make_plan(
     share, tracer = _share(settings, processes), Tracer(device, settings.precision)
     training = dry_run(model, encoding.texts, tracer, algorithm, share, data)
     elements = math.prod(model.latent_shape(model.resolution, model.resolution))
-    orientations = len(ORIENTATIONS[settings.horizontal_flip])
+    pictures = len(ORIENTATIONS[settings.horizontal_flip]) if algorithm.reads_pictures else 0
     return Plan(
         settings=settings,
         processes=processes,
         encoding=encoding,
-        encoding_flops=encoding.text_flops + 2 * orientations * encoding.image_flops,
+        encoding_flops=encoding.text_flops + 2 * pictures * encoding.image_flops,
         training=training,
         calls=calls,
         pairs=planned_pairs(algorithm, settings, calls, prepared),
@@ -178,10 +179,10 @@ def make_plan(
         pictures=planned_pictures(algorithm, settings),
         opponents=planned_opponents(algorithm, settings),
         judged=planned_scores(algorithm, settings),
-        latent_bytes=FLOAT * len(Posterior._fields) * orientations * data.width * elements,
+        latent_bytes=FLOAT * len(Posterior._fields) * pictures * data.width * elements,
         text_bytes=FLOAT * sum(math.prod(shape) for shape in encoding.texts.values()),
         image_bytes=3 * generation.height * generation.width,
-        image_forwards=generation.steps * (2 if uses_classifier_free_guidance(model, generation) else 1),
+        image_forwards=forwards_per_image(model, generation),
         image_precision=generation.precision,
         checkpoint_bytes=FLOAT * training.trainable + training.memory.moments + training.memory.snapshots,
     )
@@ -282,7 +283,9 @@ def planned_pairs(
     if isinstance(algorithm, SamplingAlgorithm) and budget.unit in ONLINE_UNITS:
         # A collection is paid for before the first of its steps, after which the run ends.
         size = batch * (algorithm.updates if isinstance(algorithm, OnlineAlgorithm) else 1)
-        samples = budget.amount / (algorithm.judged * len(algorithm.rewards) if budget.unit == "rewards" else 1)
-        return (math.ceil(samples / size) - 1) * size + batch
+        samples = budget.amount
+        if budget.unit == "rewards":
+            samples = (budget.amount / len(algorithm.rewards) - algorithm.judged_once) / algorithm.judged
+        return (max(1, math.ceil(samples / size)) - 1) * size + batch
     pairs = budget.amount if budget.unit == "pairs" else (budget.amount - prepared) / in_forwards(calls)
     return math.ceil(pairs / batch) * batch

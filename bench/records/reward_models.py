@@ -49,7 +49,8 @@ class Accuracy(BaseModel):
 
     Attributes:
         pairs: number of pairs; none of their captions is among those of the pairs it was fitted on.
-        before: share of agreement of the scorer that it was made from; equal scores count one half.
+        before: share of agreement before the fit: of the scorer that it was made from, or of the reward model that it continues; equal
+            scores count one half.
         after: that of the reward model.
     """
 

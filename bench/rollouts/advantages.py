@@ -16,7 +16,9 @@ Convention = Literal["flow-grpo", "flow-grpo-group", "verl-omni", "flow-factory"
 
 
 def _centred(rewards: Tensor) -> Tensor:
-    return rewards - rewards.mean(1, keepdim=True)
+    # Exactly 0 where all are equal, whose mean may be another number by rounding.
+    spread = (rewards != rewards[:, :1]).any(1, keepdim=True)
+    return (rewards - rewards.mean(1, keepdim=True)) * spread
 
 
 def _group_std(rewards: Tensor, *, sample: bool) -> Tensor:
@@ -69,11 +71,6 @@ def combined_advantages(
         return advantages(_weighted(rewards, weights), convention)
     added = _weighted([advantages(reward, convention) for reward in rewards], weights)
     return advantages(added, "ddpo") if combination == "gdpo" else added
-
-
-def share_without_spread(rewards: Tensor) -> float:
-    """Share of prompts whose samples all have the same reward: they teach nothing, so the effective batch is that much smaller."""
-    return (rewards == rewards[:, :1]).all(1).double().mean().item()
 
 
 def _weighted(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

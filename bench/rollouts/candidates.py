@@ -9,11 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.core.errors import UserError
 from bench.models.forward_process import Transition
 from bench.rollouts.grid import Grid
 from bench.rollouts.rules import Rule
-from bench.rollouts.sampler import Denoise, take_step
+from bench.rollouts.sampler import Denoise, refuse_without_noise, take_step
 
 
 class Choice(NamedTuple):
@@ -86,10 +85,7 @@ def roll_out_candidates(
         drawn = [step.transition.sample(noise(number, each)) for each in range(candidates if number in kept else 1)]
         following = drawn[0]
         if number in kept:
-            if not bool((step.transition.std > 0).all()):
-                raise UserError(
-                    f"sampling step {number} (0 to {len(rules) - 1}) has no noise, so its candidates are the same; train fewer steps"
-                )
+            refuse_without_noise(step.transition, number, len(rules))
             choice = choose(number, drawn, level - 1)
             found.append(Comparison(latents, level, rule, choice))
             following = choice.following

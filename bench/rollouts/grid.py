@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,12 +48,18 @@ def levels_of(process: ForwardProcess, alpha: Tensor, sigma: Tensor) -> ForwardP
 
 
 def strided_grid(process: ForwardProcess, steps: int) -> Grid:
-    """Every T/S-th training time from the last one down: T - 1, T - 1 - T/S, ...; level 0 is the first training time.
+    """Every T/S-th training time from the last one down: T - 1, T - 1 - T/S, ..., rounded; level 0 is the first training time.
 
-    Diffusers calls this spacing ``trailing``.
+    Diffusers calls this spacing ``trailing``, and rounds alike.
+
+    Raises:
+        UserError: there are more steps than training times.
     """
-    stride = process.train_timesteps // steps
-    times = (torch.arange(steps + 1) * stride - 1).clamp(min=0)
+    trained = process.train_timesteps
+    if steps > trained:
+        raise UserError(f"{steps} sampling steps are more than the {trained} training times of the model; use fewer")
+    spaced = torch.from_numpy(np.arange(trained, 0, -trained / steps)[:steps]).round().long().flip(0) - 1
+    times = torch.cat([torch.zeros(1, dtype=torch.int64), spaced])
     like = torch.zeros((), dtype=torch.float64)
     levels = levels_of(process, process.alpha(times, like).flatten(), process.sigma(times, like).flatten())
     return Grid(levels, times)
@@ -61,10 +68,11 @@ def strided_grid(process: ForwardProcess, steps: int) -> Grid:
 def evaluation_grid(model: ModelFamily, steps: int) -> Grid:
     """The levels of diffusers' DDIM or flow-matching Euler sampler with the model's own schedule, at its own resolution.
 
-    A rollout on them without noise therefore is an evaluation image under that scheduler, unless that one clips by diffusers' default.
+    A rollout on them without noise is an evaluation image under that scheduler, unless that one clips by diffusers' default.
 
     Raises:
-        UserError: the scheduler cannot take so many steps, or clips the predicted picture, which has no density.
+        UserError: the scheduler cannot take so many steps, steps to other levels than those that it calls the network at, or clips
+            the predicted picture, which has no density.
     """
     flow, side = isinstance(model.process, FlowProcess), model.resolution
     settings = model.generation.model_copy(
@@ -90,6 +98,14 @@ def _ddim_grid(model: ModelFamily, scheduler: Any) -> Grid:
     like = torch.zeros((), dtype=torch.float64)
     process = model.process
     alpha, sigma = process.alpha(times, like).flatten(), process.sigma(times, like).flatten()
+    # Diffusers' DDIM goes down by a fixed number of times, whatever the next one is; below 0 is the picture.
+    stride = process.train_timesteps // (len(times) - 1)
+    if not torch.equal((times[1:] - stride).clamp(min=0), times[:-1]):
+        raise UserError(
+            f"DDIM with {len(times) - 1} steps and timestep_spacing={scheduler.config.timestep_spacing} does not step to the times at "
+            "which it calls the network; use a model whose scheduler has timestep_spacing=leading, or trailing and a number of steps that "
+            f"divides {process.train_timesteps}"
+        )
     if scheduler.config.set_alpha_to_one:
         alpha[0], sigma[0] = 1, 0
     return Grid(levels_of(process, alpha, sigma), times)

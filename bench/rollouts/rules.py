@@ -9,11 +9,11 @@ import abc
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from bench.core.errors import UserError, did_you_mean
+from bench.core.errors import UserError
 from bench.models.forward_process import FlowProcess, ForwardProcess, Transition
 
 
@@ -24,10 +24,12 @@ class Rule(abc.ABC):
     Attributes:
         noise: strength of the step's noise, at least 0; its unit depends on the rule.
         published: the strength of the method that the rule is from.
+        most: the largest strength.
     """
 
     noise: float
     published: ClassVar[float]
+    most: ClassVar[float] = math.inf
 
     @abc.abstractmethod
     def refuse(self, process: ForwardProcess) -> None:
@@ -54,6 +56,7 @@ class Ddim(Rule):
     """
 
     published: ClassVar[float] = 1.0
+    most: ClassVar[float] = 1.0  # with more, the latents have more noise than their level
 
     def refuse(self, process: ForwardProcess) -> None:
         if self.noise and isinstance(process, FlowProcess):
@@ -129,6 +132,7 @@ class Cps(FlowRule):
     """
 
     published: ClassVar[float] = 0.8
+    most: ClassVar[float] = 1.0  # with more, the sine falls again
 
     def transition(self, xt: Tensor, prediction: Tensor, process: ForwardProcess, t: Tensor, to: Tensor) -> Transition:
         s_to = process.sigma(to, xt)
@@ -141,11 +145,13 @@ class Cps(FlowRule):
 ODE = Ddim(0.0)
 """The deterministic step of every process."""
 
-RULES: Mapping[str, type[Rule]] = {"ddim": Ddim, "flow-sde": FlowSde, "dance-sde": DanceSde, "cps": Cps}
+RuleName = Literal["ddim", "flow-sde", "dance-sde", "cps"]
+
+RULES: Mapping[RuleName, type[Rule]] = {"ddim": Ddim, "flow-sde": FlowSde, "dance-sde": DanceSde, "cps": Cps}
 """The rules by the names that settings use."""
 
 
-def find_rule(name: str | None, noise: float | None, process: ForwardProcess) -> Rule:
+def find_rule(name: RuleName | None, noise: float | None, process: ForwardProcess) -> Rule:
     """A rule for a process.
 
     Args:
@@ -154,12 +160,12 @@ def find_rule(name: str | None, noise: float | None, process: ForwardProcess) ->
         process: the model's forward process.
 
     Raises:
-        UserError: there is no such rule, or it is not defined for the process.
+        UserError: the rule is not defined for the process, or not for so much noise.
     """
     if name is None:
         name = "flow-sde" if isinstance(process, FlowProcess) else "ddim"
-    if name not in RULES:
-        raise UserError(f"there is no rule {name!r}: {did_you_mean(name, RULES)}there are {', '.join(RULES)}")
     rule = RULES[name](RULES[name].published if noise is None else noise)
     rule.refuse(process)
+    if rule.noise > rule.most:
+        raise UserError(f"noise={rule.noise:g} is too much for rule={name}; use at most {rule.most:g}")
     return rule

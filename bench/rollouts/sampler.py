@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,7 +91,7 @@ class Trajectories:
         kept: numbers of the kept steps, W of them, 0 for the first.
         latents: where the kept steps started, (B, W, ...).
         following: where they led, (B, W, ...).
-        means: the means of where they led, (B, W, ...).
+        means: the means of where they led, (B, W, ...); None unless they were asked for.
         levels: levels where they started, int64, (B, W).
         log_probs: their log-probabilities, see `Step.log_prob`, (B, W).
     """
@@ -100,14 +101,16 @@ class Trajectories:
     kept: tuple[int, ...]
     latents: Tensor
     following: Tensor
-    means: Tensor
+    means: Tensor | None
     levels: Tensor
     log_probs: Tensor
 
     def rows(self, places: Sequence[int]) -> Trajectories:
         """The trajectories of some samples."""
-        tensors = ("final", "level", "latents", "following", "means", "levels", "log_probs")
-        return dataclasses.replace(self, **{name: getattr(self, name)[list(places)] for name in tensors})
+        names = (field.name for field in dataclasses.fields(self))
+        tensors = ((name, value) for name in names if isinstance(value := getattr(self, name), Tensor))
+        picked: dict[str, Any] = {name: value[list(places)] for name, value in tensors}
+        return dataclasses.replace(self, **picked)
 
 
 def roll_out(
@@ -118,6 +121,7 @@ def roll_out(
     level: Tensor,
     noise: Callable[[int], Tensor] | None = None,
     keep: Collection[int] = (),
+    means: Collection[int] = (),
 ) -> Trajectories:
     """Sample one step per rule, from given latents; with gradient where gradients are enabled.
 
@@ -130,6 +134,7 @@ def roll_out(
         noise: ``noise(n)`` returns the standard normal noise of step n, shaped like ``latents``; called for rules with noise only,
             and None if there are none.
         keep: numbers of the steps to keep for replay.
+        means: numbers of the steps whose means are kept as well: the same ones, or none.
 
     Raises:
         UserError: a step to keep has no noise, hence no density.
@@ -138,13 +143,10 @@ def roll_out(
     for number, rule in enumerate(rules):
         step = take_step(denoise, grid, rule, latents, level, _chooser(rule, noise, number))
         if number in keep:
-            if not bool((step.transition.std > 0).all()):
-                raise UserError(
-                    f"sampling step {number} (0 to {len(rules) - 1}) has no noise, hence no density; train other steps"
-                )
+            refuse_without_noise(step.transition, number, len(rules))
             kept.append((latents, level, step))
         latents, level = step.following, (level - 1).clamp(min=0)
-    return _trajectories(latents, level, sorted(keep), kept)
+    return _trajectories(latents, level, sorted(keep), kept, with_means=bool(means))
 
 
 def replay(denoise: Denoise, grid: Grid, rule: Rule, trajectories: Trajectories, which: int) -> Step:
@@ -157,6 +159,36 @@ def replay(denoise: Denoise, grid: Grid, rule: Rule, trajectories: Trajectories,
     return take_step(denoise, grid, rule, latents, trajectories.levels[:, which], lambda _: following)
 
 
+def refuse_without_noise(transition: Transition, number: int, count: int) -> None:
+    """Raise a `UserError` if one of ``count`` sampling steps cannot be trained, since its next latents are certain."""
+    if not bool((transition.std > 0).all()):
+        raise UserError(
+            f"sampling step {number} (0 to {count - 1}) has no noise, so that nothing can be learnt from it; train other steps"
+        )
+
+
+def check_noise(rules: Mapping[int, Rule], grid: Grid) -> None:
+    """Raise a `UserError` if one of some sampling steps has no noise, before anything is sampled.
+
+    Args:
+        rules: by number of the step, 0 for the first.
+        grid: the levels.
+    """
+    for number, rule in rules.items():
+        refuse_without_noise(_blank(rule, number, grid), number, grid.steps)
+
+
+def largest_deviation(rules: Mapping[int, Rule], grid: Grid) -> float:
+    """The largest standard deviation of some sampling steps; see `check_noise` for the arguments."""
+    return max(_blank(rule, number, grid).std.max().item() for number, rule in rules.items())
+
+
+def _blank(rule: Rule, number: int, grid: Grid) -> Transition:
+    """The transition of a sampling step, whose deviation does not depend on what is sampled."""
+    blank, level = torch.zeros(1, 1, 1, 1), torch.tensor([grid.steps - number])
+    return rule.transition(blank, blank, grid.process, level, level - 1)
+
+
 def _chooser(rule: Rule, noise: Callable[[int], Tensor] | None, number: int) -> Callable[[Transition], Tensor]:
     if not rule.noise:
         return lambda transition: transition.mean
@@ -166,20 +198,25 @@ def _chooser(rule: Rule, noise: Callable[[int], Tensor] | None, number: int) -> 
 
 
 def _trajectories(
-    final: Tensor, level: Tensor, numbers: Sequence[int], kept: Sequence[tuple[Tensor, Tensor, Step]]
+    final: Tensor,
+    level: Tensor,
+    numbers: Sequence[int],
+    kept: Sequence[tuple[Tensor, Tensor, Step]],
+    *,
+    with_means: bool,
 ) -> Trajectories:
     count, shape = len(final), final.shape[1:]
     if not kept:
         nothing = final.new_empty(count, 0, *shape)
         levels, log_probs = level.new_empty(count, 0), final.new_empty(count, 0)
-        return Trajectories(final, level, (), nothing, nothing, nothing, levels, log_probs)
+        return Trajectories(final, level, (), nothing, nothing, None, levels, log_probs)
     return Trajectories(
         final=final,
         level=level,
         kept=tuple(numbers),
         latents=torch.stack([latents for latents, _, _ in kept], dim=1),
         following=torch.stack([step.following for _, _, step in kept], dim=1),
-        means=torch.stack([step.transition.mean for _, _, step in kept], dim=1),
+        means=torch.stack([step.transition.mean for _, _, step in kept], dim=1) if with_means else None,
         levels=torch.stack([at for _, at, _ in kept], dim=1),
         log_probs=torch.stack([step.log_prob for _, _, step in kept], dim=1),
     )

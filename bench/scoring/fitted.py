@@ -157,4 +157,5 @@ def fill_fitted(scorer: FittableMetric, path: Path, expected: str) -> None:
 def describe(record: RewardModelRecord) -> str:
     """The held-out accuracy of a reward model in a sentence."""
     held_out = record.held_out
-    return f"agrees with {held_out.after:.1%} of {held_out.pairs} held-out pairs; {record.scorer} agreed with {held_out.before:.1%} before the fit"
+    earlier = record.scorer if record.start is None else "the reward model that it continues"
+    return f"agrees with {held_out.after:.1%} of {held_out.pairs} held-out pairs; {earlier} agreed with {held_out.before:.1%} before the fit"

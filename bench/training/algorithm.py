@@ -145,7 +145,9 @@ class Algorithm(BaseModel, abc.ABC):
     negative: ClassVar[bool] = False
     """Whether the trained weights are for the unconditional branch of guidance only, next to the base model's."""
     placebo: ClassVar[str | None] = "winner and loser of each pair are swapped with probability 1/2"
-    """What a run with shuffled preferences is (``bench run --placebo``); None if the algorithm reads no labels and no scores."""
+    """What a run with shuffled preferences is (``bench run --placebo``); None if shuffling changes nothing."""
+    no_placebo: ClassVar[str] = "it reads no preferences"
+    """Why shuffling changes nothing, where ``placebo`` is None."""
 
     @property
     def initial_loss(self) -> float | None:
@@ -154,6 +156,11 @@ class Algorithm(BaseModel, abc.ABC):
         A subclass states a constant as ``initial_loss: ClassVar[float | None] = ...``.
         """
         return None
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether it trains on pictures of the data; if not, they are not encoded."""
+        return True
 
     @property
     def trained_on(self) -> tuple[str, ...]:

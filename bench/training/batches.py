@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -44,6 +44,20 @@ class Encoded(Protocol):
 
     def picture_condition(self, rows: Sequence[int], sides: Sequence[int], size: PictureSize) -> dict[str, Tensor]:
         """Size and crop conditioning of one image per row, each (B, ...); ``sides`` says which image."""
+
+
+class Captioned(NamedTuple):
+    """Captions of a micro-batch.
+
+    Attributes:
+        row_ids: row numbers of the captions in the data, B of them.
+        batch_positions: their positions in the step's global batch.
+        draws: random draws for these rows.
+    """
+
+    row_ids: tuple[int, ...]
+    batch_positions: tuple[int, ...]
+    draws: Draws
 
 
 class Batches(Protocol):
@@ -98,8 +112,19 @@ class StepBatches:
     among: Sequence[int] | None = None
 
     def __iter__(self) -> Iterator[PairBatch]:
-        for positions in self._cut(self.accelerator.process_index):
-            yield make_batch(self, self.rows, positions)
+        for captioned in self.captioned():
+            yield make_batch(self, captioned)
+
+    def captioned(self) -> Iterator[Captioned]:
+        """The same micro-batches without what is known about pictures, which is not read."""
+        return map(self.at, self._cut(self.accelerator.process_index))
+
+    def at(self, positions: Sequence[int]) -> Captioned:
+        """The captions at some positions of the global batch."""
+        rows = tuple(self.rows[position] for position in positions)
+        # Repeats of a row within a global batch are numbered, so that each gets different noise.
+        repeats = [self.rows[:position].count(self.rows[position]) for position in positions]
+        return Captioned(rows, tuple(positions), Draws(self.seed, self.step, rows, repeats))
 
     record: ClassVar[Mapping[str, float]] = {}
 
@@ -171,19 +196,15 @@ def draw_flips(flip: HorizontalFlip, draws: Draws, width: int) -> Tensor | None:
     return torch.stack([draws.uniform(purpose) < 0.5 for purpose in purposes], dim=1)
 
 
-def make_batch(step: StepBatches, global_rows: Sequence[int], positions: Sequence[int]) -> PairBatch:
+def make_batch(step: StepBatches, captioned: Captioned) -> PairBatch:
     """Some rows of a global batch as latents, with winner and loser told apart; a dropped caption is dropped for all its images.
 
     Args:
         step: where the rows come from and how they are drawn.
-        global_rows: row numbers of the global batch in the data.
-        positions: which of them this batch holds.
+        captioned: which rows this batch holds.
     """
     data, encoded, device = step.data, step.encoded, step.accelerator.device
-    rows = [global_rows[position] for position in positions]
-    # Repeats of a row within a global batch are numbered, so that each gets different noise.
-    repeats = [global_rows[:position].count(global_rows[position]) for position in positions]
-    draws = Draws(step.seed, step.step, rows, repeats)
+    rows, draws = list(captioned.row_ids), captioned.draws
 
     # Captions, some of them dropped (replaced by the empty caption).
     dropped = (draws.uniform("caption dropout") < step.settings.caption_dropout).tolist()
@@ -223,7 +244,7 @@ def make_batch(step: StepBatches, global_rows: Sequence[int], positions: Sequenc
         preference=torch.where(swapped, 1 - label, label),
         scores=columns(data.scores),
         columns=columns(data.columns),
-        row_ids=tuple(rows),
-        batch_positions=tuple(positions),
+        row_ids=captioned.row_ids,
+        batch_positions=captioned.batch_positions,
         draws=draws,
     )

@@ -39,15 +39,19 @@ class TrainingState:
         snapshots: copies of the weights by name.
         strategy: how all of these are laid out over the processes; on disk they are full tensors, so another strategy can
             resume.
+        measured: numbers that were measured once, by name.
     """
 
     parameters: Parameters
     optimizer: torch.optim.Optimizer
     snapshots: Snapshots
     strategy: ParallelStrategy
+    measured: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor of the state, gathered in full, with its name in a checkpoint; every process must exhaust the iterator."""
+        for name, number in self.measured.items():
+            yield f"measured/{name}", torch.tensor(number, dtype=torch.float64)
         for snapshot, weights in self.snapshots.items():
             for name, value in weights.items():
                 yield f"memory/{snapshot}/{name}", self.strategy.gather_full(value)
@@ -119,6 +123,8 @@ def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger, run: str
             if kind == "weights":
                 with torch.no_grad():
                     by_name[rest].copy_(state.strategy.shard_like(value, by_name[rest]))
+            elif kind == "measured":
+                state.measured[rest] = value.item()
             elif kind == "memory":
                 snapshot, _, name = rest.partition("/")
                 state.snapshots.setdefault(snapshot, {})[name] = state.strategy.shard_like(value, by_name[name])

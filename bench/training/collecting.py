@@ -14,7 +14,7 @@ from bench.core.chunks import batch_slices
 from bench.core.errors import UserError
 from bench.core.randomness import permutation
 from bench.rollouts.rewards import Rewards
-from bench.rollouts.sampler import Predict
+from bench.rollouts.sampler import Predict, largest_deviation
 from bench.training.judgement import judge
 from bench.training.ledger import uncounted
 from bench.training.online import OnlineAlgorithm
@@ -26,6 +26,8 @@ from bench.training.stopping import stoppable
 
 BEHAVIOUR = "behaviour"
 """The snapshot of the weights that sampled a collection; kept where several steps train on one, to sample it again on resume."""
+FLOOR = "replay_floor"
+"""The noise of replay: what the log calls it, and its name among what is measured once in a run."""
 SAFETY = 3.0
 """A ratio must be able to move by so many times the noise of replay before the objective reacts to it."""
 
@@ -59,7 +61,7 @@ class Collector:
         self._algorithm, self._sampler, self._rewards, self._policy = algorithm, sampler, rewards, policy
         self._settings, self._seed, self._accelerator = settings, seed, accelerator
         self._size = collection_size(algorithm, settings)
-        refuse_cut_groups(algorithm, settings, accelerator.num_processes)
+        refuse_cut_groups(algorithm, settings)
         self._collection: Collection | None = None
 
     def batches(self, step: int) -> RolloutBatches:
@@ -103,21 +105,22 @@ class Collector:
         with uncounted(ledger) if update else contextlib.nullcontext():
             micros = [self._sample(schedule, each, predict, scores) for each in range(self._algorithm.updates)]
             ledger.samples += self._size
-        with uncounted(ledger):
-            floor = self._noise_floor(schedule, micros[update][0], predict)
+        floor = self._noise_floor(schedule, micros[update][0], predict)
         gathered = {name: self._summed(values) for name, values in scores.items()}
         self._rewards.check_spread(gathered)
         found = judge(self._algorithm, gathered, self._rewards.signs, self._placebo(number))
-        return Collection(schedule, micros, found.advantages, floor, {**found.record, "replay_floor": floor})
+        return Collection(schedule, micros, found.advantages, floor, {**found.record, FLOOR: floor})
 
     def _behaviour(self, update: int) -> Predict:
         """The network that samples a collection; on resume within one, with the weights that sampled it first."""
         policy, name = self._policy, self._algorithm.sampled_by
+        if name is not None:  # it has not changed since
+            return functools.partial(policy.predict_with_snapshot, name)
         if update:
             return functools.partial(policy.predict_with_snapshot, BEHAVIOUR)
         if self._algorithm.updates > 1:
-            policy.snapshot(BEHAVIOUR, name)
-        return policy.predict if name is None else functools.partial(policy.predict_with_snapshot, name)
+            policy.snapshot(BEHAVIOUR)
+        return policy.predict
 
     def _sample(self, schedule: Schedule, update: int, predict: Predict, scores: Mapping[str, Tensor]) -> list[Sampled]:
         """This process's samples of one optimizer step of a collection; fills in their places in the collection's ``scores``."""
@@ -153,22 +156,32 @@ class Collector:
         return torch.stack([permutation(group, self._seed, "shuffled scores", number, prompt) for prompt in prompts])
 
     def _noise_floor(self, schedule: Schedule, sampled: Sampled, predict: Predict) -> float:
-        """The noise of replay, measured once by this command, over all processes.
+        """The noise of replay, measured once in a run, over all processes; not counted.
 
         Raises:
             UserError: it is too close to what the objective reacts to.
         """
-        if self._collection is not None:
-            return self._collection.floor
-        own = torch.tensor([self._sampler.replay_noise(schedule, sampled, predict)], device=self._accelerator.device)
-        floor: float = self._accelerator.gather(own).max().item()
-        least = self._algorithm.least_ratio
-        if least is not None and least < SAFETY * floor:
+        known = self._policy.measured
+        if FLOOR not in known:
+            with uncounted(self._policy.ledger):
+                noise = self._sampler.replay_noise(schedule, sampled, predict)
+            own = torch.tensor([noise], dtype=torch.float64, device=self._accelerator.device)
+            known[FLOOR] = self._accelerator.gather(own).max().item()
+        floor = known[FLOOR]
+        self._refuse_clipped_noise(floor)
+        return floor
+
+    def _refuse_clipped_noise(self, floor: float) -> None:
+        algorithm, least = self._algorithm, self._algorithm.least_ratio
+        if least is None:
+            return
+        rules = algorithm.noisy_rules(self._policy.process)
+        scale = algorithm.ratio_scale(largest_deviation(rules, self._sampler.grid)) if rules else 1.0
+        if least < SAFETY * floor * scale:
             raise UserError(
                 f"replay is noisy: at another batch size log-probabilities differ by {floor:.2g}, so that a clip range of "
-                f"{least:g} would clip noise; use a clip of at least {SAFETY * floor:.2g}, or precision=fp32"
+                f"{least:g} would clip noise; use a clip of at least {SAFETY * floor * scale:.2g}, or precision=fp32"
             )
-        return floor
 
 
 def collection_size(algorithm: OnlineAlgorithm, settings: TrainingSettings) -> int:
@@ -186,8 +199,8 @@ def collection_size(algorithm: OnlineAlgorithm, settings: TrainingSettings) -> i
     return size
 
 
-def refuse_cut_groups(algorithm: OnlineAlgorithm, settings: TrainingSettings, processes: int) -> None:
-    """Raise a `UserError` if samples that must share a micro-batch would not, or a process would get none of them."""
+def refuse_cut_groups(algorithm: OnlineAlgorithm, settings: TrainingSettings) -> None:
+    """Raise a `UserError` if samples that must share a micro-batch would not."""
     together, title = algorithm.together, algorithm.info.title
     for name in ("global_batch_size", "micro_batch_size"):
         size = getattr(settings, name)
@@ -195,8 +208,3 @@ def refuse_cut_groups(algorithm: OnlineAlgorithm, settings: TrainingSettings, pr
             raise UserError(
                 f"{title} compares the {together} samples of a prompt; make {name} a multiple of {together}"
             )
-    if settings.global_batch_size // together < processes:
-        raise UserError(
-            f"{processes} processes cannot share {settings.global_batch_size // together} groups of {together} samples; use a "
-            "larger global_batch_size"
-        )

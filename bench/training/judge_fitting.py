@@ -32,9 +32,9 @@ class JudgeFittingAlgorithm(Algorithm):
     judge_captions: int = Field(
         default=256,
         ge=1,
-        description="captions of a round whose samples the judge is fitted against, drawn anew for each",
+        description="captions per round whose samples the judge is fitted against; drawn anew each round",
     )
-    judge_samples: int = Field(default=4, ge=1, description="samples of each of them")
+    judge_samples: int = Field(default=4, ge=1, description="samples per such caption")
 
     @abc.abstractmethod
     def opponent_losses(self, difference: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bench.rollouts.advantages import combined_advantages, share_without_spread
 from bench.training.online import OnlineAlgorithm
 
 
@@ -19,7 +18,7 @@ class Judgement:
     Attributes:
         advantages: float32, (N,).
         record: what the log says: mean and deviation of the weighted sum of the rewards, the mean of each, and the share of groups
-            whose samples all have the same advantage, from which nothing is learnt.
+            whose samples all have an advantage of 0, from which nothing is learnt.
     """
 
     advantages: Tensor
@@ -41,14 +40,12 @@ def judge(
     if order is not None:
         raw = {name: values.gather(1, order) for name, values in raw.items()}
     rewards = [signs[name] * values for name, values in raw.items()]
-    weights = algorithm.weights
-    found = combined_advantages(rewards, weights, algorithm.advantage, algorithm.combination)
+    weights, found = algorithm.weights, algorithm.advantages(rewards)
     total = torch.stack([weight * reward for weight, reward in zip(weights, rewards, strict=True)]).sum(0)
     record = {
         "reward": total.mean().item(),
         "reward_std": total.std(correction=0).item(),
         **{f"reward_{name}": values.mean().item() for name, values in raw.items()},
-        "groups_without_spread": share_without_spread(found),
+        "groups_without_spread": (found == 0).all(1).double().mean().item(),
     }
-    clip = algorithm.advantage_clip
-    return Judgement(found.clamp(-clip, clip).flatten().float(), record)
+    return Judgement(found.flatten().float(), record)

@@ -12,7 +12,7 @@ from bench.core import termination
 from bench.core.files import append_lines, replace_folder, write_json
 from bench.core.processes import Processes
 from bench.core.progress import Progress, say
-from bench.data.cache import EncodedData
+from bench.data.cache import EncodedCaptions
 from bench.data.preferences import PreferenceData
 from bench.models.family import ModelFamily
 from bench.records.runs import LEDGER, RunFolder
@@ -25,13 +25,14 @@ from bench.training.collecting import Collector, collection_size
 from bench.training.distributed.launch import choose_strategy
 from bench.training.held_out import trained_rows
 from bench.training.ledger import Ledger, refuse_spent_budget
-from bench.training.online import OnlineAlgorithm, SamplingAlgorithm
+from bench.training.online import OnlineAlgorithm, SamplingAlgorithm, samples_together
 from bench.training.policy import Policy
 from bench.training.reward_gradients import GradientSource, RewardGradientAlgorithm
 from bench.training.rollout_sampler import RolloutSampler
 from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, build_optimizer, training_step
-from bench.training.step_pairs import StepPairAlgorithm, StepPairSource
+from bench.training.step_pair_source import StepPairSource
+from bench.training.step_pairs import StepPairAlgorithm
 from bench.training.watching import Watcher, unwatched
 
 
@@ -44,7 +45,7 @@ class Job:
         settings: how it trains.
         model: the model whose denoiser is trained, in place.
         data: the prepared data.
-        encoded: its latents and embeddings.
+        encoded: its embeddings, and its latents if the algorithm reads pictures.
         seed: the training seed.
         name: what messages call it.
         run_id: which run it is, so that no other one's checkpoint is continued; see `bench.records.config.RunConfig.run_id`.
@@ -57,7 +58,7 @@ class Job:
     settings: TrainingSettings
     model: ModelFamily
     data: PreferenceData
-    encoded: EncodedData
+    encoded: EncodedCaptions
     seed: int
     name: str
     run_id: str
@@ -82,7 +83,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
 
     # Checks that do not need the weights.
     strategy = choose_strategy(accelerator)
-    strategy.check(settings)
+    strategy.check(settings, samples_together(algorithm))
     refuse_spent_budget(settings.budget, job.prepared_forwards)
 
     # Everything that training changes.
@@ -90,7 +91,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
     ledger.reset_peak_memory(accelerator.device)
     policy = Policy(job.model, settings, ledger, with_reference=Need.REFERENCE in algorithm.needs, strategy=strategy)
     optimizer = build_optimizer(policy.parameters(), settings)
-    state = TrainingState(policy.parameters(), optimizer, policy.snapshots, strategy)
+    state = TrainingState(policy.parameters(), optimizer, policy.snapshots, strategy, policy.measured)
     trainer = Trainer(algorithm, settings, policy, optimizer, accelerator)
     source = batch_source(job, policy, accelerator)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
-from typing import Annotated, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Self
 
 import pydantic
 import torch
@@ -12,9 +12,12 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from bench.core.randomness import permutation
+from bench.models.family import ModelFamily
 from bench.models.forward_process import ForwardProcess
-from bench.rollouts.advantages import Combination, Convention
-from bench.rollouts.rules import ODE, Rule, find_rule
+from bench.rollouts.advantages import Combination, Convention, combined_advantages
+from bench.rollouts.grid import evaluation_grid
+from bench.rollouts.rules import ODE, Rule, RuleName, find_rule
+from bench.rollouts.sampler import check_noise
 from bench.training.algorithm import Algorithm, MetricNames, Need, StepOutput
 from bench.training.policy import Policy
 from bench.training.rollout_batch import RolloutBatch, Schedule
@@ -23,6 +26,16 @@ Numbers = Annotated[
     tuple[float, ...], BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)
 ]
 """Numbers, typed on the command line as ``1,0.5``."""
+ChosenRule = Annotated[
+    RuleName | None,
+    Field(description="sampling step: ddim, flow-sde, dance-sde or cps; by default flow-sde for flows, else ddim"),
+]
+"""The rule of sampling steps that are trained."""
+Strength = Annotated[
+    float | None,
+    Field(gt=0, description="strength of the rule's noise, at most 1 for ddim and cps; by default the published one"),
+]
+"""How much noise it has."""
 
 
 class SamplingAlgorithm(Algorithm):
@@ -32,6 +45,7 @@ class SamplingAlgorithm(Algorithm):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PROMPTS, Need.REWARD})
+    training_defaults: ClassVar[Mapping[str, Any]] = {"caption_dropout": 0.0}
 
     rewards: MetricNames = Field(default=("pickscore",), min_length=1, description="metrics that judge the pictures")
     reward_weights: Numbers = Field(default=(), description="a weight per reward; by default 1 each")
@@ -51,7 +65,13 @@ class SamplingAlgorithm(Algorithm):
             raise ValueError(
                 f"{len(self.reward_weights)} reward_weights are not one for each of {len(self.rewards)} rewards"
             )
+        if self.reward_weights and not any(self.reward_weights):
+            raise ValueError("all reward_weights are 0, so that there is nothing to learn")
         return self
+
+    @property
+    def reads_pictures(self) -> bool:
+        return not self.needs.isdisjoint({Need.IMAGES, Need.PAIRS})
 
     @property
     def trained_on(self) -> tuple[str, ...]:
@@ -67,9 +87,29 @@ class SamplingAlgorithm(Algorithm):
         """How many pictures are judged per sample."""
         return 1
 
+    @property
+    def judged_once(self) -> int:
+        """How many pictures each metric judges besides, at the start of a run, to see whether it repeats itself."""
+        return 2
+
+    def captions_together(self, global_batch_size: int) -> int:
+        """How many captions are sampled at a time, with repeats, given how many samples an optimizer step trains on."""
+        return global_batch_size
+
     def sampler(self, process: ForwardProcess) -> Sequence[Rule]:
         """The rule of every sampling step of pictures that are made to follow the progress; by default the deterministic sampler."""
         return [ODE] * self.sampling_steps
+
+    def noisy_rules(self, process: ForwardProcess) -> Mapping[int, Rule]:
+        """The rules of the sampling steps that cannot be trained without noise, by number, 0 for the first; by default none."""
+        return {}
+
+
+def check_sampling(algorithm: SamplingAlgorithm, model: ModelFamily) -> None:
+    """Raise a `UserError` if a model cannot be sampled as an algorithm says: by its levels, its rule or its noise."""
+    grid = evaluation_grid(model, algorithm.sampling_steps)
+    algorithm.sampler(model.process)
+    check_noise(algorithm.noisy_rules(model.process), grid)
 
 
 class OnlineAlgorithm(SamplingAlgorithm):
@@ -82,17 +122,29 @@ class OnlineAlgorithm(SamplingAlgorithm):
 
     placebo: ClassVar[str | None] = "the scores of each prompt's samples are permuted"
     sampled_by: ClassVar[str | None] = None
-    """Name of the snapshot that samples; None for the current weights."""
+    """Name of the snapshot that samples, which may change between collections only; None for the current weights."""
 
     combination: Combination = Field(
         default="advantages",
-        description="of several rewards: add the weighted rewards, add the weighted advantages, or standardise that sum too (gdpo)",
+        description="how several rewards are combined: add the weighted rewards, add the weighted advantages, or standardise that sum too (gdpo)",
     )
     group: int = Field(default=8, ge=2, description="samples per prompt")
     updates: int = Field(default=1, ge=1, description="optimizer steps per collection")
     trained: int = Field(default=3, ge=1, description="losses per sample, each at another time")
     advantage: Convention = Field(default="flow-grpo-group", description="how rewards become advantages")
     advantage_clip: float = Field(default=5.0, gt=0, description="advantages are clipped to +- this")
+
+    def advantages(self, rewards: Sequence[Tensor]) -> Tensor:
+        """What the rewards of a collection say about its samples: by default as ``combination``, ``advantage`` and ``advantage_clip`` say.
+
+        Args:
+            rewards: where higher is better, float64, (P, k) each: k samples of each of P prompts.
+
+        Returns:
+            Float64, (P, k); a prompt whose samples are all 0 teaches nothing.
+        """
+        found = combined_advantages(rewards, self.weights, self.advantage, self.combination)
+        return found.clamp(-self.advantage_clip, self.advantage_clip)
 
     @property
     def together(self) -> int:
@@ -106,6 +158,13 @@ class OnlineAlgorithm(SamplingAlgorithm):
         A run whose replay is noisier than a third of it stops.
         """
         return None
+
+    def ratio_scale(self, deviation: float) -> float:
+        """By how much the objective multiplies log ratios of a sampling step with this standard deviation; by default not at all."""
+        return 1.0
+
+    def captions_together(self, global_batch_size: int) -> int:
+        return global_batch_size * self.updates // self.group
 
     def sampler(self, process: ForwardProcess) -> Sequence[Rule]:
         """The rules of the first collection of seed 0."""
@@ -124,6 +183,17 @@ class OnlineAlgorithm(SamplingAlgorithm):
         """One loss of each sample of a micro-batch, unreduced; see `Algorithm.step`."""
 
 
+def refuse_more_steps(trained: int, eligible: int) -> None:
+    """Raise a ValueError if more sampling steps are to be trained than there are to choose from."""
+    if trained > eligible:
+        raise ValueError(f"trained={trained} is more than the {eligible} sampling steps that may be trained; lower it")
+
+
+def samples_together(algorithm: Algorithm) -> int:
+    """How many samples share a micro-batch at least; 1 for algorithms that do not collect samples."""
+    return algorithm.together if isinstance(algorithm, OnlineAlgorithm) else 1
+
+
 class StepwiseAlgorithm(OnlineAlgorithm):
     """An online algorithm that compares the probability of sampling steps then and now.
 
@@ -131,26 +201,43 @@ class StepwiseAlgorithm(OnlineAlgorithm):
     before the first update from a collection.
     """
 
-    rule: str | None = Field(
-        default=None,
-        description="sampling step: ddim, flow-sde, dance-sde or cps; by default flow-sde for flows, else ddim",
-    )
-    noise: float | None = Field(
-        default=None, gt=0, description="strength of the rule's noise; by default the published one"
-    )
+    rule: ChosenRule = None
+    noise: Strength = None
     trained: int = Field(default=3, ge=1, description="sampling steps that are trained per collection")
-    within: int = Field(default=5, ge=1, description="they are drawn from so many steps, the noisiest first")
+    within: int = Field(
+        default=5, ge=1, description="train only steps among this many of the first (noisiest) sampling steps"
+    )
     same_start: bool = Field(default=False, description="all samples of a prompt start from the same noise")
+
+    @pydantic.model_validator(mode="after")
+    def _as_many_steps_as_are_trained(self) -> Self:
+        refuse_more_steps(self.trained, len(self.eligible))
+        return self
+
+    @property
+    def compares_means(self) -> bool:
+        """Whether `step` reads ``batch.means``, which takes as much memory as the latents of the trained steps."""
+        return False
 
     def schedule(self, process: ForwardProcess, seed: int, collection: int) -> Schedule:
         """The steps of `kept` are trained, with the rules of `rules`."""
         kept = self.kept(seed, collection)
-        return Schedule(collection, kept, self.rules(process, kept), len(kept), self.same_start)
+        means = kept if self.compares_means else ()
+        return Schedule(collection, kept, self.rules(process, kept), len(kept), self.same_start, means)
+
+    @property
+    def eligible(self) -> Sequence[int]:
+        """Numbers of the steps that are trained in some collection, 0 for the first: by default the first ``within``."""
+        return range(min(self.within, self.sampling_steps))
+
+    def noisy_rules(self, process: ForwardProcess) -> Mapping[int, Rule]:
+        rules = self.rules(process, self.eligible)
+        return {number: rules[number] for number in self.eligible}
 
     def kept(self, seed: int, collection: int) -> list[int]:
-        """Numbers of the trained steps of a collection, 0 for the first: by default ``trained`` of the first ``within``, drawn for each."""
-        within = min(self.within, self.sampling_steps)
-        return sorted(permutation(within, seed, "trained steps", collection)[: self.trained].tolist())
+        """Numbers of the trained steps of a collection: by default ``trained`` of the ``eligible`` ones, drawn for each."""
+        order = permutation(len(self.eligible), seed, "trained steps", collection)[: self.trained].tolist()
+        return sorted(self.eligible[place] for place in order)
 
     def rules(self, process: ForwardProcess, kept: Sequence[int]) -> list[Rule]:
         """The rule of every sampling step, given which steps are trained; the default has noise in all of them.

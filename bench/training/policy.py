@@ -39,6 +39,7 @@ class Policy:
         network: the trainable network.
         ledger: counts every forward and backward.
         snapshots: copies of the trainable weights, by name and parameter; part of every checkpoint.
+        measured: what is measured once in a run, by name; part of every checkpoint, too.
         whole_network: returns the network with full weights on the main process, for saving; every process must call it.
     """
 
@@ -54,6 +55,7 @@ class Policy:
         self.model, self.ledger = model, ledger
         self.strategy = strategy or Replicated()
         self.snapshots: dict[str, dict[str, Tensor]] = {}
+        self.measured: dict[str, float] = {}
         self._autocast = settings.precision == "bf16"
         self._with_reference = with_reference
         self._reference: nn.Module | None = None
@@ -116,10 +118,9 @@ class Policy:
         with adapters_off(self.network):
             return self.run_network(self.network, latents, timesteps, condition)
 
-    def snapshot(self, name: str, of: str | None = None) -> None:
-        """Keep a copy of the current trainable weights, or of another snapshot, under a name; it becomes part of every checkpoint."""
-        weights = dict(self.parameters()) if of is None else self.snapshots[of]
-        self.snapshots[name] = {key: value.detach().clone() for key, value in weights.items()}
+    def snapshot(self, name: str) -> None:
+        """Keep a copy of the current trainable weights under a name; it becomes part of every checkpoint."""
+        self.snapshots[name] = {key: parameter.detach().clone() for key, parameter in self.parameters()}
 
     @torch.no_grad()
     def update_ema(self, name: str, decay: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,7 +17,7 @@ from bench.rollouts.rewards import Rewards
 from bench.rollouts.rules import ODE
 from bench.rollouts.sampler import Denoise, Predict, roll_out
 from bench.training.algorithm import Algorithm, Need, StepOutput
-from bench.training.batches import PairSource, StepBatches
+from bench.training.batches import Captioned, PairSource, StepBatches, make_batch
 from bench.training.online import SamplingAlgorithm
 from bench.training.pair_batch import PairBatch
 from bench.training.policy import Policy
@@ -40,7 +41,8 @@ class GradientBatch:
     """Captions of a micro-batch, of which `RewardGradientAlgorithm.step` samples pictures, one of each.
 
     Attributes:
-        pairs: what the data has of the same rows, with the micro-batch's random draws; some of its captions may be dropped.
+        captioned: the rows of the data, with their random draws.
+        read: reads what the data has of the same rows; see `pairs`.
         start: the noise that sampling starts from, and its level.
         grid: the levels of the sampler.
         guide: makes the denoiser of a network, for the captions and under the algorithm's guidance.
@@ -49,7 +51,8 @@ class GradientBatch:
         global_batch_stats: see `bench.PairBatch`.
     """
 
-    pairs: PairBatch
+    captioned: Captioned
+    read: Callable[[], PairBatch]
     start: Unfinished
     grid: Grid
     guide: Callable[[Predict], Denoise]
@@ -57,19 +60,28 @@ class GradientBatch:
     global_batch_stats: Tensor | None = None
 
     @property
+    def pairs(self) -> PairBatch:
+        """What the data has of the same rows, read anew by every call; some of its captions may be dropped.
+
+        Raises:
+            ValueError: the algorithm does not state `bench.Need.IMAGES`.
+        """
+        return self.read()
+
+    @property
     def row_ids(self) -> tuple[int, ...]:
         """Row numbers of the captions in the data."""
-        return self.pairs.row_ids
+        return self.captioned.row_ids
 
     @property
     def batch_positions(self) -> tuple[int, ...]:
         """Positions of these rows in the step's global batch."""
-        return self.pairs.batch_positions
+        return self.captioned.batch_positions
 
     @property
     def draws(self) -> Draws:
         """Random draws for these rows."""
-        return self.pairs.draws
+        return self.captioned.draws
 
     def sample(self, predict: Predict, samples: Unfinished, steps: int) -> Unfinished:
         """Samples after so many more deterministic steps under a network; with gradient where gradients are enabled."""
@@ -101,6 +113,7 @@ class RewardGradientAlgorithm(SamplingAlgorithm):
 
     needs: ClassVar[frozenset[Need]] = SamplingAlgorithm.needs | {Need.REWARD_GRADIENT}
     placebo: ClassVar[str | None] = None
+    no_placebo: ClassVar[str] = "it follows the gradient of its reward, which shuffled scores do not change"
 
     @abc.abstractmethod
     def step(self, batch: GradientBatch, policy: Policy) -> StepOutput:
@@ -131,7 +144,7 @@ class GradientSource:
         grid = evaluation_grid(model, algorithm.sampling_steps)
         return GradientBatches(self, self.pairs.batches(step), prompting, grid)
 
-    def reward(self, latents: Tensor, batch: PairBatch, step: int) -> Tensor:
+    def reward(self, latents: Tensor, batch: Captioned, step: int) -> Tensor:
         """The weighted sum of the rewards of pictures, float32, (B,); the first picture of a run is scored twice more, to compare.
 
         Args:
@@ -185,13 +198,14 @@ class GradientBatches:
     def __iter__(self) -> Iterator[GradientBatch]:
         model, device = self.prompting.model, self.prompting.device
         shape = model.latent_shape(model.resolution, model.resolution)
-        for pairs in self.pairs:
-            noise = pairs.draws.normal("rollout", shape).to(device)
+        for captioned in self.pairs.captioned():
+            noise = captioned.draws.normal("rollout", shape).to(device)
             level = torch.full((len(noise),), self.grid.steps, device=device)
             yield GradientBatch(
-                pairs,
+                captioned,
+                functools.partial(make_batch, self.pairs, captioned),
                 Unfinished(noise, level),
                 self.grid,
-                self.prompting.guide([self.pairs.data.captions[row] for row in pairs.row_ids]),
-                lambda latents, pairs=pairs: self.source.reward(latents, pairs, self.pairs.step),  # type: ignore[misc]
+                self.prompting.guide([self.pairs.data.captions[row] for row in captioned.row_ids]),
+                functools.partial(self.source.reward, batch=captioned, step=self.pairs.step),
             )

@@ -62,7 +62,13 @@ class RolloutBatch:
 
     @property
     def means(self) -> Tensor:
-        """Means of the step's next latents when it was sampled, (B, ...)."""
+        """Means of the step's next latents when it was sampled, (B, ...).
+
+        Raises:
+            ValueError: the algorithm does not say `bench.StepwiseAlgorithm.compares_means`.
+        """
+        if self.trajectories.means is None:
+            raise ValueError("an algorithm that reads the means of sampled steps must say compares_means")
         return self.trajectories.means[:, self.which]
 
     @property
@@ -111,6 +117,7 @@ class Schedule:
         rules: the rule of every sampling step.
         losses: how many losses each sample has: one per kept step if any is kept.
         same_start: whether all samples of a prompt start from the same noise.
+        means: the trained sampling steps whose means are kept: all of them, or none.
     """
 
     number: int
@@ -118,6 +125,7 @@ class Schedule:
     rules: Sequence[Rule]
     losses: int
     same_start: bool = False
+    means: Sequence[int] = ()
 
     def rule(self, which: int) -> Rule:
         """The rule of the step that a loss is about; of the last step if none is kept."""
@@ -132,7 +140,7 @@ class Collection:
         schedule: how it was sampled.
         micros: this process's micro-batches, by optimizer step of the collection.
         advantages: of all samples of the collection, float32, (N,).
-        floor: noise floor of replay: the largest difference of a log-probability at batch size 1.
+        floor: noise of replay: the largest difference of a log-probability at another batch size.
         record: what the log says about the collection.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.core.randomness import Draws, batch_rows
+from bench.models.sampling import decode_images
 from bench.rollouts.grid import evaluation_grid
 from bench.rollouts.sampler import Predict, replay, roll_out
 from bench.training.held_out import trained_rows
@@ -65,7 +67,7 @@ class RolloutSampler:
 
     def pictures(self, sampled: Sampled) -> NDArray[np.uint8]:
         """The decoded samples, uint8, (B, H, W, 3)."""
-        return self._policy.model.decode(sampled.trajectories.final)
+        return decode_images(self._policy.model, sampled.trajectories.final)
 
     def sample(self, schedule: Schedule, positions: Sequence[int], predict: Predict) -> Sampled:
         """The samples at some positions of a collection, under a network."""
@@ -84,17 +86,21 @@ class RolloutSampler:
         start = (firsts if schedule.same_start else draws).normal("rollout", shape).to(self._device)
         level = torch.full((len(rows),), self.grid.steps, device=self._device)
         noise = functools.partial(_noise_of_step, draws, start)
-        trajectories = roll_out(guide(predict), self.grid, schedule.rules, start, level, noise, schedule.kept)
+        trajectories = roll_out(
+            guide(predict), self.grid, schedule.rules, start, level, noise, schedule.kept, schedule.means
+        )
         return Sampled(positions, trajectories, guide, tuple(rows), draws)
 
     def replay_noise(self, schedule: Schedule, sampled: Sampled, predict: Predict) -> float:
-        """The largest difference between a kept log-probability and its replay at batch size 1."""
+        """The largest difference between a kept log-probability and its replay at batch size 1; at 2, too, if they were sampled at 1."""
         worst = 0.0
-        for place, caption in enumerate(self.captions(sampled)):
-            denoise, alone = self._prompting.guide([caption])(predict), sampled.trajectories.rows([place])
+        sizes = (1,) if len(sampled.row_ids) > 1 else (1, 2)
+        for (place, caption), size in itertools.product(enumerate(self.captions(sampled)), sizes):
+            denoise = self._prompting.guide([caption] * size)(predict)
+            again = sampled.trajectories.rows([place] * size)
             for which, step in enumerate(schedule.kept):
-                again = replay(denoise, self.grid, schedule.rules[step], alone, which).log_prob
-                worst = max(worst, (again - alone.log_probs[:, which]).abs().max().item())
+                log_prob = replay(denoise, self.grid, schedule.rules[step], again, which).log_prob
+                worst = max(worst, (log_prob - again.log_probs[:, which]).abs().max().item())
         return worst
 
 

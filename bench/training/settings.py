@@ -66,7 +66,7 @@ class Rounds(BaseModel):
     captions: int | None = Field(
         default=None,
         ge=1,
-        description="captions of a round at most, drawn anew for each; by default as many as its steps see pairs",
+        description="maximum number of captions per round, drawn anew each round; by default as many as the round's steps need",
     )
 
 

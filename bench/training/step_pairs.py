@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Literal, Self
 
+import pydantic
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench.core.errors import UserError
 from bench.models.forward_process import ForwardProcess, Transition
-from bench.rollouts.candidates import Choice, Comparison, roll_out_candidates
-from bench.rollouts.grid import Grid, evaluation_grid
+from bench.rollouts.candidates import Comparison
+from bench.rollouts.grid import Grid
 from bench.rollouts.rules import Rule, find_rule
 from bench.rollouts.sampler import Denoise, Predict
-from bench.training.algorithm import Algorithm, StepOutput
-from bench.training.batches import StepBatches
-from bench.training.online import SamplingAlgorithm
-from bench.training.pair_batch import PairBatch
+from bench.training.algorithm import StepOutput
+from bench.training.online import ChosenRule, SamplingAlgorithm, Strength, refuse_more_steps
 from bench.training.policy import Policy
-from bench.training.prompting import Prompting
-from bench.training.reward_gradients import GradientSource
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,7 +54,11 @@ class StepPairBatch:
 
     @property
     def logs(self) -> Mapping[str, Tensor]:
-        """What is logged about the choice, float32, (B,) each: ``reward``, the mean of the candidates, and ``gap``, best minus worst."""
+        """What is logged about the choice, float32, (B,) each.
+
+        ``reward`` is the mean of the candidates, ``gap`` the best minus the worst, ``compared`` is 1 where the pair is compared, and ``refined``
+        is 1 where `StepPairAlgorithm.refine` changed the winner.
+        """
         return self.comparison.choice.logs
 
     @property
@@ -86,13 +85,8 @@ class StepPairAlgorithm(SamplingAlgorithm):
 
     placebo: ClassVar[str | None] = "the scores of each step's candidates are permuted"
 
-    rule: str | None = Field(
-        default=None,
-        description="sampling step: ddim, flow-sde, dance-sde or cps; by default flow-sde for flows, else ddim",
-    )
-    noise: float | None = Field(
-        default=None, gt=0, description="strength of the rule's noise; by default the published one"
-    )
+    rule: ChosenRule = None
+    noise: Strength = None
     trained: int = Field(
         default=5, ge=1, description="sampling steps that are trained, evenly spaced from the first on"
     )
@@ -103,15 +97,24 @@ class StepPairAlgorithm(SamplingAlgorithm):
         default="winner", description="with which candidate sampling goes on"
     )
 
+    @pydantic.model_validator(mode="after")
+    def _as_many_steps_as_are_trained(self) -> Self:
+        refuse_more_steps(self.trained, len(self.eligible))
+        return self
+
     @property
     def judged(self) -> int:
         return self.candidates * len(self.kept)
 
     @property
+    def eligible(self) -> Sequence[int]:
+        """Numbers of the sampling steps that may be trained, 0 for the first: by default all."""
+        return range(self.sampling_steps)
+
+    @property
     def kept(self) -> Sequence[int]:
-        """Numbers of the trained sampling steps, 0 for the first."""
-        count = min(self.trained, self.sampling_steps)
-        return [number * self.sampling_steps // count for number in range(count)]
+        """Numbers of the trained sampling steps."""
+        return [self.eligible[number * len(self.eligible) // self.trained] for number in range(self.trained)]
 
     def rules(self, process: ForwardProcess) -> list[Rule]:
         """The rule of every sampling step.
@@ -125,8 +128,12 @@ class StepPairAlgorithm(SamplingAlgorithm):
         """Those of training, without its choice among candidates."""
         return self.rules(process)
 
+    def noisy_rules(self, process: ForwardProcess) -> Mapping[int, Rule]:
+        rules = self.rules(process)
+        return {number: rules[number] for number in self.kept}
+
     def refine(self, winner: Tensor, reward: Callable[[Tensor], Tensor], remaining: Tensor) -> Tensor:
-        """Change the winners before they are compared and before sampling goes on; the default does not.
+        """Change the winners before the loss sees them and before sampling goes on; the default does not.
 
         Args:
             winner: the winners, (B, ...), without gradient.
@@ -147,147 +154,3 @@ class StepPairAlgorithm(SamplingAlgorithm):
     @abc.abstractmethod
     def step(self, batch: StepPairBatch, policy: Policy) -> StepOutput:
         """One loss of each caption of a micro-batch in one sampling step, unreduced; log ``batch.logs`` among others."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class StepPairSource(GradientSource):
-    """Global batches of captions for algorithms that compare candidates; see `GradientSource` for what the fields are."""
-
-    algorithm: StepPairAlgorithm
-
-    def batches(self, step: int) -> StepPairBatches:  # type: ignore[override]
-        """The captions of an optimizer step, which are sampled while they are iterated over."""
-        self.policy.ledger.samples += self.pairs.settings.global_batch_size
-        model, algorithm = self.policy.model, self.algorithm
-        prompting = Prompting(model, self.pairs.encoded, algorithm.guidance_scale, self.pairs.accelerator.device)
-        grid = evaluation_grid(model, algorithm.sampling_steps)
-        return StepPairBatches(self, self.pairs.batches(step), prompting, grid, algorithm.rules(model.process))
-
-    def scores(self, latents: Tensor, batch: PairBatch, step: int) -> Tensor:
-        """The weighted sum of the rewards of pictures without gradient, float64 on the CPU, (B,).
-
-        The first picture of a run is scored twice more, to compare.
-        """
-        rewards, before = self.rewards, self.rewards.calls
-        images, prompts = self.policy.model.decode(latents), [self.pairs.data.captions[row] for row in batch.row_ids]
-        if step == 0 and self.pairs.accelerator.is_main_process:
-            rewards.check_determinism(images[:1], prompts[:1])
-        scores = rewards.score(images, prompts)
-        self.policy.ledger.reward_calls += rewards.calls - before
-        return rewards.weighted(scores, self.algorithm.weights)
-
-
-@dataclasses.dataclass(frozen=True)
-class StepPairBatches:
-    """One process's share of one optimizer step; see `bench.training.batches.Batches`.
-
-    Attributes:
-        source: what is trained, and on what.
-        pairs: what the data has of the same rows.
-        prompting: makes denoisers for captions.
-        grid: the levels of the sampler.
-        rules: the rule of every sampling step.
-    """
-
-    source: StepPairSource
-    pairs: StepBatches
-    prompting: Prompting
-    grid: Grid
-    rules: Sequence[Rule]
-    record: ClassVar[Mapping[str, float]] = {}
-
-    @property
-    def size(self) -> int:
-        """Captions times trained steps."""
-        return self.pairs.size * len(self.source.algorithm.kept)
-
-    @property
-    def rounds(self) -> int:
-        """See `bench.training.batches.Batches`."""
-        return self.pairs.rounds * len(self.source.algorithm.kept)
-
-    def check(self, algorithm: Algorithm, record: Mapping[str, Any]) -> None:
-        """Policy and reference are identical at the first step, in which a continuous reward must have told candidates apart.
-
-        Raises:
-            UserError: all candidates of the first global batch have the same reward, or no two of them are compared.
-        """
-        self.pairs.check(algorithm, record)
-        if self.pairs.step != 0 or not self.source.rewards.continuous:
-            return
-        rewards = ", ".join(self.source.algorithm.rewards)
-        if record["gap"] == 0:
-            raise UserError(
-                f"the reward ({rewards}) is the same for all candidates of the first step, so there is nothing to learn from it; "
-                "choose another reward"
-            )
-        if record["compared"] == 0:
-            raise UserError(
-                f"the rewards ({rewards}) of the first step's candidates are too close to compare any of them (on average "
-                f"{record['gap']:.2g} apart); set a lower threshold, or larger reward_weights"
-            )
-
-    def __iter__(self) -> Iterator[StepPairBatch]:
-        kept = self.source.algorithm.kept
-        for pairs in self.pairs:
-            guide = self.prompting.guide([self.pairs.data.captions[row] for row in pairs.row_ids])
-            for which, comparison in enumerate(self._sampled(pairs, guide)):
-                positions = tuple(position * len(kept) + which for position in pairs.batch_positions)
-                yield StepPairBatch(comparison, self.grid, guide, pairs.row_ids, positions)
-
-    @torch.no_grad()
-    def _sampled(self, pairs: PairBatch, guide: Callable[[Predict], Denoise]) -> list[Comparison]:
-        model, algorithm, draws = self.prompting.model, self.source.algorithm, pairs.draws
-        start = draws.normal("rollout", model.latent_shape(model.resolution, model.resolution)).to(
-            self.prompting.device
-        )
-        denoise = guide(self.source.policy.predict)
-        return roll_out_candidates(
-            denoise,
-            self.grid,
-            self.rules,
-            start,
-            lambda number, each: draws.normal_like(f"rollout {number} {each}", start),
-            algorithm.kept,
-            algorithm.candidates,
-            functools.partial(self._choose, pairs, denoise),
-        )
-
-    def _choose(
-        self, pairs: PairBatch, denoise: Denoise, number: int, candidates: Sequence[Tensor], level: Tensor
-    ) -> Choice:
-        """Judge the candidates of one step by what the policy sees in them."""
-        algorithm, step = self.source.algorithm, self.pairs.step
-
-        def seen(latents: Tensor) -> Tensor:
-            if not bool(level.any()):
-                return latents
-            return self.grid.process.to_x0(latents, denoise(latents, self.grid.at(level)), level)
-
-        judged = torch.stack([self.source.scores(seen(each), pairs, step) for each in candidates], dim=1)
-        scores = judged
-        if self.pairs.settings.labels == "shuffled":
-            keys = [pairs.draws.uniform(f"shuffled scores {number} {each}") for each in range(len(candidates))]
-            scores = judged.gather(1, torch.stack(keys, dim=1).argsort(1))
-        rows, stacked = torch.arange(len(scores)), torch.stack(list(candidates), dim=1)
-        best, worst = scores.argmax(1), scores.argmin(1)
-        picked = {"winner": best, "loser": worst, "random": self._random(pairs, number, len(candidates))}
-        following, loser = stacked[rows, picked[algorithm.next_state]], stacked[rows, worst]
-        drawn = stacked[rows, best]
-        winner = algorithm.refine(
-            drawn, lambda latents: self.source.reward(seen(latents), pairs, step), level.float() / self.grid.steps
-        )
-        if algorithm.next_state == "winner":
-            following = winner
-        gap = judged.amax(1) - judged.amin(1)
-        logs = {
-            "reward": judged.mean(1),
-            "gap": gap,
-            "compared": algorithm.compares(gap),
-            "refined": (winner != drawn).flatten(1).any(1),
-        }
-        return Choice(winner, loser, following, {name: value.to(drawn) for name, value in logs.items()})
-
-    @staticmethod
-    def _random(pairs: PairBatch, number: int, count: int) -> Tensor:
-        return (pairs.draws.uniform(f"next state {number}") * count).long()

@@ -203,6 +203,9 @@ def test_an_online_run_is_followed_on_captions_that_it_does_not_train_on(command
     ledger = run.ledger()
     assert ledger is not None
     assert (ledger["samples"], ledger["reward_calls"]) == (24, 24 + 2)  # nothing of the looks
+    encoded = {path.name.partition("-")[0] for path in command.folder.glob("runs/**/*.npy")}
+    assert encoded >= {"text", "negative"}
+    assert "posterior" not in encoded  # it reads no pictures
     shown = command.run(command.arguments("report", "--runs", "runs", "--format", "markdown"))
     assert shown.returncode == 0, shown.stderr
     assert "images by the training's own sampler and by" in shown.stdout

@@ -11,7 +11,7 @@ from workshop import Workshop, batch_of
 
 from bench.core.randomness import uniform
 from bench.data.buckets import HorizontalFlip
-from bench.data.cache import EncodedData, to_pixels
+from bench.data.cache import EncodedCaptions, EncodedData, to_pixels
 
 ROWS = list(range(12))
 
@@ -75,3 +75,16 @@ def test_without_flips_nothing_is_encoded_twice(workshop: Workshop, tmp_path: Pa
     assert [path.name.split("-")[1] for path in tmp_path.glob("posterior-*.npy")] == ["upright"]
     EncodedData(workshop.data, workshop.model(), tmp_path, horizontal_flip="pair")
     assert {path.name.split("-")[1] for path in tmp_path.glob("posterior-*.npy")} == {"upright", "mirrored"}
+
+
+def test_captions_alone_are_the_same_and_no_picture_is_read(workshop: Workshop, tmp_path: Path) -> None:
+    captions = workshop.data.captions[0:3]
+    alone = EncodedCaptions(workshop.data.captions, workshop.model(), tmp_path)
+    assert not list(tmp_path.glob("posterior-*"))
+    for name, value in workshop.encoded.condition([*captions, ""]).items():
+        assert torch.equal(alone.condition([*captions, ""])[name], value)
+    for name, value in workshop.encoded.negative(2).items():
+        assert torch.equal(alone.negative(2)[name], value)
+    assert alone.size(0) == workshop.encoded.size(0)
+    with pytest.raises(ValueError, match="must state Need.IMAGES or Need.PAIRS"):
+        alone.posterior([0])

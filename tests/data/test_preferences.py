@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,22 @@ def test_data_without_labels_are_unlabelled_and_may_be_lists(file: Path, columns
     assert data.encoded[0][2] == columns["jpg_0"][5]
     assert data.scores["level"].tolist() == [[1, 2, 3]] * 6
     assert data.sources == [("a", "b", "c")] * 6
+
+
+@pytest.mark.parametrize("layout", ["parquet", "jsonl"])
+def test_captions_alone_are_data_without_images(tmp_path: Path, columns: Columns, layout: str) -> None:
+    captions, path = columns["caption"], tmp_path / f"captions.{layout}"
+    if layout == "parquet":
+        write_parquet(path, {"caption": captions})
+    else:
+        path.write_text("".join(json.dumps({"caption": caption}) + "\n" for caption in captions))
+    data = read_preferences(path, cache=tmp_path / "cache")
+    again = read_preferences(path, cache=tmp_path / "cache")
+    assert list(data.captions) == captions
+    assert (data.width, data.labelled, data.report.pairs) == (0, False, len(captions))
+    assert (again.digest, again.labels_digest) == (data.digest, data.labels_digest)
+    other = read_preferences(write_parquet(tmp_path / "other.parquet", {"caption": captions[1:]}))
+    assert other.digest != data.digest
 
 
 def test_a_misspelt_column_is_pointed_out(file: Path, columns: Columns) -> None:

@@ -71,6 +71,22 @@ def test_settings_that_surprise(tmp_path: Path, changed: dict[str, str], said: s
     assert all(note.startswith(str(said)) for note in notes)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "said"),
+    [
+        ("ddpo", "19200", None),  # 2,400 prompts of 8 samples each
+        ("ddpo", "24000", "ddpo samples pictures of 3000 captions at a time, but trains on only 2976 rows of the data"),
+        ("draft", "2985", "draft samples pictures of 2985 captions at a time"),
+    ],
+)
+def test_prompts_are_counted_where_pictures_are_sampled(tmp_path: Path, name: str, size: str, said: str | None) -> None:
+    changed = {"global_batch_size": size, "held_out": "16"}
+    algorithm, settings = resolve(name, ALGORITHMS.get(name), "tiny", changed)
+    made = experiment(tmp_path, "a cat nobody has seen", "a bee nobody has seen")
+    notes = list(notes_on_training(made, [Method(name, algorithm, settings, "mine", changed)]))
+    assert [note[: len(str(said))] for note in notes] == ([] if said is None else [said])
+
+
 @pytest.mark.parametrize("name", ["../../x", "", ".", "a/b", "a b", "-x"])
 def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=re.escape(repr(name))):

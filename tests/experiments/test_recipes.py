@@ -15,6 +15,7 @@ from bench.core.errors import UserError
 from bench.experiments.recipes import fit_batch, make_method, recipe_of, resolve, run_name, without_recipe
 from bench.models.find import FoundModel
 from bench.models.registry import MODELS
+from bench.training.algorithm import ALGORITHMS
 from bench.training.settings import TrainingSettings
 
 TRIED = DPO.recipes["tiny"]
@@ -194,6 +195,13 @@ def test_defaults_that_are_lowered_claim_no_recipe() -> None:
     method = make_method("dpo", nothing, {}, 20)
     assert method.note == "settings are dpo's defaults, global_batch_size lowered from 32 to 20: there are 20 pairs"
     assert make_method("dpo", nothing, {}, 32).note is None
+
+
+@pytest.mark.parametrize("name", ["ddpo", "flow-grpo", "nft", "dpok", "d3po", "draft", "tailorpo"])
+def test_small_data_does_not_lower_a_batch_of_samples(name: str) -> None:
+    method = make_method(name, FoundModel("tiny", MODELS.get("tiny"), "tiny"), {}, 5)
+    assert method.settings.global_batch_size == ALGORITHMS.get(name).recipes["tiny"].training["global_batch_size"] > 5
+    assert (method.changed, method.note) == ({}, None)
 
 
 def test_a_dotted_name_reaches_a_field_of_a_field() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers.utils import dummy_torch_and_scipy_objects
 from pages import DOCS
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.core.errors import UserError
 from bench.evaluation.noise import evaluation_generators, evaluation_noise
@@ -20,7 +20,7 @@ from bench.models.families.stable_diffusion import StableDiffusion
 from bench.models.families.stable_diffusion_3 import StableDiffusion3
 from bench.models.family import ModelFamily
 from bench.models.guidance import Networks
-from bench.models.sampling import build_scheduler, generate_images, sample
+from bench.models.sampling import build_scheduler, forwards_per_image, generate_images, sample
 from bench.records.protocol import GenerationSettings
 
 ADMITTED = [
@@ -103,6 +103,32 @@ def test_the_base_models_own_weights_as_released_ones_make_its_images(
         for network in (model.network, model.load_trained(folder))
     )
     assert np.array_equal(base, released)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheduler", "forwards"),
+    [
+        ("epsilon", "DDIMScheduler", 2 * 6),
+        ("epsilon", "HeunDiscreteScheduler", 2 * 11),  # twice in every step but the last
+        ("epsilon", "PNDMScheduler", 2 * 15),  # four times in each of the first three
+        ("flow", FLOW, 2 * 6),
+    ],
+)
+def test_the_forwards_of_an_image_are_those_that_are_run(
+    models: dict[str, ModelFamily], kind: str, scheduler: str, forwards: int
+) -> None:
+    model, settings, rows = models[kind], settings_of(scheduler, steps=6), 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        nonlocal rows
+        rows += len((inputs or tuple(named.values()))[0])
+
+    text, negative = model.encode_text(["a bee"] * 3), model.encode_negative([""] * 3)
+    noise = torch.zeros(3, 4, 8, 8)
+    with model.network.register_forward_pre_hook(count, with_kwargs=True):
+        draws = evaluation_generators(settings, [("a bee", each) for each in range(3)])
+        sample(model, Networks.single(model.network), noise, text, negative, settings, draws)
+    assert rows == 3 * forwards_per_image(model, settings) == 3 * forwards
 
 
 def refusal_of(scheduler: str, model: ModelFamily) -> str | None:

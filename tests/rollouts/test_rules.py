@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ from bench.models.forward_process import (
     VelocityProcess,
     build_forward_process,
 )
-from bench.rollouts.rules import RULES, Cps, DanceSde, Ddim, FlowSde, Rule, find_rule
+from bench.rollouts.rules import Cps, DanceSde, Ddim, FlowSde, Rule, find_rule
 
 ONE, ZERO = torch.tensor([1]), torch.tensor([0])
 X, V, X_NEXT = double([[0.2, -0.4]]), double([[0.5, 0.1]]), double([[0.1, -0.35]])
@@ -132,6 +131,11 @@ def test_a_rule_that_is_not_named_is_the_published_one_of_the_kind_of_model() ->
     assert [find_rule(name, None, flow(0.8, 0.7)).noise for name in ("dance-sde", "cps")] == [0.3, 0.8]
 
 
-def test_a_rule_that_is_not_there() -> None:
-    with pytest.raises(UserError, match=re.escape(f"there are {', '.join(RULES)}")):
-        find_rule("euler", 0.5, flow(0.8, 0.7))
+def test_more_noise_than_a_level_has_is_refused() -> None:
+    epsilon = EpsilonProcess(double([1.0]), double([0.0]))
+    assert (find_rule("ddim", 1.0, epsilon), find_rule("cps", 1.0, flow(0.8, 0.7))) == (Ddim(1.0), Cps(1.0))
+    with pytest.raises(UserError, match="noise=2 is too much for rule=ddim; use at most 1"):
+        find_rule("ddim", 2.0, epsilon)
+    with pytest.raises(UserError, match="noise=3 is too much for rule=cps; use at most 1"):
+        find_rule("cps", 3.0, flow(0.8, 0.7))
+    assert find_rule("flow-sde", 3.0, flow(0.8, 0.7)) == FlowSde(3.0)  # an SDE's noise has no such bound

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 from bench.core.errors import UserError
@@ -17,8 +18,8 @@ from bench.models.guidance import Networks
 from bench.models.sampling import FLOW_SCHEDULER, sample
 from bench.records.protocol import GenerationSettings
 from bench.rollouts.grid import Grid, evaluation_grid, strided_grid
-from bench.rollouts.rules import ODE, RULES, Cps, Ddim, Rule, find_rule
-from bench.rollouts.sampler import Predict, guided, replay, roll_out
+from bench.rollouts.rules import ODE, RULES, Cps, Ddim, FlowSde, Rule, find_rule
+from bench.rollouts.sampler import Predict, check_noise, guided, replay, roll_out
 
 STEPS, COUNT = 6, 3
 KINDS = list(PROCESSES)
@@ -110,6 +111,11 @@ def test_only_the_steps_that_are_asked_for_have_noise_and_are_kept(models: dict[
     assert rollout.kept == (1, 2)
     assert rollout.levels.tolist() == [[5, 4]] * COUNT
     assert torch.equal(rollout.following[:, 0], rollout.latents[:, 1])
+    assert rollout.means is None
+    kept = roll_out(linear, grid, rules, noise(-1), full(STEPS), noise, keep=(1, 2), means=(1, 2)).rows([2, 0])
+    assert kept.means is not None
+    step = replay(linear, grid, rules[2], kept, 1)
+    assert torch.equal(kept.means[:, 1], step.transition.mean)
     with pytest.raises(UserError, match="sampling step 0 \\(0 to 5\\) has no noise"):
         roll_out(linear, grid, rules, noise(-1), full(STEPS), noise, keep=(0,))
 
@@ -142,6 +148,50 @@ def test_a_grid_keeps_the_levels_of_the_process(models: dict[str, ModelFamily]) 
     grid: Grid = strided_grid(process, 4)
     like = torch.zeros((), dtype=torch.float64)
     assert torch.equal(grid.process.alpha(torch.arange(5), like), process.alpha(grid.times, like))
+
+
+@pytest.mark.parametrize("steps", [7, 20, 25, 30, 40, 48, 1000])
+def test_a_strided_grid_has_diffusers_trailing_times(models: dict[str, ModelFamily], steps: int) -> None:
+    scheduler = DDIMScheduler(timestep_spacing="trailing")
+    scheduler.set_timesteps(steps)
+    times = strided_grid(models["epsilon"].process, steps).times
+    assert times.tolist() == [0, *scheduler.timesteps.flip(0).tolist()]
+    assert times[-1] == 999
+
+
+def test_a_strided_grid_has_no_more_steps_than_there_are_times(models: dict[str, ModelFamily]) -> None:
+    with pytest.raises(UserError, match="1001 sampling steps are more than the 1000 training times"):
+        strided_grid(models["epsilon"].process, 1001)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "steps", "fits"),
+    [("leading", 30, True), ("trailing", 20, True), ("trailing", 30, False), ("linspace", 20, False)],
+)
+@torch.no_grad()
+def test_a_grid_is_that_of_the_evaluation_or_refused(tmp_path: Path, spacing: str, steps: int, fits: bool) -> None:
+    small = PROCESSES["epsilon"]
+    small.write(tmp_path / "model")
+    file = tmp_path / "model" / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "timestep_spacing": spacing}))
+    model = small.family.load(str(tmp_path / "model"), device=torch.device("cpu"))
+    if not fits:
+        with pytest.raises(UserError, match=f"{steps} steps and timestep_spacing={spacing} does not step to the times"):
+            evaluation_grid(model, steps)
+        return
+    side, start, (condition, negative) = model.resolution, noise_of(model)(-1), texts(model)
+    settings = GenerationSettings(scheduler="DDIMScheduler", steps=steps, guidance_scale=1.0, height=side, width=side)
+    expected = sample(model, Networks.single(model.network), start, condition, negative, settings, lambda _: [])
+    denoise = guided(network_of(model), condition, negative, 1.0)
+    found = roll_out(denoise, evaluation_grid(model, steps), [ODE] * steps, start, full(steps)).final
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_steps_without_noise_are_found_before_anything_is_sampled(models: dict[str, ModelFamily]) -> None:
+    grid = evaluation_grid(models["flow"], STEPS)
+    check_noise({number: Cps(0.8) for number in range(STEPS - 1)} | {5: FlowSde(0.7)}, grid)
+    with pytest.raises(UserError, match="sampling step 5 \\(0 to 5\\) has no noise"):
+        check_noise(dict.fromkeys(range(STEPS), Cps(0.8)), grid)
 
 
 def test_gradient_reaches_the_last_steps_alone_where_they_alone_have_it(models: dict[str, ModelFamily]) -> None:

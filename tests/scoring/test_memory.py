@@ -10,6 +10,9 @@ import torch
 from torch import nn
 from workshop import SIDE, Workshop
 
+from algorithms.ddpo import DDPO
+from algorithms.tailorpo import TailorPO
+from bench import Algorithm
 from bench.core import chunks
 from bench.data import cache
 from bench.data.candidates import generate_candidates
@@ -46,6 +49,24 @@ def test_candidates_are_made_in_batches_by_pixels(workshop: Workshop, tmp_path: 
     settings = model.generation.model_copy(update=changes)
     generate_candidates(model, ["a bee", "a dog"], 3, settings, tmp_path)
     assert sizes == [4, 2]
+
+
+@pytest.mark.usefixtures("four_at_once")
+@pytest.mark.parametrize(
+    ("algorithm", "sizes"),
+    [
+        (DDPO(rewards=("clip",), group=2, sampling_steps=2, trained=1, within=1, clip=1e-3), [4, 2]),
+        (TailorPO(rewards=("clip",), sampling_steps=2, trained=1), [4, 2, 4, 2]),  # two candidates of each sample
+    ],
+)
+def test_samples_are_decoded_in_batches_by_pixels(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: Algorithm, sizes: list[int]
+) -> None:
+    model: Any = workshop.model()
+    seen = seen_by(model._vae.decoder)
+    monkeypatch.setattr(workshop, "model", lambda: model)
+    workshop.train(tmp_path, algorithm, steps=1, global_batch_size=6, micro_batch_size=6)
+    assert seen == sizes
 
 
 def test_only_so_many_shards_of_latents_and_texts_are_open(

@@ -13,6 +13,7 @@ from workshop import Workshop
 
 from algorithms.flow_grpo import FlowGRPO, centred_log_ratio, masked_objective, squared_mean_shift
 from bench import ODE, Step
+from bench.core.errors import UserError
 from bench.experiments.contracts.small_models import PROCESSES
 from bench.models.forward_process import FlowProcess
 from bench.rollouts.rules import FlowSde
@@ -47,6 +48,8 @@ def assert_figures(found: Tensor, value: float, digits: float = 6e-11) -> None:
         ({"stride": 2, "window": "contiguous"}, "stride=2 has no effect without window=sliding"),
         ({"divergence": 1e-4}, "divergence=0.0001 has no effect without objective=dppo"),
         ({"distance": "exact", "beta": 0}, "distance=exact has no effect without a beta above 0"),
+        ({"distance": "behaviour"}, "distance=behaviour has no effect at the first step from a collection"),
+        ({"objective": "dppo"}, "objective=dppo has no effect at the first step .* so it needs updates above 1"),
     ],
 )
 def test_an_option_that_has_no_effect_is_refused(fields: dict[str, Any], says: str) -> None:
@@ -92,7 +95,7 @@ class TestRatios:
         self, advantage: float, most: float, expected: float
     ) -> None:
         assert_figures(masked_objective(double([advantage]), LOG_RATIO, MOVED, most), expected, 1e-10)
-        _, masked = FlowGRPO(objective="dppo", divergence=most).policy_losses(
+        _, masked = FlowGRPO(objective="dppo", updates=2, divergence=most).policy_losses(
             double([advantage]), LOG_RATIO, MOVED, NEW.transition.std, LENGTH
         )
         assert masked.tolist() == [expected == 0]
@@ -113,7 +116,7 @@ class TestRatios:
 )
 def test_what_beta_multiplies(kind: Any, expected: float) -> None:
     reference = None if kind == "behaviour" else REFERENCE
-    assert_figures(FlowGRPO(distance=kind).distances(OLD, reference, LOG_RATIO, LENGTH), expected)
+    assert_figures(FlowGRPO(distance=kind, updates=2).distances(OLD, reference, LOG_RATIO, LENGTH), expected)
 
 
 class TestWindows:
@@ -134,7 +137,7 @@ class TestWindows:
 
     def test_a_window_of_all_steps(self) -> None:
         for window in ("contiguous", "sliding"):
-            algorithm = FlowGRPO(window=window, trained=5, within=9, sampling_steps=3)  # type: ignore[arg-type]
+            algorithm = FlowGRPO(window=window, trained=3, within=9, sampling_steps=3)  # type: ignore[arg-type]
             assert algorithm.kept(0, 7) == [0, 1, 2]
 
     def test_steps_outside_the_window_have_no_noise(self) -> None:
@@ -164,6 +167,16 @@ def test_a_run_starts_where_it_sampled_and_calls_the_reference_if_it_needs_it(
     assert first["ratio_error"] == first["clipped"] == 0 < second["ratio_error"]
     assert ("kl_nats" in first) == bool(references)
     assert run.ledger()["reference_forwards"] == 2 * references * 8 * 2
+
+
+def test_a_clip_of_guard_is_compared_with_the_noise_of_what_it_clips(flow: Workshop, tmp_path: Path) -> None:
+    """Guard multiplies log ratios, and so their noise, by the deviation of the step, of which the largest here is 0.87."""
+    fields = {**SMALL, "objective": "guard", "beta": 0.0, "trained": 3}
+    (line,) = flow.train(tmp_path / "wide", FlowGRPO(**fields), steps=1, **TRAINING).steps()
+    between = 2.9 * line["replay_floor"]
+    flow.train(tmp_path / "guard", FlowGRPO(**{**fields, "clip": between}), steps=1, **TRAINING)
+    with pytest.raises(UserError, match="would clip noise"):
+        flow.train(tmp_path / "clip", FlowGRPO(**{**fields, "clip": between, "objective": "clip"}), steps=1, **TRAINING)
 
 
 def test_objectives_of_densities_are_refused_without_one() -> None:

@@ -49,7 +49,7 @@ class SeenDRaFT(DRaFT):
 @pytest.mark.parametrize("held_out", [16, 0])
 @pytest.mark.parametrize("kind", [SeenDDPO, SeenDRaFT])
 def test_no_loss_is_about_them(workshop: Workshop, tmp_path: Path, kind: Any, held_out: int) -> None:
-    small = {"group": 2} if kind is SeenDDPO else {}
+    small = {"group": 2, "trained": 2} if kind is SeenDDPO else {}
     algorithm = kind(rewards="clip", sampling_steps=2, held_out=held_out, **small)
     rows = trained_rows(workshop.captions, held_out)
     assert len(rows) == (30 if held_out else 40)  # a quarter of the 40 captions

@@ -74,6 +74,11 @@ def same(one: RunFolder, other: RunFolder) -> bool:
     return left.keys() == right.keys() and all(torch.equal(value, right[name]) for name, value in left.items())
 
 
+def logged(run: RunFolder) -> list[dict[str, Any]]:
+    """The lines of the log, without how long they took."""
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in run.steps()]
+
+
 def distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     return sum(((value - other[name]) ** 2).sum().item() for name, value in one.items()) ** 0.5
 
@@ -154,10 +159,8 @@ class TestForwardNumbers:
         for beta, expected in ((1.0, (0.05, 0.078, 0.292)), (0.1, (0.0521428571, 0.0580434783, 2.6956521739))):
             ends = (old + sign * beta * (new - old) for sign in (1, -1))
             good, bad = (normalised_error(xt - 0.6 * end, clean) for end in ends)
-            loss = NFT(beta=beta).objective(good, bad, double([2.0]), double([0.0]))
+            loss = NFT(beta=beta).objective(good, bad, double([2.0]))
             torch.testing.assert_close(torch.cat([good, bad, loss]), double(expected), rtol=0, atol=6e-11)
-        with_distance = NFT(kl=0.5).objective(double([0.05]), double([0.078]), double([2.0]), double([0.1]))
-        assert_exact(with_distance, [0.292 + 0.05])
 
     def test_the_old_weights_of_nft_stay_longer_and_longer(self) -> None:
         assert [NFT().old_share(steps) for steps in (100, 400, 600)] == [0.1, 0.4, 0.5]
@@ -177,8 +180,11 @@ def test_a_run_on_noised_samples_costs_what_it_calls(
     workshop: Workshop, flow: Workshop, tmp_path: Path, kind: str, make: type[OnlineAlgorithm]
 ) -> None:
     small: dict[str, Any] = {name: SMALL[name] for name in ("rewards", "group", "sampling_steps", "trained")}
-    run = {"epsilon": workshop, "flow": flow}[kind].train(tmp_path, make(**small, updates=2), steps=2, **TRAINING)
-    sampled, trained, by_copy = 2 * 8 * 4, 2 * 8 * 2, make is NFT
+    by_copy = make is NFT
+    run = {"epsilon": workshop, "flow": flow}[kind].train(
+        tmp_path, make(**small, updates=2 if by_copy else 1), steps=2, **TRAINING
+    )
+    sampled, trained = 2 * 8 * 4, 2 * 8 * 2
     assert costs(run) == {
         "pairs": 16,
         "policy_forwards": trained + (0 if by_copy else sampled),
@@ -190,14 +196,34 @@ def test_a_run_on_noised_samples_costs_what_it_calls(
     assert "ratio_error" not in run.steps()[0]
 
 
+def test_distances_without_weight_call_no_network(workshop: Workshop, tmp_path: Path) -> None:
+    small: dict[str, Any] = {"rewards": "clip", "group": 4, "sampling_steps": 2, "trained": 1}
+    awm = workshop.train(tmp_path / "awm", AWM(**small, kl=0, average=0), steps=1, **TRAINING)
+    assert costs(awm)["reference_forwards"] == 0
+    nft = workshop.train(tmp_path / "nft", NFT(**small, kl=0), steps=1, **TRAINING)
+    assert costs(nft)["reference_forwards"] == 8 * 2 + 8  # by the old weights, which sample
+
+
+def test_awm_takes_one_step_from_a_collection() -> None:
+    with pytest.raises(ValueError, match="updates=2 would train on samples of earlier weights"):
+        AWM(updates=2)
+
+
+def test_the_published_advantage_of_nft_is_the_default_and_the_tiny_recipe_states_its_own() -> None:
+    assert NFT().advantage == "flow-grpo"
+    assert NFT(**NFT.recipes["tiny"].algorithm).advantage == "flow-grpo-group"
+
+
 def test_a_run_that_old_weights_sample_resumes_within_a_collection(workshop: Workshop, tmp_path: Path) -> None:
     nft = NFT(rewards=("clip",), group=4, sampling_steps=3, trained=1, updates=2)
     straight = workshop.train(tmp_path / "straight", nft, steps=4, **TRAINING)
-    workshop.train(tmp_path / "stopped", nft, steps=3, **TRAINING)
+    stopped = workshop.train(tmp_path / "stopped", nft, steps=3, **TRAINING)
+    assert {name.split("/")[1] for name in state(stopped) if name.startswith("memory/")} == {"old"}
     (tmp_path / "stopped/micro/algorithm/name/seed-0/DONE").unlink()
     resumed = workshop.train(tmp_path / "stopped", nft, steps=4, **TRAINING)
     assert same(straight, resumed)
     assert costs(straight) == costs(resumed)
+    assert logged(straight) == logged(resumed)
 
 
 def test_advantages_of_several_rewards_by_the_stated_combination() -> None:
@@ -216,7 +242,20 @@ def test_advantages_of_several_rewards_by_the_stated_combination() -> None:
     assert_close(halved.advantages, [-0.9258200955, -0.4629100477, 0, 1.3887301432])
 
 
+def test_what_groups_without_spread_teach() -> None:
+    scores = {"one": double([1, 1, 3, 3])}
+    shares = {
+        name: judge(ddpo(rewards="one", group=2, advantage=name), scores, {"one": 1}, None).record[
+            "groups_without_spread"
+        ]
+        for name in ("gardo", "ddpo")
+    }
+    assert shares == {"gardo": 1, "ddpo": 0}  # the mean of all samples tells one prompt from the other
+
+
 def test_a_weight_for_each_reward() -> None:
+    with pytest.raises(ValueError, match="all reward_weights are 0"):
+        ddpo(reward_weights="0")
     with pytest.raises(ValueError, match="1 reward_weights are not one for each of 2 rewards"):
         ddpo(rewards="one,two", reward_weights="0.5")
 
@@ -262,6 +301,8 @@ class TestResume:
         resumed = workshop.train(tmp_path / "stopped", ddpo(updates=2), steps=4, **TRAINING)
         assert same(straight, resumed)
         assert costs(straight) == costs(resumed)
+        assert logged(straight) == logged(resumed)
+        assert len({line["replay_floor"] for line in logged(resumed)}) == 1
 
     @pytest.mark.parametrize("at", [repeated(4), 8])
     def test_a_signal_while_collecting_changes_nothing(
@@ -329,6 +370,12 @@ class TestRefusals:
     def test_a_clip_range_within_the_noise_of_replay(self, workshop: Workshop, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="clip range of 1e-09 would clip noise; use a clip of at least"):
             workshop.train(tmp_path, ddpo(clip=1e-9), steps=1, **TRAINING)
+
+    def test_the_noise_of_replay_is_measured_where_samples_are_made_one_by_one(
+        self, workshop: Workshop, tmp_path: Path
+    ) -> None:
+        (line,) = workshop.train(tmp_path, ddpo(), steps=1, **{**TRAINING, "micro_batch_size": 1}).steps()
+        assert line["replay_floor"] > 0  # a batch of two has other rounding than one
 
     def test_groups_that_are_not_whole(self, workshop: Workshop, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="8 samples of a collection .* are not whole groups of 3"):

@@ -22,6 +22,7 @@ from bench.experiments.contracts.small_models import PROCESSES
 from bench.records.runs import RunFolder
 from bench.rollouts.grid import evaluation_grid
 from bench.rollouts.rewards import Rewards
+from bench.training.batches import Captioned
 from bench.training.ledger import Ledger
 from bench.training.reward_gradients import Unfinished
 from bench.training.settings import TrainingSettings
@@ -88,7 +89,8 @@ class GainPolicy(Policy):
             return self.model._vae.decode(latents).sample.square().flatten(1).mean(1)  # type: ignore[attr-defined,no-any-return]
 
         return GradientBatch(
-            pairs,
+            Captioned(pairs.row_ids, pairs.batch_positions, pairs.draws),
+            lambda: pairs,
             Unfinished(start, torch.full((len(ROWS),), STEPS)),
             self.grid,
             lambda predict: lambda latents, times: predict(latents, times, condition),

@@ -23,7 +23,7 @@ from bench.core.termination import TerminatedError
 from bench.data.preferences import PreferenceData, data_of
 from bench.records.reward_models import FitSettings, read_reward_model
 from bench.records.scores import MetricInfo
-from bench.scoring.fitted import fitted, simplest
+from bench.scoring.fitted import describe, fitted, simplest
 from bench.scoring.metric import FittableMetric
 from bench.training.reward_fit import Fit, Opponents, Request, agreement, pairwise_loss, split_rows
 from bench.training.reward_model import fit_reward_model
@@ -214,6 +214,8 @@ def test_a_fit_starts_from_another_reward_model(data: PreferenceData, tmp_path: 
     )
     second = fit_reward_model(Colour(), further)
     assert (second.start, second.held_out.before) == (first.weights, first.held_out.after)
+    assert "; the reward model that it continues agreed with" in describe(second)
+    assert f"; {first.scorer} agreed with" in describe(first)
     assert second.scale == pytest.approx(first.scale, rel=1e-6)
     assert fit_reward_model(Colour(), further) == second
     with pytest.raises(UserError, match="differs in start"):

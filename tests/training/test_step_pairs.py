@@ -116,7 +116,7 @@ def test_candidates_come_from_one_latent_and_sampling_goes_on_with_the_chosen_on
 
 def test_a_step_without_noise_has_no_candidates(workshop: Workshop) -> None:
     grid, start = evaluation_grid(workshop.model(), 4), torch.zeros(1, 1, 2, 2)
-    with pytest.raises(UserError, match=r"sampling step 1 \(0 to 3\) has no noise, so its candidates are the same"):
+    with pytest.raises(UserError, match=r"sampling step 1 \(0 to 3\) has no noise, so that nothing can be learnt"):
         roll_out_candidates(lambda x, _: x, grid, [ODE] * 4, start, lambda *_: start, [1], 2, lambda *_: None)  # type: ignore[arg-type,return-value]
 
 
@@ -274,15 +274,21 @@ def test_pairs_below_the_threshold_have_no_gradient(workshop: Workshop, tmp_path
 
 def test_which_steps_spo_trains() -> None:
     assert SPO().kept == [4, 7, 10, 13, 16]
-    assert SPO(trained=99).kept == list(range(4, 20))
+    assert SPO(trained=16).kept == list(range(4, 20))
     assert SPO(**SPO.recipes["sd15"].algorithm).kept == list(range(4, 20))
-    with pytest.raises(ValueError, match=r"first=4 leaves none of 4 sampling steps \(0 to 3\) to train"):
-        SPO(sampling_steps=4)
+    for fields, eligible in (({"trained": 17}, 16), ({"sampling_steps": 4}, 0)):
+        with pytest.raises(ValueError, match=f"is more than the {eligible} sampling steps that may be trained"):
+            SPO(**fields)
 
 
 def test_which_steps_are_trained() -> None:
     assert TailorPO().kept == [0, 4, 8, 12, 16]  # of 20, numbered from the noisiest on
-    assert TailorPO(sampling_steps=3).kept == [0, 1, 2]
+    assert TailorPO(sampling_steps=3, trained=3).kept == [0, 1, 2]
+
+
+def test_a_rule_without_densities_is_refused() -> None:
+    with pytest.raises(ValueError, match="need densities, which rule=cps does not have"):
+        SPO(rule="cps")
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from algorithms.dpok import DPOK
 from bench import Policy, RolloutBatch, StepOutput
 from bench.core.errors import UserError
 from bench.experiments.contracts.small_models import PROCESSES
+from bench.training.judgement import judge
 from bench.training.online import StepwiseAlgorithm
 
 SMALL: dict[str, Any] = {"rewards": "clip", "sampling_steps": 4, "trained": 2, "within": 3}
@@ -40,13 +41,11 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 class TestNumbers:
     def test_dpok(self) -> None:
-        losses = DPOK().objective(double([0.8, -0.4]), double([2e-4, -3e-4]), double([0.0, 0.0]))
-        assert_exact(losses.mean(), -20.006)
-        assert_exact(DPOK(kl=0.5).objective(double([0.8]), double([0.0]), double([0.04])), [-80 + 0.02])
+        assert_exact(DPOK().objective(double([0.8, -0.4]), double([2e-4, -3e-4])).mean(), -20.006)
 
     def test_dpok_has_no_gradient_outside_its_band(self) -> None:
         log_ratio = double([2e-4, -3e-4, 2e-4, 5e-5]).requires_grad_()
-        losses = DPOK().objective(double([0.8, 0.8, -0.8, 0.8]), log_ratio, torch.zeros(4, dtype=torch.float64))
+        losses = DPOK().objective(double([0.8, 0.8, -0.8, 0.8]), log_ratio)
         (gradient,) = torch.autograd.grad(losses.sum(), log_ratio)
         assert (gradient != 0).tolist() == [False, False, False, True]  # PPO's minimum keeps the second and the third
 
@@ -83,6 +82,35 @@ class TestNumbers:
             preference_losses(log_ratio, double([[0.0, 3.0]]), beta=0.1).mean(), log_ratio
         )
         assert_exact(gradient, [[0.05, -0.05]])  # beta / 2 of the pair's loss
+
+
+class TestOrder:
+    def test_d3po_reads_the_order_of_the_rewards_alone(self) -> None:
+        scores = {"one": double([0, 20, 40, 60]), "two": double([3, 2, 1, 0])}
+        found = judge(d3po(rewards="one,two", group=4, reward_weights="1,2"), scores, {"one": 1, "two": -1}, None)
+        assert_exact(found.advantages.double(), [-33, -11, 11, 33])  # of 1 r - 2 s, less its mean, and not clipped to 5
+        assert found.record["groups_without_spread"] == 0
+
+    @pytest.mark.parametrize(
+        "fields", [{"advantage": "dance"}, {"advantage_clip": 1.0}, {"combination": "rewards"}], ids=str
+    )
+    def test_what_has_no_effect_on_it_is_refused(self, fields: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="has no effect, since of the weighted sum of the rewards the order alone"):
+            d3po(**fields)
+
+    def test_more_steps_than_there_are_to_choose_from(self) -> None:
+        with pytest.raises(ValueError, match="trained=3 is more than the 2 sampling steps that may be trained"):
+            dpok(trained=3, within=2)
+
+    def test_a_rule_without_densities(self) -> None:
+        with pytest.raises(ValueError, match="need densities, which rule=cps does not have"):
+            d3po(rule="cps")
+
+
+def test_a_distance_without_weight_calls_no_reference(workshop: Workshop, tmp_path: Path) -> None:
+    run = workshop.train(tmp_path, dpok(kl=0), steps=1, **TRAINING)
+    assert run.ledger()["reference_forwards"] == 0
+    assert "distance" not in run.steps()[0]
 
 
 @pytest.mark.parametrize(("kind", "algorithm", "scale"), [("epsilon", "dpok", 3.0), ("flow", "d3po", 1.0)])

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.core.values import digest
-from bench.data.cache import EncodedData
+from bench.data.cache import EncodedCaptions, EncodedData
 from bench.data.preferences import PreferenceData
 from bench.data.prepare import PrepareContext
 from bench.data.reading import read_preferences
@@ -143,6 +143,10 @@ class SmallSetup:
             self._encodings[data.digest] = EncodedData(data, self.model(), self.folder / "cache" / data.digest)
         return self._encodings[data.digest]
 
+    def captions_of(self, data: PreferenceData) -> EncodedCaptions:
+        """What the network sees of some data's captions."""
+        return EncodedCaptions(data.captions, self.model(), self.folder / "captions" / data.digest)
+
     def model(self) -> ModelFamily:
         """A fresh copy of the small model."""
         return self._small.family.load(str(self.model_folder), device=CPU)
@@ -202,7 +206,7 @@ class SmallSetup:
         optimizer = torch.optim.SGD([torch.zeros(1)])
         trainer = Trainer(algorithm, batches.settings, policy, optimizer, batches.accelerator)
         stats = gather_batch_stats(trainer, batches)
-        batch = make_batch(batches, rows, range(len(rows)) if places is None else places)
+        batch = make_batch(batches, batches.at(range(len(rows)) if places is None else places))
         return algorithm.step(dataclasses.replace(batch, global_batch_stats=stats), policy)
 
     def train(
@@ -230,7 +234,7 @@ class SmallSetup:
             chosen,
             self.model(),
             data,
-            self.encoding(data),
+            self.encoding(data) if algorithm.reads_pictures else self.captions_of(data),
             seed,
             "a small model",
             "small",
@@ -273,7 +277,7 @@ def batch_of(
 ) -> PairBatch:
     """Some positions (default: all) of a global batch of ``rows``; see `GivenRows.of` for what else can be given."""
     batches = GivenRows.of(data, encoded, rows, **{"caption_dropout": 0.0, **drawn})
-    return make_batch(batches, rows, range(len(rows)) if positions is None else positions)
+    return make_batch(batches, batches.at(range(len(rows)) if positions is None else positions))
 
 
 def state(run: RunFolder) -> dict[str, Tensor]:

@@ -41,11 +41,12 @@ class Sharded(ParallelStrategy):
     def _mesh(self) -> DeviceMesh:
         return init_device_mesh(self._accelerator.device.type, (self._accelerator.num_processes,))
 
-    def check(self, settings: TrainingSettings) -> None:
-        if settings.global_batch_size % self._accelerator.num_processes:
+    def check(self, settings: TrainingSettings, together: int = 1) -> None:
+        processes = self._accelerator.num_processes
+        if settings.global_batch_size // together % processes:
             raise UserError(
-                f"global_batch_size={settings.global_batch_size} cannot be shared evenly by {self._accelerator.num_processes} "
-                "processes with sharded weights (FSDP); choose a multiple"
+                f"global_batch_size={settings.global_batch_size} cannot be shared evenly by {processes} processes with sharded "
+                f"weights (FSDP); choose a multiple of {processes * together}"
             )
         if not OPTIMIZERS[settings.optimizer].elementwise:
             raise UserError(

@@ -20,8 +20,13 @@ class ParallelStrategy(abc.ABC):
     """Where a network's weights live, and the collective operations that this requires."""
 
     @abc.abstractmethod
-    def check(self, settings: TrainingSettings) -> None:
-        """Raise a `UserError` if the processes cannot train with these settings."""
+    def check(self, settings: TrainingSettings, together: int = 1) -> None:
+        """Raise a `UserError` if the processes cannot train with these settings.
+
+        Args:
+            settings: how the run trains.
+            together: how many samples at least share a micro-batch; see `bench.training.online.samples_together`.
+        """
 
     @abc.abstractmethod
     def offload_until_placed(self, network: nn.Module) -> None:
@@ -60,9 +65,9 @@ class ParallelStrategy(abc.ABC):
         """Raise a `UserError` in every process unless all of them are about to run the same operation."""
 
 
-def refuse_small_batch(settings: TrainingSettings, processes: int) -> None:
-    """Raise a `UserError` if a process would get no pairs of a batch."""
-    if settings.global_batch_size < processes:
+def refuse_small_batch(settings: TrainingSettings, processes: int, together: int) -> None:
+    """Raise a `UserError` if a process would get no pairs of a batch, ``together`` of which share a process at least."""
+    if settings.global_batch_size // together < processes:
         raise UserError(
             f"global_batch_size={settings.global_batch_size} is too small for {processes} processes; start fewer of them"
         )
@@ -78,9 +83,9 @@ class Replicated(ParallelStrategy):
     def __init__(self, accelerator: Accelerator | None = None) -> None:
         self._accelerator = accelerator
 
-    def check(self, settings: TrainingSettings) -> None:
+    def check(self, settings: TrainingSettings, together: int = 1) -> None:
         if self._accelerator is not None:
-            refuse_small_batch(settings, self._accelerator.num_processes)
+            refuse_small_batch(settings, self._accelerator.num_processes, together)
 
     def offload_until_placed(self, network: nn.Module) -> None:
         pass
