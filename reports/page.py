@@ -9,9 +9,11 @@ from markupsafe import Markup
 
 from bench.core.inert import visible
 from reports.citation import citation
+from reports.conclusion_tables import reference_name
 from reports.footnotes import footnotes
 from reports.grids import Grid
 from reports.panel import gains_in_words
+from reports.pictures import compare
 from reports.plots import panel_plot, training_plot, win_rate_plot
 from reports.published_tables import HEADING, published_grids, published_notes
 from reports.table import Report, against
@@ -36,8 +38,8 @@ def _shown(value: Any) -> Any:
 def page(report: Report) -> str:
     """The page: tables, plots and images, in one file that loads nothing from elsewhere.
 
-    Without scripts it shows everything against the base; with them tables can be sorted and filtered, the row that the others
-    are compared with can be chosen, and images open larger.
+    Without scripts it shows everything against the report's reference; with them tables can be sorted and filtered, the row that
+    the others are compared with can be chosen, and images open larger.
     """
     environment = Environment(
         loader=PackageLoader("reports"),
@@ -51,6 +53,8 @@ def page(report: Report) -> str:
     published = report.published
     return environment.get_template("page.html").render(
         report=report,
+        reference=reference_name(report),
+        comparison=compare(report.source, report.places),
         conclusions=conclusion_grids(report),
         grids=result_grids(report),
         references=[_reference(report, place) for place in range(len(report.rows))] if len(report.rows) > 2 else [],

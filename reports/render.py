@@ -87,8 +87,8 @@ def _markdown_section(section: Sequence[Grid], notes: Sequence[str]) -> list[str
 
 
 def as_json(report: Report) -> str:
-    """The whole report, including curves and the citation line, but without images, which only the page shows."""
-    hidden = ("comparison", "source")
+    """The whole report, including curves and the citation line; images are on the page alone."""
+    hidden = ("source", "places")
     value = {
         field.name: getattr(report, field.name) for field in dataclasses.fields(report) if field.name not in hidden
     }

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from reports.latex import latex
 from reports.page import page
+from reports.pictures import compare
 from reports.render import as_csv, as_json, markdown, print_report
 from reports.report import FORMATS, make_report, show_report, write_report
 
@@ -70,7 +71,7 @@ def test_json_reads_back_and_carries_no_pictures(full_lab: Lab) -> None:
     report = make_report(full_lab.runs)
     value = json.loads(as_json(report))
     assert value.pop("citation").startswith("bench ")
-    assert value.keys() == {field.name for field in dataclasses.fields(report)} - {"comparison", "source"}
+    assert value.keys() == {field.name for field in dataclasses.fields(report)} - {"source", "places"}
     assert value["metrics"][0] == {
         "name": "gold", "signature": report.metrics[0].signature, "identity": {"version": 1}, "title": "Gold",
         "raw_range": "0 to 1", "unit": "expected utility", "source": "the tiny world", "published": "", "display_factor": 1.0,
@@ -181,7 +182,8 @@ def test_every_format_to_a_file_and_to_the_output(full_lab: Lab, name: str, caps
 
 def test_page_is_self_contained_and_accessible(full_lab: Lab) -> None:
     full_lab.run("odd", title="<b>&odd $x$", shift=0.1)
-    text = page(make_report(full_lab.runs))
+    report = make_report(full_lab.runs)
+    text = page(report)
     parsed = Page(text)
     assert parsed.open == []
     assert {"link", "iframe", "b"}.isdisjoint(tag for tag, _ in parsed.tags)
@@ -195,7 +197,7 @@ def test_page_is_self_contained_and_accessible(full_lab: Lab) -> None:
     assert not re.search(r"url\((?!#)|@import", text)
     buttons = [attributes for tag, attributes in parsed.tags if tag == "button" and attributes.get("data-prompt")]
     assert len(buttons) == 12 * 5 + sum(
-        2 * (len(row.won) + len(row.lost)) for row in make_report(full_lab.runs).comparison.extremes
+        2 * (len(row.won) + len(row.lost)) for row in compare(report.source, report.places).extremes
     )
     assert re.fullmatch(r"SFT: Gold 0\.\d+", str(buttons[3]["data-caption"]))
     assert [tag for tag, _ in parsed.tags].count("svg") == 2

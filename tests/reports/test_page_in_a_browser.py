@@ -13,6 +13,7 @@ from lab import Lab, fill
 
 from reports.page import page
 from reports.report import make_report
+from reports.table import Report
 
 AXE = os.environ.get("AXE")
 """The path of axe.min.js from the npm package axe-core."""
@@ -25,17 +26,30 @@ pytestmark = [
 NAMES = "[...document.querySelectorAll('#numbers-1 tbody tr')].filter(row => !row.hidden).map(row => row.cells[0].textContent)"
 GOLD = "[...document.querySelectorAll('#numbers-1 tbody tr')].map(row => parseFloat(row.cells[2].textContent))"
 HEADING = "document.querySelectorAll('#numbers-1 th[scope=col]')[2]"
+IMAGES = (
+    "[...document.querySelectorAll('%s .zoom')].map(b => [b.dataset.prompt, b.dataset.of, b.querySelector('img').src])"
+)
 CHOOSE = "(() => { const choice = document.getElementById('reference'); choice.value = %r; choice.dispatchEvent(new Event('change')); })()"
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of the base and three algorithms."""
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """The base, whose title is not its algorithm's name, and three algorithms."""
     lab = Lab(tmp_path_factory.mktemp("page") / "runs")
-    fill(lab)
-    made = lab.runs / "report.html"
-    made.write_text(page(make_report(lab.runs)), encoding="utf-8")
-    return made
+    fill(lab, base="Tiny")
+    return lab
+
+
+@pytest.fixture(scope="module")
+def path(lab: Lab) -> Path:
+    """A page of the base and three algorithms."""
+    return written(make_report(lab.runs), lab.runs / "report.html")
+
+
+def written(report: Report, target: Path) -> Path:
+    """The page of a report, in a file."""
+    target.write_text(page(report), encoding="utf-8")
+    return target
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +62,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture
 def opened(chromium: Browser, path: Path) -> Iterator[Browser]:
     """The page, freshly loaded; afterwards it must have requested nothing else, and have said nothing."""
+    chromium.requested.clear()
     chromium.open(path)
     yield chromium
     assert chromium.said == []
@@ -80,13 +95,42 @@ def test_filtering_tables_and_images(opened: Browser) -> None:
 def test_another_reference(opened: Browser) -> None:
     opened.run(CHOOSE % "SFT")
     assert opened.run("document.getElementById('table-1').textContent") == "Win rate against SFT, %"
-    assert opened.run(NAMES) == ["base", "Diffusion-DPO", "SmPO"]
+    assert opened.run(NAMES) == ["Tiny", "Diffusion-DPO", "SmPO"]
     # Scores rise by 0.1 * shift, with a noise of 0.03 against a gap of 0.06 and more, so SFT loses nearly always.
     assert min(rate for rate in opened.run(GOLD) if rate is not None) > 80
     assert opened.run("document.querySelector('.against-base').hidden") is True
-    opened.run(CHOOSE % "base")
+    opened.run(CHOOSE % "Tiny")
     assert opened.run("document.getElementById('table-1').textContent") == "Win rate against the base, %"
     assert opened.run("document.querySelector('.against-base').hidden") is False
+
+
+def test_a_page_against_another_row_shows_each_name_with_its_own_images_and_numbers(
+    chromium: Browser, path: Path, lab: Lab, tmp_path: Path
+) -> None:
+    chromium.open(path)
+    own = {(prompt, label): source for prompt, label, source in chromium.run(IMAGES % ".strip")}
+    assert len({(prompt, source) for (prompt, _), source in own.items()}) == len(own)
+    chromium.open(written(make_report(lab.runs, against="sft"), tmp_path / "sft.html"))
+    labels = ["SFT", "Tiny", "Diffusion-DPO", "SmPO"]
+    strips = chromium.run(IMAGES % ".strip")
+    assert [label for _, label, _ in strips] == labels * 12
+    assert chromium.run("[...document.querySelectorAll('.strip .of')].map(e => e.textContent)") == labels * 12
+    duels = chromium.run(IMAGES % ".duels")
+    assert [label for _, label, _ in duels[::2]] == ["SFT"] * (len(duels) // 2)
+    assert {label for _, label, _ in duels[1::2]} == {"Tiny", "Diffusion-DPO", "SmPO"}
+    assert {(prompt, label): source for prompt, label, source in strips + duels} == own
+    assert chromium.run("document.title") == "Alignment of tiny: 3 rows against SFT"
+    assert "the line at 50 % is SFT." in chromium.run("document.body.textContent")
+    assert "The image of SFT, then the row's" in chromium.run("document.body.textContent")
+    assert chromium.run("document.getElementById('table-1').textContent") == "Win rate against SFT, %"
+    for choice, title, others in (
+        ("Tiny", "the base", ["Diffusion-DPO", "SFT", "SmPO"]),
+        ("Diffusion-DPO", "Diffusion-DPO", ["Tiny", "SFT", "SmPO"]),
+        ("SFT", "SFT", ["Tiny", "Diffusion-DPO", "SmPO"]),
+    ):
+        chromium.run(CHOOSE % choice)
+        assert chromium.run("document.getElementById('table-1').textContent") == f"Win rate against {title}, %"
+        assert chromium.run(NAMES) == others
 
 
 def test_the_gallery_by_keyboard(opened: Browser) -> None:
@@ -96,15 +140,15 @@ def test_the_gallery_by_keyboard(opened: Browser) -> None:
         "[...document.querySelectorAll('dialog figure')].filter(f => !f.hidden).map(f => f.textContent.split(':')[0])"
     )
     assert opened.run("document.getElementById('large').open") is True
-    assert opened.run(captions) == ["base", "Diffusion-DPO"]
+    assert opened.run(captions) == ["Tiny", "Diffusion-DPO"]
     opened.press("ArrowRight")
-    assert opened.run(captions) == ["base", "SFT"]
+    assert opened.run(captions) == ["Tiny", "SFT"]
     opened.press("ArrowLeft")
     opened.press("ArrowLeft")
-    assert opened.run(captions) == ["base"]
+    assert opened.run(captions) == ["Tiny"]
     opened.press("Escape")
     assert opened.run("document.getElementById('large').open") is False
-    assert opened.becomes("document.activeElement.dataset.of", "base")  # where the arrow keys had gone
+    assert opened.becomes("document.activeElement.dataset.of", "Tiny")  # where the arrow keys had gone
 
 
 def test_images_are_whole_and_extremes_are_of_their_sign(opened: Browser) -> None:
