@@ -50,6 +50,7 @@ def page(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["typeset"] = typeset
+    references = [_reference(report, place) for place in range(len(report.rows))] if len(report.rows) > 2 else []
     published = report.published
     return environment.get_template("page.html").render(
         report=report,
@@ -57,9 +58,9 @@ def page(report: Report) -> str:
         comparison=compare(report.source, report.places),
         conclusions=conclusion_grids(report),
         grids=result_grids(report),
-        references=[_reference(report, place) for place in range(len(report.rows))] if len(report.rows) > 2 else [],
+        references=_inert(references),
         settings=settings_lines(report),
-        footnotes=(*footnotes(report), citation(report)),
+        notes=_notes(report),
         row_settings=settings_grid(report),
         published_heading=HEADING,
         published_grids=() if published is None else published_grids(report, published),
@@ -77,18 +78,35 @@ def typeset(text: str) -> str:
 
 
 def _reference(report: Report, place: int) -> dict[str, Any]:
-    """What the page's script needs to show the tables with another row as the reference."""
+    """What the page's script needs to show everything that depends on the reference with another row in its place."""
+    other = against(report, place)
     return {
         "label": report.rows[place].label,
-        "tables": [_table(grid) for grid in comparison_grids(against(report, place))],
+        "conclusions": [_table(grid) for grid in conclusion_grids(other)],
+        "tables": [_table(grid) for grid in comparison_grids(other)],
+        "notes": _notes(other),
     }
+
+
+def _notes(report: Report) -> list[str]:
+    """The lines below the tables; the citation line is last."""
+    return [*footnotes(report), citation(report)]
 
 
 def _table(grid: Grid) -> dict[str, Any]:
     return {
         "title": grid.title,
+        "columns": list(grid.columns),
         "rows": [
             [label, [[typeset(cell.value), typeset(cell.detail), cell.verdict.value] for cell in cells]]
             for label, cells in grid.rows
         ],
+        "notes": list(grid.notes),
     }
+
+
+def _inert(value: Any) -> Any:
+    """A JSON value whose texts are as the template shows them."""
+    if isinstance(value, dict):
+        return {name: _inert(each) for name, each in value.items()}
+    return [_inert(each) for each in value] if isinstance(value, list) else _shown(value)

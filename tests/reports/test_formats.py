@@ -105,7 +105,8 @@ def test_markdown_tables_are_rectangular_and_escaped(full_lab: Lab) -> None:
 def test_a_page_of_the_base_alone_has_no_plot(lab: Lab) -> None:
     lab.base()
     text = page(make_report(lab.runs))
-    assert "No training run has finished yet." in text
+    assert "Nothing to compare with the base: no other row has a finished evaluation under this protocol." in text
+    assert "No row of this table was trained here." in text
     assert "<svg" not in text
 
 
