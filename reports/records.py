@@ -134,6 +134,7 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
         *_elsewhere(found, settings.model),
         *_unscored(judged, metrics),
         *_without_digests(judged),
+        *_barely_watched(judged),
     )
     return Records(
         signature=signature,
@@ -240,6 +241,17 @@ def _without_digests(judged: Sequence[Judged]) -> list[str]:
     old = [each.run for each in judged if not (each.run.has_digests and each.evaluation.has_digests)]
     labels = list(dict.fromkeys(map(run_label, old)))
     return [f"Records without digests, in which changes cannot be noticed: {_named(labels)}."] if labels else []
+
+
+def _barely_watched(judged: Sequence[Judged]) -> list[str]:
+    """A note on the runs whose images along the training are of one prompt, as older versions allowed."""
+    alone = [each.run for each in judged if (curve := each.run.curve()) is not None and len(curve[0].prompts) == 1]
+    labels = list(dict.fromkeys(map(run_label, alone)))
+    return (
+        [f"Measured along the training with one prompt, too few for an interval, so not shown: {_named(labels)}."]
+        if labels
+        else []
+    )
 
 
 def _named(labels: Sequence[str]) -> str:
