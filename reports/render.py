@@ -114,11 +114,15 @@ def as_csv(report: Report) -> str:
     """One line per row and metric, in displayed units; every line carries its signatures.
 
     Raises:
-        UserError: the report includes published numbers, which need a separate table.
+        UserError: the report includes published numbers, which need a separate table, or it has no metric.
     """
     if report.published is not None:
         raise UserError(
             "csv has a single table, without room for published numbers; drop --published, or choose a different --format"
+        )
+    if not report.metrics:
+        raise UserError(
+            "csv has a line per row and metric, and these images have no score; choose a different --format"
         )
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

@@ -16,11 +16,13 @@ import pytest
 from lab import CODE, HARNESS, PROMPTS, Lab, fill
 from rich.console import Console
 
+from bench.core.errors import UserError
 from reports.latex import latex
 from reports.page import page
 from reports.pictures import compare
 from reports.render import as_csv, as_json, markdown, print_report
 from reports.report import FORMATS, make_report, show_report, write_report
+from reports.report import report as report_of
 
 VOID = {"meta", "img", "link", "br", "hr", "input", "col", "wbr"}
 
@@ -179,6 +181,36 @@ def test_every_format_to_a_file_and_to_the_output(full_lab: Lab, name: str, caps
     write_report(report, name, None)
     assert path.read_text(encoding="utf-8") == capsys.readouterr().out == FORMATS[name](report)
     assert str(full_lab.runs) not in path.read_text(encoding="utf-8")
+
+
+def test_a_file_has_the_format_of_its_name(full_lab: Lab, tmp_path: Path) -> None:
+    result = report_of(full_lab.runs)
+    for end, name in (("html", "html"), ("csv", "csv"), ("md", "markdown"), ("tex", "latex"), ("json", "json")):
+        path = tmp_path / f"table.{end}"
+        result.save(path)
+        assert path.read_text(encoding="utf-8") == FORMATS[name](result.report)
+    result.save(tmp_path / "table.txt", "markdown")
+    assert (tmp_path / "table.txt").read_text(encoding="utf-8") == str(result)
+    with pytest.raises(UserError, match=r"'.*table.pdf' must end in .md, .csv"):
+        result.save(tmp_path / "table.pdf")
+
+
+def test_images_without_a_metric_are_shown_in_every_format(lab: Lab) -> None:
+    lab.identities = {}
+    lab.base()
+    lab.run("dpo")
+    lab.run("sft", title="SFT", shift=-0.6)
+    report = make_report(lab.runs)
+    assert report.endpoint is None
+    for name, render in FORMATS.items():
+        if name != "csv":
+            assert "Diffusion-DPO" in render(report)
+    with pytest.raises(UserError, match="these images have no score"):
+        as_csv(report)
+    parsed = Page(page(report))
+    assert sum(tag == "img" and "src" in attributes for tag, attributes in parsed.tags) == 12 * 3
+    assert "None" not in page(report)
+    print_report(make_report(lab.runs, against="sft"), Console(file=io.StringIO()))
 
 
 def test_page_is_self_contained_and_accessible(full_lab: Lab) -> None:
