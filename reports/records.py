@@ -18,7 +18,7 @@ from bench.records.protocol import Protocol, Variant
 from bench.records.runs import RunFolder, find_runs
 from bench.records.scores import MetricRecord
 from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, readable, run_label
-from reports.evaluations import Judged, grouped, read_judged
+from reports.evaluations import Judged, distinct, grouped, read_judged
 from reports.seed_variance import Array
 from reports.settings import RowSettings, row_settings, shown_source
 
@@ -129,6 +129,8 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
     check_seeds(judged_runs)
     check_metrics((each.run, each.evaluation) for each in judged)
     metrics = _metrics(judged)
+    others = grouped(each for each in judged if each is not base[0])
+    first, *rows = distinct([(base[0].label(), base), *others])
     notes = (
         *_unfinished(found, signature, settings.model),
         *_elsewhere(found, settings.model),
@@ -141,10 +143,8 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
         protocol=settings,
         prompts=tuple(base[0].evaluation.prompts()),
         metrics=metrics,
-        base=_row(base[0].label(), base, metrics),
-        rows=tuple(
-            _row(label, members, metrics) for label, members in grouped(each for each in judged if each is not base[0])
-        ),
+        base=_row(*first, metrics),
+        rows=tuple(_row(*row, metrics) for row in rows),
         notes=notes,
     )
 

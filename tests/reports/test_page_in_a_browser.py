@@ -166,6 +166,22 @@ def test_groups_are_sorted_and_the_best_rank_is_first(chromium: Browser, tmp_pat
         assert chromium.run(column % place) == before
 
 
+def test_two_algorithms_with_one_title_are_two_references(chromium: Browser, tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "runs")
+    lab.base()
+    for algorithm, shift in (("dpo", 0.5), ("ipo", -0.5)):
+        lab.run(algorithm, shift=shift)
+    chromium.open(written(make_report(lab.runs), tmp_path / "same.html"))
+    for one, other in (("dpo", "ipo"), ("ipo", "dpo")):
+        chromium.run(CHOOSE % f"Diffusion-DPO [{one}]")
+        assert chromium.run(NAMES) == ["base", f"Diffusion-DPO [{other}]"]
+        chromium.run(f"document.querySelectorAll('.strip .zoom')[{1 if other == 'dpo' else 2}].click()")
+        assert chromium.run(CAPTIONS) == [f"Diffusion-DPO [{one}]", f"Diffusion-DPO [{other}]"]
+        sources = chromium.run("[...document.querySelectorAll('dialog img')].map(i => i.src)")
+        assert sources[0] != sources[1]
+        chromium.run("document.getElementById('large').close()")
+
+
 def test_an_enlarged_duel_shows_the_base_on_a_page_with_two_rows(chromium: Browser, tmp_path: Path) -> None:
     lab = Lab(tmp_path / "runs")
     lab.base(title="Tiny")

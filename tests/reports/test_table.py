@@ -266,6 +266,21 @@ def test_pictures_are_those_of_the_runs(full_lab: Lab) -> None:
     assert mine == [picture.score]
 
 
+def test_rows_with_one_title_have_labels_images_and_scores_of_their_own(lab: Lab) -> None:
+    lab.base(title="Same")
+    lab.run("dpo", title="Same", shift=0.5)
+    lab.run("dpo", title="Same", name="Same", shift=1.0)
+    lab.run("ipo", title="Same", shift=-0.5)
+    lab.run("sft", title="Same", name="other", shift=-1.0)
+    report = make_report(lab.runs)
+    assert [row.label for row in report.rows] == [
+        "Same [base]", "Same [dpo/Same]", "Same [dpo/default]", "Same [ipo]", "Same (other)",
+    ]  # fmt: skip
+    for compared in compare(report.source, report.places).prompts:
+        assert len({picture.uri for picture in compared.pictures if picture}) == 5
+        assert len({picture.score for picture in compared.pictures if picture}) == 5
+
+
 def test_large_images_are_reduced(lab: Lab) -> None:
     evaluation = lab.base().evaluation(lab.protocol.signature)
     Image.new("RGB", (1024, 512), "red").save(evaluation.image(0, 0))
