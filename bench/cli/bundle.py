@@ -123,7 +123,9 @@ def _check_report(archive: Path, name: str, stored: str, made: str) -> str | Non
     version, here = version_of(written), version_of(again)
     if (different := first_difference(written, again)) is None:
         return version
-    sentence = f"{archive} is not as it was made: reports/{name}.json differs from its runs in {shortened(different, 200)}"
+    sentence = (
+        f"{archive} is not as it was made: reports/{name}.json differs from its runs in {shortened(different, 200)}"
+    )
     if version not in (None, here):
         sentence += f"; bench {version} made it, and this is bench {here}: verify it with that version to be sure"
     raise UserError(sentence)
