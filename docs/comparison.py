@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from bench.core.errors import UserError
 from bench.core.files import replace_file
-from reports.pictures import open_picture
+from reports.pictures import compare, open_picture
 from reports.report import make_report
 from reports.table import Report
 
@@ -24,14 +24,14 @@ def comparison_sheet(report: Report, path: Path, *, prompts: int = 8) -> None:
     """Write a PNG grid of pictures: a row for each prompt, a column for each model.
 
     Args:
-        report: holds the pictures.
+        report: of the runs whose pictures are shown.
         path: the PNG file.
         prompts: how many of the report's prompts, chosen evenly.
 
     Raises:
         UserError: an image of the runs is missing.
     """
-    names, compared = [row.label for row in report.rows], report.comparison.prompts
+    names, compared = [row.label for row in report.rows], compare(report.source, report.places).prompts
     chosen = np.unique(np.linspace(0, len(compared) - 1, min(prompts, len(compared))).round().astype(int)).tolist()
     side, left, top, gap = 1.0, 1.6, 0.35, 0.05  # inches
     width, height = left + len(names) * (side + gap), top + len(chosen) * (side + gap)

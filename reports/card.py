@@ -16,7 +16,7 @@ from bench.records.runs import RunFolder
 from reports.citation import citation
 from reports.render import markdown as tables
 from reports.report import make_report
-from reports.table import Report
+from reports.table import Report, Row
 
 ADAPTERS = "pytorch_lora_weights.safetensors"
 """diffusers' file of adapters, which the card says how to load."""
@@ -31,11 +31,12 @@ def model_card(run: RunFolder, *, protocol: str | None = None, base: str | None 
         base: hub id of the base model, ``owner/name``; None if it is not on the hub.
 
     Raises:
-        UserError: records are missing or damaged, or the run was not evaluated under the protocol.
+        UserError: records are missing or damaged, or the run itself was not evaluated under the protocol, whatever other seeds of it were.
     """
     config = run.config()
     report = make_report(run.folder.parents[2], protocol)
-    if not any(row.label == config.label for row in report.rows):
+    row = _own_row(config, report)
+    if row is None:
         raise UserError(
             f"{run.folder} is not in the table of protocol {report.signature}; evaluate it there, or give another --protocol"
         )
@@ -46,7 +47,7 @@ def model_card(run: RunFolder, *, protocol: str | None = None, base: str | None 
         _training(run, config),
         _data(config, run.ledger()),
     )
-    return "\n\n".join([*sections, _results(report), _citation(report)]) + "\n"
+    return "\n\n".join([*sections, _results(report, row, config), _citation(report)]) + "\n"
 
 
 def _metadata(config: RunConfig, base: str | None) -> str:
@@ -123,8 +124,24 @@ def _data(config: RunConfig, ledger: LedgerRecord | None) -> str:
     return "\n".join(["## Data", "", *(f"- {markdown(fact)}" for fact in facts)])
 
 
-def _results(report: Report) -> str:
-    return f"## Results\n\n{tables(report).rstrip()}"
+def _own_row(config: RunConfig, report: Report) -> Row | None:
+    """The row of a run's own result, with this run's seed in it."""
+    for row, place in zip(report.rows, report.places, strict=True):
+        same = (row.algorithm, row.name) == (config.algorithm, config.name) and config.seed in row.seeds
+        if same and place and report.source.rows[place - 1].evaluation.own:
+            return row
+    return None
+
+
+def _results(report: Report, row: Row, config: RunConfig) -> str:
+    label = markdown(row.label)
+    others = ", ".join(map(str, row.seeds))
+    whose = (
+        f"The row {label} is the result of these weights."
+        if len(row.seeds) == 1
+        else f"The row {label} is the mean of training seeds {others}; these weights are those of seed {config.seed}."
+    )
+    return f"## Results\n\n{whose}\n\n{tables(report).rstrip()}"
 
 
 def _citation(report: Report) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from bench.records.config import RunConfig
 from bench.records.evaluations import Evaluation
 from bench.records.protocol import Variant
 from bench.records.runs import RunFolder
@@ -92,3 +93,18 @@ def grouped(judged: Iterable[Judged]) -> list[tuple[str, list[Judged]]]:
                 seeded.setdefault(member.seeded_label(), []).append(member)
             labelled += seeded.items()
     return labelled
+
+
+def distinct(rows: Sequence[tuple[str, list[Judged]]]) -> list[tuple[str, list[Judged]]]:
+    """Rows with labels of which no two are the same: where several rows have one, each adds its algorithm, or the name of its runs too."""
+    sharing: dict[str, list[str]] = {}
+    for label, members in rows:
+        sharing.setdefault(label, []).append(members[0].run.config().algorithm)
+    return [(_distinct(label, members[0].run.config(), sharing[label]), members) for label, members in rows]
+
+
+def _distinct(label: str, config: RunConfig, algorithms: Sequence[str]) -> str:
+    if len(algorithms) == 1:
+        return label
+    named = algorithms.count(config.algorithm) > 1
+    return f"{label} [{config.algorithm}/{config.name}]" if named else f"{label} [{config.algorithm}]"

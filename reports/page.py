@@ -9,9 +9,11 @@ from markupsafe import Markup
 
 from bench.core.inert import visible
 from reports.citation import citation
+from reports.conclusion_tables import reference_name
 from reports.footnotes import footnotes
 from reports.grids import Grid
 from reports.panel import gains_in_words
+from reports.pictures import compare
 from reports.plots import panel_plot, training_plot, win_rate_plot
 from reports.published_tables import HEADING, published_grids, published_notes
 from reports.table import Report, against
@@ -36,8 +38,8 @@ def _shown(value: Any) -> Any:
 def page(report: Report) -> str:
     """The page: tables, plots and images, in one file that loads nothing from elsewhere.
 
-    Without scripts it shows everything against the base; with them tables can be sorted and filtered, the row that the others
-    are compared with can be chosen, and images open larger.
+    Without scripts it shows everything against the report's reference; with them tables can be sorted and filtered, the row that
+    the others are compared with can be chosen, and images open larger.
     """
     environment = Environment(
         loader=PackageLoader("reports"),
@@ -48,14 +50,17 @@ def page(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["typeset"] = typeset
+    references = [_reference(report, place) for place in range(len(report.rows))] if len(report.rows) > 2 else []
     published = report.published
     return environment.get_template("page.html").render(
         report=report,
+        reference=reference_name(report),
+        comparison=compare(report.source, report.places),
         conclusions=conclusion_grids(report),
         grids=result_grids(report),
-        references=[_reference(report, place) for place in range(len(report.rows))] if len(report.rows) > 2 else [],
+        references=_inert(references),
         settings=settings_lines(report),
-        footnotes=(*footnotes(report), citation(report)),
+        notes=_notes(report),
         row_settings=settings_grid(report),
         published_heading=HEADING,
         published_grids=() if published is None else published_grids(report, published),
@@ -73,18 +78,35 @@ def typeset(text: str) -> str:
 
 
 def _reference(report: Report, place: int) -> dict[str, Any]:
-    """What the page's script needs to show the tables with another row as the reference."""
+    """What the page's script needs to show everything that depends on the reference with another row in its place."""
+    other = against(report, place)
     return {
         "label": report.rows[place].label,
-        "tables": [_table(grid) for grid in comparison_grids(against(report, place))],
+        "conclusions": [_table(grid) for grid in conclusion_grids(other)],
+        "tables": [_table(grid) for grid in comparison_grids(other)],
+        "notes": _notes(other),
     }
+
+
+def _notes(report: Report) -> list[str]:
+    """The lines below the tables; the citation line is last."""
+    return [*footnotes(report), citation(report)]
 
 
 def _table(grid: Grid) -> dict[str, Any]:
     return {
         "title": grid.title,
+        "columns": list(grid.columns),
         "rows": [
             [label, [[typeset(cell.value), typeset(cell.detail), cell.verdict.value] for cell in cells]]
             for label, cells in grid.rows
         ],
+        "notes": list(grid.notes),
     }
+
+
+def _inert(value: Any) -> Any:
+    """A JSON value whose texts are as the template shows them."""
+    if isinstance(value, dict):
+        return {name: _inert(each) for name, each in value.items()}
+    return [_inert(each) for each in value] if isinstance(value, list) else _shown(value)

@@ -40,7 +40,7 @@ class Panel:
         curves: by metric and look, raw.
         trained_on: names of the metrics that training uses.
         titles: of metrics and looks.
-        diversity: change of the within-prompt diversity from the first to the last step, in percent of the first.
+        diversity: change of the within-prompt diversity from the first to the last step, in percent of the first; None if that is 0.
         held_out: whether the prompts are held out from training.
         sampler_curves: by metric, of images by the training's own sampler, raw; empty for algorithms that do not sample.
         gains: by metric that training uses, if it samples: the change from the first to the last step; larger is better.
@@ -52,7 +52,7 @@ class Panel:
     curves: Mapping[str, Curve]
     trained_on: tuple[str, ...]
     titles: Mapping[str, str]
-    diversity: Interval
+    diversity: Interval | None
     held_out: bool
     sampler_curves: Mapping[str, Curve]
     gains: Mapping[str, Gain]
@@ -64,11 +64,11 @@ class Panel:
 
 
 def panel_of(watched: Sequence[Watched]) -> Panel | None:
-    """The panel of a row whose seeds were all measured on the same prompts by the same scorers; None for other rows."""
+    """The panel of a row whose seeds were all measured on the same prompts, two or more, by the same scorers; None for other rows."""
     if not watched or any(len(lines) < 2 for _, lines in watched):
         return None
     first = watched[0][0]
-    if any(_measured_by(record) != _measured_by(first) for record, _ in watched):
+    if len(first.prompts) < 2 or any(_measured_by(record) != _measured_by(first) for record, _ in watched):
         return None
     common = set.intersection(*({line["step"] for line in lines} for _, lines in watched))
     shared = [(record, [line for line in lines if line["step"] in common]) for record, lines in watched]
@@ -111,9 +111,11 @@ def _curve(name: str, shared: Sequence[Watched], of: Images = "scores") -> Curve
     )
 
 
-def _change(diversity: Array) -> Interval:
+def _change(diversity: Array) -> Interval | None:
     """Change of a table (seeds, lines, prompts) from its first to its last line, in percent of the first line's mean."""
     before = diversity[:, 0].mean()
+    if before == 0:
+        return None
     (change,) = mean_intervals([100 * (diversity[:, -1] - diversity[:, 0]) / before])
     return change
 

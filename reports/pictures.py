@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from bench.core.images import UnreadableImageError, open_image
 from bench.records.reading import damaged
 from bench.records.scores import MetricRecord
 from reports.records import Records, RunRecord
+from reports.seed_variance import Array
 
 PROMPTS = 16
 """Maximum number of prompts to show side by side."""
@@ -53,32 +54,32 @@ class ComparedPrompt:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Duel:
-    """A row's first image for a prompt beside the base's.
+    """A row's first image for a prompt beside the reference's.
 
     Attributes:
         prompt: the prompt.
-        base: the base's image.
+        reference: the reference's image.
         row: the row's.
         gain: how much better the row's displayed score is; negative where it is worse.
     """
 
     prompt: str
-    base: Picture
+    reference: Picture
     row: Picture
     gain: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Extremes:
-    """Where a row won and lost most against the base.
+    """Where a row won and lost most against the reference.
 
     Attributes:
-        label: of the row.
+        row: position among the rows.
         won: the largest gains first.
         lost: the largest losses first.
     """
 
-    label: str
+    row: int
     won: tuple[Duel, ...]
     lost: tuple[Duel, ...]
 
@@ -88,53 +89,56 @@ class Comparison:
     """Images side by side.
 
     Attributes:
-        metric: title of the metric that scores the images.
+        metric: title of the metric that scores the images; None where there is no metric.
         prompts: evenly spaced among the evaluation prompts.
         extremes: by row, without rows whose images or scores are missing.
     """
 
-    metric: str
+    metric: str | None
     prompts: tuple[ComparedPrompt, ...]
     extremes: tuple[Extremes, ...]
 
 
-def compare(records: Records) -> Comparison:
+def compare(records: Records, places: Sequence[int]) -> Comparison:
     """Images of evenly spaced prompts and of the largest gains and losses, scored by the first metric (``gold`` if it is there).
 
+    Args:
+        records: what was read.
+        places: of the rows among the records, where the base is 0, in the order to show; the first is the reference.
+
     Raises:
-        UserError: an image is not the one that was scored.
+        UserError: an image is damaged, or is not the one that was scored.
     """
-    metric, rows = records.metrics[0], (records.base, *records.rows)
+    metric = records.metrics[0] if records.metrics else None
+    known = (records.base, *records.rows)
+    rows = [known[place] for place in places]
     count = len(records.prompts)
     chosen = np.unique(np.linspace(0, count - 1, min(PROMPTS, count)).round().astype(int)).tolist()
-    far = [(row, *_most(row, records.base, metric)) for row in records.rows]
-    wanted = [(row, index) for row in rows for index in chosen]
-    wanted += [(each, index) for row, won, lost in far for index in (*won, *lost) for each in (records.base, row)]
-    places = {(row.label, index): row.evaluation.image(index, 0) for row, index in wanted}
-    encode = _encoder([place for place in places.values() if place.exists()])
-    known: dict[tuple[str, int], Picture | None] = {}
+    gains = {
+        place: gain for place, row in enumerate(rows[1:], start=1) if (gain := _gains(row, rows[0], metric)) is not None
+    }
+    far = {place: _furthest(gain) for place, gain in gains.items()}
+    wanted = [(place, index) for place in range(len(rows)) for index in chosen]
+    wanted += [(each, index) for place, (won, lost) in far.items() for index in (*won, *lost) for each in (0, place)]
+    pictures = _pictures(rows, wanted, metric)
 
-    def picture(row: RunRecord, index: int) -> Picture | None:
-        key = (row.label, index)
-        if key not in known:
-            known[key] = _picture(row, index, metric, encode)
-        return known[key]
-
-    def duels(row: RunRecord, indices: Sequence[int]) -> tuple[Duel, ...]:
-        if not indices:  # also of a row without this metric
-            return ()
-        gains = _gains(row, records.base, metric)
-        pairs = [(index, picture(records.base, index), picture(row, index)) for index in indices]
+    def duels(place: int, indices: Sequence[int]) -> tuple[Duel, ...]:
+        pairs = [(index, pictures[0, index], pictures[place, index]) for index in indices]
         return tuple(
-            Duel(records.prompts[index], one, other, float(gains[index]))
+            Duel(records.prompts[index], one, other, float(gains[place][index]))
             for index, one, other in pairs
             if one and other
         )
 
-    prompts = [ComparedPrompt(i, records.prompts[i], tuple(picture(row, i) for row in rows)) for i in chosen]
-    extremes = [Extremes(row.label, duels(row, won), duels(row, lost)) for row, won, lost in far]
+    prompts = [
+        ComparedPrompt(index, records.prompts[index], tuple(pictures[place, index] for place in range(len(rows))))
+        for index in chosen
+    ]
+    extremes = [Extremes(place, duels(place, won), duels(place, lost)) for place, (won, lost) in far.items()]
     return Comparison(
-        metric.info.title, tuple(prompts), tuple(extreme for extreme in extremes if extreme.won or extreme.lost)
+        None if metric is None else metric.info.title,
+        tuple(prompts),
+        tuple(extreme for extreme in extremes if extreme.won or extreme.lost),
     )
 
 
@@ -143,32 +147,41 @@ def open_picture(picture: Picture) -> Image.Image:
     return open_image(base64.b64decode(picture.uri.partition(",")[2])).convert("RGB")
 
 
-def _gains(row: RunRecord, base: RunRecord, metric: MetricRecord) -> np.ndarray:
-    """How much better the first seed's first image is than the base's, by prompt, in displayed units."""
+def _gains(row: RunRecord, reference: RunRecord, metric: MetricRecord | None) -> Array | None:
+    """How much better the first seed's first image is than the reference's, by prompt, in displayed units; None without scores."""
+    if metric is None or metric.name not in row.scores or metric.name not in reference.scores:
+        return None
     sign = 1 if metric.info.higher_is_better else -1
-    difference = row.scores[metric.name][0, :, 0] - base.scores[metric.name][0, :, 0]
+    difference = row.scores[metric.name][0, :, 0] - reference.scores[metric.name][0, :, 0]
     return np.asarray(difference * metric.info.display_factor * sign)
 
 
-def _most(row: RunRecord, base: RunRecord, metric: MetricRecord) -> tuple[list[int], list[int]]:
-    """The prompts of a row's largest gains and of its largest losses."""
-    if metric.name not in row.scores or metric.name not in base.scores:
-        return [], []
-    gains = _gains(row, base, metric)
+def _furthest(gains: Array) -> tuple[list[int], list[int]]:
+    """The prompts of the largest gains and of the largest losses."""
     order = np.argsort(-gains, kind="stable")
     won = [int(index) for index in order[:EXTREMES] if gains[index] > 0]
     lost = [int(index) for index in order[::-1][:EXTREMES] if gains[index] < 0]
     return won, lost
 
 
-def _picture(row: RunRecord, index: int, metric: MetricRecord, encode: Callable[[Path], bytes]) -> Picture | None:
-    path = row.evaluation.image(index, 0)
-    if not path.exists():
-        return None
+def _pictures(
+    rows: Sequence[RunRecord], wanted: Iterable[tuple[int, int]], metric: MetricRecord | None
+) -> dict[tuple[int, int], Picture | None]:
+    """Pictures by the row's position and the prompt's; None where the image is not on disk."""
+    paths = {(place, index): rows[place].evaluation.image(index, 0) for place, index in wanted}
+    encode = _encoder([path for path in paths.values() if path.exists()])
+    return {
+        (place, index): _picture(rows[place], index, metric, encode) if path.exists() else None
+        for (place, index), path in paths.items()
+    }
+
+
+def _picture(row: RunRecord, index: int, metric: MetricRecord | None, encode: Callable[[Path], bytes]) -> Picture:
     row.evaluation.check_images((index, 0))
-    scores = row.scores.get(metric.name)
-    uri = f"data:image/webp;base64,{base64.b64encode(encode(path)).decode()}"
-    return Picture(uri, None if scores is None else float(scores[0, index, 0] * metric.info.display_factor))
+    scores = None if metric is None else row.scores.get(metric.name)
+    uri = f"data:image/webp;base64,{base64.b64encode(encode(row.evaluation.image(index, 0))).decode()}"
+    factor = 1.0 if metric is None else metric.info.display_factor
+    return Picture(uri, None if scores is None else float(scores[0, index, 0] * factor))
 
 
 def _encoder(paths: Sequence[Path]) -> Callable[[Path], bytes]:

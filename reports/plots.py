@@ -51,8 +51,8 @@ _CURVES = {
 
 
 def win_rate_plot(report: Report) -> str:
-    """Win rates against the base with their intervals, one panel per metric, as SVG; empty if the base is the only row."""
-    if len(report.rows) == 1:
+    """Win rates against the reference with their intervals, one panel per metric, as SVG; empty if there is nothing to show."""
+    if len(report.rows) == 1 or not report.metrics:
         return ""
     with _styled():
         return _svg(_draw_win_rates(report))
@@ -143,14 +143,14 @@ def _draw_win_rates(report: Report) -> Figure:
 
 
 def _draw_training(report: Report) -> Figure | None:
-    rows = report.rows[1:]
+    rows = report.rows
     quantities = [name for name in _CURVES if any(name in row.curves for row in rows)]
     if not quantities:
         return None
     columns = min(3, len(quantities))
     figure, panels = _figure(columns, -(-len(quantities) // columns), height=2.3, share=False)
     for panel, quantity in zip(panels, quantities, strict=False):
-        for place, row in enumerate(rows):
+        for place, row in enumerate(rows, start=-1):  # the colours of the plot of win rates, which has no reference
             curve = row.curves.get(quantity)
             if curve is None:
                 continue

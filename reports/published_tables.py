@@ -43,7 +43,7 @@ def published_notes(report: Report, published: Published) -> tuple[str, ...]:
     ]
     if any(source.kind == "win rate" for source in published.sources):
         lines.append(
-            "Published win rates are of the first method against the second; those of this report are against the base."
+            "Published win rates are of the first method against the second; those of this report are against the row that its tables name."
         )
     return (*lines, *(_source_note(source) for source in published.sources), *_doubt_notes(published))
 

@@ -18,7 +18,7 @@ from bench.records.protocol import Protocol, Variant
 from bench.records.runs import RunFolder, find_runs
 from bench.records.scores import MetricRecord
 from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, readable, run_label
-from reports.evaluations import Judged, grouped, read_judged
+from reports.evaluations import Judged, distinct, grouped, read_judged
 from reports.seed_variance import Array
 from reports.settings import RowSettings, row_settings, shown_source
 
@@ -129,21 +129,22 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
     check_seeds(judged_runs)
     check_metrics((each.run, each.evaluation) for each in judged)
     metrics = _metrics(judged)
+    others = grouped(each for each in judged if each is not base[0])
+    first, *rows = distinct([(base[0].label(), base), *others])
     notes = (
         *_unfinished(found, signature, settings.model),
         *_elsewhere(found, settings.model),
         *_unscored(judged, metrics),
         *_without_digests(judged),
+        *_barely_watched(judged),
     )
     return Records(
         signature=signature,
         protocol=settings,
         prompts=tuple(base[0].evaluation.prompts()),
         metrics=metrics,
-        base=_row(base[0].label(), base, metrics),
-        rows=tuple(
-            _row(label, members, metrics) for label, members in grouped(each for each in judged if each is not base[0])
-        ),
+        base=_row(*first, metrics),
+        rows=tuple(_row(*row, metrics) for row in rows),
         notes=notes,
     )
 
@@ -240,6 +241,17 @@ def _without_digests(judged: Sequence[Judged]) -> list[str]:
     old = [each.run for each in judged if not (each.run.has_digests and each.evaluation.has_digests)]
     labels = list(dict.fromkeys(map(run_label, old)))
     return [f"Records without digests, in which changes cannot be noticed: {_named(labels)}."] if labels else []
+
+
+def _barely_watched(judged: Sequence[Judged]) -> list[str]:
+    """A note on the runs whose images along the training are of one prompt, as older versions allowed."""
+    alone = [each.run for each in judged if (curve := each.run.curve()) is not None and len(curve[0].prompts) == 1]
+    labels = list(dict.fromkeys(map(run_label, alone)))
+    return (
+        [f"Measured along the training with one prompt, too few for an interval, so not shown: {_named(labels)}."]
+        if labels
+        else []
+    )
 
 
 def _named(labels: Sequence[str]) -> str:

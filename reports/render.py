@@ -87,8 +87,8 @@ def _markdown_section(section: Sequence[Grid], notes: Sequence[str]) -> list[str
 
 
 def as_json(report: Report) -> str:
-    """The whole report, including curves and the citation line, but without images, which only the page shows."""
-    hidden = ("comparison", "source")
+    """The whole report, including curves and the citation line; images are on the page alone."""
+    hidden = ("source", "places")
     value = {
         field.name: getattr(report, field.name) for field in dataclasses.fields(report) if field.name not in hidden
     }
@@ -114,11 +114,15 @@ def as_csv(report: Report) -> str:
     """One line per row and metric, in displayed units; every line carries its signatures.
 
     Raises:
-        UserError: the report includes published numbers, which need a separate table.
+        UserError: the report includes published numbers, which need a separate table, or it has no metric.
     """
     if report.published is not None:
         raise UserError(
             "csv has a single table, without room for published numbers; drop --published, or choose a different --format"
+        )
+    if not report.metrics:
+        raise UserError(
+            "csv has a line per row and metric, and these images have no score; choose a different --format"
         )
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

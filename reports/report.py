@@ -91,17 +91,18 @@ class ReportResult:
 
         return pd.DataFrame(flat_rows(self.report))
 
-    def save(self, path: Path | str, format_name: str = "html") -> None:
+    def save(self, path: Path | str, format_name: str | None = None) -> None:
         """Write the report as a file.
 
         Args:
             path: the file.
-            format_name: ``markdown``, ``csv``, ``latex``, ``json`` or ``html``.
+            format_name: ``markdown``, ``csv``, ``latex``, ``json`` or ``html``; None means by the end of the file's name: ``.md``, ``.csv``,
+                ``.tex``, ``.json`` or ``.html``.
 
         Raises:
-            UserError: the format does not exist, or the file cannot be written.
+            UserError: the format does not exist, the name ends in none that is known, or the file cannot be written.
         """
-        write_report(self.report, format_name, Path(path))
+        write_report(self.report, format_name or format_of(Path(path)), Path(path))
 
     def __str__(self) -> str:
         return markdown(self.report)
@@ -147,9 +148,7 @@ def format_of(path: Path) -> str:
         UserError: the name ends in none that is known.
     """
     if path.suffix not in SUFFIXES:
-        raise UserError(
-            f"--output {str(path)!r} must end in {', '.join(SUFFIXES)}, or needs --format: {', '.join(FORMATS)}"
-        )
+        raise UserError(f"{str(path)!r} must end in {', '.join(SUFFIXES)}, or needs a format: {', '.join(FORMATS)}")
     return SUFFIXES[path.suffix]
 
 

@@ -16,7 +16,6 @@ from reports.conclusions import Conclusions, conclude
 from reports.curves import Curve, training_curves
 from reports.endpoint import Endpoint
 from reports.panel import Panel, panel_of
-from reports.pictures import Comparison, compare
 from reports.published import Published, read_published, select
 from reports.records import Records, RowRecord, RunRecord
 from reports.settings import RowSettings
@@ -87,9 +86,9 @@ class Report:
         primary: the primary endpoint as asked for; None means the default.
         endpoint: the primary endpoint; None where there is no metric.
         pairs: all pairs of rows, compared by the primary endpoint.
-        comparison: images side by side.
         notes: what is missing from the rows, and why.
         source: the records that the report was made from; no format shows it.
+        places: of the rows among the records, where the base is 0; no format shows them.
         agreements: how often each metric agrees with people's votes; empty if not requested.
         published: published numbers about the model; None if not requested.
     """
@@ -106,9 +105,9 @@ class Report:
     primary: str | None
     endpoint: Endpoint | None
     pairs: tuple[Pair, ...]
-    comparison: Comparison
     notes: tuple[str, ...]
     source: Records
+    places: tuple[int, ...]
     agreements: tuple[Agreement, ...] = ()
     published: Published | None = None
 
@@ -140,26 +139,31 @@ def build_report(records: Records, primary: str | None = None) -> Report:
         primary=primary,
         endpoint=found.endpoint,
         pairs=found.pairs,
-        comparison=compare(records),
         notes=records.notes,
         source=records,
+        places=tuple(range(len(recorded))),
     )
 
 
 def against(report: Report, place: int) -> Report:
-    """The report with another row in the base's place; training seeds that both rows have are compared with each other.
+    """The report with another row as the reference; training seeds that both rows have are compared with each other.
+
+    The reference is first, and the others follow in the order of the records, whatever the report was made against.
 
     Args:
-        report: the report against the base.
-        place: position of the row among those of the report.
+        report: the report against any row.
+        place: position of the new reference among the rows of this report.
     """
     recorded = (report.source.base, *report.source.rows)
-    order = [place, *(other for other in range(len(recorded)) if other != place)]
-    found = conclude(recorded, place, report.metrics, report.primary)
+    reference = report.places[place]
+    order = (reference, *(other for other in range(len(recorded)) if other != reference))
+    found = conclude(recorded, reference, report.metrics, report.primary)
     rows = _rows(recorded, found)
     moved = {old: new for new, old in enumerate(order)}
     pairs = tuple(dataclasses.replace(pair, one=moved[pair.one], other=moved[pair.other]) for pair in found.pairs)
-    return dataclasses.replace(report, rows=tuple(rows[each] for each in order), endpoint=found.endpoint, pairs=pairs)
+    return dataclasses.replace(
+        report, rows=tuple(rows[each] for each in order), endpoint=found.endpoint, pairs=pairs, places=order
+    )
 
 
 def find_row(report: Report, wanted: str) -> int:

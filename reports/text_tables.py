@@ -133,9 +133,8 @@ def _win_rate(score: Score | None) -> Cell:
 
 def _diversity(row: Row) -> Cell:
     """Change of the within-prompt diversity over the training; not judged, so never marked."""
-    if row.panel is None:
+    if row.panel is None or (change := row.panel.diversity) is None:
         return DASH
-    change = row.panel.diversity
     return Cell(f"{change.mean:+z.0f}", f"[{change.low:+z.0f}, {change.high:+z.0f}]")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,6 @@ import typer
 from bench.cli.sentences import say
 from bench.core.errors import UserError
 from bench.core.progress import shortened
-from bench.core.values import differing
 
 if TYPE_CHECKING:  # help texts need no records
     from bench.records.runs import RunFolder
@@ -52,7 +52,8 @@ def bundle(
             copy = Path(scratch, name)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.symlink_to(path.absolute())
-        reports = _reports(Path(scratch, "runs"))
+        with _named(Path(scratch, "runs"), str(runs)):
+            reports = _reports(Path(scratch, "runs"))
     digest = write_bundle(output, files, {f"reports/{name}.json": text for name, text in reports.items()})
     say(f"{output}: {len(chosen)} runs, {len(files)} files, sha256 {digest}", "done")
 
@@ -68,56 +69,75 @@ def verify(
 ) -> None:
     """Check an archive of bench bundle: every digest, every record, and the tables, which are computed again.
 
-    Exit code 2 for an archive that is not as it was made.
+    Numbers may differ in their last digits, as between machines.  Exit code 2 for an archive that is not as it was made.
     """
-    from bench.core.files import replace_folder
+    from bench.core.files import make_folder, replace_folder
     from bench.core.manifest import sha256
 
     if output is not None and output.exists():
         raise UserError(f"{output} exists; give --output the name of a new folder")
+    if output is not None:
+        make_folder(output.absolute().parent)
     with tempfile.TemporaryDirectory(dir=None if output is None else output.absolute().parent) as scratch:
         folder = Path(scratch, "bundle")
-        count = _verified(archive, folder)
+        count, version = _verified(archive, folder)
         if output is not None:
             replace_folder(output, lambda partial: _move(folder, partial))
-    say(f"{archive} is as it was made: {count} files, tables computed again, sha256 {sha256(archive)}", "done")
+    again = f"{count} files, tables computed again, sha256 {sha256(archive)}"
+    say(f"{archive} is as bench {version} made it: {again}", "done")
 
 
-def _verified(archive: Path, folder: Path) -> int:
-    """Unpack an archive and check it; returns the number of its files."""
+def _verified(archive: Path, folder: Path) -> tuple[int, str | None]:
+    """Unpack an archive and check it; returns the number of its files, and the version that made it."""
     from bench.core.inputs import read_text
     from bench.records.bundle import unpack
     from bench.records.reading import DamagedError, read_whole
     from bench.records.runs import find_runs
 
     contents = unpack(archive, folder)
-    try:
-        for run in find_runs(folder / "runs"):
-            _check_records(run)
-        stored = {path.stem: read_whole(read_text, path) for path in folder.glob("reports/*.json")}
-        made = _reports(folder / "runs")
-    except DamagedError as error:  # its own sentence names the temporary folder
-        what = f"{error.path.relative_to(folder)} is damaged ({error.reason})"
-        raise UserError(f"{archive} is not as it was made: {what}; get an intact copy") from error
+    with _named(folder, str(archive)):
+        try:
+            for run in find_runs(folder / "runs"):
+                _check_records(run)
+            stored = {path.stem: read_whole(read_text, path) for path in folder.glob("reports/*.json")}
+            made = _reports(folder / "runs")
+        except DamagedError as error:
+            what = f"{error.path.relative_to(folder)} is damaged ({error.reason})"
+            raise UserError(f"{archive} is not as it was made: {what}; get an intact copy") from error
     if stored.keys() != made.keys():
         raise UserError(f"{archive} is not as it was made: its reports are not those of its protocols")
-    for name, text in made.items():
-        if text != stored[name]:
-            what = _difference(stored[name], text)
-            raise UserError(f"{archive} is not as it was made: reports/{name}.json differs from its runs in {what}")
-    return len(contents.files)
+    versions = [_check_report(archive, name, stored[name], text) for name, text in made.items()]
+    return len(contents.files), next(iter(versions), None)
 
 
-def _difference(stored: str, made: str) -> str:
-    """What of a stored report is not what its runs make, whatever is stored."""
+def _check_report(archive: Path, name: str, stored: str, made: str) -> str | None:
+    """Check a stored report against the one that its runs make; returns the version that made it."""
     from bench.core.files import from_json
+    from reports.recomputed import first_difference, version_of
 
     try:
         written = from_json(stored)
-        first = differing(written, from_json(made)) if isinstance(written, dict) else []
-    except ValueError:
-        first = []
-    return shortened(first[0], 200) if first else "its text"
+    except ValueError as error:
+        raise UserError(f"{archive} is not as it was made: reports/{name}.json is not JSON ({error})") from error
+    again = from_json(made)
+    version, here = version_of(written), version_of(again)
+    if (different := first_difference(written, again)) is None:
+        return version
+    sentence = (
+        f"{archive} is not as it was made: reports/{name}.json differs from its runs in {shortened(different, 200)}"
+    )
+    if version not in (None, here):
+        sentence += f"; bench {version} made it, and this is bench {here}: verify it with that version to be sure"
+    raise UserError(sentence)
+
+
+@contextlib.contextmanager
+def _named(folder: Path, name: str) -> Iterator[None]:
+    """Sentences of errors with another name in the place of a temporary folder's, which is gone when they are read."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(str(folder), name)) from error
 
 
 def _check_records(run: RunFolder) -> None:

@@ -60,10 +60,16 @@ def refuse_unwatchable(experiment: Experiment, method: Method) -> None:
             f"{method.name} trains weights for the unconditional branch of guidance, which cannot make images on their own; "
             "leave --evaluate-every and --stop-when out"
         )
-    if not watched_prompts(experiment, method):
+    prompts = watched_prompts(experiment, method)
+    if not prompts:
         raise UserError(
             "every caption that --evaluate-every and --stop-when could look at is an evaluation prompt; use other --prompts, or "
             "leave them out"
+        )
+    if len(prompts) == 1:
+        raise UserError(
+            f"--evaluate-every and --stop-when have one caption to look at ({prompts[0]!r}), and noise is judged by how captions differ; "
+            "use data with more captions, a larger --limit or held_out, or leave them out"
         )
 
 

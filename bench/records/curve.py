@@ -110,8 +110,10 @@ class Finding:
         signal = {None: "training reward unknown", True: "training reward up", False: "training reward not up"}
         if self.down:
             many = f"{len(self.down)} of {self.judges} held-out judges down since step {self.since} ({', '.join(self.down)})"
-        else:
+        elif self.judges:
             many = f"none of {self.judges} held-out judges down beyond noise"
+        else:
+            many = "no held-out judge"
         parts = [signal[self.training_up], many]
         if self.diversity is not None:
             parts.append(f"diversity {'up' if self.diversity > 0 else 'down'} by {abs(self.diversity):.0%}")

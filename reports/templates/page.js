@@ -3,7 +3,6 @@
   const byId = (id) => document.getElementById(id);
   const references = JSON.parse(byId("references").textContent);
   const tools = byId("tools"), filter = byId("filter"), choice = byId("reference"), shown = byId("shown");
-  const tables = [...document.querySelectorAll("table.sortable")];
   const make = (tag, attributes, ...children) => {
     const element = Object.assign(document.createElement(tag), attributes);
     element.append(...children);
@@ -15,8 +14,9 @@
     const cell = row.cells[column];
     if (column === 0) return cell.textContent.trim().toLowerCase();
     const text = cell.querySelector(".value").textContent.replace(/[,†]/g, "").replace("−", "-");
+    if (text === "–") return null;
     const number = parseFloat(text);
-    return Number.isNaN(number) ? null : number;
+    return Number.isNaN(number) ? text : number; // the letters of groups
   };
   const sort = (table) => {
     const heading = table.tHead.rows[0].querySelector("[aria-sort]");
@@ -35,13 +35,14 @@
     table.tBodies[0].append(...rows);
   };
   const number = (table) => [...table.tBodies[0].rows].forEach((row, place) => { row.dataset.place = place; });
-  for (const table of tables) {
+  const risingFirst = (heading) => heading.cellIndex === 0 || /↓|^(rank|group)$/.test(heading.textContent);
+  const makeSortable = (table) => {
     number(table);
     for (const heading of table.tHead.rows[0].cells) {
+      const first = risingFirst(heading) ? "ascending" : "descending";
+      const second = first === "ascending" ? "descending" : "ascending";
       const button = make("button", { type: "button" }, ...heading.childNodes);
       button.addEventListener("click", () => {
-        const first = heading.cellIndex === 0 || heading.textContent.includes("↓") ? "ascending" : "descending";
-        const second = first === "ascending" ? "descending" : "ascending";
         const now = heading.getAttribute("aria-sort");
         for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
         if (now !== second) heading.setAttribute("aria-sort", now === first ? second : first);
@@ -49,7 +50,8 @@
       });
       heading.append(button);
     }
-  }
+  };
+  document.querySelectorAll("table.sortable").forEach(makeSortable);
 
   // Filtering: rows of the tables and images whose label contains every word.
   const apply = () => {
@@ -66,28 +68,46 @@
   };
   filter.addEventListener("input", apply);
 
-  // The reference: tables that were computed against every row, and the images beside those of the reference.
+  // The reference: tables and notes that were computed against every row, and the images beside those of the reference.
+  const labels = new Set(references.map((each) => each.label));
   const cells = ([text, detail, verdict]) => {
     const cell = make("td", { className: verdict }, make("span", { className: "value", textContent: text }));
     if (detail) cell.append(" ", make("span", { className: "detail", textContent: detail }));
     return cell;
   };
+  const lines = (grid) => grid.rows.map(([label, row]) => {
+    const line = make("tr", {}, make("th", { scope: "row", textContent: label }), ...row.map(cells));
+    line.classList.toggle("reference", label === choice.value);
+    if (labels.has(label)) line.dataset.label = label;
+    return line;
+  });
+  const section = (grid, place) => {
+    const id = `conclusion-${place + 1}`;
+    const headings = ["row", ...grid.columns].map((text) => make("th", { scope: "col", textContent: text }));
+    const table = make("table", { className: "numbers sortable", id: `conclusion-numbers-${place + 1}` },
+      make("thead", {}, make("tr", {}, ...headings)), make("tbody", {}, ...lines(grid)));
+    makeSortable(table);
+    const scroll = make("div", { className: "scroll", tabIndex: 0, role: "region" }, table);
+    scroll.setAttribute("aria-labelledby", id);
+    const notes = grid.notes.map((text) => make("p", { className: "quiet", textContent: text }));
+    return make("section", {}, make("h2", { id, textContent: grid.title }), scroll, ...notes);
+  };
   const compare = () => {
-    const reference = references.find((each) => each.label === choice.value);
+    const reference = references[choice.selectedIndex];
     if (reference) {
+      byId("conclusions").replaceChildren(...reference.conclusions.map(section));
       reference.tables.forEach((content, place) => {
         const table = byId(`numbers-${place + 1}`);
         byId(`table-${place + 1}`).textContent = content.title;
-        table.tBodies[0].replaceChildren(...content.rows.map(([label, row]) => {
-          const heading = make("th", { scope: "row", textContent: label });
-          const line = make("tr", { className: label === reference.label ? "reference" : "" }, heading, ...row.map(cells));
-          line.dataset.label = label;
-          return line;
-        }));
+        table.tBodies[0].replaceChildren(...lines(content));
         number(table);
         sort(table);
       });
-      for (const each of document.querySelectorAll(".against-base")) each.hidden = reference !== references[0];
+      byId("notes").replaceChildren(...reference.notes.map((text) => make("li", { textContent: text })));
+      if (byId("plot")) {
+        byId("plot").hidden = choice.selectedIndex > 0;
+        byId("no-plot").hidden = choice.selectedIndex === 0;
+      }
     }
     for (const item of document.querySelectorAll(".strip li")) {
       item.classList.toggle("reference-picture", item.dataset.label === choice.value);
@@ -108,7 +128,7 @@
   const show = (button) => {
     at = button;
     const group = [...button.closest("[data-group]").querySelectorAll("button.zoom")];
-    const label = button.closest(".duels") ? references.length ? references[0].label : "base" : choice.value;
+    const label = button.closest(".duels") ? choice.options[0].value : choice.value;
     const other = group.find((each) => each.dataset.of === label);
     dialog.querySelector("h2").textContent = button.dataset.prompt;
     parts[0].hidden = !other || other === button;

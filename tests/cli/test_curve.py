@@ -212,6 +212,14 @@ def test_an_online_run_is_followed_on_captions_that_it_does_not_train_on(command
     assert "captions held out from training" in shown.stdout
 
 
+def test_a_single_caption_to_look_at_is_refused_before_anything_is_computed(command: CommandLine) -> None:
+    words = [word.replace("held_out=4", "held_out=1") for word in online_words(command, 6)]
+    done = command.run(words)
+    assert done.returncode == 2
+    assert "--evaluate-every and --stop-when have one caption to look at (" in done.stderr
+    assert not followed_run(command).folder.exists()
+
+
 @pytest.mark.slow
 def test_an_online_run_that_was_killed_has_the_same_curve_and_weights(
     command: CommandLine, tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, Path]

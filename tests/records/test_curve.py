@@ -57,6 +57,7 @@ def test_a_fall_within_noise_is_none() -> None:
     finding = find(RECORD, [line(0, 0.2, 0.505, 0.5), line(1, 0.3, 0.5, 0.5)])
     assert finding.down == ()
     assert finding.sentence() == "training reward up, none of 2 held-out judges down beyond noise"
+    assert dataclasses.replace(finding, judges=0).sentence() == "training reward up, no held-out judge"
 
 
 def test_without_a_measured_reward_the_margin_is_the_signal() -> None:

@@ -69,16 +69,16 @@ class Lab:
     )
     infos: Mapping[str, MetricInfo] = dataclasses.field(default_factory=lambda: INFOS)
 
-    def base(self, *, model: str = "tiny") -> RunFolder:
+    def base(self, *, model: str = "tiny", title: str = "base") -> RunFolder:
         """The base model, judged."""
-        run = self.base_alone(model=model)
+        run = self.base_alone(model=model, title=title)
         self.judge(run, shift=0.0)
         return run
 
-    def base_alone(self, *, model: str = "tiny") -> RunFolder:
+    def base_alone(self, *, model: str = "tiny", title: str = "base") -> RunFolder:
         """The base model, not judged."""
         run = RunFolder(self.runs / model / "base")
-        run.begin(RunConfig(model=model, algorithm="base", title="base", resolved=Resolved()))
+        run.begin(RunConfig(model=model, algorithm="base", title=title, resolved=Resolved()))
         return run
 
     def train(
@@ -218,9 +218,9 @@ def _line(step: int, seed: int, algorithm: str) -> dict[str, Any]:
     return line if algorithm == "sft" else line | {"margin": margin, "accuracy": 0.5 + margin}
 
 
-def fill(lab: Lab) -> None:
-    """Base, `dpo` on three seeds, `smpo` on one (trained on PickScore), `sft` on two."""
-    lab.base()
+def fill(lab: Lab, *, base: str = "base") -> None:
+    """Base with a title, `dpo` on three seeds, `smpo` on one (trained on PickScore), `sft` on two."""
+    lab.base(title=base)
     for seed in range(3):
         lab.run("dpo", seed, shift=0.3 + 0.02 * seed)
     lab.run("smpo", 0, title="SmPO", shift=0.5, trained_on=["pickscore"])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab import Lab, fill
@@ -20,6 +23,7 @@ from reports.render import as_json
 from reports.report import make_report
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
+HERE = version("diffusion-alignment-bench")
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +190,6 @@ MANIPULATIONS: dict[str, tuple[Callable[[Members], None], str]] = {
         consistently("metrics.json", b'"version": 1', b'"version": 2'),
         "metrics.json is damaged",
     ),
-    "a table, and the contents": (consistently("reports/", b"", b" "), "x"),
     "a picture": (change(".png", b"IHDR", b"IHDS"), "SHA-256 of .*png"),
     "a picture, and the contents": (consistently(".png", b"IHDR", b"IHDS"), "png is damaged"),
     "a file is missing": (without("ledger.json"), "ledger.json is missing"),
@@ -209,13 +212,64 @@ MANIPULATIONS: dict[str, tuple[Callable[[Members], None], str]] = {
 }
 
 
-def table_changed(content: Members) -> None:
-    place = next(place for place, (entry, _) in enumerate(content) if entry.name.startswith("reports/"))
-    entry, data = content[place]
-    report = json.loads(data)
+def table(change: Callable[[dict[str, Any]], None], *, version: str | None = None) -> Callable[[Members], None]:
+    """A change of the stored table whose digest is changed, too; ``version`` is the one that the table claims to be made by."""
+
+    def apply(content: Members) -> None:
+        place = next(place for place, (entry, _) in enumerate(content) if entry.name.startswith("reports/"))
+        entry, data = content[place]
+        report = json.loads(data)
+        if version is not None:
+            report["citation"] = re.sub(r"^bench \S+", f"bench {version}", report["citation"])
+        change(report)
+        content[place] = (entry, (json.dumps(report, indent=2) + "\n").encode())
+        relist(content)
+
+    return apply
+
+
+def relabelled(report: dict[str, Any]) -> None:
     report["rows"][0]["label"] = "ours"
-    content[place] = (entry, (json.dumps(report, indent=2) + "\n").encode())
-    relist(content)
+
+
+def without_a_score(report: dict[str, Any]) -> None:
+    del report["rows"][1]["scores"]["gold"]
+
+
+def uncited(report: dict[str, Any]) -> None:
+    del report["citation"]
+
+
+def cited_otherwise(report: dict[str, Any]) -> None:
+    report["citation"] = report["citation"].replace("12 prompts", "120 prompts")
+
+
+def raised(report: dict[str, Any]) -> None:
+    report["rows"][1]["scores"]["gold"]["mean"] *= 1 + 1e-6
+
+
+def certain(report: dict[str, Any]) -> None:
+    report["rows"][1]["scores"]["gold"]["win_rate"]["p_value"] = 0
+
+
+def untrained_on(report: dict[str, Any]) -> None:
+    report["rows"][3]["scores"]["pickscore"]["trained_on"] = False
+
+
+def cheaper(report: dict[str, Any]) -> None:
+    report["rows"][1]["cost"]["peak_memory_bytes"] -= 1
+
+
+def row_more(report: dict[str, Any]) -> None:
+    report["rows"].append(report["rows"][1])
+
+
+def field_more(report: dict[str, Any]) -> None:
+    report["rows"][1]["award"] = "best"
+
+
+def grown(report: dict[str, Any]) -> None:
+    report["schema"] += 1
 
 
 def table_lost(content: Members) -> None:
@@ -223,7 +277,31 @@ def table_lost(content: Members) -> None:
     relist(content)
 
 
-MANIPULATIONS["a table, and the contents"] = (table_changed, "reports/.*json differs from its runs in")
+DIFFERS = "reports/.*json differs from its runs in "
+MANIPULATIONS |= {
+    "a label": (table(relabelled), rf"{DIFFERS}rows.0.label \('ours' and 'base'\)$"),
+    "a score of the table is missing": (table(without_a_score), rf"{DIFFERS}rows.1.scores.gold \(it is missing\)$"),
+    "a table without its citation": (table(uncited), rf"{DIFFERS}citation"),
+    "a table cited otherwise": (table(cited_otherwise), rf"{DIFFERS}citation"),
+    "a mean": (table(raised), rf"{DIFFERS}rows.1.scores.gold.mean"),
+    **{
+        f"{name}, of a table of another version": (
+            table(change, version="0.0.9"),
+            rf"{DIFFERS}{where} .*; bench 0.0.9 made it, and this is bench {HERE}: verify it with that version to be sure$",
+        )
+        for name, change, where in (
+            ("a label", relabelled, "rows.0.label"),
+            ("the citation", cited_otherwise, "citation"),
+            ("a mean", raised, "rows.1.scores.gold.mean"),
+            ("a p value", certain, "rows.1.scores.gold.win_rate.p_value"),
+            ("what a row was trained on", untrained_on, "rows.3.scores.pickscore.trained_on"),
+            ("a cost", cheaper, "rows.1.cost.peak_memory_bytes"),
+            ("a row more", row_more, "rows"),
+            ("a field more", field_more, "rows.1.award"),
+            ("a newer format", grown, "schema"),
+        )
+    },
+}
 MANIPULATIONS["a table is missing, and not listed"] = (table_lost, "its reports are not those of its protocols")
 
 
@@ -260,9 +338,9 @@ MANIPULATIONS |= {
     "two spellings of a name": (both("runs/x", "runs/./x"), "holds runs/./x twice"),
     "a file where a folder is": (both("runs/x/y", "runs/x"), "holds runs/x twice"),
     "a folder where a file is": (both("runs/x", "runs/x/y"), "holds runs/x as a file and as a folder"),
-    "a table that is not JSON": (with_report(b"{"), "differs from its runs in its text"),
-    "a table that is deeply nested": (with_report(b"[" * 100_000), "differs from its runs in its text"),
-    "a table that is not an object": (with_report(b"3"), "differs from its runs in its text"),
+    "a table that is not JSON": (with_report(b"{"), "json is not JSON"),
+    "a table that is deeply nested": (with_report(b"[" * 100_000), "json is not JSON .it is nested too deeply"),
+    "a table that is not an object": (with_report(b"3"), "differs from its runs in citation"),
     "a table that is not text": (with_report(b"\xff"), "reports/.*json is damaged"),
     "an environment that is not JSON": (
         with_member("runs/tiny/base/environment.json", listed=True),
@@ -284,6 +362,51 @@ def test_a_manipulation_is_found(made: Path, manipulation: str) -> None:
     with pytest.raises(UserError, match=sentence) as refused:
         verify(made)
     assert "bundle/" not in str(refused.value)  # the temporary folder that it is unpacked to
+
+
+def test_an_archive_of_another_version_and_another_machine_is_as_it_was_made(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Numbers that differ in their last digits, sentences in other words, and a field that this version added."""
+
+    def elsewhere(report: dict[str, Any]) -> None:
+        report["rows"] = rounded(report["rows"])
+        report["settings"] = "the tiny world"
+        report["notes"].append("A sentence that this version does not write.")
+        del report["primary"]
+
+    verify(made)
+    assert f"is as bench {HERE} made it: " in capsys.readouterr().err
+    content = members(made)
+    table(elsewhere, version="0.0.9")(content)
+    write(made, content)
+    verify(made)
+    assert (
+        f"{made} is as bench 0.0.9 made it: {len(content) - 1} files, tables computed again" in capsys.readouterr().err
+    )
+
+
+def rounded(value: Any) -> Any:
+    """A JSON value whose floats differ in the 12th digit, as none of one computation do."""
+    if isinstance(value, dict):
+        return {name: rounded(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return value * (1 + 1e-12) + 1e-15 if isinstance(value, float) else value
+
+
+def test_errors_name_the_runs_and_the_archive_and_no_temporary_folder(lab: Lab, tmp_path: Path) -> None:
+    lab.base_alone()
+    lab.run("dpo")
+    with pytest.raises(UserError) as refused:
+        bundle(tmp_path / "table.tar", runs=lab.runs, images=1)
+    assert str(refused.value).startswith(f"{lab.runs}/tiny has no finished evaluation of the base model")
+
+
+def test_an_archive_is_unpacked_into_a_new_folder_of_a_new_folder(made: Path, tmp_path: Path) -> None:
+    verify(made, tmp_path / "new" / "table")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["table"]
+    assert (tmp_path / "new/table/runs/tiny/base/config.json").exists()
 
 
 def test_a_cut_archive_and_none_at_all_are_refused(made: Path, tmp_path: Path) -> None:

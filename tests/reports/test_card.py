@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from hub import TOKEN, local_hub
-from lab import Lab, fill
+from lab import Lab, fill, variant
 
 from bench.cli.export import export
 from bench.core.errors import UserError
@@ -86,6 +86,29 @@ def test_a_run_without_a_place_in_the_table_is_refused(filled: Lab, tmp_path: Pa
     with pytest.raises(UserError, match="exists and is not this card"):
         export(Path("tiny/dpo/default/seed-0"), tmp_path / "mine.md", card=True, runs=filled.runs)
     assert (tmp_path / "mine.md").read_text() == "my own notes"
+
+
+def test_a_card_says_which_of_the_row_s_seeds_the_weights_are_of(lab: Lab) -> None:
+    lab.base()
+    first, second = (lab.run("dpo", seed, shift=0.2) for seed in (0, 1))
+    alone = lab.run("sft", 3, title="SFT", shift=0.1)
+    sentence = "The row Diffusion-DPO is the mean of training seeds 0, 1; these weights are those of seed {}."
+    for seed, run in enumerate((first, second)):
+        assert sentence.format(seed) in model_card(run).splitlines()
+    assert "The row SFT is the result of these weights." in model_card(alone).splitlines()
+
+
+def test_a_seed_without_its_own_evaluation_is_not_given_another_seed_s_row(lab: Lab) -> None:
+    base = lab.base()
+    lab.run("dpo", 0, shift=0.2)
+    second = lab.train("dpo", 1)
+    with pytest.raises(UserError, match="seed-1 is not in the table of protocol"):
+        model_card(second)
+    # nor the row of its evaluation with another negative
+    sampling = variant(second, base, alpha=0.5)
+    lab.judge(second, shift=0.3, place=second.evaluation_of(lab.protocol.signature, sampling), variant=sampling)
+    with pytest.raises(UserError, match="seed-1 is not in the table of protocol"):
+        model_card(second)
 
 
 @pytest.mark.slow

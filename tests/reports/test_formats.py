@@ -16,10 +16,13 @@ import pytest
 from lab import CODE, HARNESS, PROMPTS, Lab, fill
 from rich.console import Console
 
+from bench.core.errors import UserError
 from reports.latex import latex
 from reports.page import page
+from reports.pictures import compare
 from reports.render import as_csv, as_json, markdown, print_report
 from reports.report import FORMATS, make_report, show_report, write_report
+from reports.report import report as report_of
 
 VOID = {"meta", "img", "link", "br", "hr", "input", "col", "wbr"}
 
@@ -70,7 +73,7 @@ def test_json_reads_back_and_carries_no_pictures(full_lab: Lab) -> None:
     report = make_report(full_lab.runs)
     value = json.loads(as_json(report))
     assert value.pop("citation").startswith("bench ")
-    assert value.keys() == {field.name for field in dataclasses.fields(report)} - {"comparison", "source"}
+    assert value.keys() == {field.name for field in dataclasses.fields(report)} - {"source", "places"}
     assert value["metrics"][0] == {
         "name": "gold", "signature": report.metrics[0].signature, "identity": {"version": 1}, "title": "Gold",
         "raw_range": "0 to 1", "unit": "expected utility", "source": "the tiny world", "published": "", "display_factor": 1.0,
@@ -104,7 +107,8 @@ def test_markdown_tables_are_rectangular_and_escaped(full_lab: Lab) -> None:
 def test_a_page_of_the_base_alone_has_no_plot(lab: Lab) -> None:
     lab.base()
     text = page(make_report(lab.runs))
-    assert "No training run has finished yet." in text
+    assert "Nothing to compare with the base: no other row has a finished evaluation under this protocol." in text
+    assert "No row of this table was trained here." in text
     assert "<svg" not in text
 
 
@@ -179,9 +183,40 @@ def test_every_format_to_a_file_and_to_the_output(full_lab: Lab, name: str, caps
     assert str(full_lab.runs) not in path.read_text(encoding="utf-8")
 
 
+def test_a_file_has_the_format_of_its_name(full_lab: Lab, tmp_path: Path) -> None:
+    result = report_of(full_lab.runs)
+    for end, name in (("html", "html"), ("csv", "csv"), ("md", "markdown"), ("tex", "latex"), ("json", "json")):
+        path = tmp_path / f"table.{end}"
+        result.save(path)
+        assert path.read_text(encoding="utf-8") == FORMATS[name](result.report)
+    result.save(tmp_path / "table.txt", "markdown")
+    assert (tmp_path / "table.txt").read_text(encoding="utf-8") == str(result)
+    with pytest.raises(UserError, match=r"'.*table.pdf' must end in .md, .csv"):
+        result.save(tmp_path / "table.pdf")
+
+
+def test_images_without_a_metric_are_shown_in_every_format(lab: Lab) -> None:
+    lab.identities = {}
+    lab.base()
+    lab.run("dpo")
+    lab.run("sft", title="SFT", shift=-0.6)
+    report = make_report(lab.runs)
+    assert report.endpoint is None
+    for name, render in FORMATS.items():
+        if name != "csv":
+            assert "Diffusion-DPO" in render(report)
+    with pytest.raises(UserError, match="these images have no score"):
+        as_csv(report)
+    parsed = Page(page(report))
+    assert sum(tag == "img" and "src" in attributes for tag, attributes in parsed.tags) == 12 * 3
+    assert "None" not in page(report)
+    print_report(make_report(lab.runs, against="sft"), Console(file=io.StringIO()))
+
+
 def test_page_is_self_contained_and_accessible(full_lab: Lab) -> None:
     full_lab.run("odd", title="<b>&odd $x$", shift=0.1)
-    text = page(make_report(full_lab.runs))
+    report = make_report(full_lab.runs)
+    text = page(report)
     parsed = Page(text)
     assert parsed.open == []
     assert {"link", "iframe", "b"}.isdisjoint(tag for tag, _ in parsed.tags)
@@ -195,7 +230,7 @@ def test_page_is_self_contained_and_accessible(full_lab: Lab) -> None:
     assert not re.search(r"url\((?!#)|@import", text)
     buttons = [attributes for tag, attributes in parsed.tags if tag == "button" and attributes.get("data-prompt")]
     assert len(buttons) == 12 * 5 + sum(
-        2 * (len(row.won) + len(row.lost)) for row in make_report(full_lab.runs).comparison.extremes
+        2 * (len(row.won) + len(row.lost)) for row in compare(report.source, report.places).extremes
     )
     assert re.fullmatch(r"SFT: Gold 0\.\d+", str(buttons[3]["data-caption"]))
     assert [tag for tag, _ in parsed.tags].count("svg") == 2

@@ -19,10 +19,17 @@ from reports.text_tables import grids
 PROMPTS = ["a", "b", "c", "d"]
 
 
-def watch(run: RunFolder, gold: Sequence[float], diversity: Sequence[float], *, signature: str = "s") -> None:
-    """Measurements every 10 steps: gold and PickScore of four prompts that differ by thousandths, and the looks."""
+def watch(
+    run: RunFolder,
+    gold: Sequence[float],
+    diversity: Sequence[float],
+    *,
+    signature: str = "s",
+    prompts: Sequence[str] = PROMPTS,
+) -> None:
+    """Measurements every 10 steps: gold and PickScore of prompts that differ by thousandths, and the looks."""
     record = {
-        "prompts": PROMPTS, "images_per_prompt": 2, "generation": {}, "signatures": {"gold": signature, "looks": "l"},
+        "prompts": list(prompts), "images_per_prompt": 2, "generation": {}, "signatures": {"gold": signature, "looks": "l"},
         "titles": {name: INFOS[name].title for name in ("gold", "pickscore")}, "lower_is_better": [], "trained_on": ["pickscore"],
     }  # fmt: skip
     write_json(run.folder / "curve.json", record)
@@ -35,7 +42,9 @@ def watch(run: RunFolder, gold: Sequence[float], diversity: Sequence[float], *, 
             "saturation": 0.2,
             "edges": 0.3,
         }
-        scores = {name: [value + p / 1000 for p in range(4) for _ in range(2)] for name, value in by_prompt.items()}
+        scores = {
+            name: [value + p / 1000 for p in range(len(prompts)) for _ in range(2)] for name, value in by_prompt.items()
+        }
         line = {"step": 10 * place, "pairs": 320 * place, "signal": None if place == 0 else 0.1, "scores": scores}
         append_lines(run.folder / "curve.jsonl", [json.dumps(line)])
     run.finish()
@@ -94,6 +103,27 @@ def test_seeds_that_other_scorers_measured_share_no_panel(full_lab: Lab) -> None
     report = make_report(full_lab.runs)
     assert report.rows[1].panel is None
     assert all("diversity, %" not in grid.columns for grid in grids(report))
+
+
+def test_one_prompt_is_a_note_and_does_not_stop_the_report(full_lab: Lab) -> None:
+    watch(RunFolder(full_lab.runs / "tiny/smpo/default/seed-0"), (0.2, 0.5), (0.4, 0.4), prompts=["a"])
+    report = make_report(full_lab.runs)
+    assert report.rows[3].panel is None
+    note = "Measured along the training with one prompt, too few for an interval, so not shown: smpo/default seed 0."
+    assert note in footnotes(report)
+
+
+def test_images_without_any_diversity_do_not_stop_the_report(full_lab: Lab) -> None:
+    watch(RunFolder(full_lab.runs / "tiny/smpo/default/seed-0"), (0.2, 0.5), (0.0, 0.4))
+    lines = RunFolder(full_lab.runs / "tiny/smpo/default/seed-0").folder / "curve.jsonl"
+    same = [json.loads(line) for line in lines.read_text().splitlines()]
+    same[0]["scores"]["diversity"] = [0.0] * 8  # all black, for example
+    lines.write_text("".join(json.dumps(line) + "\n" for line in same))
+    RunFolder(full_lab.runs / "tiny/smpo/default/seed-0").finish()
+    report = make_report(full_lab.runs)
+    wins = next(grid for grid in grids(report) if "diversity, %" in grid.columns)
+    assert dict(wins.rows)["SmPO"][wins.columns.index("diversity, %")].value == "-"
+    json.loads(as_json(report))
 
 
 def test_a_placebo_that_stopped_elsewhere_is_named(lab: Lab) -> None:

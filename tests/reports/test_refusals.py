@@ -241,7 +241,7 @@ def test_the_name_of_a_file_says_its_format() -> None:
     names = ("r.md", "r.csv", "r.tex", "r.json", "r.html")
     assert [format_of(Path(name)) for name in names] == list(FORMATS)
     with pytest.raises(
-        UserError, match=r"'r.pdf' must end in .md, .csv, .tex, .json, .html, or needs --format: markdown"
+        UserError, match=r"'r.pdf' must end in .md, .csv, .tex, .json, .html, or needs a format: markdown"
     ):
         format_of(Path("r.pdf"))
 

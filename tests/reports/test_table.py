@@ -17,8 +17,10 @@ from bench.records.runs import RunFolder
 from reports.flat import flat_rows
 from reports.footnotes import footnotes
 from reports.grids import DASH, Verdict
-from reports.pictures import open_picture
+from reports.page import page
+from reports.pictures import compare, open_picture
 from reports.plots import training_plot, win_rate_plot
+from reports.render import as_csv
 from reports.report import make_report
 from reports.table import Report
 from reports.text_tables import grids, settings_lines
@@ -248,8 +250,9 @@ def test_a_quantity_that_is_not_logged_has_no_curve(full_lab: Lab) -> None:
 
 def test_pictures_are_those_of_the_runs(full_lab: Lab) -> None:
     report = make_report(full_lab.runs)
-    compared = report.comparison.prompts[3]
-    assert (compared.index, compared.prompt, len(report.comparison.prompts)) == (3, PROMPTS[3], 12)
+    comparison = compare(report.source, report.places)
+    compared = comparison.prompts[3]
+    assert (compared.index, compared.prompt, len(comparison.prompts)) == (3, PROMPTS[3], 12)
     picture = compared.pictures[1]
     assert picture is not None
     evaluation = full_lab.runs / "tiny/dpo/default/seed-0/evaluations" / full_lab.protocol.signature
@@ -263,11 +266,27 @@ def test_pictures_are_those_of_the_runs(full_lab: Lab) -> None:
     assert mine == [picture.score]
 
 
+def test_rows_with_one_title_have_labels_images_and_scores_of_their_own(lab: Lab) -> None:
+    lab.base(title="Same")
+    lab.run("dpo", title="Same", shift=0.5)
+    lab.run("dpo", title="Same", name="Same", shift=1.0)
+    lab.run("ipo", title="Same", shift=-0.5)
+    lab.run("sft", title="Same", name="other", shift=-1.0)
+    report = make_report(lab.runs)
+    assert [row.label for row in report.rows] == [
+        "Same [base]", "Same [dpo/Same]", "Same [dpo/default]", "Same [ipo]", "Same (other)",
+    ]  # fmt: skip
+    for compared in compare(report.source, report.places).prompts:
+        assert len({picture.uri for picture in compared.pictures if picture}) == 5
+        assert len({picture.score for picture in compared.pictures if picture}) == 5
+
+
 def test_large_images_are_reduced(lab: Lab) -> None:
     evaluation = lab.base().evaluation(lab.protocol.signature)
     Image.new("RGB", (1024, 512), "red").save(evaluation.image(0, 0))
     evaluation.finish()
-    picture = make_report(lab.runs).comparison.prompts[0].pictures[0]
+    report = make_report(lab.runs)
+    picture = compare(report.source, report.places).prompts[0].pictures[0]
     assert picture is not None
     assert open_picture(picture).size == (256, 128)
 
@@ -276,7 +295,17 @@ def test_runs_copied_without_their_images_still_make_a_table(full_lab: Lab, lab:
     for images in full_lab.runs.glob("**/images"):
         shutil.rmtree(images)
     report = make_report(lab.runs)
-    assert {picture for prompt in report.comparison.prompts for picture in prompt.pictures} == {None}
+    compared = compare(report.source, report.places)
+    assert {picture for prompt in compared.prompts for picture in prompt.pictures} == {None}
+
+
+def test_a_damaged_image_stops_the_page_alone(full_lab: Lab) -> None:
+    evaluation = full_lab.runs / "tiny/dpo/default/seed-0/evaluations" / full_lab.protocol.signature
+    (evaluation / "images/00003-00.png").write_bytes(b"no image")
+    report = make_report(full_lab.runs)
+    assert as_csv(report).count("Diffusion-DPO") == 3
+    with pytest.raises(UserError, match=r"00003-00.png is damaged"):
+        page(report)
 
 
 def test_plots_are_deterministic_and_take_the_page_colour(full_lab: Lab) -> None:
