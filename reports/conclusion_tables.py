@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bench.records.config import BASE
 from reports.agreement import RULES, Agreement
+from reports.endpoint import JUDGES, trained_on_judges
 from reports.grids import DASH, Cell, Grid, Verdict, rate_cell, verdict
 from reports.table import Report, Row
 
@@ -64,6 +65,7 @@ def _conclusion_notes(report: Report, shown: list[Row], *, with_placebo: bool, w
     )
     based = report.rows[0].algorithm == BASE
     lines = [f"{over}  It says what training did, whatever the preferences were." if based else over]
+    lines += _judge_notes(report)
     if with_placebo:
         lines.append(
             "Over placebo: share of images that are better than those of the same algorithm trained with shuffled labels, for the same "
@@ -78,12 +80,25 @@ def _conclusion_notes(report: Report, shown: list[Row], *, with_placebo: bool, w
     if left_out := [row.label for row in report.rows[1:] if _trained_on_endpoint(report, row)]:
         lines.append(f"Not compared by it, because they were trained on it: {', '.join(left_out)}.")
     if with_ranks:
-        without = f"{name} and placebos have" if any(row.placebo_of is not None for row in shown) else f"{name} itself has"
+        without = (
+            f"{name} and placebos have" if any(row.placebo_of is not None for row in shown) else f"{name} itself has"
+        )
         lines.append(
             f"Rank: by the first column, 1 is best, and below it the ranks that cannot be excluded; {without} none.  Group: rows that "
             "share a letter cannot be told apart, which does not show that they are equal (paired differences, Holm over all pairs, 5 %)."
         )
     return lines
+
+
+def _judge_notes(report: Report) -> list[str]:
+    """Which metrics the mean of the held-out judges is over, and which it leaves out."""
+    if report.endpoint is None or report.endpoint.name != JUDGES:
+        return []
+    used = {name for group in report.endpoint.witnesses for name in group}
+    held = ", ".join(metric.info.title for metric in report.metrics if metric.name in used)
+    left = trained_on_judges(report.metrics, (report.source.base, *report.source.rows))
+    line = f"Held-out judges, the same for all rows: {held}."
+    return [f"{line}  Left out, since a row was trained on it: {left}." if left else line]
 
 
 def _trained_on_endpoint(report: Report, row: Row) -> bool:

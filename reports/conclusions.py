@@ -20,7 +20,7 @@ class Conclusions:
     """Everything that comparing the rows of a table with one of them says.
 
     Attributes:
-        endpoint: the primary endpoint; None where there is no metric.
+        endpoint: the primary endpoint; None where there is none.
         scores: of each row by name of the metric.
         over_reference: win rate over the reference by the primary endpoint, by row; without rows that have none.
         over_placebo: win rate over the row's placebo, by row; without rows that have none.
@@ -50,17 +50,18 @@ def conclude(
         primary: name of a metric or ``judges``; None means the default.
 
     Raises:
-        UserError: there is no such metric.
+        UserError: there is no such metric, or there are no judges.
     """
     reference = rows[place]
     scores = compare_scores(rows, reference, metrics)
-    endpoint = choose_endpoint(metrics, scores, primary)
+    endpoint = choose_endpoint(metrics, rows, scores, primary)
     if endpoint is None:
+        scores, _ = _marked(None, scores, {}, {})
         return Conclusions(None, scores, {}, {}, (), {}, {})
     wins = _wins(endpoint, rows, reference, metrics)
     over_reference = adjusted(estimate(wins, rows, reference, share_intervals))
     over_placebo = _over_placebo(endpoint, rows, metrics)
-    scores, over_placebo = _marked(endpoint, scores, over_reference, over_placebo)
+    scores, over_placebo = _marked(endpoint.name, scores, over_reference, over_placebo)
     methods = {row: won for row, won in wins.items() if rows[row].placebo_of is None}
     pairs = compare_pairs(methods, {row: paired_seeds(rows[row], reference) for row in methods})
     means = {row: over_reference[row].mean for row in methods}
@@ -100,7 +101,7 @@ def is_placebo_of(twin: RunRecord, row: RunRecord) -> bool:
 
 
 def _marked(
-    endpoint: Endpoint,
+    primary: str | None,
     scores: Sequence[Mapping[str, Score]],
     over_reference: Mapping[int, Interval],
     over_placebo: Mapping[int, Interval],
@@ -111,7 +112,7 @@ def _marked(
         for name, score in by_metric.items():
             if score.difference is not None:
                 family[row, name, "difference"] = score.difference
-            if score.win_rate is not None and not (name == endpoint.name and row in over_reference):
+            if score.win_rate is not None and not (name == primary and row in over_reference):
                 family[row, name, "win_rate"] = score.win_rate
     found = adjusted(family)
     marked = [
@@ -120,7 +121,7 @@ def _marked(
                 score,
                 difference=found.get((row, name, "difference")),
                 win_rate=over_reference[row]
-                if name == endpoint.name and row in over_reference
+                if name == primary and row in over_reference
                 else found.get((row, name, "win_rate")),
             )
             for name, score in by_metric.items()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from bench.records.config import BASE, UNRECORDED
 from reports.conclusion_tables import reference_name
 from reports.conclusions import is_placebo_of
+from reports.endpoint import why_no_judges
 from reports.panel import gains_in_words
 from reports.settings import RowSettings, TrainingData
 from reports.table import Report, Row, trained_rows
@@ -49,6 +50,11 @@ def _interval_notes(report: Report) -> list[str]:
         )
     if any(score.trained_on for row in report.rows for score in row.scores.values()):
         lines.append("† trained on this metric: its score is not independent evidence.")
+    if any(score.trained_on for score in report.rows[0].scores.values()):
+        name = report.rows[0].label
+        lines.append(
+            f"† at the head of a column: {name} was trained on this metric, so win rates over it are no evidence."
+        )
     if not all(metric.info.higher_is_better for metric in report.metrics):
         lines.append("↓ lower is better; a win is a lower score.")
     return lines
@@ -56,8 +62,15 @@ def _interval_notes(report: Report) -> list[str]:
 
 def _mark_notes(report: Report) -> list[str]:
     """What is marked, and where nothing is."""
-    if report.endpoint is None or len(report.rows) == 1:
+    if not report.metrics or len(report.rows) == 1:
         return []
+    if report.endpoint is None:
+        rows = (report.source.base, *report.source.rows)
+        none = (
+            f"No primary endpoint: {why_no_judges(report.metrics, rows)}.  --primary with a metric's name chooses one, by which rows that "
+            "were trained on it are not compared."
+        )
+        return ["Bold is better, italic is worse (5 %), after Holm's adjustment over all cells.", none]
     marks = (
         f"Bold is better, italic is worse (5 %): win rates by the primary endpoint ({report.endpoint.title}) after Holm's adjustment "
         "over the rows, all other cells after Holm's adjustment over all of them."

@@ -137,7 +137,8 @@ def _draw_win_rates(report: Report) -> Figure:
         names = [f"{line(row.label)}{_dagger(row.scores.get(metric.name))}" for row in rows]
         panel.set_yticks(range(len(rows)), names)
         panel.set_ylim(len(rows) - 0.5, -0.5)
-        panel.set_title(metric.info.title, fontsize=10, loc="left", fontweight="bold")
+        title = f"{metric.info.title}{_dagger(report.rows[0].scores.get(metric.name))}"
+        panel.set_title(title, fontsize=10, loc="left", fontweight="bold")
         panel.grid(axis="x")
     return figure
 

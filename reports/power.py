@@ -72,7 +72,7 @@ def measure(records: Records, primary: str | None = None) -> Components:
         UserError: no two rows have two training seeds in common, so that nothing is known about seeds.
     """
     rows = (records.base, *records.rows)
-    endpoint = choose_endpoint(records.metrics, compare_scores(rows, records.base, records.metrics), primary)
+    endpoint = choose_endpoint(records.metrics, rows, compare_scores(rows, records.base, records.metrics), primary)
     wins: dict[int, Array] = {}
     for place, row in enumerate(records.rows, start=1):
         won = None if endpoint is None else endpoint_wins(endpoint, row, records.base, records.metrics)

@@ -110,7 +110,11 @@ def _win_rates(report: Report) -> Grid:
     watched = any(row.panel for row in report.rows)
     return Grid(
         f"Win rate against {reference_name(report)}, %",
-        ("seeds", *(_heading(metric) for metric in report.metrics), *(["diversity, %"] if watched else [])),
+        (
+            "seeds",
+            *(f"{_heading(metric)}{_dagger(report.rows[0], metric)}" for metric in report.metrics),
+            *(["diversity, %"] if watched else []),
+        ),
         tuple(
             (
                 row.label,
@@ -129,6 +133,11 @@ def _win_rate(score: Score | None) -> Cell:
     if score is None or score.win_rate is None:
         return DASH
     return rate_cell(score.win_rate, "†" if score.trained_on else "")
+
+
+def _dagger(row: Row, metric: MetricRecord) -> str:
+    """Marks a metric that a row was trained on."""
+    return "†" if metric.name in row.scores and row.scores[metric.name].trained_on else ""
 
 
 def _diversity(row: Row) -> Cell:

@@ -390,19 +390,6 @@ def test_a_row_is_not_compared_by_the_endpoint_that_it_was_trained_on(full_lab: 
     assert "Not compared by it, because they were trained on it: SmPO." in primary.notes
 
 
-def test_judges_are_the_endpoint_without_those_trained_on(full_lab: Lab) -> None:
-    report = make_report(full_lab.runs, primary="judges")
-    smpo = report.rows[3]
-    assert smpo.over_reference is not None
-    distance = smpo.scores["distance"].win_rate
-    assert distance is not None
-    assert smpo.over_reference.mean == distance.mean
-    dpo = report.rows[1]
-    both = [dpo.scores[name].win_rate for name in ("pickscore", "distance")]
-    assert dpo.over_reference is not None
-    assert dpo.over_reference.mean == pytest.approx(sum(rate.mean for rate in both if rate is not None) / 2)
-
-
 def test_base_alone_is_a_report(lab: Lab) -> None:
     lab.base()
     *_, wins, scores, cost = grids(make_report(lab.runs))

@@ -22,6 +22,7 @@ class Row:
     def __init__(self, config: Mapping[str, Any], scores: Mapping[Any, Mapping[str, Any]], *, varied: bool) -> None:
         self.algorithm, self.name = config["algorithm"], config.get("name", "")
         self.placebo_of = config.get("placebo_of")
+        self.trained_on = set(config.get("trained_on", ()))
         self.varied = varied  # sampled in another way than the protocol's
         self.by_seed = dict(scores)  # seed (None without one) to metric to (prompts, images)
 
@@ -70,6 +71,43 @@ def wins(row: Row, reference: Row, metric: str, *, higher: bool) -> Any:
     mine, other = together(row, reference, metric)
     better, same = (mine > other) if higher else (mine < other), mine == other
     return better * 1.0 + same * 0.5
+
+
+def judging(rows: Sequence[Row], about: Mapping[str, Any], reference: Row, primary: str) -> list[list[str]]:
+    """The metrics of the primary endpoint, in groups that count as one metric."""
+    if primary != "judges":
+        return [[primary]]
+    names = [name for name in about if name != "gold" and not any(name in row.trained_on for row in rows)]
+    others = [row for row in rows if row is not reference and not apart(row, reference)]
+    if len(others) < 8:
+        return [[name] for name in names]
+    rates = {
+        name: [wins(row, reference, name, higher=about[name]["info"]["higher_is_better"]).mean() for row in others]
+        for name in names
+    }
+    groups: list[list[str]] = []
+    for name in names:
+        near = [
+            group for group in groups if any(stats.spearmanr(rates[name], rates[one]).statistic >= 0.9 for one in group)
+        ]
+        groups = [group for group in groups if group not in near] + [[name, *(one for group in near for one in group)]]
+    return groups
+
+
+def apart(row: Row, reference: Row) -> bool:
+    """Whether two trained rows have no training seed in common."""
+    return bool(row.seeds and reference.seeds and not set(row.seeds) & set(reference.seeds))
+
+
+def judged(row: Row, reference: Row, groups: Sequence[Sequence[str]], about: Mapping[str, Any]) -> Any:
+    """Wins by the primary endpoint, (seeds, prompts); None where one of both was trained on it."""
+    if any(name in row.trained_on | reference.trained_on for group in groups for name in group):
+        return None
+    each = [
+        sum(wins(row, reference, name, higher=about[name]["info"]["higher_is_better"]) for name in group) / len(group)
+        for group in groups
+    ]
+    return (sum(each) / len(each)).mean(axis=2)
 
 
 def squares(table: Any) -> tuple[float, float, float, float]:
@@ -207,12 +245,7 @@ def verdict(runs: Path, reference_place: int, primary: str = "gold") -> dict[str
     """What a report against a row says: intervals, adjusted p values, ranks, by the row's place."""
     rows, about = read(runs)
     reference = rows[reference_place]
-    others = [
-        place
-        for place, row in enumerate(rows)
-        if place != reference_place
-        and not (row.seeds and reference.seeds and not set(row.seeds) & set(reference.seeds))
-    ]
+    others = [place for place, row in enumerate(rows) if place != reference_place and not apart(row, reference)]
     differences, rates = {}, {}
     for metric, known in about.items():
         factor, higher = known["info"]["display_factor"], known["info"]["higher_is_better"]
@@ -221,43 +254,45 @@ def verdict(runs: Path, reference_place: int, primary: str = "gold") -> dict[str
         differences[metric] = column(tables, rows, reference, share=False)
         won = {place: wins(rows[place], reference, metric, higher=higher).mean(axis=2) for place in others}
         rates[metric] = column(won, rows, reference, share=True)
-    placebo = over_placebo(rows, about, primary)
-    first = holm({place: each["p_value"] for place, each in rates[primary].items() if "p_value" in each})
+    groups = judging(rows, about, reference, primary)
+    won = {place: table for place in others if (table := judged(rows[place], reference, groups, about)) is not None}
+    over = column(won, rows, reference, share=True)
+    placebo = over_placebo(rows, about, groups)
+    first = holm({place: each["p_value"] for place, each in over.items() if "p_value" in each})
     rest = {("placebo", place): each["p_value"] for place, each in placebo.items() if "p_value" in each}
     for metric in about:
         for kind, columns in (("difference", differences), ("win_rate", rates)):
             for place, each in columns[metric].items():
-                if "p_value" in each and (kind, metric) != ("win_rate", primary):
+                if "p_value" in each and not (kind == "win_rate" and metric == primary and place in over):
                     rest[kind, metric, place] = each["p_value"]
     return {
         "rows": rows,
         "difference": differences,
         "win_rate": rates,
+        "over": over,
         "placebo": placebo,
         "first": first,
         "rest": holm(rest),
-        **standings(rows, about, reference, others, primary),
+        **standings(rows, reference, won),
     }
 
 
-def over_placebo(rows: Sequence[Row], about: Mapping[str, Any], primary: str) -> dict[int, dict[str, float]]:
-    higher = about[primary]["info"]["higher_is_better"]
+def over_placebo(
+    rows: Sequence[Row], about: Mapping[str, Any], groups: Sequence[Sequence[str]]
+) -> dict[int, dict[str, float]]:
     tables = {}
     for place, row in enumerate(rows):
         for twin in rows:
             same = twin.algorithm == row.algorithm and twin.placebo_of == row.name
             if twin.placebo_of is not None and same and set(twin.seeds) & set(row.seeds):
-                tables[place] = wins(row, twin, primary, higher=higher).mean(axis=2)
-    return column(tables, rows, rows[0], share=True)
+                tables[place] = judged(row, twin, groups, about)
+    found = {place: table for place, table in tables.items() if table is not None}
+    return column(found, rows, rows[0], share=True)
 
 
-def standings(
-    rows: Sequence[Row], about: Mapping[str, Any], reference: Row, others: Sequence[int], primary: str
-) -> dict[str, Any]:
+def standings(rows: Sequence[Row], reference: Row, won: Mapping[int, Any]) -> dict[str, Any]:
     """All pairs of rows but placebos, and the ranks that cannot be excluded."""
-    others = [place for place in others if rows[place].placebo_of is None]
-    higher = about[primary]["info"]["higher_is_better"]
-    won = {place: wins(rows[place], reference, primary, higher=higher).mean(axis=2) for place in others}
+    others = [place for place in won if rows[place].placebo_of is None]
     seeds = {
         place: [seed for seed in rows[place].seeds if not reference.seeds or seed in reference.seeds]
         if rows[place].seeds
