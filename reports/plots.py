@@ -123,9 +123,8 @@ def _draw_win_rates(report: Report) -> Figure:
                 continue
             rate = score.win_rate
             colour, _ = _style(place)
-            panel.plot(
-                [100 * rate.low, 100 * rate.high], [place, place], color=colour, linewidth=2.2, solid_capstyle="round"
-            )
+            ends = [100 * end for end in rate.ends or ()]
+            panel.plot(ends, [place] * len(ends), color=colour, linewidth=2.2, solid_capstyle="round")
             panel.plot(
                 100 * rate.mean,
                 place,

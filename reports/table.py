@@ -11,7 +11,7 @@ from bench.records.protocol import Protocol
 from bench.records.scores import MetricRecord
 from bench.records.votes import VotesRecord
 from reports.agreement import Agreement, agreements
-from reports.comparisons import Miss, Score
+from reports.comparisons import Score
 from reports.conclusions import Conclusions, conclude
 from reports.curves import Curve, training_curves
 from reports.endpoint import Endpoint
@@ -47,17 +47,16 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Row(RowRecord):
-    """A row, compared with the base.
+    """A row, compared with the reference row.
 
     Attributes:
         scores: by name of the metric; without metrics that some seed lacks.
         cost: None if not trained here, or if another row of the same runs has it.
         curves: training curves by quantity.
         panel: what images of training prompts say along the training; None if nothing was measured.
-        over_reference: win rate over the reference row by the primary endpoint; None for the base, and where the row has none.
+        over_reference: win rate over the reference row by the primary endpoint; None for that row, and where a row has none.
         over_placebo: win rate over the same algorithm trained on shuffled labels, by the primary endpoint; None without such runs.
         standing: rank and group; None for the reference and for placebos.
-        miss: how the interval of ``over_reference`` was seen to miss its level in simulations; None for most rows.
     """
 
     scores: Mapping[str, Score]
@@ -67,7 +66,6 @@ class Row(RowRecord):
     over_reference: Interval | None
     over_placebo: Interval | None
     standing: Standing | None
-    miss: Miss | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,8 +83,8 @@ class Report:
         metrics: in the order of the columns.
         rows: what the others are compared with first, usually the base.
         primary: the primary endpoint as asked for; None means the default.
-        endpoint: the primary endpoint; None where there is no metric.
-        pairs: all pairs of rows, compared by the primary endpoint.
+        endpoint: the primary endpoint; None where there is none: see `reports.endpoint.choose_endpoint`.
+        pairs: all pairs of rows but the reference and placebos that can be compared by the primary endpoint.
         comparison: images side by side.
         notes: what is missing from the rows, and why.
         source: the records that the report was made from; no format shows it.
@@ -236,7 +234,6 @@ def _rows(records: Sequence[RunRecord], found: Conclusions) -> tuple[Row, ...]:
             over_reference=found.over_reference.get(place),
             over_placebo=found.over_placebo.get(place),
             standing=found.standings.get(place),
-            miss=found.misses.get(place),
         )
         for place, row in enumerate(records)
     )

@@ -6,6 +6,7 @@ formulas, root finding instead of bisection: slow, and easy to compare with the 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -19,11 +20,13 @@ from scipy import optimize, stats
 class Row:
     """Runs that differ only in training seed, or weights that were not trained here."""
 
-    def __init__(self, config: Mapping[str, Any], scores: Mapping[Any, Mapping[str, Any]], *, varied: bool) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], scores: Mapping[Any, Mapping[str, Any]], varied: float | None
+    ) -> None:
         self.algorithm, self.name = config["algorithm"], config.get("name", "")
         self.placebo_of = config.get("placebo_of")
         self.trained_on = set(config.get("trained_on", ()))
-        self.varied = varied  # sampled in another way than the protocol's
+        self.varied = varied  # the guidance scale, if sampled in another way than the protocol's
         self.by_seed = dict(scores)  # seed (None without one) to metric to (prompts, images)
 
     @property
@@ -33,7 +36,7 @@ class Row:
 
 def read(runs: Path) -> tuple[list[Row], dict[str, dict[str, Any]]]:
     """The rows, the base first, and what is known about each metric."""
-    found: dict[tuple[str, str, str], tuple[Any, dict[Any, Any]]] = {}
+    found: dict[tuple[str, str, float | None], tuple[Any, dict[Any, Any]]] = {}
     about: dict[str, dict[str, Any]] = {}
     for path in sorted(runs.glob("**/config.json")):
         config = json.loads(path.read_text())
@@ -48,13 +51,12 @@ def read(runs: Path) -> tuple[list[Row], dict[str, dict[str, Any]]]:
             tables = {name: np.full((len(prompts), images), math.nan) for name in metrics}
             for line in lines:
                 tables[line["metric"]][line["prompt_index"], line["image_index"]] = line["score"]
-            variant = folder.name.partition("-")[2]
-            key = (config["algorithm"], config.get("name", ""), variant)
+            variant = folder / "variant.json"
+            scale = json.loads(variant.read_text())["guidance_scale"] if variant.exists() else None
+            key = (config["algorithm"], config.get("name", ""), scale)
             found.setdefault(key, (config, {}))[1][config.get("seed")] = tables
-    rows = [
-        Row(*found[key], varied=bool(key[2])) for key in sorted(found, key=lambda key: (key[0] != "base", bool(key[2])))
-    ]
-    return rows, about
+    order = sorted(found, key=lambda key: (key[0] != "base", key[2] is not None))
+    return [Row(*found[key], key[2]) for key in order], about
 
 
 def together(row: Row, reference: Row, metric: str) -> tuple[Any, Any]:
@@ -184,14 +186,19 @@ def estimates(tables: Sequence[Any], c: float, *, share: bool) -> list[dict[str,
         if share:
             a += (1 - mean * (1 - mean) / v) * seeds * prompts / (prompts - 1)
         degrees = (a + t) ** 2 / (a**2 / (prompts - 1) + t**2 / f) if a + t else prompts - 1
-        ends = share_ends if share else mean_ends
-        found.append(ends(mean, (a + t) * (1 if share else v) / (seeds * prompts), degrees))
+        variance = (a + t) * v / (seeds * prompts)
+        if math.sqrt(variance) <= 1e-9 * abs(mean):
+            found.append({"mean": mean})
+        elif share:
+            found.append(share_ends(mean, (a + t) / (seeds * prompts), degrees))
+        else:
+            found.append(mean_ends(mean, variance, degrees))
     return found
 
 
 def mean_ends(mean: float, variance: float, degrees: float) -> dict[str, float]:
     half = stats.t.ppf(0.975, degrees) * math.sqrt(variance)
-    p = 2 * stats.t.sf(abs(mean) / math.sqrt(variance), degrees) if variance else float(mean == 0)
+    p = 2 * stats.t.sf(abs(mean) / math.sqrt(variance), degrees)
     return {"mean": mean, "low": mean - half, "high": mean + half, "p_value": p}
 
 
@@ -237,7 +244,7 @@ def column(
     found = dict(zip(alone, estimates([tables[place] for place in alone], 0, share=share), strict=True))
     of_trained = estimates([tables[place] for place in trained], 0.25 if reference.seeds else 0, share=share)
     if all(len(tables[place]) == 1 for place in trained):
-        of_trained = [{name: each[name] for name in ("mean", "low", "high")} for each in of_trained]
+        of_trained = [{name: each[name] for name in each if name != "p_value"} for each in of_trained]
     return {**found, **dict(zip(trained, of_trained, strict=True))}
 
 
@@ -310,13 +317,15 @@ def standings(rows: Sequence[Row], reference: Row, won: Mapping[int, Any]) -> di
                     )
             else:
                 tables[one, other] = won[one] - won[other]
-    count = len({place for pair in tables for place in pair})
-    c = (count - 2) / (2 * (len(tables) - 1)) if len(tables) > 1 else 0.0
-    pairs = dict(zip(tables, estimates(list(tables.values()), c, share=False), strict=True))
-    if all(len(table) == 1 for table in tables.values()):
-        for (one, other), each in pairs.items():
-            if seeds[one] or seeds[other]:
-                del each["p_value"]
+    alone = [pair for pair in tables if not seeds[pair[0]] and not seeds[pair[1]]]
+    trained = [pair for pair in tables if pair not in alone]
+    pairs = dict(zip(alone, estimates([tables[pair] for pair in alone], 0, share=False), strict=True))
+    with_seeds = {place for place in others if seeds[place]}
+    of_trained = estimates([tables[pair] for pair in trained], correlation(trained, with_seeds), share=False)
+    pairs |= dict(zip(trained, of_trained, strict=True))
+    if all(len(tables[pair]) == 1 for pair in trained):
+        for pair in trained:
+            pairs[pair].pop("p_value", None)
     marks = holm({pair: each["p_value"] for pair, each in pairs.items() if "p_value" in each})
     above: dict[int, set[int]] = {place: set() for place in others}
     for (one, other), p in marks.items():
@@ -324,12 +333,28 @@ def standings(rows: Sequence[Row], reference: Row, won: Mapping[int, Any]) -> di
             winner, loser = (one, other) if pairs[one, other]["mean"] > 0 else (other, one)
             above[loser].add(winner)
     means = {place: float(won[place].mean()) for place in others}
-    ranks = {
-        place: (
-            1 + sum(means[other] > means[place] for other in others),
-            1 + len(above[place]),
-            len(others) - sum(place in above[other] for other in others),
-        )
-        for place in others
-    }
+
+    def gap(one: int, other: int) -> float:
+        """How much better the first is, on common seeds where there are any."""
+        if (one, other) in pairs:
+            return pairs[one, other]["mean"]
+        return -pairs[other, one]["mean"] if (other, one) in pairs else means[one] - means[other]
+
+    ranks: dict[int, tuple[int, int | None, int | None]] = {}
+    for place in others:
+        rank = 1 + sum(gap(other, place) > 1e-12 for other in others if other != place)
+        best, worst = 1 + len(above[place]), len(others) - sum(place in above[other] for other in others)
+        ranks[place] = (rank, best, worst) if any(place in pair for pair in marks) else (rank, None, None)
     return {"pairs": pairs, "pair_marks": marks, "ranks": ranks}
+
+
+def correlation(pairs: Sequence[tuple[int, int]], trained: set[int]) -> float:
+    """Mean squared correlation of the seeds' parts of two pairs of rows."""
+    found = []
+    for first, second in itertools.permutations(pairs, 2):
+        covariance = sum(
+            (1 if first.index(row) == second.index(row) else -1) for row in trained if row in first and row in second
+        )
+        variances = [sum(row in trained for row in pair) for pair in (first, second)]
+        found.append(covariance**2 / (variances[0] * variances[1]))
+    return math.fsum(found) / len(found) if found else 0.0
