@@ -163,24 +163,28 @@ def against(report: Report, place: int) -> Report:
 def find_row(report: Report, wanted: str) -> int:
     """Position of the row that ``--against`` means: a label, an algorithm that has one row, or ``algorithm/name``.
 
+    Of rows that differ in how they are sampled alone, a name means the one that is sampled as the protocol says; the others have
+    labels.
+
     Raises:
         UserError: no row has this name, or several have it.
     """
-    found = [
-        place
-        for place, row in enumerate(report.rows)
-        if wanted in (row.label, row.algorithm, f"{row.algorithm}/{row.name}")
-    ]
-    exact = [place for place in found if wanted == f"{report.rows[place].algorithm}/{report.rows[place].name}"]
-    default = [place for place in found if report.rows[place].name in ("", "default")]
-    for places in (exact, found, default):
-        if len(places) == 1:
-            return places[0]
-    names = ", ".join(
-        dict.fromkeys(f"{row.algorithm}/{row.name}" if row.name else row.algorithm for row in report.rows)
-    )
-    problem = "means several rows" if found else "is not in this table"
+    rows = list(enumerate(report.rows))
+    named = [(place, row) for place, row in rows if wanted in (row.algorithm, _name(row))]
+    exact = [(place, row) for place, row in named if wanted == _name(row)]
+    default = [(place, row) for place, row in named if row.name in ("", "default")]
+    plain = [[(place, row) for place, row in each if not row.variants] for each in (exact, named, default)]
+    for found in ([(place, row) for place, row in rows if row.label == wanted], *plain, exact, named):
+        if len(found) == 1:
+            return found[0][0]
+    names = ", ".join(repr(row.label) if row.variants else _name(row) for row in report.rows)
+    problem = "means several rows" if named else "is not in this table"
     raise UserError(f"--against {wanted!r} {problem}; choose one of {names}")
+
+
+def _name(row: Row) -> str:
+    """What ``--against`` calls a row."""
+    return f"{row.algorithm}/{row.name}" if row.name else row.algorithm
 
 
 def with_votes(report: Report, votes: Iterable[VotesRecord]) -> Report:
