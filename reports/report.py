@@ -100,7 +100,8 @@ class ReportResult:
         """One row per configuration and metric, with the columns of ``bench report --format csv``.
 
         ``mean``, ``difference`` and ``win_rate`` (a share in [0, 1]) are in the unit that tables show; ``_low`` and ``_high`` are the
-        ends of their 95 % intervals, paired with the reference by prompt and noise; ``_p`` and ``_p_adjusted`` are p values.
+        ends of their 95 % intervals, paired with the reference by prompt and noise; ``_p`` and ``_p_adjusted`` are p values, ``_seeds``
+        is the number of training seeds behind them, and ``_miss`` how such intervals were seen to miss their level.
         """
         import pandas as pd
 
