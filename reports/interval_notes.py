@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bench.records.config import BASE
 from reports.comparisons import paired_seeds
-from reports.conclusion_tables import over_reference, reference_name
+from reports.conclusion_tables import is_base, over_reference, reference_name
 from reports.conclusions import placebo_in
 from reports.endpoint import why_no_judges
 from reports.records import RowRecord
@@ -195,7 +195,7 @@ def _weights_notes(report: Report) -> Iterator[str]:
         several = len(reference.seeds) > 1
         over = f"prompts and the training seeds of {reference.label}" if several else "prompts only"
         yield f"Not trained here: the interval is over {over}, for these weights ({', '.join(seedless)})."
-    bases = [row.label for row in report.rows[1:] if row.algorithm == BASE and not row.variants]
+    bases = [row.label for row in report.rows[1:] if is_base(row)]
     yield from (f"{label} is the base model." for label in bases if label != BASE)
 
 

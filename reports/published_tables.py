@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.records.scores import MetricRecord
+from reports.conclusion_tables import reference_name
 from reports.grids import DASH, Cell, Grid
 from reports.published import Published, PublishedSource, PublishedValue
 from reports.table import Report
@@ -43,7 +44,8 @@ def published_notes(report: Report, published: Published) -> tuple[str, ...]:
     ]
     if any(source.kind == "win rate" for source in published.sources):
         lines.append(
-            "Published win rates are of the first method against the second; those of this report are against the base."
+            "Published win rates are of the first method against the second; those of this report are against "
+            f"{reference_name(report)}."
         )
     return (*lines, *(_source_note(source) for source in published.sources), *_doubt_notes(published))
 
