@@ -11,8 +11,9 @@ from scipy import special
 from bench.core.errors import UserError
 from bench.records.scores import MetricRecord, Ties
 from bench.records.votes import VotesRecord
+from reports.clusters import clustered_share
 from reports.seed_variance import Array
-from reports.statistics import Interval, clustered_share
+from reports.statistics import Interval
 
 TIE = 0.5
 """The vote of people who find two images equally good."""

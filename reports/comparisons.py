@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 
 from bench.records.scores import MetricRecord
 from reports.crossed import Crossed
-from reports.records import RunRecord
+from reports.records import RowRecord, RunRecord
 from reports.seed_variance import Array
-from reports.statistics import Interval, mean_intervals, share_intervals, win_indicator
+from reports.statistics import Interval, Miss, mean_intervals, share_intervals, win_indicator
 
 Estimator = Callable[..., tuple[Interval, ...]]
 
@@ -23,8 +22,6 @@ DOMINANT = 5.0
 """Variance of a one-seed mean by seeds over that by prompts, from which intervals of shares are too wide or too narrow."""
 FAR_FROM_ENDS = 0.35
 """Shares between 15 and 85 %: their intervals may be too wide, those of others too narrow."""
-Miss = Literal["too wide", "too narrow"]
-"""How an interval was seen to miss its level in simulations."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ def compare_scores(
                 differences[place] = (mine - other) * factor
                 wins[place] = win_indicator(mine, other, higher_is_better=metric.info.higher_is_better)
         of_differences = estimate(differences, rows, reference, mean_intervals)
-        of_wins = estimate(wins, rows, reference, share_intervals)
+        of_wins = estimate_wins(wins, rows, reference)
         for place, row in enumerate(rows):
             if name in row.scores:
                 mean = float(row.scores[name].mean()) * factor
@@ -88,18 +85,32 @@ def estimate(
         reference: the row that they are compared with.
         estimator: `mean_intervals` or `share_intervals`.
     """
-    fixed = {place: table for place, table in tables.items() if not rows[place].seeds and not reference.seeds}
-    trained = {place: table for place, table in tables.items() if place not in fixed}
+    trained = _over_training(tables, rows, reference)
+    fixed = {place: table for place, table in tables.items() if place not in trained}
     found = dict(zip(fixed, estimator(list(fixed.values())), strict=True))
     # the seeds of a reference are in every row's difference from it: half of the variance, a quarter of the squares' variance
     shared = 0.25 if reference.seeds else 0.0
     of_trained = dict(zip(trained, estimator(list(trained.values()), shared=shared), strict=True))
     if all(len(table) == 1 for table in trained.values()):
         of_trained = {place: untested(interval) for place, interval in of_trained.items()}
-    return {**found, **of_trained}
+    return {**found, **{place: over_seeds(interval, len(trained[place])) for place, interval in of_trained.items()}}
 
 
-def known_misses(tables: Mapping[int, Array], rows: Sequence[RunRecord]) -> dict[int, Miss]:
+def estimate_wins(tables: Mapping[int, Array], rows: Sequence[RunRecord], reference: RunRecord) -> dict[int, Interval]:
+    """The intervals of a column of win rates by row, with what simulations say about such intervals: see `estimate`."""
+    misses = known_misses(_over_training(tables, rows, reference))
+    return {
+        place: dataclasses.replace(interval, miss=None if interval.ends is None else misses.get(place))
+        for place, interval in estimate(tables, rows, reference, share_intervals).items()
+    }
+
+
+def _over_training(tables: Mapping[int, Array], rows: Sequence[RunRecord], reference: RunRecord) -> dict[int, Array]:
+    """The tables of rows whose difference from the reference depends on training seeds."""
+    return {place: table for place, table in tables.items() if rows[place].seeds or reference.seeds}
+
+
+def known_misses(tables: Mapping[int, Array]) -> dict[int, Miss]:
     """The rows whose share has an interval that was seen to be too wide or too narrow in simulations; see docs/statistics.md.
 
     Too wide: shares near one half of one training seed where seeds vary `DOMINANT` times as much as prompts or more (the shares that
@@ -108,13 +119,11 @@ def known_misses(tables: Mapping[int, Array], rows: Sequence[RunRecord]) -> dict
     rows differ in how much they do.
 
     Args:
-        tables: wins (seeds, prompts, images) by the row's place.
-        rows: the rows of the table.
+        tables: wins over training seeds, (seeds, prompts, images) by the row's place.
     """
-    trained = {place: table for place, table in tables.items() if rows[place].seeds}
-    if all(len(table) == 1 for table in trained.values()):
+    if all(len(table) == 1 for table in tables.values()):
         return {}
-    crossed = Crossed.of(list(trained.values()))
+    crossed = Crossed.of(list(tables.values()))
     prior, seeds = crossed.prior(), crossed.seeds
     of_seeds = max(0.0, float(prior.scale - prior.rest))
     of_prompts = np.maximum(0, crossed.prompt_square - crossed.rest_square) / seeds + crossed.rest_square
@@ -123,13 +132,18 @@ def known_misses(tables: Mapping[int, Array], rows: Sequence[RunRecord]) -> dict
         (seeds <= 2) & (of_seeds == 0) & (from_half <= FAR_FROM_ENDS)
     )
     narrow = dominant & (from_half > FAR_FROM_ENDS)
-    found: dict[int, Miss] = {place: "too wide" for place, miss in zip(trained, wide.tolist(), strict=True) if miss}
-    return found | {place: "too narrow" for place, miss in zip(trained, narrow.tolist(), strict=True) if miss}
+    found: dict[int, Miss] = {place: "too wide" for place, miss in zip(tables, wide.tolist(), strict=True) if miss}
+    return found | {place: "too narrow" for place, miss in zip(tables, narrow.tolist(), strict=True) if miss}
 
 
 def untested(interval: Interval) -> Interval:
     """An interval that does not include how seeds differ, so that nothing is tested."""
     return dataclasses.replace(interval, p_value=None)
+
+
+def over_seeds(interval: Interval, seeds: int) -> Interval:
+    """An interval that says how many training seeds it is over."""
+    return dataclasses.replace(interval, seeds=seeds)
 
 
 def comparable(row: RunRecord, reference: RunRecord) -> bool:
@@ -152,7 +166,7 @@ def paired(row: RunRecord, reference: RunRecord, metric: str) -> tuple[Array, Ar
     return mine[[row.seeds.index(seed) for seed in common]], other[[reference.seeds.index(seed) for seed in common]]
 
 
-def paired_seeds(row: RunRecord, reference: RunRecord) -> tuple[int, ...]:
+def paired_seeds(row: RowRecord, reference: RowRecord) -> tuple[int, ...]:
     """The training seeds of the tables that `paired` returns; empty if neither was trained here."""
     if not row.seeds or not reference.seeds:
         return row.seeds or reference.seeds

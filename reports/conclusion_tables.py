@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from bench.records.config import BASE
 from reports.agreement import RULES, Agreement
-from reports.grids import DASH, Cell, Grid, Verdict, rate_cell, verdict
+from reports.conclusions import placebo_in
+from reports.endpoint import FEWEST_ROWS, JUDGES, TOGETHER, trained_on_judges
+from reports.grids import DASH, Cell, Grid, Verdict, plus_minus, rate_cell, verdict
 from reports.table import Report, Row
 
 WIDEST = 10
 """Number of rows up to which all pairs are shown as a table; JSON always has them."""
 
 
+def is_base(row: Row) -> bool:
+    """Whether a row is the base model as the protocol samples it."""
+    return row.algorithm == BASE and not row.variants
+
+
 def reference_name(report: Report) -> str:
     """What the rows are compared with, in a title."""
     reference = report.rows[0]
-    return "the base" if reference.algorithm == BASE else reference.label
+    return "the base" if is_base(reference) else reference.label
+
+
+def over_reference(report: Report) -> str:
+    """Heading of the column of the primary endpoint."""
+    return f"over {reference_name(report).removeprefix('the ')}"
 
 
 def seeds_cell(row: Row) -> Cell:
@@ -30,72 +42,115 @@ def conclusion_grid(report: Report) -> Grid | None:
     if report.endpoint is None or not shown:
         return None
     with_placebo = any(row.over_placebo is not None for row in shown)
-    with_ranks = sum(row.standing is not None for row in shown) > 1
-    name = reference_name(report)
-    columns = [f"over {name.removeprefix('the ')}"]
-    columns += ["over placebo"] if with_placebo else []
-    columns += ["rank", "group"] if with_ranks else []
+    ranked = [row for row in shown if row.standing is not None]
+    with_ranks, with_groups = len(ranked) > 1, any(row.standing is not None and row.standing.groups for row in shown)
+    columns = [over_reference(report), *(["over placebo"] if with_placebo else [])]
+    columns += [*(["rank"] if with_ranks else []), *(["group"] if with_groups else [])]
     rows = []
     for row in shown:
         cells = [seeds_cell(row), rate_cell(row.over_reference)]
         cells += [rate_cell(row.over_placebo)] if with_placebo else []
-        cells += _standing_cells(row) if with_ranks else []
+        cells += _standing_cells(row)[: with_ranks + with_groups]
         rows.append((row.label, tuple(cells)))
     return Grid(
         f"Primary endpoint, {report.endpoint.title}: win rate, %",
         ("seeds", *columns),
         tuple(rows),
-        tuple(_conclusion_notes(report, shown, with_placebo=with_placebo, with_ranks=with_ranks)),
+        (
+            *_endpoint_notes(report),
+            *_placebo_notes(report, shown),
+            *(_rank_notes(report, ranked) if with_ranks else ()),
+        ),
     )
 
 
 def _standing_cells(row: Row) -> list[Cell]:
-    if row.standing is None:
-        return [DASH, DASH]
     place = row.standing
-    return [Cell(str(place.rank), f"[{place.best}, {place.worst}]"), Cell(place.groups)]
+    if place is None:
+        return [DASH, DASH]
+    rank = Cell(str(place.rank), "" if place.best is None else f"[{place.best}, {place.worst}]")
+    return [rank, Cell(place.groups) if place.groups else DASH]
 
 
-def _conclusion_notes(report: Report, shown: list[Row], *, with_placebo: bool, with_ranks: bool) -> list[str]:
+def _endpoint_notes(report: Report) -> Iterator[str]:
     name = reference_name(report)
-    over = (
-        f"Over {name.removeprefix('the ')}: share of images that are better than those of {name} for the same prompt and noise; ties "
-        "count half."
+    over = over_reference(report).capitalize() if is_base(report.rows[0]) else f"Over {name}"
+    line = (
+        f"{over}: share of images that are better than those of {name} for the same prompt and noise; ties count half."
     )
-    based = report.rows[0].algorithm == BASE
-    lines = [f"{over}  It says what training did, whatever the preferences were." if based else over]
-    if with_placebo:
-        lines.append(
+    yield f"{line}  It says what training did, whatever the preferences were." if is_base(report.rows[0]) else line
+    yield from _judge_notes(report)
+    if left_out := [row.label for row in report.rows[1:] if _trained_on_endpoint(report, row)]:
+        yield f"Not compared by it, because they were trained on it: {', '.join(left_out)}."
+
+
+def _placebo_notes(report: Report, shown: Sequence[Row]) -> Iterator[str]:
+    """What the column over placebo says, and for each row that has no value there why."""
+    known = (report.source.base, *report.source.rows)
+    methods = [(row, placebo_in(known, row)) for row in shown if row.seeds and row.placebo_of is None]
+    without = [row.label for row, twin in methods if twin is None and row.placebo != ""]
+    if any(row.over_placebo is not None for row in shown):
+        yield (
             "Over placebo: share of images that are better than those of the same algorithm trained with shuffled labels, for the same "
             "prompt, noise and training seed.  It says what the preferences did; at 50, no more than shuffled ones."
         )
-    elif based and any(row.seeds for row in shown):
-        lines.append(
+    if without and is_base(report.rows[0]) and not any(twin for _, twin in methods):
+        yield (
             "No row has a placebo, so a gain may come from training on these images at all, whatever the preferences; with --placebo, "
             "bench run also trains each run's twin on shuffled labels."
         )
-    lines += _without_placebo(shown) if with_placebo else []
-    if left_out := [row.label for row in report.rows[1:] if _trained_on_endpoint(report, row)]:
-        lines.append(f"Not compared by it, because they were trained on it: {', '.join(left_out)}.")
-    if with_ranks:
-        without = (
-            f"{name} and placebos have" if any(row.placebo_of is not None for row in shown) else f"{name} itself has"
+    elif without and any(twin for _, twin in methods):
+        yield f"Without a placebo in this table: {', '.join(without)}."
+    if useless := [row.label for row, twin in methods if twin is None and row.placebo == ""]:
+        yield f"Without a placebo, because they use no preferences: {', '.join(useless)}."
+    if apart := [row.label for row, twin in methods if twin is not None and not {*row.seeds} & {*twin.seeds}]:
+        yield f"No training seed in common with the placebo, so not compared with it: {', '.join(apart)}."
+
+
+def _rank_notes(report: Report, ranked: Sequence[Row]) -> Iterator[str]:
+    tested = [row for row in ranked if row.standing is not None and row.standing.groups]
+    common = ", on the training seeds that two rows have in common" if len({row.seeds for row in ranked}) > 1 else ""
+    excluded = ", and in brackets the ranks that cannot be excluded" if tested else ""
+    name = reference_name(report)
+    placebos = any(row.placebo_of is not None for row in report.rows[1:])
+    none = f"{name} and placebos have none" if placebos else f"{name} itself has none"
+    yield f"Rank: by {over_reference(report)} (1 is best){common}{excluded}; {none}."
+    if tested:
+        yield (
+            "Group: rows that share a letter cannot be told apart, which does not show that they are equal (paired differences, Holm over "
+            "all pairs, 5 %)."
         )
-        lines.append(
-            f"Rank: by the first column, 1 is best, and below it the ranks that cannot be excluded; {without} none.  Group: rows that "
-            "share a letter cannot be told apart, which does not show that they are equal (paired differences, Holm over all pairs, 5 %)."
-        )
-    return lines
+        if sum(pair.difference.adjusted is not None for pair in report.pairs) < len(tested) * (len(tested) - 1) / 2:
+            yield "Two rows that could not be tested, with no common training seed or no variation, may share a letter too."
+        if alone := [row.label for row in ranked if row not in tested]:
+            yield f"With a rank alone, because no pair of theirs could be tested: {', '.join(alone)}."
+    else:
+        yield f"No rank is tested, because {_why_untested(report)}."
+    if len(ranked) > WIDEST:
+        yield f"Differences of all pairs of these {len(ranked)} rows are in JSON; tables show those of up to {WIDEST} rows."
+
+
+def _why_untested(report: Report) -> str:
+    """Why no pair of rows was tested."""
+    if any(pair.difference.seeds != 1 for pair in report.pairs):
+        return "what differs between two rows is the same for all prompts and seeds"
+    return "no two rows have two training seeds in common"
+
+
+def _judge_notes(report: Report) -> list[str]:
+    """Which metrics the mean of the held-out judges is over, and which it leaves out."""
+    if report.endpoint is None or report.endpoint.name != JUDGES:
+        return []
+    used = {name for group in report.endpoint.witnesses for name in group}
+    held = ", ".join(metric.info.title for metric in report.metrics if metric.name in used)
+    left = trained_on_judges(report.metrics, (report.source.base, *report.source.rows))
+    line = f"Held-out judges, the same for all rows: {held}."
+    return [f"{line}  Left out, since a row was trained on it: {left}." if left else line]
 
 
 def _trained_on_endpoint(report: Report, row: Row) -> bool:
     score = None if report.endpoint is None else row.scores.get(report.endpoint.name)
     return score is not None and score.trained_on
-
-
-def _without_placebo(shown: list[Row]) -> list[str]:
-    labels = [row.label for row in shown if row.placebo == ""]
-    return [f"Without a placebo, because they use no preferences: {', '.join(labels)}."] if labels else []
 
 
 def pairs_grid(report: Report) -> Grid | None:
@@ -106,18 +161,24 @@ def pairs_grid(report: Report) -> Grid | None:
     cells: dict[tuple[int, int], Cell] = {}
     for pair in report.pairs:
         change, shown = pair.difference, verdict(pair.difference, 0.0)
-        half = 50 * (change.high - change.low)
+        half = plus_minus(change, 1, 100)
         opposite = {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER}.get(shown, shown)
-        cells[pair.one, pair.other] = Cell(f"{100 * change.mean:+z.1f}", f"± {half:.1f}", shown)
-        cells[pair.other, pair.one] = Cell(f"{-100 * change.mean:+z.1f}", f"± {half:.1f}", opposite)
+        cells[pair.one, pair.other] = Cell(f"{100 * change.mean:+z.1f}", half, shown)
+        cells[pair.other, pair.one] = Cell(f"{-100 * change.mean:+z.1f}", half, opposite)
     labels = [report.rows[place].label for place in places]
     rows = tuple(
         (label, tuple(cells.get((place, other), DASH) for other in places))
         for label, place in zip(labels, places, strict=True)
     )
+    tested = any(pair.difference.adjusted is not None for pair in report.pairs)
     note = (
         f"Win rate over {reference_name(report)} of the row less that of the column, by the primary endpoint, paired by prompt, noise "
-        "and training seed.  Bold or italic: better or worse than the column after Holm's adjustment over all pairs."
+        "and training seed.  "
+    )
+    note += (
+        "Bold or italic: better or worse than the column after Holm's adjustment over all pairs."
+        if tested
+        else f"Nothing is marked: {_why_untested(report)}."
     )
     return Grid("Row less column, points of win rate", tuple(labels), rows, (note,))
 
@@ -134,13 +195,16 @@ def correlation_grid(report: Report) -> Grid | None:
     )
     together = [group for group in report.endpoint.witnesses if len(group) > 1]
     names = {metric.name: metric.info.title for metric in report.metrics}
+    compared = sum(all(metric.name in row.scores for metric in report.metrics) for row in report.rows[1:])
+    few = compared < FEWEST_ROWS
     notes = [
         (
             "Spearman's correlation of the rows' win rates: near 1, two metrics rank the rows alike, so that both are better says no more than "
-            "that one is.  From 8 rows on, those at 0.90 or more count as one in the mean over judges."
+            f"that one is.  {f'With {compared} rows this is a hint at most.  ' if few else ''}From {FEWEST_ROWS} rows on, those at "
+            f"{TOGETHER:.2f} or more count as one metric in the mean over judges."
         )
     ]
-    notes += [f"Counted as one witness: {', '.join(names[name] for name in group)}." for group in together]
+    notes += [f"Counted as one metric: {', '.join(names[name] for name in group)}." for group in together]
     return Grid("Do the metrics rank the rows alike?", tuple(titles), rows, tuple(notes))
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from bench.records.scores import MetricRecord
 from reports.adjustment import adjusted
-from reports.comparisons import Miss, Score, comparable, compare_scores, estimate, known_misses, paired_seeds
+from reports.comparisons import Score, comparable, compare_scores, estimate_wins, paired_seeds
 from reports.endpoint import Endpoint, choose_endpoint, endpoint_wins
-from reports.records import RunRecord
+from reports.records import RowRecord, RunRecord
 from reports.seed_variance import Array
 from reports.standing import Pair, Standing, compare_pairs, standings
-from reports.statistics import Interval, share_intervals
+from reports.statistics import Interval
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,13 +20,12 @@ class Conclusions:
     """Everything that comparing the rows of a table with one of them says.
 
     Attributes:
-        endpoint: the primary endpoint; None where there is no metric.
+        endpoint: the primary endpoint; None where there is none.
         scores: of each row by name of the metric.
         over_reference: win rate over the reference by the primary endpoint, by row; without rows that have none.
         over_placebo: win rate over the row's placebo, by row; without rows that have none.
         pairs: all pairs of rows that are no placebos, by the primary endpoint.
         standings: ranks and groups by row, without placebos: a placebo is compared with its own row alone.
-        misses: how the interval of ``over_reference`` was seen to miss its level in simulations, by row; without most rows.
     """
 
     endpoint: Endpoint | None
@@ -35,7 +34,6 @@ class Conclusions:
     over_placebo: Mapping[int, Interval]
     pairs: tuple[Pair, ...]
     standings: Mapping[int, Standing]
-    misses: Mapping[int, Miss]
 
 
 def conclude(
@@ -50,22 +48,22 @@ def conclude(
         primary: name of a metric or ``judges``; None means the default.
 
     Raises:
-        UserError: there is no such metric.
+        UserError: there is no such metric, or there are no judges.
     """
     reference = rows[place]
     scores = compare_scores(rows, reference, metrics)
-    endpoint = choose_endpoint(metrics, scores, primary)
+    endpoint = choose_endpoint(metrics, rows, scores, primary)
     if endpoint is None:
-        return Conclusions(None, scores, {}, {}, (), {}, {})
+        scores, _ = _marked(None, scores, {}, {})
+        return Conclusions(None, scores, {}, {}, (), {})
     wins = _wins(endpoint, rows, reference, metrics)
-    over_reference = adjusted(estimate(wins, rows, reference, share_intervals))
+    over_reference = adjusted(estimate_wins(wins, rows, reference))
     over_placebo = _over_placebo(endpoint, rows, metrics)
-    scores, over_placebo = _marked(endpoint, scores, over_reference, over_placebo)
+    scores, over_placebo = _marked(endpoint.name, scores, over_reference, over_placebo)
     methods = {row: won for row, won in wins.items() if rows[row].placebo_of is None}
     pairs = compare_pairs(methods, {row: paired_seeds(rows[row], reference) for row in methods})
     means = {row: over_reference[row].mean for row in methods}
-    misses = known_misses(wins, rows)
-    return Conclusions(endpoint, scores, over_reference, over_placebo, pairs, standings(means, pairs), misses)
+    return Conclusions(endpoint, scores, over_reference, over_placebo, pairs, standings(means, pairs))
 
 
 def _wins(
@@ -85,22 +83,27 @@ def _over_placebo(
     """Each row against its placebo, paired by prompt, noise and training seed."""
     wins: dict[int, Array] = {}
     for place, row in enumerate(rows):
-        twins = [twin for twin in rows if is_placebo_of(twin, row)]
-        if twins and set(row.seeds) & set(twins[0].seeds):
-            won = endpoint_wins(endpoint, row, twins[0], metrics)
+        twin = placebo_in(rows, row)
+        if twin is not None and set(row.seeds) & set(twin.seeds):
+            won = endpoint_wins(endpoint, row, twin, metrics)
             if won is not None:
                 wins[place] = won
     # the placebos differ from row to row, so no seeds are shared as with one reference: the base stands for that
-    return estimate(wins, rows, rows[0], share_intervals)
+    return estimate_wins(wins, rows, rows[0])
 
 
-def is_placebo_of(twin: RunRecord, row: RunRecord) -> bool:
-    """Whether a row is another one's placebo."""
+def placebo_in(rows: Sequence[RunRecord], row: RowRecord) -> RunRecord | None:
+    """The placebo of a row among others, one with a common training seed if there are several; None if there is none."""
+    twins = [twin for twin in rows if _is_placebo_of(twin, row)]
+    return max(twins, key=lambda twin: bool({*twin.seeds} & {*row.seeds}), default=None)
+
+
+def _is_placebo_of(twin: RowRecord, row: RowRecord) -> bool:
     return twin.placebo_of == row.name and twin.algorithm == row.algorithm and not twin.variants and not row.variants
 
 
 def _marked(
-    endpoint: Endpoint,
+    primary: str | None,
     scores: Sequence[Mapping[str, Score]],
     over_reference: Mapping[int, Interval],
     over_placebo: Mapping[int, Interval],
@@ -111,7 +114,7 @@ def _marked(
         for name, score in by_metric.items():
             if score.difference is not None:
                 family[row, name, "difference"] = score.difference
-            if score.win_rate is not None and not (name == endpoint.name and row in over_reference):
+            if score.win_rate is not None and not (name == primary and row in over_reference):
                 family[row, name, "win_rate"] = score.win_rate
     found = adjusted(family)
     marked = [
@@ -120,7 +123,7 @@ def _marked(
                 score,
                 difference=found.get((row, name, "difference")),
                 win_rate=over_reference[row]
-                if name == endpoint.name and row in over_reference
+                if name == primary and row in over_reference
                 else found.get((row, name, "win_rate")),
             )
             for name, score in by_metric.items()

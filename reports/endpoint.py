@@ -1,4 +1,4 @@
-"""The primary endpoint of a report, chosen before anything is compared, and the judges that it rests on."""
+"""The primary endpoint of a report: which metric, or which judges, its main claims rest on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GOLD = "gold"
 JUDGES = "judges"
 """What stands for the mean win rate over the held-out judges in ``--primary``."""
 TOGETHER = 0.9
-"""Judges whose win rates rank the rows this alike (Spearman) or more count as one witness."""
+"""Judges whose win rates rank the rows this alike (Spearman) or more count as one."""
 FEWEST_ROWS = 8
 """With fewer rows a rank correlation of 0.9 says nothing, and every judge counts for itself."""
 
@@ -46,7 +46,7 @@ class Endpoint:
     Attributes:
         name: of a metric, or ``judges``.
         title: what tables call it.
-        witnesses: names of the metrics it is the mean of, in groups that count as one witness.
+        witnesses: names of the metrics it is the mean of, in groups that count as one metric.
         correlations: between all metrics over the rows, empty where there are fewer than three rows.
     """
 
@@ -57,47 +57,73 @@ class Endpoint:
 
 
 def choose_endpoint(
-    metrics: Sequence[MetricRecord], scores: Sequence[Mapping[str, Score]], wanted: str | None
+    metrics: Sequence[MetricRecord],
+    rows: Sequence[RunRecord],
+    scores: Sequence[Mapping[str, Score]],
+    wanted: str | None,
 ) -> Endpoint | None:
-    """The primary endpoint; None where there is no metric.
+    """The primary endpoint; None where there is no metric to choose without being asked: see `why_no_judges`.
 
     Args:
         metrics: the metrics of the table.
+        rows: all rows of the table, the reference among them.
         scores: of each row, for the rank correlations.
         wanted: name of a metric or ``judges``; None means gold if it is there, and the judges otherwise.
 
     Raises:
-        UserError: there is no such metric.
+        UserError: there is no such metric, or there are no judges.
     """
     names = [metric.name for metric in metrics]
-    if wanted is not None and wanted not in (*names, JUDGES):
-        raise UserError(f"--primary {wanted!r} is not in this table; choose one of {', '.join((*names, JUDGES))}")
-    if not metrics:
-        return None
+    judges = held_out_judges(metrics, rows)
+    offered = (*names, *([JUDGES] if judges else []))
+    if wanted is not None and wanted not in offered:
+        why = f"rests on nothing, since {why_no_judges(metrics, rows)}" if wanted == JUDGES else "is not in this table"
+        raise UserError(f"--primary {wanted!r} {why}; choose one of {', '.join(offered)}")
     chosen = wanted or (GOLD if GOLD in names else JUDGES)
+    if chosen not in offered:
+        return None
     correlations = _correlations(metrics, scores)
     titles = {metric.name: metric.info.title for metric in metrics}
     if chosen != JUDGES:
         return Endpoint(chosen, titles[chosen], ((chosen,),), correlations)
-    judges = [metric for metric in metrics if metric.name != GOLD]
     return Endpoint(JUDGES, "mean of the held-out judges", _witnesses(judges, scores), correlations)
+
+
+def held_out_judges(metrics: Sequence[MetricRecord], rows: Sequence[RunRecord]) -> list[MetricRecord]:
+    """The metrics besides gold that no row was trained on: all rows are judged by the same ones."""
+    used = {name for row in rows for name in row.trained_on}
+    return [metric for metric in metrics if metric.name != GOLD and metric.name not in used]
+
+
+def why_no_judges(metrics: Sequence[MetricRecord], rows: Sequence[RunRecord]) -> str:
+    """Why a table has no held-out judges, in words."""
+    used = trained_on_judges(metrics, rows)
+    return f"each judge has a row that was trained on it ({used})" if used else "no metric but gold was scored"
+
+
+def trained_on_judges(metrics: Sequence[MetricRecord], rows: Sequence[RunRecord]) -> str:
+    """The judges that are not held out, each with the rows that were trained on it; empty if all are."""
+    found = {
+        metric.info.title: [row.label for row in rows if metric.name in row.trained_on]
+        for metric in metrics
+        if metric.name != GOLD
+    }
+    return "; ".join(f"{title}: {', '.join(labels)}" for title, labels in found.items() if labels)
 
 
 def endpoint_wins(
     endpoint: Endpoint, row: RunRecord, reference: RunRecord, metrics: Sequence[MetricRecord]
 ) -> Array | None:
-    """A row's wins over a reference by the endpoint, (seeds, prompts, images): a mean over witnesses.
+    """A row's wins over a reference by the endpoint, (seeds, prompts, images): a mean over its groups of metrics.
 
-    The metrics that the row trained on are left out.  None where nothing is left, or a score is missing.
+    None where either was trained on one of its metrics, or a score is missing.
     """
-    trained_on = set(row.trained_on)
-    by_name = {metric.name: metric for metric in metrics}
-    held_out = [[name for name in group if name not in trained_on] for group in endpoint.witnesses]
-    groups = [group for group in held_out if group]
-    named = [name for group in groups for name in group]
-    if not named or any(name not in row.scores or name not in reference.scores for name in named):
+    named = [name for group in endpoint.witnesses for name in group]
+    used = {*row.trained_on, *reference.trained_on}
+    if any(name in used or name not in row.scores or name not in reference.scores for name in named):
         return None
-    means = [wins_over(row, reference, [by_name[name] for name in group]) for group in groups]
+    by_name = {metric.name: metric for metric in metrics}
+    means = [wins_over(row, reference, [by_name[name] for name in group]) for group in endpoint.witnesses]
     return np.asarray(np.mean(means, axis=0), dtype=np.float64)
 
 

@@ -27,11 +27,13 @@ def _flat_row(report: Report, row: Row, metric: MetricRecord) -> dict[str, Any]:
         "algorithm": row.algorithm,
         "name": row.name,
         "label": row.label,
+        "reference": report.rows[0].label,
         "metric": metric.name,
         "mean": None if score is None else score.mean,
         **_interval_columns("difference", None if score is None else score.difference),
         **_interval_columns("win_rate", None if score is None else score.win_rate),
         **_conclusion_columns(report, row),
+        **_diversity_columns(row),
         **_agreement_columns(report, metric),
         "trained_on": None if score is None else score.trained_on,
         "prompts": report.prompts,
@@ -61,6 +63,12 @@ def _conclusion_columns(report: Report, row: Row) -> dict[str, Any]:
     }
 
 
+def _diversity_columns(row: Row) -> dict[str, float | None]:
+    """Change of the within-prompt diversity over the training, in percent."""
+    change = None if row.panel is None else row.panel.diversity
+    return {f"diversity{end}": None if change is None else getattr(change, field) for end, field in ENDS.items()}
+
+
 def _agreement_columns(report: Report, metric: MetricRecord) -> dict[str, Any]:
     """How often the metric agrees with people; no columns where that was not asked for."""
     if not report.agreements:
@@ -86,10 +94,6 @@ def _settings_columns(row: Row) -> dict[str, Any]:
     }
 
 
-def _interval_columns(name: str, interval: Interval | None) -> dict[str, float | None]:
-    names = (name, f"{name}_low", f"{name}_high", f"{name}_p", f"{name}_p_adjusted")
-    if interval is None:
-        return dict.fromkeys(names)
-    return dict(
-        zip(names, (interval.mean, interval.low, interval.high, interval.p_value, interval.adjusted), strict=True)
-    )
+def _interval_columns(name: str, interval: Interval | None) -> dict[str, Any]:
+    ends = {**ENDS, "_p": "p_value", "_p_adjusted": "adjusted", "_seeds": "seeds", "_miss": "miss"}
+    return {f"{name}{end}": None if interval is None else getattr(interval, field) for end, field in ends.items()}

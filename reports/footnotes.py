@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.records.config import BASE, UNRECORDED
+from bench.records.config import UNRECORDED
 from reports.conclusion_tables import reference_name
-from reports.conclusions import is_placebo_of
+from reports.interval_notes import interval_notes
 from reports.panel import gains_in_words
 from reports.settings import RowSettings, TrainingData
 from reports.table import Report, Row, trained_rows
-
-FEW_PROMPTS = 30
-"""With fewer, winning every image is not rare: at a true win rate of 90 %, all of 30 prompts win with probability 4 %."""
 
 Trained = Sequence[tuple[Row, RowSettings]]
 
@@ -21,8 +18,7 @@ def footnotes(report: Report) -> tuple[str, ...]:
     """All footnotes, those about the intervals first."""
     trained = trained_rows(report)
     return (
-        *_interval_notes(report),
-        *_seed_notes(report),
+        *interval_notes(report),
         *(f"{row.label} started from {row.init}, not from the base model." for row in report.rows if row.init),
         *_trial_notes(report, trained),
         *_prompt_notes(report, trained),
@@ -36,104 +32,21 @@ def footnotes(report: Report) -> tuple[str, ...]:
     )
 
 
-def _interval_notes(report: Report) -> list[str]:
-    images = report.prompts * report.images_per_prompt
-    paired = f"paired on the same {report.prompts} prompts and noise ({images} images per seed)"
-    lines = [
-        f"[ ] and ± are 95 % intervals over prompts and training seeds, {paired}, not adjusted for the number of comparisons."
-    ]
-    lines += _mark_notes(report)
-    if report.prompts < FEW_PROMPTS and len(report.rows) > 1:
-        lines.append(
-            f"With only {report.prompts} prompts, intervals may be too narrow: {FEW_PROMPTS} or more were simulated."
-        )
-    if any(score.trained_on for row in report.rows for score in row.scores.values()):
-        lines.append("† trained on this metric: its score is not independent evidence.")
-    if not all(metric.info.higher_is_better for metric in report.metrics):
-        lines.append("↓ lower is better; a win is a lower score.")
-    return lines
-
-
-def _mark_notes(report: Report) -> list[str]:
-    """What is marked, and where nothing is."""
-    if report.endpoint is None or len(report.rows) == 1:
-        return []
-    marks = (
-        f"Bold is better, italic is worse (5 %): win rates by the primary endpoint ({report.endpoint.title}) after Holm's adjustment "
-        "over the rows, all other cells after Holm's adjustment over all of them."
-    )
-    lines = [marks]
-    trained = [row for row in report.rows[1:] if row.seeds]
-    if trained and all(len(row.seeds) == 1 for row in trained):
-        lines.append(
-            "Trained rows have no marks: no row has two training seeds, so nothing is known about how seeds differ."
-        )
-    seeds = {*report.rows[0].seeds}
-    apart = [row.label for row in report.rows[1:] if row.seeds and seeds and not seeds & {*row.seeds}]
-    if apart:
-        lines.append(f"No training seed in common with {report.rows[0].label}, so not compared: {', '.join(apart)}.")
-    if without := [row.label for row in report.rows[1:] if row.over_reference is None and row.label not in apart]:
-        lines.append(f"No primary endpoint, and no mark there: {', '.join(without)}.")
-    return lines
-
-
-def _seed_notes(report: Report) -> list[str]:
-    """What intervals say about training seeds."""
-    lines = []
-    several = any(len(row.seeds) > 1 for row in report.rows)
-    single = [row.label for row in report.rows[1:] if len(row.seeds) == 1]
-    if single and several:
-        lines.append(f"One training seed: how seeds differ is taken from the other rows ({', '.join(single)}).")
-    elif single:
-        lines.append(f"One training seed: the interval does not include how seeds differ ({', '.join(single)}).")
-    if wide := [row.label for row in report.rows if row.miss == "too wide"]:
-        lines.append(
-            "Too wide: in simulations 97 to 99 % of 95 % intervals of win rates held the truth for one training seed where seeds vary many "
-            f"times as much as prompts, and for one or two where seeds do not differ ({', '.join(wide)})."
-        )
-    if narrow := [row.label for row in report.rows if row.miss == "too narrow"]:
-        lines.append(
-            "Too narrow: in simulations 89 to 95 % of 95 % intervals of win rates near 0 and 100 % held the truth where seeds vary many times "
-            f"as much as prompts ({', '.join(narrow)})."
-        )
-    if seedless := [row.label for row in report.rows[1:] if not row.seeds]:
-        over = f"prompts and the training seeds of {report.rows[0].label}" if report.rows[0].seeds else "prompts only"
-        lines.append(f"Not trained here: the interval is over {over}, for these weights ({', '.join(seedless)}).")
-    bases = [row.label for row in report.rows[1:] if row.algorithm == BASE and not row.variants]
-    lines += [f"{label} is the base model." for label in bases if label != BASE]
-    return [*lines, *_length_notes(report)]
-
-
-def _length_notes(report: Report) -> list[str]:
-    """Which placebos were trained for more or fewer steps than their runs, as with a rule to stop."""
-    lines = []
-    rows = report.source.rows
-    pairs = [(row, twin) for row in rows for twin in rows if twin.placebo_of is not None and is_placebo_of(twin, row)]
-    for row, twin in pairs:
-        steps, others = (dict(zip(each.seeds, map(len, each.steps), strict=False)) for each in (row, twin))
-        apart = [seed for seed in steps if seed in others and steps[seed] != others[seed]]
-        if apart:
-            each = ", ".join(f"seed {seed}: {steps[seed]} and {others[seed]}" for seed in apart)
-            lines.append(
-                f"{row.label} and its placebo were trained for different numbers of steps ({each}), so over placebo is not the "
-                "preferences' doing alone."
-            )
-    return lines
-
-
 def _trial_notes(report: Report, trained: Trained) -> list[str]:
-    """Which rows are trials: by the protocol all, or none; in records of older versions only the rows say so."""
-    if report.protocol.limit is not None:
-        limit = report.protocol.limit
+    """What was limited: the evaluation prompts by the protocol, and the training of each row; older protocols do not say so."""
+    limit = report.protocol.limit
+    limits = {settings.limit for _, settings in trained}
+    if limit is not None and limits <= {limit}:
         return [f"Trial (--limit {limit}): at most the first {limit} evaluation prompts and training pairs were used."]
-    trials: dict[int, list[str]] = {}
-    for row, settings in trained:
-        if settings.limit is not None:
-            trials.setdefault(settings.limit, []).append(row.label)
-    return [
-        f"Trial (--limit {limit}): at most the first {limit} evaluation prompts and training pairs were used ({', '.join(labels)})."
-        for limit, labels in trials.items()
-    ]
+    lines = (
+        [] if limit is None else [f"Trial (--limit {limit}): at most the first {limit} evaluation prompts were used."]
+    )
+    for each in sorted(limits - {None}, key=lambda each: each or 0):
+        labels = ", ".join(row.label for row, settings in trained if settings.limit == each)
+        unsaid = limit is None and each is not None and report.prompts <= each
+        used = "evaluation prompts and training pairs" if unsaid else "training pairs"
+        lines.append(f"Trial (--limit {each}): at most the first {each} {used} were used ({labels}).")
+    return lines
 
 
 def _prompt_notes(report: Report, trained: Trained) -> list[str]:
@@ -247,7 +160,12 @@ def _budget_notes(trained: Trained) -> list[str]:
 def _guidance_notes(report: Report) -> list[str]:
     """How rows are sampled that do not use the protocol's guidance."""
     lines = []
-    if any(variant.negative is None for row in report.rows for variant in row.variants):
+    reference = report.rows[0]
+    if reference.variants:
+        lines.append(
+            f"{reference.label} was sampled in another way than by the protocol, and all rows are compared with that."
+        )
+    elif any(variant.negative is None for row in report.rows for variant in row.variants):
         lines.append(
             f"Rows with a different guidance scale are compared with {reference_name(report)} at the protocol's scale."
         )
@@ -274,7 +192,9 @@ def _panel_notes(report: Report) -> list[str]:
         return []
     first = panels[0][1]
     made = f"{first.prompted} with {first.images_per_prompt} images each"
-    lines = [f"diversity: mean distance between images of one prompt; its change over the training, on {made}."]
+    lines = [
+        f"diversity: mean distance between images of one prompt; its change over the training with a 95 % interval, on {made}."
+    ]
     for row, panel in panels:
         for seed, finding in zip(row.seeds, panel.findings, strict=True):
             on = "captions held out from training" if panel.held_out else "training prompts"

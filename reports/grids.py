@@ -51,7 +51,13 @@ def rate_cell(rate: Interval | None, dagger: str = "") -> Cell:
     if rate is None:
         return DASH
     value = f"{100 * rate.mean:.1f}{dagger}"
-    return Cell(value, f"[{100 * rate.low:.1f}, {100 * rate.high:.1f}]", verdict(rate, 0.5))
+    detail = "" if rate.ends is None else f"[{100 * rate.ends[0]:.1f}, {100 * rate.ends[1]:.1f}]"
+    return Cell(value, detail, verdict(rate, 0.5))
+
+
+def plus_minus(interval: Interval, decimals: int, factor: float = 1) -> str:
+    """Half of an interval in text, times a factor; empty where there is none."""
+    return "" if interval.half is None else f"± {factor * interval.half:.{decimals}f}"
 
 
 def verdict(interval: Interval | None, null: float, *, higher_is_better: bool = True) -> Verdict:

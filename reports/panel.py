@@ -130,4 +130,5 @@ def gains_in_words(panel: Panel) -> list[str]:
 
 
 def _in_words(change: Interval) -> str:
-    return f"{change.mean:+.3g} [{change.low:+.3g}, {change.high:+.3g}]"
+    ends = "" if change.ends is None else f" [{change.ends[0]:+.3g}, {change.ends[1]:+.3g}]"
+    return f"{change.mean:+.3g}{ends}"

@@ -123,9 +123,8 @@ def _draw_win_rates(report: Report) -> Figure:
                 continue
             rate = score.win_rate
             colour, _ = _style(place)
-            panel.plot(
-                [100 * rate.low, 100 * rate.high], [place, place], color=colour, linewidth=2.2, solid_capstyle="round"
-            )
+            ends = [100 * end for end in rate.ends or ()]
+            panel.plot(ends, [place] * len(ends), color=colour, linewidth=2.2, solid_capstyle="round")
             panel.plot(
                 100 * rate.mean,
                 place,
@@ -137,7 +136,8 @@ def _draw_win_rates(report: Report) -> Figure:
         names = [f"{line(row.label)}{_dagger(row.scores.get(metric.name))}" for row in rows]
         panel.set_yticks(range(len(rows)), names)
         panel.set_ylim(len(rows) - 0.5, -0.5)
-        panel.set_title(metric.info.title, fontsize=10, loc="left", fontweight="bold")
+        title = f"{metric.info.title}{_dagger(report.rows[0].scores.get(metric.name))}"
+        panel.set_title(title, fontsize=10, loc="left", fontweight="bold")
         panel.grid(axis="x")
     return figure
 

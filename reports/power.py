@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -12,8 +12,8 @@ from scipy import stats
 from bench.core.errors import UserError
 from reports.comparisons import compare_scores
 from reports.crossed import Crossed
-from reports.endpoint import choose_endpoint, endpoint_wins
-from reports.records import Records
+from reports.endpoint import choose_endpoint, endpoint_wins, why_no_judges
+from reports.records import Records, RunRecord
 from reports.seed_variance import Array
 
 WANTED = 0.8
@@ -66,31 +66,36 @@ class Design:
 
 
 def measure(records: Records, primary: str | None = None) -> Components:
-    """Variance components of the primary endpoint over all pairs of trained rows.
+    """Variance components of the primary endpoint over all pairs of trained rows that are no placebos.
 
     Raises:
-        UserError: no two rows have two training seeds in common, so that nothing is known about seeds.
+        UserError: fewer than two methods have the primary endpoint, or no two of them have two training seeds in common, so that
+            nothing is known about seeds.
     """
     rows = (records.base, *records.rows)
-    endpoint = choose_endpoint(records.metrics, compare_scores(rows, records.base, records.metrics), primary)
+    endpoint = choose_endpoint(records.metrics, rows, compare_scores(rows, records.base, records.metrics), primary)
+    if endpoint is None:
+        raise UserError(
+            f"there is no primary endpoint, since {why_no_judges(records.metrics, rows)}; choose a metric with --primary"
+        )
     wins: dict[int, Array] = {}
-    for place, row in enumerate(records.rows, start=1):
-        won = None if endpoint is None else endpoint_wins(endpoint, row, records.base, records.metrics)
-        if won is not None and len(row.seeds) > 1:
+    for place, row in enumerate(rows):
+        won = endpoint_wins(endpoint, row, records.base, records.metrics) if row.seeds else None
+        if won is not None and row.placebo_of is None:
             wins[place] = won
-    tables = []
-    for one, other in itertools.combinations(wins, 2):
-        common = [seed for seed in rows[one].seeds if seed in rows[other].seeds]
-        if len(common) > 1:
-            first, second = ([rows[each].seeds.index(seed) for seed in common] for each in (one, other))
-            tables.append(wins[one][first] - wins[other][second])
+    if len(wins) < 2:
+        raise UserError(
+            f"fewer than two trained methods can be compared by {endpoint.title}, the primary endpoint; train or score another one, or "
+            "choose another --primary"
+        )
+    tables = _differences(rows, wins)
     if not tables:
         raise UserError("no two rows have two training seeds in common; run two algorithms with `--seeds 0,1,2` first")
     crossed = Crossed.of(tables)
     images = tables[0].shape[2]
     prompt = np.maximum(0, (crossed.prompt_square - crossed.rest_square) / crossed.seeds)
     seed = np.maximum(0, (crossed.seed_square - crossed.rest_square) / crossed.prompts)
-    seconds = [float(ledger["seconds"]) for row in records.rows for ledger in row.ledgers]
+    seconds = [float(ledger["seconds"]) for row in records.rows if row.placebo_of is None for ledger in row.ledgers]
     return Components(
         prompt=float(prompt.mean()),
         seed=float(seed.mean()),
@@ -99,6 +104,17 @@ def measure(records: Records, primary: str | None = None) -> Components:
         others=sum(len(won) - 1 for won in wins.values()),
         seconds=float(np.mean(seconds)) if seconds else 0.0,
     )
+
+
+def _differences(rows: Sequence[RunRecord], wins: Mapping[int, Array]) -> list[Array]:
+    """Differences of wins (seeds, prompts, images) of all pairs of rows with two training seeds in common or more."""
+    tables = []
+    for one, other in itertools.combinations(wins, 2):
+        common = [seed for seed in rows[one].seeds if seed in rows[other].seeds]
+        if len(common) > 1:
+            first, second = ([rows[each].seeds.index(seed) for seed in common] for each in (one, other))
+            tables.append(wins[one][first] - wins[other][second])
+    return tables
 
 
 def power_of(measured: Components, effect: float, prompts: int, images: int, seeds: int) -> float:
@@ -143,9 +159,17 @@ def power_lines(records: Records, points: float, primary: str | None = None) -> 
         primary: see `reports.endpoint.choose_endpoint`.
 
     Raises:
-        UserError: no two rows have two training seeds in common.
+        UserError: the difference is not a number of points, two methods cannot be compared (see `measure`), or their difference is the
+            same for all prompts, seeds and images.
     """
+    if not 0 < points <= 100:
+        raise UserError(f"--effect {points:g} is no difference of win rates; give points above 0, up to 100")
     measured = measure(records, primary)
+    if not measured.prompt + measured.seed + measured.rest > 0:
+        raise UserError(
+            "the methods measured differ in the same way for every prompt, seed and image, so nothing is known about how much such "
+            "differences vary; train methods that score differently"
+        )
     deviations = (
         f"Measured on {measured.pairs} pairs of rows, standard deviations of the difference of two methods in points of win rate: between "
         f"prompts {100 * measured.prompt**0.5:.1f}, between training seeds {100 * measured.seed**0.5:.1f}, between images of one prompt and "

@@ -53,22 +53,37 @@ def make_report(
     Args:
         runs: the runs folder.
         protocol: signature of the protocol; needed only if runs were evaluated under several.
-        primary: the primary endpoint, a metric's name or ``judges``; None means gold where it is there, else the judges.
+        primary: the primary endpoint, a metric's name or ``judges`` for the mean over those that no row was trained on; None means gold
+            where it is there, else the judges.
         against: the row that all others are compared with, by label, algorithm, or ``algorithm/name``; None means the base.
         published: whether to add published numbers about the model.
         judges_on: pairs on which people voted, with which every metric is compared.
 
     Raises:
-        UserError: there is nothing to report, records cannot share a table, or a metric or row does not exist.
+        UserError: there is nothing to report, records cannot share a table, a metric or row does not exist, or the row was trained
+            on the primary endpoint.
     """
     made = build_report(collect(runs, protocol), primary)
     if against is not None:
-        made = with_reference(made, find_row(made, against))
+        place = find_row(made, against)
+        _check_reference(made, place)
+        made = with_reference(made, place)
     if published:
         made = with_published(made)
     if judges_on is not None:
         made = with_votes(made, judges_on.judged(runs, made.model, made.source.prompts, made.metrics))
     return made
+
+
+def _check_reference(report: Report, place: int) -> None:
+    """Refuse a reference that was trained on the primary endpoint, by which it would win for no good reason."""
+    row = report.rows[place]
+    score = None if report.endpoint is None else row.scores.get(report.endpoint.name)
+    if report.endpoint is not None and score is not None and score.trained_on:
+        raise UserError(
+            f"{row.label} was trained on {report.endpoint.title}, the primary endpoint, so nothing can be compared with it by that; "
+            "choose another --primary, or another row with --against"
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,7 +100,8 @@ class ReportResult:
         """One row per configuration and metric, with the columns of ``bench report --format csv``.
 
         ``mean``, ``difference`` and ``win_rate`` (a share in [0, 1]) are in the unit that tables show; ``_low`` and ``_high`` are the
-        ends of their 95 % intervals, paired with the reference by prompt and noise; ``_p`` and ``_p_adjusted`` are p values.
+        ends of their 95 % intervals, paired with the reference by prompt and noise; ``_p`` and ``_p_adjusted`` are p values, ``_seeds``
+        is the number of training seeds behind them, and ``_miss`` how such intervals were seen to miss their level.
         """
         import pandas as pd
 
@@ -122,7 +138,8 @@ def report(
     Args:
         runs: the runs folder.
         protocol: signature of the protocol; needed only if runs were evaluated under several.
-        primary: the primary endpoint, a metric's name or ``judges``; None means gold where it is there, else the judges.
+        primary: the primary endpoint, a metric's name or ``judges`` for the mean over those that no row was trained on; None means gold
+            where it is there, else the judges.
         against: the row that all others are compared with, by label, algorithm, or ``algorithm/name``; None means the base.
         published: whether to add published numbers about the model.
         judges_on: a `bench.Votes`, pairs on which people voted, with which every metric is compared; `to_pandas` leaves that out, the

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from bench.core.terminal import Terminal
 from bench.records.scores import FolderScores, MetricScores
+from reports.clusters import clustered_interval
 from reports.report import PLAIN_WIDTH
-from reports.statistics import clustered_interval
 
 SHOWN = 20
 """Maximum number of unreadable images to list; the table on disk lists all."""
@@ -49,9 +49,7 @@ def summary(metric: MetricScores, prompts: list[str]) -> tuple[str, ...]:
     factor = metric.info.display_factor
     values = np.asarray(metric.scores, dtype=np.float64) * factor
     clusters = prompts if len(set(prompts)) > 1 else list(map(str, range(len(prompts))))
-    interval = "-"
-    if len(clusters) > 1:
-        ends = clustered_interval(values, clusters)
-        interval = f"[{ends.low:.4g}, {ends.high:.4g}]"
+    ends = clustered_interval(values, clusters).ends if len(clusters) > 1 else None
+    interval = "-" if ends is None else f"[{ends[0]:.4g}, {ends[1]:.4g}]"
     scale = metric.info.unit if factor == 1 else f"{metric.info.unit} x {factor:g}"
     return metric.info.title, scale, f"{values.mean():.4g}", interval, str(len(values)), metric.signature

@@ -86,7 +86,7 @@ def fit_seed_prior(squares: ArrayLike, rests: ArrayLike, degrees: ArrayLike, sha
     own = np.asarray(degrees, dtype=np.float64)
     used = own > 0
     x, rest, own = np.asarray(squares, dtype=np.float64)[..., used], np.asarray(rests)[..., used], own[used]
-    measured = np.full(x.shape[:-1], own.sum() / (1 + (len(own) - 1) * shared))
+    measured = np.full(x.shape[:-1], own.sum() / (1 + max(0, len(own) - 1) * shared))
     if not used.any():
         nothing = np.zeros(x.shape[:-1])
         return SeedPrior(nothing, nothing, nothing, nothing)

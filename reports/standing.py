@@ -6,11 +6,15 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from reports.adjustment import adjusted, stands_out
-from reports.comparisons import untested
-from reports.crossed import Crossed
+from reports.comparisons import over_seeds, untested
 from reports.seed_variance import Array
-from reports.statistics import Interval, estimate_means
+from reports.statistics import Interval, mean_intervals
+
+TIE = 1e-12
+"""A smaller difference between two shares is rounding."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,42 +37,54 @@ class Standing:
     """Where a row stands among the rows, the first of which is the best.
 
     Attributes:
-        rank: by the endpoint's mean; rows with equal means share the best of their ranks.
-        best: rank if every row that cannot be told apart from this one were worse.
-        worst: rank if every such row were better.
-        groups: letters; two rows without a common letter differ after adjustment.
+        rank: 1 + the number of rows that are better, each on the training seeds that both have; equal rows share a rank.
+        best: rank if every row that cannot be told apart from this one were worse; None where no pair of the row was tested.
+        worst: rank if every such row were better; None where ``best`` is.
+        groups: letters; two rows without a common letter differ after adjustment; empty where ``best`` is None.
     """
 
     rank: int
-    best: int
-    worst: int
+    best: int | None
+    worst: int | None
     groups: str
 
 
 def compare_pairs(wins: Mapping[int, Array], seeds: Mapping[int, Sequence[int]]) -> tuple[Pair, ...]:
     """All pairs of rows that have a training seed in common, or of which one was not trained here.
 
-    The differences of a table share rows, so the pooled seed variance is worth no more than (rows - 1) (seeds - 1) degrees of
-    freedom, as in an analysis of variance of rows and seeds.  Holm's adjustment is over all pairs.
+    Pairs of rows that were both not trained here have no seeds that could have been others: they are estimated for themselves.
+    Holm's adjustment is over all pairs.
 
     Args:
         wins: wins over the reference by row, (seeds, prompts, images).
         seeds: training seeds by row; empty for a row that was not trained here.
     """
-    tables: dict[tuple[int, int], Array] = {}
+    fixed: dict[tuple[int, int], Array] = {}
+    trained: dict[tuple[int, int], Array] = {}
     for one, other in itertools.combinations(wins, 2):
         first, second = _common(wins[one], seeds[one], wins[other], seeds[other])
         if len(first):
-            tables[one, other] = (first - second).mean(axis=2)
-    if not tables:
-        return ()
-    crossed = Crossed.of(list(tables.values()))
-    rows = len({row for pair in tables for row in pair})
-    shared = (rows - 2) / 2 / (len(tables) - 1) if len(tables) > 1 else 0.0
-    found = dict(zip(tables, estimate_means(crossed, crossed.prior(shared)).intervals(), strict=True))
-    if all(len(table) == 1 for table in tables.values()):
-        found = {pair: untested(each) if seeds[pair[0]] or seeds[pair[1]] else each for pair, each in found.items()}
+            (trained if seeds[one] or seeds[other] else fixed)[one, other] = first - second
+    found = dict(zip(fixed, mean_intervals(list(fixed.values())), strict=True))
+    shared = _shared_seeds(list(trained), {row for row in seeds if seeds[row]})
+    of_trained = dict(zip(trained, mean_intervals(list(trained.values()), shared=shared), strict=True))
+    if all(len(table) == 1 for table in trained.values()):
+        of_trained = {pair: untested(interval) for pair, interval in of_trained.items()}
+    found |= {pair: over_seeds(interval, len(trained[pair])) for pair, interval in of_trained.items()}
     return tuple(Pair(*pair, difference) for pair, difference in adjusted(found).items())
+
+
+def _shared_seeds(pairs: Sequence[tuple[int, int]], trained: set[int]) -> float:
+    """Mean squared correlation between the seeds' parts of two differences, if seeds differ as much in every trained row.
+
+    As seed squares are correlated as much, it is what `fit_seed_prior` needs; (R - 2) / (2 (N - 1)) for all N pairs of R trained rows.
+    """
+    if len(pairs) < 2:
+        return 0.0
+    signs = np.array([[(row == one) - (row == other) for row in sorted(trained)] for one, other in pairs], np.float64)
+    directions = signs / np.linalg.norm(signs, axis=1, keepdims=True)
+    squares = (directions @ directions.T) ** 2
+    return float((squares.sum() - np.trace(squares)) / (len(pairs) * (len(pairs) - 1)))
 
 
 def _common(one: Array, ones: Sequence[int], other: Array, others: Sequence[int]) -> tuple[Array, Array]:
@@ -84,26 +100,34 @@ def standings(means: Mapping[int, float], pairs: Sequence[Pair]) -> dict[int, St
 
     A row's rank is at least 1 + the number of rows that are better after adjustment, and at most the number of rows less those
     that are worse: intervals for all rows at once, from simultaneous pairwise tests (Mohamad, van Zwet, Solari, Goeman, 2021).
+    The rank itself counts the same differences, so it lies between the two.
 
     Args:
-        means: the endpoint by row.
+        means: the endpoint by row, which decides between rows that have no training seed in common.
         pairs: all comparisons of rows.
     """
-    order = sorted(means, key=lambda row: -means[row])
-    better: dict[int, set[int]] = {row: set() for row in order}
+    ahead = {pair: means[pair[0]] - means[pair[1]] for pair in itertools.combinations(means, 2)}
+    ahead |= {(pair.one, pair.other): pair.difference.mean for pair in pairs}
+    ranks = {
+        row: 1 + sum((one == row and gap < -TIE) or (other == row and gap > TIE) for (one, other), gap in ahead.items())
+        for row in means
+    }
+    better: dict[int, set[int]] = {row: set() for row in means}
     for pair in pairs:
         if stands_out(pair.difference):
             above, below = (pair.one, pair.other) if pair.difference.mean > 0 else (pair.other, pair.one)
             better[below].add(above)
+    tested = {row for pair in pairs if pair.difference.adjusted is not None for row in (pair.one, pair.other)}
+    order = sorted(tested, key=lambda row: (ranks[row], len(better[row]), -means[row]))
     letters = compact_letters(order, {frozenset((row, other)) for row in order for other in better[row]})
     return {
         row: Standing(
-            rank=1 + sum(means[other] > means[row] for other in order),
-            best=1 + len(better[row]),
-            worst=len(order) - sum(row in better[other] for other in order),
-            groups=letters[row],
+            rank=ranks[row],
+            best=1 + len(better[row]) if row in tested else None,
+            worst=len(means) - sum(row in better[other] for other in means) if row in tested else None,
+            groups=letters.get(row, ""),
         )
-        for row in order
+        for row in means
     }
 
 

@@ -21,7 +21,8 @@ All functions work on arrays whose leading dimensions are independent tables, wi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from scipy import special
@@ -34,6 +35,10 @@ LEVEL = 0.95
 TINY = 1e-300
 """What stands in for a probability or a count of 0."""
 BISECTIONS = 52
+ROUNDING = 1e-9
+"""A standard error of this share of an estimate or less is that of rounding, and nothing varies."""
+Miss = Literal["too wide", "too narrow"]
+"""How an interval was seen to miss its level in simulations."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,19 +47,33 @@ class Interval:
 
     Attributes:
         mean: the estimate.
-        low: lower end.
-        high: upper end.
+        low: lower end; None where nothing varies, so that there is no interval and no test.
+        high: upper end; None where ``low`` is.
         level: confidence level, for example 0.95.
         p_value: of the hypothesis that there is no difference, two-sided; None where nothing is tested.
         adjusted: the p value after adjustment for the other comparisons of its family; None where nothing is tested.
+        seeds: number of training seeds that it is over; 0 where nothing was trained here.
+        miss: how such intervals were seen to miss their level in simulations; None for most.
     """
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     level: float = LEVEL
     p_value: float | None = None
     adjusted: float | None = None
+    seeds: int = 0
+    miss: Miss | None = None
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both ends; None where nothing varies."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def half(self) -> float | None:
+        """Half of its width; None where nothing varies."""
+        return None if self.ends is None else (self.ends[1] - self.ends[0]) / 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,10 +100,13 @@ class Estimate:
         return _two_sided(self.mean - null, self.variance, self.degrees)
 
     def intervals(self, level: float = LEVEL) -> tuple[Interval, ...]:
-        """The rows of one table, tested against 0."""
-        ends = self.ends(level)
-        columns = (self.mean, *ends, np.full(self.mean.shape, level), self.p_values())
-        return tuple(Interval(*values) for values in np.stack(columns, axis=-1).tolist())
+        """The rows of one table, tested against no difference; without interval and test where nothing varies."""
+        columns = np.stack((self.mean, *self.ends(level), self.p_values()), axis=-1).tolist()
+        varies = (np.sqrt(self.variance) > ROUNDING * np.abs(self.mean)).tolist()
+        return tuple(
+            Interval(mean, low, high, level, p_value) if some else Interval(mean, None, None, level)
+            for (mean, low, high, p_value), some in zip(columns, varies, strict=True)
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -197,60 +219,6 @@ def share_intervals(rows: Sequence[Array], *, shared: float = 0.0, level: float 
         ValueError: there are fewer than two prompts, or a shape is wrong.
     """
     return estimate_shares(Crossed.of(rows), shared).intervals(level) if rows else ()
-
-
-def clustered_interval(values: Array, clusters: Sequence[Hashable], *, level: float = LEVEL) -> Interval:
-    """Interval of a plain mean whose values come in clusters, such as images by prompt: Student's t, clusters independent.
-
-    With the residual sums ``r_c`` of the G clusters among n values, the variance is ``G / (G - 1) * sum(r_c^2) / n^2`` on
-    G - 1 degrees of freedom (Liang and Zeger, 1986); with one value per cluster, it is that of the ordinary mean.
-
-    Args:
-        values: (n,).
-        clusters: the cluster of each value, n of them.
-        level: confidence level.
-
-    Raises:
-        ValueError: there are fewer than two clusters.
-    """
-    variance, count = _clustered_variance(values, clusters)
-    mean = float(values.mean())
-    half = float(special.stdtrit(count - 1, 0.5 + level / 2)) * variance**0.5
-    return Interval(mean, mean - half, mean + half, level)
-
-
-def clustered_share(values: Array, clusters: Sequence[Hashable], *, level: float = LEVEL) -> Interval:
-    """Interval of a share whose values in [0, 1] come in clusters: that of `Share` with the variance of `clustered_interval`.
-
-    With one value per cluster, it is that of `share_intervals` for a single seed.  Nothing is tested.
-
-    Args:
-        values: (n,).
-        clusters: the cluster of each value, n of them.
-        level: confidence level.
-
-    Raises:
-        ValueError: there are fewer than two clusters.
-    """
-    variance, count = _clustered_variance(values, clusters)
-    share = float(values.mean())
-    own, moved = share * (1 - share), (count * share + 0.5) / (count + 1)
-    within = max(moved * (1 - moved), own)
-    whole = np.array([variance + (within - own) / (count - 1)])
-    effective = np.divide(within, whole, out=np.full(1, np.inf), where=whole > 0)
-    estimate = Share(np.array([share]), whole, np.array([count - 1.0]), effective)
-    (low,), (high,) = (ends.tolist() for ends in estimate.ends(level))
-    return Interval(share, low, high, level)
-
-
-def _clustered_variance(values: Array, clusters: Sequence[Hashable]) -> tuple[float, int]:
-    """Variance of the mean of values in clusters, and the number of clusters."""
-    names = {name: row for row, name in enumerate(dict.fromkeys(clusters))}
-    count = len(names)
-    if count < 2:
-        raise ValueError(f"{count} clusters: an interval needs at least two")
-    sums = np.bincount([names[name] for name in clusters], weights=values - values.mean(), minlength=count)
-    return count / (count - 1) * float((sums**2).sum()) / len(values) ** 2, count
 
 
 def win_indicator(candidate: Array, base: Array, *, higher_is_better: bool = True) -> Array:

@@ -11,7 +11,7 @@ from bench.records.protocol import Protocol
 from bench.records.scores import MetricRecord
 from bench.records.votes import VotesRecord
 from reports.agreement import Agreement, agreements
-from reports.comparisons import Miss, Score
+from reports.comparisons import Score
 from reports.conclusions import Conclusions, conclude
 from reports.curves import Curve, training_curves
 from reports.endpoint import Endpoint
@@ -46,17 +46,16 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Row(RowRecord):
-    """A row, compared with the base.
+    """A row, compared with the reference row.
 
     Attributes:
         scores: by name of the metric; without metrics that some seed lacks.
         cost: None if not trained here, or if another row of the same runs has it.
         curves: training curves by quantity.
         panel: what images of training prompts say along the training; None if nothing was measured.
-        over_reference: win rate over the reference row by the primary endpoint; None for the base, and where the row has none.
+        over_reference: win rate over the reference row by the primary endpoint; None for that row, and where a row has none.
         over_placebo: win rate over the same algorithm trained on shuffled labels, by the primary endpoint; None without such runs.
         standing: rank and group; None for the reference and for placebos.
-        miss: how the interval of ``over_reference`` was seen to miss its level in simulations; None for most rows.
     """
 
     scores: Mapping[str, Score]
@@ -66,7 +65,6 @@ class Row(RowRecord):
     over_reference: Interval | None
     over_placebo: Interval | None
     standing: Standing | None
-    miss: Miss | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,8 +82,8 @@ class Report:
         metrics: in the order of the columns.
         rows: what the others are compared with first, usually the base.
         primary: the primary endpoint as asked for; None means the default.
-        endpoint: the primary endpoint; None where there is no metric.
-        pairs: all pairs of rows, compared by the primary endpoint.
+        endpoint: the primary endpoint; None where there is none: see `reports.endpoint.choose_endpoint`.
+        pairs: all pairs of rows but the reference and placebos that can be compared by the primary endpoint.
         notes: what is missing from the rows, and why.
         source: the records that the report was made from; no format shows it.
         places: of the rows among the records, where the base is 0; no format shows them.
@@ -169,24 +167,28 @@ def against(report: Report, place: int) -> Report:
 def find_row(report: Report, wanted: str) -> int:
     """Position of the row that ``--against`` means: a label, an algorithm that has one row, or ``algorithm/name``.
 
+    Of rows that differ in how they are sampled alone, a name means the one that is sampled as the protocol says; the others have
+    labels.
+
     Raises:
         UserError: no row has this name, or several have it.
     """
-    found = [
-        place
-        for place, row in enumerate(report.rows)
-        if wanted in (row.label, row.algorithm, f"{row.algorithm}/{row.name}")
-    ]
-    exact = [place for place in found if wanted == f"{report.rows[place].algorithm}/{report.rows[place].name}"]
-    default = [place for place in found if report.rows[place].name in ("", "default")]
-    for places in (exact, found, default):
-        if len(places) == 1:
-            return places[0]
-    names = ", ".join(
-        dict.fromkeys(f"{row.algorithm}/{row.name}" if row.name else row.algorithm for row in report.rows)
-    )
-    problem = "means several rows" if found else "is not in this table"
+    rows = list(enumerate(report.rows))
+    named = [(place, row) for place, row in rows if wanted in (row.algorithm, _name(row))]
+    exact = [(place, row) for place, row in named if wanted == _name(row)]
+    default = [(place, row) for place, row in named if row.name in ("", "default")]
+    plain = [[(place, row) for place, row in each if not row.variants] for each in (exact, named, default)]
+    for found in ([(place, row) for place, row in rows if row.label == wanted], *plain, exact, named):
+        if len(found) == 1:
+            return found[0][0]
+    names = ", ".join(repr(row.label) if row.variants else _name(row) for row in report.rows)
+    problem = "means several rows" if named else "is not in this table"
     raise UserError(f"--against {wanted!r} {problem}; choose one of {names}")
+
+
+def _name(row: Row) -> str:
+    """What ``--against`` calls a row."""
+    return f"{row.algorithm}/{row.name}" if row.name else row.algorithm
 
 
 def with_votes(report: Report, votes: Iterable[VotesRecord]) -> Report:
@@ -240,7 +242,6 @@ def _rows(records: Sequence[RunRecord], found: Conclusions) -> tuple[Row, ...]:
             over_reference=found.over_reference.get(place),
             over_placebo=found.over_placebo.get(place),
             standing=found.standings.get(place),
-            miss=found.misses.get(place),
         )
         for place, row in enumerate(records)
     )

@@ -20,14 +20,13 @@ from reports.conclusion_tables import (
     reference_name,
     seeds_cell,
 )
-from reports.grids import DASH, Cell, Grid, rate_cell, verdict
+from reports.grids import DASH, Cell, Grid, plus_minus, rate_cell, verdict
 from reports.settings import RowSettings
+from reports.statistics import ROUNDING
 from reports.table import Cost, Report, Row, trained_rows
 
 HYPHEN_AS_MINUS = re.compile(r"(?<![\w.)\]])-(?=\d)")
 """A hyphen that stands for the minus of a number; formats that have a minus sign replace it."""
-ROUNDING = 1e-9
-"""Relative to its score, an interval this narrow is floating-point rounding."""
 
 
 def grids(report: Report) -> tuple[Grid, ...]:
@@ -110,7 +109,11 @@ def _win_rates(report: Report) -> Grid:
     watched = any(row.panel for row in report.rows)
     return Grid(
         f"Win rate against {reference_name(report)}, %",
-        ("seeds", *(_heading(metric) for metric in report.metrics), *(["diversity, %"] if watched else [])),
+        (
+            "seeds",
+            *(f"{_heading(metric)}{_dagger(report.rows[0], metric)}" for metric in report.metrics),
+            *(["diversity, %"] if watched else []),
+        ),
         tuple(
             (
                 row.label,
@@ -131,11 +134,17 @@ def _win_rate(score: Score | None) -> Cell:
     return rate_cell(score.win_rate, "†" if score.trained_on else "")
 
 
+def _dagger(row: Row, metric: MetricRecord) -> str:
+    """Marks a metric that a row was trained on."""
+    return "†" if metric.name in row.scores and row.scores[metric.name].trained_on else ""
+
+
 def _diversity(row: Row) -> Cell:
     """Change of the within-prompt diversity over the training; not judged, so never marked."""
     if row.panel is None or (change := row.panel.diversity) is None:
         return DASH
-    return Cell(f"{change.mean:+z.0f}", f"[{change.low:+z.0f}, {change.high:+z.0f}]")
+    detail = "" if change.ends is None else f"[{change.ends[0]:+z.0f}, {change.ends[1]:+z.0f}]"
+    return Cell(f"{change.mean:+z.0f}", detail)
 
 
 def _scores(report: Report) -> Grid:
@@ -160,7 +169,7 @@ def _score(score: Score | None, metric: MetricRecord, decimals: int) -> Cell:
     if score.difference is None:
         return Cell(value)
     change = score.difference
-    detail = f"{change.mean:+z.{decimals}f} ± {change.high - change.mean:.{decimals}f}"
+    detail = f"{change.mean:+z.{decimals}f} {plus_minus(change, decimals)}".rstrip()
     return Cell(value, detail, verdict(change, 0.0, higher_is_better=metric.info.higher_is_better))
 
 
@@ -169,7 +178,7 @@ def _cost(report: Report) -> Grid:
         "Cost of one training run",
         ("pairs", "policy forwards", "policy backwards", "reference forwards", "device seconds", "peak memory"),
         tuple((row.label, _cost_cells(row.cost)) for row in report.rows if row.cost is not None),
-        ("Means over training seeds; below the device seconds those of the fastest and of the slowest seed.",),
+        ("Means over training seeds; device seconds are followed by their range over the seeds.",),
     )
 
 
@@ -185,7 +194,7 @@ def _cost_cells(cost: Cost) -> tuple[Cell, ...]:
 def _seconds_spread(cost: Cost) -> str:
     """The fastest and the slowest seed; empty where they show alike."""
     low, high = _seconds(cost.seconds_low), _seconds(cost.seconds_high)
-    return "" if low == high else f"{low} to {high}"
+    return "" if low == high else f"({low} to {high})"
 
 
 def _seconds(seconds: float) -> str:
@@ -201,12 +210,8 @@ def _heading(metric: MetricRecord) -> str:
 def _usual_decimals(report: Report, metric: MetricRecord) -> int:
     """Decimals that show two digits of half a metric's median interval, the same for the whole column."""
     scores = [row.scores[metric.name] for row in report.rows if metric.name in row.scores]
-    halves = [
-        half
-        for score in scores
-        if score.difference is not None
-        and (half := score.difference.high - score.difference.mean) > ROUNDING * abs(score.mean)
-    ]
+    found = [(score.mean, score.difference.half) for score in scores if score.difference is not None]
+    halves = [half for mean, half in found if half is not None and half > ROUNDING * abs(mean)]
     return _decimals(statistics.median_low(halves)) if halves else 3
 
 

@@ -40,7 +40,7 @@ def report(
     primary: Annotated[
         str | None,
         typer.Option(
-            help="Primary endpoint: a metric's name, or judges for the mean win rate over those that a row did not train on.  "
+            help="Primary endpoint: a metric's name, or judges for the mean win rate over those that no row of the table was trained on.  "
             "Default: gold if it is there, otherwise judges."
         ),
     ] = None,

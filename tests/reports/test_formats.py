@@ -64,9 +64,22 @@ def test_csv_reads_back(full_lab: Lab) -> None:
         (score.win_rate.mean, score.win_rate.high), rel=1e-12
     )
     assert (line["seeds"], line["prompts"], line["pairs"]) == (3, 12, 960)
+    assert (line["reference"], line["win_rate_seeds"], line["over_reference_seeds"]) == ("base", 3, 3)
     base = table[table["label"] == "base"]
     assert base["difference"].isna().all()
     assert base["mean"].notna().all()
+
+
+def test_csv_names_the_reference_and_what_simulations_say(full_lab: Lab) -> None:
+    table = pd.read_csv(io.StringIO(as_csv(make_report(full_lab.runs, against="dpo"))))
+    assert set(table["reference"]) == {"Diffusion-DPO"}
+    assert table[table["label"] == "base"]["over_reference"].notna().all()
+    missed = make_report(full_lab.runs)
+    rates = {(row.label, name): score.win_rate for row in missed.rows for name, score in row.scores.items()}
+    found = {key for key, rate in rates.items() if rate and rate.miss}
+    wide = pd.read_csv(io.StringIO(as_csv(missed))).set_index(["label", "metric"])["win_rate_miss"].dropna()
+    assert set(wide.index) == found
+    assert found
 
 
 def test_json_reads_back_and_carries_no_pictures(full_lab: Lab) -> None:

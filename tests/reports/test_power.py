@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from lab import PROMPTS, Lab
 
+from bench.core.errors import UserError
 from reports.crossed import Crossed
-from reports.power import Components, measure, power_of
+from reports.power import Components, measure, power_lines, power_of
 from reports.records import collect
 from reports.statistics import estimate_means
 
@@ -57,3 +58,45 @@ def test_the_command(full_lab: Lab) -> None:
     assert done.returncode == 0, done.stderr
     assert "Measured on 1 pairs of rows" in done.stdout
     assert "prompts  images per prompt  seeds per method  power" in done.stdout
+
+
+def test_placebos_are_no_methods(lab: Lab) -> None:
+    lab.base()
+    twin = {"placebo_of": "default", "placebo": "shuffled labels"}
+    for seed in range(2):
+        lab.run("dpo", seed)
+        lab.run("dpo", seed, name="p", config=twin, seconds=1000)
+    with pytest.raises(UserError, match="fewer than two trained methods can be compared by Gold, the primary endpoint"):
+        measure(collect(lab.runs))
+    for seed in range(2):
+        lab.run("sft", seed, title="SFT")
+    found = measure(collect(lab.runs))
+    assert (found.pairs, found.others, found.seconds) == (1, 2, 10.5)
+
+
+def test_what_is_missing_is_named(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo", trained_on=["pickscore"])
+    lab.run("sft", title="SFT")
+    records = collect(lab.runs)
+    with pytest.raises(UserError, match="fewer than two trained methods can be compared by PickScore"):
+        power_lines(records, 5, "pickscore")
+    with pytest.raises(UserError, match="no two rows have two training seeds in common; run two algorithms"):
+        power_lines(records, 5)
+
+
+def test_methods_of_which_nothing_varies_say_nothing_about_power(lab: Lab) -> None:
+    lab.identities = {"gold": {"version": 1}}
+    shape = (len(PROMPTS), 2)
+    lab.judge(lab.base_alone(), shift=0, scores={"gold": np.zeros(shape)})
+    for seed in range(2):
+        for algorithm in ("dpo", "sft"):
+            lab.judge(lab.train(algorithm, seed, title=algorithm), shift=0, scores={"gold": np.ones(shape)})
+    with pytest.raises(UserError, match="differ in the same way for every prompt, seed and image"):
+        power_lines(collect(lab.runs), 5)
+
+
+@pytest.mark.parametrize("effect", [float("nan"), 0.0, 101.0])
+def test_an_effect_that_is_no_difference_of_win_rates_is_refused(full_lab: Lab, effect: float) -> None:
+    with pytest.raises(UserError, match=f"--effect {effect:g} is no difference of win rates"):
+        power_lines(collect(full_lab.runs), effect)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from reports.adjustment import adjusted, stands_out
+from reports.clusters import clustered_interval
 from reports.crossed import Crossed
 from reports.seed_variance import Array, fit_seed_prior
 from reports.standing import Pair, compact_letters, compare_pairs, standings
 from reports.statistics import (
     LEVEL,
     Interval,
-    clustered_interval,
     estimate_means,
     mean_intervals,
     share_intervals,
@@ -135,10 +135,23 @@ def test_a_share_agrees_with_the_exact_test_of_many_prompts() -> None:
     assert rate.p_value < 1e-7
 
 
-def test_win_rate_of_equal_images_is_one_half() -> None:
+def test_where_nothing_varies_there_is_no_interval_and_no_test() -> None:
     scores = np.random.default_rng(0).normal(size=(5, 2))
     (rate,) = share_intervals([win_indicator(np.stack([scores, scores]), scores)])
-    assert (rate.mean, rate.low, rate.high, rate.p_value) == (0.5, 0.5, 0.5, 1.0)
+    assert (rate.mean, rate.ends, rate.half, rate.p_value) == (0.5, None, None, None)
+    # equal differences, up to the rounding of their subtraction, and none at all
+    for change in (0.1, 0.0):
+        same = mean_interval((scores + change) - scores)
+        assert same.mean == pytest.approx(change)
+        assert (same.low, same.high, same.p_value) == (None, None, None)
+    # rows that always win, and one that never does
+    always, never = np.ones((2, 12, 1)), np.zeros((2, 12, 1))
+    pairs = compare_pairs({1: always, 2: always, 3: never}, dict.fromkeys((1, 2, 3), (0, 1)))
+    assert [(each.difference.mean, each.difference.ends, each.difference.p_value) for each in pairs] == [
+        (0, None, None), (1, None, None), (1, None, None),
+    ]  # fmt: skip
+    alike = clustered_interval(np.array([3.0, 3.0]), ["a", "b"])
+    assert (alike.mean, alike.ends) == (3, None)
 
 
 def test_holm_by_hand() -> None:
@@ -160,6 +173,47 @@ def test_letters_and_ranks_by_hand() -> None:
     assert [(each.rank, each.best, each.worst, each.groups) for each in found.values()] == [
         (1, 1, 2, "a"), (2, 1, 3, "ab"), (3, 2, 3, "b"),
     ]  # fmt: skip
+
+
+def test_a_rank_counts_the_differences_that_its_interval_is_about() -> None:
+    """On their common seed 0 is better than 1, whose mean over all its seeds is higher; 2 has no seed in common with them."""
+    sure = Interval(0.1, 0.05, 0.15, adjusted=0.01)
+    found = standings({0: 0.5, 1: 0.6, 2: 0.55}, [Pair(0, 1, sure)])
+    assert [(each.rank, each.best, each.worst, each.groups) for each in found.values()] == [
+        (2, 1, 2, "a"), (2, 2, 3, "b"), (2, None, None, ""),
+    ]  # fmt: skip
+
+
+def test_a_rank_that_nothing_tested_stands_alone() -> None:
+    found = standings({0: 0.9, 1: 0.8}, [Pair(0, 1, Interval(0.1, 0.05, 0.15))])
+    assert [(each.rank, each.best, each.worst, each.groups) for each in found.values()] == [
+        (1, None, None, ""), (2, None, None, ""),
+    ]  # fmt: skip
+
+
+def test_pairs_of_rows_without_seeds_do_not_learn_from_trained_ones() -> None:
+    """The base at two guidance scales, alone and beside two rows whose seeds differ much."""
+    random = np.random.default_rng(1)
+    fixed = {1: random.random((1, 40, 2)), 2: random.random((1, 40, 2))}
+    trained = {number: random.random((3, 40, 2)) / 4 + np.array([0, 0.3, 0.6])[:, None, None] for number in (3, 4)}
+    seeds: dict[int, tuple[int, ...]] = {1: (), 2: (), 3: (0, 1, 2), 4: (0, 1, 2)}
+    (alone,) = compare_pairs(fixed, seeds)
+    beside = {(pair.one, pair.other): pair.difference for pair in compare_pairs(fixed | trained, seeds)}
+    assert beside[1, 2].half == alone.difference.half
+    assert {pair: each.seeds for pair, each in beside.items()} == {
+        (1, 2): 0, (1, 3): 3, (1, 4): 3, (2, 3): 3, (2, 4): 3, (3, 4): 3,
+    }  # fmt: skip
+
+
+def test_one_trained_row_against_many_fixed_ones_is_one_measurement_of_seeds() -> None:
+    """All differences have the seeds of the same row: together they say no more about seeds than one of them."""
+    random = np.random.default_rng(1)
+    row = random.random((3, 40, 1)) / 4 + np.array([0, 0.3, 0.6])[:, None, None]
+    constants = {number: np.full((1, 40, 1), 0.1 * number) for number in (1, 2, 3)}
+    seeds: dict[int, tuple[int, ...]] = {0: (0, 1, 2), 1: (), 2: (), 3: ()}
+    (single,) = compare_pairs({0: row, 1: constants[1]}, seeds)
+    pairs = compare_pairs({0: row, **constants}, seeds)
+    assert [pair.difference.half for pair in pairs if pair.one == 0] == pytest.approx([single.difference.half] * 3)
 
 
 def test_pairs_are_compared_on_common_seeds() -> None:

@@ -7,8 +7,10 @@ import json
 from typing import Any
 
 import pandas as pd
+import pytest
 from lab import Lab, variant
 
+from bench.core.errors import UserError
 from bench.records.config import Resolved, RunConfig
 from bench.records.runs import RunFolder
 from reports.footnotes import footnotes
@@ -123,3 +125,34 @@ def test_an_unfinished_variant_is_listed_and_no_row(lab: Lab) -> None:
     report = make_report(lab.runs)
     assert [row.label for row in report.rows] == ["base", "Diffusion-DPO"]
     assert report.notes == ("Not finished: dpo/default seed 0 (evaluation with other guidance).",)
+
+
+def test_a_name_means_the_row_that_is_sampled_as_the_protocol_says(lab: Lab) -> None:
+    base = lab.base()
+    dpo = lab.run("dpo")
+    lab.run("dpo", name="strong", beta=5000.0)
+    for run in (base, dpo):
+        judge_variant(lab, run, guidance_scale=5)
+
+    def reference(wanted: str) -> str:
+        return make_report(lab.runs, against=wanted).rows[0].label
+
+    assert [reference(name) for name in ("base", "dpo", "dpo/default", "base, guidance 5", "dpo/strong")] == [
+        "base", "Diffusion-DPO", "Diffusion-DPO", "base, guidance 5", "Diffusion-DPO (strong)",
+    ]  # fmt: skip
+    with pytest.raises(UserError) as refused:
+        reference("nosuch")
+    assert str(refused.value) == (
+        "--against 'nosuch' is not in this table; choose one of base, 'base, guidance 5', dpo/default, "
+        "'Diffusion-DPO, guidance 5', dpo/strong"
+    )
+
+
+def test_a_name_of_several_rows_is_refused_with_names_that_mean_one(lab: Lab) -> None:
+    lab.base()
+    for name in ("mild", "strong"):
+        lab.run("dpo", name=name)
+    with pytest.raises(
+        UserError, match="--against 'dpo' means several rows; choose one of base, dpo/mild, dpo/strong$"
+    ):
+        make_report(lab.runs, against="dpo")

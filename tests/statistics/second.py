@@ -6,6 +6,7 @@ formulas, root finding instead of bisection: slow, and easy to compare with the 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,13 @@ from scipy import optimize, stats
 class Row:
     """Runs that differ only in training seed, or weights that were not trained here."""
 
-    def __init__(self, config: Mapping[str, Any], scores: Mapping[Any, Mapping[str, Any]], *, varied: bool) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], scores: Mapping[Any, Mapping[str, Any]], varied: float | None
+    ) -> None:
         self.algorithm, self.name = config["algorithm"], config.get("name", "")
         self.placebo_of = config.get("placebo_of")
-        self.varied = varied  # sampled in another way than the protocol's
+        self.trained_on = set(config.get("trained_on", ()))
+        self.varied = varied  # the guidance scale, if sampled in another way than the protocol's
         self.by_seed = dict(scores)  # seed (None without one) to metric to (prompts, images)
 
     @property
@@ -32,7 +36,7 @@ class Row:
 
 def read(runs: Path) -> tuple[list[Row], dict[str, dict[str, Any]]]:
     """The rows, the base first, and what is known about each metric."""
-    found: dict[tuple[str, str, str], tuple[Any, dict[Any, Any]]] = {}
+    found: dict[tuple[str, str, float | None], tuple[Any, dict[Any, Any]]] = {}
     about: dict[str, dict[str, Any]] = {}
     for path in sorted(runs.glob("**/config.json")):
         config = json.loads(path.read_text())
@@ -47,13 +51,12 @@ def read(runs: Path) -> tuple[list[Row], dict[str, dict[str, Any]]]:
             tables = {name: np.full((len(prompts), images), math.nan) for name in metrics}
             for line in lines:
                 tables[line["metric"]][line["prompt_index"], line["image_index"]] = line["score"]
-            variant = folder.name.partition("-")[2]
-            key = (config["algorithm"], config.get("name", ""), variant)
+            variant = folder / "variant.json"
+            scale = json.loads(variant.read_text())["guidance_scale"] if variant.exists() else None
+            key = (config["algorithm"], config.get("name", ""), scale)
             found.setdefault(key, (config, {}))[1][config.get("seed")] = tables
-    rows = [
-        Row(*found[key], varied=bool(key[2])) for key in sorted(found, key=lambda key: (key[0] != "base", bool(key[2])))
-    ]
-    return rows, about
+    order = sorted(found, key=lambda key: (key[0] != "base", key[2] is not None))
+    return [Row(*found[key], key[2]) for key in order], about
 
 
 def together(row: Row, reference: Row, metric: str) -> tuple[Any, Any]:
@@ -70,6 +73,43 @@ def wins(row: Row, reference: Row, metric: str, *, higher: bool) -> Any:
     mine, other = together(row, reference, metric)
     better, same = (mine > other) if higher else (mine < other), mine == other
     return better * 1.0 + same * 0.5
+
+
+def judging(rows: Sequence[Row], about: Mapping[str, Any], reference: Row, primary: str) -> list[list[str]]:
+    """The metrics of the primary endpoint, in groups that count as one metric."""
+    if primary != "judges":
+        return [[primary]]
+    names = [name for name in about if name != "gold" and not any(name in row.trained_on for row in rows)]
+    others = [row for row in rows if row is not reference and not apart(row, reference)]
+    if len(others) < 8:
+        return [[name] for name in names]
+    rates = {
+        name: [wins(row, reference, name, higher=about[name]["info"]["higher_is_better"]).mean() for row in others]
+        for name in names
+    }
+    groups: list[list[str]] = []
+    for name in names:
+        near = [
+            group for group in groups if any(stats.spearmanr(rates[name], rates[one]).statistic >= 0.9 for one in group)
+        ]
+        groups = [group for group in groups if group not in near] + [[name, *(one for group in near for one in group)]]
+    return groups
+
+
+def apart(row: Row, reference: Row) -> bool:
+    """Whether two trained rows have no training seed in common."""
+    return bool(row.seeds and reference.seeds and not set(row.seeds) & set(reference.seeds))
+
+
+def judged(row: Row, reference: Row, groups: Sequence[Sequence[str]], about: Mapping[str, Any]) -> Any:
+    """Wins by the primary endpoint, (seeds, prompts); None where one of both was trained on it."""
+    if any(name in row.trained_on | reference.trained_on for group in groups for name in group):
+        return None
+    each = [
+        sum(wins(row, reference, name, higher=about[name]["info"]["higher_is_better"]) for name in group) / len(group)
+        for group in groups
+    ]
+    return (sum(each) / len(each)).mean(axis=2)
 
 
 def squares(table: Any) -> tuple[float, float, float, float]:
@@ -146,14 +186,19 @@ def estimates(tables: Sequence[Any], c: float, *, share: bool) -> list[dict[str,
         if share:
             a += (1 - mean * (1 - mean) / v) * seeds * prompts / (prompts - 1)
         degrees = (a + t) ** 2 / (a**2 / (prompts - 1) + t**2 / f) if a + t else prompts - 1
-        ends = share_ends if share else mean_ends
-        found.append(ends(mean, (a + t) * (1 if share else v) / (seeds * prompts), degrees))
+        variance = (a + t) * v / (seeds * prompts)
+        if math.sqrt(variance) <= 1e-9 * abs(mean):
+            found.append({"mean": mean})
+        elif share:
+            found.append(share_ends(mean, (a + t) / (seeds * prompts), degrees))
+        else:
+            found.append(mean_ends(mean, variance, degrees))
     return found
 
 
 def mean_ends(mean: float, variance: float, degrees: float) -> dict[str, float]:
     half = stats.t.ppf(0.975, degrees) * math.sqrt(variance)
-    p = 2 * stats.t.sf(abs(mean) / math.sqrt(variance), degrees) if variance else float(mean == 0)
+    p = 2 * stats.t.sf(abs(mean) / math.sqrt(variance), degrees)
     return {"mean": mean, "low": mean - half, "high": mean + half, "p_value": p}
 
 
@@ -199,7 +244,7 @@ def column(
     found = dict(zip(alone, estimates([tables[place] for place in alone], 0, share=share), strict=True))
     of_trained = estimates([tables[place] for place in trained], 0.25 if reference.seeds else 0, share=share)
     if all(len(tables[place]) == 1 for place in trained):
-        of_trained = [{name: each[name] for name in ("mean", "low", "high")} for each in of_trained]
+        of_trained = [{name: each[name] for name in each if name != "p_value"} for each in of_trained]
     return {**found, **dict(zip(trained, of_trained, strict=True))}
 
 
@@ -207,12 +252,7 @@ def verdict(runs: Path, reference_place: int, primary: str = "gold") -> dict[str
     """What a report against a row says: intervals, adjusted p values, ranks, by the row's place."""
     rows, about = read(runs)
     reference = rows[reference_place]
-    others = [
-        place
-        for place, row in enumerate(rows)
-        if place != reference_place
-        and not (row.seeds and reference.seeds and not set(row.seeds) & set(reference.seeds))
-    ]
+    others = [place for place, row in enumerate(rows) if place != reference_place and not apart(row, reference)]
     differences, rates = {}, {}
     for metric, known in about.items():
         factor, higher = known["info"]["display_factor"], known["info"]["higher_is_better"]
@@ -221,43 +261,45 @@ def verdict(runs: Path, reference_place: int, primary: str = "gold") -> dict[str
         differences[metric] = column(tables, rows, reference, share=False)
         won = {place: wins(rows[place], reference, metric, higher=higher).mean(axis=2) for place in others}
         rates[metric] = column(won, rows, reference, share=True)
-    placebo = over_placebo(rows, about, primary)
-    first = holm({place: each["p_value"] for place, each in rates[primary].items() if "p_value" in each})
+    groups = judging(rows, about, reference, primary)
+    won = {place: table for place in others if (table := judged(rows[place], reference, groups, about)) is not None}
+    over = column(won, rows, reference, share=True)
+    placebo = over_placebo(rows, about, groups)
+    first = holm({place: each["p_value"] for place, each in over.items() if "p_value" in each})
     rest = {("placebo", place): each["p_value"] for place, each in placebo.items() if "p_value" in each}
     for metric in about:
         for kind, columns in (("difference", differences), ("win_rate", rates)):
             for place, each in columns[metric].items():
-                if "p_value" in each and (kind, metric) != ("win_rate", primary):
+                if "p_value" in each and not (kind == "win_rate" and metric == primary and place in over):
                     rest[kind, metric, place] = each["p_value"]
     return {
         "rows": rows,
         "difference": differences,
         "win_rate": rates,
+        "over": over,
         "placebo": placebo,
         "first": first,
         "rest": holm(rest),
-        **standings(rows, about, reference, others, primary),
+        **standings(rows, reference, won),
     }
 
 
-def over_placebo(rows: Sequence[Row], about: Mapping[str, Any], primary: str) -> dict[int, dict[str, float]]:
-    higher = about[primary]["info"]["higher_is_better"]
+def over_placebo(
+    rows: Sequence[Row], about: Mapping[str, Any], groups: Sequence[Sequence[str]]
+) -> dict[int, dict[str, float]]:
     tables = {}
     for place, row in enumerate(rows):
         for twin in rows:
             same = twin.algorithm == row.algorithm and twin.placebo_of == row.name
             if twin.placebo_of is not None and same and set(twin.seeds) & set(row.seeds):
-                tables[place] = wins(row, twin, primary, higher=higher).mean(axis=2)
-    return column(tables, rows, rows[0], share=True)
+                tables[place] = judged(row, twin, groups, about)
+    found = {place: table for place, table in tables.items() if table is not None}
+    return column(found, rows, rows[0], share=True)
 
 
-def standings(
-    rows: Sequence[Row], about: Mapping[str, Any], reference: Row, others: Sequence[int], primary: str
-) -> dict[str, Any]:
+def standings(rows: Sequence[Row], reference: Row, won: Mapping[int, Any]) -> dict[str, Any]:
     """All pairs of rows but placebos, and the ranks that cannot be excluded."""
-    others = [place for place in others if rows[place].placebo_of is None]
-    higher = about[primary]["info"]["higher_is_better"]
-    won = {place: wins(rows[place], reference, primary, higher=higher).mean(axis=2) for place in others}
+    others = [place for place in won if rows[place].placebo_of is None]
     seeds = {
         place: [seed for seed in rows[place].seeds if not reference.seeds or seed in reference.seeds]
         if rows[place].seeds
@@ -275,13 +317,15 @@ def standings(
                     )
             else:
                 tables[one, other] = won[one] - won[other]
-    count = len({place for pair in tables for place in pair})
-    c = (count - 2) / (2 * (len(tables) - 1)) if len(tables) > 1 else 0.0
-    pairs = dict(zip(tables, estimates(list(tables.values()), c, share=False), strict=True))
-    if all(len(table) == 1 for table in tables.values()):
-        for (one, other), each in pairs.items():
-            if seeds[one] or seeds[other]:
-                del each["p_value"]
+    alone = [pair for pair in tables if not seeds[pair[0]] and not seeds[pair[1]]]
+    trained = [pair for pair in tables if pair not in alone]
+    pairs = dict(zip(alone, estimates([tables[pair] for pair in alone], 0, share=False), strict=True))
+    with_seeds = {place for place in others if seeds[place]}
+    of_trained = estimates([tables[pair] for pair in trained], correlation(trained, with_seeds), share=False)
+    pairs |= dict(zip(trained, of_trained, strict=True))
+    if all(len(tables[pair]) == 1 for pair in trained):
+        for pair in trained:
+            pairs[pair].pop("p_value", None)
     marks = holm({pair: each["p_value"] for pair, each in pairs.items() if "p_value" in each})
     above: dict[int, set[int]] = {place: set() for place in others}
     for (one, other), p in marks.items():
@@ -289,12 +333,28 @@ def standings(
             winner, loser = (one, other) if pairs[one, other]["mean"] > 0 else (other, one)
             above[loser].add(winner)
     means = {place: float(won[place].mean()) for place in others}
-    ranks = {
-        place: (
-            1 + sum(means[other] > means[place] for other in others),
-            1 + len(above[place]),
-            len(others) - sum(place in above[other] for other in others),
-        )
-        for place in others
-    }
+
+    def gap(one: int, other: int) -> float:
+        """How much better the first is, on common seeds where there are any."""
+        if (one, other) in pairs:
+            return pairs[one, other]["mean"]
+        return -pairs[other, one]["mean"] if (other, one) in pairs else means[one] - means[other]
+
+    ranks: dict[int, tuple[int, int | None, int | None]] = {}
+    for place in others:
+        rank = 1 + sum(gap(other, place) > 1e-12 for other in others if other != place)
+        best, worst = 1 + len(above[place]), len(others) - sum(place in above[other] for other in others)
+        ranks[place] = (rank, best, worst) if any(place in pair for pair in marks) else (rank, None, None)
     return {"pairs": pairs, "pair_marks": marks, "ranks": ranks}
+
+
+def correlation(pairs: Sequence[tuple[int, int]], trained: set[int]) -> float:
+    """Mean squared correlation of the seeds' parts of two pairs of rows."""
+    found = []
+    for first, second in itertools.permutations(pairs, 2):
+        covariance = sum(
+            (1 if first.index(row) == second.index(row) else -1) for row in trained if row in first and row in second
+        )
+        variances = [sum(row in trained for row in pair) for pair in (first, second)]
+        found.append(covariance**2 / (variances[0] * variances[1]))
+    return math.fsum(found) / len(found) if found else 0.0

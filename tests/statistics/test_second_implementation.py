@@ -15,22 +15,23 @@ from second import Row, verdict
 from reports.render import as_json
 from reports.report import make_report
 from tests.cli.conftest import MANY_PROMPTS, CommandLine, offline, write_small_data
-from tests.reports.lab import PROMPTS, Lab, variant
+from tests.reports.lab import INFOS, PROMPTS, Lab, variant
 
 WITHIN = 1e-6
 METRICS = ("--metrics", "pickscore,hpsv2,imagereward,aesthetic,gold")
 
 
-def assert_same(runs: Path, against: str | None, place: int) -> int:
+def assert_same(runs: Path, against: str | None, place: int, primary: str = "gold") -> int:
     """Compare everything that a report says with the second implementation; the number of comparisons.
 
     Args:
         runs: run folders with the metric gold.
         against: the reference row; None is the base.
         place: its place in the second implementation.
+        primary: the primary endpoint.
     """
-    report = json.loads(as_json(make_report(runs, against=against)))
-    expected = verdict(runs, place)
+    report = json.loads(as_json(make_report(runs, against=against, primary=primary)))
+    expected = verdict(runs, place, primary)
     here = {_key(row): number for number, row in enumerate(report["rows"])}
     rows: list[Row] = expected["rows"]
     number = {mine: here[row.algorithm, row.name, row.varied] for mine, row in enumerate(rows)}
@@ -39,9 +40,14 @@ def assert_same(runs: Path, against: str | None, place: int) -> int:
         for metric, column in expected[kind].items():
             for mine, estimate in column.items():
                 found = report["rows"][number[mine]]["scores"][metric][kind]
-                first = kind == "win_rate" and metric == "gold"
+                first = kind == "win_rate" and metric == primary and mine in expected["over"]
                 marks = expected["first"].get(mine) if first else expected["rest"].get((kind, metric, mine))
                 compared += _assert_interval(found, estimate, marks)
+    shown = {mine for mine, place in number.items() if report["rows"][place]["over_reference"] is not None}
+    assert shown == set(expected["over"])
+    for mine, estimate in expected["over"].items():
+        found = report["rows"][number[mine]]["over_reference"]
+        compared += _assert_interval(found, estimate, expected["first"].get(mine))
     for mine, estimate in expected["placebo"].items():
         found = report["rows"][number[mine]]["over_placebo"]
         compared += _assert_interval(found, estimate, expected["rest"].get(("placebo", mine)))
@@ -54,18 +60,22 @@ def assert_same(runs: Path, against: str | None, place: int) -> int:
         here_one, here_other = number[one], number[other]
         turned = (here_one, here_other) not in pairs
         found = pairs[(here_other, here_one) if turned else (here_one, here_other)]
-        turn = {"mean": -estimate["mean"], "low": -estimate["high"], "high": -estimate["low"]} if turned else {}
+        signs = {"mean": "mean", "low": "high", "high": "low"}
+        turn = {name: -estimate[of] for name, of in signs.items() if of in estimate} if turned else {}
         compared += _assert_interval(found, {**estimate, **turn}, expected["pair_marks"].get((one, other)))
     return compared
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, str, bool]:
-    return row["algorithm"], row["name"], bool(row["variants"])
+def _key(row: Mapping[str, Any]) -> tuple[str, str, float | None]:
+    return row["algorithm"], row["name"], row["variants"][0]["guidance_scale"] if row["variants"] else None
 
 
 def _assert_interval(found: Mapping[str, Any], estimate: Mapping[str, float], adjusted: float | None) -> int:
     for name in ("mean", "low", "high"):
-        assert found[name] == pytest.approx(estimate[name], abs=WITHIN, rel=WITHIN), name
+        if name in estimate:
+            assert found[name] == pytest.approx(estimate[name], abs=WITHIN, rel=WITHIN), name
+        else:
+            assert found[name] is None, name
     if "p_value" not in estimate:
         assert found["p_value"] is None
         assert found["adjusted"] is None
@@ -76,7 +86,8 @@ def _assert_interval(found: Mapping[str, Any], estimate: Mapping[str, float], ad
 
 
 def filled(lab: Lab) -> Lab:
-    """Rows with one, two and three seeds, a placebo, a row that always wins, one that always ties, and one that was not trained here."""
+    """Rows of one, two and three seeds, a placebo, a row that always wins and one that always ties, rows of seeds that no other has, and rows
+    that were not trained here, among them one that equals the base and two that always win."""
     base = lab.base()
     for seed in range(3):
         lab.run("dpo", seed, shift=0.1 + 0.1 * seed)
@@ -85,20 +96,44 @@ def filled(lab: Lab) -> Lab:
         lab.run("dpo", seed, name="default-placebo", shift=0.05, config={"placebo_of": "default"}, training=twin)
     for seed in (1, 2):
         lab.run("kto", seed, title="KTO", shift=0.2)
-    lab.run("ipo", 0, title="IPO", shift=5.0)  # wins everywhere
+    lab.run("ipo", 0, title="IPO", shift=5.0, trained_on=["pickscore"])  # wins everywhere
     equal = np.full((len(PROMPTS), 2), 0.5)
     lab.judge(lab.train("npo", 0, title="NPO"), shift=0, scores=dict.fromkeys(lab.identities, equal))
-    guided = variant(base, guidance_scale=5)
-    lab.judge(base, shift=0.2, place=base.evaluation_of(lab.protocol.signature, guided), variant=guided)
+    for seed in (7, 8):
+        lab.run("cpo", seed, title="CPO", shift=0.15)
+    for scale, shift in ((5, 0.2), (6, 0.4), (7, 0), (9, 20), (10, 20)):
+        guided = variant(base, guidance_scale=scale)
+        lab.judge(base, shift=shift, place=base.evaluation_of(lab.protocol.signature, guided), variant=guided)
     return lab
 
 
-@pytest.mark.parametrize(("against", "place"), [(None, 0), ("kto", None)])
-def test_synthetic_scores(tmp_path: Path, against: str | None, place: int | None) -> None:
+@pytest.mark.parametrize(
+    ("against", "place", "primary"),
+    [(None, 0, "gold"), ("kto", None, "gold"), (None, 0, "judges"), ("kto", None, "pickscore")],
+)
+def test_synthetic_scores(tmp_path: Path, against: str | None, place: int | None, primary: str) -> None:
     lab = filled(Lab(tmp_path / "runs"))
     if place is None:
         place = next(number for number, row in enumerate(verdict(lab.runs, 0)["rows"]) if row.algorithm == against)
-    assert assert_same(lab.runs, against, place) > 150
+    assert assert_same(lab.runs, against, place, primary) > 150
+
+
+def test_judges_that_rank_the_rows_alike(tmp_path: Path) -> None:
+    """Nine rows that three judges rank alike, and that a fourth ranks in another order."""
+    lab = Lab(tmp_path / "runs", infos={**INFOS, "hpsv2": INFOS["pickscore"], "clip": INFOS["pickscore"]})
+    lab.identities = {name: {"version": 1} for name in lab.infos}
+    lab.judge(lab.base_alone(), shift=0, scores=dict.fromkeys(lab.infos, np.zeros((len(PROMPTS), 2))))
+    for number in range(9):
+        for seed in (0, 1):
+            random = np.random.default_rng(10 * number + seed)
+            scores = {name: random.normal(number / 4, size=(len(PROMPTS), 2)) for name in lab.infos}
+            scores["distance"] = -scores["pickscore"]
+            scores["hpsv2"] = scores["pickscore"] + 0.01
+            lab.judge(lab.train(f"a{number}", seed, title=f"A{number}"), shift=0, scores=scores)
+    assert assert_same(lab.runs, None, 0, "judges") > 150
+    endpoint = make_report(lab.runs, primary="judges").endpoint
+    assert endpoint is not None
+    assert max(map(len, endpoint.witnesses)) > 1
 
 
 def test_no_row_has_two_seeds(tmp_path: Path) -> None:

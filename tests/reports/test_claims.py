@@ -1,0 +1,295 @@
+"""A report says of every column what its intervals are over and what was tested, and claims no test that did not take place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from lab import PROMPTS, Lab, variant
+
+from reports.conclusion_tables import WIDEST
+from reports.footnotes import footnotes
+from reports.grids import DASH, Grid
+from reports.render import as_json, markdown
+from reports.report import make_report
+from reports.table import Report
+from reports.text_tables import grids
+
+
+def train(lab: Lab, algorithm: str, seeds: Sequence[int], shift: float = 0.2, **options: Any) -> None:
+    """Seeds of an algorithm that is called as it is registered."""
+    for seed in seeds:
+        lab.run(algorithm, seed, shift=shift, title=algorithm, **options)
+
+
+def placebo(lab: Lab, algorithm: str, seeds: Sequence[int]) -> None:
+    """Seeds of an algorithm's placebo."""
+    train(lab, algorithm, seeds, 0.05, name="p", config={"placebo_of": "default", "placebo": "shuffled"})
+
+
+def about_seeds(report: Report) -> list[str]:
+    """The footnotes on training seeds."""
+    words = ("One training seed", "Trained rows have no marks", "Compared with", "Over placebo, on")
+    return [line for line in footnotes(report) if line.startswith(words)]
+
+
+def intervals_are(report: Report) -> str:
+    """What the footnotes say that intervals are over."""
+    (line,) = [line for line in footnotes(report) if line.startswith("[ ]")]
+    return line.partition("95 % intervals over ")[2].partition(",")[0]
+
+
+WITHOUT = "no comparison is over two training seeds, so nothing is known about how seeds differ, and intervals do not include it."
+
+
+def test_a_reference_of_one_seed_leaves_nothing_to_test(lab: Lab) -> None:
+    lab.base()
+    train(lab, "dpo", [0])
+    train(lab, "sft", range(3))
+    train(lab, "ipo", range(3))
+    report = make_report(lab.runs, against="dpo")
+    found = {row.label: row.over_reference for row in report.rows[1:]}
+    assert [(each.seeds, each.p_value) for each in found.values() if each] == [(1, None)] * 3
+    assert about_seeds(report) == [
+        f"Trained rows have no marks: {WITHOUT}",
+        "Compared with dpo on the training seeds that both have: ipo on 1 of its 3 (seed 0); sft on 1 of its 3 (seed 0).",
+    ]
+    assert intervals_are(report) == "prompts"
+    assert "Not trained here: the interval is over prompts only, for these weights (base)." in footnotes(report)
+
+
+def test_a_reference_of_three_seeds_tests_a_row_of_one(lab: Lab) -> None:
+    lab.base()
+    train(lab, "dpo", range(3))
+    train(lab, "sft", [0])
+    report = make_report(lab.runs, against="dpo")
+    found = [row.over_reference for row in report.rows[1:]]
+    assert [(each.seeds, each.p_value is None) for each in found if each] == [(3, False), (1, False)]
+    assert about_seeds(report) == ["One training seed: how seeds differ is taken from the other rows (sft)."]
+    assert intervals_are(report) == "prompts and training seeds"
+
+
+def test_a_column_without_its_only_row_of_several_seeds_is_not_tested(lab: Lab) -> None:
+    lab.base()
+    train(lab, "dpo", range(3), trained_on=["pickscore"])
+    train(lab, "sft", [0])
+    report = make_report(lab.runs, primary="pickscore")
+    sft = report.rows[2]
+    assert sft.over_reference is not None
+    assert sft.over_reference.p_value is None
+    gold = sft.scores["gold"].win_rate
+    assert gold is not None
+    assert gold.p_value is not None
+    assert about_seeds(report) == [
+        f"Trained rows have no marks in over base: {WITHOUT}",
+        "One training seed in Gold, PickScore (tiny), Distance_%: how seeds differ is taken from the other rows (sft).",
+    ]
+
+
+def test_over_placebo_says_on_how_many_seeds_it_rests(lab: Lab) -> None:
+    lab.base()
+    train(lab, "dpo", range(3))
+    placebo(lab, "dpo", [1])
+    report = make_report(lab.runs)
+    over = report.rows[1].over_placebo
+    assert over is not None
+    assert (over.seeds, over.p_value) == (1, None)
+    assert about_seeds(report) == [
+        f"Trained rows have no marks in over placebo: {WITHOUT}",
+        "One training seed: how seeds differ is taken from the other rows (dpo (placebo)).",
+        "Over placebo, on the training seeds that both have: dpo on 1 of its 3 (seed 1).",
+    ]
+    placebo(lab, "dpo", [2])
+    assert about_seeds(make_report(lab.runs)) == [
+        "Over placebo, on the training seeds that both have: dpo on 2 of its 3 (seeds 1, 2)."
+    ]
+
+
+def placebo_notes(lab: Lab) -> list[str]:
+    """The notes of the first table about rows without a value over placebo."""
+    notes = grids(make_report(lab.runs))[0].notes
+    words = ("No row has a placebo", "Without a placebo", "No training seed in common with the placebo")
+    return [line.partition(",")[0] if line.startswith("No row") else line for line in notes if line.startswith(words)]
+
+
+def test_why_a_row_has_nothing_over_placebo(lab: Lab) -> None:
+    lab.base()
+    placebo(lab, "dpo", [1])
+    assert placebo_notes(lab) == []  # a placebo needs none
+    train(lab, "dpo", [0])
+    apart = "No training seed in common with the placebo, so not compared with it: dpo."
+    assert placebo_notes(lab) == [apart]
+    train(lab, "ipo", [0])
+    assert placebo_notes(lab) == ["Without a placebo in this table: ipo.", apart]
+    train(lab, "sft", [0], config={"placebo": ""})
+    useless = "Without a placebo, because they use no preferences: sft."
+    assert placebo_notes(lab) == ["Without a placebo in this table: ipo.", useless, apart]
+    placebo(lab, "ipo", [0])
+    assert placebo_notes(lab) == [useless, apart]
+    assert [cells[2] == DASH for _, cells in grids(make_report(lab.runs))[0].rows] == [True, True, False, True, True]
+
+
+def test_no_row_has_a_placebo(lab: Lab) -> None:
+    lab.base()
+    train(lab, "dpo", [0])
+    assert placebo_notes(lab) == ["No row has a placebo"]
+
+
+def test_a_table_of_one_seed_has_ranks_alone(lab: Lab) -> None:
+    lab.base()
+    train(lab, "dpo", [0], 0.5)
+    train(lab, "sft", [0], -0.5)
+    report = make_report(lab.runs)
+    first, second = grids(report)[:2]
+    assert first.columns == ("seeds", "over base", "rank")
+    assert [(cells[2].value, cells[2].detail) for _, cells in first.rows] == [("1", ""), ("2", "")]
+    assert "Rank: by over base (1 is best); the base itself has none." in first.notes
+    assert "No rank is tested, because no two rows have two training seeds in common." in first.notes
+    assert not any("told apart" in line for line in first.notes)
+    assert second.notes[0].endswith("Nothing is marked: no two rows have two training seeds in common.")
+    standing = report.rows[1].standing
+    assert standing is not None
+    assert (standing.rank, standing.best, standing.worst, standing.groups) == (1, None, None, "")
+
+
+def test_a_row_without_a_common_seed_has_a_rank_alone(lab: Lab) -> None:
+    lab.base()
+    train(lab, "dpo", range(2), 0.5)
+    train(lab, "sft", range(2), -0.5)
+    train(lab, "ipo", [7, 8])
+    first = grids(make_report(lab.runs))[0]
+    shown = {label: (cells[2].value, bool(cells[2].detail), cells[3] == DASH) for label, cells in first.rows}
+    assert shown == {"dpo": ("1", True, False), "ipo": ("2", False, True), "sft": ("3", True, False)}
+    assert "With a rank alone, because no pair of theirs could be tested: ipo." in first.notes
+    (rank,) = [line for line in first.notes if line.startswith("Rank:")]
+    assert rank.startswith(
+        "Rank: by over base (1 is best), on the training seeds that two rows have in common, and in brackets"
+    )
+
+
+def test_ranks_lie_in_their_intervals_where_rows_have_other_seeds(lab: Lab) -> None:
+    """Four seeds of dpo lose everything, and it alone has them; on the other three it wins more than sft."""
+    base_of_zeros(lab)
+    for seed in range(7):
+        judge(lab, "dpo", seed, 12 if seed < 3 else 0)
+    for seed in range(3):
+        judge(lab, "sft", seed, 5 + seed % 2)
+    report = make_report(lab.runs)
+    dpo, sft = report.rows[1:]
+    assert dpo.over_reference is not None
+    assert sft.over_reference is not None
+    assert dpo.over_reference.mean < sft.over_reference.mean
+    assert [(row.standing.rank, row.standing.best, row.standing.worst) for row in (dpo, sft) if row.standing] == [
+        (1, 1, 1), (2, 2, 2),
+    ]  # fmt: skip
+
+
+def base_of_zeros(lab: Lab) -> None:
+    """A base that scores 0 by gold alone."""
+    lab.identities = {"gold": {"version": 1}}
+    lab.judge(lab.base_alone(), shift=0, scores={"gold": np.zeros((len(PROMPTS), 2))})
+
+
+def judge(lab: Lab, algorithm: str, seed: int, wins: int) -> None:
+    """A run that wins on the first prompts and loses on the others."""
+    scores = np.repeat(np.where(np.arange(len(PROMPTS)) < wins, 1.0, -1.0)[:, None], 2, axis=1)
+    lab.judge(lab.train(algorithm, seed, title=algorithm), shift=0, scores={"gold": scores})
+
+
+def test_rows_that_always_win_are_shown_without_a_certain_difference(lab: Lab) -> None:
+    base_of_zeros(lab)
+    for seed in (0, 1):
+        judge(lab, "dpo", seed, 12)
+        judge(lab, "sft", seed, 12)
+    report = make_report(lab.runs)
+    (pair,) = report.pairs
+    assert (pair.difference.mean, pair.difference.ends, pair.difference.adjusted) == (0, None, None)
+    first, second = grids(report)[:2]
+    assert [[cell.detail for cell in cells] for _, cells in second.rows] == [["", ""], ["", ""]]
+    assert first.columns == ("seeds", "over base", "rank")
+    assert (
+        "No rank is tested, because what differs between two rows is the same for all prompts and seeds." in first.notes
+    )
+    (score,) = [cells[0] for label, cells in grids(report)[3].rows if label == "dpo"]
+    assert (score.value, score.detail) == ("1.000", "+1.000")
+    assert any(line.startswith("A win rate or difference without an interval") for line in footnotes(report))
+    assert '"low": null' in as_json(report)
+
+
+def test_the_base_with_other_guidance_is_not_the_base(lab: Lab) -> None:
+    base = lab.base()
+    lab.run("dpo", title="dpo")
+    guided = variant(base, guidance_scale=5)
+    lab.judge(base, shift=0.4, place=base.evaluation_of(lab.protocol.signature, guided), variant=guided)
+    report = make_report(lab.runs, against="base, guidance 5")
+    text = markdown(report)
+    assert "**Win rate against base, guidance 5, %**" in text
+    assert "over base, guidance 5" in text
+    assert "It says what training did" not in text
+    assert "with --placebo" not in text
+    lines = footnotes(report)
+    assert not any("at the protocol's scale" in line for line in lines)
+    assert (
+        "base, guidance 5 was sampled in another way than by the protocol, and all rows are compared with that."
+        in lines
+    )
+
+
+def test_known_misses_name_their_columns(lab: Lab) -> None:
+    """Seeds of dpo win all or nothing by gold, and always half of the prompts by PickScore."""
+    lab.identities = {"gold": {"version": 1}, "pickscore": {"version": 1}}
+    zeros = np.zeros((len(PROMPTS), 2))
+    lab.judge(lab.base_alone(), shift=0, scores=dict.fromkeys(lab.identities, zeros))
+    halves = np.repeat([[1.0, 1.0], [-1.0, -1.0]], len(PROMPTS) // 2, axis=0)
+    random = np.random.default_rng(0)
+    for seed in range(4):
+        noise = random.normal(seed % 2, size=zeros.shape)
+        lab.judge(
+            lab.train("dpo", seed, title="dpo"),
+            shift=0,
+            scores={"gold": zeros + 1 - 2 * (seed % 2), "pickscore": noise},
+        )
+    lab.judge(
+        lab.train("sft", 0, title="sft"),
+        shift=0,
+        scores={"gold": halves, "pickscore": halves * random.random(zeros.shape)},
+    )
+    report = make_report(lab.runs)
+    sft = report.rows[2]
+    rates = {name: score.win_rate for name, score in sft.scores.items()}
+    assert {name: rate and rate.miss for name, rate in rates.items()} == {"gold": "too wide", "pickscore": None}
+    (wide,) = [line for line in footnotes(report) if line.startswith("Too wide: ")]
+    assert wide.endswith("(sft in over base, Gold).")
+
+
+def correlations(report: Report) -> Grid:
+    """The table of rank correlations."""
+    (found,) = [grid for grid in grids(report) if grid.title.startswith("Do the metrics")]
+    return found
+
+
+def test_many_rows(lab: Lab) -> None:
+    lab.base()
+    for number in range(4):
+        train(lab, f"a{number}", range(2), number / 5)
+    report = make_report(lab.runs)
+    assert "With 4 rows this is a hint at most.  From 8 rows on" in correlations(report).notes[0]
+    for number in range(4, WIDEST + 1):
+        train(lab, f"a{number}", range(2), number / 5)
+    report = make_report(lab.runs, primary="judges")
+    assert "hint" not in correlations(report).notes[0]
+    assert not any(grid.title.startswith("Row less column") for grid in grids(report))
+    assert (
+        "Differences of all pairs of these 11 rows are in JSON; tables show those of up to 10 rows."
+        in grids(report)[0].notes
+    )
+    assert any(line.startswith("Counted as one metric: ") for line in correlations(report).notes)
+
+
+def test_a_run_that_was_trained_with_a_limit_and_evaluated_in_full(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo", config={"limit": 8})
+    assert "Trial (--limit 8): at most the first 8 training pairs were used (Diffusion-DPO)." in footnotes(
+        make_report(lab.runs)
+    )
