@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bench.records.scores import MetricRecord
-from reports.conclusion_tables import reference_name
 from reports.grids import DASH, Cell, Grid
 from reports.published import Published, PublishedSource, PublishedValue
 from reports.table import Report
@@ -44,8 +43,7 @@ def published_notes(report: Report, published: Published) -> tuple[str, ...]:
     ]
     if any(source.kind == "win rate" for source in published.sources):
         lines.append(
-            "Published win rates are of the first method against the second; those of this report are against "
-            f"{reference_name(report)}."
+            "Published win rates are of the first method against the second; those of this report are against the base."
         )
     return (*lines, *(_source_note(source) for source in published.sources), *_doubt_notes(published))
 
