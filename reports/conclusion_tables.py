@@ -80,7 +80,7 @@ def _endpoint_notes(report: Report) -> Iterator[str]:
     )
     yield f"{line}  It says what training did, whatever the preferences were." if is_base(report.rows[0]) else line
     yield from _judge_notes(report)
-    if left_out := [row.label for row in report.rows[1:] if _trained_on_endpoint(report, row)]:
+    if left_out := [row.label for row in report.rows[1:] if trained_on_endpoint(report, row)]:
         yield f"Not compared by it, because they were trained on it: {', '.join(left_out)}."
 
 
@@ -148,7 +148,8 @@ def _judge_notes(report: Report) -> list[str]:
     return [f"{line}  Left out, since a row was trained on it: {left}." if left else line]
 
 
-def _trained_on_endpoint(report: Report, row: Row) -> bool:
+def trained_on_endpoint(report: Report, row: Row) -> bool:
+    """Whether a row was trained on the metric of the primary endpoint."""
     score = None if report.endpoint is None else row.scores.get(report.endpoint.name)
     return score is not None and score.trained_on
 

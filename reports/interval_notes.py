@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bench.records.config import BASE
 from reports.comparisons import paired_seeds
-from reports.conclusion_tables import is_base, over_reference, reference_name
+from reports.conclusion_tables import is_base, over_reference, reference_name, trained_on_endpoint
 from reports.conclusions import placebo_in
 from reports.endpoint import why_no_judges
 from reports.records import RowRecord
@@ -99,7 +99,10 @@ def _mark_notes(report: Report, columns: Mapping[str, Column]) -> Iterator[str]:
     if apart:
         yield f"No training seed in common with {report.rows[0].label}, so not compared: {', '.join(apart)}."
     missing = [row.label for row in report.rows[1:] if row.over_reference is None and row.label not in apart]
-    if missing and report.endpoint is not None:
+    if report.endpoint is not None and trained_on_endpoint(report, report.rows[0]):
+        title = report.endpoint.title
+        yield f"{report.rows[0].label} was trained on {title}, the primary endpoint, so nothing is compared with it by that."
+    elif report.endpoint is not None and missing:
         yield f"No primary endpoint, and no mark there: {', '.join(missing)}."
 
 

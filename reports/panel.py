@@ -124,7 +124,7 @@ def gains_in_words(panel: Panel) -> list[str]:
     """A sentence for each reward that an algorithm which samples was trained on."""
     return [
         f"{panel.titles[name]} changed by {_in_words(gain.training_sampler)} on images by the training's own sampler and by "
-        f"{_in_words(gain.protocol)} under the protocol, from the first look to the last, on {panel.prompted}"
+        f"{_in_words(gain.protocol)} under the protocol, from the first measurement to the last, on {panel.prompted}"
         for name, gain in panel.gains.items()
     ]
 

@@ -12,6 +12,7 @@ from bench.core.errors import UserError
 from bench.core.files import replace_file
 from bench.core.terminal import Terminal
 from bench.records.votes import JudgedVotes
+from reports.conclusion_tables import trained_on_endpoint
 from reports.flat import flat_rows
 from reports.latex import latex
 from reports.page import page
@@ -78,8 +79,7 @@ def make_report(
 def _check_reference(report: Report, place: int) -> None:
     """Refuse a reference that was trained on the primary endpoint, by which it would win for no good reason."""
     row = report.rows[place]
-    score = None if report.endpoint is None else row.scores.get(report.endpoint.name)
-    if report.endpoint is not None and score is not None and score.trained_on:
+    if report.endpoint is not None and trained_on_endpoint(report, row):
         raise UserError(
             f"{row.label} was trained on {report.endpoint.title}, the primary endpoint, so nothing can be compared with it by that; "
             "choose another --primary, or another row with --against"

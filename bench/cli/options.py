@@ -110,7 +110,7 @@ def watching_settings(every: int | None, stop_when: str | None) -> dict[str, str
     if stop_when is None:
         return {} if every is None else {"evaluate_every": str(every)}
     if every is None:
-        raise UserError(f"--stop-when {stop_when} needs --evaluate-every N, the steps between two looks")
+        raise UserError(f"--stop-when {stop_when} needs --evaluate-every N, the steps between two measurements")
     return {"stop_when.rule": stop_when, "stop_when.every": str(every)}
 
 

@@ -48,7 +48,7 @@ class StopRule(BaseModel):
     rule: Literal["overoptimised"] = Field(
         description="overoptimised: training succeeds by its own measure while most held-out judges fall"
     )
-    every: int = Field(gt=0, description="optimizer steps between two looks")
+    every: int = Field(gt=0, description="optimizer steps between two measurements")
 
 
 class Rounds(BaseModel):
@@ -91,7 +91,7 @@ class TrainingSettings(BaseModel):
     evaluate_every: int = Field(
         default=0,
         ge=0,
-        description="optimizer steps between two looks at images of training prompts, or of held-out captions, recorded as curves (0: never)",
+        description="optimizer steps between two measurements on images of training prompts, or of held-out captions, recorded as curves (0: never)",
         json_schema_extra=EXECUTION,
     )
     global_batch_size: int = Field(

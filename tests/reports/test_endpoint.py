@@ -14,6 +14,7 @@ from reports.footnotes import footnotes
 from reports.grids import Verdict
 from reports.plots import win_rate_plot
 from reports.report import make_report
+from reports.table import against
 from reports.text_tables import grids
 
 
@@ -84,6 +85,12 @@ def test_where_rows_were_trained_on_every_judge_there_is_no_endpoint(lab: Lab) -
 def test_a_reference_that_was_trained_on_the_endpoint_is_refused(full_lab: Lab) -> None:
     with pytest.raises(UserError, match=r"SmPO was trained on PickScore \(tiny\), the primary endpoint"):
         make_report(full_lab.runs, primary="pickscore", against="smpo")
+    # the page lets a reader choose it: win rates, and no endpoint
+    chosen = against(make_report(full_lab.runs, primary="pickscore"), 3)
+    assert [row.over_reference for row in chosen.rows] == [None] * 4
+    assert chosen.pairs == ()
+    why = "SmPO was trained on PickScore (tiny), the primary endpoint, so nothing is compared with it by that."
+    assert why in footnotes(chosen)
     report = make_report(full_lab.runs, against="smpo")
     wins = grids(report)[-3]
     assert wins.title == "Win rate against SmPO, %"

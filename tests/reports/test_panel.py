@@ -92,8 +92,8 @@ def test_the_gain_of_an_online_run_is_told_by_its_own_sampler_and_by_the_protoco
     assert (gain.training_sampler.mean, gain.protocol.mean) == (pytest.approx(0.25), pytest.approx(0.1))
     assert panel.sampler_curves["pickscore"].mean == (0.0, 0.25)
     (told,) = [line for line in footnotes(report) if "own sampler" in line]
-    assert told.startswith("SmPO: PickScore (tiny) changed by +0.25 [")
-    assert told.endswith("from the first look to the last, on 4 captions held out from training.")
+    assert told.startswith("SmPO: PickScore (tiny) changed by +0.25 on images")  # without an interval: nothing varies
+    assert told.endswith("from the first measurement to the last, on 4 captions held out from training.")
     assert "training's sampler" in page(report)
 
 
