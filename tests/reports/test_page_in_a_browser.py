@@ -208,6 +208,10 @@ def test_a_page_against_another_row_shows_each_name_with_its_own_images_and_numb
     assert {label for _, label, _ in duels[1::2]} == {"Tiny", "Diffusion-DPO", "SmPO"}
     assert {(prompt, label): source for prompt, label, source in strips + duels} == own
     assert "the line at 50 % is SFT." in chromium.run("document.body.textContent")
+    curves = "document.querySelector('#training + figure')"
+    named = chromium.run(f"{curves}.getAttribute('aria-label')")
+    assert named == "Training curves by algorithm: SFT, Diffusion-DPO, SmPO"
+    assert "SFT" in chromium.run(f"{curves}.textContent")
     assert "The image of SFT, then the row's" in chromium.run("document.body.textContent")
     assert chromium.run("document.getElementById('table-1').textContent") == "Win rate against SFT, %"
     for choice, title, others in (
