@@ -64,15 +64,22 @@ def _metadata(config: RunConfig, base: str | None) -> str:
 def _what(config: RunConfig, base: str | None) -> str:
     model = markdown(config.model if base is None else f"{config.model} ({base})")
     placebo = "\n\nThis is a placebo: it was trained on shuffled preferences." if config.placebo_of is not None else ""
-    return f"# {markdown(config.model)}, {markdown(config.label)}\n\n{markdown(config.title)} trained from {model}.{placebo}"
+    trial = (
+        f"\n\nThis is a trial (--limit {config.limit}), which says nothing about the method."
+        if config.limit is not None
+        else ""
+    )
+    title = f"# {markdown(config.model)}, {markdown(config.label)}"
+    return f"{title}\n\n{markdown(config.title)} trained from {model}.{placebo}{trial}"
 
 
 def _use(run: RunFolder, base: str | None) -> str:
     """How diffusers loads the weights."""
-    place = base or "the base model"
+    place = base or "FOLDER"
+    heading = "## Use" if base else "## Use\n\nFOLDER is where the base model is, which is not on the hub."
     if (run.trained_weights() / ADAPTERS).exists():
         load = f'pipeline = DiffusionPipeline.from_pretrained("{place}")\npipeline.load_lora_weights("this repository")'
-        return f"## Use\n\n```python\nfrom diffusers import DiffusionPipeline\n\n{load}\n```"
+        return f"{heading}\n\n```python\nfrom diffusers import DiffusionPipeline\n\n{load}\n```"
     stated = read_record(dict[str, Any], run.trained_weights() / "config.json")
     kind = str(stated.get("_class_name", ""))
     if not kind.isidentifier():
@@ -81,7 +88,7 @@ def _use(run: RunFolder, base: str | None) -> str:
         )
     part = "unet" if "UNet" in kind else "transformer"
     load = f'{part} = {kind}.from_pretrained("this repository")\npipeline = DiffusionPipeline.from_pretrained("{place}", {part}={part})'
-    return f"## Use\n\n```python\nfrom diffusers import DiffusionPipeline, {kind}\n\n{load}\n```"
+    return f"{heading}\n\n```python\nfrom diffusers import DiffusionPipeline, {kind}\n\n{load}\n```"
 
 
 def _training(run: RunFolder, config: RunConfig) -> str:

@@ -9,7 +9,7 @@ from reports.agreement import RULES, Agreement
 from reports.conclusions import placebo_in
 from reports.endpoint import FEWEST_ROWS, JUDGES, TOGETHER, trained_on_judges
 from reports.grids import DASH, Cell, Grid, Verdict, plus_minus, rate_cell, verdict
-from reports.table import Report, Row
+from reports.table import Report, Row, trained_rows
 
 WIDEST = 10
 """Number of rows up to which all pairs are shown as a table; JSON always has them."""
@@ -53,7 +53,7 @@ def conclusion_grid(report: Report) -> Grid | None:
         cells += _standing_cells(row)[: with_ranks + with_groups]
         rows.append((row.label, tuple(cells)))
     return Grid(
-        f"Primary endpoint, {report.endpoint.title}: win rate, %",
+        f"Primary endpoint, {report.endpoint.title}: win rate, %{_trial(report)}",
         ("seeds", *columns),
         tuple(rows),
         (
@@ -62,6 +62,12 @@ def conclusion_grid(report: Report) -> Grid | None:
             *(_rank_notes(report, ranked) if with_ranks else ()),
         ),
     )
+
+
+def _trial(report: Report) -> str:
+    """What the title of the first table says of a trial, whose footnotes say what was limited."""
+    limits = {report.protocol.limit, *(settings.limit for _, settings in trained_rows(report))}
+    return "" if limits == {None} else " (a trial: it says nothing about the methods)"
 
 
 def _standing_cells(row: Row) -> list[Cell]:

@@ -290,6 +290,6 @@ def test_many_rows(lab: Lab) -> None:
 def test_a_run_that_was_trained_with_a_limit_and_evaluated_in_full(lab: Lab) -> None:
     lab.base()
     lab.run("dpo", config={"limit": 8})
-    assert "Trial (--limit 8): at most the first 8 training pairs were used (Diffusion-DPO)." in footnotes(
-        make_report(lab.runs)
-    )
+    report = make_report(lab.runs)
+    assert "Trial (--limit 8): at most the first 8 training pairs were used (Diffusion-DPO)." in footnotes(report)
+    assert grids(report)[0].title.endswith("win rate, % (a trial: it says nothing about the methods)")
