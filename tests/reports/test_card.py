@@ -46,6 +46,16 @@ def test_a_card_has_protocol_table_data_and_cost(filled: Lab) -> None:
         assert f"| {row.label} |" in body
 
 
+def test_a_card_says_at_its_top_that_a_run_was_a_trial_and_what_to_put_in_for_a_base_that_is_not_on_the_hub(
+    lab: Lab,
+) -> None:
+    lab.base()
+    card = model_card(lab.run("dpo", config={"limit": 8}))
+    assert "This is a trial (--limit 8), which says nothing about the method." in card.partition("## Use")[0]
+    assert "FOLDER is where the base model is, which is not on the hub." in card
+    assert 'DiffusionPipeline.from_pretrained("FOLDER", unet=unet)' in card
+
+
 def test_a_card_of_a_run_that_sampled_claims_no_pairs(lab: Lab) -> None:
     lab.base()
     card = model_card(lab.run("ddpo", title="DDPO", samples=960))
