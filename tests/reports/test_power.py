@@ -8,10 +8,11 @@ import forked
 import numpy as np
 import pytest
 from lab import PROMPTS, Lab
+from scipy import stats
 
 from bench.core.errors import UserError
 from reports.crossed import Crossed
-from reports.power import Components, measure, power_lines, power_of
+from reports.power import Components, measure, power_lines, power_of, smallest_effect
 from reports.records import collect
 from reports.statistics import estimate_means
 
@@ -36,6 +37,28 @@ def test_predicted_power_is_the_simulated_one(prompts: int, seeds: int, effect: 
     predicted = power_of(Components(prompt, seed, rest, 1, own * (rows - 1), 0.0), effect, prompts, 1, seeds)
     assert 0.2 < simulated < 0.99
     assert predicted == pytest.approx(simulated, abs=0.05)
+
+
+def test_power_is_a_tail_of_the_non_central_t_distribution_and_certain_for_large_effects() -> None:
+    """scipy's tail is not a number beyond 37 standard errors."""
+    for others in (0, 2, 50):
+        measured = Components(prompt=0.04, seed=0.01, rest=0.27, pairs=3, others=others, seconds=1)
+        total, prompts, seeds = 0.04 / 200 + 0.01 / 3 + 0.27 / 600, 200, 3
+        degrees = total**2 / ((0.04 / 200) ** 2 / 199 + (total - 0.04 / 200) ** 2 / (2 + others))
+        quantile = stats.t.ppf(0.975, degrees)
+        for effect in (0.0, 0.05, 0.1, 0.3):
+            tails = stats.nct(degrees, effect / total**0.5)
+            expected = tails.sf(quantile) + tails.cdf(-quantile)
+            assert power_of(measured, effect, prompts, 1, seeds) == pytest.approx(expected, abs=2e-3)
+        assert power_of(measured, 10.0, prompts, 1, seeds) == pytest.approx(1, abs=2e-3)
+
+
+def test_the_smallest_effect_has_the_wanted_power() -> None:
+    measured = Components(prompt=0.203**2, seed=0.097**2, rest=0.519**2, pairs=3, others=6, seconds=1)
+    found = smallest_effect(measured, 2000, 4, 20)
+    # The standard error is 2.2 points; power 80 % takes about 2.9 of them with 25 degrees of freedom.
+    assert found == pytest.approx(0.065, abs=0.002)
+    assert power_of(measured, found, 2000, 4, 20) == pytest.approx(0.8, abs=1e-6)
 
 
 def test_components_by_hand(lab: Lab) -> None:
