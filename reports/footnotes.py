@@ -36,7 +36,7 @@ def _trial_notes(report: Report, trained: Trained) -> list[str]:
     """What was limited: the evaluation prompts by the protocol, and the training of each row; older protocols do not say so."""
     limit = report.protocol.limit
     limits = {settings.limit for _, settings in trained}
-    if limit is not None and limits <= {limit}:
+    if limit is not None and limits == {limit}:
         return [f"Trial (--limit {limit}): at most the first {limit} evaluation prompts and training pairs were used."]
     lines = (
         [] if limit is None else [f"Trial (--limit {limit}): at most the first {limit} evaluation prompts were used."]
