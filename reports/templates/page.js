@@ -99,6 +99,9 @@
       reference.tables.forEach((content, place) => {
         const table = byId(`numbers-${place + 1}`);
         byId(`table-${place + 1}`).textContent = content.title;
+        content.columns.forEach((text, column) => {
+          table.tHead.rows[0].cells[column + 1].querySelector("button").textContent = text;
+        });
         table.tBodies[0].replaceChildren(...lines(content));
         number(table);
         sort(table);

@@ -17,7 +17,7 @@ from reports.footnotes import footnotes
 from reports.page import page, typeset
 from reports.report import make_report
 from reports.table import Report
-from reports.text_tables import conclusion_grids
+from reports.text_tables import comparison_grids, conclusion_grids
 
 AXE = os.environ.get("AXE")
 """The path of axe.min.js from the npm package axe-core."""
@@ -131,6 +131,8 @@ def test_conclusions_and_notes_are_those_of_the_chosen_reference(
         assert opened.run(NOTES % f"{table} th[scope=row]") == [label for label, _ in grid.rows]
         shown = [typeset(cell.value) for _, cells in grid.rows for cell in cells]
         assert opened.run(NOTES % f"{table} .value") == shown
+    for place, grid in enumerate(comparison_grids(report), start=1):  # a reference's own training metric is marked
+        assert opened.run(NOTES % f"#numbers-{place} th[scope=col]") == ["row", *grid.columns]
 
 
 def test_without_scripts_the_page_shows_what_it_shows_with_them(chromium: Browser, path: Path, tmp_path: Path) -> None:
