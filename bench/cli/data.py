@@ -237,9 +237,12 @@ def _examine(data: str, columns: str | None, runs: Path) -> InspectedData:
     from bench.records.runs import surveys_folder
 
     source = open_source(data, parse_columns(columns))
+    inspected = inspect_data(
+        source, data, surveys_folder(runs)
+    )  # which names what is missing, unless there are captions alone
     if not source.image_names:
         raise UserError(f"{data} has no images, which this command is about; give data with a column 'jpg_0'")
-    return inspect_data(source, data, surveys_folder(runs))
+    return inspected
 
 
 def _refuse_input(output: Path, data: str) -> None:

@@ -64,7 +64,11 @@ def test_a_reward_model_is_fitted_trained_on_and_marked(command: CommandLine) ->
 
     for other in ("./rewards/mine", "rewards/../rewards/mine/", str(command.folder / "rewards/mine")):
         refused = command.run(
-            [*command.train_words("--name", "other", algo="ddpo"), "--set", f"rewards=fitted:{other}"]
+            [
+                *command.train_words("--name", "other", "--set", "group=2", algo="ddpo"),
+                "--set",
+                f"rewards=fitted:{other}",
+            ]
         )
         assert refused.returncode == 2
         assert f"fitted:{other} is called {NAME}; write it so everywhere" in refused.stderr

@@ -16,6 +16,7 @@ from bench.planning.plan import encoding_cost, make_plan
 from bench.training.settings import TrainingSettings
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' Euler with numpy 2
 def test_a_step_that_does_not_fit_is_refused_with_its_size_and_what_to_do(tmp_path: Path) -> None:
     write_sdxl(tmp_path)
     found = find_architecture(str(tmp_path))

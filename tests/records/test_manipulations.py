@@ -166,17 +166,22 @@ EVALUATION: dict[str, Edit] = {
     "prompts in training": lambda s: value(s.evaluation().folder / "in_training.json", lambda v: {"prompts": 1}),
     "prompts in training, a list": lambda s: replace(s.evaluation().folder / "in_training.json", "[1]"),
     "a sampling that was not": lambda s: (s.evaluation().folder / "variant.json", replace_or_make(s))[0],
-    "an image, one level of one pixel": lambda s: painted(s.evaluation().image(1, 0)),
-    "two images swapped": lambda s: swapped(s.evaluation().image(0, 0), s.evaluation().image(1, 0)),
-    "an image of another run": lambda s: replace(
-        s.evaluation().image(0, 0), s.evaluation("base").image(0, 0).read_bytes()
-    ),
     "the evaluation of another run": lambda s: other_folder(s.evaluation().folder, s.evaluation("smpo").folder),
     "the base's evaluation in place of a run's": lambda s: other_folder(
         s.evaluation().folder, s.evaluation("base").folder
     ),
     "the evaluation's manifest cut short": lambda s: cut(s.evaluation().folder / "DONE"),
 }
+
+
+IMAGES: dict[str, Edit] = {
+    "an image, one level of one pixel": lambda s: painted(s.evaluation().image(1, 0)),
+    "two images swapped": lambda s: swapped(s.evaluation().image(0, 0), s.evaluation().image(1, 0)),
+    "an image of another run": lambda s: replace(
+        s.evaluation().image(0, 0), s.evaluation("base").image(0, 0).read_bytes()
+    ),
+}
+"""Edits of what the page alone shows."""
 
 
 def replace_or_make(small: Small) -> None:
@@ -186,6 +191,13 @@ def replace_or_make(small: Small) -> None:
 @pytest.mark.parametrize("edit", (SCORES | TRAINING | EVALUATION).values(), ids=(SCORES | TRAINING | EVALUATION).keys())
 def test_the_report_names_what_was_changed(small: Small, edit: Edit) -> None:
     assert_named(small, small.bench, REPORT, edit)
+
+
+@pytest.mark.parametrize("edit", IMAGES.values(), ids=IMAGES.keys())
+def test_the_page_names_the_image_that_was_changed(small: Small, edit: Edit) -> None:
+    assert_named(small, small.bench, ("report", "--format", "html", "--output", "page.html"), edit)
+    assert not (small.folder / "page.html").exists()
+    assert small.bench(*REPORT).returncode == 0  # which shows no image
 
 
 RUN: dict[str, Edit] = {
