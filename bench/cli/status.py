@@ -18,10 +18,11 @@ from bench.core.terminal import Terminal
 
 if TYPE_CHECKING:  # help texts need no records
     from bench.records.states import Kind, State
+    from bench.records.studies import StudyFolder
 
 PAUSE = 2.0
 """Seconds between two looks of ``--watch``."""
-ORDER: tuple[Kind, ...] = ("running", "failed", "waiting", "done")
+ORDER: tuple[Kind, ...] = ("running", "failed", "damaged", "waiting", "done")
 
 
 def status(
@@ -59,7 +60,7 @@ def status(
 
 def _look(runs: Path, study: str | None) -> list[State]:
     """The states of a study, or of everything in a folder, by kind."""
-    from bench.records.states import states_of_runs, states_of_study
+    from bench.records.states import states_of_runs
     from bench.records.studies import find_studies
 
     studies = find_studies(runs)
@@ -70,10 +71,20 @@ def _look(runs: Path, study: str | None) -> list[State]:
                 f"there is no study {study!r} in {runs}: {did_you_mean(study, names)}there are {', '.join(names) or 'none'}"
             )
         studies = [each for each in studies if each.name == study]
-    found = {state.name: state for each in studies for state in states_of_study(each)}
+    found = {state.name: state for each in studies for state in _states_of(each)}
     if study is None:
         found |= {state.name: state for state in states_of_runs(runs, tuple(found))}
     return sorted(found.values(), key=lambda state: ORDER.index(state.kind))
+
+
+def _states_of(study: StudyFolder) -> list[State]:
+    """The states of a study's cells; one that says so if the list of them is damaged."""
+    from bench.records.states import State, states_of_study
+
+    try:
+        return states_of_study(study)
+    except UserError as error:
+        return [State(study.folder.relative_to(study.runs).as_posix(), "damaged", said=str(error))]
 
 
 def lines_of(states: Sequence[State], width: int) -> Iterator[str]:
@@ -128,7 +139,7 @@ def _watch(runs: Path, study: str | None) -> None:
 
 def _goes_on(states: Sequence[State]) -> bool:
     """Whether something runs or waits; or there is nothing yet, since a study takes a moment to be planned."""
-    return not states or any(state.kind in ("running", "waiting") for state in states)
+    return not states or any(state.goes_on for state in states)
 
 
 def _print(lines: Iterator[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -130,12 +131,67 @@ def test_a_lock_of_a_stranger(tmp_path: Path, owner: bytes) -> None:
         ("environment.json", '{"processes": 0}', "environment.json is damaged .processes"),
     ],
 )
-def test_a_record_of_a_stranger_is_one_sentence(tmp_path: Path, name: str, content: str, said: str) -> None:
+def test_a_record_of_a_stranger_is_one_sentence_of_that_run(tmp_path: Path, name: str, content: str, said: str) -> None:
     run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
     training_run(run, steps=2)
     (run / name).write_text(content)
-    with pytest.raises(UserError, match=said):
-        states_of_runs(tmp_path)
+    training_run(run.with_name("seed-1"), steps=2)
+    damaged, other = states_of_runs(tmp_path)
+    assert (damaged.kind, other.kind) == ("damaged", "waiting")
+    assert re.search(said, damaged.said)
+
+
+def test_what_a_run_has_not_written_yet_is_no_damage(tmp_path: Path) -> None:
+    name = "m/dpo/recipe/seed-0"
+    study = StudyFolder(tmp_path, "s")
+    cell = Cell(name, ("run",), SIGNATURE, ("gold",))
+    study.write("", [cell])
+    training_run(tmp_path / name, steps=0)
+    (tmp_path / name / "train.jsonl").unlink()
+    (tmp_path / name / "environment.json").unlink()
+    with held(tmp_path / name / ".lock"):
+        assert states_of_study(study) == [State(name, "running", Progress(0, 10, "steps"), cell=cell)]
+        assert states_of_runs(tmp_path) == [State(name, "running", Progress(0, 10, "steps"))]
+    (tmp_path / name / ".lock").write_text("")
+    # A first image that is being written does not count, and the folder of the evaluation is made before its protocol.
+    (tmp_path / name / "DONE").write_text("")
+    (tmp_path / name / "evaluations" / SIGNATURE).mkdir(parents=True)
+    assert states_of_runs(tmp_path) == [State(name, "waiting")]
+    (tmp_path / name / "evaluations" / SIGNATURE).rmdir()
+    evaluation(tmp_path / name, images=1, done=False)
+    (tmp_path / name / "evaluations" / SIGNATURE / "images" / ".1.png.0a.partial").write_text("")
+    assert states_of_runs(tmp_path) == [State(name, "waiting", Progress(1, 8, "images"))]
+
+
+def test_damage_hides_no_other_run_and_ends_no_watch(tmp_path: Path) -> None:
+    names = ["m/dpo/recipe/seed-0", "m/dpo/recipe/seed-1"]
+    StudyFolder(tmp_path, "s").write("", [Cell(name, ("run",), SIGNATURE, ("gold",)) for name in names])
+    StudyFolder(tmp_path, "other").write("", [])
+    (tmp_path / ".studies" / "other" / "cells.json").write_text("{")
+    for name in names:
+        training_run(tmp_path / name, steps=10)
+        (tmp_path / name / "DONE").write_text("")
+        evaluation(tmp_path / name, images=8, done=True)
+    (tmp_path / names[0] / "evaluations" / SIGNATURE / "metrics.json").write_text("[")
+    words = [sys.executable, "-m", "bench", "status", "--runs", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=100)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [
+        "damaged  .studies/other",
+        f"damaged  {names[0]}",
+        f"done     {names[1]}",
+        "2 damaged, 1 done",
+    ]
+    # Nothing will change any more; but whoever holds the lock may put it right.
+    assert [state.goes_on for state in states_of_runs(tmp_path)] == [False, False]
+    (tmp_path / names[0] / "DONE").unlink()
+    (tmp_path / names[0] / "train.jsonl").write_text("1\n")
+    with held(tmp_path / names[0] / ".lock"):
+        assert [(state.kind, state.goes_on) for state in states_of_runs(tmp_path)] == [
+            ("damaged", True),
+            ("done", False),
+        ]
 
 
 def test_two_lines_of_one_step_tell_no_rate(tmp_path: Path) -> None:
@@ -152,8 +208,9 @@ def test_a_protocol_of_a_stranger_is_one_sentence(tmp_path: Path, content: str) 
     training_run(run, steps=0)
     evaluation(run, images=1, done=False)
     (run / "evaluations" / SIGNATURE / "protocol.json").write_text(content)
-    with pytest.raises(UserError, match="protocol.json is damaged"):
-        states_of_runs(tmp_path)
+    (state,) = states_of_runs(tmp_path)
+    assert state.kind == "damaged"
+    assert "protocol.json is damaged" in state.said
 
 
 @pytest.mark.parametrize(
