@@ -153,14 +153,16 @@ def _state_of_cell(study: StudyFolder, cell: Cell, held: frozenset[tuple[int, in
 
     def look() -> State:
         attempt = study.attempt(cell)
+        if (attempt is None or not attempt.failed) and _evaluated(run, cell):
+            return State(
+                cell.name, "done", cell=cell
+            )  # whoever holds it only looks at it, as every run does at its base
         progress = _progress(run, cell.protocol) if (run.folder / CONFIG).exists() else None
         seen = attempt is not None and attempt.code is None and attempt.here
         if attempt.alive if attempt is not None and seen else _works(run, progress, held):
             return State(cell.name, "running", progress, cell=cell)
         if attempt is not None and attempt.failed:
             return State(cell.name, "failed", progress, last_line(study.log(cell)), cell)
-        if _evaluated(run, cell):
-            return State(cell.name, "done", cell=cell)
         return State(cell.name, "waiting", progress, cell=cell)
 
     return _unless_damaged(look, lambda said: State(cell.name, "damaged", None, said, cell, _works(run, None, held)))

@@ -110,6 +110,26 @@ def test_the_states_of_a_study(tmp_path: Path) -> None:
     assert [state.kind for state in states_of_study(study)] == ["waiting"]
 
 
+def test_what_is_done_stays_done_while_others_look_at_it(tmp_path: Path) -> None:
+    base = tmp_path / "m" / "base"
+    cells = [Cell("m/base", ("eval",), SIGNATURE, ("gold",))]
+    study = StudyFolder(tmp_path, "s")
+    study.write("", cells)
+    training_run(base, steps=0)
+    (base / "DONE").write_text("")
+    evaluation(base, images=8, done=True)
+    with held(base / ".lock"):
+        assert states_of_study(study) == [State("m/base", "done", cell=cells[0])]
+        # Its own command starts again, finds nothing to do and ends; where it fails, that is said.
+        study.record(cells[0], os.getpid())
+        assert [state.kind for state in states_of_study(study)] == ["done"]
+        (base / "evaluations" / SIGNATURE / "DONE").unlink()
+        assert [state.kind for state in states_of_study(study)] == ["running"]
+    (base / "evaluations" / SIGNATURE / "DONE").write_text("")
+    study.record(cells[0], os.getpid(), 2)
+    assert [state.kind for state in states_of_study(study)] == ["failed"]
+
+
 @pytest.mark.parametrize("owner", [b"\xff", "\u00b2".encode(), b"9" * 6000, b"", b"-1", b"1\0"])
 def test_a_lock_of_a_stranger(tmp_path: Path, owner: bytes) -> None:
     run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
