@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bench.core.errors import UserError, did_you_mean
-from bench.core.progress import COLUMNS, duration, line, shortened
+from bench.core.progress import COLUMNS, duration, line, say, shortened
 from bench.core.terminal import Terminal
 
 if TYPE_CHECKING:  # help texts need no records
@@ -46,6 +46,8 @@ def status(
     """
     if failed and watch:
         raise UserError("--failed prints commands once; leave --watch out")
+    if not runs.exists() and not watch:
+        raise UserError(f"{runs} does not exist; give the folder of a `bench run` as --runs")
     states = _look(runs, study)
     if failed:
         console = Terminal(highlight=False, soft_wrap=True)
@@ -53,6 +55,8 @@ def status(
             if state.kind == "failed" and state.cell is not None:
                 console.print(state.cell.line(), markup=False)
     elif watch:
+        if not runs.exists():
+            say(f"{runs} does not exist yet; waiting for the first run in it")
         _watch(runs, study)
     else:
         _print(lines_of(states, COLUMNS))

@@ -99,7 +99,9 @@ def test_a_file_runs_like_its_printed_commands_and_is_written_back(command: Comm
             ["run", "--algo", "dpo", "--model", "tiny", "--resource", "threads=1"],
             "executor: name one of local, print, slurm",
         ),
-        (["status", "nothing"], "there is no study 'nothing' in runs: there are none"),
+        (["status", "nothing", "--runs", "."], "there is no study 'nothing' in .: there are none"),
+        (["status", "--runs", "trail"], "trail does not exist"),
+        (["status", "--runs", "trail", "--failed"], "trail does not exist"),
     ],
 )
 def test_what_is_missing_is_one_sentence(command: CommandLine, words: list[str], sentence: str) -> None:

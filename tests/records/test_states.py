@@ -253,7 +253,7 @@ def test_looking_does_not_take_the_lock(tmp_path: Path) -> None:
 
 def test_whoever_watches_before_there_are_runs_sees_them_come_and_end(tmp_path: Path) -> None:
     watching = [sys.executable, "-m", "bench", "status", "--watch"]
-    with subprocess.Popen(watching, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(watching, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "there are no runs\n"
         run = tmp_path / "runs" / "m" / "dpo" / "recipe" / "seed-0"
@@ -262,7 +262,8 @@ def test_whoever_watches_before_there_are_runs_sees_them_come_and_end(tmp_path: 
         evaluation(tmp_path / "new", images=8, done=True)
         run.parent.mkdir(parents=True)
         (tmp_path / "new").rename(run)
-        said, _ = process.communicate(timeout=60)
+        said, warned = process.communicate(timeout=60)
+    assert warned == "runs does not exist yet; waiting for the first run in it\n"
     assert said.splitlines() == ["done     m/dpo/recipe/seed-0", "1 done"]
     assert process.returncode == 0
 
