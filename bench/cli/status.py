@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,6 +24,12 @@ if TYPE_CHECKING:  # help texts need no records
 
 PAUSE = 2.0
 """Seconds between two looks of ``--watch``."""
+INDENT = 9
+"""Columns before the name of a run, and before what is wrong with it."""
+FACTS, SHORTEST_MODEL = 2, 9
+"""Facts that a long name takes no room from, how far a run is and the time left; and characters of a model that stay."""
+HASHES = re.compile(r"(?<=/set-[0-9a-f]{4})[0-9a-f]{4}(?:-[0-9a-f]{8})?(?=[/-])|(?<!/set)-[0-9a-f]{8}(?=[/-])")
+"""What of the hashes in a run's name goes where there is no room, so that algorithm and seed stay."""
 ORDER: tuple[Kind, ...] = ("running", "failed", "damaged", "waiting", "done")
 
 
@@ -92,13 +100,41 @@ def _states_of(study: StudyFolder) -> list[State]:
 
 
 def lines_of(states: Sequence[State], width: int) -> Iterator[str]:
-    """The text of ``bench status``, line by line: one per run, and a last one that counts them."""
+    """The text of ``bench status``, line by line: one per run, what is wrong with it below, and a last one that counts them."""
+    for block in _blocks_of(states, width):
+        yield from block
+
+
+def _blocks_of(states: Sequence[State], width: int) -> Iterator[tuple[str, ...]]:
+    """The lines of each run, and the one that counts them."""
     for state in states:
-        yield line(f"{state.kind:<8} {state.name}", list(_facts(state)), width)
-        if state.said:
-            yield shortened(f"         {state.said}", width)
+        yield (_line(state, width), *_wrapped(state.said, width))
     counts = Counter(state.kind for state in states)
-    yield ", ".join(f"{counts[kind]} {kind}" for kind in ORDER if counts[kind]) or "there are no runs"
+    yield (", ".join(f"{counts[kind]} {kind}" for kind in ORDER if counts[kind]) or "there are no runs",)
+
+
+def _line(state: State, width: int) -> str:
+    """One line about a run: without room hashes go first, then the rate, then the middle of the model's name."""
+    name, facts = state.name, list(_facts(state))
+
+    def excess() -> int:
+        return INDENT + len("  ".join([name, *facts])) - width
+
+    if excess() > 0:
+        name = HASHES.sub("...", name)
+    while excess() > 0 and len(facts) > FACTS:
+        facts.pop()
+    if excess() > 0:
+        model, *rest = name.split("/")
+        name = "/".join([shortened(model, max(SHORTEST_MODEL, len(model) - excess())), *rest])
+    return line(f"{state.kind:<{INDENT}}{name}", facts, width)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    indent = " " * INDENT
+    return textwrap.wrap(
+        text, max(width, 2 * INDENT), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
 
 
 def _facts(state: State) -> Iterator[str]:
@@ -120,11 +156,11 @@ def _watch(runs: Path, study: str | None) -> None:
     console = Terminal(highlight=False)
     states = _look(runs, study)
     if not console.is_terminal:
-        shown: set[str] = set()
+        shown: set[tuple[str, ...]] = set()
         while True:
-            lines = list(lines_of(states, COLUMNS))
-            _print(each for each in lines if each not in shown)
-            shown = set(lines)
+            blocks = list(_blocks_of(states, COLUMNS))
+            _print(each for block in blocks if block not in shown for each in block)
+            shown = set(blocks)
             if not _goes_on(states):
                 return
             time.sleep(PAUSE)

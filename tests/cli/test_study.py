@@ -132,7 +132,7 @@ def test_local_jobs_make_the_same_weights_and_a_failure_leaves_the_others_alone(
     assert "1 of 3 commands failed" in failed.stderr
     status = command.run(command.arguments("status")).stdout.splitlines()
     assert status[0].startswith(f"failed   {first}")
-    assert status[1].strip().startswith("error: runs/tiny/dpo/")  # cut in the middle to one line
+    assert status[1].strip().startswith("error: runs/tiny/dpo/")
     assert "is a file, not a folder" in (command.folder / "runs/.studies/small/logs" / f"{first}.log").read_text()
     assert status[-1] == "1 failed, 2 done"
     (line,) = command.run(command.arguments("status", "--failed")).stdout.splitlines()

@@ -130,6 +130,27 @@ def test_what_is_done_stays_done_while_others_look_at_it(tmp_path: Path) -> None
     assert [state.kind for state in states_of_study(study)] == ["failed"]
 
 
+def test_a_failure_is_said_in_full_and_a_name_loses_its_hashes_first() -> None:
+    said = "error: the loss is nan at step 3 of tiny/sft/set-8c6b1e21-e3c49ae2/seed-1; lower the learning rate or raise beta, and repeat"
+    steps = Progress(20, 2000, "steps", 222.9)
+    states = [
+        State("stable-diffusion-v1-5/sft/set-8c6b1e21-e3c49ae2/seed-1", "running", steps),
+        State("tiny/sft/untried-e3c49ae2-placebo/seed-11", "running", steps),
+        State("tiny/sft/set-8c6b1e21-placebo/seed-1", "running", steps),
+        State("tiny/sft/set-8c6b1e21-e3c49ae2/seed-1", "failed", Progress(3, 20, "steps"), said),
+    ]
+    assert list(lines_of(states, 80)) == [
+        "running  stable-d...ion-v1-5/sft/set-8c6b.../seed-1  20/2000 steps  122.6 h left",
+        "running  tiny/sft/untried...-placebo/seed-11  20/2000 steps  122.6 h left",
+        "running  tiny/sft/set-8c6b...-placebo/seed-1  20/2000 steps  122.6 h left",
+        "failed   tiny/sft/set-8c6b1e21-e3c49ae2/seed-1  3/20 steps",
+        "         error: the loss is nan at step 3 of",
+        "         tiny/sft/set-8c6b1e21-e3c49ae2/seed-1; lower the learning rate or raise",
+        "         beta, and repeat",
+        "3 running, 1 failed",
+    ]
+
+
 @pytest.mark.parametrize("owner", [b"\xff", "\u00b2".encode(), b"9" * 6000, b"", b"-1", b"1\0"])
 def test_a_lock_of_a_stranger(tmp_path: Path, owner: bytes) -> None:
     run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
