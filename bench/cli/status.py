@@ -19,7 +19,7 @@ from bench.core.progress import COLUMNS, duration, line, say, shortened
 from bench.core.terminal import Terminal
 
 if TYPE_CHECKING:  # help texts need no records
-    from bench.records.states import Kind, State
+    from bench.records.states import Kind, Progress, State
     from bench.records.studies import StudyFolder
 
 PAUSE = 2.0
@@ -138,17 +138,27 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _facts(state: State) -> Iterator[str]:
-    progress = state.progress
+    progress, running = state.progress, state.kind == "running"
     if progress is None:
+        yield from ("preparing",) if running else ()
         return
     total = "" if progress.total is None else f"/{progress.total:g}"
     yield f"{progress.done:g}{total} {progress.unit}"
-    if state.kind != "running":
+    if not running:
         return
-    if progress.left is not None:
+    if (stage := _stage(progress)) is not None:
+        yield stage
+    elif progress.left is not None:
         yield f"{duration(progress.left)} left"
     if progress.seconds is not None:
         yield f"{progress.seconds:.1f} s each" if progress.seconds >= 1 else f"{1 / progress.seconds:.1f}/s"
+
+
+def _stage(progress: Progress) -> str | None:
+    """What a running process does while the pieces that are counted stand still; None if they do not."""
+    if progress.unit == "images":
+        return "scoring" if progress.done == progress.total else None
+    return "preparing" if not progress.done else None
 
 
 def _watch(runs: Path, study: str | None) -> None:

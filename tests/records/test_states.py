@@ -151,6 +151,29 @@ def test_a_failure_is_said_in_full_and_a_name_loses_its_hashes_first() -> None:
     ]
 
 
+def test_what_a_run_does_while_nothing_is_counted() -> None:
+    states = [
+        State("m/base", "running"),
+        State("m/base", "running", Progress(0, 8, "images")),
+        State("m/base", "running", Progress(8, 8, "images")),
+        State("m/base", "waiting", Progress(8, 8, "images")),
+        State("m/dpo/recipe/seed-0", "running", Progress(0, 10, "steps")),
+        State("m/dpo/recipe/seed-0", "running", Progress(0, None, "steps")),
+        State("m/dpo/recipe/seed-0", "waiting", Progress(0, 10, "steps")),
+        State("m/dpo/recipe/seed-0", "running", Progress(10, 10, "steps", 6.0)),
+    ]
+    assert list(lines_of(states, 80))[:-1] == [
+        "running  m/base  preparing",
+        "running  m/base  0/8 images",
+        "running  m/base  8/8 images  scoring",
+        "waiting  m/base  8/8 images",
+        "running  m/dpo/recipe/seed-0  0/10 steps  preparing",
+        "running  m/dpo/recipe/seed-0  0 steps  preparing",
+        "waiting  m/dpo/recipe/seed-0  0/10 steps",
+        "running  m/dpo/recipe/seed-0  10/10 steps  0 s left  6.0 s each",
+    ]
+
+
 @pytest.mark.parametrize("owner", [b"\xff", "\u00b2".encode(), b"9" * 6000, b"", b"-1", b"1\0"])
 def test_a_lock_of_a_stranger(tmp_path: Path, owner: bytes) -> None:
     run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
