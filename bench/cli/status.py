@@ -7,6 +7,7 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,15 +108,39 @@ def lines_of(states: Sequence[State], width: int) -> Iterator[str]:
 
 def _blocks_of(states: Sequence[State], width: int) -> Iterator[tuple[str, ...]]:
     """The lines of each run, and the one that counts them."""
+    changes = _changes(states)
     for state in states:
-        yield (_line(state, width), *_wrapped(state.said, width))
+        yield (_line(state, changes.get(state.name, ""), width), *_wrapped(state.said, width))
     counts = Counter(state.kind for state in states)
     yield (", ".join(f"{counts[kind]} {kind}" for kind in ORDER if counts[kind]) or "there are no runs",)
 
 
-def _line(state: State, width: int) -> str:
-    """One line about a run: without room hashes go first, then the rate, then the middle of the model's name."""
+def _changes(states: Sequence[State]) -> dict[str, str]:
+    """The settings in which the configurations of an algorithm differ, by name of the run; of runs in studies."""
+    typed = {
+        state.name: [value for option, value in pairwise(state.cell.words) if option == "--set"]
+        for state in states
+        if state.cell is not None
+    }
+    common: dict[str, set[str]] = {}
+    for name, settings in typed.items():
+        common[_algorithm(name)] = common.get(_algorithm(name), set(settings)) & set(settings)
+    return {
+        name: ",".join(each for each in settings if each not in common[_algorithm(name)])
+        for name, settings in typed.items()
+    }
+
+
+def _algorithm(name: str) -> str:
+    """The model and the algorithm of a run."""
+    return "/".join(name.split("/")[:-2])
+
+
+def _line(state: State, changes: str, width: int) -> str:
+    """One line about a run: without room hashes go first, then rate and changes, then the middle of the model's name."""
     name, facts = state.name, list(_facts(state))
+    if changes:
+        facts.insert(FACTS, changes)
 
     def excess() -> int:
         return INDENT + len("  ".join([name, *facts])) - width

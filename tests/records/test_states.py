@@ -151,6 +151,29 @@ def test_a_failure_is_said_in_full_and_a_name_loses_its_hashes_first() -> None:
     ]
 
 
+def test_configurations_of_an_algorithm_are_told_apart_by_their_settings() -> None:
+    words = ("run", "--set", "steps=20", "--set")
+    cells = [
+        Cell("m/base", ("eval",), SIGNATURE, ()),
+        Cell("m/dpo/set-8c6b1e21/seed-0", (*words, "learning_rate=1e30"), SIGNATURE, ()),
+        Cell("m/dpo/set-0123abcd/seed-0", (*words, "learning_rate=1e-5", "--set", "beta=5"), SIGNATURE, ()),
+        Cell("m/sft/set-0123abcd/seed-0", words[:-1], SIGNATURE, ()),
+        Cell("m/sft/set-0123abcd/seed-1", words[:-1], SIGNATURE, ()),
+    ]
+    steps = Progress(3, 20, "steps", 2.0)
+    states = [State(each.name, "waiting", cell=each) for each in cells]
+    states += [State(cells[1].name, "running", steps, cell=cells[1]), State("m/other/recipe/seed-0", "waiting")]
+    assert list(lines_of(states, 80))[:-1] == [
+        "waiting  m/base",
+        "waiting  m/dpo/set-8c6b1e21/seed-0  learning_rate=1e30",
+        "waiting  m/dpo/set-0123abcd/seed-0  learning_rate=1e-5,beta=5",
+        "waiting  m/sft/set-0123abcd/seed-0",
+        "waiting  m/sft/set-0123abcd/seed-1",
+        "running  m/dpo/set-8c6b.../seed-0  3/20 steps  34 s left  learning_rate=1e30",
+        "waiting  m/other/recipe/seed-0",
+    ]
+
+
 def test_what_a_run_does_while_nothing_is_counted() -> None:
     states = [
         State("m/base", "running"),
