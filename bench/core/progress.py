@@ -67,6 +67,7 @@ class Progress:
         self._console = Terminal(stderr=True)
         self._live: Live | None = None
         self._figures: list[str] = []
+        self._expected: tuple[float, float] | None = None
         self._started = self._printed = time.monotonic()
         self._shown = ""
 
@@ -89,6 +90,15 @@ class Progress:
         """Report ``count`` pieces that were done already: they count as done, but not towards the rate."""
         self._found += count
         self._done += count
+
+    def expect(self, each: float, left: float) -> None:
+        """Show a rate and a time left that the caller knows better than the time so far tells.
+
+        Args:
+            each: seconds that a piece takes.
+            left: seconds until everything is done; 0 if nobody can tell.
+        """
+        self._expected = each, left
 
     def advance(self, count: int = 1, **figures: float) -> None:
         """Report ``count`` more pieces of work and the latest figures."""
@@ -119,12 +129,12 @@ class Progress:
         counts = f"{self._done}/{self._total}"
         worked, seconds = self._done - self._found, max(1e-9, self._seconds())
         if worked <= 0:
-            return [counts]
-        rate = f"{worked / seconds:.1f}/s" if worked >= seconds else f"{seconds / worked:.1f} s each"
+            return [counts, *self._figures]
+        each, left = self._expected or (seconds / worked, (self._total - self._done) * seconds / worked)
+        rate = f"{each:.1f} s each" if each > 1 else f"{1 / max(1e-9, each):.1f}/s"
         if self._done >= self._total:
             return [counts, f"in {duration(seconds)}", rate, *self._figures]
-        left = duration((self._total - self._done) * seconds / worked)
-        return [counts, f"{left} left", rate, *self._figures]
+        return [counts, *([f"{duration(left)} left"] if left else []), rate, *self._figures]
 
     def _print(self) -> None:
         self._printed = time.monotonic()

@@ -6,14 +6,15 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bench.core.errors import UserError
 from bench.core.files import BLOCK, from_json
-from bench.core.inputs import regular
+from bench.core.inputs import regular, special
 from bench.core.paths import inside
 from bench.records.config import BASE
 from bench.records.evaluations import DONE, IMAGES, METRICS, PROTOCOL
@@ -32,7 +33,7 @@ from bench.records.runs import (
 )
 from bench.records.studies import Cell, StudyFolder
 
-Kind = Literal["running", "failed", "waiting", "done"]
+Kind = Literal["running", "failed", "damaged", "waiting", "done"]
 TAIL = 1 << 16
 """Bytes at the end of a log that are read."""
 LONGEST_ID = 20
@@ -77,10 +78,11 @@ class State:
 
     Attributes:
         name: the run's folder, relative to the folder of all runs.
-        kind: running, failed, waiting (not begun, or to be continued), or done.
-        progress: how far it is; None if it has not begun, or is done.
-        said: the last line of its log, if it failed.
+        kind: running, failed, damaged (a record of it cannot be read), waiting (not begun, or to be continued), or done.
+        progress: how far it is; None if it has not begun, is done, or is damaged.
+        said: the last line of its log, if it failed; what is damaged, if something is.
         cell: the command; None of a run that belongs to no study.
+        held: whether a process works on it although it is damaged.
     """
 
     name: str
@@ -88,6 +90,12 @@ class State:
     progress: Progress | None = None
     said: str = ""
     cell: Cell | None = None
+    held: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the state is not the last one."""
+        return self.held or self.kind in ("running", "waiting")
 
 
 class _Images(BaseModel):
@@ -121,7 +129,11 @@ class _Step(BaseModel):
 
 
 def states_of_study(study: StudyFolder) -> list[State]:
-    """The state of every cell of a study, in their order."""
+    """The state of every cell of a study, in their order.
+
+    Raises:
+        UserError: the list of the cells is damaged; a run whose own records are is only `damaged`.
+    """
     held = _held_locks()
     return [_state_of_cell(study, cell, held) for cell in study.cells()]
 
@@ -132,24 +144,48 @@ def states_of_runs(runs: Path, known: Sequence[str] = ()) -> list[State]:
     for run in find_runs(runs):
         name = run.folder.relative_to(runs).as_posix()
         if name not in known and run.folder.parent.name != "weights":
-            done = run.done and any(run.folder.glob(f"{EVALUATIONS}/*/{DONE}"))
-            progress = None if done else _progress(run, None)
-            kind: Kind = "done" if done else "running" if _works(run, progress, held) else "waiting"
-            states.append(State(name, kind, progress))
+            states.append(_state_of_run(name, run, held))
     return states
 
 
 def _state_of_cell(study: StudyFolder, cell: Cell, held: frozenset[tuple[int, int]]) -> State:
-    run, attempt = RunFolder(inside(study.runs, cell.name)), study.attempt(cell)
-    progress = _progress(run, cell.protocol) if (run.folder / CONFIG).exists() else None
-    seen = attempt is not None and attempt.code is None and attempt.here
-    if attempt.alive if attempt is not None and seen else _works(run, progress, held):
-        return State(cell.name, "running", progress, cell=cell)
-    if attempt is not None and attempt.failed:
-        return State(cell.name, "failed", progress, last_line(study.log(cell)), cell)
-    if _evaluated(run, cell):
-        return State(cell.name, "done", cell=cell)
-    return State(cell.name, "waiting", progress, cell=cell)
+    run = RunFolder(inside(study.runs, cell.name))
+
+    def look() -> State:
+        attempt = study.attempt(cell)
+        if (attempt is None or not attempt.failed) and _evaluated(run, cell):
+            return State(
+                cell.name, "done", cell=cell
+            )  # whoever holds it only looks at it, as every run does at its base
+        progress = _progress(run, cell.protocol) if (run.folder / CONFIG).exists() else None
+        seen = attempt is not None and attempt.code is None and attempt.here
+        if attempt.alive if attempt is not None and seen else _works(run, progress, held):
+            return State(cell.name, "running", progress, cell=cell)
+        if attempt is not None and attempt.failed:
+            return State(cell.name, "failed", progress, last_line(study.log(cell)), cell)
+        return State(cell.name, "waiting", progress, cell=cell)
+
+    return _unless_damaged(look, lambda said: State(cell.name, "damaged", None, said, cell, _works(run, None, held)))
+
+
+def _state_of_run(name: str, run: RunFolder, held: frozenset[tuple[int, int]]) -> State:
+    def look() -> State:
+        if run.done and any(run.folder.glob(f"{EVALUATIONS}/*/{DONE}")):
+            return State(name, "done")
+        progress = _progress(run, None)
+        return State(name, "running" if _works(run, progress, held) else "waiting", progress)
+
+    return _unless_damaged(look, lambda said: State(name, "damaged", None, said, held=_works(run, None, held)))
+
+
+def _unless_damaged(look: Callable[[], State], damaged: Callable[[str], State]) -> State:
+    """What is seen of a run, or what is damaged there, which is no reason to say nothing of all the others."""
+    try:
+        return look()
+    except UserError as error:
+        return damaged(str(error))
+    except FileNotFoundError as error:
+        return damaged(f"{error.filename} was moved away while it was looked at")
 
 
 def _evaluated(run: RunFolder, cell: Cell) -> bool:
@@ -163,6 +199,8 @@ def _evaluated(run: RunFolder, cell: Cell) -> bool:
 def _works(run: RunFolder, progress: Progress | None, held: frozenset[tuple[int, int]]) -> bool:
     """Whether a process works on a run: it holds the lock on this machine, or has written lately on another one."""
     lock = run.folder / LOCK
+    if special(lock) is not None:
+        return False  # no process of this program holds such a thing
     try:
         inode, text = lock.stat().st_ino, _owner(lock)
     except OSError:
@@ -180,12 +218,15 @@ def _works(run: RunFolder, progress: Progress | None, held: frozenset[tuple[int,
 
 def _last_written(run: RunFolder) -> float:
     """When training, or an evaluation that is not finished, last wrote something; 0 if never."""
-    unfinished = [place for place in run.folder.glob(f"{EVALUATIONS}/*") if not (place / DONE).exists()]
-    paths = [
-        *([] if run.done else [run.train_log, *(path for each in IN_ROUNDS for path in run.folder.glob(each))]),
-        *(each for place in unfinished for each in (place, place / IMAGES)),
-    ]
-    return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
+    try:
+        unfinished = [place for place in run.folder.glob(f"{EVALUATIONS}/*") if not (place / DONE).exists()]
+        paths = [
+            *([] if run.done else [run.train_log, *(path for each in IN_ROUNDS for path in run.folder.glob(each))]),
+            *(each for place in unfinished for each in (place, place / IMAGES)),
+        ]
+        return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
+    except FileNotFoundError:  # a folder or file that was listed has just been replaced or removed
+        return time.time()
 
 
 def _owner(lock: Path) -> bytes:
@@ -211,7 +252,8 @@ def _progress(run: RunFolder, protocol: str | None) -> Progress | None:
         return None
     newest = max(places, key=lambda place: place.stat().st_mtime)
     stated = read_record(_Stated, newest / PROTOCOL)
-    done = sum(1 for _ in os.scandir(newest / IMAGES)) if (newest / IMAGES).is_dir() else 0
+    images = os.scandir(newest / IMAGES) if (newest / IMAGES).is_dir() else ()
+    done = sum(1 for each in images if not each.name.startswith("."))  # one that is being written has a hidden name
     return Progress(done, stated.prompt_count * stated.generation.images_per_prompt, "images")
 
 
@@ -220,10 +262,11 @@ def _training_progress(run: RunFolder) -> Progress | None:
     training = run.config().resolved.training
     if training is None:
         return None
-    processes = read_record(_Environment, run.folder / ENVIRONMENT).processes
     done = lines[-1].step + 1 if lines else 0
     each = None
     if lines and lines[-1].step > lines[0].step:
+        # Read no earlier: a run that begins writes it after its configuration.
+        processes = read_record(_Environment, run.folder / ENVIRONMENT).processes
         each = (lines[-1].seconds - lines[0].seconds) / (lines[-1].step - lines[0].step) / processes
     total: float | None = training.all_steps
     if (budget := training.budget) is not None:
@@ -250,5 +293,5 @@ def _tail(path: Path, count: int) -> str:
     if not path.exists():
         return ""
     with regular(path).open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - count))
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - count))
         return stream.read(min(count, BLOCK)).decode("utf-8", errors="replace")

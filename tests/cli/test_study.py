@@ -99,7 +99,9 @@ def test_a_file_runs_like_its_printed_commands_and_is_written_back(command: Comm
             ["run", "--algo", "dpo", "--model", "tiny", "--resource", "threads=1"],
             "executor: name one of local, print, slurm",
         ),
-        (["status", "nothing"], "there is no study 'nothing' in runs: there are none"),
+        (["status", "nothing", "--runs", "."], "there is no study 'nothing' in .: there are none"),
+        (["status", "--runs", "trail"], "trail does not exist"),
+        (["status", "--runs", "trail", "--failed"], "trail does not exist"),
     ],
 )
 def test_what_is_missing_is_one_sentence(command: CommandLine, words: list[str], sentence: str) -> None:
@@ -130,7 +132,7 @@ def test_local_jobs_make_the_same_weights_and_a_failure_leaves_the_others_alone(
     assert "1 of 3 commands failed" in failed.stderr
     status = command.run(command.arguments("status")).stdout.splitlines()
     assert status[0].startswith(f"failed   {first}")
-    assert status[1].strip().startswith("error: runs/tiny/dpo/")  # cut in the middle to one line
+    assert status[1].strip().startswith("error: runs/tiny/dpo/")
     assert "is a file, not a folder" in (command.folder / "runs/.studies/small/logs" / f"{first}.log").read_text()
     assert status[-1] == "1 failed, 2 done"
     (line,) = command.run(command.arguments("status", "--failed")).stdout.splitlines()

@@ -72,6 +72,25 @@ def on_terminal(columns: int) -> str:
     return shown.decode()
 
 
+def test_who_knows_the_rate_and_the_time_left_better_is_believed() -> None:
+    work = """
+from bench.core.progress import Progress
+
+with Progress("runs", total=5) as progress:
+    progress.found(1)
+    progress.expect(222.9, 300)
+    progress.advance(2, running=2)
+with Progress("all overdue", total=2) as progress:
+    progress.expect(222.9, 0)
+    progress.advance(1, running=1)
+"""
+    done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [
+        "runs  3/5  5 min left  222.9 s each  running 2",
+        "all overdue  1/2  222.9 s each  running 1",
+    ]
+
+
 def test_only_the_first_of_several_processes_speaks() -> None:
     for rank, lines in (("0", 1), ("1", 0)):
         environment = {**os.environ, "RANK": rank}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 
 from bench.core.errors import UserError
 from bench.experiments.executors.base import Matrix, make_executor
-from bench.experiments.executors.local import Local
+from bench.experiments.executors.local import Local, seconds_left
 from bench.records.states import states_of_study
 from bench.records.studies import Cell, StudyFolder
 
@@ -18,7 +19,9 @@ def cell(name: str, *words: str, after: str | None = None) -> Cell:
     return Cell(name, words, "0" * 12, (), after)
 
 
-def test_a_failure_leaves_the_others_alone_and_what_needs_it_is_not_started(tmp_path: Path) -> None:
+def test_a_failure_leaves_the_others_alone_and_what_needs_it_is_not_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = StudyFolder(tmp_path, "small")
     cells = [
         cell("one/base", "--version"),
@@ -31,12 +34,45 @@ def test_a_failure_leaves_the_others_alone_and_what_needs_it_is_not_started(tmp_
     assert study.cells() == cells
     failed = Local(jobs=2).start(Matrix(cells, study))
     assert failed == ["two/base", "two/run"]
+    shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("runs ")]
+    assert re.fullmatch(r"runs  3/3  in \d+ s  \S+( s each)?  running 0", shown[-1])  # without the two base models
     assert "diffusion-alignment-bench" in study.log(cells[2]).read_text()
     assert not study.log(cells[3]).exists()
     # Finished with code 0, but nothing is in the folders of the runs.
     assert [state.kind for state in states_of_study(study)] == ["waiting", "failed", "waiting", "waiting", "waiting"]
     (said,) = [state.said for state in states_of_study(study) if state.said]
     assert "nowhere" in said
+
+
+def test_runs_that_were_done_before_tell_no_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = StudyFolder(tmp_path, "small")
+    cells = [cell("one/base", "--version"), cell("one/run", "--version", after="one/base")]
+    study.write("", cells)
+    for each in cells:
+        place = tmp_path / each.name / "evaluations" / each.protocol
+        place.mkdir(parents=True)
+        (place / "metrics.json").write_text("{}")
+        for folder in (place, tmp_path / each.name):
+            (folder / "DONE").write_text("")
+    assert Local(jobs=1).start(Matrix(cells, study)) == []
+    assert study.attempt(cells[1]) is not None  # it was started, and would have said what is wrong
+    assert "runs" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ages", "waiting", "places", "left"),
+    [
+        ([30, 90], 0, 2, 70),
+        ([30, 90], 1, 2, 110),  # it follows the one that ends in 10 s
+        ([30, 90], 2, 2, 170),
+        ([30], 2, 2, 170),  # one place is free
+        ([150], 1, 1, 100),
+        ([150], 0, 1, 0),
+        ([], 3, 2, 200),
+    ],
+)
+def test_the_time_left_of_runs_beside_each_other(ages: list[float], waiting: int, places: int, left: float) -> None:
+    assert seconds_left(100, ages, waiting, places) == left
 
 
 def test_threads_are_shared_between_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -109,6 +110,93 @@ def test_the_states_of_a_study(tmp_path: Path) -> None:
     assert [state.kind for state in states_of_study(study)] == ["waiting"]
 
 
+def test_what_is_done_stays_done_while_others_look_at_it(tmp_path: Path) -> None:
+    base = tmp_path / "m" / "base"
+    cells = [Cell("m/base", ("eval",), SIGNATURE, ("gold",))]
+    study = StudyFolder(tmp_path, "s")
+    study.write("", cells)
+    training_run(base, steps=0)
+    (base / "DONE").write_text("")
+    evaluation(base, images=8, done=True)
+    with held(base / ".lock"):
+        assert states_of_study(study) == [State("m/base", "done", cell=cells[0])]
+        # Its own command starts again, finds nothing to do and ends; where it fails, that is said.
+        study.record(cells[0], os.getpid())
+        assert [state.kind for state in states_of_study(study)] == ["done"]
+        (base / "evaluations" / SIGNATURE / "DONE").unlink()
+        assert [state.kind for state in states_of_study(study)] == ["running"]
+    (base / "evaluations" / SIGNATURE / "DONE").write_text("")
+    study.record(cells[0], os.getpid(), 2)
+    assert [state.kind for state in states_of_study(study)] == ["failed"]
+
+
+def test_a_failure_is_said_in_full_and_a_name_loses_its_hashes_first() -> None:
+    said = "error: the loss is nan at step 3 of tiny/sft/set-8c6b1e21-e3c49ae2/seed-1; lower the learning rate or raise beta, and repeat"
+    steps = Progress(20, 2000, "steps", 222.9)
+    states = [
+        State("stable-diffusion-v1-5/sft/set-8c6b1e21-e3c49ae2/seed-1", "running", steps),
+        State("tiny/sft/untried-e3c49ae2-placebo/seed-11", "running", steps),
+        State("tiny/sft/set-8c6b1e21-placebo/seed-1", "running", steps),
+        State("tiny/sft/set-8c6b1e21-e3c49ae2/seed-1", "failed", Progress(3, 20, "steps"), said),
+    ]
+    assert list(lines_of(states, 80)) == [
+        "running  stable-d...ion-v1-5/sft/set-8c6b.../seed-1  20/2000 steps  122.6 h left",
+        "running  tiny/sft/untried...-placebo/seed-11  20/2000 steps  122.6 h left",
+        "running  tiny/sft/set-8c6b...-placebo/seed-1  20/2000 steps  122.6 h left",
+        "failed   tiny/sft/set-8c6b1e21-e3c49ae2/seed-1  3/20 steps",
+        "         error: the loss is nan at step 3 of",
+        "         tiny/sft/set-8c6b1e21-e3c49ae2/seed-1; lower the learning rate or raise",
+        "         beta, and repeat",
+        "3 running, 1 failed",
+    ]
+
+
+def test_configurations_of_an_algorithm_are_told_apart_by_their_settings() -> None:
+    words = ("run", "--set", "steps=20", "--set")
+    cells = [
+        Cell("m/base", ("eval",), SIGNATURE, ()),
+        Cell("m/dpo/set-8c6b1e21/seed-0", (*words, "learning_rate=1e30"), SIGNATURE, ()),
+        Cell("m/dpo/set-0123abcd/seed-0", (*words, "learning_rate=1e-5", "--set", "beta=5"), SIGNATURE, ()),
+        Cell("m/sft/set-0123abcd/seed-0", words[:-1], SIGNATURE, ()),
+        Cell("m/sft/set-0123abcd/seed-1", words[:-1], SIGNATURE, ()),
+    ]
+    steps = Progress(3, 20, "steps", 2.0)
+    states = [State(each.name, "waiting", cell=each) for each in cells]
+    states += [State(cells[1].name, "running", steps, cell=cells[1]), State("m/other/recipe/seed-0", "waiting")]
+    assert list(lines_of(states, 80))[:-1] == [
+        "waiting  m/base",
+        "waiting  m/dpo/set-8c6b1e21/seed-0  learning_rate=1e30",
+        "waiting  m/dpo/set-0123abcd/seed-0  learning_rate=1e-5,beta=5",
+        "waiting  m/sft/set-0123abcd/seed-0",
+        "waiting  m/sft/set-0123abcd/seed-1",
+        "running  m/dpo/set-8c6b.../seed-0  3/20 steps  34 s left  learning_rate=1e30",
+        "waiting  m/other/recipe/seed-0",
+    ]
+
+
+def test_what_a_run_does_while_nothing_is_counted() -> None:
+    states = [
+        State("m/base", "running"),
+        State("m/base", "running", Progress(0, 8, "images")),
+        State("m/base", "running", Progress(8, 8, "images")),
+        State("m/base", "waiting", Progress(8, 8, "images")),
+        State("m/dpo/recipe/seed-0", "running", Progress(0, 10, "steps")),
+        State("m/dpo/recipe/seed-0", "running", Progress(0, None, "steps")),
+        State("m/dpo/recipe/seed-0", "waiting", Progress(0, 10, "steps")),
+        State("m/dpo/recipe/seed-0", "running", Progress(10, 10, "steps", 6.0)),
+    ]
+    assert list(lines_of(states, 80))[:-1] == [
+        "running  m/base  preparing",
+        "running  m/base  0/8 images",
+        "running  m/base  8/8 images  scoring",
+        "waiting  m/base  8/8 images",
+        "running  m/dpo/recipe/seed-0  0/10 steps  preparing",
+        "running  m/dpo/recipe/seed-0  0 steps  preparing",
+        "waiting  m/dpo/recipe/seed-0  0/10 steps",
+        "running  m/dpo/recipe/seed-0  10/10 steps  0 s left  6.0 s each",
+    ]
+
+
 @pytest.mark.parametrize("owner", [b"\xff", "\u00b2".encode(), b"9" * 6000, b"", b"-1", b"1\0"])
 def test_a_lock_of_a_stranger(tmp_path: Path, owner: bytes) -> None:
     run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
@@ -130,12 +218,67 @@ def test_a_lock_of_a_stranger(tmp_path: Path, owner: bytes) -> None:
         ("environment.json", '{"processes": 0}', "environment.json is damaged .processes"),
     ],
 )
-def test_a_record_of_a_stranger_is_one_sentence(tmp_path: Path, name: str, content: str, said: str) -> None:
+def test_a_record_of_a_stranger_is_one_sentence_of_that_run(tmp_path: Path, name: str, content: str, said: str) -> None:
     run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
     training_run(run, steps=2)
     (run / name).write_text(content)
-    with pytest.raises(UserError, match=said):
-        states_of_runs(tmp_path)
+    training_run(run.with_name("seed-1"), steps=2)
+    damaged, other = states_of_runs(tmp_path)
+    assert (damaged.kind, other.kind) == ("damaged", "waiting")
+    assert re.search(said, damaged.said)
+
+
+def test_what_a_run_has_not_written_yet_is_no_damage(tmp_path: Path) -> None:
+    name = "m/dpo/recipe/seed-0"
+    study = StudyFolder(tmp_path, "s")
+    cell = Cell(name, ("run",), SIGNATURE, ("gold",))
+    study.write("", [cell])
+    training_run(tmp_path / name, steps=0)
+    (tmp_path / name / "train.jsonl").unlink()
+    (tmp_path / name / "environment.json").unlink()
+    with held(tmp_path / name / ".lock"):
+        assert states_of_study(study) == [State(name, "running", Progress(0, 10, "steps"), cell=cell)]
+        assert states_of_runs(tmp_path) == [State(name, "running", Progress(0, 10, "steps"))]
+    (tmp_path / name / ".lock").write_text("")
+    # A first image that is being written does not count, and the folder of the evaluation is made before its protocol.
+    (tmp_path / name / "DONE").write_text("")
+    (tmp_path / name / "evaluations" / SIGNATURE).mkdir(parents=True)
+    assert states_of_runs(tmp_path) == [State(name, "waiting")]
+    (tmp_path / name / "evaluations" / SIGNATURE).rmdir()
+    evaluation(tmp_path / name, images=1, done=False)
+    (tmp_path / name / "evaluations" / SIGNATURE / "images" / ".1.png.0a.partial").write_text("")
+    assert states_of_runs(tmp_path) == [State(name, "waiting", Progress(1, 8, "images"))]
+
+
+def test_damage_hides_no_other_run_and_ends_no_watch(tmp_path: Path) -> None:
+    names = ["m/dpo/recipe/seed-0", "m/dpo/recipe/seed-1"]
+    StudyFolder(tmp_path, "s").write("", [Cell(name, ("run",), SIGNATURE, ("gold",)) for name in names])
+    StudyFolder(tmp_path, "other").write("", [])
+    (tmp_path / ".studies" / "other" / "cells.json").write_text("{")
+    for name in names:
+        training_run(tmp_path / name, steps=10)
+        (tmp_path / name / "DONE").write_text("")
+        evaluation(tmp_path / name, images=8, done=True)
+    (tmp_path / names[0] / "evaluations" / SIGNATURE / "metrics.json").write_text("[")
+    words = [sys.executable, "-m", "bench", "status", "--runs", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=100)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [
+        "damaged  .studies/other",
+        f"damaged  {names[0]}",
+        f"done     {names[1]}",
+        "2 damaged, 1 done",
+    ]
+    # Nothing will change any more; but whoever holds the lock may put it right.
+    assert [state.goes_on for state in states_of_runs(tmp_path)] == [False, False]
+    (tmp_path / names[0] / "DONE").unlink()
+    (tmp_path / names[0] / "train.jsonl").write_text("1\n")
+    with held(tmp_path / names[0] / ".lock"):
+        assert [(state.kind, state.goes_on) for state in states_of_runs(tmp_path)] == [
+            ("damaged", True),
+            ("done", False),
+        ]
 
 
 def test_two_lines_of_one_step_tell_no_rate(tmp_path: Path) -> None:
@@ -152,8 +295,9 @@ def test_a_protocol_of_a_stranger_is_one_sentence(tmp_path: Path, content: str) 
     training_run(run, steps=0)
     evaluation(run, images=1, done=False)
     (run / "evaluations" / SIGNATURE / "protocol.json").write_text(content)
-    with pytest.raises(UserError, match="protocol.json is damaged"):
-        states_of_runs(tmp_path)
+    (state,) = states_of_runs(tmp_path)
+    assert state.kind == "damaged"
+    assert "protocol.json is damaged" in state.said
 
 
 @pytest.mark.parametrize(
@@ -176,7 +320,7 @@ def test_looking_does_not_take_the_lock(tmp_path: Path) -> None:
 
 def test_whoever_watches_before_there_are_runs_sees_them_come_and_end(tmp_path: Path) -> None:
     watching = [sys.executable, "-m", "bench", "status", "--watch"]
-    with subprocess.Popen(watching, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(watching, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "there are no runs\n"
         run = tmp_path / "runs" / "m" / "dpo" / "recipe" / "seed-0"
@@ -185,7 +329,8 @@ def test_whoever_watches_before_there_are_runs_sees_them_come_and_end(tmp_path: 
         evaluation(tmp_path / "new", images=8, done=True)
         run.parent.mkdir(parents=True)
         (tmp_path / "new").rename(run)
-        said, _ = process.communicate(timeout=60)
+        said, warned = process.communicate(timeout=60)
+    assert warned == "runs does not exist yet; waiting for the first run in it\n"
     assert said.splitlines() == ["done     m/dpo/recipe/seed-0", "1 done"]
     assert process.returncode == 0
 

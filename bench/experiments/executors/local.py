@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import heapq
 import os
 import signal
+import statistics
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +20,9 @@ from bench.core.errors import UserError
 from bench.core.files import make_folder
 from bench.core.progress import Progress, say
 from bench.experiments.executors.base import Executor, Matrix, command, outcome
-from bench.records.studies import Cell
+from bench.records.config import BASE
+from bench.records.states import states_of_study
+from bench.records.studies import STOPPED, Cell
 
 PAUSE = 0.2
 """Seconds between two looks at the running cells."""
@@ -44,12 +49,13 @@ class Local(Executor):
                 "an executor starts processes itself; start it without accelerate launch, and use processes=N"
             )
         environments = self._environments()
-        with termination.deferred(), Progress("cells", total=len(matrix.cells)) as progress:
-            board = _Board(matrix, environments)
+        with termination.deferred(), Progress("runs", total=sum(map(_is_run, matrix.cells))) as progress:
+            board = _Board(matrix, environments, progress)
             with board.stopping():
                 while board.busy() and not termination.requested():
                     board.start_waiting()
-                    progress.advance(board.collect())
+                    board.collect()
+                    board.show()
                     time.sleep(PAUSE)
         return board.failed
 
@@ -70,20 +76,61 @@ class Local(Executor):
         return places
 
 
+def _is_run(cell: Cell) -> bool:
+    """Whether a cell counts in the progress; the evaluation of a base model takes another time, and is not what was asked for."""
+    return cell.name.rpartition("/")[2] != BASE
+
+
+def seconds_left(each: float, ages: Sequence[float], waiting: int, places: int) -> float:
+    """Seconds until runs of one length have ended, if a place that is free takes the next one.
+
+    Args:
+        each: seconds that a run takes.
+        ages: for how many seconds each of the running ones has been running.
+        waiting: how many have not been started.
+        places: how many may run at the same time.
+
+    Returns:
+        0 if all are running and each has taken longer than that already.
+    """
+    free = [max(0.0, each - age) for age in ages] + [0.0] * (places - len(ages))
+    heapq.heapify(free)
+    for _ in range(waiting):
+        heapq.heapreplace(free, free[0] + each)
+    return max(free)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Running:
+    cell: Cell
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+    started: float
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self.started
+
+
 class _Board:
     """The cells of a matrix: those that wait, those that run, and how the others ended.
 
     Args:
         matrix: the cells.
         environments: additions to the environment, one per cell that may run at a time.
+        progress: where the runs among them are shown.
     """
 
-    def __init__(self, matrix: Matrix, environments: Sequence[Mapping[str, str]]) -> None:
-        self._matrix = matrix
+    def __init__(self, matrix: Matrix, environments: Sequence[Mapping[str, str]], progress: Progress) -> None:
+        self._matrix, self._progress = matrix, progress
         self._waiting = list(matrix.cells)
-        self._running: dict[int, tuple[Cell, subprocess.Popen[bytes], IO[bytes]]] = {}
+        self._running: dict[int, _Running] = {}
         self._environments = dict(enumerate(environments))
         self._codes: dict[str, int] = {}
+        self._found = {state.name for state in states_of_study(matrix.study) if state.kind == "done"}
+        self._seconds: list[float] = []
+        self._shown = 0
 
     @property
     def failed(self) -> list[str]:
@@ -104,36 +151,48 @@ class _Board:
                 self._waiting.remove(cell)
                 self._start(cell, min(free))
 
-    def collect(self) -> int:
-        """Record which cells have ended; returns how many, with those that will not be started after a failure."""
-        before = len(self._codes)
-        for place, (cell, process, log) in list(self._running.items()):
-            if (code := process.poll()) is not None:
+    def collect(self) -> None:
+        """Record which cells have ended."""
+        for place, each in list(self._running.items()):
+            if (code := each.process.poll()) is not None:
                 del self._running[place]
-                log.close()
-                self._end(cell, process.pid, outcome(cell, code, stopped=termination.requested()))
-        return len(self._codes) - before
+                each.log.close()
+                self._end(each, outcome(each.cell, code, stopped=termination.requested()))
+
+    def show(self) -> None:
+        """Show how many runs have ended and how many commands are running, and when all will have ended."""
+        if self._seconds:
+            each, waiting = statistics.fmean(self._seconds), sum(map(self._is_work, self._waiting))
+            ages = [running.age for running in self._running.values() if self._is_work(running.cell)]
+            self._progress.expect(each, seconds_left(each, ages, waiting, len(self._environments)))
+        self._progress.advance(len(self._seconds) - self._shown, running=len(self._running))
+        self._shown = len(self._seconds)
+
+    def _is_work(self, cell: Cell) -> bool:
+        """Whether a cell is a run that was not done before."""
+        return _is_run(cell) and cell.name not in self._found
 
     @contextlib.contextmanager
     def stopping(self) -> Iterator[None]:
         """At the end of the block let every running cell save and end; at once if the block is left by an exception."""
         try:
             yield
-            for _, process, _ in self._running.values():
-                process.send_signal(signal.SIGTERM)
+            for each in self._running.values():
+                each.process.send_signal(signal.SIGTERM)
             while self._running:
                 self.collect()
                 time.sleep(PAUSE)
         finally:
-            for _, process, log in self._running.values():
+            for each in self._running.values():
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                log.close()
+                    os.killpg(each.process.pid, signal.SIGKILL)
+                each.process.wait()
+                each.log.close()
 
     def _start(self, cell: Cell, place: int) -> None:
         if cell.after is not None and self._codes.get(cell.after):
             self._codes[cell.name] = NOT_STARTED
+            self._progress.found(_is_run(cell))
             say(f"{cell.name} was not started, since {cell.after} failed")
             return
         path = self._matrix.study.log(cell)
@@ -148,11 +207,16 @@ class _Board:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        self._running[place] = (cell, process, log)
+        self._running[place] = _Running(cell, process, log, time.monotonic())
         self._matrix.study.record(cell, process.pid)
 
-    def _end(self, cell: Cell, process: int, code: int) -> None:
+    def _end(self, ended: _Running, code: int) -> None:
+        cell = ended.cell
         self._codes[cell.name] = code
-        self._matrix.study.record(cell, process, code)
+        self._matrix.study.record(cell, ended.process.pid, code)
+        if not code and self._is_work(cell):
+            self._seconds.append(ended.age)
+        elif code not in STOPPED:
+            self._progress.found(_is_run(cell))  # what failed, or was done before, tells nothing about the others
         if code and not termination.requested():
             say(f"{cell.name} failed; see {self._matrix.study.log(cell)}")
