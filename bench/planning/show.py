@@ -12,6 +12,7 @@ from bench.planning.dry_run import DryRun
 from bench.planning.gpus import ARITHMETIC, GIB, RESERVED, GpuSpec
 from bench.planning.plan import Plan
 from bench.planning.profiling import Profile
+from bench.planning.sizes import Sizes
 
 SECTION = None
 Row = tuple[str, str, str] | None
@@ -31,17 +32,13 @@ CALLS = {
 }
 
 
-def plan_table(title: str, plan: Plan, images: int) -> Table:
-    """Everything that does not depend on the GPU.
-
-    Args:
-        images: number of evaluation images.
-    """
+def plan_table(title: str, plan: Plan, sizes: Sizes) -> Table:
+    """Everything that does not depend on the GPU."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("what", no_wrap=True)
     table.add_column("how much", justify="right", no_wrap=True)
     table.add_column("", style="dim")
-    for row in plan_rows(plan, images):
+    for row in plan_rows(plan, sizes):
         if row is SECTION:
             table.add_section()
             table.add_row("", "", "")
@@ -50,8 +47,9 @@ def plan_table(title: str, plan: Plan, images: int) -> Table:
     return table
 
 
-def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
+def plan_rows(plan: Plan, sizes: Sizes) -> Iterable[Row]:
     """Labels, figures and remarks; None separates groups."""
+    images = sizes.images
     training, settings = plan.training, plan.settings
     unit = "sample" if plan.reward_calls else "pair"
     yield ("denoiser", count(training.parameters), f"parameters, {count(training.trainable)} of them trained")
@@ -92,8 +90,9 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
     each = f"{images:,} images of {plan.image_forwards} forwards in {plan.image_precision}, for the base model and every run"
     yield ("evaluating", operations(images * plan.flops_per_image), each)
     yield SECTION
-    yield ("cache of latents", size_on_disk(1000 * plan.latent_bytes), "for 1,000 rows of the data")
-    yield ("cache of texts", size_on_disk(1000 * plan.text_bytes), "for 1,000 different captions")
+    yield ("cache of latents", size_on_disk(sizes.rows * plan.latent_bytes), f"for {sizes.rows:,} rows of the data")
+    texts = size_on_disk(sizes.captions * plan.text_bytes)
+    yield ("cache of texts", texts, f"for {sizes.captions:,} different captions")
     yield ("checkpoint", size_on_disk(plan.checkpoint_bytes), "twice that while a new one is written")
     if settings.rounds is not None and plan.pairs is not None:
         number = settings.rounds.number

@@ -104,3 +104,20 @@ def test_an_old_name_is_noted(command: CommandLine) -> None:
     done = command.run(command.arguments("plan", "--algo", "dpo", "--model", "tiny", "--set", "clip_norm=0.5"))
     assert done.returncode == 0, done.stderr
     assert "note: renamed settings: clip_norm is now max_grad_norm" in done.stderr
+
+
+def test_a_plan_of_tiny_counts_its_own_data_and_prompts(command: CommandLine) -> None:
+    done = command.run(command.arguments("plan", "--algo", "sft", "--model", "tiny", "--card", "l4"))
+    assert done.returncode == 0, done.stderr
+    assert "for 3,000 rows of the data" in done.stdout
+    assert "at most, for 200 images" in done.stdout
+    more = command.run(command.arguments("plan", "--algo", "sft", "--model", "tiny", "--card", "l4", "--images", "5"))
+    assert "at most, for 5 images" in more.stdout
+
+
+def test_data_of_a_file_that_cannot_be_read_is_refused_with_its_line(command: CommandLine) -> None:
+    (command.folder / "study.toml").write_text('model = "tiny"\ndata = "x.parquet"\n[[algorithms]]\nname = "sft"\n')
+    (command.folder / "x.parquet").write_bytes(b"PAR1")
+    done = command.run(command.arguments("plan", "study.toml"))
+    assert done.returncode == 2
+    assert "error: study.toml, line 2: " in done.stderr

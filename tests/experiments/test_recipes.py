@@ -160,10 +160,10 @@ def test_a_configuration_is_named_after_what_was_changed() -> None:
 
 def test_a_batch_larger_than_the_data_is_lowered_unless_it_was_typed() -> None:
     settings = TrainingSettings(global_batch_size=2048)
-    assert fit_batch({"beta": "1"}, settings, 36) == {"beta": "1", "global_batch_size": "36"}
-    assert fit_batch({"beta": "1"}, settings, 2048) == {"beta": "1"}
-    assert fit_batch({"global_batch_size": "2048"}, settings, 36) == {"global_batch_size": "2048"}
-    assert fit_batch({"batch": "2048"}, settings, 36) == {"batch": "2048"}  # the name of version 0.1
+    assert fit_batch(DPO, {"beta": "1"}, settings, 36) == {"beta": "1", "global_batch_size": "36"}
+    assert fit_batch(DPO, {"beta": "1"}, settings, 2048) == {"beta": "1"}
+    assert fit_batch(DPO, {"global_batch_size": "2048"}, settings, 36) == {"global_batch_size": "2048"}
+    assert fit_batch(DPO, {"batch": "2048"}, settings, 36) == {"batch": "2048"}  # the name of version 0.1
 
 
 def own_folder() -> FoundModel:
