@@ -76,6 +76,7 @@ def plan(
     from bench.models.find import find_architecture
     from bench.planning.plan import encoding_cost, make_plan, smaller
     from bench.planning.show import about_placebo, changes_table, encoding_advice, gpus_table, plan_table
+    from bench.planning.total import PlannedModel, PlannedRuns, total_gpus_table, total_table
 
     typed = {
         "algorithms": None if algo is None else [{"name": each} for each in algorithm_names(algo)],
@@ -86,15 +87,19 @@ def plan(
     with at("executor"):
         shared = processes or _processes(study.executor or {})
     gpus, console = find_gpus(card), Terminal()
+    models: list[PlannedModel] = []
     for each in study.model:
         with at("model"):
             found = find_architecture(each)
         found, pairs, sizes = _sized(found, study, images, at)
         with at():
             chosen = list(_chosen(study.configurations(), found, at, pairs))
-        encoding = encoding_cost(found)
+        encoding, runs = encoding_cost(found), list[PlannedRuns]()
         for title, algorithm, settings in chosen:
             planned = make_plan(found, encoding, algorithm, settings, processes=shared)
+            seeds = len(study.seeds)
+            twins = seeds if study.placebo and algorithm.placebo is not None else 0
+            runs.append(PlannedRuns(planned, seeds, twins))
             console.print(plan_table(f"{title} on {each}", planned, sizes), "", highlight=False)
             console.print(gpus_table(planned, gpus, utilisation, sizes.images), "", highlight=False)
             console.print(about_placebo(title, algorithm.placebo), "", highlight=False, markup=False)
@@ -105,6 +110,9 @@ def plan(
                 if "training" in lacking:
                     changed = smaller(found, algorithm, planned)
                     console.print(changes_table(name, gpu, changed), "", highlight=False)
+        models.append(PlannedModel(sizes, runs))
+    console.print(total_table(models), "", highlight=False)
+    console.print(total_gpus_table(models, gpus, utilisation), "", highlight=False)
 
 
 def _sized(
@@ -172,7 +180,8 @@ def _chosen(
     names = Counter(each.name for each in methods)
     for each in methods:
         changes = ", ".join(f"{field}={value}" for field, value in each.changed.items())
-        yield f"{each.name} ({changes})" if names[each.name] > 1 else each.name, each.algorithm, each.settings
+        told = each.label or (changes if names[each.name] > 1 else "")
+        yield f"{each.name} ({told})" if told else each.name, each.algorithm, each.settings
 
 
 def profile(

@@ -106,6 +106,48 @@ def test_an_old_name_is_noted(command: CommandLine) -> None:
     assert "note: renamed settings: clip_norm is now max_grad_norm" in done.stderr
 
 
+STUDY = """\
+model = "tiny"
+limit = 8
+seeds = [0, 1]
+placebo = true
+
+[settings]
+steps = 2
+
+[images]
+images_per_prompt = 3
+
+[[algorithms]]
+name = "dpo"
+settings = { learning_rate = [1e-5, 3e-5] }
+"""
+
+
+def test_a_study_is_planned_with_its_limit_and_in_all(command: CommandLine) -> None:
+    (command.folder / "study.toml").write_text(STUDY)
+    done = command.run(command.arguments("plan", "study.toml", "--card", "l4"))
+    assert done.returncode == 0, done.stderr
+    *pages, total = done.stdout.replace("all runs together", "dpo (").split("dpo (")
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+
+    # each configuration by what was set, whose batch is lowered to the 8 pairs, as the run lowers it
+    assert [page.partition(") on tiny")[0] for page in pages[1:]] == [
+        "steps=2, learning_rate=1e-05",
+        "steps=2, learning_rate=3e-05",
+    ]
+    assert lines.count("pairs 16 batch 8") == 2
+    assert sum(line.endswith("for 8 rows of the data") for line in lines) == 2
+    assert sum(line.endswith("at most, for 24 images") for line in lines) == 2
+
+    told = [" ".join(line.split()) for line in total.splitlines()]
+    assert "runs 8 2 configurations x 2 seeds, and 4 placebos" in told
+    assert "evaluations 9 8 of runs, 1 of base models" in told
+    assert "evaluation images 216 of all evaluations" in told
+    assert "pairs 128 of all runs" in told
+    assert [line.split()[:2] for line in told if line.startswith("l4 ")] == [["l4", "yes"]]
+
+
 def test_a_plan_of_tiny_counts_its_own_data_and_prompts(command: CommandLine) -> None:
     done = command.run(command.arguments("plan", "--algo", "sft", "--model", "tiny", "--card", "l4"))
     assert done.returncode == 0, done.stderr
