@@ -75,7 +75,7 @@ def plan(
     from bench.cli.study import read_study
     from bench.models.find import find_architecture
     from bench.planning.plan import encoding_cost, make_plan, smaller
-    from bench.planning.show import about_placebo, changes_table, encoding_advice, gpus_table, plan_table
+    from bench.planning.show import about_cpus, about_placebo, changes_table, encoding_advice, gpus_table, plan_table
     from bench.planning.total import PlannedModel, PlannedRuns, total_gpus_table, total_table
 
     typed = {
@@ -88,6 +88,7 @@ def plan(
         shared = processes or _processes(study.executor or {})
     gpus, console = find_gpus(card), Terminal()
     models: list[PlannedModel] = []
+    cpus: dict[str, None] = {}
     for each in study.model:
         with at("model"):
             found = find_architecture(each)
@@ -111,8 +112,10 @@ def plan(
                     changed = smaller(found, algorithm, planned)
                     console.print(changes_table(name, gpu, changed), "", highlight=False)
         models.append(PlannedModel(sizes, runs))
+        cpus[about_cpus(found.card)] = None
     console.print(total_table(models), "", highlight=False)
     console.print(total_gpus_table(models, gpus, utilisation), "", highlight=False)
+    console.print(*cpus, sep="\n", highlight=False, markup=False)
 
 
 def _sized(

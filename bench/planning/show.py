@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from bench.models.card import ModelCard
 from bench.planning.dry_run import DryRun
 from bench.planning.gpus import ARITHMETIC, GIB, RESERVED, GpuSpec
 from bench.planning.plan import Plan
@@ -178,6 +179,15 @@ def about_placebo(name: str, placebo: str | None) -> str:
     return (
         f"with --placebo: training and evaluating cost twice as much, encoding and scoring the data does not; {placebo}"
     )
+
+
+def about_cpus(card: ModelCard | None) -> str:
+    """That there are no hours for CPUs, and for a model that is made for them, where to read how long runs take.
+
+    Args:
+        card: the model's card; None for a model that is not registered.
+    """
+    return f"There is no estimate for CPUs{'; ' if card and card.on_cpus else ''}{card.on_cpus if card else ''}."
 
 
 def profile_table(title: str, profile: Profile) -> Table:

@@ -146,6 +146,7 @@ def test_a_study_is_planned_with_its_limit_and_in_all(command: CommandLine) -> N
     assert "evaluation images 216 of all evaluations" in told
     assert "pairs 128 of all runs" in told
     assert [line.split()[:2] for line in told if line.startswith("l4 ")] == [["l4", "yes"]]
+    assert "There is no estimate for CPUs; the README's figures" in total
 
 
 def test_a_plan_of_tiny_counts_its_own_data_and_prompts(command: CommandLine) -> None:

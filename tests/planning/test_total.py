@@ -11,8 +11,10 @@ import torch
 from bench.planning.dry_run import DryRun, Memory
 from bench.planning.gpus import GpuSpec
 from bench.planning.plan import Encoding, Plan
+from bench.planning.show import about_cpus
 from bench.planning.sizes import Sizes
 from bench.planning.total import PlannedModel, PlannedRuns, total_gpus_table, total_rows
+from bench.tiny import TINY
 from bench.training.settings import TrainingSettings
 
 GPU = GpuSpec(memory=2 << 30, bf16=1e9, fp32=1e6)
@@ -88,3 +90,10 @@ def test_hours_are_those_of_all_runs_one_after_another() -> None:
     mixed = PlannedModel(Sizes(), [PlannedRuns(planned(), 1), PlannedRuns(large, 1)])
     fits = [list(total_gpus_table(models, {"x": GPU}, 0.5).columns[1].cells) for models in ([model], [mixed])]
     assert fits == [["yes"], ["1 of 2"]]
+
+
+def test_no_hours_are_invented_for_cpus() -> None:
+    assert about_cpus(None) == "There is no estimate for CPUs."
+    assert about_cpus(TINY) == (
+        "There is no estimate for CPUs; the README's figures say how long runs of this model take there."
+    )
