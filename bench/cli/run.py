@@ -168,7 +168,11 @@ def run(
     ] = None,
     print_commands: Annotated[
         bool,
-        typer.Option("--print-commands", help="Print one command per run, for any scheduler, and start nothing."),
+        typer.Option(
+            "--print-commands",
+            help="Print one command per run, for any scheduler, and start nothing.  The study is registered: bench status shows its "
+            "runs as waiting until runs/.studies/NAME is deleted.",
+        ),
     ] = False,
     track: Annotated[
         str | None,
