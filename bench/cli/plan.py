@@ -129,11 +129,11 @@ def _sized(
     default = found.generation or found.build(META).generation
     with at("images"):
         generation = build(type(default), {**default.model_dump(), **(study.images or {})}, "images")
-    card = found.card
+    own = (None, None) if found.card is None else (found.card.data, found.card.prompts)
     with at("data"):
-        data = size_of_data(study.data or (card and card.data), study.columns, study.limit)
+        data = size_of_data(study.data or own[0], study.columns, study.limit)
     with at("prompts"):
-        prompts = count_prompts(study.prompts or (card and card.prompts), study.limit)
+        prompts = count_prompts(study.prompts or own[1], study.limit)
     if images is None:
         images = ASSUMED if prompts is None else prompts * generation.images_per_prompt
     rows, captions = (ASSUMED if count is None else count for count in (data.pairs, data.captions))

@@ -69,9 +69,11 @@ def count_prompts(prompts: str | None, limit: int | None = None) -> int | None:
     Raises:
         UserError: the prompts are on this machine and cannot be read.
     """
+    if prompts is None:
+        return limit
     if prompts in PROMPT_SETS and not PROMPT_SETS.get(prompts).local:
         count = PROMPT_SETS.get(prompts).count
-    elif prompts is not None and (prompts in PROMPT_SETS or exists(Path(prompts))):
+    elif prompts in PROMPT_SETS or exists(Path(prompts)):
         count = len(set(find_prompts(prompts)))
     else:
         return limit
