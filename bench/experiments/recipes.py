@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from bench.core.errors import UserError, did_you_mean
+from bench.core.errors import UserError, nearest_or_all
 from bench.core.validation import build
 from bench.core.values import digest
 from bench.experiments.method import Method
@@ -60,8 +60,7 @@ def resolve(
     if (field := unknown_field(algorithm, overrides)) is not None:
         known = sorted(fields | set(TrainingSettings.model_fields))
         raise UserError(
-            f"{name} has no field {field!r}: {did_you_mean(field, known)}there are {', '.join(known)} "
-            "(--set applies to every algorithm of the command)"
+            f"{name} has no field {field!r}: {nearest_or_all(field, known)} (--set applies to every algorithm of the command)"
         )
     if "steps" in overrides and any(typed.startswith("budget.") for typed in overrides):
         raise UserError("--set steps and --budget both say when training ends; use one of them")

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from bench.core.errors import UserError, did_you_mean
+from bench.core.errors import UserError, nearest_or_all
 from bench.core.files import replace_file
 from bench.core.inputs import read_text
 from bench.core.validation import reason
@@ -25,6 +25,8 @@ MOST_BYTES = 1 << 20
 """Bytes of the largest experiment file."""
 LONG_NAME = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}""")
 """A dotted name of more parts than any field has; a TOML reader takes minutes for one of 20,000."""
+AT_LINE = re.compile(r" \(at line (\d+), column (\d+)\)$")
+"""How the TOML reader says where it stopped; at the end of the file it says so instead."""
 MOST_READ = 1 << 22
 """Bytes that are read at most to find the line of an error, which reads the file as often as it has lines."""
 
@@ -60,7 +62,7 @@ class StudyFile:
                 raise UserError(f"{path}, line {line}: a name of more than 64 parts; fields have at most three")
             self.document = tomllib.loads(text)
         except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or a number of thousands of digits
-            raise UserError(f"{path} is not a TOML file ({error}); see docs/experiments.md for an example") from error
+            raise UserError(_not_toml(path, str(error))) from error
 
     def override(self, typed: Mapping[str, Any]) -> dict[str, Any]:
         """The document with the values that the command line has in their place.
@@ -190,6 +192,14 @@ def write_study(study: Study, path: Path) -> None:
     replace_file(path, lambda partial: partial.write_text(toml_text(study), encoding="utf-8"))
 
 
+def _not_toml(path: Path, why: str) -> str:
+    """One sentence about a file that is not TOML, with the line if the reader states it."""
+    advice = "see docs/experiments.md for an example"
+    if (stated := AT_LINE.search(why)) is None:
+        return f"{path} is not a TOML file ({why}); {advice}"
+    return f"{path}, line {stated[1]}: this is not TOML ({why[: stated.start()]}, at column {stated[2]}); {advice}"
+
+
 def _null_characters(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """The places of texts with a null character, on which the system's functions for files fail."""
     if isinstance(value, dict | list):
@@ -254,10 +264,10 @@ def _sentence(error: ErrorDetails) -> str:
     field = ".".join(str(part + 1) if isinstance(part, int) else part for part in place)
     model: type[BaseModel] = AlgorithmEntry if place[:1] == ("algorithms",) and len(place) > 1 else Study
     if error["type"] == "extra_forbidden":
-        name, known = str(place[-1]), list(model.model_fields)
+        name = str(place[-1])
         if model is AlgorithmEntry and name in Study.model_fields:
             return f"{name} is a field of the whole file; move it above the first [table]"
-        return f"there is no field {name!r}: {did_you_mean(name, known)}there are {', '.join(known)}"
+        return f"there is no field {name!r}: {nearest_or_all(name, model.model_fields)}"
     if error["type"] == "missing":
         return f"{field} is missing; add it: {model.model_fields[str(place[-1])].description}"
     if not field or isinstance(error["input"], dict | BaseModel):
