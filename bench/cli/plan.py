@@ -183,7 +183,7 @@ def _chosen(
     names = Counter(each.name for each in methods)
     for each in methods:
         changes = ", ".join(f"{field}={value}" for field, value in each.changed.items())
-        told = each.label or (changes if names[each.name] > 1 else "")
+        told = ": ".join(filter(None, [each.label, changes if names[each.name] > 1 else ""]))
         yield f"{each.name} ({told})" if told else each.name, each.algorithm, each.settings
 
 

@@ -121,6 +121,11 @@ images_per_prompt = 3
 [[algorithms]]
 name = "dpo"
 settings = { learning_rate = [1e-5, 3e-5] }
+
+[[algorithms]]
+name = "dpo"
+label = "longer"
+settings = { steps = 4 }
 """
 
 
@@ -135,16 +140,18 @@ def test_a_study_is_planned_with_its_limit_and_in_all(command: CommandLine) -> N
     assert [page.partition(") on tiny")[0] for page in pages[1:]] == [
         "steps=2, learning_rate=1e-05",
         "steps=2, learning_rate=3e-05",
+        "longer: steps=4",
     ]
     assert lines.count("pairs 16 batch 8") == 2
-    assert sum(line.endswith("for 8 rows of the data") for line in lines) == 2
-    assert sum(line.endswith("at most, for 24 images") for line in lines) == 2
+    assert lines.count("pairs 32 batch 8") == 1
+    assert sum(line.endswith("for 8 rows of the data") for line in lines) == 3
+    assert sum(line.endswith("at most, for 24 images") for line in lines) == 3
 
     told = [" ".join(line.split()) for line in total.splitlines()]
-    assert "runs 8 2 configurations x 2 seeds, and 4 placebos" in told
-    assert "evaluations 9 8 of runs, 1 of base models" in told
-    assert "evaluation images 216 of all evaluations" in told
-    assert "pairs 128 of all runs" in told
+    assert "runs 12 3 configurations x 2 seeds, and 6 placebos" in told
+    assert "evaluations 13 12 of runs, 1 of base models" in told
+    assert "evaluation images 312 of all evaluations" in told
+    assert "pairs 256 of all runs" in told
     assert [line.split()[:2] for line in told if line.startswith("l4 ")] == [["l4", "yes"]]
     assert "There is no estimate for CPUs; the README's figures" in total
 
