@@ -24,7 +24,7 @@ Images = Annotated[
 
 
 def _print_schema(wanted: bool) -> None:
-    from bench.experiments.study_file import schema_text
+    from bench.experiments.study_text import schema_text
 
     if wanted:
         sys.stdout.write(schema_text())

@@ -15,7 +15,8 @@ from bench.core.errors import UserError
 from bench.experiments.experiment import Choices
 from bench.experiments.matrix import plan_study
 from bench.experiments.study import Study
-from bench.experiments.study_file import StudyFile, schema_text, toml_text, write_study
+from bench.experiments.study_file import StudyFile
+from bench.experiments.study_text import schema_text, toml_text, write_study
 from tests.fuzz.place import picture
 
 WHOLE = """\
