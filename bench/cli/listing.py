@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.kinds import FACTS, KINDS, Kind, Page, fields
-from bench.core.errors import UserError, did_you_mean
+from bench.core.errors import UserError, did_you_mean, nearest_or_all
 from bench.core.registry import is_ours, origin
 from bench.core.terminal import Terminal
 from bench.models.find import find_model
@@ -77,7 +77,7 @@ def show_entry(kind: str, name: str) -> None:
         stated = [each for each in fields(model, option) if each[0] == f"{option} {name}="]
         if not stated:
             known = list(model.model_fields)
-            raise UserError(f"{kind} have no field {name!r}: {did_you_mean(name, known)}there are {', '.join(known)}")
+            raise UserError(f"{kind} have no field {name!r}: {nearest_or_all(name, known)}")
         console.print(page(kind, {FACTS: stated}), highlight=False)
         return
     found = _kind(kind)

@@ -18,7 +18,9 @@ from bench.planning.gpus import GPUS, find_gpus
 if TYPE_CHECKING:
     from bench.experiments.configurations import Configuration
     from bench.experiments.plan import At
+    from bench.experiments.study import Study
     from bench.models.find import FoundArchitecture
+    from bench.planning.sizes import Sizes
     from bench.training.algorithm import Algorithm
     from bench.training.settings import TrainingSettings
 
@@ -61,14 +63,20 @@ def plan(
             help="Number of equal GPUs that share the pairs, each with all weights (DDP, not FSDP).  Default: the file's, or 1.",
         ),
     ] = None,
-    images: Annotated[int, typer.Option(min=0, help="Evaluation images per run.")] = 1000,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Evaluation images per run.  Default: those of the file's or the model's prompts, or 1,000."
+        ),
+    ] = None,
 ) -> None:
     """Estimate what runs will cost before anything is downloaded or trained: memory, operations, hours and disk space."""
     from bench.cli.options import algorithm_names, parse_budget, parse_overrides
     from bench.cli.study import read_study
     from bench.models.find import find_architecture
     from bench.planning.plan import encoding_cost, make_plan, smaller
-    from bench.planning.show import about_placebo, changes_table, encoding_advice, gpus_table, plan_table
+    from bench.planning.show import about_cpus, about_placebo, changes_table, encoding_advice, gpus_table, plan_table
+    from bench.planning.total import PlannedModel, PlannedRuns, total_gpus_table, total_table
 
     typed = {
         "algorithms": None if algo is None else [{"name": each} for each in algorithm_names(algo)],
@@ -79,16 +87,22 @@ def plan(
     with at("executor"):
         shared = processes or _processes(study.executor or {})
     gpus, console = find_gpus(card), Terminal()
+    models: list[PlannedModel] = []
+    cpus: dict[str, None] = {}
     for each in study.model:
         with at("model"):
             found = find_architecture(each)
+        found, pairs, sizes = _sized(found, study, images, at)
         with at():
-            chosen = list(_chosen(study.configurations(), found, at))
-        encoding = encoding_cost(found)
+            chosen = list(_chosen(study.configurations(), found, at, pairs))
+        encoding, runs = encoding_cost(found), list[PlannedRuns]()
         for title, algorithm, settings in chosen:
             planned = make_plan(found, encoding, algorithm, settings, processes=shared)
-            console.print(plan_table(f"{title} on {each}", planned, images), "", highlight=False)
-            console.print(gpus_table(planned, gpus, utilisation, images), "", highlight=False)
+            seeds = len(study.seeds)
+            twins = seeds if study.placebo and algorithm.placebo is not None else 0
+            runs.append(PlannedRuns(planned, seeds, twins))
+            console.print(plan_table(f"{title} on {each}", planned, sizes), "", highlight=False)
+            console.print(gpus_table(planned, gpus, utilisation, sizes.images), "", highlight=False)
             console.print(about_placebo(title, algorithm.placebo), "", highlight=False, markup=False)
             for name, gpu in gpus.items() if card is not None else ():
                 lacking = planned.lacking(gpu)
@@ -97,6 +111,33 @@ def plan(
                 if "training" in lacking:
                     changed = smaller(found, algorithm, planned)
                     console.print(changes_table(name, gpu, changed), "", highlight=False)
+        models.append(PlannedModel(sizes, runs))
+        cpus[about_cpus(found.card)] = None
+    console.print(total_table(models), "", highlight=False)
+    console.print(total_gpus_table(models, gpus, utilisation), "", highlight=False)
+    console.print(*cpus, sep="\n", highlight=False, markup=False)
+
+
+def _sized(
+    found: FoundArchitecture, study: Study, images: int | None, at: At
+) -> tuple[FoundArchitecture, int | None, Sizes]:
+    """A model whose images are made as the study says; the most pairs that are used, None if not known; and what figures are for."""
+    from bench.core.validation import build
+    from bench.planning.plan import META
+    from bench.planning.sizes import ASSUMED, Sizes, count_prompts, size_of_data
+
+    default = found.generation or found.build(META).generation
+    with at("images"):
+        generation = build(type(default), {**default.model_dump(), **(study.images or {})}, "images")
+    own = (None, None) if found.card is None else (found.card.data, found.card.prompts)
+    with at("data"):
+        data = size_of_data(study.data or own[0], study.columns, study.limit)
+    with at("prompts"):
+        prompts = count_prompts(study.prompts or own[1], study.limit)
+    if images is None:
+        images = ASSUMED if prompts is None else prompts * generation.images_per_prompt
+    rows, captions = (ASSUMED if count is None else count for count in (data.pairs, data.captions))
+    return dataclasses.replace(found, generation=generation), data.pairs, Sizes(rows, captions, images)
 
 
 def _processes(executor: Mapping[str, Any]) -> int:
@@ -109,18 +150,26 @@ def _processes(executor: Mapping[str, Any]) -> int:
 
 
 def _chosen(
-    wanted: Iterable[Configuration], found: FoundArchitecture, at: At
+    wanted: Iterable[Configuration], found: FoundArchitecture, at: At, pairs: int | None
 ) -> Iterator[tuple[str, Algorithm, TrainingSettings]]:
-    """Title, algorithm and settings of each configuration that can run; says which of ``all`` cannot, and which settings have old names."""
+    """Title, algorithm and settings of each configuration that can run; says which of ``all`` cannot, and which settings have old names.
+
+    Args:
+        pairs: how many pairs are used at most, to which a larger batch is lowered; None if that is not known.
+    """
     from bench.experiments.configurations import select
     from bench.experiments.method import Method
-    from bench.experiments.recipes import outdated_names, resolve
+    from bench.experiments.recipes import fit_batch, outdated_names, resolve
     from bench.experiments.requirements import check_settings
     from bench.training.algorithm import ALGORITHMS
 
     def checked(each: Configuration) -> Method:
         with at(*each.place):
-            algorithm, settings = resolve(each.algorithm, ALGORITHMS.get(each.algorithm), found.recipe, each.overrides)
+            cls = ALGORITHMS.get(each.algorithm)
+            algorithm, settings = resolve(each.algorithm, cls, found.recipe, each.overrides)
+            if pairs is not None:
+                lowered = fit_batch(cls, each.overrides, settings, pairs)
+                algorithm, settings = resolve(each.algorithm, cls, found.recipe, lowered)
             method = Method(each.algorithm, algorithm, settings, each.label or "", each.overrides)
             check_settings(method)
         return method
@@ -134,7 +183,8 @@ def _chosen(
     names = Counter(each.name for each in methods)
     for each in methods:
         changes = ", ".join(f"{field}={value}" for field, value in each.changed.items())
-        yield f"{each.name} ({changes})" if names[each.name] > 1 else each.name, each.algorithm, each.settings
+        told = ": ".join(filter(None, [each.label, changes if names[each.name] > 1 else ""]))
+        yield f"{each.name} ({told})" if told else each.name, each.algorithm, each.settings
 
 
 def profile(
@@ -198,4 +248,5 @@ def _resolve(
     from bench.models.find import find_architecture
 
     found, overrides = find_architecture(model), parse_overrides(sets or [])
-    return found, list(_chosen([Configuration(each, overrides) for each in algorithm_names(algo)], found, nowhere))
+    wanted = [Configuration(each, overrides) for each in algorithm_names(algo)]
+    return found, list(_chosen(wanted, found, nowhere, None))

@@ -24,7 +24,7 @@ Images = Annotated[
 
 
 def _print_schema(wanted: bool) -> None:
-    from bench.experiments.study_file import schema_text
+    from bench.experiments.study_text import schema_text
 
     if wanted:
         sys.stdout.write(schema_text())
@@ -168,7 +168,11 @@ def run(
     ] = None,
     print_commands: Annotated[
         bool,
-        typer.Option("--print-commands", help="Print one command per run, for any scheduler, and start nothing."),
+        typer.Option(
+            "--print-commands",
+            help="Print one command per run, for any scheduler, and start nothing.  The study is registered: bench status shows its "
+            "runs as waiting until runs/.studies/NAME is deleted.",
+        ),
     ] = False,
     track: Annotated[
         str | None,

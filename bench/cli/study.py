@@ -19,7 +19,8 @@ from bench.experiments.executors.base import Executor, Matrix, make_executor
 from bench.experiments.matrix import cells_of, plan_study
 from bench.experiments.plan import At, Plan, nowhere
 from bench.experiments.study import Study
-from bench.experiments.study_file import StudyFile, toml_text, write_study
+from bench.experiments.study_file import StudyFile
+from bench.experiments.study_text import toml_text, write_study
 from bench.records.studies import StudyFolder, study_of_file
 from bench.training.trackers import check_trackers
 

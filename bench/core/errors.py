@@ -38,3 +38,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``did you mean 'x' or 'y'? `` for the closest of ``known``, or nothing when none is close."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+
+
+def nearest_or_all(name: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'?`` for the closest of ``known``, or, when none is close, ``there are x, y``."""
+    names = list(known)
+    return did_you_mean(name, names).rstrip() or f"there are {', '.join(names)}"

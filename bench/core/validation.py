@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from bench.core.errors import UserError, did_you_mean
+from bench.core.errors import UserError, nearest_or_all
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -48,8 +48,7 @@ def reason(error: ErrorDetails) -> str:
 def _sentence(kind: type[BaseModel], error: ErrorDetails) -> str:
     field = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
-        known = list(kind.model_fields)
-        return f"there is no field {field!r}: {did_you_mean(field, known)}there are {', '.join(known)}"
+        return f"there is no field {field!r}: {nearest_or_all(field, kind.model_fields)}"
     if field:
         return f"{field}={error['input']!r} is not allowed: {reason(error)}"
     return reason(error)

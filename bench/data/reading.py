@@ -107,6 +107,23 @@ def inspect_votes(source: Source, name: str, cache: Path | None) -> InspectedDat
     return _inspected(source, name, labels, np.arange(len(labels)), cache)
 
 
+def count_pairs(source: Source, name: str, limit: int | None = None) -> tuple[int, int]:
+    """How many pairs there are and how many different captions they have, if all images can be decoded; no image is read.
+
+    Args:
+        name: what the user called the data.
+        limit: see `inspect_data`.
+
+    Raises:
+        UserError: see `inspect_data`; or there are only ties.
+    """
+    labels = _labels(source, name)
+    rows = np.flatnonzero(labels != TIE)[:limit]
+    if not len(rows):
+        raise UserError(f"{name}: no preference pair is left of {len(labels)} rows; give other data")
+    return len(rows), len(set(_captions(source, rows, name)))
+
+
 def read_preferences(
     source: str | Path,
     columns: Mapping[str, str] | None = None,

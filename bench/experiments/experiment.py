@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from bench.core.code import code_digests
-from bench.core.errors import UserError, did_you_mean
+from bench.core.errors import UserError, nearest_or_all
 from bench.core.hub import HUB_ID
 from bench.core.processes import Processes
 from bench.core.validation import build
@@ -231,8 +231,8 @@ def _check_choices(choices: Choices) -> None:
     for name in choices:
         if name not in known:
             raise UserError(
-                f"there is no argument {name!r}: {did_you_mean(name, known)}there are {', '.join(known)}; fields of the "
-                "algorithm and of training go into settings"
+                f"there is no argument {name!r}: {nearest_or_all(name, known)} (fields of the algorithm and of training go into "
+                "settings)"
             )
     if empty := [name for name, value in choices.items() if value == ""]:
         # as of a variable of a shell that is not set; the default would be used without a word

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from bench.core.errors import UserError, did_you_mean
+from bench.core.errors import UserError, nearest_or_all
 from bench.core.validation import build
 from bench.core.values import digest
 from bench.experiments.method import Method
@@ -60,8 +60,7 @@ def resolve(
     if (field := unknown_field(algorithm, overrides)) is not None:
         known = sorted(fields | set(TrainingSettings.model_fields))
         raise UserError(
-            f"{name} has no field {field!r}: {did_you_mean(field, known)}there are {', '.join(known)} "
-            "(--set applies to every algorithm of the command)"
+            f"{name} has no field {field!r}: {nearest_or_all(field, known)} (--set applies to every algorithm of the command)"
         )
     if "steps" in overrides and any(typed.startswith("budget.") for typed in overrides):
         raise UserError("--set steps and --budget both say when training ends; use one of them")
@@ -101,9 +100,7 @@ def make_method(
     cls = ALGORITHMS.get(name)
     _, whole = resolve(name, cls, model.recipe, overrides)
     given_labels = {typed: value for typed, value in overrides.items() if typed != "labels"}
-    changed = given_labels
-    if not issubclass(cls, SamplingAlgorithm):  # samples are made, so that there may be more of them than of the data
-        changed = fit_batch(given_labels, whole, pairs, own=cls.model_fields)
+    changed = fit_batch(cls, given_labels, whole, pairs)
     algorithm, settings = resolve(name, cls, model.recipe, changed)
     recipe = named_recipe(cls, model, recipe_key(name, cls, model.recipe, changed))
     label = label or run_name(changed, recipe, **given)
@@ -117,17 +114,18 @@ def make_method(
 
 
 def fit_batch(
-    overrides: Mapping[str, str], settings: TrainingSettings, pairs: int, own: Collection[str] = ()
+    algorithm: type[Algorithm], overrides: Mapping[str, str], settings: TrainingSettings, pairs: int
 ) -> dict[str, str]:
     """The overrides, plus a batch of all pairs if the recipe's is larger than the data; a batch size that was typed stays.
 
     Args:
+        algorithm: the algorithm; of one that samples, the batch stays, since there may be more samples than data.
         overrides: the user's changes to the recipe, by field.
         settings: the recipe with these changes.
         pairs: number of pairs in the data.
-        own: names of the algorithm's own fields.
     """
-    if "global_batch_size" in current_names(overrides, own) or settings.global_batch_size <= pairs:
+    typed = "global_batch_size" in current_names(overrides, algorithm.model_fields)
+    if issubclass(algorithm, SamplingAlgorithm) or typed or settings.global_batch_size <= pairs:
         return dict(overrides)
     return {**overrides, "global_batch_size": str(pairs)}
 

@@ -1,4 +1,4 @@
-"""Experiment files: TOML that is read into a `Study`, with the line of whatever is wrong, and written from one."""
+"""Experiment files: TOML that is read into a `Study`, with the line of whatever is wrong."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from bench.core.errors import UserError, did_you_mean
-from bench.core.files import replace_file
+from bench.core.errors import UserError, nearest_or_all
 from bench.core.inputs import read_text
 from bench.core.validation import reason
 from bench.experiments.configurations import ALL
-from bench.experiments.interface import as_overrides
 from bench.experiments.study import AlgorithmEntry, Study
 
 MOST_BYTES = 1 << 20
 """Bytes of the largest experiment file."""
 LONG_NAME = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}""")
 """A dotted name of more parts than any field has; a TOML reader takes minutes for one of 20,000."""
+AT_LINE = re.compile(r" \(at line (\d+), column (\d+)\)$")
+"""How the TOML reader says where it stopped; at the end of the file it says so instead."""
 MOST_READ = 1 << 22
 """Bytes that are read at most to find the line of an error, which reads the file as often as it has lines."""
 
@@ -60,7 +60,7 @@ class StudyFile:
                 raise UserError(f"{path}, line {line}: a name of more than 64 parts; fields have at most three")
             self.document = tomllib.loads(text)
         except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or a number of thousands of digits
-            raise UserError(f"{path} is not a TOML file ({error}); see docs/experiments.md for an example") from error
+            raise UserError(_not_toml(path, str(error))) from error
 
     def override(self, typed: Mapping[str, Any]) -> dict[str, Any]:
         """The document with the values that the command line has in their place.
@@ -158,36 +158,12 @@ class StudyFile:
         return None
 
 
-def toml_text(study: Study) -> str:
-    """A study as an experiment file, with the fields that differ from their defaults."""
-    given = study.model_dump(mode="json", exclude_defaults=True)
-    plain = {field: value for field, value in given.items() if not isinstance(value, dict) and field != "algorithms"}
-    lines = [f"{field} = {_toml(value)}" for field, value in plain.items()]
-    for field, value in given.items():
-        if isinstance(value, dict):
-            lines += ["", f"[{field}]", *_pairs(_typed(value))]
-    for entry in given["algorithms"]:
-        lines += ["", "[[algorithms]]", *_pairs({key: value for key, value in entry.items() if key != "settings"})]
-        if entry.get("settings"):
-            lines += ["[algorithms.settings]", *_pairs(_typed(entry["settings"]))]
-    return "\n".join(lines).lstrip() + "\n"
-
-
-def schema_text() -> str:
-    """The JSON Schema of experiment files, with which editors complete and check them."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
-
-
-def write_study(study: Study, path: Path) -> None:
-    """Write an experiment file; another file of that name is not overwritten.
-
-    Raises:
-        UserError: the file exists, or cannot be written.
-    """
-    if path.exists():
-        raise UserError(f"{path} exists; give --save another name, or remove the file")
-    replace_file(path, lambda partial: partial.write_text(toml_text(study), encoding="utf-8"))
+def _not_toml(path: Path, why: str) -> str:
+    """One sentence about a file that is not TOML, with the line if the reader states it."""
+    advice = "see docs/experiments.md for an example"
+    if (stated := AT_LINE.search(why)) is None:
+        return f"{path} is not a TOML file ({why}); {advice}"
+    return f"{path}, line {stated[1]}: this is not TOML ({why[: stated.start()]}, at column {stated[2]}); {advice}"
 
 
 def _null_characters(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
@@ -254,10 +230,10 @@ def _sentence(error: ErrorDetails) -> str:
     field = ".".join(str(part + 1) if isinstance(part, int) else part for part in place)
     model: type[BaseModel] = AlgorithmEntry if place[:1] == ("algorithms",) and len(place) > 1 else Study
     if error["type"] == "extra_forbidden":
-        name, known = str(place[-1]), list(model.model_fields)
+        name = str(place[-1])
         if model is AlgorithmEntry and name in Study.model_fields:
             return f"{name} is a field of the whole file; move it above the first [table]"
-        return f"there is no field {name!r}: {did_you_mean(name, known)}there are {', '.join(known)}"
+        return f"there is no field {name!r}: {nearest_or_all(name, model.model_fields)}"
     if error["type"] == "missing":
         return f"{field} is missing; add it: {model.model_fields[str(place[-1])].description}"
     if not field or isinstance(error["input"], dict | BaseModel):
@@ -268,30 +244,3 @@ def _sentence(error: ErrorDetails) -> str:
 def _shown(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _typed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Texts of the command line as the numbers and truth values that are spelled like them."""
-    return {field: _plain(value) if isinstance(value, str) else value for field, value in settings.items()}
-
-
-def _plain(text: str) -> Any:
-    for kind in (int, float, {"true": True, "false": False}.__getitem__):
-        with contextlib.suppress(ValueError, KeyError):
-            value = kind(text)
-            if as_overrides({"": value}) == {"": text} and text not in ("inf", "-inf", "nan"):
-                return value
-    return text
-
-
-def _pairs(table: Mapping[str, Any]) -> list[str]:
-    return [f"{_key(key)} = {_toml(value)}" for key, value in table.items()]
-
-
-def _key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
-
-
-def _toml(value: Any) -> str:
-    """A TOML value; JSON writes numbers, texts, truth values and lists the same way, up to the control character DEL."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

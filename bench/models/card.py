@@ -24,6 +24,7 @@ class ModelCard:
         architecture: a diffusers folder with configurations only, used by `bench plan`; None if ``source`` is a folder.
         recipe: the name under which algorithms keep recipes for it; None means the name it is registered by.
         note: licence and origin, in a sentence.
+        on_cpus: of a model whose recipes are made for CPUs, where to read how long runs take there, as the second half of a sentence.
     """
 
     title: str
@@ -36,3 +37,4 @@ class ModelCard:
     architecture: str | None = None
     recipe: str | None = None
     note: str = ""
+    on_cpus: str = ""

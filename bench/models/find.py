@@ -72,12 +72,14 @@ class FoundArchitecture:
         source: a diffusers folder or hub id; only its configurations are read.
         recipe: the name under which algorithms keep recipes for it.
         generation: how its images are generated; None means the family's default.
+        card: its registered card; None for a folder or a hub id.
     """
 
     family: type[ModelFamily]
     source: str
     recipe: str
     generation: GenerationSettings | None
+    card: ModelCard | None = None
 
     def build(self, device: torch.device) -> ModelFamily:
         """The model with random weights."""
@@ -92,7 +94,9 @@ def find_architecture(typed: str) -> FoundArchitecture:
     """
     if typed in MODELS:
         card: ModelCard = MODELS.get(typed)
-        return FoundArchitecture(card.family, card.architecture or card.source, card.recipe or typed, card.generation)
+        return FoundArchitecture(
+            card.family, card.architecture or card.source, card.recipe or typed, card.generation, card
+        )
     source = _source(typed)
     family: type[ModelFamily] = FAMILIES.get(pipeline_class_of(source))
     return FoundArchitecture(family, source, family.recipe, None)

@@ -8,10 +8,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from bench.models.card import ModelCard
 from bench.planning.dry_run import DryRun
 from bench.planning.gpus import ARITHMETIC, GIB, RESERVED, GpuSpec
 from bench.planning.plan import Plan
 from bench.planning.profiling import Profile
+from bench.planning.sizes import Sizes
 
 SECTION = None
 Row = tuple[str, str, str] | None
@@ -31,17 +33,18 @@ CALLS = {
 }
 
 
-def plan_table(title: str, plan: Plan, images: int) -> Table:
-    """Everything that does not depend on the GPU.
+def plan_table(title: str, plan: Plan, sizes: Sizes) -> Table:
+    """Everything that does not depend on the GPU."""
+    return figures_table(title, plan_rows(plan, sizes))
 
-    Args:
-        images: number of evaluation images.
-    """
+
+def figures_table(title: str, rows: Iterable[Row]) -> Table:
+    """Labels, figures and remarks; None separates groups."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("what", no_wrap=True)
     table.add_column("how much", justify="right", no_wrap=True)
     table.add_column("", style="dim")
-    for row in plan_rows(plan, images):
+    for row in rows:
         if row is SECTION:
             table.add_section()
             table.add_row("", "", "")
@@ -50,8 +53,9 @@ def plan_table(title: str, plan: Plan, images: int) -> Table:
     return table
 
 
-def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
+def plan_rows(plan: Plan, sizes: Sizes) -> Iterable[Row]:
     """Labels, figures and remarks; None separates groups."""
+    images = sizes.images
     training, settings = plan.training, plan.settings
     unit = "sample" if plan.reward_calls else "pair"
     yield ("denoiser", count(training.parameters), f"parameters, {count(training.trainable)} of them trained")
@@ -92,27 +96,32 @@ def plan_rows(plan: Plan, images: int) -> Iterable[Row]:
     each = f"{images:,} images of {plan.image_forwards} forwards in {plan.image_precision}, for the base model and every run"
     yield ("evaluating", operations(images * plan.flops_per_image), each)
     yield SECTION
-    yield ("cache of latents", size_on_disk(1000 * plan.latent_bytes), "for 1,000 rows of the data")
-    yield ("cache of texts", size_on_disk(1000 * plan.text_bytes), "for 1,000 different captions")
+    yield ("cache of latents", size_on_disk(sizes.rows * plan.latent_bytes), f"for {sizes.rows:,} rows of the data")
+    texts = size_on_disk(sizes.captions * plan.text_bytes)
+    yield ("cache of texts", texts, f"for {sizes.captions:,} different captions")
     yield ("checkpoint", size_on_disk(plan.checkpoint_bytes), "twice that while a new one is written")
     if settings.rounds is not None and plan.pairs is not None:
-        number = settings.rounds.number
-        kept = number * plan.weights_bytes + round(2 * (plan.pairs + plan.opponents) * plan.image_bytes)
-        work = size_on_disk(plan.pictures // number * plan.image_bytes)
-        yield ("rounds", size_on_disk(kept), f"at most: weights and pairs of each; and {work} while one is made")
+        work = size_on_disk(plan.pictures // settings.rounds.number * plan.image_bytes)
+        yield (
+            "rounds",
+            size_on_disk(rounds_bytes(plan)),
+            f"at most: weights and pairs of each; and {work} while one is made",
+        )
     yield ("evaluation images", size_on_disk(images * plan.image_bytes), f"at most, for {images:,} images")
+
+
+def rounds_bytes(plan: Plan) -> int:
+    """What a training in rounds keeps on disk of its rounds, at most: weights and pairs of each; 0 for other training."""
+    if plan.settings.rounds is None or plan.pairs is None:
+        return 0
+    pictures = round(2 * (plan.pairs + plan.opponents) * plan.image_bytes)
+    return plan.settings.rounds.number * plan.weights_bytes + pictures
 
 
 def gpus_table(plan: Plan, gpus: Mapping[str, GpuSpec], utilisation: float, images: int) -> Table:
     """How long a run takes on each GPU, and whether it fits."""
-    where = "on one GPU" if plan.processes == 1 else f"on {plan.processes} GPUs (DDP)"
-    table = Table(
-        title=f"{where}, {utilisation:.0%} MFU assumed ({ARITHMETIC[plan.settings.precision]}), "
-        f"{RESERVED / GIB:.0f} GiB kept free",
-        title_justify="left", title_style="bold", box=None, pad_edge=False,
-    )  # fmt: skip
-    for column in ("GPU", "memory", "fits", "training", f"{images:,} images"):
-        table.add_column(column, justify="left" if column == "GPU" else "right")
+    title = assumptions(plan.processes, [plan.settings.precision], utilisation)
+    table = titled_table(title, ("GPU", "memory", "fits", "training", f"{images:,} images"))
     for name, gpu in gpus.items():
         training = plan.seconds(gpu.peak(plan.settings.precision), utilisation)
         throughput = gpu.peak(plan.image_precision) * utilisation * plan.processes
@@ -123,13 +132,24 @@ def gpus_table(plan: Plan, gpus: Mapping[str, GpuSpec], utilisation: float, imag
     return table
 
 
+def assumptions(processes: int, precisions: Iterable[str], utilisation: float) -> str:
+    """What the hours of a table stand on."""
+    where = "on one GPU" if processes == 1 else f"on {processes} GPUs (DDP)"
+    arithmetic = " or ".join(ARITHMETIC[each] for each in precisions)
+    return f"{where}, {utilisation:.0%} MFU assumed ({arithmetic}), {RESERVED / GIB:.0f} GiB kept free"
+
+
+def titled_table(title: str, columns: Iterable[str]) -> Table:
+    """An empty table whose first column holds names and whose others hold figures."""
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
 def changes_table(name: str, gpu: GpuSpec, changed: Iterable[tuple[dict[str, Any], DryRun]]) -> Table:
     """The changes to make, until training fits."""
-    table = Table(
-        title=f"what to change for {name}", title_justify="left", title_style="bold", box=None, pad_edge=False
-    )
-    for column in ("with", "memory in training", "fits"):
-        table.add_column(column, justify="left" if column == "with" else "right")
+    table = titled_table(f"what to change for {name}", ("with", "memory in training", "fits"))
     for changes, training in changed:
         typed = " ".join(f"--set {field}={str(value).lower()}" for field, value in changes.items())
         fits = gpu.fits(training.memory.peak)
@@ -159,6 +179,15 @@ def about_placebo(name: str, placebo: str | None) -> str:
     return (
         f"with --placebo: training and evaluating cost twice as much, encoding and scoring the data does not; {placebo}"
     )
+
+
+def about_cpus(card: ModelCard | None) -> str:
+    """That there are no hours for CPUs, and for a model that is made for them, where to read how long runs take.
+
+    Args:
+        card: the model's card; None for a model that is not registered.
+    """
+    return f"There is no estimate for CPUs{'; ' if card and card.on_cpus else ''}{card.on_cpus if card else ''}."
 
 
 def profile_table(title: str, profile: Profile) -> Table:

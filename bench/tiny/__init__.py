@@ -32,6 +32,7 @@ TINY = ModelCard(
         "gold": str(ASSETS / "checker"),
     },
     note="64x64 images of 50 objects, offline, on two CPU cores; OpenMoji glyphs, CC BY-SA 4.0",
+    on_cpus="the README's figures say how long runs of this model take there",
 )
 
 PROMPTS = PromptSet(

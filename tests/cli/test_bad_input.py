@@ -75,7 +75,34 @@ def test_value_out_of_range_is_refused_by_name(command: CommandLine, setting: st
 def test_images_that_cannot_be_made_are_refused_by_name(command: CommandLine) -> None:
     assert "images: steps=0 is not allowed" in refusal(command, command.train_words("--sampling-steps", "0"))
     text = refusal(command, command.train_words("--image", "step=5"))
-    assert "images: there is no field 'step': did you mean 'steps' or 'seed'? there are " in text
+    assert "images: there is no field 'step': did you mean 'steps' or 'seed'?\n" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "value"),
+    [
+        (("run", "--limit", "eight"), "--limit", "'eight'"),
+        (("run", "--limit", "1"), "--limit", "1"),
+        (("plan", "--utilisation", "all"), "--utilisation", "'all'"),
+        (("run", "--labels", "mixed"), "--labels", "'mixed'"),
+        (("data", "generate", "--count", "some"), "--count", "'some'"),
+        (("beta", "much", "--from", "diffusers-sd15"), "value", "'much'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_in_one_sentence(
+    command: CommandLine, words: tuple[str, ...], option: str, value: str
+) -> None:
+    text = refusal(
+        command, command.arguments(*words)
+    )  # the reason's words are typer's, or pydantic's, of whatever version
+    assert text.startswith(f"error: {option} ")
+    assert "is not allowed: " in text
+    assert value in text
+    assert text.count("\n") == 1
+
+
+def test_an_argument_that_is_missing_is_still_named(command: CommandLine) -> None:
+    assert "Missing argument" in refusal(command, command.arguments("beta", "--from", "diffusers-sd15"))
 
 
 @pytest.mark.parametrize("seeds", ["0,one", "-1", "0,0", ","])

@@ -104,3 +104,70 @@ def test_an_old_name_is_noted(command: CommandLine) -> None:
     done = command.run(command.arguments("plan", "--algo", "dpo", "--model", "tiny", "--set", "clip_norm=0.5"))
     assert done.returncode == 0, done.stderr
     assert "note: renamed settings: clip_norm is now max_grad_norm" in done.stderr
+
+
+STUDY = """\
+model = "tiny"
+limit = 8
+seeds = [0, 1]
+placebo = true
+
+[settings]
+steps = 2
+
+[images]
+images_per_prompt = 3
+
+[[algorithms]]
+name = "dpo"
+settings = { learning_rate = [1e-5, 3e-5] }
+
+[[algorithms]]
+name = "dpo"
+label = "longer"
+settings = { steps = 4 }
+"""
+
+
+def test_a_study_is_planned_with_its_limit_and_in_all(command: CommandLine) -> None:
+    (command.folder / "study.toml").write_text(STUDY)
+    done = command.run(command.arguments("plan", "study.toml", "--card", "l4"))
+    assert done.returncode == 0, done.stderr
+    *pages, total = done.stdout.replace("all runs together", "dpo (").split("dpo (")
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+
+    # each configuration by what was set, whose batch is lowered to the 8 pairs, as the run lowers it
+    assert [page.partition(") on tiny")[0] for page in pages[1:]] == [
+        "steps=2, learning_rate=1e-05",
+        "steps=2, learning_rate=3e-05",
+        "longer: steps=4",
+    ]
+    assert lines.count("pairs 16 batch 8") == 2
+    assert lines.count("pairs 32 batch 8") == 1
+    assert sum(line.endswith("for 8 rows of the data") for line in lines) == 3
+    assert sum(line.endswith("at most, for 24 images") for line in lines) == 3
+
+    told = [" ".join(line.split()) for line in total.splitlines()]
+    assert "runs 12 3 configurations x 2 seeds, and 6 placebos" in told
+    assert "evaluations 13 12 of runs, 1 of base models" in told
+    assert "evaluation images 312 of all evaluations" in told
+    assert "pairs 256 of all runs" in told
+    assert [line.split()[:2] for line in told if line.startswith("l4 ")] == [["l4", "yes"]]
+    assert "There is no estimate for CPUs; the README's figures" in total
+
+
+def test_a_plan_of_tiny_counts_its_own_data_and_prompts(command: CommandLine) -> None:
+    done = command.run(command.arguments("plan", "--algo", "sft", "--model", "tiny", "--card", "l4"))
+    assert done.returncode == 0, done.stderr
+    assert "for 3,000 rows of the data" in done.stdout
+    assert "at most, for 200 images" in done.stdout
+    more = command.run(command.arguments("plan", "--algo", "sft", "--model", "tiny", "--card", "l4", "--images", "5"))
+    assert "at most, for 5 images" in more.stdout
+
+
+def test_data_of_a_file_that_cannot_be_read_is_refused_with_its_line(command: CommandLine) -> None:
+    (command.folder / "study.toml").write_text('model = "tiny"\ndata = "x.parquet"\n[[algorithms]]\nname = "sft"\n')
+    (command.folder / "x.parquet").write_bytes(b"PAR1")
+    done = command.run(command.arguments("plan", "study.toml"))
+    assert done.returncode == 2
+    assert "error: study.toml, line 2: " in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -79,6 +80,19 @@ def test_a_file_runs_like_its_printed_commands_and_is_written_back(command: Comm
     assert command.run(command.arguments("run", "saved.toml", "--print-commands")).stdout.splitlines() == [base, line]
     whole = command.run(command.arguments("run", str(path), "--seeds", "3", "--print-commands"))
     assert [each.replace("beta=200", "beta=100") for each in whole.stdout.splitlines()] == [base, line, line]
+
+
+def test_printed_commands_wait_until_their_study_is_deleted(command: CommandLine) -> None:
+    path = experiment(command)
+    assert command.run(command.arguments("run", str(path), "--print-commands")).returncode == 0
+    waiting = command.run(command.arguments("status")).stdout.splitlines()
+    assert [line.split()[0] for line in waiting] == ["waiting"] * 3 + [
+        "3"
+    ]  # the base model, a run for each beta, and their sum
+    assert "runs/.studies/NAME" in " ".join(command.run(command.arguments("run", "--help")).stdout.split())
+
+    shutil.rmtree(command.folder / "runs" / ".studies" / "small")
+    assert command.run(command.arguments("status")).stdout == "there are no runs\n"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from bench.core.errors import UserError
 from bench.experiments.experiment import Choices
 from bench.experiments.matrix import plan_study
 from bench.experiments.study import Study
-from bench.experiments.study_file import StudyFile, schema_text, toml_text, write_study
+from bench.experiments.study_file import StudyFile
+from bench.experiments.study_text import schema_text, toml_text, write_study
 from tests.fuzz.place import picture
 
 WHOLE = """\
@@ -164,8 +165,10 @@ def test_a_value_that_python_cannot_hold(tmp_path: Path, text: str) -> None:
 HEAD = 'model = "tiny"\n'
 DPO = '[[algorithms]]\nname = "dpo"\n'
 BROKEN = {
-    "not TOML": (HEAD + "seeds = [0\n" + DPO, "is not a TOML file", "line 3"),
-    "a key twice": (HEAD + HEAD + DPO, "is not a TOML file", "line 2"),
+    "not TOML": (HEAD + "seeds = [0\n" + DPO, "experiment.toml, line 3: this is not TOML (", "at column"),
+    "a key twice": (HEAD + HEAD + DPO, "experiment.toml, line 2: this is not TOML (", "see docs/experiments.md"),
+    "not TOML at its end": (HEAD + "seeds = [0", "experiment.toml is not a TOML file (", "at end of document"),
+    "a field like no other": (HEAD + "xyz = 1\n" + DPO, "line 2: there is no field 'xyz': there are model, algorithms, seeds", "executor"),
     "no model": (DPO, "model is missing", ""),
     "no algorithm": (HEAD, "algorithms is missing", ""),
     "an algorithm without a name": (HEAD + "[[algorithms]]\nlabel = 'x'\n", "line 2: algorithms.1.name is missing", ""),

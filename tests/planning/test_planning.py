@@ -42,6 +42,7 @@ from bench.planning.plan import (
 from bench.planning.profiling import measure
 from bench.planning.shape_tensor import ShapeTensor
 from bench.planning.show import plan_rows
+from bench.planning.sizes import Sizes
 from bench.planning.tracer import Tracer
 from bench.records.reward_models import FitSchedule
 from bench.training.algorithm import Algorithm
@@ -320,7 +321,7 @@ def test_the_plan_of_an_online_run(found: Callable[[str], FoundArchitecture]) ->
     plan = make_plan(sd15, encoding_cost(sd15), DDPO(sampling_steps=4, updates=2), settings, CPU)
     assert plan.calls == {"policy_forwards": 4 + 3, "policy_backwards": 3, "reference_forwards": 0}
     assert plan.flops == 48 * (7 * plan.training.flops["policy_forwards"] + 3 * plan.training.flops["policy_backwards"])
-    shown = {label: figure for label, figure, _ in filter(None, plan_rows(plan, 10))}
+    shown = {label: figure for label, figure, _ in filter(None, plan_rows(plan, Sizes(images=10)))}
     assert (shown["samples"], shown["reward calls"]) == ("48", "1")
 
 
@@ -329,7 +330,7 @@ def test_the_plan_of_a_run_on_the_gradient_of_the_reward(found: Callable[[str], 
     sd15, settings = found("sd15"), trained_with(micro_batch_size=1, trainable="lora", lora_rank=4, steps=2)
     plan = make_plan(sd15, encoding_cost(sd15), DRaFT(sampling_steps=4, extra=2), settings, CPU)
     assert plan.calls == {"policy_forwards": 4 + 2, "policy_backwards": 1 + 2, "reference_forwards": 0}
-    shown = {label: figure for label, figure, _ in filter(None, plan_rows(plan, 10))}
+    shown = {label: figure for label, figure, _ in filter(None, plan_rows(plan, Sizes(images=10)))}
     assert (shown["samples"], shown["reward calls"]) == ("48", "3")
     tailored = make_plan(sd15, encoding_cost(sd15), TailorPOG(sampling_steps=4, trained=2), settings, CPU)
     assert tailored.reward_calls == 2 * (2 + 2)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench.core.errors import UserError, did_you_mean
+from bench.core.errors import UserError, nearest_or_all
 from bench.core.registry import ClassOf, Registry
 from bench.core.validation import build
 from bench.records.studies import Cell, StudyFolder
@@ -77,9 +77,7 @@ def make_executor(stated: Mapping[str, Any]) -> Executor:
     kind = EXECUTORS.get(name)
     if unknown := sorted(fields.keys() - kind.model_fields.keys()):
         known = list(kind.model_fields)
-        raise UserError(
-            f"executor {name} has no field {unknown[0]!r}: {did_you_mean(unknown[0], known)}there are {', '.join(known)}"
-        )
+        raise UserError(f"executor {name} has no field {unknown[0]!r}: {nearest_or_all(unknown[0], known)}")
     return build(kind, fields, f"executor {name}")
 
 
