@@ -22,9 +22,11 @@ from bench import (
     Policy,
     Recipe,
     RolloutBatch,
+    RuleName,
     StepOutput,
     StepwiseAlgorithm,
     combined_advantages,
+    has_density,
     ratio_logs,
 )
 
@@ -34,10 +36,10 @@ def clipped_log_ratio(log_ratio: Tensor, clip: float) -> Tensor:
     return log_ratio.clamp(math.log1p(-clip), math.log1p(clip))
 
 
-def refuse_without_density(rule: str | None) -> None:
+def refuse_without_density(rule: RuleName | None) -> None:
     """Raise a ValueError if a rule's log-probabilities are not those of densities, whose ratio to the reference is compared."""
-    if rule == "cps":
-        raise ValueError("ratios to the reference need densities, which rule=cps does not have; use flow-sde")
+    if not has_density(rule):
+        raise ValueError(f"ratios to the reference need densities, which rule={rule} does not have; use flow-sde")
 
 
 def preference_losses(log_ratio: Tensor, better: Tensor, *, beta: float) -> Tensor:

@@ -68,10 +68,8 @@ class DPOK(StepwiseAlgorithm):
     def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         taken = batch.replay(policy.predict)
         log_ratio = taken.log_prob - batch.log_probs
-        losses, logs = (
-            self.objective(batch.advantages, log_ratio),
-            ratio_logs(log_ratio, self.clip, batch.clean[0].numel()),
-        )
+        losses = self.objective(batch.advantages, log_ratio)
+        logs = ratio_logs(log_ratio, self.clip, batch.clean[0].numel())
         if self.kl:
             distance = sample_errors(taken.prediction, batch.replay(policy.reference).prediction)
             losses, logs["distance"] = losses + self.kl * distance, distance.detach()

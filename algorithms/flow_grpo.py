@@ -28,6 +28,7 @@ from bench import (
     StepOutput,
     StepwiseAlgorithm,
     clipped_objective,
+    has_density,
     ratio_logs,
     sample_errors,
     uniform,
@@ -109,8 +110,10 @@ class FlowGRPO(StepwiseAlgorithm):
 
     @pydantic.model_validator(mode="after")
     def _a_ratio_of_densities(self) -> Self:
-        if self.rule == "cps" and self.objective != "clip":
-            raise ValueError(f"objective={self.objective} needs densities, which rule=cps does not have; use flow-sde")
+        if self.objective != "clip" and not has_density(self.rule):
+            raise ValueError(
+                f"objective={self.objective} needs densities, which rule={self.rule} does not have; use flow-sde"
+            )
         return self
 
     @pydantic.model_validator(mode="after")
@@ -163,9 +166,8 @@ class FlowGRPO(StepwiseAlgorithm):
         taken = batch.replay(policy.predict)
         std, elements = taken.transition.std, batch.clean[0].numel()
         log_ratio = taken.log_prob - batch.log_probs
-        moved = torch.zeros_like(std)
-        if self.compares_means:
-            moved = squared_mean_shift(taken.transition.mean - batch.means, std)
+        compared = self.compares_means
+        moved = squared_mean_shift(taken.transition.mean - batch.means, std) if compared else torch.zeros_like(std)
         losses, clipped = self.policy_losses(batch.advantages, log_ratio, moved, std, batch.step_lengths)
         logs = {**ratio_logs(log_ratio, self.clip, elements), "clipped": clipped.to(losses)}
         if self.beta:

@@ -57,6 +57,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.rollouts.grid import strided_grid as strided_grid
     from bench.rollouts.rules import ODE as ODE
     from bench.rollouts.rules import Rule as Rule
+    from bench.rollouts.rules import RuleName as RuleName
+    from bench.rollouts.rules import has_density as has_density
     from bench.rollouts.sampler import Denoise as Denoise
     from bench.rollouts.sampler import Step as Step
     from bench.rollouts.sampler import Trajectories as Trajectories
@@ -142,7 +144,7 @@ _WHERE = {
     "bench.records.studies": ("Cell", "StudyFolder"),
     "bench.rollouts.advantages": ("Convention", "combined_advantages"),
     "bench.rollouts.grid": ("Grid", "strided_grid"),
-    "bench.rollouts.rules": ("ODE", "Rule"),
+    "bench.rollouts.rules": ("ODE", "Rule", "RuleName", "has_density"),
     "bench.rollouts.sampler": ("Denoise", "Step", "Trajectories", "guided", "roll_out"),
     "bench.scoring.images": ("CLIP_MEAN", "CLIP_STD"),
     "bench.scoring.isolated.environment": ("Environment",),

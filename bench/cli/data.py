@@ -237,9 +237,8 @@ def _examine(data: str, columns: str | None, runs: Path) -> InspectedData:
     from bench.records.runs import surveys_folder
 
     source = open_source(data, parse_columns(columns))
-    inspected = inspect_data(
-        source, data, surveys_folder(runs)
-    )  # which names what is missing, unless there are captions alone
+    inspected = inspect_data(source, data, surveys_folder(runs))
+    # A missing column was named by that; captions alone are complete data, but not for these commands.
     if not source.image_names:
         raise UserError(f"{data} has no images, which this command is about; give data with a column 'jpg_0'")
     return inspected

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.run import DEFAULT_RUNS, PROMPTS, Images, Runs
+from bench.cli.run import DEFAULT_RUNS, PROMPTS, Images, Runs, SamplingSteps
 from bench.cli.sentences import say
 
 
@@ -49,12 +49,7 @@ def eval_(
         str | None, typer.Option(help="Evaluation metrics, separated by commas.  Default: the model's.")
     ] = None,
     images: Images = None,
-    sampling_steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Sampling steps of the evaluation images, short for --image steps=...; it changes the protocol."
-        ),
-    ] = None,
+    sampling_steps: SamplingSteps = None,
     name: Annotated[
         str | None,
         typer.Option(help="Name of --weights in tables.  Default: the name of its file, folder or repository."),

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.run import Budget
 from bench.cli.sentences import say
 from bench.core.errors import UserError
 from bench.core.terminal import Terminal
-from bench.planning.gpus import GPUS, find_gpus
+from bench.planning.gpus import GPUS, GpuSpec, find_gpus
 
 if TYPE_CHECKING:
     from bench.experiments.configurations import Configuration
     from bench.experiments.plan import At
     from bench.experiments.study import Study
     from bench.models.find import FoundArchitecture
+    from bench.planning.plan import Plan
     from bench.planning.sizes import Sizes
     from bench.training.algorithm import Algorithm
     from bench.training.settings import TrainingSettings
@@ -41,13 +43,7 @@ def plan(
     algo: Annotated[str | None, typer.Option(help=ALGO)] = None,
     model: Annotated[str | None, typer.Option(help=MODEL)] = None,
     sets: Sets = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="Stop at a budget instead of after a number of steps: pairs=N, forwards=N or seconds=N; for online algorithms also "
-            "samples=N or rewards=N."
-        ),
-    ] = None,
+    budget: Budget = None,
     card: Annotated[
         str | None,
         typer.Option(help=f"One GPU: {', '.join(GPUS)}.  Default: all.  Also says what to change if it is too small."),
@@ -74,8 +70,8 @@ def plan(
     from bench.cli.options import algorithm_names, parse_budget, parse_overrides
     from bench.cli.study import read_study
     from bench.models.find import find_architecture
-    from bench.planning.plan import encoding_cost, make_plan, smaller
-    from bench.planning.show import about_cpus, about_placebo, changes_table, encoding_advice, gpus_table, plan_table
+    from bench.planning.plan import encoding_cost, make_plan
+    from bench.planning.show import about_cpus, about_placebo, gpus_table, plan_table
     from bench.planning.total import PlannedModel, PlannedRuns, total_gpus_table, total_table
 
     typed = {
@@ -104,18 +100,28 @@ def plan(
             console.print(plan_table(f"{title} on {each}", planned, sizes), "", highlight=False)
             console.print(gpus_table(planned, gpus, utilisation, sizes.images), "", highlight=False)
             console.print(about_placebo(title, algorithm.placebo), "", highlight=False, markup=False)
-            for name, gpu in gpus.items() if card is not None else ():
-                lacking = planned.lacking(gpu)
-                if "encoding" in lacking:
-                    console.print(encoding_advice(name, planned), "", sep="\n", highlight=False)
-                if "training" in lacking:
-                    changed = smaller(found, algorithm, planned)
-                    console.print(changes_table(name, gpu, changed), "", highlight=False)
+            if card is not None:
+                _advise(console, found, algorithm, planned, gpus)
         models.append(PlannedModel(sizes, runs))
         cpus[about_cpus(found.card)] = None
     console.print(total_table(models), "", highlight=False)
     console.print(total_gpus_table(models, gpus, utilisation), "", highlight=False)
     console.print(*cpus, sep="\n", highlight=False, markup=False)
+
+
+def _advise(
+    console: Terminal, found: FoundArchitecture, algorithm: Algorithm, planned: Plan, gpus: Mapping[str, GpuSpec]
+) -> None:
+    """Print what to change for each GPU that is too small for a run."""
+    from bench.planning.plan import smaller
+    from bench.planning.show import changes_table, encoding_advice
+
+    for name, gpu in gpus.items():
+        lacking = planned.lacking(gpu)
+        if "encoding" in lacking:
+            console.print(encoding_advice(name, planned), "", sep="\n", highlight=False)
+        if "training" in lacking:
+            console.print(changes_table(name, gpu, smaller(found, algorithm, planned)), "", highlight=False)
 
 
 def _sized(

@@ -21,6 +21,17 @@ Images = Annotated[
         help="field=value: change how evaluation images are made; part of the protocol.  See: bench list images",
     ),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        help="Stop at a budget instead of after a number of steps: pairs=N, forwards=N or seconds=N; for online algorithms also "
+        "samples=N or rewards=N."
+    ),
+]
+SamplingSteps = Annotated[
+    int | None,
+    typer.Option(help="Sampling steps of the evaluation images, short for --image steps=...; it changes the protocol."),
+]
 
 
 def _print_schema(wanted: bool) -> None:
@@ -53,13 +64,7 @@ def run(
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="field=value: override a field of the algorithm or of training.")
     ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="Stop at a budget instead of after a number of steps: pairs=N, forwards=N or seconds=N; for online algorithms also "
-            "samples=N or rewards=N."
-        ),
-    ] = None,
+    budget: Budget = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -79,12 +84,7 @@ def run(
             help="Guidance scale of the evaluation images, short for --image guidance_scale=...; it changes the protocol."
         ),
     ] = None,
-    sampling_steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Sampling steps of the evaluation images, short for --image steps=...; it changes the protocol."
-        ),
-    ] = None,
+    sampling_steps: SamplingSteps = None,
     rounds: Annotated[
         int | None,
         typer.Option(

@@ -30,7 +30,7 @@ INDENT = 9
 FACTS, SHORTEST_MODEL = 2, 9
 """Facts that a long name takes no room from, how far a run is and the time left; and characters of a model that stay."""
 HASHES = re.compile(r"(?<=/set-[0-9a-f]{4})[0-9a-f]{4}(?:-[0-9a-f]{8})?(?=[/-])|(?<!/set)-[0-9a-f]{8}(?=[/-])")
-"""What of the hashes in a run's name goes where there is no room, so that algorithm and seed stay."""
+"""The parts of hashes in a run's name that are left out where there is no room, so that algorithm and seed are kept."""
 ORDER: tuple[Kind, ...] = ("running", "failed", "damaged", "waiting", "done")
 
 

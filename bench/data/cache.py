@@ -113,11 +113,11 @@ class EncodedCaptions:
         return self._model.resolution, self._model.resolution
 
     def posterior(self, rows: Sequence[int], mirrored: Tensor | None = None) -> Posterior:
-        """Raises a ValueError: there are no pictures."""
+        """Raise a ValueError, since no picture was encoded."""
         raise ValueError("an algorithm that reads pictures must state Need.IMAGES or Need.PAIRS in its needs")
 
     def picture_condition(self, rows: Sequence[int], sides: Sequence[int], size: PictureSize) -> dict[str, Tensor]:
-        """Raises a ValueError: there are no pictures."""
+        """Raise a ValueError, since no picture was encoded."""
         raise ValueError("an algorithm that reads pictures must state Need.IMAGES or Need.PAIRS in its needs")
 
     def condition(self, captions: Sequence[str]) -> dict[str, Tensor]:

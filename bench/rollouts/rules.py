@@ -25,11 +25,13 @@ class Rule(abc.ABC):
         noise: strength of the step's noise, at least 0; its unit depends on the rule.
         published: the strength of the method that the rule is from.
         most: the largest strength.
+        density: whether its log-probabilities are those of densities.
     """
 
     noise: float
     published: ClassVar[float]
     most: ClassVar[float] = math.inf
+    density: ClassVar[bool] = True
 
     @abc.abstractmethod
     def refuse(self, process: ForwardProcess) -> None:
@@ -133,6 +135,7 @@ class Cps(FlowRule):
 
     published: ClassVar[float] = 0.8
     most: ClassVar[float] = 1.0  # with more, the sine falls again
+    density: ClassVar[bool] = False
 
     def transition(self, xt: Tensor, prediction: Tensor, process: ForwardProcess, t: Tensor, to: Tensor) -> Transition:
         s_to = process.sigma(to, xt)
@@ -146,9 +149,15 @@ ODE = Ddim(0.0)
 """The deterministic step of every process."""
 
 RuleName = Literal["ddim", "flow-sde", "dance-sde", "cps"]
+"""A rule in settings."""
 
 RULES: Mapping[RuleName, type[Rule]] = {"ddim": Ddim, "flow-sde": FlowSde, "dance-sde": DanceSde, "cps": Cps}
 """The rules by the names that settings use."""
+
+
+def has_density(name: RuleName | None) -> bool:
+    """Whether log-probabilities by a rule are those of densities; None is the default of a process, see `find_rule`."""
+    return name is None or RULES[name].density
 
 
 def find_rule(name: RuleName | None, noise: float | None, process: ForwardProcess) -> Rule:

@@ -43,10 +43,8 @@ class StepPairSource(GradientSource):
         The first picture of a run is scored twice more, to compare.
         """
         rewards, before = self.rewards, self.rewards.calls
-        images, prompts = (
-            decode_images(self.policy.model, latents),
-            [self.pairs.data.captions[row] for row in batch.row_ids],
-        )
+        prompts = [self.pairs.data.captions[row] for row in batch.row_ids]
+        images = decode_images(self.policy.model, latents)
         if step == 0 and self.pairs.accelerator.is_main_process:
             rewards.check_determinism(images[:1], prompts[:1])
         scores = rewards.score(images, prompts)
