@@ -64,7 +64,7 @@ def compare_pairs(wins: Mapping[int, Array], seeds: Mapping[int, Sequence[int]])
     for one, other in itertools.combinations(wins, 2):
         first, second = _common(wins[one], seeds[one], wins[other], seeds[other])
         if len(first):
-            (trained if seeds[one] or seeds[other] else fixed)[one, other] = first - second
+            (trained if seeds[one] or seeds[other] else fixed)[one, other] = (first - second).mean(axis=2)
     found = dict(zip(fixed, mean_intervals(list(fixed.values())), strict=True))
     shared = _shared_seeds(list(trained), {row for row in seeds if seeds[row]})
     of_trained = dict(zip(trained, mean_intervals(list(trained.values()), shared=shared), strict=True))
@@ -83,8 +83,9 @@ def _shared_seeds(pairs: Sequence[tuple[int, int]], trained: set[int]) -> float:
         return 0.0
     signs = np.array([[(row == one) - (row == other) for row in sorted(trained)] for one, other in pairs], np.float64)
     directions = signs / np.linalg.norm(signs, axis=1, keepdims=True)
-    squares = (directions @ directions.T) ** 2
-    return float((squares.sum() - np.trace(squares)) / (len(pairs) * (len(pairs) - 1)))
+    # The squares of all correlations of pairs have the sum of those of rows, of which there are far fewer; a pair's own is 1.
+    squares = float(((directions.T @ directions) ** 2).sum())
+    return (squares - len(pairs)) / (len(pairs) * (len(pairs) - 1))
 
 
 def _common(one: Array, ones: Sequence[int], other: Array, others: Sequence[int]) -> tuple[Array, Array]:
@@ -108,10 +109,10 @@ def standings(means: Mapping[int, float], pairs: Sequence[Pair]) -> dict[int, St
     """
     ahead = {pair: means[pair[0]] - means[pair[1]] for pair in itertools.combinations(means, 2)}
     ahead |= {(pair.one, pair.other): pair.difference.mean for pair in pairs}
-    ranks = {
-        row: 1 + sum((one == row and gap < -TIE) or (other == row and gap > TIE) for (one, other), gap in ahead.items())
-        for row in means
-    }
+    ranks = dict.fromkeys(means, 1)
+    for (one, other), gap in ahead.items():
+        if abs(gap) > TIE:
+            ranks[other if gap > 0 else one] += 1
     better: dict[int, set[int]] = {row: set() for row in means}
     for pair in pairs:
         if stands_out(pair.difference):
