@@ -1,7 +1,7 @@
 """Diffusion-NPO: any preference objective with winner and loser swapped; its weights guide sampling away from what people dislike.
 
 Wang et al. 2025 (ICLR), arXiv 2505.11245; released code G-U-N/Diffusion-NPO at a14f1db.  That code keeps ties and calls one image
-of a tie the loser; this project drops them from the data.  Its SDXL variant that trains the negative inside guidance is not implemented.
+of a tie the loser; this project drops them from the data.  Its SDXL variant, which trains the negative inside guidance, is `algorithms.npo_joint`.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class TailorPO(StepPairAlgorithm):
         return self
 
     def step(self, batch: StepPairBatch, policy: Policy) -> StepOutput:
-        taken, reference = batch.transition(policy.predict), batch.transition(policy.reference)
+        taken, reference = map(batch.transition, self.networks(policy))
         winner, loser = (
             (taken.log_prob(each) - reference.log_prob(each)) * batch.compared for each in (batch.winner, batch.loser)
         )

@@ -60,9 +60,11 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.rollouts.rules import RuleName as RuleName
     from bench.rollouts.rules import has_density as has_density
     from bench.rollouts.sampler import Denoise as Denoise
+    from bench.rollouts.sampler import Predict as Predict
     from bench.rollouts.sampler import Step as Step
     from bench.rollouts.sampler import Trajectories as Trajectories
     from bench.rollouts.sampler import guided as guided
+    from bench.rollouts.sampler import one_per_slot as one_per_slot
     from bench.rollouts.sampler import roll_out as roll_out
     from bench.scoring.images import CLIP_MEAN as CLIP_MEAN
     from bench.scoring.images import CLIP_STD as CLIP_STD
@@ -145,7 +147,7 @@ _WHERE = {
     "bench.rollouts.advantages": ("Convention", "combined_advantages"),
     "bench.rollouts.grid": ("Grid", "strided_grid"),
     "bench.rollouts.rules": ("ODE", "Rule", "RuleName", "has_density"),
-    "bench.rollouts.sampler": ("Denoise", "Step", "Trajectories", "guided", "roll_out"),
+    "bench.rollouts.sampler": ("Denoise", "Predict", "Step", "Trajectories", "guided", "one_per_slot", "roll_out"),
     "bench.scoring.images": ("CLIP_MEAN", "CLIP_STD"),
     "bench.scoring.isolated.environment": ("Environment",),
     "bench.scoring.isolated.metric": ("IsolatedMetric",),

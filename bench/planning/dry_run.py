@@ -35,7 +35,7 @@ class Memory:
     Attributes:
         weights: the trained network, including adapters.
         reference: its frozen copy, if there is one.
-        gradients: gradients of the trained weights.
+        gradients: gradients of the trained weights, apart for each trained sampling step if they are adapters'.
         moments: optimizer state.
         snapshots: earlier weights that the algorithm keeps.
         activations: everything else that is alive at the peak: what the backward needs, and working memory.
@@ -112,10 +112,10 @@ def dry_run(
         # An optimizer without the trained weights: its zero_grad leaves their gradients in place.
         optimizer = torch.optim.SGD([torch.zeros(1)])
         trainer = Trainer(algorithm, few, policy, optimizer, accelerator)
-        accumulate(trainer, dummy_batches(trainer, data, encoded, 0), 0)
+        _, gradients = accumulate(trainer, dummy_batches(trainer, data, encoded, 0), 0)
         algorithm.end_step(0, policy)
     return DryRun(
-        memory=policy.memory_parts(tracer.meter.peak),
+        memory=policy.memory_parts(tracer.meter.peak, gradients.tensors),
         parameters=sum(parameter.numel() for parameter in policy.network.parameters()),
         trained=[parameter.shape for parameter in trained],
         flops={name: tracer.flops[name] / max(1, getattr(policy.ledger, name)) for name in COUNTS},
@@ -130,13 +130,12 @@ class DryRunPolicy(TracedPolicy):
         self._tracer, self._anchor = tracer, torch.zeros((), requires_grad=True)
         tracer.place(self.network, *([self._reference] if self._reference else []))
 
-    def memory_parts(self, peak: int) -> Memory:
+    def memory_parts(self, peak: int, gradients: Sequence[Tensor]) -> Memory:
         """Peak memory by part, without the optimizer state."""
-        parameters = [parameter for _, parameter in self.parameters()]
         known = {
             "weights": tensor_bytes(network_tensors(self.network)),
             "reference": tensor_bytes(network_tensors(self._reference)) if self._reference else 0,
-            "gradients": tensor_bytes(each.grad for each in parameters if each.grad is not None),
+            "gradients": tensor_bytes(gradients),
             "snapshots": tensor_bytes(value for weights in self.snapshots.values() for value in weights.values()),
         }
         return Memory(**known, moments=0, activations=peak - sum(known.values()))

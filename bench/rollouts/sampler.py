@@ -43,6 +43,22 @@ def guided(predict: Predict, condition: Condition, negative: Condition, scale: f
     return denoise
 
 
+def one_per_slot(without_prompt: Predict, with_prompt: Predict) -> Predict:
+    """A network for each slot of classifier-free guidance, in the place of one for both; for `guided` at a scale above 1."""
+
+    def predict(latents: Tensor, times: Tensor, condition: Condition) -> Tensor:
+        half = len(latents) // 2
+        slots = ((without_prompt, slice(None, half)), (with_prompt, slice(half, None)))
+        return torch.cat(
+            [
+                network(latents[rows], times[rows], {name: value[rows] for name, value in condition.items()})
+                for network, rows in slots
+            ]
+        )
+
+    return predict
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
     """One sampling step of some samples.

@@ -47,6 +47,11 @@ class RolloutBatch:
     global_batch_stats: Tensor | None = None
 
     @property
+    def sampling_step(self) -> int | None:
+        """Number of the sampling step that the loss is about, 0 for the first; None if no step was kept."""
+        return self.trajectories.kept[self.which] if self.trajectories.kept else None
+
+    @property
     def clean(self) -> Tensor:
         """The samples' latents, (B, ...)."""
         return self.trajectories.final

@@ -19,6 +19,7 @@ from bench.training.optimizers import OPTIMIZERS
 from bench.training.policy import Policy
 from bench.training.schedule import rate_at
 from bench.training.settings import TrainingSettings
+from bench.training.step_gradients import StepGradients
 from bench.training.stopping import stoppable
 
 
@@ -63,9 +64,9 @@ def training_step(trainer: Trainer, batches: Batches, step: int) -> dict[str, An
     policy, settings = trainer.policy, trainer.settings
 
     # Gradients of the global batch, one micro-batch after another.
-    outputs = accumulate(trainer, batches, step)
     tensors = [parameter for _, parameter in policy.parameters()]
-    policy.strategy.sum_gradients(tensors)
+    outputs, gradients = accumulate(trainer, batches, step)
+    norms = gradients.sum(policy.strategy)
 
     # Diagnostics of the global batch, and the two checks that must pass before the update.
     times = policy.process.train_timesteps
@@ -81,13 +82,17 @@ def training_step(trainer: Trainer, batches: Batches, step: int) -> dict[str, An
         group["lr"] = learning_rate
     trainer.optimizer.step()
     trainer.algorithm.end_step(step, policy)
-    return record | {**batches.record, "gradient_norm": norm, "learning_rate": learning_rate}
+    by_step = {"gradient_norm_by_step": norms} if norms else {}
+    return record | {**batches.record, "gradient_norm": norm, **by_step, "learning_rate": learning_rate}
 
 
-def accumulate(trainer: Trainer, batches: Batches, step: int) -> list[StepOutput]:
-    """Compute gradients over this process's share of the global batch; returns the detached outputs of its micro-batches.
+def accumulate(trainer: Trainer, batches: Batches, step: int) -> tuple[list[StepOutput], StepGradients]:
+    """Compute gradients over this process's share of the global batch.
 
     Every loss is divided by the size of the global batch before its backward, so the sum does not depend on how the batch is cut.
+
+    Returns:
+        The detached outputs of its micro-batches, and the gradients.
 
     Raises:
         DivergedError: a loss is not finite.
@@ -96,14 +101,16 @@ def accumulate(trainer: Trainer, batches: Batches, step: int) -> list[StepOutput
     policy = trainer.policy
     trainer.optimizer.zero_grad(set_to_none=True)
     stats = gather_batch_stats(trainer, batches)
-    outputs = []
+    parameters = [parameter for _, parameter in policy.parameters()]
+    outputs, gradients = [], StepGradients(parameters, apart=trainer.settings.trainable == "lora")
     for batch in stoppable(trainer.accelerator, batches, batches.rounds):
         output = trainer.algorithm.step(dataclasses.replace(batch, global_batch_stats=stats), policy)
         check_losses(output, batch.row_ids, step)
         policy.strategy.check_ranks_in_sync("backward")
         (output.losses.sum() / batches.size).backward()
+        gradients.after_backward(batch)
         outputs.append(dataclasses.replace(output, losses=output.losses.detach()))
-    return outputs
+    return outputs, gradients
 
 
 @torch.no_grad()

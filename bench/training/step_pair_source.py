@@ -116,7 +116,7 @@ class StepPairBatches:
         start = draws.normal("rollout", model.latent_shape(model.resolution, model.resolution)).to(
             self.prompting.device
         )
-        denoise = guide(self.source.policy.predict)
+        denoise = guide(algorithm.networks(self.source.policy)[0])
         return roll_out_candidates(
             denoise,
             self.grid,

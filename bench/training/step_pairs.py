@@ -67,6 +67,11 @@ class StepPairBatch:
         return self.logs["compared"] > 0
 
     @property
+    def sampling_step(self) -> int:
+        """Number of the step, 0 for the first."""
+        return self.grid.steps - int(self.comparison.level[0])
+
+    @property
     def timesteps(self) -> Tensor:
         """Times at which the step started, for diagnostics, int64, (B,); see `Grid.training_times`."""
         return self.grid.training_times(self.comparison.level)
@@ -115,6 +120,10 @@ class StepPairAlgorithm(SamplingAlgorithm):
     def kept(self) -> Sequence[int]:
         """Numbers of the trained sampling steps."""
         return [self.eligible[number * len(self.eligible) // self.trained] for number in range(self.trained)]
+
+    def networks(self, policy: Policy) -> tuple[Predict, Predict]:
+        """The network that samples and the one that it is compared with; by default the policy and its reference."""
+        return policy.predict, policy.reference
 
     def rules(self, process: ForwardProcess) -> list[Rule]:
         """The rule of every sampling step.

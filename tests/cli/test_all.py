@@ -11,7 +11,7 @@ import pytest
 from bench.training.algorithm import ALGORITHMS
 from tests.cli.conftest import CommandLine
 
-BY_SCORES = {"awm", "d3po", "ddpo", "dpok", "flow-grpo", "nft", "rankdpo", "spo", "tailorpo"}
+BY_SCORES = {"awm", "d3po", "ddpo", "dpok", "flow-grpo", "nft", "npo-joint", "rankdpo", "spo", "tailorpo"}
 """Algorithms whose field ``rewards`` may be any single metric."""
 
 
@@ -44,8 +44,9 @@ def left_out(errors: str) -> dict[str, str]:
             ("--evaluate-every", "2"),
             {
                 "apo": "--evaluate-every and --stop-when follow a single training",
-                "npo": "npo trains weights for the unconditional branch of guidance",
-                "self-npo": "npo trains weights for the unconditional branch of guidance",
+                **dict.fromkeys(
+                    ("npo", "npo-joint", "self-npo"), "npo trains weights for the unconditional branch of guidance"
+                ),
             },
         ),
         (

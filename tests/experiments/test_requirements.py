@@ -84,7 +84,7 @@ def test_a_way_of_sampling_that_the_model_does_not_have(
 
 
 @pytest.mark.parametrize(
-    "name", ["ddpo", "dpok", "d3po", "flow-grpo", "nft", "awm", "draft", "refl", "tailorpo", "spo"]
+    "name", ["ddpo", "dpok", "d3po", "flow-grpo", "nft", "awm", "draft", "refl", "tailorpo", "spo", "npo-joint"]
 )
 def test_twenty_rows_are_enough_for_the_recipes_of_the_tiny_world(experiment: Experiment, name: str) -> None:
     check_requirements(experiment, method(name))

@@ -321,6 +321,8 @@ def test_the_plan_of_an_online_run(found: Callable[[str], FoundArchitecture]) ->
     plan = make_plan(sd15, encoding_cost(sd15), DDPO(sampling_steps=4, updates=2), settings, CPU)
     assert plan.calls == {"policy_forwards": 4 + 3, "policy_backwards": 3, "reference_forwards": 0}
     assert plan.flops == 48 * (7 * plan.training.flops["policy_forwards"] + 3 * plan.training.flops["policy_backwards"])
+    # The adapters' gradients are kept apart for each of three trained steps.
+    assert plan.training.memory.gradients == 3 * 4 * sum(shape.numel() for shape in plan.training.trained)
     shown = {label: figure for label, figure, _ in filter(None, plan_rows(plan, Sizes(images=10)))}
     assert (shown["samples"], shown["reward calls"]) == ("48", "1")
 

@@ -19,7 +19,7 @@ from bench.models.sampling import FLOW_SCHEDULER, sample
 from bench.records.protocol import GenerationSettings
 from bench.rollouts.grid import Grid, evaluation_grid, strided_grid
 from bench.rollouts.rules import ODE, RULES, Cps, Ddim, FlowSde, Rule, find_rule
-from bench.rollouts.sampler import Predict, check_noise, guided, replay, roll_out
+from bench.rollouts.sampler import Predict, check_noise, guided, one_per_slot, replay, roll_out
 
 STEPS, COUNT = 6, 3
 KINDS = list(PROCESSES)
@@ -231,3 +231,15 @@ def test_a_scheduler_without_such_a_setting_does_not_clip(tmp_path: Path) -> Non
     index.write_text(index.read_text().replace("DDIMScheduler", "EulerDiscreteScheduler"))
     grid = evaluation_grid(small.family.load(str(tmp_path / "model"), device=torch.device("cpu")), STEPS)
     assert grid.steps == STEPS
+
+
+def test_each_slot_of_guidance_can_have_a_network_of_its_own() -> None:
+    weight = torch.tensor(0.5, requires_grad=True)
+    networks = one_per_slot(lambda x, t, c: weight * x + c["text"], lambda x, t, c: x * t[:, None] + c["text"])
+    latents, times = torch.tensor([[1.0], [2.0]]), torch.tensor([10.0, 20.0])
+    prompts, empty = {"text": torch.tensor([[100.0], [200.0]])}, {"text": torch.zeros(2, 1)}
+    made = guided(networks, prompts, empty, 3.0)(latents, times)
+    # 3 * (x t + prompt) - 2 * (x / 2): more of the trained slot is less of the guided prediction.
+    assert made.tolist() == [[3 * 110.0 - 2 * 0.5], [3 * 240.0 - 2 * 1.0]]
+    (gradient,) = torch.autograd.grad(made.sum(), weight)
+    assert gradient.item() == -2 * (1 + 2)

@@ -13,6 +13,7 @@ from torch import Tensor
 from worked import assert_exact, double
 from workshop import Brightness, Workshop, state
 
+from algorithms.npo_joint import NPOJoint
 from algorithms.spo import SPO
 from algorithms.tailorpo import TailorPO, TailorPOG
 from bench import ODE, StepOutput
@@ -247,6 +248,31 @@ def test_spo_starts_at_the_reference_and_costs_what_it_calls(
         "samples": 16,
         "reward_calls": 2 * 8 * 2 * 3 + 2,
     }
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "flow"])
+def test_npo_joint_starts_at_the_reference_and_trains_one_slot(
+    workshop: Workshop, flow: Workshop, tmp_path: Path, kind: str
+) -> None:
+    algorithm = NPOJoint(**SPO_SMALL, guidance_scale=2, threshold=0)
+    run = {"epsilon": workshop, "flow": flow}[kind].train(tmp_path, algorithm, steps=2, **TRAINING)
+    lines = run.steps()
+    assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
+    assert lines[0]["margin"] == 0 != lines[1]["margin"]
+    # In sampling as in training, each step calls the policy for one slot and the reference for the other.
+    each = 2 * 8 * (3 + 2 * 3 + 2)
+    assert costs(run) == {
+        "policy_forwards": each,
+        "policy_backwards": 2 * 8 * 2,
+        "reference_forwards": each + 2 * 8 * 2 * 2,
+        "samples": 16,
+        "reward_calls": 2 * 8 * 2 * 3 + 2,
+    }
+
+
+def test_npo_joint_needs_guidance() -> None:
+    with pytest.raises(ValueError, match="greater than 1"):
+        NPOJoint(guidance_scale=1)
 
 
 class WithoutUnsure(SPO):
