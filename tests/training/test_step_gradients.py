@@ -57,7 +57,7 @@ def test_norms_are_of_each_steps_part_and_the_gradient_is_their_sum(workshop: Wo
 
 @pytest.mark.parametrize("make", [DDPO, TailorPO])
 def test_adapters_log_them_whatever_the_cut(workshop: Workshop, tmp_path: Path, make: type[DDPO | TailorPO]) -> None:
-    algorithm = make(rewards="clip", sampling_steps=4, trained=2)
+    algorithm = make(rewards=("clip",), sampling_steps=4, trained=2)
     one, cut = (
         workshop.train(tmp_path / str(size), algorithm, steps=1, micro_batch_size=size, **ADAPTERS).steps()[0]
         for size in (8, 4)
@@ -72,7 +72,7 @@ def test_adapters_log_them_whatever_the_cut(workshop: Workshop, tmp_path: Path, 
 
 def test_a_single_step_has_the_whole_gradient(workshop: Workshop, tmp_path: Path) -> None:
     run = workshop.train(
-        tmp_path, DDPO(rewards="clip", sampling_steps=4, trained=1), steps=1, micro_batch_size=4, **ADAPTERS
+        tmp_path, DDPO(rewards=("clip",), sampling_steps=4, trained=1), steps=1, micro_batch_size=4, **ADAPTERS
     )
     (norm,) = run.steps()[0]["gradient_norm_by_step"].values()
     assert norm == run.steps()[0]["gradient_norm"]
@@ -80,8 +80,8 @@ def test_a_single_step_has_the_whole_gradient(workshop: Workshop, tmp_path: Path
 
 def test_full_weights_and_losses_at_random_times_have_none(workshop: Workshop, tmp_path: Path) -> None:
     for name, algorithm, changes in (
-        ("full", DDPO(rewards="clip", sampling_steps=4), {"trainable": "full"}),
-        ("random", NFT(rewards="clip", sampling_steps=4), {}),
+        ("full", DDPO(rewards=("clip",), sampling_steps=4), {"trainable": "full"}),
+        ("random", NFT(rewards=("clip",), sampling_steps=4), {}),
     ):
         run = workshop.train(tmp_path / name, algorithm, steps=1, micro_batch_size=8, **{**ADAPTERS, **changes})
         assert "gradient_norm_by_step" not in run.steps()[0]
