@@ -153,7 +153,10 @@ def _state_of_cell(study: StudyFolder, cell: Cell, held: frozenset[tuple[int, in
 
     def look() -> State:
         attempt = study.attempt(cell)
-        if (attempt is None or not attempt.failed) and _evaluated(run, cell):
+        failed = attempt is not None and attempt.failed
+        finished = run.folder / EVALUATIONS / cell.protocol / METRICS
+        # What failed and was repeated by hand is done: the study has no record of that attempt, but there is something newer.
+        if _evaluated(run, cell) and not (failed and not study.recorded_after(cell, finished)):
             return State(
                 cell.name, "done", cell=cell
             )  # whoever holds it only looks at it, as every run does at its base
@@ -161,7 +164,7 @@ def _state_of_cell(study: StudyFolder, cell: Cell, held: frozenset[tuple[int, in
         seen = attempt is not None and attempt.code is None and attempt.here
         if attempt.alive if attempt is not None and seen else _works(run, progress, held):
             return State(cell.name, "running", progress, cell=cell)
-        if attempt is not None and attempt.failed:
+        if failed:
             return State(cell.name, "failed", progress, last_line(study.log(cell)), cell)
         return State(cell.name, "waiting", progress, cell=cell)
 

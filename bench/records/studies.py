@@ -161,6 +161,10 @@ class StudyFolder:
         path = self._attempt(cell)
         return read_record(Attempt, path) if path.exists() else None
 
+    def recorded_after(self, cell: Cell, path: Path) -> bool:
+        """Whether a file was written after the last record of an attempt of a cell."""
+        return path.stat().st_mtime_ns > self._attempt(cell).stat().st_mtime_ns
+
     def record(self, cell: Cell, process: int, code: int | None = None) -> None:
         """Record an attempt of this machine: when it begins, and when it has ended.
 

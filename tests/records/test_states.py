@@ -128,6 +128,11 @@ def test_what_is_done_stays_done_while_others_look_at_it(tmp_path: Path) -> None
     (base / "evaluations" / SIGNATURE / "DONE").write_text("")
     study.record(cells[0], os.getpid(), 2)
     assert [state.kind for state in states_of_study(study)] == ["failed"]
+    # Its command is repeated by hand and ends well.
+    metrics = base / "evaluations" / SIGNATURE / "metrics.json"
+    later = time.time() + 10
+    os.utime(metrics, (later, later))
+    assert [state.kind for state in states_of_study(study)] == ["done"]
 
 
 def test_a_failure_is_said_in_full_and_a_name_loses_its_hashes_first() -> None:
