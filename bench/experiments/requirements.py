@@ -16,10 +16,17 @@ from bench.scoring.metric import METRICS, DifferentiableMetric, EmbeddingMetric
 from bench.training.algorithm import Need
 from bench.training.collecting import collection_size, refuse_cut_groups
 from bench.training.distributed.launch import check_precision, choose_strategy
-from bench.training.online import OnlineAlgorithm, SamplingAlgorithm, check_sampling, samples_together
+from bench.training.online import (
+    OnlineAlgorithm,
+    SamplingAlgorithm,
+    StepwiseAlgorithm,
+    check_sampling,
+    samples_together,
+)
 from bench.training.optimizers import OPTIMIZERS
 from bench.training.reward_fit import FEWEST_CAPTIONS
 from bench.training.settings import ONLINE_UNITS
+from bench.training.step_pairs import StepPairAlgorithm
 
 
 def check_requirements(experiment: Experiment, method: Method) -> None:
@@ -30,6 +37,7 @@ def check_requirements(experiment: Experiment, method: Method) -> None:
     choose_strategy(experiment.accelerator).check(method.settings, samples_together(method.algorithm))
     if isinstance(method.algorithm, SamplingAlgorithm):
         check_sampling(method.algorithm, experiment.load_model())
+    _check_start(experiment, method)
     _check_adapters(experiment, method)
     _check_pictures(experiment, method)
     made = {Need.PAIRS} if method.makes_pairs else set()
@@ -43,6 +51,7 @@ def check_settings(method: Method) -> None:
     _check_metrics(method)
     _check_budget(method)
     _check_unread(method)
+    _check_gradients_by_step(method)
     check_rounds(method)
     if isinstance(method.algorithm, OnlineAlgorithm):
         collection_size(method.algorithm, method.settings)
@@ -171,11 +180,28 @@ def _check_unread(method: Method) -> None:
             )
 
 
+def _check_gradients_by_step(method: Method) -> None:
+    if method.settings.gradients_by_step and not isinstance(method.algorithm, StepwiseAlgorithm | StepPairAlgorithm):
+        raise UserError(
+            f"{method.name} does not train single sampling steps, so gradients_by_step has no effect; leave it out"
+        )
+
+
 def _check_adapters(experiment: Experiment, method: Method) -> None:
     if method.settings.trainable == "lora" and experiment.init.folder is not None:
         raise UserError(
             f"{method.name}: LoRA on top of --init {experiment.init.record.title} cannot be saved on its own; drop --init, "
             "or train all weights (--set trainable=full)"
+        )
+
+
+def _check_start(experiment: Experiment, method: Method) -> None:
+    """Weights that are trained beside those of the other branch of guidance must be sampled beside the same ones."""
+    algorithm = method.algorithm
+    if algorithm.negative and isinstance(algorithm, SamplingAlgorithm) and experiment.init.folder is not None:
+        raise UserError(
+            f"{method.name} samples with the weights that it starts from in one branch of guidance, but its images are made with the base "
+            "model there; leave --init out, or give a model folder with the weights to start from as --model"
         )
 
 

@@ -26,6 +26,7 @@ from bench.training.ledger import COUNTS, Ledger
 from bench.training.optimizers import OPTIMIZERS
 from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, accumulate
+from bench.training.step_gradients import StepGradients
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Memory:
     Attributes:
         weights: the trained network, including adapters.
         reference: its frozen copy, if there is one.
-        gradients: gradients of the trained weights, apart for each trained sampling step if they are adapters'.
+        gradients: gradients of the trained weights; with ``gradients_by_step`` one set for each trained sampling step.
         moments: optimizer state.
         snapshots: earlier weights that the algorithm keeps.
         activations: everything else that is alive at the peak: what the backward needs, and working memory.
@@ -107,19 +108,24 @@ def dry_run(
     trained = [parameter for _, parameter in policy.parameters()]
     with tracer.meter:
         algorithm.begin(policy)
-        if settings.global_batch_size > micro:
+        if settings.global_batch_size > micro and not settings.gradients_by_step:
             tracer.give_gradients(trained)
         # An optimizer without the trained weights: its zero_grad leaves their gradients in place.
         optimizer = torch.optim.SGD([torch.zeros(1)])
         trainer = Trainer(algorithm, few, policy, optimizer, accelerator)
-        _, gradients = accumulate(trainer, dummy_batches(trainer, data, encoded, 0), 0)
+        by_step = StepGradients(trained) if settings.gradients_by_step else None
+        accumulate(trainer, dummy_batches(trainer, data, encoded, 0), 0, by_step)
         algorithm.end_step(0, policy)
     return DryRun(
-        memory=policy.memory_parts(tracer.meter.peak, gradients.tensors),
+        memory=policy.memory_parts(tracer.meter.peak, by_step.tensors if by_step else _gradients(trained)),
         parameters=sum(parameter.numel() for parameter in policy.network.parameters()),
         trained=[parameter.shape for parameter in trained],
         flops={name: tracer.flops[name] / max(1, getattr(policy.ledger, name)) for name in COUNTS},
     ).with_optimizer(settings.optimizer)
+
+
+def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 class DryRunPolicy(TracedPolicy):

@@ -155,7 +155,7 @@ def _state_of_cell(study: StudyFolder, cell: Cell, held: frozenset[tuple[int, in
         attempt = study.attempt(cell)
         failed = attempt is not None and attempt.failed
         finished = run.folder / EVALUATIONS / cell.protocol / METRICS
-        # What failed and was repeated by hand is done: the study has no record of that attempt, but there is something newer.
+        # What failed and was then repeated by hand is done: the study has no record of that attempt, but the scores are newer than its last one.
         if _evaluated(run, cell) and not (failed and not study.recorded_after(cell, finished)):
             return State(
                 cell.name, "done", cell=cell

@@ -44,7 +44,12 @@ def guided(predict: Predict, condition: Condition, negative: Condition, scale: f
 
 
 def one_per_slot(without_prompt: Predict, with_prompt: Predict) -> Predict:
-    """A network for each slot of classifier-free guidance, in the place of one for both; for `guided` at a scale above 1."""
+    """One network for each slot of classifier-free guidance, instead of one for both; for `guided` at a scale above 1 only.
+
+    Args:
+        without_prompt: gets the first half of each batch, the samples with the negative prompts.
+        with_prompt: gets the second half, the same samples with their prompts.
+    """
 
     def predict(latents: Tensor, times: Tensor, condition: Condition) -> Tensor:
         half = len(latents) // 2

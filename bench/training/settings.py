@@ -148,6 +148,12 @@ class TrainingSettings(BaseModel):
     gradient_checkpointing: bool = Field(
         default=False, description="recompute activations to save memory", json_schema_extra=EXECUTION
     )
+    gradients_by_step: bool = Field(
+        default=False,
+        description="log the norm of the gradient by sampling step, of online methods that train such steps; takes the memory of all "
+        "gradients once for each of them",
+        json_schema_extra=EXECUTION,
+    )
     compile: bool = Field(
         default=False,
         description="compile the network (torch.compile): takes minutes at first, then steps are faster",

@@ -65,8 +65,13 @@ def training_step(trainer: Trainer, batches: Batches, step: int) -> dict[str, An
 
     # Gradients of the global batch, one micro-batch after another.
     tensors = [parameter for _, parameter in policy.parameters()]
-    outputs, gradients = accumulate(trainer, batches, step)
-    norms = gradients.sum(policy.strategy)
+    by_step = StepGradients(tensors) if settings.gradients_by_step else None
+    outputs = accumulate(trainer, batches, step, by_step)
+    norms: dict[str, Any] = {}
+    if by_step is None:
+        policy.strategy.sum_gradients(tensors)
+    else:
+        norms["gradient_norm_by_step"] = by_step.sum(policy.strategy)
 
     # Diagnostics of the global batch, and the two checks that must pass before the update.
     times = policy.process.train_timesteps
@@ -82,17 +87,15 @@ def training_step(trainer: Trainer, batches: Batches, step: int) -> dict[str, An
         group["lr"] = learning_rate
     trainer.optimizer.step()
     trainer.algorithm.end_step(step, policy)
-    by_step = {"gradient_norm_by_step": norms} if norms else {}
-    return record | {**batches.record, "gradient_norm": norm, **by_step, "learning_rate": learning_rate}
+    return record | {**batches.record, "gradient_norm": norm, **norms, "learning_rate": learning_rate}
 
 
-def accumulate(trainer: Trainer, batches: Batches, step: int) -> tuple[list[StepOutput], StepGradients]:
-    """Compute gradients over this process's share of the global batch.
+def accumulate(trainer: Trainer, batches: Batches, step: int, by_step: StepGradients | None = None) -> list[StepOutput]:
+    """Compute gradients over this process's share of the global batch; returns the detached outputs of its micro-batches.
+
+    The gradients are in the parameters, or in ``by_step`` if it is given.
 
     Every loss is divided by the size of the global batch before its backward, so the sum does not depend on how the batch is cut.
-
-    Returns:
-        The detached outputs of its micro-batches, and the gradients.
 
     Raises:
         DivergedError: a loss is not finite.
@@ -101,16 +104,18 @@ def accumulate(trainer: Trainer, batches: Batches, step: int) -> tuple[list[Step
     policy = trainer.policy
     trainer.optimizer.zero_grad(set_to_none=True)
     stats = gather_batch_stats(trainer, batches)
-    parameters = [parameter for _, parameter in policy.parameters()]
-    outputs, gradients = [], StepGradients(parameters, apart=trainer.settings.trainable == "lora")
+    outputs = []
     for batch in stoppable(trainer.accelerator, batches, batches.rounds):
         output = trainer.algorithm.step(dataclasses.replace(batch, global_batch_stats=stats), policy)
         check_losses(output, batch.row_ids, step)
         policy.strategy.check_ranks_in_sync("backward")
-        (output.losses.sum() / batches.size).backward()
-        gradients.after_backward(batch)
+        loss = output.losses.sum() / batches.size
+        if by_step is None:
+            loss.backward()
+        else:
+            by_step.backward(loss, batch.sampling_step)
         outputs.append(dataclasses.replace(output, losses=output.losses.detach()))
-    return outputs, gradients
+    return outputs
 
 
 @torch.no_grad()

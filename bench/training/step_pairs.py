@@ -162,4 +162,7 @@ class StepPairAlgorithm(SamplingAlgorithm):
 
     @abc.abstractmethod
     def step(self, batch: StepPairBatch, policy: Policy) -> StepOutput:
-        """One loss of each caption of a micro-batch in one sampling step, unreduced; log ``batch.logs`` among others."""
+        """One loss of each caption of a micro-batch in one sampling step, unreduced; log ``batch.logs`` among others.
+
+        What is trained must be the first of `networks`, which samples.
+        """

@@ -71,6 +71,11 @@ def test_a_rule_that_is_not_there(name: str) -> None:
         ("ddpo", {"noise": "2"}, "noise=2 is too much for rule=ddim; use at most 1"),
         ("flow-grpo", {"rule": "dance-sde"}, "flow rules are for flow models"),
         ("tailorpo", {"rule": "flow-sde"}, "flow rules are for flow models"),
+        (
+            "nft",
+            {"gradients_by_step": "true"},
+            "nft does not train single sampling steps, so gradients_by_step has no effect",
+        ),
         ("draft", {"sampling_steps": "1000"}, "steps=1000 is not possible"),
         ("draft", {"labels": "shuffled"}, "draft has no placebo: it follows the gradient of its reward"),
         ("tailorpo-g", {"labels": "shuffled"}, "tailorpo-g has no placebo: it follows the gradient of its reward"),

@@ -61,7 +61,7 @@ def gradients(
     optimizer = torch.optim.SGD([parameter for _, parameter in policy.parameters()])
     batches = StepBatches(data, encoded, settings, 0, 0, accelerator)
     cut = list(batches)
-    outputs, _ = accumulate(Trainer(InPO(inversion_steps=4), settings, policy, optimizer, accelerator), batches, 0)
+    outputs = accumulate(Trainer(InPO(inversion_steps=4), settings, policy, optimizer, accelerator), batches, 0)
     rows = [row for batch in cut for row in batch.row_ids]
     losses = dict(zip(rows, torch.cat([output.losses for output in outputs]).tolist(), strict=True))
     return losses, torch.cat([parameter.grad.flatten() for _, parameter in policy.parameters()]), policy.ledger

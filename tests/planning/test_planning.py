@@ -19,6 +19,7 @@ from algorithms.draft import DRaFT
 from algorithms.flow_grpo import FlowGRPO
 from algorithms.inpo import InPO
 from algorithms.kto import KTO
+from algorithms.npo_joint import NPOJoint
 from algorithms.rankdpo import RankDPO
 from algorithms.self_npo import SelfNPO
 from algorithms.smpo import SmPO
@@ -142,6 +143,9 @@ class TestCalls:
             2,
         ]  # the fourth of six steps is the last that is trained
         assert self.calls(found, SPO(**steps, first=1)) == [4 + 2 * 3 + 2, 2, 2]  # steps 1 and 3 of 0 to 5
+        # One slot of guidance is the policy's, the other the reference's, which has both slots in its own prediction.
+        looked = 4 + 2 * 3
+        assert self.calls(found, NPOJoint(**steps, first=1)) == [looked + 2, 2, looked + 2 + 2 * 2]
         assert self.calls(found, TailorPOG(**steps)) == [4 + 2 * (3 + 2) + 2, 2 + 2, 2]
 
     def test_an_inversion_takes_half_of_its_grid_on_average(self, found: Callable[[str], FoundArchitecture]) -> None:
@@ -321,8 +325,11 @@ def test_the_plan_of_an_online_run(found: Callable[[str], FoundArchitecture]) ->
     plan = make_plan(sd15, encoding_cost(sd15), DDPO(sampling_steps=4, updates=2), settings, CPU)
     assert plan.calls == {"policy_forwards": 4 + 3, "policy_backwards": 3, "reference_forwards": 0}
     assert plan.flops == 48 * (7 * plan.training.flops["policy_forwards"] + 3 * plan.training.flops["policy_backwards"])
-    # The adapters' gradients are kept apart for each of three trained steps.
-    assert plan.training.memory.gradients == 3 * 4 * sum(shape.numel() for shape in plan.training.trained)
+    one_set = 4 * sum(shape.numel() for shape in plan.training.trained)
+    assert plan.training.memory.gradients == one_set
+    settings = trained_with(micro_batch_size=1, trainable="lora", lora_rank=4, steps=2, gradients_by_step=True)
+    separate = make_plan(sd15, encoding_cost(sd15), DDPO(sampling_steps=4, updates=2), settings, CPU)
+    assert separate.training.memory.gradients == 3 * one_set
     shown = {label: figure for label, figure, _ in filter(None, plan_rows(plan, Sizes(images=10)))}
     assert (shown["samples"], shown["reward calls"]) == ("48", "1")
 

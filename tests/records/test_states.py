@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -128,11 +129,13 @@ def test_what_is_done_stays_done_while_others_look_at_it(tmp_path: Path) -> None
     (base / "evaluations" / SIGNATURE / "DONE").write_text("")
     study.record(cells[0], os.getpid(), 2)
     assert [state.kind for state in states_of_study(study)] == ["failed"]
-    # Its command is repeated by hand and ends well.
-    metrics = base / "evaluations" / SIGNATURE / "metrics.json"
-    later = time.time() + 10
-    os.utime(metrics, (later, later))
+    # What it had made was taken away; then the command is repeated by hand and ends well.
+    shutil.rmtree(base / "evaluations")
+    assert [state.kind for state in states_of_study(study)] == ["failed"]
+    evaluation(base, images=8, done=True)
     assert [state.kind for state in states_of_study(study)] == ["done"]
+    study.record(cells[0], os.getpid(), 2)
+    assert [state.kind for state in states_of_study(study)] == ["failed"]
 
 
 def test_a_failure_is_said_in_full_and_a_name_loses_its_hashes_first() -> None:

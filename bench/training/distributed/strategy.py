@@ -42,7 +42,7 @@ class ParallelStrategy(abc.ABC):
 
     @abc.abstractmethod
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Sum the gradients over the processes, so each is that of the global batch; called after a step's last backward."""
+        """Sum the gradients over the processes; called after a step's last backward, once for each part of the gradient."""
 
     @abc.abstractmethod
     def gather_full(self, value: Tensor) -> Tensor:
