@@ -174,8 +174,9 @@ def power_lines(records: Records, points: float, primary: str | None = None) -> 
             "the methods measured differ in the same way for every prompt, seed and image, so nothing is known about how much such "
             "differences vary; train methods that score differently"
         )
+    counted = "pair" if measured.pairs == 1 else "pairs"
     deviations = (
-        f"Measured on {measured.pairs} pairs of rows, standard deviations of the difference of two methods in points of win rate: between "
+        f"Measured on {measured.pairs} {counted} of rows, standard deviations of the difference of two methods in points of win rate: between "
         f"prompts {100 * measured.prompt**0.5:.1f}, between training seeds {100 * measured.seed**0.5:.1f}, between images of one prompt and "
         f"seed {100 * measured.rest**0.5:.1f}."
     )
