@@ -318,12 +318,19 @@ def test_a_rule_without_densities_is_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "fields"), [("tailorpo", SMALL), ("spo", {**SPO_SMALL, "threshold": 0.2})])
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("tailorpo", SMALL),
+        ("spo", {**SPO_SMALL, "threshold": 0.2}),
+        ("npo-joint", {**SPO_SMALL, "threshold": 0, "guidance_scale": 2}),
+    ],
+)
 def test_two_processes_equal_one(workshop: Workshop, tmp_path: Path, name: str, fields: dict[str, Any]) -> None:
     settings = {"algorithm": name, "fields": fields, "steps": 2, "global_batch_size": 5, "micro_batch_size": 2,
-                "learning_rate": 1e-4}  # fmt: skip
+                "learning_rate": 1e-4, "gradients_by_step": True}  # fmt: skip
     one, two = (train(how, workshop, tmp_path / str(len(how)), **settings) for how in (ALONE, TWO))
-    for each in ("reward", "gap", "compared", "gradient_norm"):
+    for each in ("reward", "gap", "compared", "gradient_norm", "gradient_norm_by_step"):
         assert two.steps()[0][each] == pytest.approx(one.steps()[0][each], rel=1e-2)
-    assert name == "tailorpo" or 0 < one.steps()[0]["compared"] < 1
+    assert name != "spo" or 0 < one.steps()[0]["compared"] < 1
     assert costs(one) == costs(two)
