@@ -97,8 +97,9 @@ def _placebo_notes(report: Report, shown: Sequence[Row]) -> Iterator[str]:
     without = [row.label for row, twin in methods if twin is None and row.placebo != ""]
     if any(row.over_placebo is not None for row in shown):
         yield (
-            "Over placebo: share of images that are better than those of the same algorithm trained with shuffled labels, for the same "
-            "prompt, noise and training seed.  It says what the preferences did; at 50, no more than shuffled ones."
+            "Over placebo: share of images that are better than those of the same algorithm trained on shuffled preferences, for the same "
+            "prompt, noise and training seed.  It says what the preferences did: at 50, no more than shuffled ones would.  It is a comparison "
+            "of its own, not a difference of two win rates."
         )
     if without and is_base(report.rows[0]) and not any(twin for _, twin in methods):
         yield (
@@ -106,7 +107,7 @@ def _placebo_notes(report: Report, shown: Sequence[Row]) -> Iterator[str]:
             "bench run also trains each run's twin on shuffled labels."
         )
     elif without and any(twin for _, twin in methods):
-        yield f"Without a placebo in this table: {', '.join(without)}."
+        yield f"Their placebo is not in this table, so what the preferences did is not known: {', '.join(without)}."
     if useless := [row.label for row, twin in methods if twin is None and row.placebo == ""]:
         yield f"Without a placebo, because they use no preferences: {', '.join(useless)}."
     if apart := [row.label for row, twin in methods if twin is not None and not {*row.seeds} & {*twin.seeds}]:
@@ -121,6 +122,8 @@ def _rank_notes(report: Report, ranked: Sequence[Row]) -> Iterator[str]:
     placebos = any(row.placebo_of is not None for row in report.rows[1:])
     none = f"{name} and placebos have none" if placebos else f"{name} itself has none"
     yield f"Rank: by {over_reference(report)} (1 is best){common}{excluded}; {none}."
+    if any(row.over_placebo is not None for row in ranked):
+        yield "Over placebo is neither ranked nor compared between rows, each of which has another placebo."
     if tested:
         yield (
             "Group: rows that share a letter cannot be told apart, which does not show that they are equal (paired differences, Holm over "
@@ -179,15 +182,21 @@ def pairs_grid(report: Report) -> Grid | None:
     )
     tested = any(pair.difference.adjusted is not None for pair in report.pairs)
     note = (
-        f"Win rate over {reference_name(report)} of the row less that of the column, by the primary endpoint, paired by prompt, noise "
+        f"Win rate over {reference_name(report)} of the row minus that of the column, by the primary endpoint, paired by prompt, noise "
         "and training seed.  "
     )
+    if len({report.rows[place].seeds for place in places}) > 1:
+        note += "Only training seeds that both have count, so it may be another number than the difference of the win rates above.  "
     note += (
         "Bold or italic: better or worse than the column after Holm's adjustment over all pairs."
         if tested
         else f"Nothing is marked: {_why_untested(report)}."
     )
-    return Grid("Row less column, points of win rate", tuple(labels), rows, (note,))
+    other = (
+        f"It compares how often each wins over {reference_name(report)}, not how often one wins over the other, which --against shows; the "
+        "two can disagree."
+    )
+    return Grid("Row minus column, points of win rate", tuple(labels), rows, (note, other))
 
 
 def correlation_grid(report: Report) -> Grid | None:
@@ -206,9 +215,9 @@ def correlation_grid(report: Report) -> Grid | None:
     few = compared < FEWEST_ROWS
     notes = [
         (
-            "Spearman's correlation of the rows' win rates: near 1, two metrics rank the rows alike, so that both are better says no more than "
-            f"that one is.  {f'With {compared} rows this is a hint at most.  ' if few else ''}From {FEWEST_ROWS} rows on, those at "
-            f"{TOGETHER:.2f} or more count as one metric in the mean over judges."
+            "Spearman's correlation of the rows' win rates, placebos included: near 1, two metrics rank the rows alike, and a win by both is "
+            f"hardly more evidence than a win by one.  {f'With {compared} rows this is a hint at most.  ' if few else ''}From {FEWEST_ROWS} "
+            f"rows on, those at {TOGETHER:.2f} or more count as one metric in a mean over judges."
         )
     ]
     notes += [f"Counted as one metric: {', '.join(names[name] for name in group)}." for group in together]

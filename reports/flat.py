@@ -53,8 +53,8 @@ def _conclusion_columns(report: Report, row: Row) -> dict[str, Any]:
     standing = row.standing
     return {
         "primary": None if report.endpoint is None else report.endpoint.name,
-        **_interval_columns("over_reference", row.over_reference),
-        **_interval_columns("over_placebo", row.over_placebo),
+        **_interval_columns("primary_over_reference", row.over_reference),
+        **_interval_columns("primary_over_placebo", row.over_placebo),
         "placebo_of": row.placebo_of,
         "rank": None if standing is None else standing.rank,
         "rank_best": None if standing is None else standing.best,

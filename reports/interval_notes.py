@@ -21,12 +21,12 @@ Column = Mapping[str, Interval]
 """The intervals of a column by the row's label, without empty cells."""
 MISSES: Mapping[Miss, str] = {
     "too wide": (
-        "Too wide: in simulations 97 to 99 % of 95 % intervals of win rates held the truth for one training seed where seeds vary many "
-        "times as much as prompts, and for one or two where seeds do not differ"
+        "Wider than need be: in simulations such 95 % intervals of win rates held the truth in 97 to 99 % of cases; they are over one training "
+        "seed where seeds vary many times as much as prompts, or over one or two where seeds do not differ"
     ),
     "too narrow": (
-        "Too narrow: in simulations 89 to 95 % of 95 % intervals of win rates near 0 and 100 % held the truth where seeds vary many times "
-        "as much as prompts"
+        "Too narrow: in simulations such 95 % intervals of win rates near 0 or 100 % held the truth in only 89 to 95 % of cases, since seeds "
+        "vary many times as much as prompts"
     ),
 }
 
@@ -70,6 +70,8 @@ def _what_intervals_are(report: Report, columns: Mapping[str, Column]) -> Iterat
         f"[ ] after win rates and ± after differences are 95 % intervals over {over}, paired on the same {report.prompts} prompts and "
         f"noise ({images} images per seed), not adjusted for the number of comparisons."
     )
+    if not is_base(report.rows[0]):
+        yield "How much training seeds differ is estimated from all rows of a table: with another reference, the same comparison has another interval."
     pairs = [pair.difference for pair in report.pairs]
     changes = [score.difference for row in report.rows for score in row.scores.values() if score.difference]
     if any(each.ends is None for each in (*intervals, *pairs, *changes)):
@@ -80,6 +82,7 @@ def _mark_notes(report: Report, columns: Mapping[str, Column]) -> Iterator[str]:
     """What is marked, and where nothing is."""
     if not report.metrics or len(report.rows) == 1:
         return
+    placebos = ", over placebo too," if "over placebo" in columns else ""
     if report.endpoint is None:
         yield "Bold is better, italic is worse (5 %), after Holm's adjustment over all cells."
         yield (
@@ -88,8 +91,9 @@ def _mark_notes(report: Report, columns: Mapping[str, Column]) -> Iterator[str]:
         )
     else:
         yield (
-            f"Bold is better, italic is worse (5 %): win rates by the primary endpoint ({report.endpoint.title}) after Holm's adjustment "
-            "over the rows, all other cells after Holm's adjustment over all of them."
+            f"Bold is better, italic is worse (5 %): {over_reference(report)} by the primary endpoint ({report.endpoint.title}) after Holm's "
+            f"adjustment over the rows; all other cells{placebos} after Holm's adjustment over all of them, which is stricter: an interval "
+            "without 50 or 0 may have no mark."
         )
     if untested := [name for name, column in columns.items() if max(each.seeds for each in column.values()) == 1]:
         where = _where(untested, [name for name, column in columns.items() if any(map(_seeded, column.values()))])
@@ -124,7 +128,7 @@ def _seed_notes(columns: Mapping[str, Column]) -> Iterator[str]:
     """Which cells take from others how much training seeds differ."""
     tested = {name: column for name, column in columns.items() if max(each.seeds for each in column.values()) > 1}
     for where, labels in _by_column(tested, columns, lambda interval: interval.seeds == 1):
-        yield f"One training seed{where}: how seeds differ is taken from the other rows ({', '.join(labels)})."
+        yield f"{', '.join(labels)}: over one training seed{where}, so that the interval takes from other rows how much seeds differ."
 
 
 def _miss_notes(columns: Mapping[str, Column]) -> Iterator[str]:
@@ -197,7 +201,7 @@ def _weights_notes(report: Report) -> Iterator[str]:
     if seedless := [row.label for row in report.rows[1:] if not row.seeds]:
         several = len(reference.seeds) > 1
         over = f"prompts and the training seeds of {reference.label}" if several else "prompts only"
-        yield f"Not trained here: the interval is over {over}, for these weights ({', '.join(seedless)})."
+        yield f"{', '.join(seedless)}: not trained here, so that intervals are over {over}."
     bases = [row.label for row in report.rows[1:] if is_base(row)]
     yield from (f"{label} is the base model." for label in bases if label != BASE)
 

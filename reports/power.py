@@ -176,9 +176,9 @@ def power_lines(records: Records, points: float, primary: str | None = None) -> 
         )
     counted = "pair" if measured.pairs == 1 else "pairs"
     deviations = (
-        f"Measured on {measured.pairs} {counted} of rows, standard deviations of the difference of two methods in points of win rate: between "
-        f"prompts {100 * measured.prompt**0.5:.1f}, between training seeds {100 * measured.seed**0.5:.1f}, between images of one prompt and "
-        f"seed {100 * measured.rest**0.5:.1f}."
+        f"Standard deviations of the difference of two methods, in points of win rate over the base: between prompts "
+        f"{100 * measured.prompt**0.5:.1f}, between training seeds {100 * measured.seed**0.5:.1f}, between images of one prompt and seed "
+        f"{100 * measured.rest**0.5:.1f}; measured on {measured.pairs} {counted} of rows that are no placebos."
     )
     lines = [
         deviations,
@@ -197,14 +197,15 @@ def power_lines(records: Records, points: float, primary: str | None = None) -> 
     if not found:
         least = smallest_effect(measured, PROMPTS[-1], IMAGES[-1], MOST_SEEDS)
         lines.append(
-            f"none of up to {MOST_SEEDS} seeds and {PROMPTS[-1]} prompts with {IMAGES[-1]} images; that many show differences of "
-            f"{100 * least:.1f} points or more: train methods that differ more, or that vary less between seeds"
+            f"none: the largest considered, {MOST_SEEDS} seeds and {PROMPTS[-1]} prompts with {IMAGES[-1]} images, does so for differences of "
+            f"{100 * least:.1f} points or more"
         )
     lines += [
         "",
         (
-            "Seconds and images are for both methods with all their seeds; the base needs its images once.  The seeds' variance is assumed to be "
-            "known as well as in this table; a comparison that is adjusted for others (ranks, groups, marks) needs more."
+            "Seconds and images are for both methods with all their seeds, at the mean cost of the runs that were read; the base needs its images "
+            "once.  The deviation between seeds is an estimate itself, from as few seeds as these rows have, and the number of seeds needed grows "
+            "with its square.  A comparison that is adjusted for others (ranks, groups, marks) needs more.  Wins over a placebo are not planned."
         ),
     ]
     return lines

@@ -32,8 +32,12 @@ _MARKDOWN = {Verdict.BETTER: "**{}**", Verdict.WORSE: "*{}*", Verdict.OPEN: "{}"
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print the tables to a terminal."""
-    _print_section(grids(report), notes_of(report), console)
+    """Print the tables to a terminal, or to a file, which cannot show what is marked."""
+    shown, notes = grids(report), notes_of(report)
+    marked = any(cell.verdict is not Verdict.OPEN for grid in shown for _, cells in grid.rows for cell in cells)
+    if marked and not console.is_terminal:
+        notes = ("Bold and italic are not visible here; --format markdown shows them.", *notes)
+    _print_section(shown, notes, console)
     if report.published is not None:
         console.rule(HEADING, style="dim")
         notes = published_notes(report, report.published)

@@ -165,7 +165,7 @@ def against(report: Report, place: int) -> Report:
 
 
 def find_row(report: Report, wanted: str) -> int:
-    """Position of the row that ``--against`` means: a label, an algorithm that has one row, or ``algorithm/name``.
+    """Position of the row that ``--against`` means: a label, an algorithm that has one row besides placebos, or ``algorithm/name``.
 
     Of rows that differ in how they are sampled alone, a name means the one that is sampled as the protocol says; the others have
     labels.
@@ -177,7 +177,8 @@ def find_row(report: Report, wanted: str) -> int:
     named = [(place, row) for place, row in rows if wanted in (row.algorithm, _name(row))]
     exact = [(place, row) for place, row in named if wanted == _name(row)]
     default = [(place, row) for place, row in named if row.name in ("", "default")]
-    plain = [[(place, row) for place, row in each if not row.variants] for each in (exact, named, default)]
+    methods = [(place, row) for place, row in named if row.placebo_of is None]
+    plain = [[(place, row) for place, row in each if not row.variants] for each in (exact, named, methods, default)]
     for found in ([(place, row) for place, row in rows if row.label == wanted], *plain, exact, named):
         if len(found) == 1:
             return found[0][0]

@@ -1,9 +1,12 @@
-"""The tables of the README and of the findings are those of one report, which is kept beside the pages as JSON."""
+"""The tables of the README and of the pages are those of one report, which is kept beside the pages as JSON, with the runs it is of."""
 
 from __future__ import annotations
 
 import json
+import lzma
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,11 @@ from typing import Any
 import pytest
 from pages import DOCS, ROOT
 
-README, FINDINGS = ROOT / "README.md", DOCS / "findings.md"
+README, FINDINGS, PLACEBO = ROOT / "README.md", DOCS / "findings.md", DOCS / "placebo.md"
 REPORT: dict[str, Any] = json.loads((DOCS / "readme-study.json").read_text(encoding="utf-8"))
 ROWS = {row["label"]: row for row in REPORT["rows"]}
+TRAINED = [row["label"] for row in REPORT["rows"][1:]]
+METHODS = [label for label in TRAINED if ROWS[label]["placebo_of"] is None]
 METRICS = {metric["title"]: metric["name"] for metric in REPORT["metrics"]}
 COSTS = ("pairs", "policy_forwards", "policy_backwards", "reference_forwards")
 
@@ -39,7 +44,7 @@ def in_percent(rate: dict[str, float]) -> list[float]:
 
 def test_the_readmes_win_rates() -> None:
     shown = list(tables(README, "Win rate against the base, %"))
-    assert len(shown) == len(REPORT["rows"]) - 1
+    assert [cells[""] for cells in shown] == METHODS
     for cells in shown:
         row = ROWS[cells[""]]
         assert int(cells["seeds"]) == len(row["seeds"])
@@ -49,7 +54,9 @@ def test_the_readmes_win_rates() -> None:
 
 
 def test_the_readmes_costs() -> None:
-    for cells in tables(README, "Cost of one training run"):
+    shown = list(tables(README, "Cost of one training run"))
+    assert [cells[""] for cells in shown] == METHODS
+    for cells in shown:
         cost = ROWS[cells[""]]["cost"]
         for name in COSTS:
             assert numbers(cells[name.replace("_", " ")]) == [round(cost[name])]
@@ -68,11 +75,39 @@ def test_the_findings_scores() -> None:
                 assert difference == pytest.approx([middle, high - middle], abs=0.0051)
 
 
-def test_the_findings_ranks() -> None:
-    for cells in tables(FINDINGS, "Primary endpoint, gold: win rate, %"):
+@pytest.mark.parametrize("page", [README, FINDINGS, PLACEBO], ids=lambda page: page.name)
+def test_what_training_did_and_what_preferences_did(page: Path) -> None:
+    shown = list(tables(page, "Primary endpoint, gold: win rate, %"))
+    assert [cells[""] for cells in shown] == TRAINED
+    for cells in shown:
         row = ROWS[cells[""]]
         assert numbers(cells["over base"]) == pytest.approx(in_percent(row["scores"]["gold"]["win_rate"]), abs=0.051)
-        assert cells["group"] == row["standing"]["groups"]
+        if row["placebo_of"] is None:
+            assert numbers(cells["over placebo"]) == pytest.approx(in_percent(row["over_placebo"]), abs=0.051)
+            assert cells["group"] == row["standing"]["groups"]
+
+
+def bench(folder: Path, *words: str) -> str:
+    """What a command prints."""
+    words = (sys.executable, "-m", "bench", *words)
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_runs_of_the_tables_are_an_archive_whose_tables_come_out_again(tmp_path: Path) -> None:
+    (tmp_path / "study.tar").write_bytes(lzma.decompress((DOCS / "readme-study.tar.xz").read_bytes()))
+    bench(tmp_path, "verify", "study.tar", "--output", "study")
+    made = json.loads(bench(tmp_path, "report", "--runs", "study/runs", "--format", "json"))
+    assert made["citation"].partition(" | ")[2] == REPORT["citation"].partition(" | ")[2]  # the version goes on
+    assert [row["label"] for row in made["rows"]] == [row["label"] for row in REPORT["rows"]]
+    for row in made["rows"]:
+        for name, score in row["scores"].items():
+            expected = ROWS[row["label"]]["scores"][name]
+            assert score["mean"] == pytest.approx(expected["mean"], rel=1e-9)
+            assert score["win_rate"] is None or score["win_rate"]["low"] == pytest.approx(
+                expected["win_rate"]["low"], rel=1e-6
+            )
 
 
 @pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)

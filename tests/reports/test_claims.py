@@ -30,8 +30,8 @@ def placebo(lab: Lab, algorithm: str, seeds: Sequence[int]) -> None:
 
 def about_seeds(report: Report) -> list[str]:
     """The footnotes on training seeds."""
-    words = ("One training seed", "Trained rows have no marks", "Compared with", "Over placebo, on")
-    return [line for line in footnotes(report) if line.startswith(words)]
+    words = (": over one training seed", "Trained rows have no marks", "Compared with", "Over placebo, on")
+    return [line for line in footnotes(report) if line.startswith(words[1:]) or words[0] in line]
 
 
 def intervals_are(report: Report) -> str:
@@ -56,7 +56,7 @@ def test_a_reference_of_one_seed_leaves_nothing_to_test(lab: Lab) -> None:
         "Compared with dpo on the training seeds that both have: ipo on 1 of its 3 (seed 0); sft on 1 of its 3 (seed 0).",
     ]
     assert intervals_are(report) == "prompts"
-    assert "Not trained here: the interval is over prompts only, for these weights (base)." in footnotes(report)
+    assert "base: not trained here, so that intervals are over prompts only." in footnotes(report)
 
 
 def test_a_reference_of_three_seeds_tests_a_row_of_one(lab: Lab) -> None:
@@ -66,7 +66,9 @@ def test_a_reference_of_three_seeds_tests_a_row_of_one(lab: Lab) -> None:
     report = make_report(lab.runs, against="dpo")
     found = [row.over_reference for row in report.rows[1:]]
     assert [(each.seeds, each.p_value is None) for each in found if each] == [(3, False), (1, False)]
-    assert about_seeds(report) == ["One training seed: how seeds differ is taken from the other rows (sft)."]
+    assert about_seeds(report) == [
+        "sft: over one training seed, so that the interval takes from other rows how much seeds differ."
+    ]
     assert intervals_are(report) == "prompts and training seeds"
 
 
@@ -83,7 +85,7 @@ def test_a_column_without_its_only_row_of_several_seeds_is_not_tested(lab: Lab) 
     assert gold.p_value is not None
     assert about_seeds(report) == [
         f"Trained rows have no marks in over base: {WITHOUT}",
-        "One training seed in Gold, PickScore (tiny), Distance_%: how seeds differ is taken from the other rows (sft).",
+        "sft: over one training seed in Gold, PickScore (tiny), Distance_%, so that the interval takes from other rows how much seeds differ.",
     ]
 
 
@@ -97,7 +99,7 @@ def test_over_placebo_says_on_how_many_seeds_it_rests(lab: Lab) -> None:
     assert (over.seeds, over.p_value) == (1, None)
     assert about_seeds(report) == [
         f"Trained rows have no marks in over placebo: {WITHOUT}",
-        "One training seed: how seeds differ is taken from the other rows (dpo (placebo)).",
+        "dpo (placebo): over one training seed, so that the interval takes from other rows how much seeds differ.",
         "Over placebo, on the training seeds that both have: dpo on 1 of its 3 (seed 1).",
     ]
     placebo(lab, "dpo", [2])
@@ -109,7 +111,12 @@ def test_over_placebo_says_on_how_many_seeds_it_rests(lab: Lab) -> None:
 def placebo_notes(lab: Lab) -> list[str]:
     """The notes of the first table about rows without a value over placebo."""
     notes = grids(make_report(lab.runs))[0].notes
-    words = ("No row has a placebo", "Without a placebo", "No training seed in common with the placebo")
+    words = (
+        "No row has a placebo",
+        "Their placebo is not",
+        "Without a placebo",
+        "No training seed in common with the placebo",
+    )
     return [line.partition(",")[0] if line.startswith("No row") else line for line in notes if line.startswith(words)]
 
 
@@ -121,13 +128,24 @@ def test_why_a_row_has_nothing_over_placebo(lab: Lab) -> None:
     apart = "No training seed in common with the placebo, so not compared with it: dpo."
     assert placebo_notes(lab) == [apart]
     train(lab, "ipo", [0])
-    assert placebo_notes(lab) == ["Without a placebo in this table: ipo.", apart]
+    missing = "Their placebo is not in this table, so what the preferences did is not known: ipo."
+    assert placebo_notes(lab) == [missing, apart]
     train(lab, "sft", [0], config={"placebo": ""})
     useless = "Without a placebo, because they use no preferences: sft."
-    assert placebo_notes(lab) == ["Without a placebo in this table: ipo.", useless, apart]
+    assert placebo_notes(lab) == [missing, useless, apart]
     placebo(lab, "ipo", [0])
     assert placebo_notes(lab) == [useless, apart]
     assert [cells[2] == DASH for _, cells in grids(make_report(lab.runs))[0].rows] == [True, True, False, True, True]
+
+
+def test_an_algorithm_as_the_reference_is_the_method_and_not_its_placebo(lab: Lab) -> None:
+    lab.base()
+    train(lab, "dpo", [0])
+    placebo(lab, "dpo", [0])
+    report = make_report(lab.runs, against="dpo")
+    assert report.rows[0].placebo_of is None
+    assert "How much training seeds differ is estimated from all rows" in "\n".join(footnotes(report))
+    assert make_report(lab.runs, against="dpo/p").rows[0].placebo_of == "default"
 
 
 def test_no_row_has_a_placebo(lab: Lab) -> None:
@@ -259,7 +277,7 @@ def test_known_misses_name_their_columns(lab: Lab) -> None:
     sft = report.rows[2]
     rates = {name: score.win_rate for name, score in sft.scores.items()}
     assert {name: rate and rate.miss for name, rate in rates.items()} == {"gold": "too wide", "pickscore": None}
-    (wide,) = [line for line in footnotes(report) if line.startswith("Too wide: ")]
+    (wide,) = [line for line in footnotes(report) if line.startswith("Wider than need be: ")]
     assert wide.endswith("(sft in over base, Gold).")
 
 
@@ -279,7 +297,7 @@ def test_many_rows(lab: Lab) -> None:
         train(lab, f"a{number}", range(2), number / 5)
     report = make_report(lab.runs, primary="judges")
     assert "hint" not in correlations(report).notes[0]
-    assert not any(grid.title.startswith("Row less column") for grid in grids(report))
+    assert not any(grid.title.startswith("Row minus column") for grid in grids(report))
     assert (
         "Differences of all pairs of these 11 rows are in JSON; tables show those of up to 10 rows."
         in grids(report)[0].notes

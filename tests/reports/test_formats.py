@@ -64,7 +64,7 @@ def test_csv_reads_back(full_lab: Lab) -> None:
         (score.win_rate.mean, score.win_rate.high), rel=1e-12
     )
     assert (line["seeds"], line["prompts"], line["pairs"]) == (3, 12, 960)
-    assert (line["reference"], line["win_rate_seeds"], line["over_reference_seeds"]) == ("base", 3, 3)
+    assert (line["reference"], line["win_rate_seeds"], line["primary_over_reference_seeds"]) == ("base", 3, 3)
     base = table[table["label"] == "base"]
     assert base["difference"].isna().all()
     assert base["mean"].notna().all()
@@ -73,7 +73,7 @@ def test_csv_reads_back(full_lab: Lab) -> None:
 def test_csv_names_the_reference_and_what_simulations_say(full_lab: Lab) -> None:
     table = pd.read_csv(io.StringIO(as_csv(make_report(full_lab.runs, against="dpo"))))
     assert set(table["reference"]) == {"Diffusion-DPO"}
-    assert table[table["label"] == "base"]["over_reference"].notna().all()
+    assert table[table["label"] == "base"]["primary_over_reference"].notna().all()
     missed = make_report(full_lab.runs)
     rates = {(row.label, name): score.win_rate for row in missed.rows for name, score in row.scores.items()}
     found = {key for key, rate in rates.items() if rate and rate.miss}

@@ -194,7 +194,7 @@ def test_no_dagger_footnote_without_a_dagger(lab: Lab) -> None:
 
 def test_few_seeds_are_said(full_lab: Lab) -> None:
     lines = footnotes(make_report(full_lab.runs))
-    assert any(line.startswith("One training seed:") and line.endswith("(SmPO).") for line in lines)
+    assert any(line.startswith("SmPO: over one training seed, so that") for line in lines)
     assert not any("Diffusion-DPO" in line for line in lines)
 
 
@@ -454,8 +454,7 @@ def test_the_base_is_a_row_where_another_one_is_the_reference(full_lab: Lab) -> 
     assert base.standing is not None
     lines = footnotes(report)
     assert (
-        "Not trained here: the interval is over prompts and the training seeds of Diffusion-DPO, for these weights (base)."
-        in lines
+        "base: not trained here, so that intervals are over prompts and the training seeds of Diffusion-DPO." in lines
     )
 
 
@@ -487,5 +486,5 @@ def test_intervals_that_simulations_found_too_wide_or_too_narrow_are_named(lab: 
     misses = {row.label: row.over_reference and row.over_reference.miss for row in report.rows}
     assert misses == {"base": None, "Diffusion-DPO": None, "SFT": "too wide", "IPO": "too narrow"}
     lines = footnotes(report)
-    assert any(line.startswith("Too wide: ") and line.endswith("(SFT).") for line in lines)
+    assert any(line.startswith("Wider than need be: ") and line.endswith("(SFT).") for line in lines)
     assert any(line.startswith("Too narrow: ") and line.endswith("(IPO).") for line in lines)

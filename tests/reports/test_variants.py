@@ -56,7 +56,7 @@ def test_a_sweep_of_the_base_is_compared_with_the_base(lab: Lab) -> None:
     ]
     assert [label for label, _ in cost.rows] == ["Diffusion-DPO"]
     assert any(
-        line.startswith("Not trained here:") and "(base, guidance 1, base, guidance 5," in line
+        line.startswith("base, guidance 1, base, guidance 5,") and ": not trained here, so that" in line
         for line in footnotes(report)
     )
     assert "base, guidance 5" in win_rate_plot(report)
