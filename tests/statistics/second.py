@@ -264,6 +264,8 @@ def verdict(runs: Path, reference_place: int, primary: str = "gold") -> dict[str
     groups = judging(rows, about, reference, primary)
     won = {place: table for place in others if (table := judged(rows[place], reference, groups, about)) is not None}
     over = column(won, rows, reference, share=True)
+    if primary in rates:
+        rates[primary] |= over  # one comparison has one interval, whatever other rows a column has
     placebo = over_placebo(rows, about, groups)
     first = holm({place: each["p_value"] for place, each in over.items() if "p_value" in each})
     rest = {("placebo", place): each["p_value"] for place, each in placebo.items() if "p_value" in each}

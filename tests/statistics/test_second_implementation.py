@@ -97,6 +97,8 @@ def filled(lab: Lab) -> Lab:
     for seed in (1, 2):
         lab.run("kto", seed, title="KTO", shift=0.2)
     lab.run("ipo", 0, title="IPO", shift=5.0, trained_on=["pickscore"])  # wins everywhere
+    for seed in range(2):
+        lab.run("smpo", seed, title="SmPO", shift=0.6 * seed, trained_on=["pickscore"])
     equal = np.full((len(PROMPTS), 2), 0.5)
     lab.judge(lab.train("npo", 0, title="NPO"), shift=0, scores=dict.fromkeys(lab.identities, equal))
     for seed in (7, 8):
@@ -109,7 +111,13 @@ def filled(lab: Lab) -> Lab:
 
 @pytest.mark.parametrize(
     ("against", "place", "primary"),
-    [(None, 0, "gold"), ("kto", None, "gold"), (None, 0, "judges"), ("kto", None, "pickscore")],
+    [
+        (None, 0, "gold"),
+        ("kto", None, "gold"),
+        (None, 0, "judges"),
+        (None, 0, "pickscore"),
+        ("kto", None, "pickscore"),
+    ],
 )
 def test_synthetic_scores(tmp_path: Path, against: str | None, place: int | None, primary: str) -> None:
     lab = filled(Lab(tmp_path / "runs"))
