@@ -186,7 +186,7 @@ def test_a_scorer_that_cannot_be_loaded_and_a_run_in_use_are_reasons(small: Smal
     assert [row for row in outcomes(done.stdout) if row[1] == "aesthetic"] == [
         (run, "aesthetic", "failed") for run in ("base", "dpo", "smpo")
     ]
-    assert {row[2] for row in outcomes(done.stdout) if row[1] == "gold"} == {"current"}
+    assert {row[2] for row in outcomes(done.stdout) if row[1] == "gold"} == {"current"}, done.stdout
     with small.run().locked():
         held = small.bench("rescore", "tiny/dpo")
     assert held.returncode == 2

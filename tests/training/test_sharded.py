@@ -28,6 +28,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "versions": {"algorithm": "seppo"},
     "lora in bf16": {"trainable": "lora", "precision": "bf16", "learning_rate": 1e-3},
     "inversion": {"algorithm": "inpo", "fields": {"inversion_steps": 4}},
+    "candidates": {
+        "algorithm": "npo-joint",
+        "fields": {
+            "rewards": "clip",
+            "sampling_steps": 4,
+            "first": 1,
+            "trained": 2,
+            "threshold": 0,
+            "guidance_scale": 2,
+        },
+        "trainable": "lora",
+        "learning_rate": 1e-3,
+        "gradients_by_step": True,
+    },
 }
 STAGE_2 = ("full", "lora", "memory", "inversion", "versions", "lora in bf16")
 """Which of them run with split gradients and whole weights too."""
@@ -89,6 +103,8 @@ def test_split_weights_train_as_whole_ones(both: Both, name: str) -> None:
     first, as_first = one.steps()[0], split.steps()[0]
     assert as_first["loss"] == pytest.approx(first["loss"], rel=1e-6)
     assert as_first["gradient_norm"] == pytest.approx(first["gradient_norm"], rel=5e-3 if "bf16" in name else 1e-4)
+    if "gradient_norm_by_step" in first:
+        assert as_first["gradient_norm_by_step"] == pytest.approx(first["gradient_norm_by_step"], rel=1e-4)
     for lonely, joint in zip(one.steps(), split.steps(), strict=True):
         assert "bf16" in name or joint["loss"] == pytest.approx(lonely["loss"], rel=1e-3)
 
