@@ -156,6 +156,10 @@ def test_training_starts_from_another_run_which_is_its_reference(line: CommandLi
             ("--init", DPO, "--set", "trainable=lora"),
             "dpo: LoRA on top of --init Diffusion-DPO (mine) cannot be saved on its own",
         ),
+        (
+            ("--init", DPO, "--algo", "npo-joint", "--set", "rewards=gold", "--set", "threshold=0"),
+            "npo-joint samples with the weights that it starts from in one branch of guidance",
+        ),
         (("--init", "tiny/dpo/none/seed-0"), "there is no run 'tiny/dpo/none/seed-0'"),
     ],
 )
