@@ -178,7 +178,7 @@ def power_lines(records: Records, points: float, primary: str | None = None) -> 
     deviations = (
         f"Standard deviations of the difference of two methods, in points of win rate over the base: between prompts "
         f"{100 * measured.prompt**0.5:.1f}, between training seeds {100 * measured.seed**0.5:.1f}, between images of one prompt and seed "
-        f"{100 * measured.rest**0.5:.1f}; measured on {measured.pairs} {counted} of rows that are no placebos."
+        f"{100 * measured.rest**0.5:.1f}; measured on {measured.pairs} {counted} of rows that are not placebos."
     )
     lines = [
         deviations,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from pages import DOCS, ROOT
 
@@ -89,8 +89,7 @@ def test_what_training_did_and_what_preferences_did(page: Path) -> None:
 
 def bench(folder: Path, *words: str) -> str:
     """What a command prints."""
-    words = (sys.executable, "-m", "bench", *words)
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    done = forked.run(words, folder, os.environ)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

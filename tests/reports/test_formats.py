@@ -255,3 +255,12 @@ def test_page_without_images_says_so(full_lab: Lab) -> None:
     text = page(make_report(full_lab.runs))
     assert "data:image" not in text
     assert "not on disk" in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_output_that_cannot_show_marks_says_so(full_lab: Lab, terminal: bool) -> None:
+    stream = io.StringIO()
+    report = make_report(full_lab.runs)
+    assert "**" in markdown(report)  # something is marked
+    print_report(report, Console(file=stream, width=160, force_terminal=terminal))
+    assert ("Bold and italic are not visible here; --format markdown shows them." in stream.getvalue()) != terminal

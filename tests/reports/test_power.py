@@ -79,7 +79,7 @@ def test_the_command(full_lab: Lab) -> None:
     words = ("power", "--runs", str(full_lab.runs), "--model", "tiny", "--effect", "30")
     done = forked.run(words, full_lab.runs, os.environ)
     assert done.returncode == 0, done.stderr
-    assert "measured on 1 pair of rows that are no placebos" in done.stdout
+    assert "measured on 1 pair of rows that are not placebos" in done.stdout
     assert "prompts  images per prompt  seeds per method  power" in done.stdout
 
 
