@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from bench.core.registry import DISTRIBUTION
+from reports.conclusion_tables import reference_name
 from reports.table import Report
 
 
@@ -22,11 +23,6 @@ def citation(report: Report) -> str:
         f"{report.prompts} prompts x {report.images_per_prompt}",
         f"{made.scheduler}-{made.steps}, guidance {made.guidance_scale:g}",
         ", ".join(f"{metric.info.title} {metric.signature}" for metric in report.metrics),
-        f"{_paired_with(report)}-paired 95 % intervals",
+        f"{reference_name(report).removeprefix('the ').replace(' ', '-')}-paired 95 % intervals",
     )
     return " | ".join(parts)
-
-
-def _paired_with(report: Report) -> str:
-    reference = report.rows[0]
-    return reference.label.replace(" ", "-")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.records.config import UNRECORDED
+from bench.records.config import RECIPE, UNRECORDED
 from reports.conclusion_tables import reference_name
 from reports.interval_notes import interval_notes
 from reports.panel import gains_in_words
@@ -24,6 +24,7 @@ def footnotes(report: Report) -> tuple[str, ...]:
         *_prompt_notes(report, trained),
         *_data_notes(trained),
         *_code_notes(report, trained),
+        *_recipe_notes(trained),
         *_change_notes(trained),
         *_budget_notes(trained),
         *_guidance_notes(report),
@@ -139,6 +140,15 @@ def _harness_notes(trained: Trained) -> list[str]:
     parts = [f"{', '.join(labels)} by {harness}" for harness, labels in rows.items()]
     sentence = f"Different versions of the harness or of its libraries trained the rows: {'; '.join(parts)}"
     return [f"{sentence}; such rows do not compare algorithms alone."]
+
+
+def _recipe_notes(trained: Trained) -> list[str]:
+    """What the name of a row with unchanged settings means."""
+    if all(row.name != RECIPE for row, _ in trained):
+        return []
+    return [
+        f"{RECIPE}: the settings of an algorithm for this model, unchanged; bench list algorithms NAME prints them."
+    ]
 
 
 def _change_notes(trained: Trained) -> list[str]:

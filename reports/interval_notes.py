@@ -8,7 +8,7 @@ from bench.records.config import BASE
 from reports.comparisons import paired_seeds
 from reports.conclusion_tables import is_base, over_reference, reference_name, trained_on_endpoint
 from reports.conclusions import placebo_in
-from reports.endpoint import why_no_judges
+from reports.endpoint import GOLD, why_no_judges
 from reports.records import RowRecord
 from reports.statistics import Interval, Miss
 from reports.table import Report
@@ -111,6 +111,11 @@ def _mark_notes(report: Report, columns: Mapping[str, Column]) -> Iterator[str]:
 
 
 def _metric_notes(report: Report) -> Iterator[str]:
+    yield from (
+        f"{metric.info.title}: the expected utility of an image for the tiny world's simulated voters, known exactly; nobody knows it where people vote."
+        for metric in report.metrics
+        if metric.name == GOLD
+    )
     if report.prompts < SIMULATED_PROMPTS and len(report.rows) > 1:
         yield f"With only {report.prompts} prompts, intervals may be too narrow: {SIMULATED_PROMPTS} or more were simulated."
     if any(score.trained_on for row in report.rows for score in row.scores.values()):
@@ -202,7 +207,7 @@ def _weights_notes(report: Report) -> Iterator[str]:
         several = len(reference.seeds) > 1
         over = f"prompts and the training seeds of {reference.label}" if several else "prompts only"
         yield f"{', '.join(seedless)}: not trained here, so that intervals are over {over}."
-    bases = [row.label for row in report.rows[1:] if is_base(row)]
+    bases = [row.label for row in report.rows if is_base(row)]
     yield from (f"{label} is the base model." for label in bases if label != BASE)
 
 

@@ -129,6 +129,8 @@ SHARED_CODE = ("harness", "libraries", "tokenizers")
 UNRECORDED = "unrecorded"
 """What stands in place of the hash of code that was not recorded."""
 
+RECIPE = "recipe"
+"""The name of a run with the settings of an algorithm's recipe, unchanged, where the recipe has no other name."""
 CHOICE = "recipe"
 """What is typed to choose among several recipes for a model, ``--set recipe=script``."""
 HASHED = re.compile("set-[0-9a-f]{8}(?:-([0-9a-f]{8}))?")

@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.core.registry import ClassOf, Registry
 from bench.data.preferences import PreferenceData
 from bench.data.prepare import PrepareContext
+from bench.records.config import RECIPE
 from bench.training.pair_batch import PairBatch
 from bench.training.policy import Policy
 
@@ -69,7 +70,6 @@ class StepOutput:
     logs: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
-RECIPE = "recipe"
 UNTRIED = ("untried", "summarised", "defaults")
 """Names of recipes whose settings nobody has published or tried, or that were published but read in summaries alone."""
 

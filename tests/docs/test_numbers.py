@@ -114,6 +114,6 @@ def test_pages_that_name_a_protocol_or_a_metrics_signature_name_the_reports(page
     signatures = {metric["title"]: metric["signature"] for metric in REPORT["metrics"]}
     text = page.read_text(encoding="utf-8")
     assert set(re.findall(r"[Pp]rotocol ([0-9a-f]{12})\b", text)) <= {REPORT["signature"]}
-    cited = "\n".join(line for line in text.split("\n") if "base-paired" in line)  # as `bench report` ends
+    cited = "\n".join(line for line in text.split("\n") if "-paired 95 %" in line)  # as `bench report` ends
     for title, expected in signatures.items():
         assert set(re.findall(rf"{re.escape(title)} ([0-9a-f]{{12}})\b", cited)) <= {expected}, title

@@ -78,11 +78,22 @@ def test_the_time_left_of_runs_beside_each_other(ages: list[float], waiting: int
 def test_threads_are_shared_between_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [place["OMP_NUM_THREADS"] for place in Local(jobs=3)._environments()] == ["2", "2", "2"]
     assert [place.get("CUDA_VISIBLE_DEVICES") for place in Local(jobs=3)._environments()] == ["3", "5", "7"]
     two = Local(jobs=1, processes=2, threads=5)._environments()
     assert two == [{"OMP_NUM_THREADS": "5", "CUDA_VISIBLE_DEVICES": "3,5"}]
     assert "CUDA_VISIBLE_DEVICES" not in Local(jobs=4)._environments()[0]  # too few to give each its own
+
+
+@pytest.mark.parametrize(("wanted", "threads"), [("1", "1"), ("16", "4"), ("", "4"), ("0", "4"), ("3,2", "4")])
+def test_no_more_threads_than_the_environment_asks_for(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, threads: str
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    assert {place["OMP_NUM_THREADS"] for place in Local(jobs=2)._environments()} == {threads}
+    assert Local(jobs=1, threads=6)._environments()[0]["OMP_NUM_THREADS"] == "6"
 
 
 def test_commands_for_several_processes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from reports.render import as_json
 from reports.report import make_report
 from tests.cli.conftest import MANY_PROMPTS, CommandLine, offline, write_small_data
 from tests.reports.lab import INFOS, PROMPTS, Lab, variant
+
+ROOT = Path(__file__).parents[2]
 
 WITHIN = 1e-6
 METRICS = ("--metrics", "pickscore,hpsv2,imagereward,aesthetic,gold")
@@ -150,6 +153,23 @@ def test_no_row_has_two_seeds(tmp_path: Path) -> None:
     for algorithm in ("dpo", "sft", "ipo"):
         lab.run(algorithm, shift=0.2, title=algorithm)
     assert assert_same(lab.runs, None, 0) > 50
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of the README's tables."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "study.tar").write_bytes(lzma.decompress((ROOT / "docs" / "readme-study.tar.xz").read_bytes()))
+    done = forked.run(("verify", "study.tar", "--output", "study"), folder, offline())
+    assert done.returncode == 0, done.stderr
+    return folder / "study" / "runs"
+
+
+@pytest.mark.parametrize(("against", "primary"), [(None, "gold"), ("dpo", "gold"), (None, "pickscore")])
+def test_the_study_of_the_readme(study: Path, against: str | None, primary: str) -> None:
+    rows = verdict(study, 0)["rows"]
+    place = next(number for number, row in enumerate(rows) if row.algorithm == (against or "base"))
+    assert assert_same(study, against, place, primary) > 400
 
 
 @pytest.fixture(scope="module")

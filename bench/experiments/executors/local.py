@@ -39,7 +39,7 @@ class Local(Executor):
     threads: int | None = Field(
         default=None,
         ge=1,
-        description="CPU threads per process; default: the cores of this machine, divided by the processes",
+        description="CPU threads per process; default: the cores of this machine, divided by the processes, and no more than OMP_NUM_THREADS",
     )
 
     def start(self, matrix: Matrix) -> Sequence[str]:
@@ -64,7 +64,9 @@ class Local(Executor):
         import torch
 
         cores = len(os.sched_getaffinity(0))
-        threads = self.threads or max(1, cores // (self.jobs * self.processes))
+        share = max(1, cores // (self.jobs * self.processes))
+        wanted = os.environ.get("OMP_NUM_THREADS", "")
+        threads = self.threads or (min(share, int(wanted)) if wanted.isdecimal() and int(wanted) else share)
         shown = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = shown.split(",") if shown else [str(number) for number in range(torch.cuda.device_count())]
         places: list[dict[str, str]] = []
