@@ -130,19 +130,25 @@ def _sized(
     """A model whose images are made as the study says; the most pairs that are used, None if not known; and what figures are for."""
     from bench.core.validation import build
     from bench.planning.plan import META
-    from bench.planning.sizes import ASSUMED, Sizes, count_prompts, size_of_data
+    from bench.planning.sizes import ASSUMED, Sizes, count_prompts, is_here, size_of_data
+    from bench.prompts.sets import PROMPT_SETS
 
     default = found.generation or found.build(META).generation
     with at("images"):
         generation = build(type(default), {**default.model_dump(), **(study.images or {})}, "images")
     own = (None, None) if found.card is None else (found.card.data, found.card.prompts)
+    wanted, asked = study.data or own[0], study.prompts or own[1]
     with at("data"):
-        data = size_of_data(study.data or own[0], study.columns, study.limit)
+        data = size_of_data(wanted, study.columns, study.limit)
     with at("prompts"):
-        prompts = count_prompts(study.prompts or own[1], study.limit)
+        prompts = count_prompts(asked, study.limit)
+    rows, captions = (ASSUMED if count is None else count for count in (data.pairs, data.captions))
+    if wanted is not None and not is_here(wanted):
+        say(f"{wanted} is not on this machine, so figures are for {rows:,} rows of data", "note")
     if images is None:
         images = ASSUMED if prompts is None else prompts * generation.images_per_prompt
-    rows, captions = (ASSUMED if count is None else count for count in (data.pairs, data.captions))
+        if asked is not None and not (asked in PROMPT_SETS or is_here(asked)):
+            say(f"{asked} is not on this machine, so figures are for {images:,} evaluation images", "note")
     return dataclasses.replace(found, generation=generation), data.pairs, Sizes(rows, captions, images)
 
 

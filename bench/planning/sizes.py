@@ -43,6 +43,11 @@ class Sizes:
     images: int = ASSUMED
 
 
+def is_here(name: str) -> bool:
+    """Whether data or prompts are a file or a folder on this machine; not a hub id, and not a path of another machine."""
+    return exists(Path(name))
+
+
 def size_of_data(data: str | None, columns: Mapping[str, str] | None = None, limit: int | None = None) -> DataSize:
     """How much preference data there is, without the ties; its images are not looked at.
 
@@ -54,7 +59,7 @@ def size_of_data(data: str | None, columns: Mapping[str, str] | None = None, lim
     Raises:
         UserError: the data is on this machine and cannot be read.
     """
-    if data is None or not exists(Path(data)):
+    if data is None or not is_here(data):
         return DataSize(limit, limit)
     return DataSize(*count_pairs(open_source(data, columns), data, limit))
 
@@ -73,7 +78,7 @@ def count_prompts(prompts: str | None, limit: int | None = None) -> int | None:
         return limit
     if prompts in PROMPT_SETS and not PROMPT_SETS.get(prompts).local:
         count = PROMPT_SETS.get(prompts).count
-    elif prompts in PROMPT_SETS or exists(Path(prompts)):
+    elif prompts in PROMPT_SETS or is_here(prompts):
         count = len(set(find_prompts(prompts)))
     else:
         return limit

@@ -171,3 +171,14 @@ def test_data_of_a_file_that_cannot_be_read_is_refused_with_its_line(command: Co
     done = command.run(command.arguments("plan", "study.toml"))
     assert done.returncode == 2
     assert "error: study.toml, line 2: " in done.stderr
+
+
+def test_a_wrong_path_of_a_file_is_noted(command: CommandLine) -> None:
+    lines = 'model = "tiny"\ndata = "absent.parquet"\nprompts = "absent.txt"\n[[algorithms]]\nname = "sft"\n'
+    (command.folder / "study.toml").write_text(lines)
+    done = command.run(command.arguments("plan", "study.toml", "--card", "l4"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "note: absent.parquet is not on this machine, so figures are for 1,000 rows of data",
+        "note: absent.txt is not on this machine, so figures are for 1,000 evaluation images",
+    ]
