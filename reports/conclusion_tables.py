@@ -117,17 +117,17 @@ def _placebo_notes(report: Report, shown: Sequence[Row]) -> Iterator[str]:
 def _rank_notes(report: Report, ranked: Sequence[Row]) -> Iterator[str]:
     tested = [row for row in ranked if row.standing is not None and row.standing.groups]
     common = ", on the training seeds that two rows have in common" if len({row.seeds for row in ranked}) > 1 else ""
-    excluded = ", and in brackets the ranks that cannot be excluded" if tested else ""
+    excluded = "; in brackets, the ranks that were not excluded (Holm over all pairs, 5 %)" if tested else ""
     name = reference_name(report)
     placebos = any(row.placebo_of is not None for row in report.rows[1:])
     none = f"{name} and placebos have none" if placebos else f"{name} itself has none"
     yield f"Rank: by {over_reference(report)} (1 is best){common}{excluded}; {none}."
     if any(row.over_placebo is not None for row in ranked):
-        yield "Over placebo is neither ranked nor compared between rows, each of which has another placebo."
+        yield "Over placebo is neither ranked nor compared between rows, each of which has its own placebo."
     if tested:
         yield (
-            "Group: rows that share a letter cannot be told apart, which does not show that they are equal (paired differences, Holm over "
-            "all pairs, 5 %)."
+            f"Group: rows without a common letter differ in win rate {over_reference(report)} (paired differences, Holm over all pairs, 5 %); a "
+            "common letter does not show that two rows are equal."
         )
         if sum(pair.difference.adjusted is not None for pair in report.pairs) < len(tested) * (len(tested) - 1) / 2:
             yield "Two rows that could not be tested, with no common training seed or no variation, may share a letter too."
@@ -193,8 +193,8 @@ def pairs_grid(report: Report) -> Grid | None:
         else f"Nothing is marked: {_why_untested(report)}."
     )
     other = (
-        f"It compares how often each wins over {reference_name(report)}, not how often one wins over the other, which --against shows; the "
-        "two can disagree."
+        f"It compares how often each wins over {reference_name(report)}, not how often one wins over the other, which --against ROW "
+        "shows; the two can disagree."
     )
     return Grid("Row minus column, points of win rate", tuple(labels), rows, (note, other))
 
@@ -216,10 +216,13 @@ def correlation_grid(report: Report) -> Grid | None:
     notes = [
         (
             "Spearman's correlation of the rows' win rates, placebos included: near 1, two metrics rank the rows alike, and a win by both is "
-            f"hardly more evidence than a win by one.  {f'With {compared} rows this is a hint at most.  ' if few else ''}From {FEWEST_ROWS} "
-            f"rows on, those at {TOGETHER:.2f} or more count as one metric in a mean over judges."
+            f"hardly more evidence than a win by one.  {compared} rows: {'a hint at most' if few else 'each value is rough'}."
         )
     ]
+    if report.endpoint.name == JUDGES:
+        notes.append(
+            f"From {FEWEST_ROWS} rows on, those at {TOGETHER:.2f} or more count as one metric in the mean over judges."
+        )
     notes += [f"Counted as one metric: {', '.join(names[name] for name in group)}." for group in together]
     return Grid("Do the metrics rank the rows alike?", tuple(titles), rows, tuple(notes))
 

@@ -147,7 +147,7 @@ def _recipe_notes(trained: Trained) -> list[str]:
     if all(row.name != RECIPE for row, _ in trained):
         return []
     return [
-        f"{RECIPE}: the settings of an algorithm for this model, unchanged; bench list algorithms NAME prints them."
+        f"{RECIPE}: the settings that bench has for an algorithm and this model, unchanged; bench list algorithms NAME says where they come from."
     ]
 
 

@@ -71,7 +71,7 @@ def _what_intervals_are(report: Report, columns: Mapping[str, Column]) -> Iterat
         f"noise ({images} images per seed), not adjusted for the number of comparisons."
     )
     if not is_base(report.rows[0]):
-        yield "How much training seeds differ is estimated from all rows of a table: with another reference, the same comparison has another interval."
+        yield "How much training seeds differ is estimated from all rows of a table, so the same comparison has another interval with another reference; cite the reference that was chosen beforehand."
     pairs = [pair.difference for pair in report.pairs]
     changes = [score.difference for row in report.rows for score in row.scores.values() if score.difference]
     if any(each.ends is None for each in (*intervals, *pairs, *changes)):
@@ -83,6 +83,7 @@ def _mark_notes(report: Report, columns: Mapping[str, Column]) -> Iterator[str]:
     if not report.metrics or len(report.rows) == 1:
         return
     placebos = ", over placebo too," if "over placebo" in columns else ""
+    of_rows, of_all = _tested(report)
     if report.endpoint is None:
         yield "Bold is better, italic is worse (5 %), after Holm's adjustment over all cells."
         yield (
@@ -92,8 +93,8 @@ def _mark_notes(report: Report, columns: Mapping[str, Column]) -> Iterator[str]:
     else:
         yield (
             f"Bold is better, italic is worse (5 %): {over_reference(report)} by the primary endpoint ({report.endpoint.title}) after Holm's "
-            f"adjustment over the rows; all other cells{placebos} after Holm's adjustment over all of them, which is stricter: an interval "
-            "without 50 or 0 may have no mark."
+            f"adjustment over the rows ({of_rows} tests); all other cells{placebos} after Holm's adjustment over all of them ({of_all} tests), which "
+            "is stricter: an interval without 50 or 0 may have no mark."
         )
     if untested := [name for name, column in columns.items() if max(each.seeds for each in column.values()) == 1]:
         where = _where(untested, [name for name, column in columns.items() if any(map(_seeded, column.values()))])
@@ -110,16 +111,31 @@ def _mark_notes(report: Report, columns: Mapping[str, Column]) -> Iterator[str]:
         yield f"No primary endpoint, and no mark there: {', '.join(missing)}."
 
 
+def _tested(report: Report) -> tuple[int, int]:
+    """The numbers of tests by the primary endpoint and of all others, which are adjusted together."""
+    first = sum(_is_tested(row.over_reference) for row in report.rows)
+    rest = sum(_is_tested(row.over_placebo) for row in report.rows)
+    for row in report.rows:
+        for name, score in row.scores.items():
+            again = report.endpoint is not None and name == report.endpoint.name and row.over_reference is not None
+            rest += _is_tested(score.difference) + (not again and _is_tested(score.win_rate))
+    return first, rest
+
+
+def _is_tested(interval: Interval | None) -> bool:
+    return interval is not None and interval.adjusted is not None
+
+
 def _metric_notes(report: Report) -> Iterator[str]:
     yield from (
-        f"{metric.info.title}: the expected utility of an image for the tiny world's simulated voters, known exactly; nobody knows it where people vote."
+        f"{metric.info.title}: the expected utility of an image for the tiny world's simulated voters, known exactly; where people vote it is unknown.  The tiny world's versions of other metrics are small models trained on votes of these voters, so their scores do not compare with those of the published models."
         for metric in report.metrics
         if metric.name == GOLD
     )
     if report.prompts < SIMULATED_PROMPTS and len(report.rows) > 1:
         yield f"With only {report.prompts} prompts, intervals may be too narrow: {SIMULATED_PROMPTS} or more were simulated."
     if any(score.trained_on for row in report.rows for score in row.scores.values()):
-        yield "† trained on this metric: its score is not independent evidence."
+        yield "† trained on this metric: not independent evidence."
     if any(score.trained_on for score in report.rows[0].scores.values()):
         yield (
             f"† at the head of a column: {report.rows[0].label} was trained on this metric, so win rates over it are not independent "

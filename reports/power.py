@@ -30,17 +30,23 @@ class Components:
     """Variances of the difference of two methods' wins, mean over the pairs of rows that were measured.
 
     Attributes:
+        endpoint: what the wins are by.
         prompt: of prompts, common to all seeds and images.
         seed: of training seeds.
-        rest: of an image, given its prompt and seed.
+        interaction: of what a prompt and a seed have together, common to all images; with one image per prompt it is part of ``image``.
+        image: of an image, given its prompt and seed.
+        images: images per prompt that were measured.
         pairs: number of pairs of rows with two common seeds or more.
         others: degrees of freedom with which the other rows of such a table know the seeds.
         seconds: mean device seconds of one training run.
     """
 
+    endpoint: str
     prompt: float
     seed: float
-    rest: float
+    interaction: float
+    image: float
+    images: int
     pairs: int
     others: int
     seconds: float
@@ -70,6 +76,9 @@ class Design:
 def measure(records: Records, primary: str | None = None) -> Components:
     """Variance components of the primary endpoint over all pairs of trained rows that are no placebos.
 
+    With several images per prompt, the variance between images of one prompt and seed is that of ``image``, and what ``M_R`` has beyond it is
+    ``interaction``.
+
     Raises:
         UserError: fewer than two methods have the primary endpoint, or no two of them have two training seeds in common, so that
             nothing is known about seeds.
@@ -95,13 +104,19 @@ def measure(records: Records, primary: str | None = None) -> Components:
         raise UserError("no two rows have two training seeds in common; run two algorithms with `--seeds 0,1,2` first")
     crossed = Crossed.of(tables)
     images = tables[0].shape[2]
+    image = (
+        np.mean([table.var(axis=2, ddof=1).mean() for table in tables]) if images > 1 else crossed.rest_square.mean()
+    )
     prompt = np.maximum(0, (crossed.prompt_square - crossed.rest_square) / crossed.seeds)
     seed = np.maximum(0, (crossed.seed_square - crossed.rest_square) / crossed.prompts)
     seconds = [float(ledger["seconds"]) for row in records.rows if row.placebo_of is None for ledger in row.ledgers]
     return Components(
+        endpoint=endpoint.title,
         prompt=float(prompt.mean()),
         seed=float(seed.mean()),
-        rest=float(crossed.rest_square.mean()) * images,
+        interaction=max(0.0, float(crossed.rest_square.mean() - image / images)),
+        image=float(image),
+        images=images,
         pairs=len(tables),
         others=sum(len(won) - 1 for won in wins.values()),
         seconds=float(np.mean(seconds)) if seconds else 0.0,
@@ -133,7 +148,7 @@ def power_of(measured: Components, effect: float, prompts: int, images: int, see
         seeds: training seeds of each method.
     """
     of_prompts = measured.prompt / prompts
-    of_seeds = measured.seed / seeds + measured.rest / images / seeds / prompts
+    of_seeds = (measured.seed + (measured.interaction + measured.image / images) / prompts) / seeds
     total = of_prompts + of_seeds
     degrees = total**2 / (of_prompts**2 / (prompts - 1) + of_seeds**2 / (seeds - 1 + measured.others))
     quantile = float(stats.t.ppf(0.975, degrees))
@@ -144,7 +159,7 @@ def power_of(measured: Components, effect: float, prompts: int, images: int, see
 
 def designs(measured: Components, effect: float) -> Iterator[Design]:
     """For each number of prompts and images the fewest seeds that reach `WANTED`, where `MOST_SEEDS` suffice."""
-    for prompts, images in itertools.product(PROMPTS, IMAGES):
+    for prompts, images in itertools.product(PROMPTS, _images(measured)):
         for seeds in range(1, MOST_SEEDS + 1):
             reached = power_of(measured, effect, prompts, images, seeds)
             if reached >= WANTED:
@@ -152,6 +167,11 @@ def designs(measured: Components, effect: float) -> Iterator[Design]:
                     prompts, images, seeds, reached, 2 * seeds * measured.seconds, 2 * seeds * prompts * images
                 )
                 break
+
+
+def _images(measured: Components) -> Sequence[int]:
+    """The numbers of images per prompt of which something is known: one, unless several were measured."""
+    return IMAGES if measured.images > 1 else IMAGES[:1]
 
 
 def power_lines(records: Records, points: float, primary: str | None = None) -> Sequence[str]:
@@ -169,19 +189,13 @@ def power_lines(records: Records, points: float, primary: str | None = None) -> 
     if not 0 < points <= 100:
         raise UserError(f"--effect {points:g} is no difference of win rates; give points above 0, up to 100")
     measured = measure(records, primary)
-    if not measured.prompt + measured.seed + measured.rest > 0:
+    if not measured.prompt + measured.seed + measured.interaction + measured.image > 0:
         raise UserError(
             "the methods measured differ in the same way for every prompt, seed and image, so nothing is known about how much such "
             "differences vary; train methods that score differently"
         )
-    counted = "pair" if measured.pairs == 1 else "pairs"
-    deviations = (
-        f"Standard deviations of the difference of two methods, in points of win rate over the base: between prompts "
-        f"{100 * measured.prompt**0.5:.1f}, between training seeds {100 * measured.seed**0.5:.1f}, between images of one prompt and seed "
-        f"{100 * measured.rest**0.5:.1f}; measured on {measured.pairs} {counted} of rows that are not placebos."
-    )
     lines = [
-        deviations,
+        *_deviations(records, measured),
         (
             f"If two methods truly differ by {points:g} points of win rate over the base, the 95 % interval of their difference excludes 0 in at "
             f"least {100 * WANTED:.0f} % of experiments with"
@@ -195,20 +209,41 @@ def power_lines(records: Records, points: float, primary: str | None = None) -> 
         for each in found
     ]
     if not found:
-        least = smallest_effect(measured, PROMPTS[-1], IMAGES[-1], MOST_SEEDS)
+        images = _images(measured)[-1]
+        least = smallest_effect(measured, PROMPTS[-1], images, MOST_SEEDS)
         lines.append(
-            f"none: the largest considered, {MOST_SEEDS} seeds and {PROMPTS[-1]} prompts with {IMAGES[-1]} images, does so for differences of "
-            f"{100 * least:.1f} points or more"
+            f"none: the largest considered, {MOST_SEEDS} seeds and {PROMPTS[-1]} prompts with {images} image{'s' if images > 1 else ''}, does so "
+            f"for differences of {100 * least:.1f} points or more"
         )
     lines += [
         "",
         (
-            "Seconds and images are for both methods with all their seeds, at the mean cost of the runs that were read; the base needs its images "
-            "once.  The deviation between seeds is an estimate itself, from as few seeds as these rows have, and the number of seeds needed grows "
-            "with its square.  A comparison that is adjusted for others (ranks, groups, marks) needs more.  Wins over a placebo are not planned."
+            f"Seconds and images are for both methods with all their seeds, at the mean cost of the runs that are not placebos; the base needs its "
+            f"images once.  Designs that need more than {MOST_SEEDS} seeds are left out.  The report is assumed to hold the rows measured here as "
+            "well, which say how much seeds differ: two methods alone need more seeds.  The deviation between seeds is an estimate itself, from as "
+            "few seeds as these rows have, and the number of seeds needed grows with its square.  A comparison that is adjusted for others (ranks, "
+            "groups, marks) needs more.  Comparisons with a placebo are not covered."
         ),
     ]
     return lines
+
+
+def _deviations(records: Records, measured: Components) -> Iterator[str]:
+    """What was measured, and what could not be."""
+    counted = "pair" if measured.pairs == 1 else "pairs"
+    alone = measured.images == 1
+    yield (
+        f"Standard deviations of the difference of two methods, in points of win rate over the base by {measured.endpoint}: between prompts "
+        f"{100 * measured.prompt**0.5:.1f}, between training seeds {100 * measured.seed**0.5:.1f}, "
+        + ("" if alone else f"of how prompts react to seeds {100 * measured.interaction**0.5:.1f}, ")
+        + f"between images of one prompt and seed {100 * measured.image**0.5:.1f}; measured on {measured.pairs} {counted} of rows that are not "
+        f"placebos, under protocol {records.signature}."
+    )
+    if alone:
+        yield (
+            "With one image per prompt, images include how prompts react to seeds, so more images may gain less, and no such design is listed; "
+            "--image images_per_prompt=2 in the runs tells the two apart."
+        )
 
 
 def smallest_effect(measured: Components, prompts: int, images: int, seeds: int) -> float:

@@ -27,21 +27,31 @@ from reports.splitting import split_columns
 from reports.table import Report
 from reports.text_tables import grids, settings_lines
 
+STAR = "* is bold or italic in a terminal and in other formats: better or worse, as explained below."
 _TERMINAL = {Verdict.BETTER: "bold green", Verdict.WORSE: "italic red", Verdict.OPEN: ""}
 _MARKDOWN = {Verdict.BETTER: "**{}**", Verdict.WORSE: "*{}*", Verdict.OPEN: "{}"}
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print the tables to a terminal, or to a file, which cannot show what is marked."""
+    """Print the tables to a terminal, or to a file, where a star stands for what is bold or italic."""
     shown, notes = grids(report), notes_of(report)
     marked = any(cell.verdict is not Verdict.OPEN for grid in shown for _, cells in grid.rows for cell in cells)
     if marked and not console.is_terminal:
-        notes = ("Bold and italic are not visible here; --format markdown shows them.", *notes)
+        shown, notes = tuple(map(_starred, shown)), (STAR, *notes)
     _print_section(shown, notes, console)
     if report.published is not None:
         console.rule(HEADING, style="dim")
         notes = published_notes(report, report.published)
         _print_section(published_grids(report, report.published), notes, console)
+
+
+def _starred(grid: Grid) -> Grid:
+    """A table whose marks are stars behind the values."""
+    rows = [
+        (label, tuple(cell if cell.verdict is Verdict.OPEN else Cell(f"{cell.value}*", cell.detail) for cell in cells))
+        for label, cells in grid.rows
+    ]
+    return dataclasses.replace(grid, rows=tuple(rows))
 
 
 def notes_of(report: Report) -> tuple[str, ...]:

@@ -159,6 +159,7 @@ def _scores(report: Report) -> Grid:
             )
             for row in report.rows
         ),
+        ("A mark is of the difference.",),
     )
 
 
@@ -174,11 +175,18 @@ def _score(score: Score | None, metric: MetricRecord, decimals: int) -> Cell:
 
 
 def _cost(report: Report) -> Grid:
+    known = [(row.label, row.cost) for row in report.rows if row.cost is not None]
+    counts = {(cost.policy_forwards, cost.policy_backwards, cost.reference_forwards) for _, cost in known}
+    notes = [
+        "Means over training seeds; device seconds are followed by their range over the seeds.  Forwards and backwards count images."
+    ]
+    if len(counts) > 1:
+        notes.append("Rows differ in cost, so the tables above do not compare them at equal cost.")
     return Grid(
         "Cost of one training run",
         ("pairs", "policy forwards", "policy backwards", "reference forwards", "device seconds", "peak memory"),
-        tuple((row.label, _cost_cells(row.cost)) for row in report.rows if row.cost is not None),
-        ("Means over training seeds; device seconds are followed by their range over the seeds.",),
+        tuple((label, _cost_cells(cost)) for label, cost in known),
+        tuple(notes),
     )
 
 

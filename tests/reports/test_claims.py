@@ -182,7 +182,7 @@ def test_a_row_without_a_common_seed_has_a_rank_alone(lab: Lab) -> None:
     assert "With a rank alone, because no pair of theirs could be tested: ipo." in first.notes
     (rank,) = [line for line in first.notes if line.startswith("Rank:")]
     assert rank.startswith(
-        "Rank: by over base (1 is best), on the training seeds that two rows have in common, and in brackets"
+        "Rank: by over base (1 is best), on the training seeds that two rows have in common; in brackets"
     )
 
 
@@ -292,11 +292,14 @@ def test_many_rows(lab: Lab) -> None:
     for number in range(4):
         train(lab, f"a{number}", range(2), number / 5)
     report = make_report(lab.runs)
-    assert "With 4 rows this is a hint at most.  From 8 rows on" in correlations(report).notes[0]
+    (hint,) = correlations(report).notes
+    assert hint.endswith("4 rows: a hint at most.")
     for number in range(4, WIDEST + 1):
         train(lab, f"a{number}", range(2), number / 5)
     report = make_report(lab.runs, primary="judges")
-    assert "hint" not in correlations(report).notes[0]
+    rough, together, *_ = correlations(report).notes
+    assert rough.endswith("11 rows: each value is rough.")
+    assert together == "From 8 rows on, those at 0.90 or more count as one metric in the mean over judges."
     assert not any(grid.title.startswith("Row minus column") for grid in grids(report))
     assert (
         "Differences of all pairs of these 11 rows are in JSON; tables show those of up to 10 rows."
@@ -311,3 +314,17 @@ def test_a_run_that_was_trained_with_a_limit_and_evaluated_in_full(lab: Lab) -> 
     report = make_report(lab.runs)
     assert "Trial (--limit 8): at most the first 8 training pairs were used (Diffusion-DPO)." in footnotes(report)
     assert grids(report)[0].title.endswith("win rate, % (a trial: it says nothing about the methods)")
+
+
+def test_how_many_tests_marks_are_adjusted_for(lab: Lab) -> None:
+    """Two methods and a placebo: three win rates over the base; besides, one over a placebo, three scores' differences and win rates by
+    two further metrics, and by Gold again, of three rows."""
+    lab.base()
+    for seed in range(2):
+        lab.run("dpo", seed, shift=0.1 + 0.1 * seed)
+        lab.run("dpo", seed, name="default-placebo", shift=0.05 * seed, config={"placebo_of": "default"})
+        lab.run("sft", seed, title="SFT", shift=-0.1 - 0.1 * seed)
+    (line,) = [each for each in footnotes(make_report(lab.runs)) if each.startswith("Bold is better")]
+    metrics = len(lab.identities)
+    assert "after Holm's adjustment over the rows (3 tests)" in line
+    assert f"after Holm's adjustment over all of them ({1 + 3 * metrics + 3 * (metrics - 1)} tests)" in line

@@ -258,9 +258,26 @@ def test_page_without_images_says_so(full_lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_output_that_cannot_show_marks_says_so(full_lab: Lab, terminal: bool) -> None:
+def test_output_that_cannot_show_marks_has_stars(full_lab: Lab, terminal: bool) -> None:
     stream = io.StringIO()
     report = make_report(full_lab.runs)
-    assert "**" in markdown(report)  # something is marked
+    marks = re.findall(r"(?<!\*)\*{1,2}[+-]?[\d.]+[†]?\*{1,2}(?!\*)", markdown(report))
+    assert marks
     print_report(report, Console(file=stream, width=160, force_terminal=terminal))
-    assert ("Bold and italic are not visible here; --format markdown shows them." in stream.getvalue()) != terminal
+    stars = re.findall(r"\d†?\*", stream.getvalue())
+    assert len(stars) == (0 if terminal else len(marks))
+    assert ("* is bold or italic in a terminal" in stream.getvalue()) != terminal
+
+
+def test_every_column_is_explained(full_lab: Lab) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+    rows = [line for line in page.split("\n") if line.startswith("| ")]
+    named = {name for line in rows for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    endings = sorted((each for each in named if each.startswith("_")), key=len, reverse=True)
+    columns = as_csv(make_report(full_lab.runs)).partition("\n")[0].split(",")
+    unknown = [
+        each
+        for each in columns
+        if each not in named and not any(each.removesuffix(end) in named for end in endings if each.endswith(end))
+    ]
+    assert unknown == []

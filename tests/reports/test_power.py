@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import forked
@@ -12,7 +13,7 @@ from scipy import stats
 
 from bench.core.errors import UserError
 from reports.crossed import Crossed
-from reports.power import Components, measure, power_lines, power_of, smallest_effect
+from reports.power import Components, designs, measure, power_lines, power_of, smallest_effect
 from reports.records import collect
 from reports.statistics import estimate_means
 
@@ -34,7 +35,9 @@ def test_predicted_power_is_the_simulated_one(prompts: int, seeds: int, effect: 
     )
     low, high = estimate_means(crossed).ends()
     simulated = float(((low > 0) | (high < 0)).mean())
-    predicted = power_of(Components(prompt, seed, rest, 1, own * (rows - 1), 0.0), effect, prompts, 1, seeds)
+    predicted = power_of(
+        Components("gold", prompt, seed, 0.0, rest, 1, 1, own * (rows - 1), 0.0), effect, prompts, 1, seeds
+    )
     assert 0.2 < simulated < 0.99
     assert predicted == pytest.approx(simulated, abs=0.05)
 
@@ -42,7 +45,9 @@ def test_predicted_power_is_the_simulated_one(prompts: int, seeds: int, effect: 
 def test_power_is_a_tail_of_the_non_central_t_distribution_and_certain_for_large_effects() -> None:
     """scipy's tail is not a number beyond 37 standard errors."""
     for others in (0, 2, 50):
-        measured = Components(prompt=0.04, seed=0.01, rest=0.27, pairs=3, others=others, seconds=1)
+        measured = Components(
+            "gold", 0.04, 0.01, interaction=0.0, image=0.27, images=1, pairs=3, others=others, seconds=1
+        )
         total, prompts, seeds = 0.04 / 200 + 0.01 / 3 + 0.27 / 600, 200, 3
         degrees = total**2 / ((0.04 / 200) ** 2 / 199 + (total - 0.04 / 200) ** 2 / (2 + others))
         quantile = stats.t.ppf(0.975, degrees)
@@ -54,7 +59,7 @@ def test_power_is_a_tail_of_the_non_central_t_distribution_and_certain_for_large
 
 
 def test_the_smallest_effect_has_the_wanted_power() -> None:
-    measured = Components(prompt=0.203**2, seed=0.097**2, rest=0.519**2, pairs=3, others=6, seconds=1)
+    measured = Components("gold", 0.203**2, 0.097**2, 0.0, image=0.519**2, images=4, pairs=3, others=6, seconds=1)
     found = smallest_effect(measured, 2000, 4, 20)
     # The standard error is 2.2 points; power 80 % takes about 2.9 of them with 25 degrees of freedom.
     assert found == pytest.approx(0.065, abs=0.002)
@@ -71,8 +76,34 @@ def test_components_by_hand(lab: Lab) -> None:
         lab.judge(lab.train("sft", number, title="SFT"), shift=0, scores={"gold": np.full(shape, 1.0 - 2 * number)})
     found = measure(collect(lab.runs))
     # the seeds' means of the difference are 0 and 1: variance 1/2
-    assert (found.prompt, found.seed, found.rest) == pytest.approx((0, 0.5, 0))
+    assert (found.prompt, found.seed, found.interaction, found.image) == pytest.approx((0, 0.5, 0, 0))
     assert (found.pairs, found.others, found.seconds) == (1, 2, 10.5)
+
+
+def test_images_and_how_prompts_react_to_seeds_are_told_apart(lab: Lab) -> None:
+    """A row that wins with one image of each prompt, and one whose wins alternate over prompts and seeds with both images."""
+    lab.identities = {"gold": {"version": 1}}
+    shape = (len(PROMPTS), 2)
+    lab.judge(lab.base_alone(), shift=0, scores={"gold": np.zeros(shape)})
+    one_image = np.stack([np.ones(len(PROMPTS)), -np.ones(len(PROMPTS))], axis=1)
+    alternating = np.where(np.arange(len(PROMPTS)) % 2, 1.0, -1.0)[:, None] * np.ones(2)
+    for seed in range(2):
+        lab.judge(lab.train("dpo", seed), shift=0, scores={"gold": one_image})
+        lab.judge(lab.train("sft", seed, title="SFT"), shift=0, scores={"gold": (-1) ** seed * alternating})
+    found = measure(collect(lab.runs))
+    # images differ by 1 in wins: variance 1/2; of prompts and seeds together, wins of 1 and 0: P/(4 (P - 1)) for each of 2 seeds, over 1 degree
+    count = len(PROMPTS)
+    assert (found.prompt, found.seed) == pytest.approx((0, 0))
+    assert found.image == pytest.approx(0.5)
+    assert found.interaction == pytest.approx(2 * count / 4 / (count - 1) - 0.25)
+    more, fewer = (power_of(found, 0.2, 50, images, 5) for images in (4, 1))
+    assert fewer < more < power_of(dataclasses.replace(found, interaction=0.0), 0.2, 50, 4, 5)
+
+
+def test_with_one_image_no_design_has_more() -> None:
+    measured = Components("gold", 0.04, 0.001, 0.0, image=0.27, images=1, pairs=3, others=6, seconds=1)
+    assert {each.images for each in designs(measured, 0.2)} == {1}
+    assert {each.images for each in designs(dataclasses.replace(measured, images=2), 0.2)} == {1, 2, 4}
 
 
 def test_the_command(full_lab: Lab) -> None:
