@@ -130,6 +130,13 @@ class FlowGRPO(StepwiseAlgorithm):
                 raise ValueError(
                     f"{field}={getattr(self, field)} has no effect at the first step from a collection, so it needs updates above 1"
                 )
+        if not self.noise_outside and self.trained == self.sampling_steps:
+            raise ValueError("noise_outside=False has no effect where every sampling step is trained; leave it out")
+        if self.window != "drawn" and self.trained == len(self.eligible):
+            raise ValueError(
+                f"window={self.window} has no effect where trained={self.trained} of {len(self.eligible)} steps are trained; lower trained, "
+                "or leave window out"
+            )
         for field, (read, needed) in read_with.items():
             value = getattr(self, field)
             if not read and value != type(self).model_fields[field].default:

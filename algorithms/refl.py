@@ -76,6 +76,10 @@ class ReFL(RewardGradientAlgorithm):
             raise ValueError(f"first={self.first} must be less than the {self.sampling_steps} sampling_steps")
         return self
 
+    @property
+    def reads_pictures(self) -> bool:
+        return self.pretraining > 0
+
     def step(self, batch: GradientBatch, policy: Policy) -> StepOutput:
         with torch.no_grad():
             noisy = batch.sample(policy.predict, batch.start, self.stop(batch.draws.seed, batch.draws.step))

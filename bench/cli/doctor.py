@@ -48,7 +48,7 @@ class Finding(NamedTuple):
 def doctor(runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs")) -> None:
     """Show versions, GPU, memory, disk, access to the hub, extras, caches and Slurm, with what to do about each.
 
-    HF_HUB_OFFLINE=1 leaves the hub alone.
+    With HF_HUB_OFFLINE=1 the hub is not contacted.
     """
     console = Terminal(highlight=False, soft_wrap=True)
     for finding in findings(runs):

@@ -51,7 +51,7 @@ def status(
 ) -> None:
     """Show what is done, running, waiting and failed, with rate, time left, and the last line of what failed.
 
-    Reads the run folders only, so it works beside anything, on any machine that sees them.
+    Reads only the run folders, so it works while runs are going on, on any machine that can read them.
     """
     if failed and watch:
         raise UserError("--failed prints commands once; leave --watch out")

@@ -23,7 +23,9 @@ from bench.training.step import Trainer, accumulate
 PAIRS = 512
 """How many pairs are counted: the number of calls of an inversion depends on the timesteps drawn."""
 FEW = 4
-"""How many samples of an algorithm that samples are counted: each costs the same."""
+"""How many samples of each step are counted of an algorithm that samples: those of a step cost the same."""
+STEPS = 64
+"""How many steps of such an algorithm are counted at most: how far a sample is followed may be drawn for each step."""
 SMALL = (1, 1, 1)
 """Shape of the latents; the counts do not depend on it."""
 
@@ -33,19 +35,23 @@ def count_calls(
 ) -> Mapping[str, float]:
     """Forwards and backwards per pair, or per sample of an algorithm that samples, counted per image, averaged over some; by name of `bench.training.ledger.COUNTS`.
 
+    They are those of the first steps with seed 0.
+
     Args:
         model: only its forward process matters.
         data: prepared by the algorithm.
     """
-    count = whole_groups(algorithm, FEW) if isinstance(algorithm, SamplingAlgorithm) else PAIRS
+    sampling = isinstance(algorithm, SamplingAlgorithm)
+    count, steps = (whole_groups(algorithm, FEW), min(settings.steps, STEPS)) if sampling else (PAIRS, 1)
     many = settings.model_copy(update={"global_batch_size": count, "micro_batch_size": whole_groups(algorithm, 64)})
     policy = SilentPolicy(model, with_reference=Need.REFERENCE in algorithm.needs)
     encoded = DummyEncoding(data, model, SMALL, dict.fromkeys(model.condition_names, (1,)))
     accelerator = Accelerator(cpu=True)
     algorithm.begin(policy)
     trainer = Trainer(algorithm, many, policy, torch.optim.SGD([policy.anchor]), accelerator)
-    accumulate(trainer, dummy_batches(trainer, data, encoded, 0), 0)
-    return {name: getattr(policy.ledger, name) / count for name in COUNTS}
+    for step in range(steps):
+        accumulate(trainer, dummy_batches(trainer, data, encoded, step), step)
+    return {name: getattr(policy.ledger, name) / count / steps for name in COUNTS}
 
 
 class SilentPolicy(Policy):

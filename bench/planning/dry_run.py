@@ -22,7 +22,9 @@ from bench.planning.memory_tracker import network_tensors, tensor_bytes
 from bench.planning.traced_policy import TracedPolicy
 from bench.planning.tracer import Tracer
 from bench.training.algorithm import Algorithm, Need
+from bench.training.collecting import BEHAVIOUR
 from bench.training.ledger import COUNTS, Ledger
+from bench.training.online import OnlineAlgorithm
 from bench.training.optimizers import OPTIMIZERS
 from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, accumulate
@@ -108,6 +110,8 @@ def dry_run(
     trained = [parameter for _, parameter in policy.parameters()]
     with tracer.meter:
         algorithm.begin(policy)
+        if isinstance(algorithm, OnlineAlgorithm) and algorithm.keeps_behaviour:
+            policy.snapshot(BEHAVIOUR)
         if settings.global_batch_size > micro and not settings.gradients_by_step:
             tracer.give_gradients(trained)
         # An optimizer without the trained weights: its zero_grad leaves their gradients in place.

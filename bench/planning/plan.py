@@ -273,19 +273,24 @@ def _choices(settings: TrainingSettings, rounds: Rounds) -> int:
 def planned_pairs(
     algorithm: Algorithm, settings: TrainingSettings, calls: Mapping[str, float], prepared: int
 ) -> float | None:
-    """Pairs until the end; from a budget in forwards, those spent on preparing the data are deducted first."""
+    """Pairs, or samples of an algorithm that samples, until the end.
+
+    From a budget in forwards, those spent on preparing the data are deducted first.  Collections are made whole, and counted as if all their
+    samples were trained on.
+    """
     budget, batch = settings.budget, settings.global_batch_size
+    size = batch * (algorithm.updates if isinstance(algorithm, OnlineAlgorithm) else 1)
     if budget is None:
-        return settings.steps * batch * (1 if settings.rounds is None else settings.rounds.number)
+        return (
+            math.ceil(settings.steps * batch / size) * size * (1 if settings.rounds is None else settings.rounds.number)
+        )
     if budget.unit == "seconds":
         return None
     refuse_spent_budget(budget, prepared)
     if isinstance(algorithm, SamplingAlgorithm) and budget.unit in ONLINE_UNITS:
-        # A collection is paid for before the first of its steps, after which the run ends.
-        size = batch * (algorithm.updates if isinstance(algorithm, OnlineAlgorithm) else 1)
         samples = budget.amount
         if budget.unit == "rewards":
             samples = (budget.amount / len(algorithm.rewards) - algorithm.judged_once) / algorithm.judged
-        return (max(1, math.ceil(samples / size)) - 1) * size + batch
+        return max(1, math.ceil(samples / size)) * size
     pairs = budget.amount if budget.unit == "pairs" else (budget.amount - prepared) / in_forwards(calls)
-    return math.ceil(pairs / batch) * batch
+    return math.ceil(pairs / size) * size

@@ -47,6 +47,9 @@ CONVENTIONS: Mapping[Convention, Callable[[Tensor], Tensor]] = {
 }
 """What each repository computes, by name."""
 
+ACROSS_PROMPTS: frozenset[Convention] = frozenset({"ddpo"})
+"""Conventions by which samples of different prompts are compared."""
+
 Combination = Literal["rewards", "advantages", "gdpo"]
 
 
@@ -65,12 +68,16 @@ def combined_advantages(
         weights: one per reward.
         convention: how one reward becomes advantages.
         combination: ``rewards`` adds the weighted rewards first, ``advantages`` adds the weighted advantages (MixGRPO's default), and
-            ``gdpo`` also standardises that sum over the batch (Flow-Factory).
+            ``gdpo`` also standardises that sum over the batch (Flow-Factory); where prompts are centred each by itself, one whose samples
+            are all equal stays at exactly 0.
     """
     if combination == "rewards":
         return advantages(_weighted(rewards, weights), convention)
     added = _weighted([advantages(reward, convention) for reward in rewards], weights)
-    return advantages(added, "ddpo") if combination == "gdpo" else added
+    if combination != "gdpo":
+        return added
+    standardised = advantages(added, "ddpo")
+    return standardised if convention in ACROSS_PROMPTS else standardised * (added != 0).any(1, keepdim=True)
 
 
 def _weighted(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -20,13 +20,14 @@ from bench.scoring.metric import DifferentiableMetric, Metric, checked_scores
 class Rewards:
     """What pictures are worth to training, by any registered metric, isolated ones included.
 
-    A picture that was scored for its prompt before is not scored again, within this process.
+    A picture that was scored for its prompt before is not scored again, within this process; it counts as a call all the same, so that
+    cost depends neither on interruptions nor on how many processes share the pictures.
 
     Args:
         load: loads each metric by name; called when the first picture is scored.
 
     Attributes:
-        calls: how many pictures were scored, once per metric; cached ones are not counted.
+        calls: for how many pictures a score was asked for, once per metric.
     """
 
     def __init__(self, load: Mapping[str, Callable[[], Metric]]) -> None:
@@ -69,6 +70,7 @@ class Rewards:
         """
         digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
         pictures = [Image.fromarray(image) for image in images]
+        self.calls += len(prompts) * len(self._load)
         return {name: self._scores(name, digests, pictures, prompts) for name in self._load}
 
     def score_pixels(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -119,6 +121,7 @@ class Rewards:
         self._compared = True
         pictures = [Image.fromarray(image) for image in images]
         for name in self._load:
+            self.calls += 2 * len(prompts)
             first, second = (self._call(name, pictures, prompts) for _ in range(2))
             _refuse_difference(name, first, second)
 
@@ -144,7 +147,6 @@ class Rewards:
         return torch.tensor([self._known[key] for key in keys], dtype=torch.float64)
 
     def _call(self, name: str, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-        self.calls += len(pictures)
         return checked_scores(name, self._metric(name).score(pictures, prompts), len(pictures))
 
     def _metric(self, name: str) -> Metric:

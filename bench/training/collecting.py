@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.core.chunks import batch_slices
 from bench.core.errors import UserError
 from bench.core.randomness import permutation
+from bench.rollouts.advantages import ACROSS_PROMPTS
 from bench.rollouts.rewards import Rewards
 from bench.rollouts.sampler import Predict, largest_deviation
 from bench.training.judgement import judge
@@ -118,7 +119,7 @@ class Collector:
             return functools.partial(policy.predict_with_snapshot, name)
         if update:
             return functools.partial(policy.predict_with_snapshot, BEHAVIOUR)
-        if self._algorithm.updates > 1:
+        if self._algorithm.keeps_behaviour:
             policy.snapshot(BEHAVIOUR)
         return policy.predict
 
@@ -148,12 +149,15 @@ class Collector:
         return summed.cpu()
 
     def _placebo(self, number: int) -> Tensor | None:
-        """From which sample of its group each sample takes its scores, int64, (P, k); None for its own."""
+        """From which of the samples that it is compared with each sample takes its scores, int64, (N,); None for its own."""
         if self._settings.labels == "as given":
             return None
+        if self._algorithm.advantage in ACROSS_PROMPTS:
+            return permutation(self._size, self._seed, "shuffled scores", number)
         group = self._algorithm.group
         prompts = range(self._size // group)
-        return torch.stack([permutation(group, self._seed, "shuffled scores", number, prompt) for prompt in prompts])
+        orders = [permutation(group, self._seed, "shuffled scores", number, prompt) for prompt in prompts]
+        return torch.cat([prompt * group + order for prompt, order in zip(prompts, orders, strict=True)])
 
     def _noise_floor(self, schedule: Schedule, sampled: Sampled, predict: Predict) -> float:
         """The noise of replay, measured once in a run, over all processes; not counted.

@@ -34,11 +34,10 @@ def judge(
         algorithm: says how.
         scores: of all samples, by metric, float64, (N,) each; N is prompts times samples, prompt by prompt.
         signs: by metric: 1, or -1 if lower is better.
-        order: of a placebo, from which sample of its group each sample takes its scores, int64, (P, k); None for its own.
+        order: of a placebo, from which sample each sample takes its scores, int64, (N,); None for its own.
     """
-    raw = {name: values.reshape(-1, algorithm.group) for name, values in scores.items()}
-    if order is not None:
-        raw = {name: values.gather(1, order) for name, values in raw.items()}
+    given = scores if order is None else {name: values[order] for name, values in scores.items()}
+    raw = {name: values.reshape(-1, algorithm.group) for name, values in given.items()}
     rewards = [signs[name] * values for name, values in raw.items()]
     weights, found = algorithm.weights, algorithm.advantages(rewards)
     total = torch.stack([weight * reward for weight, reward in zip(weights, rewards, strict=True)]).sum(0)

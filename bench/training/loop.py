@@ -29,7 +29,7 @@ from bench.training.online import OnlineAlgorithm, SamplingAlgorithm, samples_to
 from bench.training.policy import Policy
 from bench.training.reward_gradients import GradientSource, RewardGradientAlgorithm
 from bench.training.rollout_sampler import RolloutSampler
-from bench.training.settings import TrainingSettings
+from bench.training.settings import ONLINE_UNITS, TrainingSettings
 from bench.training.step import Trainer, build_optimizer, training_step
 from bench.training.step_pair_source import StepPairSource
 from bench.training.step_pairs import StepPairAlgorithm
@@ -111,13 +111,18 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
         """How much of ``limit`` is used up; collective, every process must call it."""
         return step if settings.budget is None else checkpointer.total_cost().total(settings.budget.unit)
 
+    def over() -> bool:
+        """Whether the limit is reached, and what was paid for at once is used."""
+        return done >= limit and step % together == 0
+
     # The loop.  A signal is handled between micro-batches, where the weights are still those before the step.
     limit = settings.steps if settings.budget is None else settings.budget.amount
+    together = steps_paid_at_once(algorithm, settings)
     done = spent()
-    stopped = job.watcher(step, ledger.pairs, policy.network, last=done >= limit)
+    stopped = job.watcher(step, ledger.pairs, policy.network, last=over())
     title = f"training {job.name}"
     with termination.deferred(), Progress(title, total=round(limit), done=round(done)) as progress:
-        while processes.broadcast(done < limit and not stopped):
+        while processes.broadcast(not over() and not stopped):
             began, before = time.monotonic(), dataclasses.replace(ledger)
             try:
                 record = training_step(trainer, source.batches(step), step)
@@ -136,11 +141,17 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
                 append_lines(run.train_log, [json.dumps(line)])
             done = spent()
             progress.reach(round(done), loss=record["loss"])
-            stopped = job.watcher(step, ledger.pairs, policy.network, last=done >= limit)
-            checkpointer.save_if_due(step, last=done >= limit or stopped)
+            stopped = job.watcher(step, ledger.pairs, policy.network, last=over())
+            checkpointer.save_if_due(step, last=over() or stopped)
 
     finish(job, run, policy, checkpointer.total_cost(), processes)
     accelerator.wait_for_everyone()
+
+
+def steps_paid_at_once(algorithm: Algorithm, settings: TrainingSettings) -> int:
+    """How many optimizer steps a budget pays for before the first of them: those of a collection, where it is in samples or rewards."""
+    in_collections = settings.budget is not None and settings.budget.unit in ONLINE_UNITS
+    return algorithm.updates if in_collections and isinstance(algorithm, OnlineAlgorithm) else 1
 
 
 def batch_source(job: Job, policy: Policy, accelerator: Accelerator) -> Source:

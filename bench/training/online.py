@@ -120,7 +120,9 @@ class OnlineAlgorithm(SamplingAlgorithm):
     Derive from `bench.StepwiseAlgorithm` to train sampling steps, or from `bench.ForwardAlgorithm` to train on noised samples.
     """
 
-    placebo: ClassVar[str | None] = "the scores of each prompt's samples are permuted"
+    placebo: ClassVar[str | None] = (
+        "scores are permuted among the samples that are compared: those of a prompt, or with advantage=ddpo those of a collection"
+    )
     sampled_by: ClassVar[str | None] = None
     """Name of the snapshot that samples, which may change between collections only; None for the current weights."""
 
@@ -145,6 +147,11 @@ class OnlineAlgorithm(SamplingAlgorithm):
         """
         found = combined_advantages(rewards, self.weights, self.advantage, self.combination)
         return found.clamp(-self.advantage_clip, self.advantage_clip)
+
+    @property
+    def keeps_behaviour(self) -> bool:
+        """Whether the weights that sampled a collection are kept until its last step, to sample it again after an interruption."""
+        return self.updates > 1 and self.sampled_by is None
 
     @property
     def together(self) -> int:

@@ -50,6 +50,6 @@ class Prompting:
             return {**own, **size_and_guidance(model, settings, own)}
 
         condition = conditioning(self.encoded.condition(captions))
-        negative = conditioning(self.encoded.negative(len(captions)))
         second = self.scale if model.classifier_free else 1.0
+        negative = condition if second == 1 else conditioning(self.encoded.negative(len(captions)))
         return lambda predict: guided(predict, condition, negative, second)

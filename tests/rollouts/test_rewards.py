@@ -25,7 +25,7 @@ class Computed(Metric):
     info: ClassVar[MetricInfo] = MetricInfo("computed", "any", "none", "here", "none")
 
     def __init__(self, formula: Callable[[float, int], float]) -> None:
-        self.formula, self.calls = formula, 0
+        self.formula, self.calls, self.pictures = formula, 0, 0
 
     @classmethod
     def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
@@ -35,7 +35,7 @@ class Computed(Metric):
         return {}
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
-        self.calls += 1
+        self.calls, self.pictures = self.calls + 1, self.pictures + len(images)
         return torch.tensor([self.formula(float(np.asarray(image).mean()), self.calls) for image in images])
 
 
@@ -48,18 +48,19 @@ def rewards_by(formula: Callable[[float, int], float]) -> Rewards:
     return Rewards({"computed": lambda: metric})
 
 
-def test_every_picture_is_scored_once_for_its_prompt() -> None:
-    rewards = rewards_by(lambda mean, _: mean)
+def test_every_picture_is_scored_once_for_its_prompt_and_counted_whenever_it_is_asked_for() -> None:
+    metric = Computed(lambda mean, _: mean)
+    rewards = Rewards({"computed": lambda: metric})
     assert rewards.score(pictures(3), ["a", "a", "b"])["computed"].tolist() == [0, 1, 2]
     assert rewards.calls == 3
     again = rewards.score(pictures(3)[::-1], ["b", "a", "a"])["computed"]
     assert again.tolist() == [2, 1, 0]
-    assert rewards.calls == 3
+    assert (rewards.calls, metric.pictures) == (6, 3)
     rewards.score(pictures(3), ["b", "a", "b"])
-    assert rewards.calls == 4
+    assert (rewards.calls, metric.pictures) == (9, 4)
     same = rewards_by(lambda mean, _: mean)
     assert same.score(np.concatenate([pictures(1)] * 4), ["a"] * 4)["computed"].tolist() == [0] * 4
-    assert same.calls == 1
+    assert same.calls == 4
 
 
 def test_several_rewards_are_counted_each() -> None:

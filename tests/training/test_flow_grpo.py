@@ -49,6 +49,12 @@ def assert_figures(found: Tensor, value: float, digits: float = 6e-11) -> None:
         ({"divergence": 1e-4}, "divergence=0.0001 has no effect without objective=dppo"),
         ({"distance": "exact", "beta": 0}, "distance=exact has no effect without a beta above 0"),
         ({"distance": "behaviour"}, "distance=behaviour has no effect at the first step from a collection"),
+        ({"noise_outside": False, "sampling_steps": 4, "trained": 4}, "noise_outside=False has no effect where every"),
+        (
+            {"window": "contiguous", "trained": 5},
+            "window=contiguous has no effect where trained=5 of 5 steps are trained",
+        ),
+        ({"window": "sliding", "trained": 4, "within": 9, "sampling_steps": 4}, "window=sliding has no effect where"),
         ({"objective": "dppo"}, "objective=dppo has no effect at the first step .* so it needs updates above 1"),
     ],
 )
