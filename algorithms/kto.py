@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from algorithms.dpo import Beta
-from algorithms.recipes import TINY
+from algorithms.recipes import SWEPT, TINY
 from bench import (
     Algorithm,
     AlgorithmInfo,
@@ -76,9 +76,9 @@ class KTO(Algorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: dpo's recipe of version 0.1.0",
-            algorithm={"beta": 2000.0},
-            training=TINY,
+            source=SWEPT,
+            algorithm={"beta": 200.0},
+            training={**TINY, "learning_rate": 1e-4},
         ),
         "sd15": Recipe(
             name="paper",
