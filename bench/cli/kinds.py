@@ -21,6 +21,7 @@ from bench.scoring.isolated.environment import Environment
 from bench.scoring.isolated.metric import IsolatedMetric
 from bench.scoring.metric import METRICS, Metric
 from bench.training.algorithm import ALGORITHMS, Algorithm, Need
+from bench.training.online import SamplingAlgorithm
 
 E = TypeVar("E")
 
@@ -46,6 +47,8 @@ SYMBOLS: Mapping[str, str] = {
     "L": "the loss of the algorithm that is wrapped, see objective",
 }
 """The symbols that formulas do not define; everything else in them is a field or defined on the spot."""
+SAMPLING_SYMBOLS: Mapping[str, str] = {"R": "reward of a sample", "A": "advantage of a sample"}
+"""Those of algorithms that sample while they train."""
 
 EXAMPLES = 8
 """How many prompts the page of a local set shows."""
@@ -78,14 +81,15 @@ def fields(model: type[BaseModel], option: str) -> Statements:
 
 def _algorithm(entry: type[Algorithm]) -> Page:
     words = re.findall("[A-Za-z]+", entry.info.formula)
+    known = SAMPLING_SYMBOLS if issubclass(entry, SamplingAlgorithm) else SYMBOLS
     facts = [
         ("title", entry.info.title),
         ("paper", entry.info.paper),
         ("formula", entry.info.formula),
-        ("symbols", "\n".join(f"{symbol:<3} {meaning}" for symbol, meaning in SYMBOLS.items() if symbol in words)),
+        ("symbols", "\n".join(f"{symbol:<3} {meaning}" for symbol, meaning in known.items() if symbol in words)),
         ("status", entry.info.status),
         ("needs", ", ".join(sorted(entry.needs))),
-        ("placebo", entry.placebo or "none: it reads no preferences"),
+        ("placebo", entry.placebo or f"none: {entry.no_placebo}"),
     ]
     recipes = [
         (model, f"{_values({**recipe.algorithm, **recipe.training})}\n{recipe.name}, source: {recipe.source}")

@@ -99,7 +99,7 @@ def plan(
             runs.append(PlannedRuns(planned, seeds, twins))
             console.print(plan_table(f"{title} on {each}", planned, sizes), "", highlight=False)
             console.print(gpus_table(planned, gpus, utilisation, sizes.images), "", highlight=False)
-            console.print(about_placebo(title, algorithm.placebo), "", highlight=False, markup=False)
+            console.print(about_placebo(title, algorithm), "", highlight=False, markup=False)
             if card is not None:
                 _advise(console, found, algorithm, planned, gpus)
         models.append(PlannedModel(sizes, runs))

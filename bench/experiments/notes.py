@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
 from bench.experiments.recipes import outdated_names, recipe_key, recipe_of, without_recipe
-from bench.training.algorithm import ALGORITHMS
+from bench.training.algorithm import ALGORITHMS, Need
 from bench.training.held_out import trained_rows
 from bench.training.online import SamplingAlgorithm
 from bench.training.settings import TrainingSettings
@@ -53,6 +53,23 @@ def notes_on_training(experiment: Experiment, methods: Sequence[Method]) -> Iter
             yield f"{method.name} {late}: --set warmup_steps=..."
         if repeats := _repeats(experiment, method):
             yield f"{method.name} {repeats}"
+        if guided := _other_guidance(experiment, method):
+            yield f"{method.name} {guided}"
+
+
+def _other_guidance(experiment: Experiment, method: Method) -> str | None:
+    """That weights which serve a branch of guidance are evaluated at another scale than they are trained at; None if they are not."""
+    algorithm, evaluated = method.algorithm, experiment.protocol.generation.guidance_scale
+    if not isinstance(algorithm, SamplingAlgorithm) or Need.GUIDANCE not in algorithm.needs:
+        return None
+    trained = algorithm.guidance_scale
+    return (
+        None
+        if trained == evaluated
+        else (
+            f"trains one branch of guidance at guidance_scale {trained:g}, but its images are made at {evaluated:g}: --set guidance_scale={evaluated:g}"
+        )
+    )
 
 
 def _repeats(experiment: Experiment, method: Method) -> str | None:

@@ -14,6 +14,7 @@ from bench.planning.gpus import ARITHMETIC, GIB, RESERVED, GpuSpec
 from bench.planning.plan import Plan
 from bench.planning.profiling import Profile
 from bench.planning.sizes import Sizes
+from bench.training.algorithm import Algorithm
 
 SECTION = None
 Row = tuple[str, str, str] | None
@@ -167,18 +168,11 @@ def encoding_advice(name: str, plan: Plan) -> str:
     )
 
 
-def about_placebo(name: str, placebo: str | None) -> str:
-    """What ``bench run --placebo`` adds to each run of an algorithm.
-
-    Args:
-        name: the algorithm's registered name.
-        placebo: what its placebo is, in words; None if it has none.
-    """
-    if placebo is None:
-        return f"with --placebo: nothing is added, {name} has no placebo, since it reads no preferences"
-    return (
-        f"with --placebo: training and evaluating cost twice as much, encoding and scoring the data does not; {placebo}"
-    )
+def about_placebo(name: str, algorithm: Algorithm) -> str:
+    """What ``bench run --placebo`` adds to each run of an algorithm with a registered name."""
+    if algorithm.placebo is None:
+        return f"with --placebo: nothing is added, {name} has no placebo: {algorithm.no_placebo}"
+    return f"with --placebo: training and evaluating cost twice as much, encoding and scoring the data does not; {algorithm.placebo}"
 
 
 def about_cpus(card: ModelCard | None) -> str:

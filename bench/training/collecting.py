@@ -13,10 +13,9 @@ from torch import Tensor
 from bench.core.chunks import batch_slices
 from bench.core.errors import UserError
 from bench.core.randomness import permutation
-from bench.rollouts.advantages import ACROSS_PROMPTS
 from bench.rollouts.rewards import Rewards
 from bench.rollouts.sampler import Predict, largest_deviation
-from bench.training.judgement import judge
+from bench.training.judgement import judge, placebo_order
 from bench.training.ledger import uncounted
 from bench.training.online import OnlineAlgorithm
 from bench.training.policy import Policy
@@ -149,15 +148,9 @@ class Collector:
         return summed.cpu()
 
     def _placebo(self, number: int) -> Tensor | None:
-        """From which of the samples that it is compared with each sample takes its scores, int64, (N,); None for its own."""
-        if self._settings.labels == "as given":
-            return None
-        if self._algorithm.advantage in ACROSS_PROMPTS:
-            return permutation(self._size, self._seed, "shuffled scores", number)
-        group = self._algorithm.group
-        prompts = range(self._size // group)
-        orders = [permutation(group, self._seed, "shuffled scores", number, prompt) for prompt in prompts]
-        return torch.cat([prompt * group + order for prompt, order in zip(prompts, orders, strict=True)])
+        """From which sample each sample takes its scores, int64, (N,); None for its own."""
+        shuffled = self._settings.labels != "as given"
+        return placebo_order(self._algorithm, self._size, self._seed, number) if shuffled else None
 
     def _noise_floor(self, schedule: Schedule, sampled: Sampled, predict: Predict) -> float:
         """The noise of replay, measured once in a run, over all processes; not counted.

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from bench.core.randomness import permutation
+from bench.rollouts.advantages import ACROSS_PROMPTS
 from bench.training.online import OnlineAlgorithm
 
 
@@ -23,6 +25,16 @@ class Judgement:
 
     advantages: Tensor
     record: Mapping[str, float]
+
+
+def placebo_order(algorithm: OnlineAlgorithm, size: int, seed: int, number: int) -> Tensor:
+    """From which of the samples that it is compared with each sample of a placebo's collection takes its scores, int64, (size,)."""
+    if algorithm.advantage in ACROSS_PROMPTS:
+        return permutation(size, seed, "shuffled scores", number)
+    group = algorithm.group
+    prompts = range(size // group)
+    orders = [permutation(group, seed, "shuffled scores", number, prompt) for prompt in prompts]
+    return torch.cat([prompt * group + order for prompt, order in zip(prompts, orders, strict=True)])
 
 
 def judge(

@@ -106,6 +106,7 @@ def test_captions_alone_are_enough_for_who_makes_pictures(tmp_path: Path) -> Non
     for name in ("ddpo", "nft", "draft", "spo"):
         check_requirements(made, method(name))
     check_requirements(made, method("dpo", **{"rounds.number": "1"}))
+    check_requirements(made, method("refl", pretraining="0"))
     for name in ("dpo", "sft", "self-npo", "refl", "rankdpo"):
         with pytest.raises(UserError, match=f"{name} reads pictures, but .* has captions alone"):
             check_requirements(made, method(name))

@@ -21,6 +21,7 @@ from algorithms.inpo import InPO
 from algorithms.kto import KTO
 from algorithms.npo_joint import NPOJoint
 from algorithms.rankdpo import RankDPO
+from algorithms.refl import ReFL
 from algorithms.self_npo import SelfNPO
 from algorithms.smpo import SmPO
 from algorithms.spo import SPO
@@ -134,6 +135,15 @@ class TestCalls:
         assert self.calls(found, DDPO(**steps)) == [6 + 2, 2, 0]
         assert self.calls(found, FlowGRPO(**steps, guidance_scale=3.0)) == [2 * (6 + 2), 2 * 2, 2 * 2]
         assert self.calls(found, D3PO(**{**steps, "group": 3})) == [6 + 2, 2, 2]
+
+    def test_how_far_a_sample_is_followed_is_averaged_over_the_steps(
+        self, found: Callable[[str], FoundArchitecture]
+    ) -> None:
+        algorithm = ReFL(sampling_steps=12, first=0, pretraining=0)
+        forwards, backwards, _ = self.calls(found, algorithm)
+        stops = [algorithm.stop(0, step) for step in range(trained_with().steps)]
+        assert len(set(stops)) > 1
+        assert (forwards, backwards) == pytest.approx((sum(stops) / len(stops) + 1, 1))
 
     def test_candidates_of_a_step_are_looked_at(self, found: Callable[[str], FoundArchitecture]) -> None:
         steps: dict[str, Any] = {"sampling_steps": 6, "trained": 2, "candidates": 3}
@@ -302,15 +312,15 @@ def test_a_budget_of_pairs_is_rounded_up_to_whole_steps(found: Callable[[str], F
 @pytest.mark.parametrize(
     ("budget", "samples"),
     [
-        ({"unit": "samples", "amount": 100}, 2 * 48 + 24),
-        ({"unit": "rewards", "amount": 100}, 24),
-        ({"unit": "rewards", "amount": 101}, 48 + 24),
-        (None, 2 * 24),
+        ({"unit": "samples", "amount": 100}, 3 * 48),
+        ({"unit": "rewards", "amount": 100}, 48),
+        ({"unit": "rewards", "amount": 101}, 2 * 48),
+        (None, 2 * 48),
     ],
 )
-def test_an_online_run_pays_for_a_collection_before_its_first_step(budget: dict[str, Any] | None, samples: int) -> None:
+def test_an_online_run_makes_whole_collections(budget: dict[str, Any] | None, samples: int) -> None:
     algorithm = DDPO(rewards=("pickscore", "clip"), updates=2)
-    assert planned_pairs(algorithm, trained_with(steps=2, budget=budget), {}, 0) == samples
+    assert planned_pairs(algorithm, trained_with(steps=3, budget=budget), {}, 0) == samples
 
 
 def test_an_online_run_is_not_measured(found: Callable[[str], FoundArchitecture]) -> None:
@@ -326,6 +336,7 @@ def test_the_plan_of_an_online_run(found: Callable[[str], FoundArchitecture]) ->
     assert plan.calls == {"policy_forwards": 4 + 3, "policy_backwards": 3, "reference_forwards": 0}
     assert plan.flops == 48 * (7 * plan.training.flops["policy_forwards"] + 3 * plan.training.flops["policy_backwards"])
     one_set = 4 * sum(shape.numel() for shape in plan.training.trained)
+    assert plan.training.memory.snapshots == one_set  # the weights that sampled, until the second update
     assert plan.training.memory.gradients == one_set
     settings = trained_with(micro_batch_size=1, trainable="lora", lora_rank=4, steps=2, gradients_by_step=True)
     separate = make_plan(sd15, encoding_cost(sd15), DDPO(sampling_steps=4, updates=2), settings, CPU)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from worked import assert_exact, double
 
-from bench.rollouts.advantages import CONVENTIONS, Convention, advantages, combined_advantages
+from bench.rollouts.advantages import ACROSS_PROMPTS, CONVENTIONS, Convention, advantages, combined_advantages
 
 ONE = double([[1, 2, 3, 6]])
 TWO = double([[0.2, 0.5, 0.1, 0.4]])
@@ -60,6 +60,14 @@ def test_they_sum_to_zero_in_each_group_and_are_zero_without_spread(convention: 
 def test_two_rewards_by_hand(convention: Convention, combination: str, expected: list[float]) -> None:
     found = combined_advantages([ONE, TWO], [1, 1], convention, combination)  # type: ignore[arg-type]
     assert_exact(found, [expected])
+
+
+@pytest.mark.parametrize("convention", sorted(CONVENTIONS.keys() - ACROSS_PROMPTS))
+def test_gdpo_leaves_a_prompt_without_spread_at_zero(convention: Convention) -> None:
+    one = double([[3, 3, 3, 3], [1, 2, 3, 6], [0, 1, 5, 2]])
+    found = combined_advantages([one, 0.1 * one], [1, 1], convention, "gdpo")
+    assert found[0].tolist() == [0, 0, 0, 0]
+    assert (found[1:] != 0).any(1).all()
 
 
 def test_gdpo_standardises_the_sum_over_the_batch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,8 +28,9 @@ from bench.core.errors import UserError
 from bench.core.termination import TerminatedError
 from bench.experiments.contracts.small_models import PROCESSES
 from bench.records.runs import RunFolder
+from bench.rollouts.advantages import CONVENTIONS, Combination, Convention
 from bench.training.diagnostics import DivergedError
-from bench.training.judgement import judge
+from bench.training.judgement import judge, placebo_order
 from bench.training.online import OnlineAlgorithm, clipped_objective, ratio_logs
 
 SMALL: dict[str, Any] = {"rewards": "clip", "group": 4, "sampling_steps": 4, "trained": 2, "within": 3, "clip": 1e-3}
@@ -260,13 +262,28 @@ def test_a_weight_for_each_reward() -> None:
         ddpo(rewards="one,two", reward_weights="0.5")
 
 
+@pytest.mark.parametrize("combination", ["advantages", "gdpo"])
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_a_placebo_says_nothing_about_which_sample_is_better(name: Convention, combination: Combination) -> None:
+    """Prompts differ, so a placebo within prompts would keep much of an advantage over all samples."""
+    algorithm = ddpo(rewards="one", group=8, advantage=name, combination=combination)
+    random = torch.Generator().manual_seed(0)
+    draw = functools.partial(torch.randn, generator=random, dtype=torch.float64)
+    scores = (draw(512, 1) + 0.5 * draw(512, 8)).flatten()
+    order = placebo_order(algorithm, scores.numel(), 3, 0)
+    assert sorted(order.tolist()) == list(range(scores.numel()))
+    given, shuffled = (judge(algorithm, {"one": scores}, {"one": 1}, each).advantages for each in (None, order))
+    # 0.016 is the standard error of the correlation of 4,096 independent pairs
+    assert abs(torch.corrcoef(torch.stack([given, shuffled]))[0, 1].item()) < 0.08
+
+
 def test_a_placebo_trains_on_scores_of_other_samples_of_the_same_prompt(workshop: Workshop, tmp_path: Path) -> None:
     real = workshop.train(tmp_path / "real", ddpo(), steps=1, **TRAINING)
     placebo = workshop.train(tmp_path / "placebo", ddpo(), steps=1, labels="shuffled", **TRAINING)
     assert placebo.steps()[0]["reward"] == pytest.approx(real.steps()[0]["reward"])
     assert costs(placebo) == costs(real)
     assert not same(placebo, real)
-    order = torch.tensor([[1, 0, 2], [2, 1, 0]])
+    order = torch.tensor([1, 0, 2, 5, 4, 3])
     judged = judge(ddpo(group=3, advantage="gardo"), {"clip": double([1, 2, 6, 0, 0, 3])}, {"clip": 1}, order)
     assert judged.advantages.tolist() == [-1, -2, 3, 2, -1, -1]
 
@@ -392,3 +409,9 @@ class TestRefusals:
 def test_a_budget_of_samples_or_reward_calls_ends_the_run(workshop: Workshop, tmp_path: Path, unit: str) -> None:
     run = workshop.train(tmp_path, ddpo(), budget={"unit": unit, "amount": 20}, **TRAINING)
     assert len(run.steps()) == 3
+
+
+def test_a_budget_of_samples_ends_with_the_last_step_of_a_collection(workshop: Workshop, tmp_path: Path) -> None:
+    """A collection of 16 samples is paid for before its two steps; both are taken."""
+    run = workshop.train(tmp_path, ddpo(updates=2), budget={"unit": "samples", "amount": 20}, **TRAINING)
+    assert (len(run.steps()), run.ledger()["samples"], run.ledger()["pairs"]) == (4, 32, 32)

@@ -88,8 +88,14 @@ class TestOrder:
     def test_d3po_reads_the_order_of_the_rewards_alone(self) -> None:
         scores = {"one": double([0, 20, 40, 60]), "two": double([3, 2, 1, 0])}
         found = judge(d3po(rewards="one,two", group=4, reward_weights="1,2"), scores, {"one": 1, "two": -1}, None)
-        assert_exact(found.advantages.double(), [-33, -11, 11, 33])  # of 1 r - 2 s, less its mean, and not clipped to 5
+        assert found.advantages.tolist() == [-3, -2, -1, 0]  # by how many 1 r - 2 s is beaten
         assert found.record["groups_without_spread"] == 0
+
+    def test_d3po_tells_apart_what_float32_would_not_beside_a_large_score_and_keeps_ties(self) -> None:
+        scores = {"clip": double([0.1, 0.1 + 1e-9, 30, 2, 2, 2])}
+        found = judge(d3po(group=3), scores, {"clip": 1}, None)
+        assert found.advantages.tolist() == [-2, -1, 0, 0, 0, 0]
+        assert found.record["groups_without_spread"] == 0.5
 
     @pytest.mark.parametrize(
         "fields", [{"advantage": "dance"}, {"advantage_clip": 1.0}, {"combination": "rewards"}], ids=str
