@@ -57,4 +57,4 @@ def test_the_page_shows_the_example_and_files_that_are_studies(tmp_path: Path) -
         path = tmp_path / "experiment.toml"
         path.write_text(text, encoding="utf-8")
         counts.append(len(list(StudyFile(path).study({}).configurations())))
-    assert counts == [4, 4, 1, 1]
+    assert counts == [6, 4, 1, 1]
