@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -35,6 +36,30 @@ def parquet(folder: Path, name: str = "pairs.parquet", **changes: Any) -> Path:
     columns = {"caption": ["a bee"] * ROWS, "jpg_0": [picture(0)] * ROWS, "jpg_1": [picture(1)] * ROWS}
     pq.write_table(pa.table({**columns, "label_0": [1.0, 0.0] * 2, **changes}), folder / name)
     return folder / name
+
+
+def saved(folder: Path, compression: str | None = None, **changes: Any) -> Path:
+    """A folder as ``datasets`` saves it, of two rows."""
+    rows = {"caption": ["a bee"] * 2, "jpg_0": [picture(0)] * 2, "jpg_1": [picture(1)] * 2, "label_0": [1.0] * 2}
+    table = pa.table({**rows, **changes})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with (
+        pa.OSFile(str(folder / "data.arrow"), "wb") as sink,
+        pa.ipc.new_stream(sink, table.schema, options=options) as writer,
+    ):
+        writer.write_table(table)
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+    return folder
+
+
+def damaged_column(kind: pa.DataType, end: int, content: bytes) -> pa.Array:
+    """A column of two values that Arrow builds without looking at them."""
+    offsets = np.array([0, end, len(content)], dtype=np.int32).tobytes()
+    return pa.Array.from_buffers(kind, 2, [None, pa.py_buffer(offsets), pa.py_buffer(content)])
+
+
+NOT_UTF8 = damaged_column(pa.string(), 3, b"a\xff.")
+OUT_OF_RANGE = pa.DictionaryArray.from_arrays(pa.array([0, 9], pa.int32()), pa.array([b"a"]), safe=False)
 
 
 def refusal(path: Path) -> str:
@@ -115,6 +140,57 @@ def test_two_columns_of_one_name(tmp_path: Path) -> None:
 
 def test_an_image_between_two_is_missing(tmp_path: Path) -> None:
     assert "has a column 'jpg_3' but none called 'jpg_2'" in refusal(parquet(tmp_path, jpg_3=[picture(3)] * ROWS))
+
+
+@pytest.mark.parametrize(
+    ("column", "part"),
+    [
+        (damaged_column(pa.binary(), 2**31 - 99, b"abc"), "out of bounds"),
+        (OUT_OF_RANGE, "Value at position 1 out of bounds: 9"),
+        (NOT_UTF8, "Invalid UTF8"),
+    ],
+    ids=["offsets", "dictionary", "text"],
+)
+def test_damaged_images_of_a_saved_folder(tmp_path: Path, column: pa.Array, part: str) -> None:
+    text = refusal(saved(tmp_path, jpg_0=column))
+    assert "data.arrow cannot be read as Arrow" in text
+    assert part in text
+
+
+def test_a_compressed_stream_that_takes_more_memory_than_disk(tmp_path: Path) -> None:
+    text = refusal(saved(tmp_path, "zstd", jpg_0=[bytes(1 << 22)] * 2))
+    assert "data.arrow has " in text
+    assert "unpacks to more; save the dataset again, uncompressed" in text
+
+
+@pytest.mark.parametrize("column", ["caption", "jpg_0"])
+def test_texts_of_parquet_that_are_not_utf8(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "pairs.parquet"
+    images = {"jpg_0": [picture(0)] * 2, "jpg_1": [picture(1)] * 2}
+    pq.write_table(pa.table({"caption": ["a bee"] * 2, **images, "label_0": [1.0] * 2, column: NOT_UTF8}), path)
+    assert "pairs.parquet cannot be read as Parquet (In column 0: Invalid" in refusal(path)
+
+
+def test_a_name_of_a_column_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    pq.write_table(pa.table({"caption": ["a bee"], "more": [1]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"more", b"m\xffre"))
+    assert "pairs.parquet cannot be read as Parquet ('utf-8' codec" in refusal(path)
+
+
+def test_a_struct_of_images_with_two_fields_of_one_name(tmp_path: Path) -> None:
+    fields = [pa.array(values * ROWS) for values in ([picture(0)], ["a"], ["a"])]
+    path = parquet(tmp_path, jpg_0=pa.StructArray.from_arrays(fields, names=["bytes", "path", "path"]))
+    assert "must hold images: bytes, paths, or structs of both, but holds struct<" in refusal(path)
+
+
+def test_names_with_dots(tmp_path: Path) -> None:
+    image = pa.array([{"bytes": picture(0), "path": None}] * ROWS)
+    scores = {f"score_hpsv2.1_{side}": [0.5] * ROWS for side in (0, 1)}
+    path = parquet(tmp_path, **{"meta.text": ["a cat"] * ROWS, "image.0": image, **scores})
+    data = read_preferences(path, {"caption": "meta.text", "jpg_0": "image.0"})
+    assert data.captions[0] == "a cat"
+    assert list(data.scores) == ["hpsv2.1"]
 
 
 def test_shards_with_a_gap_are_refused(tmp_path: Path) -> None:

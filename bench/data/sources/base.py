@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from bench.core.digests import stamp, stamp_of
 from bench.core.errors import UserError, did_you_mean
 from bench.core.images import MOST_IMAGE, UnreadableImageError, open_image
+from bench.core.parquet import is_text, plain_type
 from bench.core.strict import quoted
 from bench.core.values import digest_of_items
-from bench.data.sources.columns import is_text
 
 PIECE = 4096
 """Paths converted to Python objects at a time."""
@@ -152,7 +152,7 @@ def paths_in(column: pa.ChunkedArray) -> Iterator[str]:
             column = column.filter(pc.equal(pc.fill_null(pc.binary_length(pc.struct_field(column, "bytes")), 0), 0))
         column = pc.struct_field(column, "path") if "path" in names else column
         kind = column.type
-    if is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
+    if is_text(plain_type(kind)):
         for start in range(0, len(column), PIECE):
             yield from filter(None, column.slice(start, PIECE).to_pylist())
 
