@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, listed
 from bench.core.inputs import regular
+from bench.core.strict import check_encoding
 
 MOST_ROWS = 1 << 27
 """Rows of the largest file."""
@@ -44,7 +45,7 @@ def metadata(file: Path) -> Any:
         UserError: the file is not Parquet, or its rows or columns are more than a file of its size can hold.
     """
     try:
-        about = pq.read_metadata(regular(file))
+        about = pq.read_metadata(check_encoding(str(regular(file))))
         chunks = [about.row_group(group).column(place) for group in range(about.num_row_groups)
                   for place in range(about.num_columns)]  # fmt: skip
         _ = about.schema.to_arrow_schema().names  # may be of unknown types, and not UTF-8
@@ -82,7 +83,7 @@ def read_columns(file: Path, columns: Sequence[str]) -> pa.Table:
         for batch in read_batches(source, file, ROWS if flat else FEW, groups, columns):
             size += ROW_COST * batch.num_rows + sum(map(unpacked_size, batch.columns))
             if size > MOST_BYTES:
-                raise _too_large(file, ", ".join(columns), size)
+                raise _too_large(file, listed(columns), size)
             columns_read = [plain(column) for column in batch.columns]
             kept.append(pa.record_batch(columns_read, names=batch.schema.names))
         if not kept:

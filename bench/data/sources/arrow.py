@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, listed
 from bench.core.inputs import regular
 from bench.core.paths import inside
-from bench.core.strict import quoted, read_json_strictly
+from bench.core.strict import check_encoding, quoted, read_json_strictly
 from bench.data.sources.base import Source, file_stamp, mapped
 from bench.data.sources.table import TableSource
 
@@ -27,12 +27,13 @@ def open_arrow(path: Path, columns: Mapping[str, str]) -> Source | None:
         names = found.get("splits") if isinstance(found, dict) else None
         if not isinstance(names, list):
             raise UserError(f"{splits} must hold a list 'splits', but holds {quoted(names)}; save the dataset again")
-        folders = ", ".join(str(path / str(name)) for name in names)
-        raise UserError(f"{path} holds several splits; give one of them: {folders}")
+        raise UserError(
+            f"{path} holds several splits; give one of them: {listed(str(path / str(name)) for name in names)}"
+        )
     state = path / "state.json"
     if not state.is_file():
         return None
-    files = [inside(path, name) for name in _file_names(state)]
+    files = [inside(path, check_encoding(name)) for name in _file_names(state)]
     tables = [_map(file) for file in files]
     for file, table in zip(files, tables, strict=True):
         if table.schema != tables[0].schema:
