@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bench.core.resources import sentence_about
 from bench.data.preferences import PreferenceData
 from bench.data.reading import inspect_data, read_preferences
 from bench.data.sources import open_source
+from bench.data.sources.base import image_bytes
 from bench.data.summary import check_lines
 from tests.fuzz.place import picture
 
@@ -223,12 +225,55 @@ def test_labels_that_contradict_each_other_are_counted(tmp_path: Path) -> None:
         ({"human_preference": [1]}, "entry 1 has 2 images, but preferences or ranks for 1"),
         ({"image_path": [1, 2]}, "entry 1: image_path (or file_path) must be a list of paths, but is [1, 2]"),
         ({"prompt": 3}, "entry 1: prompt must be text, but is 3"),
+        ({"human_preference": [10**400, 0]}, "entry 1: human_preference holds 10000"),
+        ({"human_preference": [float("nan"), 0]}, "entry 1: human_preference holds nan; write numbers of at most"),
+        ({"image_path": ["0.png"] * 101}, "entry 1 has 101 images, and at most 100 are read; split the list"),
     ],
 )
 def test_hpd_entries_are_checked(tmp_path: Path, change: dict[str, Any], part: str) -> None:
     entry = {"prompt": "a bee", "image_path": ["0.png", "1.png"], "human_preference": [1, 0]}
     (tmp_path / "train.json").write_text(json.dumps([entry, {**entry, **change}]))
     assert f"train.json: {part}" in refusal(tmp_path)
+
+
+def test_more_pairs_than_are_read_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.data.sources.hpd.MOST_ROWS", 3)
+    entry = {"prompt": "a bee", "image_path": ["x" * 300, "y", "z"], "rank": [1, 2, 3]}
+    (tmp_path / "train.json").write_text(json.dumps([entry]))
+    assert "is read as a path, and there is no such file" in refusal(tmp_path)
+    (tmp_path / "train.json").write_text(json.dumps([entry] * 2))
+    assert "train.json: up to entry 1 there are 6 pairs, and at most 3 are read" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/proc/kmsg", "/proc/self/mem", "/proc/self/maps"])
+def test_what_a_kernel_makes_up_is_no_image(tmp_path: Path, name: str) -> None:
+    assert "row 1 jpg_1: it is empty" in refusal(lines(tmp_path, {}, {"image_1": name}))
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    lines(tmp_path)
+    monkeypatch.setattr(Path, "open", broken)
+    with pytest.raises(UserError, match=r"0.png cannot be read \(Input/output error\); give the data's images"):
+        image_bytes("0.png", tmp_path)
+
+
+def test_of_many_names_the_first_are_listed(tmp_path: Path) -> None:
+    names = {f"field_{number}": 1 for number in range(1000)}
+    path = tmp_path / "wide.jsonl"
+    path.write_text(json.dumps(names) + "\n")
+    assert "it has field_0, field_1, " in refusal(path)
+    assert "field_19 and 980 more; rename columns" in refusal(path)
+    path.write_text(json.dumps({**names, "more": 1}) + "\n")
+    assert "wide.jsonl has 1,001 names of fields, and at most 1,000 are read" in refusal(path)
+
+
+def test_names_of_files_that_are_not_utf8(tmp_path: Path) -> None:
+    path = parquet(tmp_path).rename(tmp_path / "pairs\udcff.parquet")
+    assert "pairs\\udcff.parquet' is not a UTF-8 name; rename it" in refusal(path)
+    assert "is not a UTF-8 name; rename it" in refusal(tmp_path)
 
 
 def test_another_layout_is_told_from_damaged_parquet(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench.core.digests import stamp, stamp_of
-from bench.core.errors import UserError, did_you_mean
+from bench.core.errors import UserError, did_you_mean, listed
 from bench.core.images import MOST_IMAGE, UnreadableImageError, open_image
 from bench.core.parquet import is_text, plain_type
 from bench.core.strict import quoted
@@ -91,7 +91,7 @@ def mapped(names: Sequence[str], columns: Mapping[str, str], where: Path) -> dic
     for wanted in columns.values():
         if wanted not in names:
             hint = did_you_mean(wanted, names)
-            raise UserError(f"{where}: column {wanted!r} of --columns is missing; {hint}it has {', '.join(names)}")
+            raise UserError(f"{where}: column {wanted!r} of --columns is missing; {hint}it has {listed(names)}")
     others = {name: name for name in names if name not in columns and name not in columns.values()}
     return {**others, **columns}
 
@@ -107,12 +107,15 @@ def image_bytes(cell: Any, folder: Path) -> bytes:
         return cell.get("bytes") or image_bytes(cell.get("path"), folder)
     if not isinstance(cell, str):
         return cell or b""
-    file = stored_file(folder, cell)
-    if file is None or file.stat().st_size > MOST_IMAGE:
+    if (file := stored_file(folder, cell)) is None:
         return b""
     try:
-        return file.read_bytes()
-    except PermissionError as error:
+        size = file.stat().st_size  # 0 for what a kernel makes up when it is read, perhaps for ever
+        if not 0 < size <= MOST_IMAGE:
+            return b""
+        with file.open("rb") as stream:
+            return stream.read(size)
+    except OSError as error:
         raise UserError(
             f"the image {file} cannot be read ({error.strerror}); give the data's images to whoever trains"
         ) from error
