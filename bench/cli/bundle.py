@@ -90,20 +90,28 @@ def verify(
 def _verified(archive: Path, folder: Path) -> tuple[int, str | None]:
     """Unpack an archive and check it; returns the number of its files, and the version that made it."""
     from bench.core.inputs import read_text
-    from bench.records.bundle import unpack
+    from bench.records.bundle import names_of, unpack
     from bench.records.reading import DamagedError, read_whole
     from bench.records.runs import find_runs
 
     contents = unpack(archive, folder)
+    known: set[str] = set()
     with _named(folder, str(archive)):
         try:
             for run in find_runs(folder / "runs"):
                 _check_records(run)
+                known |= names_of(run, folder)
             stored = {path.stem: read_whole(read_text, path) for path in folder.glob("reports/*.json")}
             made = _reports(folder / "runs")
         except DamagedError as error:
             what = f"{error.path.relative_to(folder)} is damaged ({error.reason})"
             raise UserError(f"{archive} is not as it was made: {what}; get an intact copy") from error
+    if not made:
+        raise UserError(f"{archive} is not as it was made: it holds no finished run; get an intact copy")
+    if strays := sorted(contents.files.keys() - known - {f"reports/{name}.json" for name in stored}):
+        raise UserError(
+            f"{archive} is not as it was made: {shortened(strays[0], 200)} is no file of a run; get an intact copy"
+        )
     if stored.keys() != made.keys():
         raise UserError(f"{archive} is not as it was made: its reports are not those of its protocols")
     versions = [_check_report(archive, name, stored[name], text) for name, text in made.items()]

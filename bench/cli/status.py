@@ -15,7 +15,7 @@ import typer
 from rich.live import Live
 from rich.text import Text
 
-from bench.core.errors import UserError, did_you_mean
+from bench.core.errors import UserError, did_you_mean, listed
 from bench.core.progress import COLUMNS, duration, line, say, shortened
 from bench.core.terminal import Terminal
 
@@ -81,7 +81,7 @@ def _look(runs: Path, study: str | None) -> list[State]:
         names = [each.name for each in studies]
         if study not in names:
             raise UserError(
-                f"there is no study {study!r} in {runs}: {did_you_mean(study, names)}there are {', '.join(names) or 'none'}"
+                f"there is no study {study!r} in {runs}: {did_you_mean(study, names)}there are {listed(names)}"
             )
         studies = [each for each in studies if each.name == study]
     found = {state.name: state for each in studies for state in _states_of(each)}

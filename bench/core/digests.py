@@ -13,6 +13,7 @@ from platformdirs import user_cache_path
 
 from bench.core.errors import UserError
 from bench.core.files import file_digest, replace_file
+from bench.core.strict import check_encoding
 
 SMALL = 32 << 20
 """Files of fewer bytes together are read every time, which takes a moment."""
@@ -32,8 +33,12 @@ def stamp(file: Path) -> Stamp:
 
 
 def stamp_of(path: str, about: os.stat_result) -> Stamp:
-    """The `stamp` of a file by its resolved path, from what the file system says about it."""
-    return path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
+    """The `stamp` of a file by its resolved path, from what the file system says about it.
+
+    Raises:
+        UserError: the path is not UTF-8, which no record can hold.
+    """
+    return check_encoding(path), about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
 def files_digest(files: Sequence[Path]) -> str:

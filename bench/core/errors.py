@@ -7,6 +7,11 @@ import importlib
 from collections.abc import Iterable
 from typing import Any
 
+MOST_LISTED = 20
+"""Names that a sentence lists."""
+LONGEST = 200
+"""Characters of the longest of them that is shown whole."""
+
 
 class UserError(Exception):
     """Something the user can fix: printed as one sentence that says what to do, without traceback, exit code 2."""
@@ -44,3 +49,10 @@ def nearest_or_all(name: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` for the closest of ``known``, or, when none is close, ``there are x, y``."""
     names = list(known)
     return did_you_mean(name, names).rstrip() or f"there are {', '.join(names)}"
+
+
+def listed(names: Iterable[str], most: int = MOST_LISTED) -> str:
+    """Names as a sentence lists them, for example those in a file, which may be many and long: ``a, b and 3 more``, or ``none``."""
+    known = list(names)
+    shown = ", ".join(name if len(name) <= LONGEST else f"{name[:LONGEST]}..." for name in known[:most])
+    return f"{shown} and {len(known) - most:,} more" if len(known) > most else shown or "none"

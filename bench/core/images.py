@@ -19,6 +19,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 MAX_PIXELS = 1 << 26
 """Pixels of the largest image that is decoded, 8192 x 8192; a small file may unpack to far more."""
 
+MOST_RATIO = 100
+"""How many times as long as the other a side may be; a thin image of a few bytes grows when it is resized."""
+
 MOST_IMAGE = 1 << 29
 """Bytes of the largest file that is opened as an image: twice what the most pixels take uncompressed."""
 
@@ -79,6 +82,10 @@ def open_image(source: Path | bytes) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImageError(
                     f"{image.width} x {image.height} pixels, more than the limit of {MAX_PIXELS}"
+                )
+            if max(image.size) > MOST_RATIO * min(image.size):
+                raise UnreadableImageError(
+                    f"{image.width} x {image.height} pixels, one side more than {MOST_RATIO} times the other"
                 )
             return _opaque(_eight_bits(ImageOps.exif_transpose(image.copy())))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

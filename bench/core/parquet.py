@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, listed
 from bench.core.inputs import regular
+from bench.core.strict import check_encoding
 
 MOST_ROWS = 1 << 27
 """Rows of the largest file."""
@@ -44,10 +45,11 @@ def metadata(file: Path) -> Any:
         UserError: the file is not Parquet, or its rows or columns are more than a file of its size can hold.
     """
     try:
-        about = pq.read_metadata(regular(file))
+        about = pq.read_metadata(check_encoding(str(regular(file))))
         chunks = [about.row_group(group).column(place) for group in range(about.num_row_groups)
                   for place in range(about.num_columns)]  # fmt: skip
-    except (pa.ArrowException, OSError) as error:
+        _ = about.schema.to_arrow_schema().names  # may be of unknown types, and not UTF-8
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise unreadable(file, error) from error
     if about.num_rows > MOST_ROWS:
         raise UserError(
@@ -65,7 +67,7 @@ def read_columns(file: Path, columns: Sequence[str]) -> pa.Table:
 
     Args:
         file: the file.
-        columns: names, or dotted names of fields of structs.
+        columns: names, which may hold dots, or dotted names of fields of structs.
 
     Raises:
         UserError: the file is damaged, or the columns unpack to more than `MOST_BYTES`.
@@ -73,18 +75,25 @@ def read_columns(file: Path, columns: Sequence[str]) -> pa.Table:
     metadata(file)
     with opened(file) as source:
         groups = range(source.num_row_groups)
-        names = [column.partition(".")[0] for column in columns]
+        there = source.schema_arrow.names
+        names = [next(name for name in (column, *there) if name in there and f"{column}.".startswith(f"{name}."))
+                 for column in columns]  # fmt: skip
         kept, size = [], 0
         flat = not {*names} & {field.name for field in source.schema_arrow if pa.types.is_nested(field.type)}
         for batch in read_batches(source, file, ROWS if flat else FEW, groups, columns):
             size += ROW_COST * batch.num_rows + sum(map(unpacked_size, batch.columns))
             if size > MOST_BYTES:
-                raise _too_large(file, ", ".join(columns), size)
+                raise _too_large(file, listed(columns), size)
             columns_read = [plain(column) for column in batch.columns]
             kept.append(pa.record_batch(columns_read, names=batch.schema.names))
         if not kept:
             return source.schema_arrow.empty_table().select(names)
     return pa.Table.from_batches(kept).select(names)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds strings."""
+    return any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 def opened(file: Path) -> pq.ParquetFile:
@@ -98,7 +107,8 @@ def opened(file: Path) -> pq.ParquetFile:
     try:
         about = pq.read_metadata(regular(file)).schema
         leaves = [about.column(place) for place in range(len(about))]
-        packed = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and "." not in leaf.path]
+        names = {*about.to_arrow_schema().names}
+        packed = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.path in names]
         return pq.ParquetFile(file, read_dictionary=packed, buffer_size=BUFFER, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(file, error) from error
@@ -107,13 +117,15 @@ def opened(file: Path) -> pq.ParquetFile:
 def read_batches(
     source: pq.ParquetFile, file: Path, rows: int, groups: Sequence[int], columns: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of some columns of some row groups.
+    """Batches of some columns of some row groups, whose texts are UTF-8.
 
     Raises:
-        UserError: a page is damaged.
+        UserError: a page is damaged, or a text is not UTF-8.
     """
     try:
-        yield from source.iter_batches(rows, row_groups=list(groups), columns=list(columns), use_threads=False)
+        for batch in source.iter_batches(rows, row_groups=list(groups), columns=list(columns), use_threads=False):
+            batch.validate(full=True)
+            yield batch
     except (pa.ArrowException, OSError) as error:
         raise unreadable(file, error) from error
 
@@ -129,6 +141,11 @@ def unpacked_size(column: pa.Array) -> int:
 def plain(column: pa.Array) -> pa.Array:
     """A column of values, not of a dictionary."""
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values of a column, whether they are in a dictionary or not."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def unreadable(file: Path, error: Exception) -> UserError:

@@ -91,6 +91,19 @@ def check_characters(text: str, where: str) -> None:
         ) from error
 
 
+def check_encoding(path: str) -> str:
+    """A path as Python has it, where a byte that is not UTF-8 is half of a surrogate pair.
+
+    Raises:
+        UserError: it has such a byte, which no record can hold.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path!a} is not a UTF-8 name; rename it") from error
+    return path
+
+
 def _distinct(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bench.core.errors import UserError, did_you_mean
+from bench.core.errors import UserError, did_you_mean, listed
 from bench.data.labels import TIE, read_labels
 from bench.data.lazy import StoredImages, StoredTexts
 from bench.data.preferences import PreferenceData
@@ -188,8 +188,9 @@ def _check_columns(source: Source, name: str) -> None:
     for column in wanted:
         if column not in source.names:
             hint = did_you_mean(column, source.names)
-            has = ", ".join(source.names) or "none"
-            raise UserError(f"{name}: column {column!r} is missing; {hint}it has {has}; rename columns with --columns")
+            raise UserError(
+                f"{name}: column {column!r} is missing; {hint}it has {listed(source.names)}; rename columns with --columns"
+            )
 
 
 def _captions(source: Source, rows: NDArray[np.int64], name: str) -> StoredTexts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.core.errors import UserError
-from bench.core.strict import parse_json, quoted, read_utf8
+from bench.core.strict import check_encoding, parse_json, quoted, read_utf8
 from bench.prompts.tables import PROMPT_COLUMNS, READERS, Rows, check_text, column_of
 
 ADVICE = "give a text file with one prompt per line, a JSON list, or a table with a column 'prompt'"
@@ -21,7 +21,7 @@ def read_prompts(path: Path) -> list[str]:
     Raises:
         UserError: the file is missing or empty, a row has no prompt, or the file has another format.
     """
-    suffix = path.suffix.lower()
+    suffix = Path(check_encoding(str(path))).suffix.lower()
     rows = READERS[suffix](path) if suffix in READERS else None
     prompts = _listed(path) if rows is None else _column(rows, path)
     if not prompts:

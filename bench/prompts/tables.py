@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from bench.core.errors import UserError
-from bench.core.parquet import read_columns, read_schema
+from bench.core.errors import UserError, listed
+from bench.core.parquet import is_text, plain_type, read_columns, read_schema
 from bench.core.strict import check_characters, parse_json, quoted, read_json_strictly, read_utf8
 
 PROMPT_COLUMNS = ("prompt", "caption", "text")
 """Names under which tables hold prompts, the preferred first."""
+FILE_COLUMNS = ("file_name", "filename", "file", "image")
+"""Names under which tables hold an image's file, the preferred first."""
 
 Rows = list[dict[str, Any]]
 
@@ -37,7 +37,7 @@ def column_of(wanted: Sequence[str], rows: Rows, source: Path) -> str:
     if found:
         return found[0]
     raise UserError(
-        f"{source} has no column {wanted[0]!r} (or {', '.join(wanted[1:])}); it has {', '.join(map(str, columns)) or 'none'}"
+        f"{source} has no column {wanted[0]!r} (or {', '.join(wanted[1:])}); it has {listed(map(str, columns))}"
     )
 
 
@@ -81,12 +81,17 @@ def _read_json_lines(source: Path) -> Rows:
 def _read_parquet(source: Path) -> Rows:
     schema = read_schema(source)
     _check_distinct(schema.names, source)
-    texts = [field.name for field in schema if not _holds_more_than_text(field.type)]
-    for field in schema:
-        if field.name.lower() in PROMPT_COLUMNS and field.name not in texts and not {*PROMPT_COLUMNS} & {*texts}:
-            raise UserError(f"{source}: column {field.name!r} holds {field.type}; save the prompts as text (string)")
-    rows: Rows = read_columns(source, texts).to_pylist()
-    return rows
+    wanted = [field for field in schema if field.name.lower() in (*PROMPT_COLUMNS, *FILE_COLUMNS)]
+    texts = [field.name for field in wanted if is_text(plain_type(field.type))]
+    if any(name.lower() in PROMPT_COLUMNS for name in texts):
+        rows: Rows = read_columns(source, texts).to_pylist()
+        return rows
+    for field in wanted:
+        if field.name.lower() in PROMPT_COLUMNS:
+            raise UserError(
+                f"{source}: column {field.name!r} holds {quoted(str(field.type))[1:-1]}; save the prompts as text (string)"
+            )
+    return [dict.fromkeys(schema.names)]
 
 
 def _check_distinct(columns: Iterable[str], source: Path) -> None:
@@ -107,12 +112,6 @@ def check_text(prompt: str, place: str) -> None:
     if "\0" in prompt:
         raise UserError(f"{place}: the prompt {quoted(prompt)} holds a zero byte; write it as text")
     check_characters(prompt, f"{place}: the prompt")
-
-
-def _holds_more_than_text(kind: pa.DataType) -> bool:
-    """Whether it is a column of images or lists, which may be gigabytes."""
-    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    return bool(binary or pa.types.is_nested(kind))
 
 
 READERS: Mapping[str, Callable[[Path], Rows | None]] = {

@@ -9,6 +9,7 @@ The archive is an uncompressed tar file with sorted names, no times and no owner
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -20,10 +21,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench.core.errors import UserError
-from bench.core.files import BLOCK, create_file, from_json, make_folder, replace_file, space_checked
+from bench.core.files import BLOCK, create_file, from_json, replace_file, space_checked
 from bench.core.inputs import regular
 from bench.core.manifest import sha256
 from bench.core.paths import inside
+from bench.core.progress import shortened
 from bench.records import evaluations, runs
 from bench.records.evaluations import DONE, Evaluation
 from bench.records.reading import validated
@@ -35,6 +37,8 @@ SCHEMA = 1
 """Version of the format."""
 MOST_CONTENTS = 1 << 28
 """Bytes of the largest table of contents that is read."""
+MOST_SHOWN = 200
+"""Characters of a name or an error in a sentence."""
 
 
 class _Listed(BaseModel):
@@ -75,6 +79,17 @@ def files_of(run: RunFolder, *, images: int, weights: bool) -> Iterator[Path]:
             yield from _images(evaluation, images)
     if weights:
         yield from (path for path in run.weights.rglob("*") if path.is_file())
+
+
+def names_of(run: RunFolder, folder: Path) -> set[str]:
+    """Names that the files of a run in an unpacked bundle may have: all of `files_of`, with any number of images.
+
+    Args:
+        run: the run.
+        folder: what the bundle was unpacked to.
+    """
+    images = (evaluation.image(*item) for evaluation in run.evaluations() for item in evaluation.items)
+    return {path.relative_to(folder).as_posix() for path in (*files_of(run, images=0, weights=True), *images)}
 
 
 def _images(evaluation: Evaluation, count: int) -> Iterator[Path]:
@@ -125,22 +140,33 @@ def unpack(path: Path, folder: Path) -> Contents:
     """
     if not path.is_file():
         raise UserError(f"there is no bundle {path}")
-    try:
-        with tarfile.open(regular(path), "r:") as archive:
-            contents = _contents(archive.next(), archive, path)
-            seen: set[str] = set()
-            while (member := archive.next()) is not None:
-                _check(member, contents, seen, path)
-                try:
-                    _unpack_file(archive, member, contents.files[member.name], inside(folder, member.name))
-                except FileExistsError as error:  # another spelling of a name, or a file where a folder is
-                    raise _wrong(path, f"it holds {member.name} twice") from error
-                seen.add(member.name)
-    except (tarfile.TarError, EOFError) as error:
-        raise _wrong(path, f"it is not a whole tar file ({error})") from error
+    with _headers_checked(path), tarfile.open(regular(path), "r:") as archive:
+        contents = _contents(archive.next(), archive, path)
+        seen: set[str] = set()
+        while (member := archive.next()) is not None:
+            _check(member, contents, seen, path)
+            try:
+                _unpack_file(archive, member, contents.files[member.name], inside(folder, member.name))
+            except FileExistsError as error:  # another spelling of a name, or a file where a folder is
+                raise _wrong(path, f"it holds {member.name} twice") from error
+            except OSError as error:
+                raise UserError(
+                    f"{path}: {shortened(member.name, MOST_SHOWN)} cannot be unpacked ({error.strerror}); get an archive "
+                    "that bench bundle wrote, or give another --output"
+                ) from error
+            seen.add(member.name)
     if missing := sorted(contents.files.keys() - seen):
         raise _wrong(path, f"{missing[0]} is missing")
     return contents
+
+
+@contextlib.contextmanager
+def _headers_checked(path: Path) -> Iterator[None]:
+    """Turn what `tarfile` raises for headers that no program writes into a `UserError`."""
+    try:
+        yield
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
+        raise _wrong(path, f"it is not a whole tar file ({shortened(str(error), MOST_SHOWN)})") from error
 
 
 def _contents(first: tarfile.TarInfo | None, archive: tarfile.TarFile, path: Path) -> Contents:
@@ -170,9 +196,9 @@ def _check(member: tarfile.TarInfo, contents: Contents, seen: Iterable[str], pat
 
 
 def _unpack_file(archive: tarfile.TarFile, member: tarfile.TarInfo, listed: _Listed, target: Path) -> None:
-    make_folder(target.parent)
     stream, digest = archive.extractfile(member), hashlib.sha256()
     with space_checked(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
         create_file(target)
         with target.open("wb") as out:
             while stream and (block := stream.read(BLOCK)):

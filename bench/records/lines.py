@@ -13,8 +13,10 @@ from typing_extensions import TypedDict
 from bench.records.protocol import Protocol
 from bench.records.reading import damaged, validated
 
-Count = Annotated[int, Field(ge=0)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MOST = 10**30
+"""Largest number of a record, beyond all that is counted, whose square and quotients are floats."""
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Amount = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 
 
 @with_config(ConfigDict(strict=True, extra="forbid"))

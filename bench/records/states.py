@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from bench.core.inputs import regular, special
 from bench.core.paths import inside
 from bench.records.config import BASE
 from bench.records.evaluations import DONE, IMAGES, METRICS, PROTOCOL
+from bench.records.lines import MOST, Amount, Count
 from bench.records.reading import read_record, read_whole, validated
 from bench.records.runs import (
     CANDIDATES,
@@ -44,6 +44,8 @@ IN_ROUNDS = (
     f"{ROUNDS}/*/{REWARD}/{CHECKPOINTS}/*",
 )
 """What is written between the trainings of a run in rounds, as patterns: pictures, and fits of the judge."""
+LEAST = 1e-9
+"""Least part of a budget that a step can spend."""
 RECENT = 120.0
 """Seconds since its last record within which a run on another machine counts as running; more for slow steps."""
 
@@ -99,18 +101,18 @@ class State:
 
 
 class _Images(BaseModel):
-    images_per_prompt: int
+    images_per_prompt: Count
 
 
 class _Stated(BaseModel):
     """What of ``protocol.json`` says how many images there will be."""
 
-    prompt_count: int
+    prompt_count: Count
     generation: _Images
 
 
 class _Environment(BaseModel):
-    processes: Annotated[int, Field(ge=1)] = 1
+    processes: Annotated[int, Field(ge=1, le=MOST)] = 1
 
 
 class _Step(BaseModel):
@@ -119,13 +121,13 @@ class _Step(BaseModel):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
     __pydantic_extra__: dict[str, Any]
 
-    step: Annotated[int, Field(ge=0)]
-    seconds: float
+    step: Count
+    seconds: Amount
 
     def spent(self, unit: str) -> float:
-        """What has been spent of a budget; 0 if the line does not say."""
+        """What has been spent of a budget; 0 if the line does not say, or says what no run spends."""
         found = self.seconds if unit == "seconds" else self.__pydantic_extra__.get(unit, 0)
-        return found if isinstance(found, int | float) and math.isfinite(found) else 0
+        return found if isinstance(found, int | float) and LEAST <= found <= MOST else 0
 
 
 def states_of_study(study: StudyFolder) -> list[State]:
@@ -189,6 +191,8 @@ def _unless_damaged(look: Callable[[], State], damaged: Callable[[str], State]) 
         return damaged(str(error))
     except FileNotFoundError as error:
         return damaged(f"{error.filename} was moved away while it was looked at")
+    except OSError as error:
+        return damaged(f"{error.filename} cannot be read ({error.strerror})")
 
 
 def _evaluated(run: RunFolder, cell: Cell) -> bool:
@@ -270,7 +274,7 @@ def _training_progress(run: RunFolder) -> Progress | None:
     if lines and lines[-1].step > lines[0].step:
         # Read no earlier: a run that begins writes it after its configuration.
         processes = read_record(_Environment, run.folder / ENVIRONMENT).processes
-        each = (lines[-1].seconds - lines[0].seconds) / (lines[-1].step - lines[0].step) / processes
+        each = (lines[-1].seconds - lines[0].seconds) / (lines[-1].step - lines[0].step) / processes or None
     total: float | None = training.all_steps
     if (budget := training.budget) is not None:
         spent = lines[-1].spent(budget.unit) if lines else 0

@@ -16,13 +16,14 @@ import os
 import shlex
 import socket
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.core.files import make_folder, replace_file, write_json
 from bench.core.paths import check_part, inside, part_like, unlinked
+from bench.core.strict import quoted
 from bench.core.values import digest
-from bench.records.reading import read_record, validated
+from bench.records.reading import damaged, read_record, validated
 
 STUDIES = ".studies"
 """Folder beside the models' folders: one folder per study."""
@@ -110,7 +111,7 @@ class StudyFolder:
     """
 
     def __init__(self, runs: Path, name: str) -> None:
-        self.runs, self.name = runs, check_part(name)
+        self.runs, self.name = runs, name
         self.folder = runs / STUDIES / name
 
     @property
@@ -131,6 +132,7 @@ class StudyFolder:
             cells: its cells.
             file: where the experiment file is; None if it was typed.
         """
+        check_part(self.name)
         unlinked(self.runs, self.folder)
         make_folder(self.folder)
         replace_file(self.folder / "study.toml", lambda partial: partial.write_text(text, encoding="utf-8"))
@@ -142,14 +144,17 @@ class StudyFolder:
         """The study's cells.
 
         Raises:
-            UserError: the file is damaged, or a name in it leads out of the folder of runs.
+            UserError: the file is damaged, or a name in it, or the study's own, is none of a folder.
         """
+        check_part(self.name)
         path = self.folder / "cells.json"
         written: list[dict[str, Any]] = read_record(list[dict[str, Any]], path)
         cells = validated(list[Cell], written, path)
         for cell in cells:
             inside(self.runs, cell.name)
-            check_part(cell.protocol)
+            for part in (*PurePosixPath(cell.name).parts, cell.protocol):
+                if part != part_like(part):
+                    raise damaged(path, f"the name {quoted(part)} in it cannot be that of a folder")
         return cells
 
     def log(self, cell: Cell) -> Path:
@@ -212,5 +217,5 @@ def _seen_from(runs: Path, file: Path) -> str:
 
 
 def find_studies(runs: Path) -> list[StudyFolder]:
-    """Every study of a folder of runs, in order of name."""
-    return [StudyFolder(runs, path.parent.name) for path in sorted(runs.glob(f"{STUDIES}/*/cells.json"))]
+    """Every study of a folder of runs, in order of name; hidden folders hold none."""
+    return [StudyFolder(runs, path.parent.name) for path in sorted(runs.glob(f"{STUDIES}/[!.]*/cells.json"))]

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from bench.records.lines import Amount, Count
+
 Labels = Literal["as given", "shuffled"]
 """Whether a run trained on the preferences as they are, or on shuffled ones: see `bench.data.shuffling`."""
 
@@ -21,7 +23,7 @@ class Budget(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     unit: str
-    amount: float
+    amount: Amount
 
 
 class RoundsRecord(BaseModel):
@@ -33,7 +35,7 @@ class RoundsRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    number: int
+    number: Count
 
 
 class TrainingRecord(BaseModel):
@@ -50,7 +52,7 @@ class TrainingRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    steps: int
+    steps: Count
     budget: Budget | None = None
     rounds: RoundsRecord | None = None
     labels: Labels = "as given"

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, listed
 from bench.core.files import file_digest, replace_file
 from bench.core.images import UnreadableImageError, open_image
 from bench.core.inert import cell
@@ -98,9 +98,7 @@ def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge
     check_output(output)
     files = find_images(folder)
     if others := left_out(folder, files):
-        say(
-            f"note: {len(others)} files in {folder} are not read as images: {', '.join(others[:SHOWN])}{', ...' if len(others) > SHOWN else ''}"
-        )
+        say(f"note: {len(others)} files in {folder} are not read as images: {listed(others, SHOWN)}")
     asked = prompts is not None or any(judge.kind.reads_prompt for judge in metrics.values())
     texts = read_image_prompts(prompts, folder, files) if asked else [""] * len(files)
     records = _records(output)

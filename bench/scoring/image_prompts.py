@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from bench.core.errors import UserError
-from bench.core.strict import check_characters, quoted, read_utf8
+from bench.core.errors import UserError, listed
+from bench.core.strict import check_characters, check_encoding, quoted, read_utf8
 from bench.prompts.reading import read_prompts
-from bench.prompts.tables import PROMPT_COLUMNS, READERS, Rows, check_text, column_of
-
-FILE_COLUMNS = ("file_name", "filename", "file", "image")
-"""Names under which tables hold an image's file, the preferred first."""
+from bench.prompts.tables import FILE_COLUMNS, PROMPT_COLUMNS, READERS, Rows, check_text, column_of
 
 SHOWN = 5
 
@@ -34,6 +31,7 @@ def read_image_prompts(source: Path | None, folder: Path, files: Sequence[str]) 
     """
     if source is None:
         return _beside(folder, files)
+    check_encoding(str(source))
     rows = READERS[source.suffix.lower()](source) if source.suffix.lower() in READERS else None
     return (
         _in_order(read_prompts(source), source, folder, files) if rows is None else _named(rows, source, folder, files)
@@ -54,7 +52,7 @@ def _beside(folder: Path, files: Sequence[str]) -> list[str]:
     missing = [path.relative_to(folder).as_posix() for path in texts if not path.is_file()]
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(files)} images in {folder} have no prompt beside them ({_listed(missing)}); "
+            f"{len(missing)} of {len(files)} images in {folder} have no prompt beside them ({listed(missing, SHOWN)}); "
             "give --prompts FILE, or write such a text file for each image"
         )
     prompts = [read_utf8(path).strip() for path in texts]
@@ -83,16 +81,12 @@ def _named(rows: Rows, source: Path, folder: Path, files: Sequence[str]) -> list
     without = [file for file in files if file not in prompts]
     if without:
         raise UserError(
-            f"{source} has no prompt for {len(without)} of {len(files)} images in {folder} ({_listed(without)}); add them"
+            f"{source} has no prompt for {len(without)} of {len(files)} images in {folder} ({listed(without, SHOWN)}); add them"
         )
     strange = [name for name in prompts if name not in known]
     if strange:
         raise UserError(
-            f"{source} names {len(strange)} images that are not in {folder} ({_listed(strange)}); remove them, or add the "
+            f"{source} names {len(strange)} images that are not in {folder} ({listed(strange, SHOWN)}); remove them, or add the "
             "images"
         )
     return [prompts[file] for file in files]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

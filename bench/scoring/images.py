@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.core.errors import UserError
 from bench.core.folders import walk
+from bench.core.strict import check_encoding
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
 TEXTS = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".md"})
@@ -30,7 +31,7 @@ def find_images(folder: Path) -> list[str]:
         raise UserError(f"{folder} is not a folder; name the folder that holds the images")
     relative = [path.relative_to(folder) for path in walk(folder) if path.suffix.lower() in SUFFIXES]
     shown = [path for path in relative if not any(part.startswith(".") for part in path.parts)]
-    files = sorted((path.as_posix() for path in shown if (folder / path).is_file()), key=_natural)
+    files = sorted((check_encoding(path.as_posix()) for path in shown if (folder / path).is_file()), key=_natural)
     if not files:
         raise UserError(f"{folder} holds no images; their names must end in {', '.join(sorted(SUFFIXES))}")
     return files

@@ -129,3 +129,15 @@ def test_a_file_that_is_too_large_for_an_image_is_not_read(tmp_path: Path) -> No
         stream.truncate(1 << 40)
     with pytest.raises(UnreadableImageError, match="more than the limit of 536870912 bytes"):
         open_image(tmp_path / "image.png")
+
+
+@pytest.mark.parametrize("size", [(1, 101), (5000, 49)])
+def test_an_image_that_is_far_longer_than_wide_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size).save(tmp_path / "thin.png")
+    with pytest.raises(UnreadableImageError, match="one side more than 100 times the other"):
+        open_image(tmp_path / "thin.png")
+
+
+def test_an_image_of_one_to_a_hundred_is_opened(tmp_path: Path) -> None:
+    Image.new("RGB", (100, 1)).save(tmp_path / "thin.png")
+    assert open_image(tmp_path / "thin.png").size == (100, 1)

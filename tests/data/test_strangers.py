@@ -5,9 +5,11 @@ from __future__ import annotations
 import decimal
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +19,7 @@ from bench.core.resources import sentence_about
 from bench.data.preferences import PreferenceData
 from bench.data.reading import inspect_data, read_preferences
 from bench.data.sources import open_source
+from bench.data.sources.base import image_bytes
 from bench.data.summary import check_lines
 from tests.fuzz.place import picture
 
@@ -35,6 +38,30 @@ def parquet(folder: Path, name: str = "pairs.parquet", **changes: Any) -> Path:
     columns = {"caption": ["a bee"] * ROWS, "jpg_0": [picture(0)] * ROWS, "jpg_1": [picture(1)] * ROWS}
     pq.write_table(pa.table({**columns, "label_0": [1.0, 0.0] * 2, **changes}), folder / name)
     return folder / name
+
+
+def saved(folder: Path, compression: str | None = None, **changes: Any) -> Path:
+    """A folder as ``datasets`` saves it, of two rows."""
+    rows = {"caption": ["a bee"] * 2, "jpg_0": [picture(0)] * 2, "jpg_1": [picture(1)] * 2, "label_0": [1.0] * 2}
+    table = pa.table({**rows, **changes})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with (
+        pa.OSFile(str(folder / "data.arrow"), "wb") as sink,
+        pa.ipc.new_stream(sink, table.schema, options=options) as writer,
+    ):
+        writer.write_table(table)
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+    return folder
+
+
+def damaged_column(kind: pa.DataType, end: int, content: bytes) -> pa.Array:
+    """A column of two values that Arrow builds without looking at them."""
+    offsets = np.array([0, end, len(content)], dtype=np.int32).tobytes()
+    return pa.Array.from_buffers(kind, 2, [None, pa.py_buffer(offsets), pa.py_buffer(content)])
+
+
+NOT_UTF8 = damaged_column(pa.string(), 3, b"a\xff.")
+OUT_OF_RANGE = pa.DictionaryArray.from_arrays(pa.array([0, 9], pa.int32()), pa.array([b"a"]), safe=False)
 
 
 def refusal(path: Path) -> str:
@@ -117,6 +144,57 @@ def test_an_image_between_two_is_missing(tmp_path: Path) -> None:
     assert "has a column 'jpg_3' but none called 'jpg_2'" in refusal(parquet(tmp_path, jpg_3=[picture(3)] * ROWS))
 
 
+@pytest.mark.parametrize(
+    ("column", "part"),
+    [
+        (damaged_column(pa.binary(), 2**31 - 99, b"abc"), "out of bounds"),
+        (OUT_OF_RANGE, "Value at position 1 out of bounds: 9"),
+        (NOT_UTF8, "Invalid UTF8"),
+    ],
+    ids=["offsets", "dictionary", "text"],
+)
+def test_damaged_images_of_a_saved_folder(tmp_path: Path, column: pa.Array, part: str) -> None:
+    text = refusal(saved(tmp_path, jpg_0=column))
+    assert "data.arrow cannot be read as Arrow" in text
+    assert part in text
+
+
+def test_a_compressed_stream_that_takes_more_memory_than_disk(tmp_path: Path) -> None:
+    text = refusal(saved(tmp_path, "zstd", jpg_0=[bytes(1 << 22)] * 2))
+    assert "data.arrow has " in text
+    assert "unpacks to more; save the dataset again, uncompressed" in text
+
+
+@pytest.mark.parametrize("column", ["caption", "jpg_0"])
+def test_texts_of_parquet_that_are_not_utf8(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "pairs.parquet"
+    images = {"jpg_0": [picture(0)] * 2, "jpg_1": [picture(1)] * 2}
+    pq.write_table(pa.table({"caption": ["a bee"] * 2, **images, "label_0": [1.0] * 2, column: NOT_UTF8}), path)
+    assert "pairs.parquet cannot be read as Parquet (In column 0: Invalid" in refusal(path)
+
+
+def test_a_name_of_a_column_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    pq.write_table(pa.table({"caption": ["a bee"], "more": [1]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"more", b"m\xffre"))
+    assert "pairs.parquet cannot be read as Parquet ('utf-8' codec" in refusal(path)
+
+
+def test_a_struct_of_images_with_two_fields_of_one_name(tmp_path: Path) -> None:
+    fields = [pa.array(values * ROWS) for values in ([picture(0)], ["a"], ["a"])]
+    path = parquet(tmp_path, jpg_0=pa.StructArray.from_arrays(fields, names=["bytes", "path", "path"]))
+    assert "must hold images: bytes, paths, or structs of both, but holds struct<" in refusal(path)
+
+
+def test_names_with_dots(tmp_path: Path) -> None:
+    image = pa.array([{"bytes": picture(0), "path": None}] * ROWS)
+    scores = {f"score_hpsv2.1_{side}": [0.5] * ROWS for side in (0, 1)}
+    path = parquet(tmp_path, **{"meta.text": ["a cat"] * ROWS, "image.0": image, **scores})
+    data = read_preferences(path, {"caption": "meta.text", "jpg_0": "image.0"})
+    assert data.captions[0] == "a cat"
+    assert list(data.scores) == ["hpsv2.1"]
+
+
 def test_shards_with_a_gap_are_refused(tmp_path: Path) -> None:
     for number in (0, 2):
         parquet(tmp_path, f"train-{number:05d}-of-00003.parquet")
@@ -147,12 +225,55 @@ def test_labels_that_contradict_each_other_are_counted(tmp_path: Path) -> None:
         ({"human_preference": [1]}, "entry 1 has 2 images, but preferences or ranks for 1"),
         ({"image_path": [1, 2]}, "entry 1: image_path (or file_path) must be a list of paths, but is [1, 2]"),
         ({"prompt": 3}, "entry 1: prompt must be text, but is 3"),
+        ({"human_preference": [10**400, 0]}, "entry 1: human_preference holds 10000"),
+        ({"human_preference": [float("nan"), 0]}, "entry 1: human_preference holds nan; write numbers of at most"),
+        ({"image_path": ["0.png"] * 101}, "entry 1 has 101 images, and at most 100 are read; split the list"),
     ],
 )
 def test_hpd_entries_are_checked(tmp_path: Path, change: dict[str, Any], part: str) -> None:
     entry = {"prompt": "a bee", "image_path": ["0.png", "1.png"], "human_preference": [1, 0]}
     (tmp_path / "train.json").write_text(json.dumps([entry, {**entry, **change}]))
     assert f"train.json: {part}" in refusal(tmp_path)
+
+
+def test_more_pairs_than_are_read_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.data.sources.hpd.MOST_ROWS", 3)
+    entry = {"prompt": "a bee", "image_path": ["x" * 300, "y", "z"], "rank": [1, 2, 3]}
+    (tmp_path / "train.json").write_text(json.dumps([entry]))
+    assert "is read as a path, and there is no such file" in refusal(tmp_path)
+    (tmp_path / "train.json").write_text(json.dumps([entry] * 2))
+    assert "train.json: up to entry 1 there are 6 pairs, and at most 3 are read" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/proc/kmsg", "/proc/self/mem", "/proc/self/maps"])
+def test_what_a_kernel_makes_up_is_no_image(tmp_path: Path, name: str) -> None:
+    assert "row 1 jpg_1: it is empty" in refusal(lines(tmp_path, {}, {"image_1": name}))
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    lines(tmp_path)
+    monkeypatch.setattr(Path, "open", broken)
+    with pytest.raises(UserError, match=r"0.png cannot be read \(Input/output error\); give the data's images"):
+        image_bytes("0.png", tmp_path)
+
+
+def test_of_many_names_the_first_are_listed(tmp_path: Path) -> None:
+    names = {f"field_{number}": 1 for number in range(1000)}
+    path = tmp_path / "wide.jsonl"
+    path.write_text(json.dumps(names) + "\n")
+    assert "it has field_0, field_1, " in refusal(path)
+    assert "field_19 and 980 more; rename columns" in refusal(path)
+    path.write_text(json.dumps({**names, "more": 1}) + "\n")
+    assert "wide.jsonl has 1,001 names of fields, and at most 1,000 are read" in refusal(path)
+
+
+def test_names_of_files_that_are_not_utf8(tmp_path: Path) -> None:
+    path = parquet(tmp_path).rename(tmp_path / "pairs\udcff.parquet")
+    assert "pairs\\udcff.parquet' is not a UTF-8 name; rename it" in refusal(path)
+    assert "is not a UTF-8 name; rename it" in refusal(tmp_path)
 
 
 def test_another_layout_is_told_from_damaged_parquet(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -167,3 +168,47 @@ def test_bytes_in_place_of_texts_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": [b"a bee"]}), tmp_path / "p.parquet")
     with pytest.raises(UserError, match="column 'prompt' holds binary; save the prompts as text"):
         read_prompts(tmp_path / "p.parquet")
+
+
+@pytest.mark.parametrize(
+    ("column", "more"),
+    [
+        ("date", pa.array([2**31 - 1], pa.date32())),
+        ("time", pa.array([2**62], pa.timestamp("us"))),
+        ("zone", pa.array([1], pa.timestamp("us", tz="Mars/Phobos"))),
+        ("meta.source", pa.array(["x"])),
+        ("image", pa.array([2**31 - 1], pa.date32())),
+    ],
+)
+def test_columns_that_are_not_read_hold_anything(tmp_path: Path, column: str, more: pa.Array) -> None:
+    pq.write_table(pa.table({"prompt": ["a bee"], column: more}), tmp_path / "p.parquet")
+    assert read_prompts(tmp_path / "p.parquet") == ["a bee"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        (
+            {"prompt": pa.array([2**31 - 1], pa.date32())},
+            r"column 'prompt' holds date32\[day\]; save the prompts as text",
+        ),
+        ({"word": ["a bee"], "n": [1]}, r"has no column 'prompt' \(or caption, text\); it has word, n"),
+    ],
+)
+def test_tables_without_a_column_of_prompts(tmp_path: Path, columns: dict[str, object], sentence: str) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    with pytest.raises(UserError, match=sentence):
+        read_prompts(tmp_path / "p.parquet")
+
+
+def test_prompts_of_parquet_that_are_not_utf8(tmp_path: Path) -> None:
+    offsets = pa.py_buffer(np.array([0, 2], dtype=np.int32).tobytes())
+    prompts = pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"a\xff")])
+    pq.write_table(pa.table({"prompt": prompts}), tmp_path / "p.parquet")
+    with pytest.raises(UserError, match="cannot be read as Parquet .*UTF8"):
+        read_prompts(tmp_path / "p.parquet")
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"p\\udcff.txt' is not a UTF-8 name; rename it"):
+        read_prompts(write(tmp_path, "p\udcff.txt", "a bee\n"))

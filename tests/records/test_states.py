@@ -19,7 +19,7 @@ from bench.cli.status import lines_of
 from bench.core.errors import UserError
 from bench.core.locks import exclusive
 from bench.records.states import Progress, State, states_of_runs, states_of_study
-from bench.records.studies import Cell, StudyFolder
+from bench.records.studies import Cell, StudyFolder, find_studies
 
 SIGNATURE = "0" * 12
 HELD = "import sys; from pathlib import Path; from bench.core.locks import exclusive\nwith exclusive(Path(sys.argv[1]), ''): print(flush=True); input()"
@@ -378,3 +378,56 @@ def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
     training_run(tmp_path / "m" / "dpo" / "recipe" / "seed-0", steps=5000, of=6000)
     (state,) = states_of_runs(tmp_path)
     assert state.progress == Progress(5000, 6000, "steps", 6.0)
+
+
+BAD_STEPS = {
+    "a step of 400 digits": [{"step": 10**400, "seconds": 1}],
+    "seconds of 400 digits": [{"step": 0, "seconds": 10**400}],
+    "seconds before the beginning": [{"step": 0, "seconds": -1}],
+}
+
+
+@pytest.mark.parametrize("lines", BAD_STEPS.values(), ids=BAD_STEPS)
+def test_numbers_beyond_all_counting_are_damage(tmp_path: Path, lines: list[dict[str, object]]) -> None:
+    run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
+    training_run(run, steps=0)
+    (run / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (state,) = states_of_runs(tmp_path)
+    assert (state.kind, state.progress) == ("damaged", None)
+    assert f"{run}/train.jsonl is damaged" in state.said
+
+
+@pytest.mark.parametrize("amount", [10**400, float("inf")])
+def test_a_budget_beyond_all_counting_is_damage(tmp_path: Path, amount: float) -> None:
+    training_run(tmp_path / "m" / "dpo" / "recipe" / "seed-0", steps=3, budget={"unit": "seconds", "amount": amount})
+    assert [state.kind for state in states_of_runs(tmp_path)] == ["damaged"]
+
+
+@pytest.mark.parametrize(("unit", "spent"), [("seconds", 5e-324), ("forwards", 10**400), ("forwards", float("nan"))])
+def test_a_budget_of_which_no_run_spends_so_much_has_no_end(tmp_path: Path, unit: str, spent: float) -> None:
+    run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
+    training_run(run, steps=0, budget={"unit": unit, "amount": 10.0})
+    lines = [{"step": step, "seconds": 5e-324, unit: spent} for step in (0, 1)]
+    (run / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    os.utime(run / "train.jsonl", (time.time(), time.time()))
+    states = states_of_runs(tmp_path)
+    assert [state.progress for state in states] == [Progress(2, None, "steps", None)]
+    assert next(lines_of(states, 100)).startswith("running  m/dpo/recipe/seed-0  2 steps")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "m/.hidden"])
+def test_a_cell_with_a_name_of_no_folder_is_damage_of_its_study(tmp_path: Path, name: str) -> None:
+    study = StudyFolder(tmp_path, "s")
+    study.write("", [Cell(name, ("run",), SIGNATURE, ())])
+    with pytest.raises(UserError, match=r"s/cells.json is damaged \(the name '.* in it cannot be that of a folder\)"):
+        states_of_study(study)
+
+
+def test_a_study_with_a_bad_name_is_damaged_and_a_hidden_one_is_none(tmp_path: Path) -> None:
+    for name in (".old", "a\tb", "good"):
+        StudyFolder(tmp_path, "s").write("", [])
+        (tmp_path / ".studies" / "s").rename(tmp_path / ".studies" / name)
+    bad, good = find_studies(tmp_path)
+    with pytest.raises(UserError, match="'a.tb' cannot be that of a folder"):
+        states_of_study(bad)
+    assert states_of_study(good) == []

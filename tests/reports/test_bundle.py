@@ -91,6 +91,15 @@ def test_what_was_changed_before_it_is_bundled_is_refused(full_lab: Lab, tmp_pat
         bundle(tmp_path / "table.tar", runs=full_lab.runs, images=1)
 
 
+def test_weights_are_files_of_a_run(full_lab: Lab, tmp_path: Path) -> None:
+    run = next(run for run in find_runs(full_lab.runs) if run.config().is_trained)
+    run.weights.mkdir(exist_ok=True)
+    (run.weights / "more.safetensors").write_bytes(b"x")
+    bundle(tmp_path / "table.tar", runs=full_lab.runs, images=1, weights=True)
+    assert any(entry.name.endswith("weights/more.safetensors") for entry, _ in members(tmp_path / "table.tar"))
+    verify(tmp_path / "table.tar")
+
+
 def test_a_link_does_not_put_a_private_file_into_a_bundle(full_lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     run = next(run for run in find_runs(full_lab.runs) if run.config().is_trained)
@@ -316,6 +325,11 @@ def sparse(content: Members) -> None:
     content.append((entry, b""))
 
 
+def nothing(content: Members) -> None:
+    del content[1:]
+    relist(content)
+
+
 def with_report(text: bytes) -> Callable[[Members], None]:
     def apply(content: Members) -> None:
         place = next(place for place, (entry, _) in enumerate(content) if entry.name.startswith("reports/"))
@@ -333,7 +347,30 @@ def both(*names: str) -> Callable[[Members], None]:
     return apply
 
 
+def with_header(**fields: Any) -> Callable[[Members], None]:
+    """A member more, whose header holds what no program writes there."""
+
+    def apply(content: Members) -> None:
+        with_member("runs/x", listed=True)(content)
+        for name, value in fields.items():
+            setattr(content[-1][0], name, value)
+
+    return apply
+
+
+SPARSE = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "runs/x"}
 MANIPULATIONS |= {
+    "a sparse file without a size": (with_header(pax_headers=SPARSE), "is not a whole tar file"),
+    "a size that is no number": (with_header(pax_headers={"GNU.sparse.size": "x"}), "is not a whole tar file"),
+    "a name that is too long": (
+        both("runs/" + "x" * 300),
+        r"table.tar: runs/x+\.\.\.x+ cannot be unpacked .File name too long",
+    ),
+    "a file of no run": (both("runs/x"), "runs/x is no file of a run"),
+    "a file beside the runs": (both("README.md"), "README.md is no file of a run"),
+    "a file in a run": (both("runs/tiny/base/x.sh"), "runs/tiny/base/x.sh is no file of a run"),
+    "a file beside the reports": (both("reports/x.sh"), "reports/x.sh is no file of a run"),
+    "nothing": (nothing, "it holds no finished run"),
     "a sparse file": (sparse, "runs/zeros is not a plain file"),
     "two spellings of a name": (both("runs/x", "runs/./x"), "holds runs/./x twice"),
     "a file where a folder is": (both("runs/x/y", "runs/x"), "holds runs/x twice"),

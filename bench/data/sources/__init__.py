@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.core.errors import UserError
 from bench.core.inputs import regular
-from bench.core.strict import exists
+from bench.core.strict import check_encoding, exists
 from bench.data.sources.arrow import open_arrow
 from bench.data.sources.base import Source
 from bench.data.sources.hpd import open_hpd
@@ -62,7 +62,7 @@ def _refuse_one_image_twice(columns: Mapping[str, str]) -> None:
 
 
 def _open(source: str | Path, columns: Mapping[str, str]) -> Source:
-    path = Path(source)
+    path = Path(check_encoding(str(source)))
     if not exists(path):
         return ParquetSource(fetch_dataset(str(source)), columns)
     if _other_layout(regular(path)):

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 
-from bench.core.errors import UserError
+from bench.core.errors import UserError, listed
 from bench.core.inputs import regular
 from bench.core.paths import inside
-from bench.core.strict import quoted, read_json_strictly
+from bench.core.strict import check_encoding, quoted, read_json_strictly
 from bench.data.sources.base import Source, file_stamp, mapped
 from bench.data.sources.table import TableSource
-
-IMAGES = r"(jpg|image)_\d+"
-"""Names of columns of images, which may be gigabytes."""
 
 
 def open_arrow(path: Path, columns: Mapping[str, str]) -> Source | None:
@@ -31,12 +27,13 @@ def open_arrow(path: Path, columns: Mapping[str, str]) -> Source | None:
         names = found.get("splits") if isinstance(found, dict) else None
         if not isinstance(names, list):
             raise UserError(f"{splits} must hold a list 'splits', but holds {quoted(names)}; save the dataset again")
-        folders = ", ".join(str(path / str(name)) for name in names)
-        raise UserError(f"{path} holds several splits; give one of them: {folders}")
+        raise UserError(
+            f"{path} holds several splits; give one of them: {listed(str(path / str(name)) for name in names)}"
+        )
     state = path / "state.json"
     if not state.is_file():
         return None
-    files = [inside(path, name) for name in _file_names(state)]
+    files = [inside(path, check_encoding(name)) for name in _file_names(state)]
     tables = [_map(file) for file in files]
     for file, table in zip(files, tables, strict=True):
         if table.schema != tables[0].schema:
@@ -58,13 +55,22 @@ def _file_names(state: Path) -> list[str]:
 
 
 def _map(file: Path) -> pa.Table:
+    """The table in a file, of which nothing but the offsets of values and the texts is read yet.
+
+    Raises:
+        UserError: it is not an Arrow stream, is damaged, or is compressed so that it takes more memory than it has bytes.
+    """
+    before, batches = pa.total_allocated_bytes(), []
     try:
-        table = pa.ipc.open_stream(pa.memory_map(str(regular(file)))).read_all()
-        table.validate()
-        for name, column in zip(table.column_names, table.columns, strict=True):
-            if not re.fullmatch(IMAGES, name):  # whether images are whole is known when they are decoded
-                column.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
+        with pa.ipc.open_stream(pa.memory_map(str(regular(file)))) as stream:
+            for batch in stream:
+                batch.validate(full=True)
+                batches.append(batch)
+                if pa.total_allocated_bytes() - before > (size := file.stat().st_size):
+                    raise UserError(
+                        f"{file} has {size:,} bytes and unpacks to more; save the dataset again, uncompressed"
+                    )
+            return pa.Table.from_batches(batches, stream.schema)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = next(iter(str(error).splitlines()), "")
         raise UserError(f"{file} cannot be read as Arrow ({reason}); save the dataset again") from error
-    return table

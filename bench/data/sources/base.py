@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench.core.digests import stamp, stamp_of
-from bench.core.errors import UserError, did_you_mean
+from bench.core.errors import UserError, did_you_mean, listed
 from bench.core.images import MOST_IMAGE, UnreadableImageError, open_image
+from bench.core.parquet import is_text, plain_type
 from bench.core.strict import quoted
 from bench.core.values import digest_of_items
-from bench.data.sources.columns import is_text
 
 PIECE = 4096
 """Paths converted to Python objects at a time."""
@@ -91,7 +91,7 @@ def mapped(names: Sequence[str], columns: Mapping[str, str], where: Path) -> dic
     for wanted in columns.values():
         if wanted not in names:
             hint = did_you_mean(wanted, names)
-            raise UserError(f"{where}: column {wanted!r} of --columns is missing; {hint}it has {', '.join(names)}")
+            raise UserError(f"{where}: column {wanted!r} of --columns is missing; {hint}it has {listed(names)}")
     others = {name: name for name in names if name not in columns and name not in columns.values()}
     return {**others, **columns}
 
@@ -107,12 +107,15 @@ def image_bytes(cell: Any, folder: Path) -> bytes:
         return cell.get("bytes") or image_bytes(cell.get("path"), folder)
     if not isinstance(cell, str):
         return cell or b""
-    file = stored_file(folder, cell)
-    if file is None or file.stat().st_size > MOST_IMAGE:
+    if (file := stored_file(folder, cell)) is None:
         return b""
     try:
-        return file.read_bytes()
-    except PermissionError as error:
+        size = file.stat().st_size  # 0 for what a kernel makes up when it is read, perhaps for ever
+        if not 0 < size <= MOST_IMAGE:
+            return b""
+        with file.open("rb") as stream:
+            return stream.read(size)
+    except OSError as error:
         raise UserError(
             f"the image {file} cannot be read ({error.strerror}); give the data's images to whoever trains"
         ) from error
@@ -152,7 +155,7 @@ def paths_in(column: pa.ChunkedArray) -> Iterator[str]:
             column = column.filter(pc.equal(pc.fill_null(pc.binary_length(pc.struct_field(column, "bytes")), 0), 0))
         column = pc.struct_field(column, "path") if "path" in names else column
         kind = column.type
-    if is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
+    if is_text(plain_type(kind)):
         for start in range(0, len(column), PIECE):
             yield from filter(None, column.slice(start, PIECE).to_pylist())
 

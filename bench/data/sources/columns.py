@@ -10,6 +10,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from bench.core.errors import UserError
+from bench.core.parquet import is_text, plain_type
 from bench.core.strict import quoted
 
 Kind = Callable[[pa.DataType], bool]
@@ -28,11 +29,6 @@ class Role:
     names: re.Pattern[str]
     expected: str
     fits: Kind
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds strings."""
-    return any(check(kind) for check in (types.is_string, types.is_large_string, types.is_string_view))
 
 
 def is_bytes(kind: pa.DataType) -> bool:
@@ -54,8 +50,10 @@ def _is_image(kind: pa.DataType) -> bool:
         return is_bytes(kind) or is_text(kind) or types.is_null(kind)
     fields = {field.name: field.type for field in kind}
     fits = {"bytes": is_bytes, "path": is_text}
-    return bool(fields.keys() & fits.keys()) and all(
-        types.is_null(fields[name]) or check(fields[name]) for name, check in fits.items() if name in fields
+    return (
+        len(fields) == kind.num_fields
+        and bool(fields.keys() & fits.keys())
+        and all(types.is_null(fields[name]) or check(fields[name]) for name, check in fits.items() if name in fields)
     )
 
 
@@ -67,7 +65,7 @@ ROLES = (
     Role(re.compile("caption"), "text", is_text),
     Role(re.compile(r"jpg_\d+"), "images: bytes, paths, or structs of both", _is_image),
     Role(re.compile(r"label_[01]"), "numbers: 0, 0.5 or 1", _is_number),
-    Role(re.compile(r"(source|model)_\d+"), "text", _is_name),
+    Role(re.compile(r"(source|model)_\d+|split"), "text", _is_name),
     Role(re.compile(r"score_.+_\d+"), "numbers", _is_score),
 )
 """Columns that are read; others may hold anything."""
@@ -85,7 +83,7 @@ def check_types(kinds: Sequence[tuple[str, pa.DataType]], where: object, spelled
         UserError: a column holds something else than its name says, or of numbered columns one is missing.
     """
     for name, kind in kinds:
-        value = kind.value_type if types.is_dictionary(kind) else kind
+        value = plain_type(kind)
         role = next((role for role in ROLES if role.names.fullmatch(name)), None)
         if role is not None and not role.fits(value):
             raise UserError(

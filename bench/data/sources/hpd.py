@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
+from bench.core.parquet import MOST_ROWS
 from bench.core.strict import quoted, read_json_strictly
-from bench.data.sources.base import Source, file_stamp
+from bench.data.sources.base import Source, file_stamp, stored_file
 from bench.data.sources.jsonl import to_table
 from bench.data.sources.table import TableSource
 
 INDEX = "train.json"
 PATHS = ("image_path", "file_path")
+MOST_IMAGES = 100
+"""Images of the longest list, each two of which are a pair."""
+LARGEST = 10**9
+"""Largest rank or preference."""
 
 
 def open_hpd(path: Path, columns: Mapping[str, str]) -> Source | None:
@@ -35,10 +40,16 @@ def open_hpd(path: Path, columns: Mapping[str, str]) -> Source | None:
         raise UserError(f"{file} has HPDv2's layout, whose names are fixed; leave --columns out")
     content = read_json_strictly(file)
     entries = content if isinstance(content, list) else [content]
-    records = [pair for row, entry in enumerate(entries) for pair in _pairs(entry, row, file)]
+    records: list[dict[str, Any]] = []
+    for row, entry in enumerate(entries):
+        records += _pairs(entry, row, file)
+        if len(records) > MOST_ROWS:
+            raise UserError(
+                f"{file}: up to entry {row} there are {len(records):,} pairs, and at most {MOST_ROWS:,} are read; give fewer"
+            )
     partial = file.parent
     first = records[0]["jpg_0"] if records else ""
-    folder = partial if (partial / first).is_file() else partial / file.stem
+    folder = partial / file.stem if stored_file(partial, first) is None else partial
     return TableSource(to_table(records, file), folder, [file], file_stamp(file))
 
 
@@ -53,6 +64,8 @@ def _pairs(entry: Any, row: int, file: Path) -> Iterator[dict[str, Any]]:
         raise UserError(
             f"{where}: image_path (or file_path) must be a list of paths, but is {quoted(paths)}; write it so"
         )
+    if len(paths) > MOST_IMAGES:
+        raise UserError(f"{where} has {len(paths):,} images, and at most {MOST_IMAGES} are read; split the list")
     worth = _worth(entry, where)
     if len(worth) != len(paths):
         raise UserError(
@@ -82,6 +95,10 @@ def _worth(entry: Mapping[str, Any], where: str) -> list[float]:
 
 
 def _numbers(value: Any, where: str) -> list[float]:
-    if isinstance(value, list) and all(type(each) in (int, float) for each in value):
-        return value
-    raise UserError(f"{where} must hold a list of numbers, one for each image, but holds {quoted(value)}; write it so")
+    if not isinstance(value, list) or not all(type(each) in (int, float) for each in value):
+        raise UserError(
+            f"{where} must hold a list of numbers, one for each image, but holds {quoted(value)}; write it so"
+        )
+    if wrong := [each for each in value if not abs(each) <= LARGEST]:
+        raise UserError(f"{where} holds {quoted(wrong[0])}; write numbers of at most {LARGEST:,}")
+    return value

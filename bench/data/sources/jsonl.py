@@ -14,6 +14,8 @@ from bench.data.sources.base import Source, file_stamp, mapped
 from bench.data.sources.table import TableSource
 
 INDEX = "metadata.jsonl"
+MOST_FIELDS = 1000
+"""Names of fields, each of which takes memory in every row."""
 KINDS: Mapping[type, str] = {
     str: "text",
     int: "a number",
@@ -53,6 +55,10 @@ def to_table(records: list[dict[str, Any]], file: Path) -> pa.Table:
     if not records:
         raise UserError(f"{file} is empty; give a file with preference pairs")
     fields = list(dict.fromkeys(field for record in records for field in record))
+    if len(fields) > MOST_FIELDS:
+        raise UserError(
+            f"{file} has {len(fields):,} names of fields, and at most {MOST_FIELDS:,} are read; leave some out"
+        )
     arrays = {}
     for field in fields:
         arrays[field] = _column([record.get(field) for record in records], field, file)

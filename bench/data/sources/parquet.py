@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from bench.core.errors import UserError
 from bench.core.folders import walk
-from bench.core.parquet import metadata, opened, read_batches, read_columns, read_schema
+from bench.core.parquet import is_text, metadata, opened, read_batches, read_columns, read_schema
 from bench.core.strict import parse_json
 from bench.data.sources.base import (
     Source,
@@ -26,7 +26,7 @@ from bench.data.sources.base import (
     paths_in,
     stored_file,
 )
-from bench.data.sources.columns import check_types, is_text
+from bench.data.sources.columns import check_types
 
 PROVENANCE = b"bench.provenance"
 """Key of the schema's metadata under which the data's provenance is, as JSON."""
