@@ -110,7 +110,7 @@ def _verified(archive: Path, folder: Path) -> tuple[int, str | None]:
         raise UserError(f"{archive} is not as it was made: it holds no finished run; get an intact copy")
     if strays := sorted(contents.files.keys() - known - {f"reports/{name}.json" for name in stored}):
         raise UserError(
-            f"{archive} is not as it was made: {shortened(strays[0], 200)} is no file of a run; get an intact copy"
+            f"{archive} is not as it was made: {shortened(strays[0], 200)} is not a file of a run; get an intact copy"
         )
     if stored.keys() != made.keys():
         raise UserError(f"{archive} is not as it was made: its reports are not those of its protocols")
