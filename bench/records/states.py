@@ -17,7 +17,7 @@ from bench.core.inputs import regular, special
 from bench.core.paths import inside
 from bench.records.config import BASE
 from bench.records.evaluations import DONE, IMAGES, METRICS, PROTOCOL
-from bench.records.lines import MOST, Amount, Count
+from bench.records.lines import LEAST, MOST, Amount, Count
 from bench.records.reading import read_record, read_whole, validated
 from bench.records.runs import (
     CANDIDATES,
@@ -44,8 +44,6 @@ IN_ROUNDS = (
     f"{ROUNDS}/*/{REWARD}/{CHECKPOINTS}/*",
 )
 """What is written between the trainings of a run in rounds, as patterns: pictures, and fits of the judge."""
-LEAST = 1e-9
-"""Least part of a budget that a step can spend."""
 RECENT = 120.0
 """Seconds since its last record within which a run on another machine counts as running; more for slow steps."""
 
@@ -189,10 +187,8 @@ def _unless_damaged(look: Callable[[], State], damaged: Callable[[str], State]) 
         return look()
     except UserError as error:
         return damaged(str(error))
-    except FileNotFoundError as error:
-        return damaged(f"{error.filename} was moved away while it was looked at")
     except OSError as error:
-        return damaged(f"{error.filename} cannot be read ({error.strerror})")
+        return damaged(f"{error.filename} cannot be read ({error.strerror}); look again, or allow it")
 
 
 def _evaluated(run: RunFolder, cell: Cell) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -431,3 +433,19 @@ def test_a_study_with_a_bad_name_is_damaged_and_a_hidden_one_is_none(tmp_path: P
     with pytest.raises(UserError, match="'a.tb' cannot be that of a folder"):
         states_of_study(bad)
     assert states_of_study(good) == []
+
+
+def test_what_cannot_be_opened_is_damage_of_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("closed", "open"):
+        training_run(tmp_path / "m" / "dpo" / name / "seed-0", steps=1)
+    opened = Path.open
+
+    def refused(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if "closed" in path.parts:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refused)
+    damaged, waiting = states_of_runs(tmp_path)
+    assert (damaged.kind, waiting.kind) == ("damaged", "waiting")
+    assert damaged.said.endswith("train.jsonl cannot be read (Permission denied); look again, or allow it")
