@@ -9,7 +9,8 @@ from typing import Any
 
 from bench.core.files import read_lines, write_json
 from bench.core.manifest import Manifest
-from bench.records.lines import Count, ScoreLine, checked_scores
+from bench.records.bounds import Count
+from bench.records.lines import ScoreLine, checked_scores
 from bench.records.protocol import Protocol, Variant, prompts_digest
 from bench.records.reading import (
     check_complete,

@@ -10,15 +10,9 @@ from typing import Annotated, Any, NotRequired
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from bench.records.bounds import Amount, Count
 from bench.records.protocol import Protocol
 from bench.records.reading import damaged, validated
-
-MOST = 10**30
-"""Largest number of a record, beyond all that is counted, whose square and quotients are floats."""
-LEAST = 1e-9
-"""Least part of a budget that a run can have spent."""
-Count = Annotated[int, Field(ge=0, le=MOST)]
-Amount = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 
 
 @with_config(ConfigDict(strict=True, extra="forbid"))

@@ -15,9 +15,9 @@ from bench.core.errors import UserError
 from bench.core.files import BLOCK, from_json
 from bench.core.inputs import regular, special
 from bench.core.paths import inside
+from bench.records.bounds import LEAST, MOST, Amount, Count
 from bench.records.config import BASE
 from bench.records.evaluations import DONE, IMAGES, METRICS, PROTOCOL
-from bench.records.lines import LEAST, MOST, Amount, Count
 from bench.records.reading import read_record, read_whole, validated
 from bench.records.runs import (
     CANDIDATES,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.records.lines import Amount, Count
+from bench.records.bounds import Amount, Count
 
 Labels = Literal["as given", "shuffled"]
 """Whether a run trained on the preferences as they are, or on shuffled ones: see `bench.data.shuffling`."""

@@ -28,7 +28,7 @@ from algorithms.spo import SPO
 from algorithms.tailorpo import TailorPO, TailorPOG
 from bench.core.errors import UserError
 from bench.models.find import FoundArchitecture, find_architecture
-from bench.planning.counting import count_calls
+from bench.planning.counting import STEPS, count_calls
 from bench.planning.dummy_data import prepared_data
 from bench.planning.gpus import GpuSpec as Card
 from bench.planning.memory_tracker import MemoryTracker, tensor_bytes
@@ -141,7 +141,7 @@ class TestCalls:
     ) -> None:
         algorithm = ReFL(sampling_steps=12, first=0, pretraining=0)
         forwards, backwards, _ = self.calls(found, algorithm)
-        stops = [algorithm.stop(0, step) for step in range(trained_with().steps)]
+        stops = [algorithm.stop(0, step) for step in range(STEPS)]
         assert len(set(stops)) > 1
         assert (forwards, backwards) == pytest.approx((sum(stops) / len(stops) + 1, 1))
 

@@ -138,7 +138,7 @@ def test_data_that_all_rows_share_are_named_once(full_lab: Lab) -> None:
 def test_a_base_alone_was_trained_on_nothing(lab: Lab) -> None:
     lab.base()
     report = make_report(lab.runs)
-    assert not any("trained on" in line for line in footnotes(report))
+    assert not any("was trained on" in line or "were trained on" in line for line in footnotes(report))
     assert settings_grid(report).columns == ()
     assert "Settings of each row" not in page(report)
 
@@ -271,7 +271,7 @@ def test_prompts_that_were_captions_in_training_are_told(lab: Lab) -> None:
     lab.run("npo", title="NPO")
     report = make_report(lab.runs)
     sentence = f"Diffusion-DPO (x), SFT were trained on 6 of these {len(PROMPTS)} prompts."
-    assert [line for line in footnotes(report) if "of these" in line] == [sentence]
+    assert [line for line in footnotes(report) if f"of these {len(PROMPTS)}" in line] == [sentence]
     for text in (terminal(report), latex(report), markdown(report), page(report)):
         assert sentence in text
     assert [row["settings"] and row["settings"]["prompts_in_training"] for row in json.loads(as_json(report))["rows"]] == [

@@ -141,11 +141,6 @@ class TestWindows:
         assert [each[0] for each in kept] == starts
         assert all(each == [*range(each[0], each[0] + 4)] for each in kept)
 
-    def test_a_window_of_all_steps(self) -> None:
-        for window in ("contiguous", "sliding"):
-            algorithm = FlowGRPO(window=window, trained=3, within=9, sampling_steps=3)  # type: ignore[arg-type]
-            assert algorithm.kept(0, 7) == [0, 1, 2]
-
     def test_steps_outside_the_window_have_no_noise(self) -> None:
         algorithm = FlowGRPO(**SMALL, window="sliding", hold=1, noise_outside=False)
         schedule = algorithm.schedule(FlowProcess(double([1, 0]), double([0, 1])), 0, 1)
