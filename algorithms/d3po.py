@@ -25,6 +25,7 @@ from bench import (
     RuleName,
     StepOutput,
     StepwiseAlgorithm,
+    combined_advantages,
     has_density,
     ratio_logs,
 )
@@ -109,8 +110,8 @@ class D3PO(StepwiseAlgorithm):
 
     def advantages(self, rewards: Sequence[Tensor]) -> Tensor:
         """By how many samples of its prompt each is beaten in the weighted sum of the rewards, negative: the order alone, with its ties."""
-        total = torch.stack([weight * reward for weight, reward in zip(self.weights, rewards, strict=True)]).sum(0)
-        return -(total[:, None, :] > total[:, :, None]).sum(2).double()
+        total = combined_advantages(rewards, self.weights, "gardo", "rewards")
+        return -(total[:, None] > total[:, :, None]).sum(2).double()
 
     def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         taken, reference = batch.replay(policy.predict), batch.replay(policy.reference)

@@ -218,7 +218,7 @@ def power_lines(records: Records, points: float, primary: str | None = None) -> 
     lines += [
         "",
         (
-            f"Seconds and images are for both methods with all their seeds, at the mean cost of the runs that are not placebos; the base needs its "
+            "Seconds and images are for both methods with all their seeds, at the mean cost of the runs that are not placebos; the base needs its "
             f"images once.  Designs that need more than {MOST_SEEDS} seeds are left out.  The report is assumed to hold the rows measured here as "
             "well, which say how much seeds differ: two methods alone need more seeds.  The deviation between seeds is an estimate itself, from as "
             "few seeds as these rows have, and the number of seeds needed grows with its square.  A comparison that is adjusted for others (ranks, "

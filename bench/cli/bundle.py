@@ -90,7 +90,7 @@ def verify(
 def _verified(archive: Path, folder: Path) -> tuple[int, str | None]:
     """Unpack an archive and check it; returns the number of its files, and the version that made it."""
     from bench.core.inputs import read_text
-    from bench.records.bundle import names_of, unpack
+    from bench.records.bundle import MOST_SHOWN, names_of, not_as_made, unpack
     from bench.records.reading import DamagedError, read_whole
     from bench.records.runs import find_runs
 
@@ -105,13 +105,11 @@ def _verified(archive: Path, folder: Path) -> tuple[int, str | None]:
             made = _reports(folder / "runs")
         except DamagedError as error:
             what = f"{error.path.relative_to(folder)} is damaged ({error.reason})"
-            raise UserError(f"{archive} is not as it was made: {what}; get an intact copy") from error
+            raise not_as_made(archive, what) from error
     if not made:
-        raise UserError(f"{archive} is not as it was made: it holds no finished run; get an intact copy")
+        raise not_as_made(archive, "it holds no finished run")
     if strays := sorted(contents.files.keys() - known - {f"reports/{name}.json" for name in stored}):
-        raise UserError(
-            f"{archive} is not as it was made: {shortened(strays[0], 200)} is not a file of a run; get an intact copy"
-        )
+        raise not_as_made(archive, f"{shortened(strays[0], MOST_SHOWN)} is not a file of a run")
     if stored.keys() != made.keys():
         raise UserError(f"{archive} is not as it was made: its reports are not those of its protocols")
     versions = [_check_report(archive, name, stored[name], text) for name, text in made.items()]

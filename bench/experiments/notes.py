@@ -62,13 +62,11 @@ def _other_guidance(experiment: Experiment, method: Method) -> str | None:
     algorithm, evaluated = method.algorithm, experiment.protocol.generation.guidance_scale
     if not isinstance(algorithm, SamplingAlgorithm) or Need.GUIDANCE not in algorithm.needs:
         return None
-    trained = algorithm.guidance_scale
+    if (trained := algorithm.guidance_scale) == evaluated:
+        return None
     return (
-        None
-        if trained == evaluated
-        else (
-            f"trains one branch of guidance at guidance_scale {trained:g}, but its images are made at {evaluated:g}: --set guidance_scale={evaluated:g}"
-        )
+        f"trains one branch of guidance at guidance_scale {trained:g}, but its images are made at {evaluated:g}: "
+        f"--set guidance_scale={evaluated:g}"
     )
 
 

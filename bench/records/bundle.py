@@ -148,7 +148,7 @@ def unpack(path: Path, folder: Path) -> Contents:
             try:
                 _unpack_file(archive, member, contents.files[member.name], inside(folder, member.name))
             except FileExistsError as error:  # another spelling of a name, or a file where a folder is
-                raise _wrong(path, f"it holds {member.name} twice") from error
+                raise not_as_made(path, f"it holds {member.name} twice") from error
             except OSError as error:
                 raise UserError(
                     f"{path}: {shortened(member.name, MOST_SHOWN)} cannot be unpacked ({error.strerror}); get an archive "
@@ -156,7 +156,7 @@ def unpack(path: Path, folder: Path) -> Contents:
                 ) from error
             seen.add(member.name)
     if missing := sorted(contents.files.keys() - seen):
-        raise _wrong(path, f"{missing[0]} is missing")
+        raise not_as_made(path, f"{missing[0]} is missing")
     return contents
 
 
@@ -166,17 +166,17 @@ def _headers_checked(path: Path) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
-        raise _wrong(path, f"it is not a whole tar file ({shortened(str(error), MOST_SHOWN)})") from error
+        raise not_as_made(path, f"it is not a whole tar file ({shortened(str(error), MOST_SHOWN)})") from error
 
 
 def _contents(first: tarfile.TarInfo | None, archive: tarfile.TarFile, path: Path) -> Contents:
     if first is None or first.name != CONTENTS or not first.isreg() or first.size > MOST_CONTENTS:
-        raise _wrong(path, f"it does not begin with {CONTENTS}")
+        raise not_as_made(path, f"it does not begin with {CONTENTS}")
     stream = archive.extractfile(first)
     try:
         written: Any = from_json(stream.read()) if stream else None
     except ValueError as error:
-        raise _wrong(path, f"{CONTENTS} is not JSON ({error})") from error
+        raise not_as_made(path, f"{CONTENTS} is not JSON ({error})") from error
     if isinstance(written, dict) and isinstance(found := written.get("schema"), int) and found > SCHEMA:
         raise UserError(f"{path} was written with bundle schema {found}, and this version reads up to {SCHEMA}")
     return validated(Contents, written, path)
@@ -184,15 +184,15 @@ def _contents(first: tarfile.TarInfo | None, archive: tarfile.TarFile, path: Pat
 
 def _check(member: tarfile.TarInfo, contents: Contents, seen: Iterable[str], path: Path) -> None:
     if not member.isreg() or member.issparse():  # a sparse file of terabytes takes two blocks
-        raise _wrong(path, f"{member.name} is not a plain file")
+        raise not_as_made(path, f"{member.name} is not a plain file")
     if member.name in seen:
-        raise _wrong(path, f"it holds {member.name} twice")
+        raise not_as_made(path, f"it holds {member.name} twice")
     if above := [str(each) for each in PurePosixPath(member.name).parents if str(each) in seen]:
-        raise _wrong(path, f"it holds {above[0]} as a file and as a folder")
+        raise not_as_made(path, f"it holds {above[0]} as a file and as a folder")
     if member.name not in contents.files:
-        raise _wrong(path, f"{CONTENTS} does not list {member.name}")
+        raise not_as_made(path, f"{CONTENTS} does not list {member.name}")
     if member.size != (listed := contents.files[member.name].bytes):
-        raise _wrong(path, f"{member.name} has {member.size:,} bytes, and {CONTENTS} says {listed:,}")
+        raise not_as_made(path, f"{member.name} has {member.size:,} bytes, and {CONTENTS} says {listed:,}")
 
 
 def _unpack_file(archive: tarfile.TarFile, member: tarfile.TarInfo, listed: _Listed, target: Path) -> None:
@@ -205,10 +205,11 @@ def _unpack_file(archive: tarfile.TarFile, member: tarfile.TarInfo, listed: _Lis
                 digest.update(block)
                 out.write(block)
     if digest.hexdigest() != listed.sha256:
-        raise _wrong(Path(str(archive.name)), f"the SHA-256 of {member.name} is not the one in {CONTENTS}")
+        raise not_as_made(Path(str(archive.name)), f"the SHA-256 of {member.name} is not the one in {CONTENTS}")
 
 
-def _wrong(path: Path, what: str) -> UserError:
+def not_as_made(path: Path, what: str) -> UserError:
+    """The error about a bundle that differs from what `bench bundle` wrote."""
     return UserError(f"{path} is not as it was made: {what}; get an intact copy")
 
 

@@ -144,7 +144,7 @@ class StudyFolder:
         """The study's cells.
 
         Raises:
-            UserError: the file is damaged, or a name in it, or the study's own, is none of a folder.
+            UserError: the file is damaged, or a name in it, or the study's own, cannot be that of a folder.
         """
         check_part(self.name)
         path = self.folder / "cells.json"

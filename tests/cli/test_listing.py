@@ -89,6 +89,15 @@ def test_algorithms_are_grouped_by_what_a_user_must_have() -> None:
 
 def test_an_algorithm_without_a_placebo_says_so() -> None:
     assert ("placebo", "none: it reads no preferences") in page_of(ALGORITHMS.get("self-npo"))[""]
+    why = "none: it follows the gradient of its reward, which shuffled scores do not change"
+    assert ("placebo", why) in page_of(ALGORITHMS.get("draft"))[""]
+
+
+def test_a_symbol_is_explained_as_its_kind_of_algorithm_uses_it() -> None:
+    sampled, paired = (dict(page_of(ALGORITHMS.get(name))[""])["symbols"] for name in ("d3po", "kto"))
+    assert "reward of a sample" in sampled
+    assert "denoising error" not in sampled
+    assert "mean squared denoising error of the reference on one image" in paired
 
 
 def test_brackets_are_text_and_no_markup() -> None:

@@ -87,6 +87,18 @@ def test_prompts_are_counted_where_pictures_are_sampled(tmp_path: Path, name: st
     assert [note[: len(str(said))] for note in notes] == ([] if said is None else [said])
 
 
+@pytest.mark.parametrize(("scale", "notes"), [("3", 0), ("5", 1)])
+def test_a_branch_of_guidance_that_is_evaluated_at_another_scale(tmp_path: Path, scale: str, notes: int) -> None:
+    changed = {"guidance_scale": scale}
+    algorithm, settings = resolve("npo-joint", ALGORITHMS.get("npo-joint"), "tiny", changed)
+    made = experiment(tmp_path, "a cat nobody has seen", "a bee nobody has seen")
+    said = [each for each in notes_on_training(made, [Method("npo-joint", algorithm, settings, "mine", changed)])
+            if "one branch of guidance" in each]  # fmt: skip
+    assert said == notes * [
+        "npo-joint trains one branch of guidance at guidance_scale 5, but its images are made at 3: --set guidance_scale=3"
+    ]
+
+
 @pytest.mark.parametrize("name", ["../../x", "", ".", "a/b", "a b", "-x"])
 def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=re.escape(repr(name))):

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from bench.records.runs import LOCK
+
+
+def linked_copy(source: Path, target: Path) -> None:
+    """Copy a folder of runs by links to its files, which must be replaced and not written into.
+
+    Locks are left out: a link to one is the same lock, which tests in other processes hold too.
+    """
+    shutil.copytree(source, target, copy_function=os.link, ignore=shutil.ignore_patterns(LOCK))
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

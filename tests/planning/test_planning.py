@@ -43,7 +43,7 @@ from bench.planning.plan import (
 )
 from bench.planning.profiling import measure
 from bench.planning.shape_tensor import ShapeTensor
-from bench.planning.show import plan_rows
+from bench.planning.show import about_placebo, plan_rows
 from bench.planning.sizes import Sizes
 from bench.planning.tracer import Tracer
 from bench.records.reward_models import FitSchedule
@@ -303,6 +303,12 @@ def test_a_judge_that_every_round_fits_has_pictures_and_scores_of_its_own() -> N
     assert planned_pictures(algorithm, settings) == 2 * (3 * 8 * 4 + 5 * 3)
     # the first fit sees people's pairs, those of the rounds as many opponents too; a pair is two pictures
     assert planned_scores(algorithm, settings) == 2 * 3 * 8 * 4 + 2 * 70 * (1 + 2 + 2)
+
+
+def test_a_plan_says_why_there_is_no_placebo() -> None:
+    assert about_placebo("draft", DRaFT()).endswith(
+        "draft has no placebo: it follows the gradient of its reward, which shuffled scores do not change"
+    )
 
 
 def test_a_budget_of_pairs_is_rounded_up_to_whole_steps(found: Callable[[str], FoundArchitecture]) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import forked
 import pyarrow.parquet as pq
 import pytest
-from shared import made_once
+from shared import linked_copy, made_once
 
 from bench.records.evaluations import Evaluation
 from bench.records.runs import RunFolder
@@ -69,5 +68,5 @@ def finish(folder: Path) -> None:
 @pytest.fixture
 def small(finished_once: Path, tmp_path: Path) -> Small:
     """A copy of the finished runs whose files are links: replace them, do not write into them."""
-    shutil.copytree(finished_once, tmp_path / "copy", copy_function=os.link)
+    linked_copy(finished_once, tmp_path / "copy")
     return Small(tmp_path / "copy")

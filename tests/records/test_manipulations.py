@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from shared import linked_copy
 
 from bench.records.runs import RunFolder
 
@@ -79,7 +79,7 @@ def painted(path: Path) -> Path:
 def other_folder(folder: Path, other: Path) -> Path:
     """Another whole folder in place of one."""
     shutil.rmtree(folder)
-    shutil.copytree(other, folder, copy_function=os.link)
+    linked_copy(other, folder)
     return next(folder.rglob("state.safetensors"), folder / "DONE")
 
 
