@@ -1,4 +1,4 @@
-"""Adversarial Preference Optimization: the reward model learns to tell the policy's samples from good pictures while the policy improves.
+"""Adversarial Preference Optimization: the reward model learns to tell the policy's samples from good images while the policy improves.
 
 Cheng et al. 2024 (Findings of ACL), arXiv 2311.08045; released code for language models: Linear95/APO at 4282775.
 """
@@ -35,11 +35,11 @@ class APO(JudgeFittingAlgorithm):
         paper="Cheng et al. 2024, arXiv 2311.08045",
         formula="Mw, w the best of a caption's samples by r; r fitted in each round by -log sigmoid(r_w - r_l) of people's pairs + adversarial / "
         "judge_samples * -log sigmoid(r_preferred - r_sample)",
-        status="matches the released code's losses of the reward model; a language-model method that we ported to pictures",
+        status="matches the released code's losses of the reward model; a language-model method that we ported to images",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours, not tuned: two rounds of as many pictures as eighteen CPU minutes make; on the 200 evaluation prompts of the tiny world, a judge that "
+            source="ours, not tuned: two rounds of as many images as eighteen CPU minutes make; on the 200 evaluation prompts of the tiny world, a judge that "
             "was fitted before the run was 0.35 +- 0.08 higher, gold 1.15 +- 0.18 (one seed, no placebo beside it)",
             algorithm={
                 "fit": {"part": "head", "steps": 60, "batch": 32, "learning_rate": 1e-4},
@@ -72,10 +72,10 @@ class APO(JudgeFittingAlgorithm):
 
 
 def adversarial_losses(difference: Tensor, mode: Mode) -> Tensor:
-    """Losses of a reward model that should prefer the picture that people prefer, (N,).
+    """Losses of a reward model that should prefer the image that people prefer, (N,).
 
     Args:
-        difference: score of that picture minus score of the sample, (N,).
+        difference: score of that image minus score of the sample, (N,).
         mode: see `APO.mode`.
     """
     return -logsigmoid(difference) if mode == "ranking" else -difference

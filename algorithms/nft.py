@@ -51,9 +51,10 @@ class NFT(ForwardAlgorithm):
     sampled_by: ClassVar[str | None] = OLD
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: ddpo's for the tiny world, at a lower learning rate",
-            algorithm={"advantage": "flow-grpo-group"},
-            training={**TINY_ONLINE, "learning_rate": 3e-4},
+            source="ours: ddpo's for the tiny world, with one time per sample, which is cheaper; it raised ImageReward on prompts that are neither "
+            "trained on nor evaluation prompts",
+            algorithm={"advantage": "flow-grpo-group", "trained": 1},
+            training=TINY_ONLINE,
         ),
     }
 

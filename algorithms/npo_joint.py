@@ -50,7 +50,7 @@ class NPOJoint(SPO):
         ),
         "sdxl": Recipe(
             source="released config for SDXL at a14f1db: 10 epochs of 4,000 prompts, 4 processes x 2; there up to 8 updates on a batch of prompts, "
-            "four verdicts a prompt, each for four steps, PickScore fitted to noised pictures with their timestep, adapters on self-attention, and fp16",
+            "four verdicts a prompt, each for four steps, PickScore fitted to noised images with their timestep, adapters on self-attention, and fp16",
             algorithm={"first": 4, "trained": 16, "rule": "ddim", "noise": 1.0},
             training={"steps": 5000, "global_batch_size": 8, "micro_batch_size": 2, "learning_rate": 1e-5, "warmup_steps": 0,
                       "weight_decay": 1e-4, "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 64, "lora_init": "gaussian",

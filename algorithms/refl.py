@@ -1,7 +1,7 @@
-"""ReFL: the gradient of the reward through one late sampling step, with a denoising loss on pictures that holds the model.
+"""ReFL: the gradient of the reward through one late sampling step, with a denoising loss on images that holds the model.
 
 Xu et al. 2023 (NeurIPS 2023), arXiv 2304.05977; released code THUDM/ImageReward at 1beb4e4d, which lacks the paper's
-denoising loss on other pictures, the "pre-training loss", and gives its network the number of the step instead of its time.
+denoising loss on other images, the "pre-training loss", and gives its network the number of the step instead of its time.
 """
 
 from __future__ import annotations
@@ -32,34 +32,33 @@ from bench import (
 
 
 class ReFL(RewardGradientAlgorithm):
-    """Every optimizer step stops sampling at a random late step, and judges the picture that the network sees there."""
+    """Every optimizer step stops sampling at a random late step, and judges the image that the network sees there."""
 
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="ReFL",
         paper="Xu et al. 2023, arXiv 2304.05977",
         formula="scale max(0, ceiling - r(x0(x_m))) + pretraining |f - target|^2, x0(x_m) predicted after m sampling steps, m uniform in "
         "first ... sampling_steps - 1",
-        status="matches the paper; its loss on other pictures, which the released code lacks, is computed on the first image of each "
+        status="matches the paper; its loss on other images, which the released code lacks, is computed on the first image of each "
         "row of the data",
     )
     needs: ClassVar[frozenset[Need]] = RewardGradientAlgorithm.needs | {Need.IMAGES}
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            name="untried",
-            source="ours: LoRA, the last three of ten steps, a ceiling above the tiny world's rewards, most of which are above 2, and a hundred times "
-            "the published scale; no whole run has been looked at",
+            source="ours, not tuned: LoRA, the last three of ten steps, a ceiling above the tiny world's rewards, most of which are above 2, and a "
+            "hundred times the published scale",
             algorithm={"sampling_steps": 10, "first": 7, "scale": 0.1, "ceiling": 10.0},
             training={**TINY_GRADIENT, "trainable": "lora", "lora_rank": 8, "learning_rate": 3e-4},
         ),
         "sd15": Recipe(
-            source="released train_refl.sh at 1beb4e4d, with the paper's loss on other pictures; it samples with noise, in fp16, and saves an "
+            source="released train_refl.sh at 1beb4e4d, with the paper's loss on other images; it samples with noise, in fp16, and saves an "
             "average of the weights",
             training={"steps": 100, "global_batch_size": 64, "micro_batch_size": 2, "learning_rate": 1e-5, "warmup_steps": 0,
                       "caption_dropout": 0.0, "gradient_checkpointing": True},
         ),
     }  # fmt: skip
 
-    rewards: MetricNames = Field(default=("imagereward",), min_length=1, description="metrics that judge the pictures")
+    rewards: MetricNames = Field(default=("imagereward",), min_length=1, description="metrics that judge the images")
     sampling_steps: int = Field(default=40, ge=1, le=1000, description="number of sampling steps")
     first: int = Field(default=30, ge=0, description="after how many steps sampling may stop at the earliest")
     scale: float = Field(default=1e-3, gt=0, description="weight of the reward's loss")
@@ -67,7 +66,7 @@ class ReFL(RewardGradientAlgorithm):
         default=2.0, ge=-1e6, description="rewards above it have no gradient; it is in the unit of the reward"
     )
     pretraining: float = Field(
-        default=1.0, ge=0, description="weight of the denoising loss on the data's pictures; 0 is the released code"
+        default=1.0, ge=0, description="weight of the denoising loss on the data's images; 0 is the released code"
     )
 
     @pydantic.model_validator(mode="after")

@@ -73,8 +73,8 @@ def markdown() -> str:
         "",
         f"{len(rows)} settings of published recipes and losses, each with the line of code it was read from. {unread} of them are marked *not opened*:",
         "they are in a paper alone, and are here from notes on its text. *As published* is the line's own value; *converted* and *departs* say how the value here",
-        "follows or differs from it. Recipes of the tiny world and those called `untried` or `summarised` are not in the table, since nobody published them",
-        "or what was published could not be opened.",
+        "follows or differs from it. Not in the table are recipes of the tiny world, those called `untried`, whose settings nobody has published or tried,",
+        "and those called `summarised`, which are from notes on a publication that could not be opened.",
         "The table is `algorithms/sources.csv`.",
     ]
     for (algorithm, recipe), group in itertools.groupby(rows, key=lambda row: (row.algorithm, row.recipe)):

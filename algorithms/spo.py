@@ -7,8 +7,8 @@ steps only, leaves out pairs that the preference model is not sure of, and goes 
 
 Three things differ from the release:
 
-* Its step-aware preference model is PickScore with the timestep as a further input, fitted to pictures that the base model sees in noised ones.
-  Metrics here do not get a timestep.  The reward is any metric, applied to the picture that the policy sees in the candidate, as there.
+* Its step-aware preference model is PickScore with the timestep as a further input, fitted to images that the base model sees in noised ones.
+  Metrics here do not get a timestep.  The reward is any metric, applied to the image that the policy sees in the candidate, as there.
 * Its code drops pairs below the threshold, shuffles the others of all steps, and takes an update on every 40 of them, up to 16 from one
   batch of prompts.  Here one batch of prompts is one update, on the mean over all pairs, of which those below the threshold have no gradient.
 * Its SDXL configuration judges candidates only after three more sampling steps, which is not offered.
@@ -39,15 +39,14 @@ class SPO(TailorPO):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            name="untried",
-            source="ours: LoRA, three of the last eight of ten steps; beta, clip, candidates and threshold as published; no whole run has been "
-            "looked at",
+            source="ours, not tuned: LoRA, three of the last eight of ten steps, tailorpo's learning rate; beta, clip, candidates and threshold "
+            "as published",
             algorithm={"sampling_steps": 10, "first": 2, "trained": 3},
             training=TINY_LORA,
         ),
         "sd15": Recipe(
             source="released config for SD1.5 at 27a86428: 10 epochs of 4,000 prompts, 4 processes x 10; there up to 16 updates on a batch of "
-            "prompts, PickScore fitted to noised pictures with their timestep, and fp16",
+            "prompts, PickScore fitted to noised images with their timestep, and fp16",
             algorithm={"first": 4, "trained": 16, "rule": "ddim", "noise": 1.0, "guidance_scale": 5.0},
             training={"steps": 1000, "global_batch_size": 40, "micro_batch_size": 10, "learning_rate": 6e-5, "warmup_steps": 0,
                       "weight_decay": 1e-4, "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 4, "lora_init": "gaussian"},

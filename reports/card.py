@@ -103,7 +103,7 @@ def _facts(run: RunFolder, config: RunConfig) -> Iterator[str]:
     if config.resolved.training is not None:
         yield f"steps: {len(run.steps())}"
         if (rounds := config.resolved.training.rounds) is not None:
-            yield f"rounds: {rounds.number}, each on pictures of its own for the data's captions"
+            yield f"rounds: {rounds.number}, each on images of its own for the data's captions"
     if config.trained_on:
         yield f"trained on the scores of: {', '.join(config.trained_on)}"
     if (ledger := run.ledger()) is not None:
@@ -118,7 +118,7 @@ def _data(config: RunConfig, ledger: LedgerRecord | None) -> str:
     source = Path(config.data.source).name if Path(config.data.source).is_absolute() else config.data.source
     facts = [f"source: {source}"]
     if samples := 0 if ledger is None else ledger.get("samples", 0):
-        facts.append(f"captions, for {samples:,} pictures of its own")
+        facts.append(f"captions, for {samples:,} images of its own")
     if not samples or config.fits_judge:
         use = ", to which the reward models of its rounds were fitted" if config.fits_judge else ""
         facts.append(

@@ -99,7 +99,7 @@ def _described(data: TrainingData, pairs: str) -> str:
     if not data.own_pictures:
         return f"{data.source} ({pairs})"
     times = "" if data.rounds is None else f", in {data.rounds} round{'s' if data.rounds > 1 else ''},"
-    own = f"pictures of its own{times} for captions of {data.source}"
+    own = f"images of its own{times} for captions of {data.source}"
     return (
         f"{own} ({pairs}), chosen by reward models fitted to its pairs"
         if data.fits_judge

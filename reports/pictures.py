@@ -143,7 +143,7 @@ def compare(records: Records, places: Sequence[int]) -> Comparison:
 
 
 def open_picture(picture: Picture) -> Image.Image:
-    """A picture decoded to RGB."""
+    """An image decoded to RGB."""
     return open_image(base64.b64decode(picture.uri.partition(",")[2])).convert("RGB")
 
 
@@ -167,7 +167,7 @@ def _furthest(gains: Array) -> tuple[list[int], list[int]]:
 def _pictures(
     rows: Sequence[RunRecord], wanted: Iterable[tuple[int, int]], metric: MetricRecord | None
 ) -> dict[tuple[int, int], Picture | None]:
-    """Pictures by the row's position and the prompt's; None where the image is not on disk."""
+    """Images by the row's position and the prompt's; None where the image is not on disk."""
     paths = {(place, index): rows[place].evaluation.image(index, 0) for place, index in wanted}
     encode = _encoder([path for path in paths.values() if path.exists()])
     return {

@@ -20,8 +20,8 @@ class TrainingData:
         pairs: number of pairs.
         digest: digest of captions and images.
         labels: digest of the labels; None in records that predate it.
-        rounds: in how many rounds it was trained on pictures of its own for the data's captions; None if not in rounds.
-        sampled: whether it sampled pictures for the data's captions while it trained, or for its rounds.
+        rounds: in how many rounds it was trained on images of its own for the data's captions; None if not in rounds.
+        sampled: whether it sampled images for the data's captions while it trained, or for its rounds.
         fits_judge: whether each round fitted its judge to the data's pairs.
     """
 
@@ -35,12 +35,12 @@ class TrainingData:
 
     @property
     def own_pictures(self) -> bool:
-        """Whether it was trained on pictures of its own instead of the data's."""
+        """Whether it was trained on images of its own instead of the data's."""
         return self.rounds is not None or self.sampled
 
     @property
     def labels_count(self) -> bool:
-        """Whether the data's pairs and labels were trained on, if only by what chose pictures."""
+        """Whether the data's pairs and labels were trained on, if only by what chose images."""
         return self.fits_judge or not self.own_pictures
 
 

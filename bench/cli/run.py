@@ -53,8 +53,8 @@ def run(
     algo: Annotated[
         str | None,
         typer.Option(
-            help="Algorithms, separated by commas, or all that can run; a note says which cannot, and why.  See: bench list.  Those "
-            "that the file has keep their settings there."
+            help="Algorithms, separated by commas, or all that can run; a note says which cannot, and why.  See: bench list.  An "
+            "algorithm that the experiment file lists keeps the settings that it has there."
         ),
     ] = None,
     model: Annotated[
@@ -89,8 +89,8 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Train in N rounds, each on pairs of pictures by the weights of the round before, made for the data's captions and "
-            "judged by --set rounds.judge=METRIC; the data's own pictures and labels are not used.",
+            help="Train in N rounds, each on pairs of images by the weights of the round before, made for the data's captions and "
+            "judged by --set rounds.judge=METRIC; the data's own images and labels are not used.",
         ),
     ] = None,
     init: Annotated[

@@ -42,7 +42,7 @@ ORIENTATIONS: Mapping[HorizontalFlip, Sequence[Orientation]] = {
     "image": ("upright", "mirrored"),
     "pair": ("upright", "mirrored"),
 }
-"""What is encoded of every picture, by how pictures are mirrored in training."""
+"""What is encoded of every image, by how images are mirrored in training."""
 
 Arrays = dict[str, NDArray[np.float32]]
 """Encoded rows by name, each with the rows as its leading axis."""
@@ -84,7 +84,7 @@ class _Piece:
 
 
 class EncodedCaptions:
-    """Text embeddings of captions, memory-mapped from shards: all that training needs which reads no pictures.
+    """Text embeddings of captions, memory-mapped from shards: all that training needs which reads no images.
 
     Shards are written one by one and renamed into place, so an interrupted encoding resumes; each has a seal, which is
     checked when the shard is first opened.  The processes of one launch divide the shards among themselves; one launch at a time
@@ -109,16 +109,16 @@ class EncodedCaptions:
         self._encode("captions", texts, negative)
 
     def size(self, row: int) -> Size:
-        """Height and width in pixels of the pictures that are trained on: the model's own."""
+        """Height and width in pixels of the images that are trained on: the model's own."""
         return self._model.resolution, self._model.resolution
 
     def posterior(self, rows: Sequence[int], mirrored: Tensor | None = None) -> Posterior:
-        """Raise a ValueError, since no picture was encoded."""
-        raise ValueError("an algorithm that reads pictures must state Need.IMAGES or Need.PAIRS in its needs")
+        """Raise a ValueError, since no image was encoded."""
+        raise ValueError("an algorithm that reads images must state Need.IMAGES or Need.PAIRS in its needs")
 
     def picture_condition(self, rows: Sequence[int], sides: Sequence[int], size: PictureSize) -> dict[str, Tensor]:
-        """Raise a ValueError, since no picture was encoded."""
-        raise ValueError("an algorithm that reads pictures must state Need.IMAGES or Need.PAIRS in its needs")
+        """Raise a ValueError, since no image was encoded."""
+        raise ValueError("an algorithm that reads images must state Need.IMAGES or Need.PAIRS in its needs")
 
     def condition(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Text embeddings of captions of the data, or of the empty caption; each with a leading axis of B."""
@@ -164,13 +164,13 @@ class EncodedCaptions:
 
 
 class EncodedData(EncodedCaptions):
-    """Posteriors of pictures besides the text embeddings of their captions.
+    """Posteriors of images besides the text embeddings of their captions.
 
     Args:
-        data: the pictures and captions.
+        data: the images and captions.
         folder: see `EncodedCaptions`.
         aspect_ratios: whether each row's images are cropped to a square or to the nearest bucket.
-        horizontal_flip: how pictures are mirrored; unless they never are, mirrored pictures are encoded too, since their latents
+        horizontal_flip: how images are mirrored; unless they never are, mirrored images are encoded too, since their latents
             are not the mirrored latents.
         processes: see `EncodedCaptions`.
     """

@@ -22,7 +22,7 @@ from bench.data.survey import Survey, survey_rows
 from bench.records.config import DataReport
 
 CAPTION = "caption"
-"""The only column of data without pictures, for algorithms that sample their own."""
+"""The only column of data without images, for algorithms that sample their own."""
 REQUIRED = (CAPTION, "jpg_0")
 FACTS = 4096
 """Rows converted to Python objects at a time."""

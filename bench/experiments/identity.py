@@ -95,7 +95,7 @@ def _seeds(experiment: Experiment, method: Method) -> Iterator[RunFolder]:
 
 
 def _recorded(experiment: Experiment, settings: TrainingSettings) -> TrainingRecord:
-    """The settings that decide the weights; of rounds also how the model makes pictures, up to the seed, which is each round's own."""
+    """The settings that decide the weights; of rounds also how the model makes images, up to the seed, which is each round's own."""
     chosen = settings.model_dump(mode="json", exclude=set(settings.execution_fields()))
     if settings.rounds is not None:
         chosen["rounds"]["generation"] = experiment.card.generation.model_dump(mode="json", exclude={"seed"})

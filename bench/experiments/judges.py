@@ -1,4 +1,4 @@
-"""Who judges the pictures of a round: a registered metric, or a reward model that every round fits.
+"""Who judges the images of a round: a registered metric, or a reward model that every round fits.
 
 A reward model that is fitted before the first round, to people's pairs of the judge's captions, is in ``reward`` in the run's folder,
 and that of each round in ``reward`` in the round's.  People's pairs of the policy's captions are held out from all fits.
@@ -54,9 +54,9 @@ class Judge:
 
     Attributes:
         scorer: the metric.
-        captions: captions whose pictures it may judge, repeats included.
+        captions: captions whose images it may judge, repeats included.
         origins: names of the metrics that it is made from, see `bench.scoring.metric.with_origins`.
-        shuffle: how the scores of a caption's pictures are permuted before the choice, in a placebo; None if they are not.
+        shuffle: how the scores of a caption's images are permuted before the choice, in a placebo; None if they are not.
         cost: what making it cost, by `COST`.
         notes: facts for ``prepared.json``.
     """
@@ -221,7 +221,7 @@ class _Fitting:
         return data, len(captions) * count
 
     def _gold(self, model: ModelFamily, captions: Sequence[str]) -> list[bytes]:
-        """For each caption the picture that people prefer in its first pair, encoded and decoded as samples are."""
+        """For each caption the image that people prefer in its first pair, encoded and decoded as samples are."""
         first = {caption: row for row, caption in reversed(list(enumerate(self.people.captions)))}
         size = (self.round.generation.height, self.round.generation.width)
         made: list[bytes] = []

@@ -84,7 +84,7 @@ def _repeats(experiment: Experiment, method: Method) -> str | None:
     if captions <= trained:
         return None
     return (
-        f"samples pictures of {captions} captions at a time, but trains on only {trained} rows of the data: some are sampled "
+        f"samples images of {captions} captions at a time, but trains on only {trained} rows of the data: some are sampled "
         "several times, with other noise"
     )
 

@@ -61,11 +61,11 @@ def check_settings(method: Method) -> None:
 
 
 def _check_pictures(experiment: Experiment, method: Method) -> None:
-    """Captions alone are for methods that make the pictures."""
+    """Captions alone are for methods that make the images."""
     data = experiment.data
     if method.algorithm.reads_pictures and not method.makes_pairs and not data.width:
         raise UserError(
-            f"{method.name} reads pictures, but {data.report.source} has captions alone; give data with pictures, or take an algorithm "
+            f"{method.name} reads images, but {data.report.source} has captions alone; give data with images, or take an algorithm "
             "that samples its own, such as ddpo"
         )
 
@@ -147,7 +147,7 @@ UNREAD: Mapping[str, Any] = {
     "size_conditioning": "true",
     "aspect_ratios": "square",
 }
-"""Settings about pictures and captions of the data, with the values that an algorithm without pictures may state."""
+"""Settings about images and captions of the data, with the values that an algorithm without images may state."""
 
 CHECKS: Mapping[Need, Callable[[Experiment, Method], None]] = {
     Need.IMAGES: _check_images,
@@ -170,13 +170,13 @@ def _check_budget(method: Method) -> None:
 
 
 def _check_unread(method: Method) -> None:
-    """What is said about reading pictures must not be changed where none are read."""
+    """What is said about reading images must not be changed where none are read."""
     if method.algorithm.reads_pictures:
         return
     for field in current_names(method.changed, own=type(method.algorithm).model_fields):
         if field in UNREAD and getattr(method.settings, field) != UNREAD[field]:
             raise UserError(
-                f"{method.name} samples pictures of its own and reads none of the data's, so {field} has no effect; leave it out"
+                f"{method.name} samples images of its own and reads none of the data's, so {field} has no effect; leave it out"
             )
 
 

@@ -1,4 +1,4 @@
-"""One round of a run in rounds: what it is, and what its pictures cost."""
+"""One round of a run in rounds: what it is, and what its images cost."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Round:
 
     @property
     def own_seed(self) -> int:
-        """The seed of the round's pictures and training, so that no two rounds draw the same noise."""
+        """The seed of the round's images and training, so that no two rounds draw the same noise."""
         return int(digest({"seed": self.seed, "round": self.number})[:7], 16)
 
     @property
@@ -48,7 +48,7 @@ class Round:
 
     @property
     def generation(self) -> GenerationSettings:
-        """How it makes pictures."""
+        """How it makes images."""
         return self.experiment.card.generation.model_copy(update={"seed": self.own_seed})
 
     @property
@@ -57,13 +57,13 @@ class Round:
         return self.method.settings.labels == "shuffled"
 
     def captions(self, among: Sequence[str]) -> list[str]:
-        """The captions whose pictures may become its pairs."""
+        """The captions whose images may become its pairs."""
         settings, most = self.method.settings, self.rounds.captions
         seen = settings.steps * settings.global_batch_size
         return captions_of_round(among, seen if most is None else min(seen, most), self.seed, self.number)
 
     def forwards(self, model: ModelFamily, samples: int) -> int:
-        """Network evaluations that some pictures take."""
+        """Network evaluations that some images take."""
         return samples * forwards_per_image(model, self.generation)
 
 

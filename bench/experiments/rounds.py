@@ -1,4 +1,4 @@
-"""Rounds of generate, judge and train: the pairs of a round are pictures by the weights of the round before.
+"""Rounds of generate, judge and train: the pairs of a round are images by the weights of the round before.
 
 A round has a folder of its own, ``rounds/<n>`` in the run's, with its pairs, what its judge was fitted to if it is fitted, and everything that
 a run's training leaves; it is done when that says so.  The run's weights are those of the last round; its log and its ledger are those of all rounds.
@@ -58,7 +58,7 @@ def check_rounds(method: Method) -> None:
         raise UserError(f"{name} does not train on pairs, which --rounds makes; leave --rounds out")
     if method.algorithm.negative:
         raise UserError(
-            f"{name} trains weights for the unconditional branch of guidance, which cannot make the pictures of a second round; "
+            f"{name} trains weights for the unconditional branch of guidance, which cannot make the images of a second round; "
             "leave --rounds out"
         )
     if settings.budget is not None:
@@ -77,10 +77,10 @@ def check_rounds(method: Method) -> None:
 
 
 def best_and_worst(scores: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Captions whose pictures do not all have the same score, and the best and the worst picture of each, int64, (M,) each.
+    """Captions whose images do not all have the same score, and the best and the worst image of each, int64, (M,) each.
 
     Args:
-        scores: of pictures by caption, (N, K); of pictures with equal scores the first is taken.
+        scores: of images by caption, (N, K); of images with equal scores the first is taken.
     """
     rows = np.flatnonzero(scores.max(1) > scores.min(1))
     return rows, scores[rows].argmax(1), scores[rows].argmin(1)
@@ -90,7 +90,7 @@ def train_rounds(experiment: Experiment, run: RunFolder, method: Method, seed: i
     """Train what is left of a run in rounds; see the module.
 
     Raises:
-        UserError: the judge cannot tell the pictures of any caption apart.
+        UserError: the judge cannot tell the images of any caption apart.
     """
     rounds = method.settings.rounds
     if rounds is None:
@@ -140,7 +140,7 @@ def _train_round(this: Round, start: Path | None, watcher: Watcher) -> None:
 
 
 def _make_pairs(this: Round, model: ModelFamily, judge: Judge) -> tuple[PreferenceData, dict[str, Any]]:
-    """The best and the worst picture of each caption by the judge, and what they and the judge cost.
+    """The best and the worst image of each caption by the judge, and what they and the judge cost.
 
     The cost has the names of `bench.experiments.judges.COST`; the seconds are of the command that finished them, times the number of
     processes.
@@ -167,7 +167,7 @@ def _make_pairs(this: Round, model: ModelFamily, judge: Judge) -> tuple[Preferen
         rows, best, worst = best_and_worst(scores if judge.shuffle is None else judge.shuffle.scores(scores))
         if not len(rows):
             raise UserError(
-                f"{name} scores all pictures of every caption alike, so there are no pairs to train on; choose another judge"
+                f"{name} scores all images of every caption alike, so there are no pairs to train on; choose another judge"
             )
         if len(rows) < len(captions):
             say(f"round {this.number}: {len(captions) - len(rows)} of {len(captions)} captions have equal scores only")

@@ -221,7 +221,7 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
 def _encoded(
     method: Method, data: PreferenceData, model: ModelFamily, cache: Path, processes: Processes
 ) -> EncodedCaptions:
-    """What a method reads of the data: captions, and pictures unless it samples its own."""
+    """What a method reads of the data: captions, and images unless it samples its own."""
     if not method.algorithm.reads_pictures:
         return EncodedCaptions(data.captions, model, cache, processes)
     settings = method.settings

@@ -22,7 +22,7 @@ Condition = Mapping[str, Tensor]
 
 
 class Posterior(NamedTuple):
-    """An autoencoder's posterior of some pictures, a diagonal Gaussian over latents scaled as the denoiser expects them.
+    """An autoencoder's posterior of some images, a diagonal Gaussian over latents scaled as the denoiser expects them.
 
     Attributes:
         mean: float32, (..., C, h, w).

@@ -107,7 +107,7 @@ def forwards_per_image(model: ModelFamily, settings: GenerationSettings) -> int:
 
 
 def decode_images(model: ModelFamily, latents: Tensor) -> NDArray[np.uint8]:
-    """Pictures of clean latents (B, ...) of any number, uint8, (B, H, W, 3), decoded a few at a time.
+    """Images of clean latents (B, ...) of any number, uint8, (B, H, W, 3), decoded a few at a time.
 
     The latents are of the model's own resolution.
     """

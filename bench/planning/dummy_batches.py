@@ -58,7 +58,7 @@ def whole_groups(algorithm: Algorithm, count: int) -> int:
 
 
 class BlankSampler(RolloutSampler):
-    """A sampler whose pictures are blank, so that no autoencoder is needed."""
+    """A sampler whose images are blank, so that no autoencoder is needed."""
 
     def pictures(self, sampled: Sampled) -> NDArray[np.uint8]:
         return np.zeros((len(sampled.row_ids), 1, 1, 3), dtype=np.uint8)
@@ -85,7 +85,7 @@ class BlankStepPairSource(StepPairSource):
 
 
 class BlankMetric(Metric):
-    """A metric that finds all pictures equally good."""
+    """A metric that finds all images equally good."""
 
     info: ClassVar[MetricInfo] = MetricInfo("blank", "any", "none", "ours", "none")
     continuous: ClassVar[bool] = False

@@ -70,11 +70,11 @@ class Plan:
         training: memory, parameters and operations of training.
         calls: forwards and backwards per pair, counted per image, by name of `bench.training.ledger.COUNTS`.
         pairs: how many pairs are seen, of an online algorithm samples; None if the budget is in seconds.
-        reward_calls: how many pictures are scored per sample of an online algorithm; 0 for others.
+        reward_calls: how many images are scored per sample of an online algorithm; 0 for others.
         prepared: forwards of the base model before training, for data with `bench.planning.dummy_data.ROWS` captions.
-        pictures: how many pictures training in rounds makes, at most; 0 for other training.
-        opponents: how many of these a judge is fitted against; each is kept beside a picture of the data.
-        judged: how often a picture is scored in rounds, fits of the judge included, at most; 0 for other training.
+        pictures: how many images training in rounds makes, at most; 0 for other training.
+        opponents: how many of these a judge is fitted against; each is kept beside an image of the data.
+        judged: how often an image is scored in rounds, fits of the judge included, at most; 0 for other training.
         latent_bytes: cache size per pair.
         text_bytes: cache size per caption.
         image_bytes: upper bound of the size of an evaluation image.
@@ -235,7 +235,7 @@ def _share(settings: TrainingSettings, processes: int) -> TrainingSettings:
 
 
 def planned_pictures(algorithm: Algorithm, settings: TrainingSettings) -> int:
-    """Pictures of all rounds of a training in rounds, for data with as many captions as a round uses, or more."""
+    """Images of all rounds of a training in rounds, for data with as many captions as a round uses, or more."""
     rounds = settings.rounds
     if rounds is None:
         return 0
@@ -250,7 +250,7 @@ def planned_opponents(algorithm: Algorithm, settings: TrainingSettings) -> int:
 
 
 def planned_scores(algorithm: Algorithm, settings: TrainingSettings) -> int:
-    """Scores of pictures in a training in rounds: those that it chooses from, and those that fits of the judge need.
+    """Scores of images in a training in rounds: those that it chooses from, and those that fits of the judge need.
 
     Held-out pairs are not counted, whose number depends on the data.
     """
@@ -265,7 +265,7 @@ def planned_scores(algorithm: Algorithm, settings: TrainingSettings) -> int:
 
 
 def _choices(settings: TrainingSettings, rounds: Rounds) -> int:
-    """Pictures of a round that pairs are chosen from."""
+    """Images of a round that pairs are chosen from."""
     seen = settings.steps * settings.global_batch_size
     return rounds.candidates * (seen if rounds.captions is None else min(seen, rounds.captions))
 

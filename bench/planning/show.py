@@ -88,8 +88,8 @@ def plan_rows(plan: Plan, sizes: Sizes) -> Iterable[Row]:
     if plan.prepared:
         yield ("preparing", f"{plan.prepared:,}", "forwards of the base model, before training")
     if settings.rounds is not None:
-        yield ("pictures of the rounds", f"{plan.pictures:,}", f"at most, of {plan.image_forwards} forwards each")
-        by = f"at most, by {settings.rounds.judge}, of pictures; fits of it are included, their held-out pairs are not"
+        yield ("images of the rounds", f"{plan.pictures:,}", f"at most, of {plan.image_forwards} forwards each")
+        by = f"at most, by {settings.rounds.judge}, of images; fits of it are included, their held-out pairs are not"
         yield ("reward calls", f"{plan.judged:,}", by)
     if plan.pairs is not None and plan.flops is not None:
         yield (f"{unit}s", f"{plan.pairs:,.0f}", f"batch {settings.global_batch_size}")

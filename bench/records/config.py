@@ -167,7 +167,7 @@ class RunConfig(_Part):
         placebo: what a placebo of the algorithm is, in words; empty if it has none, None in records that are older than it.
         placebo_of: of a placebo, the ``name`` of the runs whose twin it is: those of the same model, algorithm and seed that
             differ in `labels` alone; None for all others.
-        fits_judge: whether each of its rounds fitted the judge of its pictures to the data's pairs; False in older records.
+        fits_judge: whether each of its rounds fitted the judge of its images to the data's pairs; False in older records.
     """
 
     model: str

@@ -77,7 +77,7 @@ class RewardModelRecord(BaseModel):
         held_out: agreement on held-out pairs.
         weights: digest of the fitted weights.
         start: digest of the fitted weights of the reward model that it started from; None if it started from the scorer.
-        opponents: the pairs that it was fitted to beside people's, of a picture of the data and a sample of a policy; None without.
+        opponents: the pairs that it was fitted to beside people's, of an image of the data and a sample of a policy; None without.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -67,7 +67,7 @@ EVALUATIONS, CHECKPOINTS, LOCK = "evaluations", "checkpoints", ".lock"
 ROUNDS = "rounds"
 """In the folder of a run in rounds: a folder for each round, by its number."""
 CANDIDATES = "candidates"
-"""In the folder of a round while its pictures are made."""
+"""In the folder of a round while its images are made."""
 REWARD = "reward"
 """In the folders of a run whose rounds fit their judge, and of its rounds: the reward model."""
 

@@ -43,7 +43,7 @@ IN_ROUNDS = (
     f"{REWARD}/{CHECKPOINTS}/*",
     f"{ROUNDS}/*/{REWARD}/{CHECKPOINTS}/*",
 )
-"""What is written between the trainings of a run in rounds, as patterns: pictures, and fits of the judge."""
+"""What is written between the trainings of a run in rounds, as patterns: images, and fits of the judge."""
 RECENT = 120.0
 """Seconds since its last record within which a run on another machine counts as running; more for slow steps."""
 

@@ -29,7 +29,7 @@ class Grid:
 
     @property
     def steps(self) -> int:
-        """S, the number of steps from pure noise to a picture."""
+        """S, the number of steps from pure noise to an image."""
         return len(self.times) - 1
 
     def at(self, level: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def evaluation_grid(model: ModelFamily, steps: int) -> Grid:
 
     Raises:
         UserError: the scheduler cannot take so many steps, steps to other levels than those that it calls the network at, or clips
-            the predicted picture, which has no density.
+            the predicted image, which has no density.
     """
     flow, side = isinstance(model.process, FlowProcess), model.resolution
     settings = model.generation.model_copy(
@@ -91,14 +91,14 @@ def _ddim_grid(model: ModelFamily, scheduler: Any) -> Grid:
         # Diffusers' DDIM clips by default; a model whose own scheduler is another, without such a setting, does not.
         if model.scheduler_config.get(name, False):
             raise UserError(
-                f"the scheduler's {name} changes predicted pictures, so that a step has no density; use a model whose "
+                f"the scheduler's {name} changes predicted images, so that a step has no density; use a model whose "
                 f"scheduler has {name}=false"
             )
     times = torch.cat([torch.zeros(1, dtype=torch.int64), scheduler.timesteps.long().flip(0)])
     like = torch.zeros((), dtype=torch.float64)
     process = model.process
     alpha, sigma = process.alpha(times, like).flatten(), process.sigma(times, like).flatten()
-    # Diffusers' DDIM goes down by a fixed number of times, whatever the next one is; below 0 is the picture.
+    # Diffusers' DDIM goes down by a fixed number of times, whatever the next one is; below 0 is the image.
     stride = process.train_timesteps // (len(times) - 1)
     if not torch.equal((times[1:] - stride).clamp(min=0), times[:-1]):
         raise UserError(

@@ -18,16 +18,16 @@ from bench.scoring.metric import DifferentiableMetric, Metric, checked_scores
 
 
 class Rewards:
-    """What pictures are worth to training, by any registered metric, isolated ones included.
+    """What images are worth to training, by any registered metric, isolated ones included.
 
-    A picture that was scored for its prompt before is not scored again, within this process; it counts as a call all the same, so that
-    cost depends neither on interruptions nor on how many processes share the pictures.
+    An image that was scored for its prompt before is not scored again, within this process; it counts as a call all the same, so that
+    cost depends neither on interruptions nor on how many processes share the images.
 
     Args:
-        load: loads each metric by name; called when the first picture is scored.
+        load: loads each metric by name; called when the first image is scored.
 
     Attributes:
-        calls: for how many pictures a score was asked for, once per metric.
+        calls: for how many images a score was asked for, once per metric.
     """
 
     def __init__(self, load: Mapping[str, Callable[[], Metric]]) -> None:
@@ -44,7 +44,7 @@ class Rewards:
 
     @property
     def continuous(self) -> bool:
-        """Whether equal scores of different pictures by any of the metrics mean that it cannot tell them apart."""
+        """Whether equal scores of different images by any of the metrics mean that it cannot tell them apart."""
         return any(self._metric(name).continuous for name in self._load)
 
     @property
@@ -62,11 +62,11 @@ class Rewards:
         """Raw scores by metric, float64 on the CPU, (N,).
 
         Args:
-            images: N pictures, uint8, (N, H, W, 3).
+            images: N images, uint8, (N, H, W, 3).
             prompts: N prompts.
 
         Raises:
-            UserError: a score is not finite, or a metric scores the same picture differently when it is called again.
+            UserError: a score is not finite, or a metric scores the same image differently when it is called again.
         """
         digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
         pictures = [Image.fromarray(image) for image in images]
@@ -77,7 +77,7 @@ class Rewards:
         """Raw scores by metric with gradient to the pixels, float32, (N,); never cached.
 
         Args:
-            pixels: N pictures in [0, 1], float32, (N, 3, H, W).
+            pixels: N images in [0, 1], float32, (N, 3, H, W).
             prompts: N prompts.
 
         Raises:
@@ -91,10 +91,10 @@ class Rewards:
         return scores
 
     def check_gradient(self, pixels: Tensor, prompts: Sequence[str]) -> None:
-        """Score pictures twice with gradient, and compare; counted as calls.  Later calls do nothing.
+        """Score images twice with gradient, and compare; counted as calls.  Later calls do nothing.
 
         Raises:
-            UserError: a metric scores the same pictures differently, or its gradient is zero or not finite.
+            UserError: a metric scores the same images differently, or its gradient is zero or not finite.
         """
         if self._derived:
             return
@@ -111,10 +111,10 @@ class Rewards:
                 )
 
     def check_determinism(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> None:
-        """Score pictures twice in the same call shape, uncached, and compare; counted as calls.  Later calls do nothing.
+        """Score images twice in the same call shape, uncached, and compare; counted as calls.  Later calls do nothing.
 
         Raises:
-            UserError: a metric scores the same pictures differently.
+            UserError: a metric scores the same images differently.
         """
         if self._compared:
             return
@@ -126,12 +126,12 @@ class Rewards:
             _refuse_difference(name, first, second)
 
     def check_spread(self, scores: Mapping[str, Tensor]) -> None:
-        """Raise a `UserError` if a continuous metric scores all pictures of a collection alike, which teaches nothing."""
+        """Raise a `UserError` if a continuous metric scores all images of a collection alike, which teaches nothing."""
         for name, values in scores.items():
             if self._metric(name).continuous and len(values) > 1 and bool((values == values[0]).all()):
                 raise UserError(
-                    f"reward {name!r} is {values[0].item():g} for all {len(values)} pictures of a collection, so there is "
-                    "nothing to learn from it; choose another reward, or start from weights whose pictures differ"
+                    f"reward {name!r} is {values[0].item():g} for all {len(values)} images of a collection, so there is "
+                    "nothing to learn from it; choose another reward, or start from weights whose images differ"
                 )
 
     def _scores(
@@ -164,10 +164,10 @@ class Rewards:
 
 
 def _refuse_difference(name: str, first: Sequence[float], second: Sequence[float]) -> None:
-    """Raise a `UserError` where the same pictures got other scores the second time."""
+    """Raise a `UserError` where the same images got other scores the second time."""
     for one, other in zip(first, second, strict=True):
         if one != other:
             raise UserError(
-                f"reward {name!r} is not deterministic: it scored the same picture {one:g} and then {other:g}; a resumed run "
+                f"reward {name!r} is not deterministic: it scored the same image {one:g} and then {other:g}; a resumed run "
                 "would differ, so fix the metric or choose another reward"
             )

@@ -159,7 +159,7 @@ class Algorithm(BaseModel, abc.ABC):
 
     @property
     def reads_pictures(self) -> bool:
-        """Whether it trains on pictures of the data; if not, they are not encoded."""
+        """Whether it trains on images of the data; if not, they are not encoded."""
         return True
 
     @property

@@ -116,7 +116,7 @@ class StepBatches:
             yield make_batch(self, captioned)
 
     def captioned(self) -> Iterator[Captioned]:
-        """The same micro-batches without what is known about pictures, which is not read."""
+        """The same micro-batches without what is known about images, which is not read."""
         return map(self.at, self._cut(self.accelerator.process_index))
 
     def at(self, positions: Sequence[int]) -> Captioned:

@@ -133,7 +133,7 @@ class Collector:
         return micros
 
     def _scored(self, schedule: Schedule, sampled: Sampled) -> dict[str, Tensor]:
-        """Raw scores of samples by metric, float64, (B,); the first picture of a run is scored twice more, to compare."""
+        """Raw scores of samples by metric, float64, (B,); the first image of a run is scored twice more, to compare."""
         before = self._rewards.calls
         images, prompts = self._sampler.pictures(sampled), self._sampler.captions(sampled)
         if schedule.number == 0 and not before and self._accelerator.is_main_process:

@@ -18,7 +18,7 @@ class JudgeFittingAlgorithm(Algorithm):
 
     The data's captions fall into two disjoint halves, the judge's and the policy's.  A round samples the judge's captions and fits
     the reward model of the round before, first one that was fitted to people's pairs alone, to the pairs of the judge's captions and to as many
-    opponents: the picture that people prefer in the data against a sample of the same caption.  The reward model then chooses the best and
+    opponents: the image that people prefer in the data against a sample of the same caption.  The reward model then chooses the best and
     the worst sample of each of the policy's captions, and `step` trains on these pairs.
     """
 
@@ -41,7 +41,7 @@ class JudgeFittingAlgorithm(Algorithm):
         """Losses of the reward model on opponents, unreduced, (N,).
 
         Args:
-            difference: score of the data's picture minus that of the sample, in log odds, (N,), with gradient.
+            difference: score of the data's image minus that of the sample, in log odds, (N,), with gradient.
 
         Returns:
             Losses in the unit of a pair of people's, which is minus the log of the logistic function of the difference of its scores.

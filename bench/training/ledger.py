@@ -26,7 +26,7 @@ class Ledger:
     """Costs of one run; forwards and backwards are counted per image and summed over processes.
 
     ``flops`` counts a backward as two forwards; ``seconds`` is the wall-clock time of training times the number of processes;
-    ``samples`` and ``reward_calls`` count pictures that online algorithms sampled and scored; of an online run, ``pairs`` are the samples
+    ``samples`` and ``reward_calls`` count images that online algorithms sampled and scored; of an online run, ``pairs`` are the samples
     that it has trained on.
     ``peak_memory_bytes`` is the peak of one process so far: its resident set on a CPU, its allocated device memory on CUDA.
     """

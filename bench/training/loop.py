@@ -45,13 +45,13 @@ class Job:
         settings: how it trains.
         model: the model whose denoiser is trained, in place.
         data: the prepared data.
-        encoded: its embeddings, and its latents if the algorithm reads pictures.
+        encoded: its embeddings, and its latents if the algorithm reads images.
         seed: the training seed.
         name: what messages call it.
         run_id: which run it is, so that no other one's checkpoint is continued; see `bench.records.config.RunConfig.run_id`.
         prepared_forwards: forwards of the base model spent on preparing the data; counted as reference forwards.
         watcher: looks at the network between steps, and may stop the training.
-        rewards: judge the pictures of an algorithm that samples; None for others.
+        rewards: judge the images of an algorithm that samples; None for others.
     """
 
     algorithm: Algorithm
@@ -155,7 +155,7 @@ def steps_paid_at_once(algorithm: Algorithm, settings: TrainingSettings) -> int:
 
 
 def batch_source(job: Job, policy: Policy, accelerator: Accelerator) -> Source:
-    """Where a job's global batches come from: its data, collections of the policy's own pictures, or captions to sample."""
+    """Where a job's global batches come from: its data, collections of the policy's own images, or captions to sample."""
     algorithm = job.algorithm
     pairs = PairSource(job.data, job.encoded, job.settings, job.seed, accelerator)
     if not isinstance(algorithm, SamplingAlgorithm):

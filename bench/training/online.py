@@ -1,4 +1,4 @@
-"""The interfaces of algorithms that sample while they train; most collect pictures, judge them, then take optimizer steps."""
+"""The interfaces of algorithms that sample while they train; most collect images, judge them, then take optimizer steps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Strength = Annotated[
 
 
 class SamplingAlgorithm(Algorithm):
-    """An algorithm that trains on pictures of its own, of the data's captions, and on what metrics say about them.
+    """An algorithm that trains on images of its own, of the data's captions, and on what metrics say about them.
 
     Derive from `OnlineAlgorithm` or from `bench.RewardGradientAlgorithm`.
     """
@@ -47,7 +47,7 @@ class SamplingAlgorithm(Algorithm):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PROMPTS, Need.REWARD})
     training_defaults: ClassVar[Mapping[str, Any]] = {"caption_dropout": 0.0}
 
-    rewards: MetricNames = Field(default=("pickscore",), min_length=1, description="metrics that judge the pictures")
+    rewards: MetricNames = Field(default=("pickscore",), min_length=1, description="metrics that judge the images")
     reward_weights: Numbers = Field(default=(), description="a weight per reward; by default 1 each")
     sampling_steps: int = Field(default=10, ge=1, le=1000, description="number of sampling steps")
     guidance_scale: float = Field(
@@ -56,7 +56,7 @@ class SamplingAlgorithm(Algorithm):
     held_out: int = Field(
         default=16,
         ge=0,
-        description="captions that are not trained on, a quarter of the data's at most; --evaluate-every judges pictures of them",
+        description="captions that are not trained on, a quarter of the data's at most; --evaluate-every judges images of them",
     )
 
     @pydantic.model_validator(mode="after")
@@ -84,12 +84,12 @@ class SamplingAlgorithm(Algorithm):
 
     @property
     def judged(self) -> int:
-        """How many pictures are judged per sample."""
+        """How many images are judged per sample."""
         return 1
 
     @property
     def judged_once(self) -> int:
-        """How many pictures each metric judges besides, at the start of a run, to see whether it repeats itself."""
+        """How many images each metric judges besides, at the start of a run, to see whether it repeats itself."""
         return 2
 
     def captions_together(self, global_batch_size: int) -> int:
@@ -97,7 +97,7 @@ class SamplingAlgorithm(Algorithm):
         return global_batch_size
 
     def sampler(self, process: ForwardProcess) -> Sequence[Rule]:
-        """The rule of every sampling step of pictures that are made to follow the progress; by default the deterministic sampler."""
+        """The rule of every sampling step of images that are made to follow the progress; by default the deterministic sampler."""
         return [ODE] * self.sampling_steps
 
     def noisy_rules(self, process: ForwardProcess) -> Mapping[int, Rule]:
@@ -113,7 +113,7 @@ def check_sampling(algorithm: SamplingAlgorithm, model: ModelFamily) -> None:
 
 
 class OnlineAlgorithm(SamplingAlgorithm):
-    """A sampling algorithm that collects pictures and learns from their advantages; the rewards need no gradient.
+    """A sampling algorithm that collects images and learns from their advantages; the rewards need no gradient.
 
     A collection has ``updates`` global batches; each is ``global_batch_size`` samples, ``group`` of them per prompt.  `step` is
     called once per loss of `schedule` for every micro-batch and returns a loss per sample; the update is the mean over all.

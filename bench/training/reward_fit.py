@@ -87,7 +87,7 @@ class Request:
 
     @property
     def reward_calls(self) -> int:
-        """How many pictures the scorer is called for, however often the fit is interrupted; repeats are counted."""
+        """How many images the scorer is called for, however often the fit is interrupted; repeats are counted."""
         fitted_rows, held_out = self.split
         steps = self.settings.steps * self.settings.batch * (1 if self.opponents is None else 2)
         scale = min(SCALED_BY, len(fitted_rows)) if self.start is None else 0

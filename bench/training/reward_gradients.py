@@ -25,11 +25,11 @@ from bench.training.prompting import Prompting
 
 
 class Unfinished(NamedTuple):
-    """Samples on their way from noise to pictures.
+    """Samples on their way from noise to images.
 
     Attributes:
         latents: (B, ...).
-        level: their noise levels, of the sampler's grid, int64, (B,); 0 is a picture.
+        level: their noise levels, of the sampler's grid, int64, (B,); 0 is an image.
     """
 
     latents: Tensor
@@ -38,7 +38,7 @@ class Unfinished(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GradientBatch:
-    """Captions of a micro-batch, of which `RewardGradientAlgorithm.step` samples pictures, one of each.
+    """Captions of a micro-batch, of which `RewardGradientAlgorithm.step` samples images, one of each.
 
     Attributes:
         captioned: the rows of the data, with their random draws.
@@ -46,7 +46,7 @@ class GradientBatch:
         start: the noise that sampling starts from, and its level.
         grid: the levels of the sampler.
         guide: makes the denoiser of a network, for the captions and under the algorithm's guidance.
-        reward: from latents of pictures, (B, ...), to the weighted sum of their rewards, float32, (B,), with gradient; higher is
+        reward: from latents of images, (B, ...), to the weighted sum of their rewards, float32, (B,), with gradient; higher is
             better.  Every call is counted.
         global_batch_stats: see `bench.PairBatch`.
     """
@@ -89,12 +89,12 @@ class GradientBatch:
         return Unfinished(moved.final, moved.level)
 
     def predict_clean(self, predict: Predict, samples: Unfinished) -> Tensor:
-        """The pictures that a network sees in unfinished samples, as latents, (B, ...)."""
+        """The images that a network sees in unfinished samples, as latents, (B, ...)."""
         prediction = self.guide(predict)(samples.latents, self.grid.at(samples.level))
         return self.grid.process.to_x0(samples.latents, prediction, samples.level)
 
     def noise_again(self, clean: Tensor, purpose: str) -> Unfinished:
-        """Pictures, as latents, with fresh noise of the last sampling step's level; without gradient."""
+        """Images, as latents, with fresh noise of the last sampling step's level; without gradient."""
         last = torch.ones_like(self.start.level)
         noise = self.draws.normal_like(purpose, clean)
         return Unfinished(self.grid.process.add_noise(clean.detach(), noise, last), last)
@@ -107,7 +107,7 @@ class GradientBatch:
 class RewardGradientAlgorithm(SamplingAlgorithm):
     """A sampling algorithm that needs the gradient of its rewards, and neither log-probabilities nor groups.
 
-    `step` samples pictures of a micro-batch's captions itself, by `GradientBatch.sample`, and back-propagates from
+    `step` samples images of a micro-batch's captions itself, by `GradientBatch.sample`, and back-propagates from
     `GradientBatch.reward`.
     """
 
@@ -145,10 +145,10 @@ class GradientSource:
         return GradientBatches(self, self.pairs.batches(step), prompting, grid)
 
     def reward(self, latents: Tensor, batch: Captioned, step: int) -> Tensor:
-        """The weighted sum of the rewards of pictures, float32, (B,); the first picture of a run is scored twice more, to compare.
+        """The weighted sum of the rewards of images, float32, (B,); the first image of a run is scored twice more, to compare.
 
         Args:
-            latents: the pictures, (B, ...).
+            latents: the images, (B, ...).
             batch: whose captions they are of.
             step: the optimizer step.
 

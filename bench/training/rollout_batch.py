@@ -1,4 +1,4 @@
-"""A collection of pictures, the global batches that are cut from it, and their micro-batches."""
+"""A collection of images, the global batches that are cut from it, and their micro-batches."""
 
 from __future__ import annotations
 

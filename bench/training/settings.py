@@ -35,7 +35,7 @@ class Budget(BaseModel):
 
     unit: Literal["pairs", "forwards", "seconds", "samples", "rewards"] = Field(
         description="pairs seen, network forwards (a backward counts as two), seconds of training times processes; of online "
-        "algorithms also samples or rewards, pictures that were sampled or scored"
+        "algorithms also samples or rewards, images that were sampled or scored"
     )
     amount: float = Field(gt=0, description="training stops after the step that reaches this amount")
 
@@ -52,7 +52,7 @@ class StopRule(BaseModel):
 
 
 class Rounds(BaseModel):
-    """Training in rounds, each on pairs of pictures by the weights of the round before, instead of on the data's pairs."""
+    """Training in rounds, each on pairs of images by the weights of the round before, instead of on the data's pairs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,9 +60,9 @@ class Rounds(BaseModel):
         ge=1, le=1000, description="rounds of generate, judge and train, of `steps` optimizer steps each"
     )
     judge: str = Field(
-        default="pickscore", description="metric that chooses the best and the worst picture of a caption"
+        default="pickscore", description="metric that chooses the best and the worst image of a caption"
     )
-    candidates: int = Field(default=4, ge=2, le=10_000, description="pictures of each caption")
+    candidates: int = Field(default=4, ge=2, le=10_000, description="images of each caption")
     captions: int | None = Field(
         default=None,
         ge=1,
@@ -86,7 +86,7 @@ class TrainingSettings(BaseModel):
     )
     stop_when: StopRule | None = Field(default=None, description="stop early by this rule; see --stop-when")
     rounds: Rounds | None = Field(
-        default=None, description="train in rounds, on pairs of the model's own pictures; see --rounds"
+        default=None, description="train in rounds, on pairs of the model's own images; see --rounds"
     )
     evaluate_every: int = Field(
         default=0,
@@ -128,7 +128,7 @@ class TrainingSettings(BaseModel):
     )
     latents: Literal["sample", "mean"] = Field(
         default="sample",
-        description="a picture's latents: drawn from the autoencoder's posterior anew at every step, or the posterior's mean",
+        description="an image's latents: drawn from the autoencoder's posterior anew at every step, or the posterior's mean",
     )
     horizontal_flip: HorizontalFlip = Field(
         default="none",

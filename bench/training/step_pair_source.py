@@ -38,9 +38,9 @@ class StepPairSource(GradientSource):
         return StepPairBatches(self, self.pairs.batches(step), prompting, grid, algorithm.rules(model.process))
 
     def scores(self, latents: Tensor, batch: Captioned, step: int) -> Tensor:
-        """The weighted sum of the rewards of pictures without gradient, float64 on the CPU, (B,).
+        """The weighted sum of the rewards of images without gradient, float64 on the CPU, (B,).
 
-        The first picture of a run is scored twice more, to compare.
+        The first image of a run is scored twice more, to compare.
         """
         rewards, before = self.rewards, self.rewards.calls
         prompts = [self.pairs.data.captions[row] for row in batch.row_ids]

@@ -1,4 +1,4 @@
-"""Algorithms that compare candidates for the next latents within sampling steps, judged by the pictures that the policy sees in them."""
+"""Algorithms that compare candidates for the next latents within sampling steps, judged by the images that the policy sees in them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class StepPairBatch:
 class StepPairAlgorithm(SamplingAlgorithm):
     """A sampling algorithm that learns which of several candidates for the next latents is better, in some sampling steps.
 
-    A candidate's reward is that of the picture that the policy sees in it.  `step` is called once per trained sampling step for
+    A candidate's reward is that of the image that the policy sees in it.  `step` is called once per trained sampling step for
     every micro-batch of captions, and returns one loss per caption; the update is the mean over all.
     """
 
@@ -146,7 +146,7 @@ class StepPairAlgorithm(SamplingAlgorithm):
 
         Args:
             winner: the winners, (B, ...), without gradient.
-            reward: from latents at their level to the reward of the picture that the policy sees in them, float32, (B,), with
+            reward: from latents at their level to the reward of the image that the policy sees in them, float32, (B,), with
                 gradient where gradients are enabled.
             remaining: how much of sampling is left after the step, from 1 (all of it) to 0, float32, (B,).
         """

@@ -75,8 +75,8 @@ def test_settings_that_surprise(tmp_path: Path, changed: dict[str, str], said: s
     ("name", "size", "said"),
     [
         ("ddpo", "19200", None),  # 2,400 prompts of 8 samples each
-        ("ddpo", "24000", "ddpo samples pictures of 3000 captions at a time, but trains on only 2976 rows of the data"),
-        ("draft", "2985", "draft samples pictures of 2985 captions at a time"),
+        ("ddpo", "24000", "ddpo samples images of 3000 captions at a time, but trains on only 2976 rows of the data"),
+        ("draft", "2985", "draft samples images of 2985 captions at a time"),
     ],
 )
 def test_prompts_are_counted_where_pictures_are_sampled(tmp_path: Path, name: str, size: str, said: str | None) -> None:

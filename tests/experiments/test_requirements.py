@@ -40,7 +40,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
             {"micro_batch_size": "3"},
             "D3PO compares the 2 samples of a prompt; make micro_batch_size a multiple",
         ),
-        ("ddpo", {"caption_dropout": "0.5"}, "ddpo samples pictures of its own .* so caption_dropout has no effect"),
+        ("ddpo", {"caption_dropout": "0.5"}, "ddpo samples images of its own .* so caption_dropout has no effect"),
         ("nft", {"latents": "mean"}, "so latents has no effect"),
         ("draft", {"horizontal_flip": "pair"}, "so horizontal_flip has no effect"),
         ("tailorpo", {"aspect_ratios": "buckets"}, "so aspect_ratios has no effect"),
@@ -108,7 +108,7 @@ def test_captions_alone_are_enough_for_who_makes_pictures(tmp_path: Path) -> Non
     check_requirements(made, method("dpo", **{"rounds.number": "1"}))
     check_requirements(made, method("refl", pretraining="0"))
     for name in ("dpo", "sft", "self-npo", "refl", "rankdpo"):
-        with pytest.raises(UserError, match=f"{name} reads pictures, but .* has captions alone"):
+        with pytest.raises(UserError, match=f"{name} reads images, but .* has captions alone"):
             check_requirements(made, method(name))
 
 

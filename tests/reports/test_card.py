@@ -59,14 +59,14 @@ def test_a_card_says_at_its_top_that_a_run_was_a_trial_and_what_to_put_in_for_a_
 def test_a_card_of_a_run_that_sampled_claims_no_pairs(lab: Lab) -> None:
     lab.base()
     card = model_card(lab.run("ddpo", title="DDPO", samples=960))
-    assert "- captions, for 960 pictures of its own" in card
+    assert "- captions, for 960 images of its own" in card
     assert "pairs of" not in card
 
 
 def test_a_card_of_a_run_whose_rounds_fit_their_judge_says_what_to(lab: Lab) -> None:
     lab.base()
     card = model_card(lab.run("apo", title="APO", samples=96, config={"fits_judge": True}))
-    assert "- captions, for 96 pictures of its own" in card
+    assert "- captions, for 96 images of its own" in card
     assert "- 2,000 pairs of 2,000 rows, 0 ties left out, to which the reward models of its rounds were fitted" in card
 
 

@@ -74,7 +74,7 @@ def test_a_run_in_rounds_was_not_trained_on_the_pairs_of_the_data(lab: Lab) -> N
     report = make_report(lab.runs)
     assert about_data(report) == [
         (
-            "Training data differ: Diffusion-DPO (rounds) was trained on pictures of its own, in 2 rounds, for captions of votes.parquet "
+            "Training data differ: Diffusion-DPO (rounds) was trained on images of its own, in 2 rounds, for captions of votes.parquet "
             "(digest d); SFT on votes.parquet (2,000 pairs, digest d); such rows do not compare algorithms alone."
         )
     ]
@@ -87,15 +87,15 @@ def test_runs_whose_rounds_fit_their_judge_read_the_labels(lab: Lab) -> None:
     lab.run("apo", title="APO", name="judge", labels="judge", **rounds)
     assert about_data(make_report(lab.runs)) == [
         (
-            "Training data differ: APO (judge) was trained on pictures of its own, in 2 rounds, for captions of votes.parquet (2,000 pairs, "
-            "digest d, labels judge), chosen by reward models fitted to its pairs; APO (people) on pictures of its own, in 2 rounds, for "
+            "Training data differ: APO (judge) was trained on images of its own, in 2 rounds, for captions of votes.parquet (2,000 pairs, "
+            "digest d, labels judge), chosen by reward models fitted to its pairs; APO (people) on images of its own, in 2 rounds, for "
             "captions of votes.parquet (2,000 pairs, digest d, labels people), chosen by reward models fitted to its pairs; such rows do "
             "not compare algorithms alone."
         )
     ]
     lab.run("dpo", labels="judge", **{**rounds, "config": {}})  # rounds that take captions alone
     (note,) = about_data(make_report(lab.runs))
-    assert "pictures of its own, in 2 rounds, for captions of votes.parquet (digest d);" in note
+    assert "images of its own, in 2 rounds, for captions of votes.parquet (digest d);" in note
 
 
 def test_a_run_that_sampled_was_not_trained_on_the_pairs_of_the_data(lab: Lab) -> None:
@@ -106,7 +106,7 @@ def test_a_run_that_sampled_was_not_trained_on_the_pairs_of_the_data(lab: Lab) -
     report = make_report(lab.runs)
     assert about_data(report) == [
         (
-            "Training data differ: DDPO was trained on pictures of its own for captions of votes.parquet (digest d); Diffusion-DPO was "
+            "Training data differ: DDPO was trained on images of its own for captions of votes.parquet (digest d); Diffusion-DPO was "
             "trained on votes.parquet (2,000 pairs, digest d, labels judge); SFT on votes.parquet (2,000 pairs, digest d, labels l); such "
             "rows do not compare algorithms alone."
         )

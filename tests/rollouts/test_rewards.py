@@ -80,7 +80,7 @@ def test_a_score_that_is_not_finite_stops() -> None:
 
 def test_a_reward_that_is_constant_stops() -> None:
     rewards = rewards_by(lambda mean, _: 0.5)
-    with pytest.raises(UserError, match=r"'computed' is 0\.5 for all 2 pictures .* choose another reward"):
+    with pytest.raises(UserError, match=r"'computed' is 0\.5 for all 2 images .* choose another reward"):
         rewards.check_spread(rewards.score(pictures(2), ["a", "b"]))
     useful = rewards_by(lambda mean, _: mean)
     useful.check_spread(useful.score(pictures(2), ["a", "b"]))

@@ -57,7 +57,7 @@ class AlgorithmCase:
     def refuse_online(self) -> None:
         """Raise a `NotApplicableError` if the algorithm makes its batches itself."""
         if isinstance(self.algorithm, SamplingAlgorithm):
-            raise NotApplicableError("the algorithm trains on pictures of its own, not on rows of the data")
+            raise NotApplicableError("the algorithm trains on images of its own, not on rows of the data")
 
     def moved_policy(self) -> Policy:
         """A policy that differs slightly from its reference."""

@@ -43,7 +43,7 @@ PAIRS = 40
 
 
 class Brightness(EmbeddingMetric, DifferentiableMetric):
-    """A scorer that needs no checkpoint: the mean level of the picture's pixels."""
+    """A scorer that needs no checkpoint: the mean level of the image's pixels."""
 
     info: ClassVar[MetricInfo] = MetricInfo(title="Brightness", raw_range="0 to 255", unit="level", source="here")
     reads_prompt: ClassVar[bool] = False
@@ -74,7 +74,7 @@ class Brightness(EmbeddingMetric, DifferentiableMetric):
 
 
 def png(seed: int) -> bytes:
-    """An encoded picture of random pixels."""
+    """An encoded image of random pixels."""
     pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="png")
@@ -82,7 +82,7 @@ def png(seed: int) -> bytes:
 
 
 def pair_columns(captions: Sequence[str]) -> dict[str, list[Any]]:
-    """Pick-a-Pic's columns for pairs of random pictures without ties, one for each caption."""
+    """Pick-a-Pic's columns for pairs of random images without ties, one for each caption."""
     count = len(captions)
     return {
         "caption": list(captions),
@@ -116,7 +116,7 @@ class SmallSetup:
     @property
     def captions(self) -> list[str]:
         """What the pairs are of."""
-        return [f"picture {row}" for row in range(PAIRS)]
+        return [f"image {row}" for row in range(PAIRS)]
 
     @functools.cached_property
     def data_file(self) -> Path:

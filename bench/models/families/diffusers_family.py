@@ -177,7 +177,7 @@ class DiffusersFamily(ModelFamily):
         return ((self._decoded(latents) + 1) / 2).clamp(0, 1)
 
     def _decoded(self, latents: Tensor) -> Tensor:
-        """Pictures in [-1, 1] or a little beyond, float32, (B, 3, H, W)."""
+        """Images in [-1, 1] or a little beyond, float32, (B, 3, H, W)."""
         decoded: Tensor = self._vae.decode(
             latents.float() / self._vae.config.scaling_factor + self._latent_shift
         ).sample
