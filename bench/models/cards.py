@@ -7,11 +7,11 @@ from bench.models.families.flux import Flux
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.models.families.stable_diffusion_3 import StableDiffusion3
 from bench.models.families.stable_diffusion_xl import StableDiffusionXL
+from bench.models.forward_process import FLOW_SCHEDULER
 from bench.records.protocol import GenerationSettings
 
 METRICS: dict[str, str | None] = dict.fromkeys(("pickscore", "hpsv2", "imagereward", "aesthetic", "clip"))
 ARCHITECTURES = Path(__file__).parent / "architectures"
-FLOW = "FlowMatchEulerDiscreteScheduler"
 
 SD15 = ModelCard(
     title="Stable Diffusion 1.5",
@@ -42,7 +42,7 @@ def _stable_diffusion_3(title: str, source: str, architecture: str, *, steps: in
         family=StableDiffusion3,
         source=source,
         generation=GenerationSettings(
-            scheduler=FLOW, steps=steps, guidance_scale=guidance_scale, height=1024, width=1024, precision="bf16"
+            scheduler=FLOW_SCHEDULER, steps=steps, guidance_scale=guidance_scale, height=1024, width=1024, precision="bf16"
         ),
         architecture=str(ARCHITECTURES / architecture),
         metrics=METRICS,
@@ -64,7 +64,7 @@ FLUX = ModelCard(
     family=Flux,
     source="black-forest-labs/FLUX.1-dev",
     generation=GenerationSettings(
-        scheduler=FLOW, steps=28, guidance_scale=3.5, height=1024, width=1024, precision="bf16"
+        scheduler=FLOW_SCHEDULER, steps=28, guidance_scale=3.5, height=1024, width=1024, precision="bf16"
     ),
     architecture=str(ARCHITECTURES / "flux"),
     metrics=METRICS,

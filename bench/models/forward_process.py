@@ -18,6 +18,10 @@ from torch import Tensor
 
 from bench.core.errors import UserError
 
+FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
+"""The diffusers scheduler that samples flows here."""
+FLOW_PREDICTION = "flow_prediction"
+"""What schedulers for diffusion models, such as UniPC, call the prediction of a flow: that of a UNet that was trained as one."""
 MOST_TIMES = 1_000_000
 """The largest number of training times; a schedule of more would only fill the memory."""
 
@@ -190,7 +194,7 @@ def build_forward_process(config: Mapping[str, Any], tokens: int | None = None) 
     steps = int(config.get("num_train_timesteps", 1000))
     if not 0 < steps <= MOST_TIMES:
         raise UserError(f"the scheduler's num_train_timesteps {steps} is not possible; it is 1000 for most models")
-    if "shift" in config:
+    if is_flow(config):
         shift = flow_shift(config, tokens)
         sigma = torch.arange(1, steps + 1, dtype=torch.float64) / steps
         sigma = shift * sigma / (1 + (shift - 1) * sigma)
@@ -208,8 +212,27 @@ def build_forward_process(config: Mapping[str, Any], tokens: int | None = None) 
         if kind.prediction_type == prediction:
             return kind(abar.sqrt(), (1 - abar).sqrt())
     raise UserError(
-        f"the scheduler's prediction_type {prediction!r} is not supported: use epsilon, v_prediction or flow"
+        f"the scheduler's prediction_type {prediction!r} is not supported: use epsilon, v_prediction or flow_prediction"
     )
+
+
+def is_flow(config: Mapping[str, Any]) -> bool:
+    """Whether a diffusers scheduler configuration is that of a flow: a flow scheduler's, or one that says that a flow is predicted.
+
+    Raises:
+        UserError: it says so, and has the sigmas of a diffusion model.
+    """
+    predicted = config.get("prediction_type") == FLOW_PREDICTION
+    if predicted and not config.get("use_flow_sigmas"):
+        raise UserError(
+            f"the scheduler's prediction_type {FLOW_PREDICTION!r} needs the sigmas of a flow: set use_flow_sigmas to true"
+        )
+    return predicted or "shift" in config
+
+
+def flow_scheduler_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a flow's scheduler in the words of `FLOW_SCHEDULER`, which calls ``flow_shift`` ``shift``."""
+    return {**config, "shift": config["shift"] if "shift" in config else config.get("flow_shift", 1.0)}
 
 
 def flow_shift(config: Mapping[str, Any], tokens: int | None) -> float:
@@ -221,7 +244,7 @@ def flow_shift(config: Mapping[str, Any], tokens: int | None) -> float:
     if config.get("invert_sigmas"):
         raise UserError("the scheduler's invert_sigmas is not supported: use a model whose sigmas decrease")
     if not config.get("use_dynamic_shifting"):
-        return float(config["shift"])
+        return float(flow_scheduler_config(config)["shift"])
     if tokens is None:
         raise ValueError("a resolution-dependent shift needs the number of image tokens")
     match config.get("time_shift_type", "exponential"):

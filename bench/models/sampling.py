@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from bench.core.chunks import batch_slices, images_per_chunk
 from bench.core.errors import UserError
 from bench.models.family import ModelFamily
-from bench.models.forward_process import FlowProcess
+from bench.models.forward_process import FLOW_SCHEDULER, FlowProcess, flow_scheduler_config
 from bench.models.framing import Framing
 from bench.models.guidance import Networks, guide
 from bench.records.protocol import GenerationSettings
-
-FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 
 StepGenerators = Callable[[int], list[torch.Generator]]
 """The number of a sampling step -> a generator on the CPU for each image, from which the step draws its noise."""
@@ -45,7 +43,9 @@ def build_scheduler(settings: GenerationSettings, model: ModelFamily) -> Any:
             f"steps={settings.steps} is not possible for a model that was trained with {trained} timesteps; use fewer steps"
         )
     try:
-        scheduler = kind.from_config(dict(model.scheduler_config))
+        flow = isinstance(model.process, FlowProcess)
+        config = model.scheduler_config
+        scheduler = kind.from_config(flow_scheduler_config(config) if flow else dict(config))
         model.set_timesteps(scheduler, settings.steps, model.latent_shape(settings.height, settings.width))
     except (ValueError, NotImplementedError, ImportError, ZeroDivisionError, IndexError) as error:
         why = " ".join(str(error).split())

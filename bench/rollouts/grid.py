@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bench.core.errors import UserError
 from bench.models.family import ModelFamily
-from bench.models.forward_process import FlowProcess, ForwardProcess
-from bench.models.sampling import FLOW_SCHEDULER, build_scheduler
+from bench.models.forward_process import FLOW_SCHEDULER, FlowProcess, ForwardProcess
+from bench.models.sampling import build_scheduler
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from bench.tiny.building import (
     checking,
     denoiser,
     distortion,
-    flow,
     latents,
     off_policy,
     pairs,
@@ -47,13 +46,14 @@ FILES = (
 def stages() -> list[Stage]:
     """All stages, in the order in which they are made."""
     shards = [denoiser.FIRST_SHARDS, denoiser.MOST_SHARDS, denoiser.STEPS_PER_SHARD]
-    base = {"widths": denoiser.WIDTHS, "scheduler": denoiser.SCHEDULER, "batch": denoiser.BATCH, "shards": shards,
-            "wrong captions": latents.WRONG_CAPTIONS, "empty captions": denoiser.EMPTY_CAPTIONS, "late times": denoiser.LATE_TIMES, "layout": denoiser.LAYOUT}  # fmt: skip
+    world = {"widths": denoiser.WIDTHS, "batch": denoiser.BATCH, "shards": shards, "wrong captions": latents.WRONG_CAPTIONS,
+             "empty captions": denoiser.EMPTY_CAPTIONS, "layout": denoiser.LAYOUT}  # fmt: skip
+    base = {**world, "scheduler": denoiser.SCHEDULER, "late times": denoiser.FIRST.late}
     scenes = {"counts": [parts.DISTORTED_SCENES, parts.HELD_OUT], "error": distortion.LATENT_ERROR}
     redrawn = {"count": parts.REDRAWN_SCENES, "strengths": redrawing.STRENGTHS}
     judge = {"batch": [checking.BATCH, checking.MADE], "mistakes": checking.MISTAKES}
     tower = {"batch": towers.BATCH, "naming": towers.NAMING}
-    sd3 = {"size": [flow.HEADS, flow.HEAD_WIDTH, flow.LAYERS], "shift": flow.SHIFT, "batch": denoiser.BATCH, "shards": shards, "layout": denoiser.LAYOUT}  # fmt: skip
+    flow = {**world, "scheduler": dict(denoiser.FLOW.config)}
     vae = {"widths": autoencoder.WIDTHS, "batch": autoencoder.BATCH, "scenes": parts.AUTOENCODER_SCENES}
     prompts = {
         **voters.RULES,
@@ -77,7 +77,7 @@ def stages() -> list[Stage]:
             needs=["autoencoder", "checker"],
         ),
         *(parts.scorer_stage(name) for name in SCORERS),
-        fitted("flow", parts.make_flow, sd3, flow.SETTINGS, "autoencoder", "base"),
+        fitted("flow", parts.make_flow, flow, denoiser.FLOW.settings, "autoencoder", "base"),
     ]
 
 

@@ -18,7 +18,7 @@ ALGORITHMS = {
     "tailorpo": ("trained=1",),
     "spo": ("first=0", "trained=1", "threshold=0"),
 }
-FLOWS = ("sd3", "flux")
+FLOWS = ("sdxl-flow", "sd3", "flux")
 CASES = [
     (kind, algorithm)
     for kind in WRITERS

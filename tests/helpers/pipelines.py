@@ -20,6 +20,7 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    UniPCMultistepScheduler,
 )
 from transformers import (
     CLIPTextConfig,
@@ -57,6 +58,17 @@ def write_sd15(folder: Path, **scheduler: Any) -> None:
 
 def write_sdxl(folder: Path, **scheduler: Any) -> None:
     """SDXL: two text encoders of different width, pooled embeddings and time ids."""
+    write_sdxl_with(EulerDiscreteScheduler(**SD_SCHEDULER, timestep_spacing="leading", **scheduler), folder)
+
+
+def write_sdxl_flow(folder: Path, **scheduler: Any) -> None:
+    """SDXL that was trained on as a flow, with the scheduler by which diffusers' own pipeline samples such a UNet."""
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 2.0, "steps_offset": 1}
+    write_sdxl_with(UniPCMultistepScheduler(**{**flow, **scheduler}), folder)
+
+
+def write_sdxl_with(scheduler: Any, folder: Path) -> None:
+    """SDXL with a scheduler of diffusers."""
     torch.manual_seed(0)
     tokenizer = clip_tokenizer(folder)
     unet = UNet2DConditionModel(
@@ -68,7 +80,7 @@ def write_sdxl(folder: Path, **scheduler: Any) -> None:
         vae=autoencoder(4, scaling_factor=0.13025, force_upcast=True),
         text_encoder=CLIPTextModel(clip_config(tokenizer, 16)), tokenizer=tokenizer,
         text_encoder_2=CLIPTextModelWithProjection(clip_config(tokenizer, 24)), tokenizer_2=tokenizer,
-        unet=unet, scheduler=EulerDiscreteScheduler(**SD_SCHEDULER, timestep_spacing="leading", **scheduler),
+        unet=unet, scheduler=scheduler,
     ).save_pretrained(folder, safe_serialization=True)  # fmt: skip
 
 
@@ -111,6 +123,7 @@ def write_flux(folder: Path, *, guidance_embeds: bool = True, **scheduler: Any) 
 WRITERS: dict[str, Callable[..., None]] = {
     "sd15": write_sd15,
     "sdxl": write_sdxl,
+    "sdxl-flow": write_sdxl_flow,
     "sd3": write_sd3,
     "flux": write_flux,
 }

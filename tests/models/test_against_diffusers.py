@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,27 @@ def test_v_prediction_with_zero_terminal_snr(pipeline_folder: Callable[..., Path
     )
     noise = noise_of(16, 16)
     assert_same(ours(folder, noise, 16, 16), theirs(folder, noise, 16, 16, guidance_scale=7.5))
+
+
+def test_a_unet_that_was_trained_as_a_flow(pipeline_folder: Callable[..., Path]) -> None:
+    """Diffusers' pipelines for UNets cannot call the flow scheduler, so its steps are written out here."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    folder, noise = pipeline_folder("sdxl-flow"), noise_of(16, 16)
+    latents, _ = ours(folder, noise, 16, 16, guidance_scale=3.0)
+    model = find_model(str(folder)).card.family.load(str(folder), device=torch.device("cpu"))
+    prompts, nothing = model.encode_text(PROMPTS), model.encode_negative(["", ""])
+    condition = {name: torch.cat([nothing[name], prompts[name]]) for name in prompts}
+    condition["time_ids"] = torch.tensor([[16.0, 16, 0, 0, 16, 16]]).expand(4, -1)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=2.0)
+    scheduler.set_timesteps(STEPS)
+    expected = noise
+    with torch.no_grad():
+        for sigma, following in itertools.pairwise(scheduler.sigmas):
+            velocity = model.predict(model.network, expected.repeat(2, 1, 1, 1), (1000 * sigma).expand(4), condition)
+            without, with_prompt = velocity.chunk(2)
+            expected = expected + (following - sigma) * (without + 3.0 * (with_prompt - without))
+    torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 24)])

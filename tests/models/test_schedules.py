@@ -22,6 +22,7 @@ FLUX = {
     "num_train_timesteps": 1000, "shift": 3.0, "use_dynamic_shifting": True, "base_image_seq_len": 256,
     "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15,
 }  # fmt: skip
+UNET_FLOW = {"num_train_timesteps": 1000, "prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 2.0}
 ONE = torch.zeros(1, 1, dtype=torch.float64)
 
 
@@ -45,6 +46,14 @@ class TestNetworkTimes:
         t = torch.tensor([750.25, 3.0])
         for config in (SD, {"num_train_timesteps": 1000, "shift": 3.0}):
             assert build_forward_process(config).network_times(t) is t
+
+    def test_a_unet_that_was_trained_as_a_flow_is_given_the_times_of_its_own_scheduler(self) -> None:
+        from diffusers import UniPCMultistepScheduler
+
+        scheduler = UniPCMultistepScheduler(**UNET_FLOW)
+        scheduler.set_timesteps(999)  # the times of diffusers' grid that ours are at, but for the last
+        ours = build_forward_process(scheduler.config).network_times(torch.arange(1, 1000))
+        assert (ours.flip(0).long() - scheduler.timesteps[:999]).abs().max() <= 1  # diffusers cuts times to whole numbers
 
     def test_they_are_the_times_of_the_models_own_scheduler(self) -> None:
         from diffusers import FlowMatchEulerDiscreteScheduler
@@ -74,6 +83,34 @@ class TestResolutionDependentShift:
         fixed = {"num_train_timesteps": 1000, "shift": 3.0, "use_dynamic_shifting": False}
         assert sigma(fixed, 499, 4096) == pytest.approx(0.75, rel=1e-12)
         assert isinstance(build_forward_process(fixed), FlowProcess)
+
+
+class TestUNetsThatWereTrainedAsFlows:
+    @pytest.mark.parametrize(("changes", "half"), [({}, 2 / 3), ({"flow_shift": 1.0}, 0.5), ({"flow_shift": 3.0}, 0.75)])
+    def test_their_schedule_is_shifted_by_flow_shift(self, changes: dict[str, Any], half: float) -> None:
+        process = build_forward_process({**UNET_FLOW, **changes})
+        assert isinstance(process, FlowProcess)
+        assert process.sigma(torch.tensor([499]), ONE).item() == pytest.approx(half, rel=1e-12)
+
+    # It hands torch tensors to NumPy in a way that NumPy 2 announces to change.
+    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+    def test_a_prediction_means_what_it_means_to_diffusers(self) -> None:
+        """A step of first order of diffusers' solver is on the line between the clean latents and the noise that the prediction implies."""
+        from diffusers import DPMSolverMultistepScheduler
+
+        scheduler = DPMSolverMultistepScheduler(**UNET_FLOW, solver_order=1)
+        scheduler.set_timesteps(4)
+        latents, predicted = torch.randn(2, 1, 4, 2, 2, generator=torch.Generator().manual_seed(0)).unbind()
+        stepped = scheduler.step(predicted, scheduler.timesteps[0], latents).prev_sample
+        process = build_forward_process(scheduler.config)
+        sigmas = process.sigma(torch.arange(1000), torch.zeros(1000)).flatten()
+        nearest, following = ((sigmas - each).abs().argmin()[None] for each in scheduler.sigmas[:2])
+        clean, noise = process.to_x0(latents, predicted, nearest), process.to_epsilon(latents, predicted, nearest)
+        torch.testing.assert_close(process.add_noise(clean, noise, following), stepped, rtol=0, atol=3e-3)
+
+    def test_the_sigmas_of_a_diffusion_model_are_refused(self) -> None:
+        with pytest.raises(UserError, match="'flow_prediction' needs the sigmas of a flow: set use_flow_sigmas to true"):
+            build_forward_process({**SD, "prediction_type": "flow_prediction"})
 
 
 class TestZeroTerminalSnr:

@@ -22,7 +22,7 @@ from bench.models.checkpoints.compatibility import header_shapes, holds_adapters
 from bench.models.checkpoints.component import place_digest
 from bench.models.checkpoints.pipeline_folder import PipelineFolder, check_finite, explained, load_weights
 from bench.models.family import ModelFamily, Posterior
-from bench.models.forward_process import ForwardProcess, build_forward_process
+from bench.models.forward_process import FLOW_SCHEDULER, FlowProcess, ForwardProcess, build_forward_process
 
 UNLIMITED = 10**9
 """A tokenizer without a longest length states 1e30."""
@@ -84,6 +84,10 @@ class DiffusersFamily(ModelFamily):
 
     def process_of(self, scheduler: Mapping[str, Any]) -> ForwardProcess:
         return build_forward_process(scheduler, self._tokens(self.latent_shape(self.resolution, self.resolution)))
+
+    def scheduler_name(self, diffusion: str) -> str:
+        """The scheduler of the model's own images: ``diffusion``, or the flows' if the network was trained as one."""
+        return FLOW_SCHEDULER if isinstance(self.process, FlowProcess) else diffusion
 
     @functools.cached_property
     def scheduler_config(self) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.core.errors import UserError
 from bench.models.families.diffusers_family import DiffusersFamily, token_ids
-from bench.models.forward_process import shift_exponent
+from bench.models.forward_process import FLOW_SCHEDULER, shift_exponent
 from bench.records.protocol import GenerationSettings
 
 T5_TOKENS = 512
@@ -38,7 +38,7 @@ class Flux(DiffusersFamily):
     def generation(self) -> GenerationSettings:
         side, scale = self.resolution, TRAINING_GUIDANCE if self._guided else 1.0
         return GenerationSettings(
-            scheduler="FlowMatchEulerDiscreteScheduler", steps=28, guidance_scale=scale, height=side, width=side
+            scheduler=FLOW_SCHEDULER, steps=28, guidance_scale=scale, height=side, width=side
         )
 
     @property

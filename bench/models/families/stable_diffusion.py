@@ -13,7 +13,7 @@ from bench.records.protocol import GenerationSettings
 
 
 class StableDiffusion(DiffusersFamily):
-    """A diffusers ``StableDiffusionPipeline``, epsilon or v-prediction."""
+    """A diffusers ``StableDiffusionPipeline`` that predicts epsilon, v or a flow."""
 
     pipeline_class = "StableDiffusionPipeline"
     network_name = "unet"
@@ -24,8 +24,8 @@ class StableDiffusion(DiffusersFamily):
 
     @property
     def generation(self) -> GenerationSettings:
-        side = self.resolution
-        return GenerationSettings(scheduler="DDIMScheduler", steps=50, guidance_scale=7.5, height=side, width=side)
+        side, scheduler = self.resolution, self.scheduler_name("DDIMScheduler")
+        return GenerationSettings(scheduler=scheduler, steps=50, guidance_scale=7.5, height=side, width=side)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from bench.core.errors import UserError
 from bench.models.families.diffusers_family import DiffusersFamily, token_ids
-from bench.models.forward_process import shift_exponent
+from bench.models.forward_process import FLOW_SCHEDULER, shift_exponent
 from bench.records.protocol import GenerationSettings
 
 T5_TOKENS = 256
@@ -35,7 +35,7 @@ class StableDiffusion3(DiffusersFamily):
     def generation(self) -> GenerationSettings:
         side = self.resolution
         return GenerationSettings(
-            scheduler="FlowMatchEulerDiscreteScheduler", steps=28, guidance_scale=7.0, height=side, width=side
+            scheduler=FLOW_SCHEDULER, steps=28, guidance_scale=7.0, height=side, width=side
         )
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:

@@ -26,10 +26,8 @@ class StableDiffusionXL(DiffusersFamily):
 
     @property
     def generation(self) -> GenerationSettings:
-        side = self.resolution
-        return GenerationSettings(
-            scheduler="EulerDiscreteScheduler", steps=50, guidance_scale=5.0, height=side, width=side
-        )
+        side, scheduler = self.resolution, self.scheduler_name("EulerDiscreteScheduler")
+        return GenerationSettings(scheduler=scheduler, steps=50, guidance_scale=5.0, height=side, width=side)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:

@@ -1,17 +1,18 @@
 """The denoiser and the text encoder of the tiny pipeline, pre-trained together on captioned scenes.
 
 Some captions are wrong, as on the web, so that there is something to align.  Training has two phases, which differ in what the
-denoiser predicts.
+denoiser predicts; a third makes another model of the result, which predicts a flow.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel, UniPCMultistepScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -22,8 +23,6 @@ from bench.tiny.building.layout_heads import LayoutHeads
 
 BATCH = 64
 EMPTY_CAPTIONS = 0.1
-LATE_TIMES = 0.7
-"""Exponent below 1: high noise, at which object, size and place are decided, is drawn more often."""
 LAYOUT = 0.3
 """Weight of the loss of `LayoutHeads`."""
 FIRST_SHARDS, MOST_SHARDS, STEPS_PER_SHARD = 7, 32, 250
@@ -46,29 +45,53 @@ SCHEDULER = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Phase:
-    """One of the two phases of training.
+    """One of the phases of training.
 
     Attributes:
         name: the name of its fit.
-        prediction_type: what the network predicts, as in diffusers' schedulers.
+        scheduler: the class of its pipeline's scheduler.
+        config: that scheduler's configuration, which says what the network predicts.
+        late: exponent of the draws of times; below 1, high noise, at which object, size and place are decided, is drawn more often.
         settings: how it is fitted.
     """
 
     name: str
-    prediction_type: str
+    scheduler: Any
+    config: Mapping[str, Any]
+    late: float
     settings: FitSettings
-
-    @property
-    def scheduler(self) -> dict[str, Any]:
-        """The fields of its `DDIMScheduler`."""
-        return {**SCHEDULER, "prediction_type": self.prediction_type}
 
 
 # Objects are learnt quickly by the epsilon loss, which weighs low noise.  Place and size are decided at high noise, which it
 # hardly weighs, so training continues on velocity.
-FIRST = Phase("epsilon", "epsilon", FitSettings(steps=5000, learning_rate=1e-3, average=0.999, warmup=200, decay=0.5))
+FIRST = Phase(
+    name="epsilon",
+    scheduler=DDIMScheduler,
+    config={**SCHEDULER, "prediction_type": "epsilon"},
+    late=0.7,
+    settings=FitSettings(steps=5000, learning_rate=1e-3, average=0.999, warmup=200, decay=0.5),
+)
 SECOND = Phase(
-    "velocity", "v_prediction", FitSettings(steps=3000, learning_rate=8e-4, average=0.998, warmup=50, decay=0.4)
+    name="velocity",
+    scheduler=DDIMScheduler,
+    config={**SCHEDULER, "prediction_type": "v_prediction"},
+    late=0.7,
+    settings=FitSettings(steps=3000, learning_rate=8e-4, average=0.998, warmup=50, decay=0.4),
+)
+# The scheduler is one with which diffusers' own pipeline for UNets samples flows.  Its shift is towards high noise, and training
+# draws its times, so they need no exponent.
+FLOW = Phase(
+    name="flow",
+    scheduler=UniPCMultistepScheduler,
+    config={
+        "num_train_timesteps": 1000,
+        "prediction_type": "flow_prediction",
+        "use_flow_sigmas": True,
+        "flow_shift": 2.0,
+        "steps_offset": 1,  # not read for flows, but diffusers warns where it is 0
+    },
+    late=1.0,
+    settings=FitSettings(steps=2000, learning_rate=5e-4, average=0.998, warmup=50, decay=0.6),
 )
 
 
@@ -117,7 +140,7 @@ def train_denoiser(phase: Phase, pipeline: StableDiffusionPipeline, state: Path,
         latents_folder: where the latents of this autoencoder are kept.
     """
     unet, text_encoder, tokenizer = pipeline.unet, pipeline.text_encoder, pipeline.tokenizer
-    process = build_forward_process(phase.scheduler)
+    process = build_forward_process(phase.config)
     shards = Shards(pipeline.vae, tokenizer, latents_folder)
     blank = torch.tensor(tokenizer([""], padding="max_length")["input_ids"])[0]
 
@@ -129,10 +152,10 @@ def train_denoiser(phase: Phase, pipeline: StableDiffusionPipeline, state: Path,
         )
         noise_source = torch.Generator().manual_seed(step)
         noise = torch.randn(latents.shape, generator=noise_source)
-        t = process.timesteps(torch.rand(BATCH, generator=noise_source) ** LATE_TIMES)
+        t = process.timesteps(torch.rand(BATCH, generator=noise_source) ** phase.late)
         dropped = torch.rand(BATCH, generator=noise_source) < EMPTY_CAPTIONS
         states = text_encoder(torch.where(dropped[:, None], blank, ids)).last_hidden_state
-        predicted = unet(process.add_noise(latents, noise, t), t, states).sample
+        predicted = unet(process.add_noise(latents, noise, t), process.network_times(t), states).sample
         error = nn.functional.mse_loss(predicted.float(), process.target(latents, noise, t))
         return error + LAYOUT * heads.loss(layouts)
 
@@ -153,7 +176,7 @@ def assemble(vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, phase: Phas
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=DDIMScheduler(**phase.scheduler),
+        scheduler=phase.scheduler(**phase.config),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusion3Pipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -21,7 +21,6 @@ from bench.tiny.building import (
     autoencoder,
     checking,
     denoiser,
-    flow,
     off_policy,
     pairs,
     redrawing,
@@ -71,18 +70,19 @@ def make_pretrained(places: Places) -> None:
 
 def make_base(places: Places) -> None:
     """Continues training in the second phase; the result is the base model."""
-    pipeline = _trained(denoiser.SECOND, places, *load_parts(places.inputs["pretrained"]))
-    pipeline.vae = AutoencoderKL.from_pretrained(places.inputs["autoencoder"], local_files_only=True)
-    save_half(pipeline, places.output)
+    save_trained(denoiser.SECOND, places, *load_parts(places.inputs["pretrained"]))
 
 
 def make_flow(places: Places) -> None:
-    """Trains the flow model."""
-    folder, base = places.inputs["autoencoder"], load_pipeline(places.inputs["base"])
-    encoders = flow.build_text_encoders(base.text_encoder)
-    transformer = flow.build_transformer(base.text_encoder.config.hidden_size)
-    pipeline = flow.assemble(load_autoencoder(folder), encoders, base.tokenizer, transformer)
-    flow.train_flow(pipeline, places.state, latents_of(places, folder))
+    """Trains the base model on as a flow."""
+    base = load_pipeline(places.inputs["base"])
+    save_trained(denoiser.FLOW, places, base.text_encoder, base.tokenizer, base.unet)
+
+
+def save_trained(phase: denoiser.Phase, places: Places, text_encoder: Any, tokenizer: Any, unet: Any) -> None:
+    """Train parts in a phase, and save them as a pipeline."""
+    pipeline = _trained(phase, places, text_encoder, tokenizer, unet)
+    pipeline.vae = AutoencoderKL.from_pretrained(places.inputs["autoencoder"], local_files_only=True)
     save_half(pipeline, places.output)
 
 
@@ -128,7 +128,7 @@ def load_base(folder: Path) -> StableDiffusion:
     return StableDiffusion.load(str(folder), device=torch.device("cpu"))
 
 
-def save_half(pipeline: StableDiffusionPipeline | StableDiffusion3Pipeline, folder: Path) -> None:
+def save_half(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     """Save a pipeline as float16 safetensors, without the local paths that diffusers records."""
     half = copy.deepcopy(pipeline)  # the caller continues with the parts in float32
     for part in half.components.values():
