@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,9 @@ class Cost:
     """Cost of one training run, mean over its seeds; peak memory is the maximum.
 
     Attributes:
+        flops: operations, a backward counted as two forwards; None in older records.
+        samples: images that were sampled in training, 0 for offline algorithms.
+        reward_calls: scores that training asked for, one per image and metric.
         seconds_low: of the fastest seed.
         seconds_high: of the slowest seed.
     """
@@ -38,6 +42,9 @@ class Cost:
     policy_forwards: float
     policy_backwards: float
     reference_forwards: float
+    flops: float | None
+    samples: float
+    reward_calls: float
     seconds: float
     seconds_low: float
     seconds_high: float
@@ -249,14 +256,17 @@ def _rows(records: Sequence[RunRecord], found: Conclusions) -> tuple[Row, ...]:
 
 
 def _cost(ledgers: Sequence[Mapping[str, Any]]) -> Cost:
-    def mean(field: str) -> float:
-        return sum(float(ledger[field]) for ledger in ledgers) / len(ledgers)
+    def mean(field: str, missing: float | None = None) -> float:
+        return statistics.fmean(float(ledger.get(field, missing)) for ledger in ledgers)
 
     return Cost(
         pairs=mean("pairs"),
         policy_forwards=mean("policy_forwards"),
         policy_backwards=mean("policy_backwards"),
         reference_forwards=mean("reference_forwards"),
+        flops=mean("flops") if all("flops" in ledger for ledger in ledgers) else None,
+        samples=mean("samples", missing=0),
+        reward_calls=mean("reward_calls", missing=0),
         seconds=mean("seconds"),
         seconds_low=min(float(ledger["seconds"]) for ledger in ledgers),
         seconds_high=max(float(ledger["seconds"]) for ledger in ledgers),

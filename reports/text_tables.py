@@ -6,7 +6,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.records.config import BASE
@@ -182,18 +182,24 @@ def _cost(report: Report) -> Grid:
     ]
     if len(counts) > 1:
         notes.append("Rows differ in cost, so the tables above do not compare them at equal cost.")
+    counted = ["pairs", "policy_forwards", "policy_backwards", "reference_forwards"]
+    if any(cost.samples for _, cost in known):
+        counted += ["samples", "reward_calls"]
+        notes.append(
+            "Samples: images that training made; of algorithms that sample, pairs are those that it trained on.  Reward calls: scores "
+            "that training asked for, one per image and metric."
+        )
     return Grid(
         "Cost of one training run",
-        ("pairs", "policy forwards", "policy backwards", "reference forwards", "device seconds", "peak memory"),
-        tuple((label, _cost_cells(cost)) for label, cost in known),
+        (*(name.replace("_", " ") for name in counted), "device seconds", "peak memory"),
+        tuple((label, _cost_cells(cost, counted)) for label, cost in known),
         tuple(notes),
     )
 
 
-def _cost_cells(cost: Cost) -> tuple[Cell, ...]:
-    counts = (cost.pairs, cost.policy_forwards, cost.policy_backwards, cost.reference_forwards)
+def _cost_cells(cost: Cost, counted: Sequence[str]) -> tuple[Cell, ...]:
     return (
-        *(Cell(f"{count:,.0f}") for count in counts),
+        *(Cell(f"{getattr(cost, name):,.0f}") for name in counted),
         Cell(_seconds(cost.seconds), _seconds_spread(cost)),
         Cell(f"{cost.peak_memory_bytes / 1e9:.2f} GB"),
     )

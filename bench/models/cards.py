@@ -42,7 +42,12 @@ def _stable_diffusion_3(title: str, source: str, architecture: str, *, steps: in
         family=StableDiffusion3,
         source=source,
         generation=GenerationSettings(
-            scheduler=FLOW_SCHEDULER, steps=steps, guidance_scale=guidance_scale, height=1024, width=1024, precision="bf16"
+            scheduler=FLOW_SCHEDULER,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            height=1024,
+            width=1024,
+            precision="bf16",
         ),
         architecture=str(ARCHITECTURES / architecture),
         metrics=METRICS,

@@ -59,9 +59,7 @@ class Rounds(BaseModel):
     number: int = Field(
         ge=1, le=1000, description="rounds of generate, judge and train, of `steps` optimizer steps each"
     )
-    judge: str = Field(
-        default="pickscore", description="metric that chooses the best and the worst image of a caption"
-    )
+    judge: str = Field(default="pickscore", description="metric that chooses the best and the worst image of a caption")
     candidates: int = Field(default=4, ge=2, le=10_000, description="images of each caption")
     captions: int | None = Field(
         default=None,

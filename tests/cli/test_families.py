@@ -14,7 +14,13 @@ from bench.tiny import ASSETS
 from tests.cli.conftest import CommandLine
 
 SCORERS = {"aesthetic": str(ASSETS / "scorers" / "aesthetic"), "pickscore": str(ASSETS / "scorers" / "pickscore")}
-WORK = {"sd15": ("inpo", "full"), "sdxl": ("smpo", "full"), "sdxl-flow": ("dpo", "full"), "sd3": ("dpo", "full"), "flux": ("dpo", "lora")}
+WORK = {
+    "sd15": ("inpo", "full"),
+    "sdxl": ("smpo", "full"),
+    "sdxl-flow": ("dpo", "full"),
+    "sd3": ("dpo", "full"),
+    "flux": ("dpo", "lora"),
+}
 QUICK = ("flux",)
 """Those that the default suite runs: sd15 is the tiny model's family, and flux has most of its own."""
 STEPS = 5

@@ -22,7 +22,12 @@ FLUX = {
     "num_train_timesteps": 1000, "shift": 3.0, "use_dynamic_shifting": True, "base_image_seq_len": 256,
     "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15,
 }  # fmt: skip
-UNET_FLOW = {"num_train_timesteps": 1000, "prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 2.0}
+UNET_FLOW = {
+    "num_train_timesteps": 1000,
+    "prediction_type": "flow_prediction",
+    "use_flow_sigmas": True,
+    "flow_shift": 2.0,
+}
 ONE = torch.zeros(1, 1, dtype=torch.float64)
 
 
@@ -53,7 +58,9 @@ class TestNetworkTimes:
         scheduler = UniPCMultistepScheduler(**UNET_FLOW)
         scheduler.set_timesteps(999)  # the times of diffusers' grid that ours are at, but for the last
         ours = build_forward_process(scheduler.config).network_times(torch.arange(1, 1000))
-        assert (ours.flip(0).long() - scheduler.timesteps[:999]).abs().max() <= 1  # diffusers cuts times to whole numbers
+        assert (
+            ours.flip(0).long() - scheduler.timesteps[:999]
+        ).abs().max() <= 1  # diffusers cuts times to whole numbers
 
     def test_they_are_the_times_of_the_models_own_scheduler(self) -> None:
         from diffusers import FlowMatchEulerDiscreteScheduler
@@ -86,7 +93,9 @@ class TestResolutionDependentShift:
 
 
 class TestUNetsThatWereTrainedAsFlows:
-    @pytest.mark.parametrize(("changes", "half"), [({}, 2 / 3), ({"flow_shift": 1.0}, 0.5), ({"flow_shift": 3.0}, 0.75)])
+    @pytest.mark.parametrize(
+        ("changes", "half"), [({}, 2 / 3), ({"flow_shift": 1.0}, 0.5), ({"flow_shift": 3.0}, 0.75)]
+    )
     def test_their_schedule_is_shifted_by_flow_shift(self, changes: dict[str, Any], half: float) -> None:
         process = build_forward_process({**UNET_FLOW, **changes})
         assert isinstance(process, FlowProcess)
@@ -109,7 +118,9 @@ class TestUNetsThatWereTrainedAsFlows:
         torch.testing.assert_close(process.add_noise(clean, noise, following), stepped, rtol=0, atol=3e-3)
 
     def test_the_sigmas_of_a_diffusion_model_are_refused(self) -> None:
-        with pytest.raises(UserError, match="'flow_prediction' needs the sigmas of a flow: set use_flow_sigmas to true"):
+        with pytest.raises(
+            UserError, match="'flow_prediction' needs the sigmas of a flow: set use_flow_sigmas to true"
+        ):
             build_forward_process({**SD, "prediction_type": "flow_prediction"})
 
 

@@ -165,6 +165,20 @@ def test_rows_aggregate_seeds_and_cost(full_lab: Lab) -> None:
     assert report.rows[0].cost is None
 
 
+def test_the_cost_of_training_on_samples_is_in_samples_and_reward_calls_too(full_lab: Lab) -> None:
+    *_, cost = grids(make_report(full_lab.runs))
+    assert "samples" not in cost.columns
+    full_lab.run("ddpo", title="DDPO", samples=480)
+    report = make_report(full_lab.runs)
+    *_, cost = grids(report)
+    shown = {label: dict(zip(cost.columns, [cell.value for cell in cells], strict=True)) for label, cells in cost.rows}
+    assert (shown["DDPO"]["samples"], shown["DDPO"]["reward calls"]) == ("480", "960")
+    assert (shown["SFT"]["samples"], shown["SFT"]["reward calls"]) == ("0", "0")
+    assert [(row.cost.samples, row.cost.flops) for row in report.rows if row.cost and row.algorithm == "ddpo"] == [
+        (480, 1e12)
+    ]
+
+
 def test_a_named_run_has_a_row_of_its_own(lab: Lab) -> None:
     lab.base()
     lab.run("dpo")

@@ -26,7 +26,5 @@ def test_the_saved_pipeline_is_a_flow_with_the_schedule_of_its_training(tmp_path
     model = StableDiffusion.load(str(tmp_path), device=torch.device("cpu"))
     trained, times = build_forward_process(denoiser.FLOW.config), torch.arange(1000)
     assert find_model(str(tmp_path)).card.generation.scheduler == FLOW_SCHEDULER
-    torch.testing.assert_close(
-        model.process.network_times(times), trained.network_times(times), rtol=0, atol=0
-    )
+    torch.testing.assert_close(model.process.network_times(times), trained.network_times(times), rtol=0, atol=0)
     assert trained.network_times(times[499:500]).item() == pytest.approx(1000 * 2 / 3, rel=1e-6)

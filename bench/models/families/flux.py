@@ -37,9 +37,7 @@ class Flux(DiffusersFamily):
     @property
     def generation(self) -> GenerationSettings:
         side, scale = self.resolution, TRAINING_GUIDANCE if self._guided else 1.0
-        return GenerationSettings(
-            scheduler=FLOW_SCHEDULER, steps=28, guidance_scale=scale, height=side, width=side
-        )
+        return GenerationSettings(scheduler=FLOW_SCHEDULER, steps=28, guidance_scale=scale, height=side, width=side)
 
     @property
     def resolution(self) -> int:

@@ -34,9 +34,7 @@ class StableDiffusion3(DiffusersFamily):
     @property
     def generation(self) -> GenerationSettings:
         side = self.resolution
-        return GenerationSettings(
-            scheduler=FLOW_SCHEDULER, steps=28, guidance_scale=7.0, height=side, width=side
-        )
+        return GenerationSettings(scheduler=FLOW_SCHEDULER, steps=28, guidance_scale=7.0, height=side, width=side)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         most = self.network_config["pos_embed_max_size"] * self.size_unit
