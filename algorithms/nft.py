@@ -51,8 +51,8 @@ class NFT(ForwardAlgorithm):
     sampled_by: ClassVar[str | None] = OLD
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: ddpo's for the tiny world, with one time per sample, which is cheaper; it raised ImageReward on prompts that are neither "
-            "trained on nor evaluation prompts",
+            source="ours: ddpo's for the tiny world, with one time per sample, which is cheaper; after half of these steps ImageReward on the 64 "
+            "tuning prompts was 0.13 +- 0.08 higher (one seed)",
             algorithm={"advantage": "flow-grpo-group", "trained": 1},
             training=TINY_ONLINE,
         ),

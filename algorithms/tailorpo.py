@@ -5,6 +5,7 @@ Ren et al. 2025 (ICLR 2025), arXiv 2502.01667; no code of theirs is released, an
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal, Self
@@ -20,6 +21,7 @@ from algorithms.recipes import TINY_GRADIENT
 from bench import AlgorithmInfo, Need, Policy, Recipe, StepOutput, StepPairAlgorithm, StepPairBatch, expand
 
 TINY_LORA = {**TINY_GRADIENT, "trainable": "lora", "lora_rank": 8, "learning_rate": 1e-3, "steps": 40}
+"""For the algorithms that compare candidates on the tiny world; at 3e-4 tailorpo hardly moved in 40 steps."""
 SUMMARISED = Recipe(
     name="summarised",
     source="from notes on the submitted paper: 10,000 samples in batches of 2; beta, clip, guidance, learning rate and weight decay are "
@@ -45,8 +47,8 @@ class TailorPO(StepPairAlgorithm):
     initial_loss: ClassVar[float | None] = math.log(2)
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: LoRA, three of ten steps; beta and clip as published; of two learning rates the one that raised ImageReward on "
-            "captions that are neither trained on nor evaluation prompts",
+            source="ours: LoRA, three of ten steps; beta and clip as published; ImageReward on the 64 tuning prompts was 0.24 +- 0.10 higher "
+            "(one seed), the better of two learning rates",
             algorithm={"sampling_steps": 10, "trained": 3},
             training=TINY_LORA,
         ),
@@ -99,7 +101,14 @@ class TailorPOG(TailorPO):
     needs: ClassVar[frozenset[Need]] = TailorPO.needs | {Need.REWARD_GRADIENT}
     placebo: ClassVar[str | None] = None
     no_placebo: ClassVar[str] = "it follows the gradient of its reward, which shuffled scores do not change"
-    recipes: ClassVar[Mapping[str, Recipe]] = TailorPO.recipes
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        **TailorPO.recipes,
+        "tiny": dataclasses.replace(
+            TailorPO.recipes["tiny"],
+            name="untried",
+            source="ours: tailorpo's for the tiny world; no whole run has been looked at",
+        ),
+    }
 
     delta: float = Field(default=0.5, gt=0, description="by how much the reward should rise, in its own unit")
 

@@ -32,7 +32,7 @@ class Cost:
 
     Attributes:
         flops: operations, a backward counted as two forwards; None in older records.
-        samples: images that were sampled in training, 0 for offline algorithms.
+        samples: images that were sampled in training, 0 where there are none.
         reward_calls: scores that training asked for, one per image and metric.
         seconds_low: of the fastest seed.
         seconds_high: of the slowest seed.
@@ -256,8 +256,12 @@ def _rows(records: Sequence[RunRecord], found: Conclusions) -> tuple[Row, ...]:
 
 
 def _cost(ledgers: Sequence[Mapping[str, Any]]) -> Cost:
-    def mean(field: str, missing: float | None = None) -> float:
-        return statistics.fmean(float(ledger.get(field, missing)) for ledger in ledgers)
+    def mean(field: str) -> float:
+        return statistics.fmean(float(ledger[field]) for ledger in ledgers)
+
+    def count(field: str) -> float:
+        """As `mean`, of a field that ledgers of offline runs may lack."""
+        return statistics.fmean(float(ledger.get(field, 0)) for ledger in ledgers)
 
     return Cost(
         pairs=mean("pairs"),
@@ -265,8 +269,8 @@ def _cost(ledgers: Sequence[Mapping[str, Any]]) -> Cost:
         policy_backwards=mean("policy_backwards"),
         reference_forwards=mean("reference_forwards"),
         flops=mean("flops") if all("flops" in ledger for ledger in ledgers) else None,
-        samples=mean("samples", missing=0),
-        reward_calls=mean("reward_calls", missing=0),
+        samples=count("samples"),
+        reward_calls=count("reward_calls"),
         seconds=mean("seconds"),
         seconds_low=min(float(ledger["seconds"]) for ledger in ledgers),
         seconds_high=max(float(ledger["seconds"]) for ledger in ledgers),

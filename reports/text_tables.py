@@ -176,18 +176,20 @@ def _score(score: Score | None, metric: MetricRecord, decimals: int) -> Cell:
 
 def _cost(report: Report) -> Grid:
     known = [(row.label, row.cost) for row in report.rows if row.cost is not None]
-    counts = {(cost.policy_forwards, cost.policy_backwards, cost.reference_forwards) for _, cost in known}
+    calls = [
+        (cost.policy_forwards, cost.policy_backwards, cost.reference_forwards, cost.reward_calls) for _, cost in known
+    ]
     notes = [
         "Means over training seeds; device seconds are followed by their range over the seeds.  Forwards and backwards count images."
     ]
-    if len(counts) > 1:
+    if len(set(calls)) > 1:
         notes.append("Rows differ in cost, so the tables above do not compare them at equal cost.")
     counted = ["pairs", "policy_forwards", "policy_backwards", "reference_forwards"]
     if any(cost.samples for _, cost in known):
         counted += ["samples", "reward_calls"]
         notes.append(
-            "Samples: images that training made; of algorithms that sample, pairs are those that it trained on.  Reward calls: scores "
-            "that training asked for, one per image and metric."
+            "Samples: images that training made; where an online algorithm made them, pairs are the samples that were trained on.  Reward "
+            "calls: scores that training asked for, one per image and metric."
         )
     return Grid(
         "Cost of one training run",

@@ -39,7 +39,7 @@ def check_requirements(experiment: Experiment, method: Method) -> None:
         check_sampling(method.algorithm, experiment.load_model())
     _check_start(experiment, method)
     _check_adapters(experiment, method)
-    _check_pictures(experiment, method)
+    _check_not_captions_alone(experiment, method)
     made = {Need.PAIRS} if method.makes_pairs else set()
     for need in sorted((method.algorithm.needs - made) & CHECKS.keys()):
         CHECKS[need](experiment, method)
@@ -60,7 +60,7 @@ def check_settings(method: Method) -> None:
         SETTINGS_CHECKS[need](method)
 
 
-def _check_pictures(experiment: Experiment, method: Method) -> None:
+def _check_not_captions_alone(experiment: Experiment, method: Method) -> None:
     """Captions alone are for methods that make the images."""
     data = experiment.data
     if method.algorithm.reads_pictures and not method.makes_pairs and not data.width:

@@ -43,7 +43,7 @@ class ModelFamily(abc.ABC):
     A family is registered under the entry-point group ``bench.families``, by the name of the diffusers pipeline it loads.
 
     Attributes:
-        recipe: the name under which algorithms keep recipes for models of this family that are not registered.
+        recipe: the name under which algorithms keep recipes for models of this family that are not registered; see `recipe_key`.
         lora_targets: names of the network's layers that get adapters.
         condition_names: names of the tensors that `encode_text` returns.
         classifier_free: whether guidance uses a second, negative prediction; if not, its scale is an input.
@@ -186,6 +186,11 @@ class ModelFamily(abc.ABC):
     def picture_condition(self, framing: Framing) -> dict[str, Tensor]:
         """Conditioning on an image's size and crop by name, float32, without a batch axis; most models have none."""
         return {}
+
+    @property
+    def recipe_key(self) -> str:
+        """The name under which algorithms keep recipes for this very model, if it is not registered."""
+        return self.recipe
 
     @abc.abstractmethod
     def release_encoders(self) -> None:

@@ -99,7 +99,7 @@ def find_architecture(typed: str) -> FoundArchitecture:
         )
     source = _source(typed)
     family: type[ModelFamily] = FAMILIES.get(pipeline_class_of(source))
-    return FoundArchitecture(family, source, family.recipe, None)
+    return FoundArchitecture(family, source, family.unweighted(source, device=torch.device("cpu")).recipe_key, None)
 
 
 def _source(typed: str) -> str:
@@ -134,9 +134,9 @@ def _of_source(source: str, own: OwnCard) -> FoundModel:
         source=source,
         generation=generation,
         metrics=METRICS if own.metrics is None else own.metrics,
-        recipe=family.recipe,
+        recipe=model.recipe_key,
     )
-    return FoundModel(path_name(source, model), card, family.recipe, borrowed=True)
+    return FoundModel(path_name(source, model), card, model.recipe_key, borrowed=True)
 
 
 def path_name(source: str, model: ModelFamily) -> str:

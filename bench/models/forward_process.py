@@ -21,7 +21,7 @@ from bench.core.errors import UserError
 FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 """The diffusers scheduler that samples flows here."""
 FLOW_PREDICTION = "flow_prediction"
-"""What schedulers for diffusion models, such as UniPC, call the prediction of a flow: that of a UNet that was trained as one."""
+"""The ``prediction_type`` of a flow in diffusers' schedulers for UNets, such as UniPC."""
 MOST_TIMES = 1_000_000
 """The largest number of training times; a schedule of more would only fill the memory."""
 
@@ -157,7 +157,7 @@ class VelocityProcess(ForwardProcess):
 
 
 class FlowProcess(ForwardProcess):
-    """The network predicts ``noise - x_0`` along ``x_t = (1 - sigma) x_0 + sigma noise`` (SD3, FLUX; Lipman et al. 2023)."""
+    """The network predicts ``noise - x_0`` along ``x_t = (1 - sigma) x_0 + sigma noise`` (SD3, FLUX, some UNets; Lipman et al. 2023)."""
 
     prediction_type = "flow"
 
@@ -194,6 +194,7 @@ def build_forward_process(config: Mapping[str, Any], tokens: int | None = None) 
     steps = int(config.get("num_train_timesteps", 1000))
     if not 0 < steps <= MOST_TIMES:
         raise UserError(f"the scheduler's num_train_timesteps {steps} is not possible; it is 1000 for most models")
+    _check_sigmas(config)
     if is_flow(config):
         shift = flow_shift(config, tokens)
         sigma = torch.arange(1, steps + 1, dtype=torch.float64) / steps
@@ -217,22 +218,25 @@ def build_forward_process(config: Mapping[str, Any], tokens: int | None = None) 
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:
-    """Whether a diffusers scheduler configuration is that of a flow: a flow scheduler's, or one that says that a flow is predicted.
+    """Whether a diffusers scheduler configuration is that of a flow: a flow scheduler's, or a UNet's that was trained on as one."""
+    return "shift" in config or config.get("prediction_type") == FLOW_PREDICTION
 
-    Raises:
-        UserError: it says so, and has the sigmas of a diffusion model.
-    """
-    predicted = config.get("prediction_type") == FLOW_PREDICTION
-    if predicted and not config.get("use_flow_sigmas"):
+
+def _check_sigmas(config: Mapping[str, Any]) -> None:
+    """Raise a `UserError` if the scheduler of a UNet states what is predicted and the sigmas of another kind of model."""
+    flow, sigmas = config.get("prediction_type") == FLOW_PREDICTION, bool(config.get("use_flow_sigmas"))
+    if flow != sigmas:
         raise UserError(
-            f"the scheduler's prediction_type {FLOW_PREDICTION!r} needs the sigmas of a flow: set use_flow_sigmas to true"
+            f"the scheduler combines prediction_type {config.get('prediction_type')!r} with use_flow_sigmas={str(sigmas).lower()}: a flow "
+            f"has {FLOW_PREDICTION} and true, any other model neither; change one of the two"
         )
-    return predicted or "shift" in config
 
 
 def flow_scheduler_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a flow's scheduler in the words of `FLOW_SCHEDULER`, which calls ``flow_shift`` ``shift``."""
-    return {**config, "shift": config["shift"] if "shift" in config else config.get("flow_shift", 1.0)}
+    """The configuration of a flow's scheduler for `FLOW_SCHEDULER`; of another class, its number of times and its shift."""
+    if "shift" in config:
+        return dict(config)
+    return {"num_train_timesteps": config.get("num_train_timesteps", 1000), "shift": config.get("flow_shift", 1.0)}
 
 
 def flow_shift(config: Mapping[str, Any], tokens: int | None) -> float:
@@ -244,7 +248,11 @@ def flow_shift(config: Mapping[str, Any], tokens: int | None) -> float:
     if config.get("invert_sigmas"):
         raise UserError("the scheduler's invert_sigmas is not supported: use a model whose sigmas decrease")
     if not config.get("use_dynamic_shifting"):
-        return float(flow_scheduler_config(config)["shift"])
+        return float(config["shift"] if "shift" in config else config.get("flow_shift", 1.0))
+    if "base_shift" not in config:
+        raise UserError(
+            f"the scheduler's use_dynamic_shifting is not supported for {config.get('_class_name', 'its class')}; set it to false"
+        )
     if tokens is None:
         raise ValueError("a resolution-dependent shift needs the number of image tokens")
     match config.get("time_shift_type", "exponential"):

@@ -26,7 +26,7 @@ WHOLE_BATCH = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler")
 """Schedulers that draw noise for a whole batch from one Brownian motion, so that an image depends on its neighbours."""
 
 COUSIN = "DDIMScheduler"
-"""The diffusers schedulers that are built from its configuration are those for diffusion models that predict epsilon or v."""
+"""The diffusers schedulers that are built from its configuration are those for UNets, here used for models that predict epsilon or v."""
 
 
 def build_scheduler(settings: GenerationSettings, model: ModelFamily) -> Any:
@@ -36,15 +36,13 @@ def build_scheduler(settings: GenerationSettings, model: ModelFamily) -> Any:
         UserError: diffusers has no scheduler of that name, or it is not one for this kind of model, or draws noise that
             cannot be addressed, or cannot take so many steps.
     """
-    kind = _scheduler_class(settings.scheduler, model)
-    trained = model.process.train_timesteps
-    if not isinstance(model.process, FlowProcess) and settings.steps >= trained:
+    kind, flow = _scheduler_class(settings.scheduler, model), isinstance(model.process, FlowProcess)
+    trained, config = model.process.train_timesteps, model.scheduler_config
+    if not flow and settings.steps >= trained:
         raise UserError(
             f"steps={settings.steps} is not possible for a model that was trained with {trained} timesteps; use fewer steps"
         )
     try:
-        flow = isinstance(model.process, FlowProcess)
-        config = model.scheduler_config
         scheduler = kind.from_config(flow_scheduler_config(config) if flow else dict(config))
         model.set_timesteps(scheduler, settings.steps, model.latent_shape(settings.height, settings.width))
     except (ValueError, NotImplementedError, ImportError, ZeroDivisionError, IndexError) as error:

@@ -48,12 +48,14 @@ def stages() -> list[Stage]:
     shards = [denoiser.FIRST_SHARDS, denoiser.MOST_SHARDS, denoiser.STEPS_PER_SHARD]
     world = {"widths": denoiser.WIDTHS, "batch": denoiser.BATCH, "shards": shards, "wrong captions": latents.WRONG_CAPTIONS,
              "empty captions": denoiser.EMPTY_CAPTIONS, "layout": denoiser.LAYOUT}  # fmt: skip
-    base = {**world, "scheduler": denoiser.SCHEDULER, "late times": denoiser.FIRST.late}
+    first, second, flow = (
+        {**world, "scheduler": [phase.scheduler.__name__, dict(phase.config)], "late": phase.late}
+        for phase in (denoiser.FIRST, denoiser.SECOND, denoiser.FLOW)
+    )
     scenes = {"counts": [parts.DISTORTED_SCENES, parts.HELD_OUT], "error": distortion.LATENT_ERROR}
     redrawn = {"count": parts.REDRAWN_SCENES, "strengths": redrawing.STRENGTHS}
     judge = {"batch": [checking.BATCH, checking.MADE], "mistakes": checking.MISTAKES}
     tower = {"batch": towers.BATCH, "naming": towers.NAMING}
-    flow = {**world, "scheduler": dict(denoiser.FLOW.config)}
     vae = {"widths": autoencoder.WIDTHS, "batch": autoencoder.BATCH, "scenes": parts.AUTOENCODER_SCENES}
     prompts = {
         **voters.RULES,
@@ -61,8 +63,8 @@ def stages() -> list[Stage]:
     }
     return [
         fitted("autoencoder", parts.make_autoencoder, vae, autoencoder.SETTINGS),
-        fitted("pretrained", parts.make_pretrained, base, denoiser.FIRST.settings, "autoencoder"),
-        fitted("base", parts.make_base, base, denoiser.SECOND.settings, "autoencoder", "pretrained"),
+        fitted("pretrained", parts.make_pretrained, first, denoiser.FIRST.settings, "autoencoder"),
+        fitted("base", parts.make_base, second, denoiser.SECOND.settings, "autoencoder", "pretrained"),
         Stage("scenes", parts.make_scenes, scenes, needs=["autoencoder"]),
         Stage("redrawn", parts.make_redrawn, redrawn, needs=["base", "scenes"]),
         Stage("pictures", parts.make_pictures, {"requests": [pairs.PAIRS, parts.SCORER_REQUESTS]}, needs=["base"]),

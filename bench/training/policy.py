@@ -27,7 +27,7 @@ class Policy:
 
     `predict`, `reference`, `predict_with_snapshot` and `dummy_forward` share their arguments: noisy latents, (N, C, H, W), float32;
     training timesteps, int64, (N,), or times between them, floating point, see `bench.ForwardProcess.network_times`; and the conditioning, (N, ...) each, as `bench.PairBatch` holds it.  N need not be the number
-    of pairs.  They return the network's raw prediction (noise, velocity or flow, see `bench.ForwardProcess`) in the shape of the
+    of pairs.  They return the network's raw prediction (noise, v or flow, see `bench.ForwardProcess`) in the shape of the
     latents: float32, or bfloat16 under ``precision=bf16``, where the forward pass runs under autocast.  Cast before squaring, as
     `bench.sample_errors` does: in half precision, equal networks would not have a margin of 0.
 

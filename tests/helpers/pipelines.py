@@ -58,16 +58,16 @@ def write_sd15(folder: Path, **scheduler: Any) -> None:
 
 def write_sdxl(folder: Path, **scheduler: Any) -> None:
     """SDXL: two text encoders of different width, pooled embeddings and time ids."""
-    write_sdxl_with(EulerDiscreteScheduler(**SD_SCHEDULER, timestep_spacing="leading", **scheduler), folder)
+    write_sdxl_with(folder, EulerDiscreteScheduler(**SD_SCHEDULER, timestep_spacing="leading", **scheduler))
 
 
 def write_sdxl_flow(folder: Path, **scheduler: Any) -> None:
     """SDXL that was trained on as a flow, with the scheduler by which diffusers' own pipeline samples such a UNet."""
     flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 2.0, "steps_offset": 1}
-    write_sdxl_with(UniPCMultistepScheduler(**{**flow, **scheduler}), folder)
+    write_sdxl_with(folder, UniPCMultistepScheduler(**{**flow, **scheduler}))
 
 
-def write_sdxl_with(scheduler: Any, folder: Path) -> None:
+def write_sdxl_with(folder: Path, scheduler: Any) -> None:
     """SDXL with a scheduler of diffusers."""
     torch.manual_seed(0)
     tokenizer = clip_tokenizer(folder)

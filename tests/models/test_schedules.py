@@ -56,11 +56,9 @@ class TestNetworkTimes:
         from diffusers import UniPCMultistepScheduler
 
         scheduler = UniPCMultistepScheduler(**UNET_FLOW)
-        scheduler.set_timesteps(999)  # the times of diffusers' grid that ours are at, but for the last
+        scheduler.set_timesteps(999)  # these visit our times 999 to 1
         ours = build_forward_process(scheduler.config).network_times(torch.arange(1, 1000))
-        assert (
-            ours.flip(0).long() - scheduler.timesteps[:999]
-        ).abs().max() <= 1  # diffusers cuts times to whole numbers
+        assert (ours.flip(0).long() - scheduler.timesteps).abs().max() <= 1  # diffusers cuts times to whole numbers
 
     def test_they_are_the_times_of_the_models_own_scheduler(self) -> None:
         from diffusers import FlowMatchEulerDiscreteScheduler
@@ -101,10 +99,10 @@ class TestUNetsThatWereTrainedAsFlows:
         assert isinstance(process, FlowProcess)
         assert process.sigma(torch.tensor([499]), ONE).item() == pytest.approx(half, rel=1e-12)
 
-    # It hands torch tensors to NumPy in a way that NumPy 2 announces to change.
+    # diffusers passes tensors to NumPy in a way that NumPy 2 deprecates.
     @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
     def test_a_prediction_means_what_it_means_to_diffusers(self) -> None:
-        """A step of first order of diffusers' solver is on the line between the clean latents and the noise that the prediction implies."""
+        """A first-order step of diffusers' solver is on the line between the clean latents and the noise that the prediction implies."""
         from diffusers import DPMSolverMultistepScheduler
 
         scheduler = DPMSolverMultistepScheduler(**UNET_FLOW, solver_order=1)
@@ -116,12 +114,6 @@ class TestUNetsThatWereTrainedAsFlows:
         nearest, following = ((sigmas - each).abs().argmin()[None] for each in scheduler.sigmas[:2])
         clean, noise = process.to_x0(latents, predicted, nearest), process.to_epsilon(latents, predicted, nearest)
         torch.testing.assert_close(process.add_noise(clean, noise, following), stepped, rtol=0, atol=3e-3)
-
-    def test_the_sigmas_of_a_diffusion_model_are_refused(self) -> None:
-        with pytest.raises(
-            UserError, match="'flow_prediction' needs the sigmas of a flow: set use_flow_sigmas to true"
-        ):
-            build_forward_process({**SD, "prediction_type": "flow_prediction"})
 
 
 class TestZeroTerminalSnr:

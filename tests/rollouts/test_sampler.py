@@ -14,8 +14,9 @@ from torch import Tensor
 from bench.core.errors import UserError
 from bench.experiments.contracts.small_models import PROCESSES
 from bench.models.family import Condition, ModelFamily
+from bench.models.forward_process import FLOW_SCHEDULER
 from bench.models.guidance import Networks
-from bench.models.sampling import FLOW_SCHEDULER, sample
+from bench.models.sampling import sample
 from bench.records.protocol import GenerationSettings
 from bench.rollouts.grid import Grid, evaluation_grid, strided_grid
 from bench.rollouts.rules import ODE, RULES, Cps, Ddim, FlowSde, Rule, find_rule

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from bench.models.families.stable_diffusion import StableDiffusion
@@ -14,6 +16,22 @@ from bench.models.find import find_model
 from bench.models.forward_process import FLOW_SCHEDULER, build_forward_process
 from bench.tiny import TINY
 from bench.tiny.building import denoiser
+
+
+class Recorder(nn.Module):
+    """A denoiser that predicts zeros and keeps the times that it is told."""
+
+    def forward(self, latents: Tensor, times: Tensor, states: Tensor) -> SimpleNamespace:
+        self.times = times
+        return SimpleNamespace(sample=torch.zeros_like(latents))
+
+
+def test_training_tells_the_denoiser_the_times_of_its_sampler_and_asks_for_the_flow() -> None:
+    process, unet, t = build_forward_process(denoiser.FLOW.config), Recorder(), torch.tensor([0, 499, 999])
+    latents, noise = torch.full((3, 4, 2, 2), 0.5), torch.full((3, 4, 2, 2), 2.0)
+    error = denoiser.prediction_error(unet, process, latents, noise, t, torch.zeros(3, 1, 1))
+    torch.testing.assert_close(unet.times, torch.tensor([2000 / 1001, 2000 / 3, 1000]))
+    assert error.item() == pytest.approx((2.0 - 0.5) ** 2)
 
 
 def test_the_saved_pipeline_is_a_flow_with_the_schedule_of_its_training(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ class SmallSetup:
     @property
     def captions(self) -> list[str]:
         """What the pairs are of."""
-        return [f"image {row}" for row in range(PAIRS)]
+        return [f"picture {row}" for row in range(PAIRS)]
 
     @functools.cached_property
     def data_file(self) -> Path:

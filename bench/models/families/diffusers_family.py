@@ -22,7 +22,7 @@ from bench.models.checkpoints.compatibility import header_shapes, holds_adapters
 from bench.models.checkpoints.component import place_digest
 from bench.models.checkpoints.pipeline_folder import PipelineFolder, check_finite, explained, load_weights
 from bench.models.family import ModelFamily, Posterior
-from bench.models.forward_process import FLOW_SCHEDULER, FlowProcess, ForwardProcess, build_forward_process
+from bench.models.forward_process import ForwardProcess, build_forward_process, shift_exponent
 
 UNLIMITED = 10**9
 """A tokenizer without a longest length states 1e30."""
@@ -84,10 +84,6 @@ class DiffusersFamily(ModelFamily):
 
     def process_of(self, scheduler: Mapping[str, Any]) -> ForwardProcess:
         return build_forward_process(scheduler, self._tokens(self.latent_shape(self.resolution, self.resolution)))
-
-    def scheduler_name(self, diffusion: str) -> str:
-        """The scheduler of the model's own images: ``diffusion``, or the flows' if the network was trained as one."""
-        return FLOW_SCHEDULER if isinstance(self.process, FlowProcess) else diffusion
 
     @functools.cached_property
     def scheduler_config(self) -> Mapping[str, Any]:
@@ -216,6 +212,12 @@ class DiffusersFamily(ModelFamily):
     def _needs(self, encoder: str) -> bool:
         """Whether the text encoder cannot be left out of the pipeline."""
         return True
+
+    def set_timesteps(self, scheduler: Any, steps: int, shape: Sequence[int]) -> None:
+        dynamic = scheduler.config.get("use_dynamic_shifting")
+        scheduler.set_timesteps(
+            steps, **({"mu": shift_exponent(scheduler.config, self._tokens(shape))} if dynamic else {})
+        )
 
     def release_encoders(self) -> None:
         for part in ("_vae", "_encoders"):

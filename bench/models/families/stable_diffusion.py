@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from bench.models.families.diffusers_family import DiffusersFamily, token_ids
+from bench.models.families.diffusers_family import token_ids
+from bench.models.families.unet import UNetFamily
 from bench.records.protocol import GenerationSettings
 
 
-class StableDiffusion(DiffusersFamily):
+class StableDiffusion(UNetFamily):
     """A diffusers ``StableDiffusionPipeline`` that predicts epsilon, v or a flow."""
 
     pipeline_class = "StableDiffusionPipeline"
-    network_name = "unet"
     encoder_names = ("text_encoder",)
     recipe = "sd15"
-    lora_targets: ClassVar[Sequence[str]] = ("to_k", "to_q", "to_v", "to_out.0")
     condition_names = ("prompt_embeds",)
-
-    @property
-    def generation(self) -> GenerationSettings:
-        side, scheduler = self.resolution, self.scheduler_name("DDIMScheduler")
-        return GenerationSettings(scheduler=scheduler, steps=50, guidance_scale=7.5, height=side, width=side)
+    sampling = GenerationSettings(scheduler="DDIMScheduler", steps=50, guidance_scale=7.5, height=512, width=512)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:

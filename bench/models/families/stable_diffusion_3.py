@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from bench.core.errors import UserError
 from bench.models.families.diffusers_family import DiffusersFamily, token_ids
-from bench.models.forward_process import FLOW_SCHEDULER, shift_exponent
+from bench.models.forward_process import FLOW_SCHEDULER
 from bench.records.protocol import GenerationSettings
 
 T5_TOKENS = 256
@@ -71,11 +71,6 @@ class StableDiffusion3(DiffusersFamily):
         tokenizer, encoder = self._encoders["text_encoder_3"]
         states: Tensor = encoder(token_ids(tokenizer, prompts, T5_TOKENS, encoder.device))[0]
         return states
-
-    def set_timesteps(self, scheduler: Any, steps: int, shape: Sequence[int]) -> None:
-        dynamic = scheduler.config.use_dynamic_shifting
-        mu = shift_exponent(scheduler.config, self._tokens(shape)) if dynamic else None
-        scheduler.set_timesteps(steps, mu=mu)
 
     def predict(self, network: nn.Module, latents: Tensor, times: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         prediction: Tensor = network(

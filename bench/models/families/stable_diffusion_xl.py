@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from bench.models.families.diffusers_family import DiffusersFamily, token_ids
+from bench.models.families.diffusers_family import token_ids
+from bench.models.families.unet import UNetFamily
 from bench.models.framing import Framing
 from bench.records.protocol import GenerationSettings
 
 
-class StableDiffusionXL(DiffusersFamily):
-    """A diffusers ``StableDiffusionXLPipeline``; Podell et al. 2023, arXiv 2307.01952."""
+class StableDiffusionXL(UNetFamily):
+    """A diffusers ``StableDiffusionXLPipeline`` that predicts epsilon, v or a flow; Podell et al. 2023, arXiv 2307.01952."""
 
     pipeline_class = "StableDiffusionXLPipeline"
-    network_name = "unet"
     encoder_names = ("text_encoder", "text_encoder_2")
     recipe = "sdxl"
-    lora_targets: ClassVar[Sequence[str]] = ("to_k", "to_q", "to_v", "to_out.0")
     condition_names = ("prompt_embeds", "pooled")
     options = ("force_zeros_for_empty_prompt",)
-
-    @property
-    def generation(self) -> GenerationSettings:
-        side, scheduler = self.resolution, self.scheduler_name("EulerDiscreteScheduler")
-        return GenerationSettings(scheduler=scheduler, steps=50, guidance_scale=5.0, height=side, width=side)
+    sampling = GenerationSettings(
+        scheduler="EulerDiscreteScheduler", steps=50, guidance_scale=5.0, height=1024, width=1024
+    )
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:

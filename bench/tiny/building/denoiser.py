@@ -1,7 +1,7 @@
 """The denoiser and the text encoder of the tiny pipeline, pre-trained together on captioned scenes.
 
 Some captions are wrong, as on the web, so that there is something to align.  Training has two phases, which differ in what the
-denoiser predicts; a third makes another model of the result, which predicts a flow.
+denoiser predicts.  A third trains the result on into a model of its own, a flow.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from bench.models.forward_process import build_forward_process
+from bench.models.forward_process import ForwardProcess, build_forward_process
 from bench.tiny.building.fitting import FitSettings, draws, fit
 from bench.tiny.building.latents import SHARD, VARIANTS, Shards
 from bench.tiny.building.layout_heads import LayoutHeads
@@ -78,8 +78,8 @@ SECOND = Phase(
     late=0.7,
     settings=FitSettings(steps=3000, learning_rate=8e-4, average=0.998, warmup=50, decay=0.4),
 )
-# The scheduler is one with which diffusers' own pipeline for UNets samples flows.  Its shift is towards high noise, and training
-# draws its times, so they need no exponent.
+# The scheduler is one with which diffusers' own pipeline for UNets samples flows.  Its schedule is already shifted towards high
+# noise, so ``late`` is 1.
 FLOW = Phase(
     name="flow",
     scheduler=UniPCMultistepScheduler,
@@ -155,13 +155,26 @@ def train_denoiser(phase: Phase, pipeline: StableDiffusionPipeline, state: Path,
         t = process.timesteps(torch.rand(BATCH, generator=noise_source) ** phase.late)
         dropped = torch.rand(BATCH, generator=noise_source) < EMPTY_CAPTIONS
         states = text_encoder(torch.where(dropped[:, None], blank, ids)).last_hidden_state
-        predicted = unet(process.add_noise(latents, noise, t), process.network_times(t), states).sample
-        error = nn.functional.mse_loss(predicted.float(), process.target(latents, noise, t))
-        return error + LAYOUT * heads.loss(layouts)
+        return prediction_error(unet, process, latents, noise, t, states) + LAYOUT * heads.loss(layouts)
 
     modules = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder, "heads": heads})
     fit(phase.name, modules, loss, phase.settings, state)
     heads.remove()
+
+
+def prediction_error(
+    unet: nn.Module, process: ForwardProcess, latents: Tensor, noise: Tensor, t: Tensor, states: Tensor
+) -> Tensor:
+    """Mean squared error of what the denoiser predicts, a scalar.
+
+    Args:
+        unet: a `UNet2DConditionModel`.
+        latents: clean, (B, C, h, w), as is ``noise``.
+        t: training times, int64, (B,).
+        states: of the captions' tokens, (B, length, width).
+    """
+    predicted = unet(process.add_noise(latents, noise, t), process.network_times(t), states).sample
+    return nn.functional.mse_loss(predicted.float(), process.target(latents, noise, t))
 
 
 def scenes_at(step: int) -> int:
