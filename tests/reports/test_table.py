@@ -179,6 +179,22 @@ def test_the_cost_of_training_on_samples_is_in_samples_and_reward_calls_too(full
     ]
 
 
+def test_ledgers_of_older_versions_have_no_operations_and_no_samples(lab: Lab) -> None:
+    lab.base()
+    run = lab.run("dpo")
+    ledger = run.folder / "ledger.json"
+    kept = {
+        name: value
+        for name, value in json.loads(ledger.read_text()).items()
+        if name not in ("flops", "samples", "reward_calls")
+    }
+    ledger.write_text(json.dumps(kept))
+    run.finish()
+    cost = make_report(lab.runs).rows[1].cost
+    assert cost is not None
+    assert (cost.flops, cost.samples, cost.reward_calls) == (None, 0, 0)
+
+
 def test_a_named_run_has_a_row_of_its_own(lab: Lab) -> None:
     lab.base()
     lab.run("dpo")
