@@ -21,11 +21,9 @@ from bench.models.checkpoints.blueprint import Blueprint
 from bench.models.checkpoints.compatibility import header_shapes, holds_adapters, loaded_files
 from bench.models.checkpoints.component import place_digest
 from bench.models.checkpoints.pipeline_folder import PipelineFolder, check_finite, explained, load_weights
+from bench.models.families.tokens import check_tokens, tokenizer_name
 from bench.models.family import ModelFamily, Posterior
 from bench.models.forward_process import ForwardProcess, build_forward_process, shift_exponent
-
-UNLIMITED = 10**9
-"""A tokenizer without a longest length states 1e30."""
 
 
 class DiffusersFamily(ModelFamily):
@@ -252,46 +250,6 @@ def arranged(network: nn.Module) -> nn.Module:
     """The network with channels-last convolution weights on CUDA, whose kernels are faster with them; unchanged elsewhere."""
     on_cuda = next(network.parameters()).device.type == "cuda"
     return network.to(memory_format=torch.channels_last) if on_cuda else network  # type: ignore[call-overload]
-
-
-def tokenizer_name(encoder: str) -> str:
-    """The tokenizer that belongs to a text encoder: ``text_encoder_2`` has ``tokenizer_2``."""
-    return encoder.replace("text_encoder", "tokenizer")
-
-
-def token_ids(tokenizer: Any, prompts: Sequence[str], length: int, device: torch.device) -> Tensor:
-    """Token ids of prompts, truncated or padded to ``length``; int64, (B, length)."""
-    ids: Tensor = tokenizer(
-        list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-    )["input_ids"]
-    return ids.to(device)
-
-
-def check_tokens(tokenizer: Any, encoder: Any, folder: Path) -> None:
-    """Check that a text encoder has an embedding for every token and, where it states them, a position for the longest text.
-
-    Args:
-        tokenizer: of `transformers`, or a placeholder without a vocabulary.
-        encoder: the network that takes its tokens.
-        folder: the tokenizer's, for messages.
-
-    Raises:
-        UserError: it has not.
-    """
-    positions = getattr(encoder.config, "max_position_embeddings", None)
-    length = tokenizer.model_max_length
-    if positions is not None and not 2 < (length or 0) <= positions:  # room between start and end
-        stated = f"{length:,}" if length and length < UNLIMITED else "absent"
-        raise UserError(
-            f"{folder}: model_max_length is {stated}, and the text encoder has {positions} positions; state it in tokenizer_config.json"
-        )
-    embeddings = encoder.get_input_embeddings().num_embeddings
-    known = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
-    if without := [token for token, number in known.items() if number >= embeddings]:
-        raise UserError(
-            f"{folder} has {len(without)} tokens without an embedding, such as {without[0]!r}: the text encoder has {embeddings:,}; "
-            "add them to it with resize_token_embeddings, or remove them"
-        )
 
 
 def with_weights(base: nn.Module, file: Path) -> nn.Module:

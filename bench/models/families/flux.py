@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.core.errors import UserError
-from bench.models.families.diffusers_family import DiffusersFamily, token_ids
+from bench.models.families.diffusers_family import DiffusersFamily
+from bench.models.families.tokens import token_ids
 from bench.models.forward_process import FLOW_SCHEDULER, shift_exponent
 from bench.records.protocol import GenerationSettings
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.core.errors import UserError
-from bench.models.families.diffusers_family import DiffusersFamily, token_ids
+from bench.models.families.diffusers_family import DiffusersFamily
+from bench.models.families.tokens import token_ids
 from bench.models.forward_process import FLOW_SCHEDULER
 from bench.records.protocol import GenerationSettings
 

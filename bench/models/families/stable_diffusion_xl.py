@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from bench.models.families.diffusers_family import token_ids
+from bench.models.families.tokens import token_ids
 from bench.models.families.unet import UNetFamily
 from bench.models.framing import Framing
 from bench.records.protocol import GenerationSettings
