@@ -131,6 +131,12 @@ def _code_notes(report: Report, trained: Trained) -> list[str]:
 
 def _harness_notes(trained: Trained) -> list[str]:
     """Which rows were trained by which harness, if there were several."""
+    # Training in rounds uses more of the harness, so its rows are compared with each other alone.
+    kinds = [[each for each in trained if (each[1].data.rounds is None) == single] for single in (True, False)]
+    return [note for rows in kinds for note in _harness_note(rows)]
+
+
+def _harness_note(trained: Trained) -> list[str]:
     rows: dict[str, list[str]] = {}
     for row, settings in trained:
         for harness in sorted(set(settings.harness) - {UNRECORDED}):

@@ -288,6 +288,18 @@ def test_a_budget_in_forwards_is_explained(lab: Lab) -> None:
     assert lines == ["A budget in forwards counts a backward as two forwards (SFT)."]
 
 
+def test_training_in_rounds_uses_more_of_the_harness_than_other_training(lab: Lab) -> None:
+    lab.base()
+    lab.run("sft", title="SFT")
+    rounds = {"number": 2, "judge": "clip"}
+    for name, harness in (("one", "more"), ("two", "more"), ("three", "other")):
+        assert not any("versions of the harness" in note for note in footnotes(make_report(lab.runs)))
+        lab.run("dpo", name=name, training={"rounds": rounds}, code={"algorithm": "a", "harness": harness})
+    (note,) = [note for note in footnotes(make_report(lab.runs)) if "versions of the harness" in note]
+    assert "Diffusion-DPO (one), Diffusion-DPO (two) by" in note
+    assert "SFT" not in note
+
+
 def test_rows_that_different_harnesses_trained_are_named(lab: Lab) -> None:
     lab.base()
     lab.run("sft", title="SFT")
