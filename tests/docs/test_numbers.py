@@ -1,4 +1,4 @@
-"""The tables of the README and of the pages are those of one report, which is kept beside the pages as JSON, with the runs it is of."""
+"""The tables of the README and of the pages are those of two reports, which are kept beside the pages as JSON, with the runs they are of."""
 
 from __future__ import annotations
 
@@ -14,13 +14,36 @@ import forked
 import pytest
 from pages import DOCS, ROOT
 
-README, FINDINGS, PLACEBO = ROOT / "README.md", DOCS / "findings.md", DOCS / "placebo.md"
-REPORT: dict[str, Any] = json.loads((DOCS / "readme-study.json").read_text(encoding="utf-8"))
-ROWS = {row["label"]: row for row in REPORT["rows"]}
-TRAINED = [row["label"] for row in REPORT["rows"][1:]]
-METHODS = [label for label in TRAINED if ROWS[label]["placebo_of"] is None]
-METRICS = {metric["title"]: metric["name"] for metric in REPORT["metrics"]}
-COSTS = ("pairs", "policy_forwards", "policy_backwards", "reference_forwards")
+README, FINDINGS, PLACEBO, ONLINE = (
+    ROOT / "README.md",
+    *(DOCS / f"{name}.md" for name in ("findings", "placebo", "findings-online")),
+)
+COSTS = ("pairs", "policy_forwards", "policy_backwards", "reference_forwards", "samples", "reward_calls")
+
+
+class Study:
+    """A report that pages show, and the archive of its runs.
+
+    Attributes:
+        report: the report, parsed JSON.
+        rows: its rows by label.
+        trained: the labels of all rows but the base.
+        methods: those of them that are not placebos.
+        metrics: names of the metrics by title.
+        archive: the runs.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.report: dict[str, Any] = json.loads((DOCS / f"{name}.json").read_text(encoding="utf-8"))
+        self.rows = {row["label"]: row for row in self.report["rows"]}
+        self.trained = [row["label"] for row in self.report["rows"][1:]]
+        self.methods = [label for label in self.trained if self.rows[label]["placebo_of"] is None]
+        self.metrics = {metric["title"]: metric["name"] for metric in self.report["metrics"]}
+        self.archive = DOCS / f"{name}.tar.xz"
+
+
+OFFLINE_STUDY, ONLINE_STUDY = Study("readme-study"), Study("online-study")
+STUDIES = pytest.mark.parametrize("study", [OFFLINE_STUDY, ONLINE_STUDY], ids=["readme-study", "online-study"])
 
 
 def tables(page: Path, heading: str) -> Iterator[dict[str, Any]]:
@@ -42,32 +65,38 @@ def in_percent(rate: dict[str, float]) -> list[float]:
     return [round(100 * rate[name], 1) for name in ("mean", "low", "high")]
 
 
-def test_the_readmes_win_rates() -> None:
-    shown = list(tables(README, "Win rate against the base, %"))
-    assert [cells[""] for cells in shown] == METHODS
+@pytest.mark.parametrize(("page", "study"), [(README, OFFLINE_STUDY), (ONLINE, ONLINE_STUDY)], ids=["README", "online"])
+def test_win_rates(page: Path, study: Study) -> None:
+    shown = list(tables(page, "Win rate against the base, %"))
+    assert [cells[""] for cells in shown] == study.methods
     for cells in shown:
-        row = ROWS[cells[""]]
+        row = study.rows[cells[""]]
         assert int(cells["seeds"]) == len(row["seeds"])
-        for title, name in METRICS.items():
+        for title, name in study.metrics.items():
             assert numbers(cells[title]) == pytest.approx(in_percent(row["scores"][name]["win_rate"]), abs=0.051)
             assert ("†" in cells[title]) == row["scores"][name]["trained_on"]
 
 
-def test_the_readmes_costs() -> None:
-    shown = list(tables(README, "Cost of one training run"))
-    assert [cells[""] for cells in shown] == METHODS
+@pytest.mark.parametrize(("page", "study"), [(README, OFFLINE_STUDY), (ONLINE, ONLINE_STUDY)], ids=["README", "online"])
+def test_costs(page: Path, study: Study) -> None:
+    shown = list(tables(page, "Cost of one training run"))
+    assert [cells[""] for cells in shown] == study.methods
     for cells in shown:
-        cost = ROWS[cells[""]]["cost"]
+        cost = study.rows[cells[""]]["cost"]
         for name in COSTS:
-            assert numbers(cells[name.replace("_", " ")]) == [round(cost[name])]
+            if (column := name.replace("_", " ")) in cells or cost[name]:
+                assert numbers(cells[column]) == [round(cost[name])]
 
 
-def test_the_findings_scores() -> None:
-    shown = list(tables(FINDINGS, "Score, and its difference from the base"))
-    assert len(shown) == len(REPORT["rows"])
+@pytest.mark.parametrize(
+    ("page", "study"), [(FINDINGS, OFFLINE_STUDY), (ONLINE, ONLINE_STUDY)], ids=["findings", "online"]
+)
+def test_scores(page: Path, study: Study) -> None:
+    shown = list(tables(page, "Score, and its difference from the base"))
+    assert [cells[""] for cells in shown] == [row["label"] for row in study.report["rows"]]
     for cells in shown:
-        for title, name in METRICS.items():
-            score = ROWS[cells[""]]["scores"][name]
+        for title, name in study.metrics.items():
+            score = study.rows[cells[""]]["scores"][name]
             mean, *difference = numbers(cells[title])
             assert mean == pytest.approx(score["mean"], abs=0.0051)
             if score["difference"] is not None:
@@ -75,15 +104,37 @@ def test_the_findings_scores() -> None:
                 assert difference == pytest.approx([middle, high - middle], abs=0.0051)
 
 
-@pytest.mark.parametrize("page", [README, FINDINGS, PLACEBO], ids=lambda page: page.name)
-def test_what_training_did_and_what_preferences_did(page: Path) -> None:
-    shown = list(tables(page, "Primary endpoint, gold: win rate, %"))
-    assert [cells[""] for cells in shown] == TRAINED
+def test_gains_and_costs_of_both_studies() -> None:
+    rows = {**ONLINE_STUDY.rows, **OFFLINE_STUDY.rows}
+    shown = list(tables(ONLINE, "Gain and cost, online and offline"))
+    assert {cells[""] for cells in shown} == {*ONLINE_STUDY.methods, *OFFLINE_STUDY.methods}
+    assert [numbers(cells["TFLOP"]) for cells in shown] == sorted(numbers(cells["TFLOP"]) for cells in shown)
     for cells in shown:
-        row = ROWS[cells[""]]
+        row = rows[cells[""]]
+        cost, gain = row["cost"], row["scores"]["gold"]["difference"]
+        assert numbers(cells["gold, difference from the base"]) == pytest.approx(
+            [gain["mean"], gain["high"] - gain["mean"]], abs=0.0051
+        )
+        assert numbers(cells["TFLOP"]) == [pytest.approx(cost["flops"] / 1e12, abs=0.051)]
+        assert [numbers(cells[name]) for name in ("samples", "reward calls")] == [
+            [round(cost["samples"])], [round(cost["reward_calls"])]
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("page", "study"),
+    [(README, OFFLINE_STUDY), (FINDINGS, OFFLINE_STUDY), (PLACEBO, OFFLINE_STUDY), (ONLINE, ONLINE_STUDY)],
+    ids=["README", "findings", "placebo", "online"],
+)
+def test_what_training_did_and_what_preferences_did(page: Path, study: Study) -> None:
+    shown = list(tables(page, "Primary endpoint, gold: win rate, %"))
+    assert [cells[""] for cells in shown] == study.trained
+    for cells in shown:
+        row = study.rows[cells[""]]
         assert numbers(cells["over base"]) == pytest.approx(in_percent(row["scores"]["gold"]["win_rate"]), abs=0.051)
-        if row["placebo_of"] is None:
+        if row["over_placebo"] is not None:
             assert numbers(cells["over placebo"]) == pytest.approx(in_percent(row["over_placebo"]), abs=0.051)
+        if row["placebo_of"] is None:
             assert cells["group"] == row["standing"]["groups"]
 
 
@@ -94,26 +145,37 @@ def bench(folder: Path, *words: str) -> str:
     return done.stdout
 
 
-def test_the_runs_of_the_tables_are_an_archive_whose_tables_come_out_again(tmp_path: Path) -> None:
-    (tmp_path / "study.tar").write_bytes(lzma.decompress((DOCS / "readme-study.tar.xz").read_bytes()))
+@STUDIES
+def test_the_runs_of_the_tables_are_an_archive_whose_tables_come_out_again(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "study.tar").write_bytes(lzma.decompress(study.archive.read_bytes()))
     bench(tmp_path, "verify", "study.tar", "--output", "study")
     made = json.loads(bench(tmp_path, "report", "--runs", "study/runs", "--format", "json"))
-    assert made["citation"].partition(" | ")[2] == REPORT["citation"].partition(" | ")[2]  # the version goes on
-    assert [row["label"] for row in made["rows"]] == [row["label"] for row in REPORT["rows"]]
+    assert made["citation"].partition(" | ")[2] == study.report["citation"].partition(" | ")[2]  # the version goes on
+    assert [row["label"] for row in made["rows"]] == [row["label"] for row in study.report["rows"]]
     for row in made["rows"]:
         for name, score in row["scores"].items():
-            expected = ROWS[row["label"]]["scores"][name]
+            expected = study.rows[row["label"]]["scores"][name]
             assert score["mean"] == pytest.approx(expected["mean"], rel=1e-9)
             assert score["win_rate"] is None or score["win_rate"]["low"] == pytest.approx(
                 expected["win_rate"]["low"], rel=1e-6
             )
 
 
+def test_both_studies_are_under_one_protocol_and_have_one_base() -> None:
+    assert ONLINE_STUDY.report["signature"] == OFFLINE_STUDY.report["signature"]
+    for name, score in OFFLINE_STUDY.report["rows"][0]["scores"].items():
+        assert ONLINE_STUDY.report["rows"][0]["scores"][name]["mean"] == score["mean"]
+
+
 @pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
 def test_pages_that_name_a_protocol_or_a_metrics_signature_name_the_reports(page: Path) -> None:
-    signatures = {metric["title"]: metric["signature"] for metric in REPORT["metrics"]}
+    signatures = {
+        metric["title"]: metric["signature"]
+        for study in (OFFLINE_STUDY, ONLINE_STUDY)
+        for metric in study.report["metrics"]
+    }
     text = page.read_text(encoding="utf-8")
-    assert set(re.findall(r"[Pp]rotocol ([0-9a-f]{12})\b", text)) <= {REPORT["signature"]}
+    assert set(re.findall(r"[Pp]rotocol ([0-9a-f]{12})\b", text)) <= {OFFLINE_STUDY.report["signature"]}
     cited = "\n".join(line for line in text.split("\n") if "-paired 95 %" in line)  # as `bench report` ends
     for title, expected in signatures.items():
         assert set(re.findall(rf"{re.escape(title)} ([0-9a-f]{{12}})\b", cited)) <= {expected}, title
