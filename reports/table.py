@@ -255,13 +255,11 @@ def _rows(records: Sequence[RunRecord], found: Conclusions) -> tuple[Row, ...]:
     )
 
 
-def _cost(ledgers: Sequence[Mapping[str, Any]]) -> Cost:
+def _cost(found: Sequence[Mapping[str, Any]]) -> Cost:
+    ledgers = [{"samples": 0, "reward_calls": 0, **ledger} for ledger in found]  # which older versions did not count
+
     def mean(field: str) -> float:
         return statistics.fmean(float(ledger[field]) for ledger in ledgers)
-
-    def count(field: str) -> float:
-        """As `mean`, of a field that ledgers of offline runs may lack."""
-        return statistics.fmean(float(ledger.get(field, 0)) for ledger in ledgers)
 
     return Cost(
         pairs=mean("pairs"),
@@ -269,8 +267,8 @@ def _cost(ledgers: Sequence[Mapping[str, Any]]) -> Cost:
         policy_backwards=mean("policy_backwards"),
         reference_forwards=mean("reference_forwards"),
         flops=mean("flops") if all("flops" in ledger for ledger in ledgers) else None,
-        samples=count("samples"),
-        reward_calls=count("reward_calls"),
+        samples=mean("samples"),
+        reward_calls=mean("reward_calls"),
         seconds=mean("seconds"),
         seconds_low=min(float(ledger["seconds"]) for ledger in ledgers),
         seconds_high=max(float(ledger["seconds"]) for ledger in ledgers),

@@ -195,7 +195,7 @@ def build_forward_process(config: Mapping[str, Any], tokens: int | None = None) 
     if not 0 < steps <= MOST_TIMES:
         raise UserError(f"the scheduler's num_train_timesteps {steps} is not possible; it is 1000 for most models")
     _check_sigmas(config)
-    if is_flow(config):
+    if "shift" in config or config.get("prediction_type") == FLOW_PREDICTION:
         shift = flow_shift(config, tokens)
         sigma = torch.arange(1, steps + 1, dtype=torch.float64) / steps
         sigma = shift * sigma / (1 + (shift - 1) * sigma)
@@ -215,11 +215,6 @@ def build_forward_process(config: Mapping[str, Any], tokens: int | None = None) 
     raise UserError(
         f"the scheduler's prediction_type {prediction!r} is not supported: use epsilon, v_prediction or flow_prediction"
     )
-
-
-def is_flow(config: Mapping[str, Any]) -> bool:
-    """Whether a diffusers scheduler configuration is that of a flow: a flow scheduler's, or a UNet's that was trained on as one."""
-    return "shift" in config or config.get("prediction_type") == FLOW_PREDICTION
 
 
 def _check_sigmas(config: Mapping[str, Any]) -> None:
@@ -248,7 +243,7 @@ def flow_shift(config: Mapping[str, Any], tokens: int | None) -> float:
     if config.get("invert_sigmas"):
         raise UserError("the scheduler's invert_sigmas is not supported: use a model whose sigmas decrease")
     if not config.get("use_dynamic_shifting"):
-        return float(config["shift"] if "shift" in config else config.get("flow_shift", 1.0))
+        return float(flow_scheduler_config(config)["shift"])
     if "base_shift" not in config:
         raise UserError(
             f"the scheduler's use_dynamic_shifting is not supported for {config.get('_class_name', 'its class')}; set it to false"

@@ -6,6 +6,7 @@ import json
 import lzma
 import os
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,12 @@ def test_scores(page: Path, study: Study) -> None:
             if score["difference"] is not None:
                 middle, high = score["difference"]["mean"], score["difference"]["high"]
                 assert difference == pytest.approx([middle, high - middle], abs=0.0051)
+
+
+def test_the_table_of_gains_and_costs_is_what_its_script_prints() -> None:
+    script = runpy.run_path(str(DOCS / "gain_and_cost.py"))
+    made = list(script["lines"](script["methods"]([OFFLINE_STUDY.report, ONLINE_STUDY.report])))
+    assert "\n".join(made) in ONLINE.read_text(encoding="utf-8")
 
 
 def test_gains_and_costs_of_both_studies() -> None:

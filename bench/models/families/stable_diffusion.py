@@ -19,7 +19,7 @@ class StableDiffusion(UNetFamily):
     encoder_names = ("text_encoder",)
     recipe = "sd15"
     condition_names = ("prompt_embeds",)
-    sampling = GenerationSettings(scheduler="DDIMScheduler", steps=50, guidance_scale=7.5, height=512, width=512)
+    sampling = GenerationSettings(scheduler="DDIMScheduler", steps=50, guidance_scale=7.5)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:

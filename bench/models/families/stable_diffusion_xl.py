@@ -21,9 +21,7 @@ class StableDiffusionXL(UNetFamily):
     recipe = "sdxl"
     condition_names = ("prompt_embeds", "pooled")
     options = ("force_zeros_for_empty_prompt",)
-    sampling = GenerationSettings(
-        scheduler="EulerDiscreteScheduler", steps=50, guidance_scale=5.0, height=1024, width=1024
-    )
+    sampling = GenerationSettings(scheduler="EulerDiscreteScheduler", steps=50, guidance_scale=5.0)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
