@@ -162,7 +162,11 @@ class Experiment:
         if self._data is None:
             raise UserError(f"model {self.name!r} has no default preference data; use --data FILE")
         with Processes(self.accelerator).main_first():  # the main process caches what it found in the images
-            return read_preferences(self._data, self._columns, surveys_folder(self.runs), self.limit)
+            data = read_preferences(self._data, self._columns, surveys_folder(self.runs), self.limit)
+        if self._data == self.card.data and Path(self._data).is_absolute():
+            # Where a package is installed is its user's matter, and records are given away.
+            data = dataclasses.replace(data, report=dataclasses.replace(data.report, source=Path(self._data).name))
+        return data
 
     @functools.cached_property
     def prompts_in_training(self) -> int:

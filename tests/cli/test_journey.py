@@ -10,6 +10,7 @@ import forked
 import pytest
 from PIL import Image
 
+import bench
 from tests.cli.conftest import CommandLine, offline
 
 GUARD = """
@@ -71,6 +72,10 @@ def test_the_main_job_runs_to_its_table_and_page_without_any_connection(
     assert all(source.startswith("data:") for source in sources(page))
     assert len(set((command.folder / "refused.log.guarded").read_text().split())) >= 3
     assert not (command.folder / "refused.log").exists()
+    # Records are given away, so they do not say where the package is installed; diffusers' own file beside the weights does.
+    records = [path for path in (command.folder / "runs").rglob("*.json*") if path.parent.name != "weights"]
+    assert records
+    assert [path for path in records if str(Path(bench.__file__).parent) in path.read_text()] == []
 
 
 def sources(page: Path) -> list[str]:
