@@ -41,6 +41,8 @@ def bundle(
     chosen = _chosen(runs, names or [])
     for run in chosen:
         unlinked(runs, run.folder)  # a link could put a private file into an archive that is given away
+        if weights:
+            run.trained_weights()  # that none is lost or changed
     files = {
         f"runs/{path.relative_to(runs).as_posix()}": path
         for run in chosen

@@ -78,7 +78,7 @@ def files_of(run: RunFolder, *, images: int, weights: bool) -> Iterator[Path]:
             )
             yield from _images(evaluation, images)
     if weights:
-        yield from (path for path in run.weights.rglob("*") if path.is_file())
+        yield from run.weight_files()
 
 
 def names_of(run: RunFolder, folder: Path) -> set[str]:

@@ -106,12 +106,16 @@ class RunFolder:
         Raises:
             UserError: they are not.
         """
-        manifest = read_manifest(self._done)
-        files = (
-            () if manifest is None else [name for name in manifest.files if name.startswith(f"{self.weights.name}/")]
-        )
-        check_listed(self._done, *(self.folder / name for name in files))
+        if read_manifest(self._done) is not None:
+            check_listed(self._done, *self.weight_files())
         return self.weights
+
+    def weight_files(self) -> list[Path]:
+        """The files of the finished run's weights: those that its manifest lists, or all, where it is of an older version and lists none."""
+        manifest = read_manifest(self._done)
+        if manifest is None:
+            return [path for path in self.weights.rglob("*") if path.is_file()]
+        return [self.folder / name for name in manifest.files if name.startswith(f"{self.weights.name}/")]
 
     def weights_digest(self) -> str | None:
         """Digest of the weights that its evaluations are of; None of an unfinished run, and of one of an older version.

@@ -91,13 +91,27 @@ def test_what_was_changed_before_it_is_bundled_is_refused(full_lab: Lab, tmp_pat
         bundle(tmp_path / "table.tar", runs=full_lab.runs, images=1)
 
 
-def test_weights_are_files_of_a_run(full_lab: Lab, tmp_path: Path) -> None:
+def test_weights_are_the_files_that_training_ended_with(full_lab: Lab, tmp_path: Path) -> None:
     run = next(run for run in find_runs(full_lab.runs) if run.config().is_trained)
     run.weights.mkdir(exist_ok=True)
     (run.weights / "more.safetensors").write_bytes(b"x")
+    run.finish()
+    for evaluation in run.evaluations():
+        evaluation.finish()
+    (run.weights / "notes.txt").write_text("not of the training")
     bundle(tmp_path / "table.tar", runs=full_lab.runs, images=1, weights=True)
-    assert any(entry.name.endswith("weights/more.safetensors") for entry, _ in members(tmp_path / "table.tar"))
+    held = members(tmp_path / "table.tar")
+    names = {entry.name.partition("/weights/")[2] for entry, _ in held if "/weights/" in entry.name}
+    assert names == {"config.json", "more.safetensors"}
     verify(tmp_path / "table.tar")
+    place = next(entry.name for entry, _ in held if entry.name.endswith("more.safetensors"))
+    both(place.replace("more.safetensors", "x.sh"))(held)
+    write(tmp_path / "table.tar", held)
+    with pytest.raises(UserError, match="weights/x.sh is not a file of a run"):
+        verify(tmp_path / "table.tar")
+    (run.weights / "more.safetensors").unlink()
+    with pytest.raises(UserError, match="more.safetensors is damaged"):
+        bundle(tmp_path / "table.tar", runs=full_lab.runs, images=1, weights=True)
 
 
 def test_a_link_does_not_put_a_private_file_into_a_bundle(full_lab: Lab, tmp_path: Path) -> None:
