@@ -29,6 +29,7 @@ from bench.cli.run import run
 from bench.cli.status import status
 from bench.core import launched, termination
 from bench.core.errors import UserError
+from bench.core.progress import shortened
 from bench.core.registry import DISTRIBUTION
 from bench.core.terminal import Terminal
 
@@ -204,17 +205,23 @@ def beta(
     )
 
 
-def refuse_empty(words: Sequence[str]) -> None:
-    """An empty value, as of a variable of a shell that is not set, is not the default.
+def refuse_unusable(words: Sequence[str]) -> None:
+    """An empty value, as of a variable of a shell that is not set, is not the default; and records hold text.
 
     Raises:
-        UserError: one of the words of a command line is empty, or an option with nothing behind ``=``.
+        UserError: one of the words of a command line is empty or is not text, or an option has nothing behind ``=``.
     """
     for before, word in itertools.pairwise(["", *words]):
         option, equals, value = word.partition("=") if word.startswith("--") else (before, "=", word)
+        what = option if option.startswith("-") else "an argument"
         if equals and not value:
-            what = option if option.startswith("-") else "an argument"
             raise UserError(f"{what} is empty; give a value, or leave it out for the default")
+        if any(
+            "\ud800" <= character <= "\udfff" for character in word
+        ):  # bytes that are not in the terminal's encoding
+            raise UserError(
+                f"{what} is {shortened(ascii(word), 80)}, which is not UTF-8, so that no record can hold it; rename the file or folder"
+            )
 
 
 def _needed(record: logging.LogRecord) -> bool:
@@ -243,6 +250,6 @@ def main() -> None:
 
 def _run() -> NoReturn:
     launched.join()
-    refuse_empty(sys.argv[1:])
+    refuse_unusable(sys.argv[1:])
     # alone, typer ends the process itself, and prints what was mistyped; of several processes one does, in `finish`
     raise SystemExit(app(standalone_mode=not launched.joined()))

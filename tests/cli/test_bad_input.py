@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from bench.cli.ending import finish
-from bench.cli.main import refuse_empty
+from bench.cli.main import refuse_unusable
 from bench.core.errors import UserError
 from bench.records.runs import RunFolder
 from tests.cli.conftest import CommandLine
@@ -141,11 +141,17 @@ def test_an_empty_option_is_not_the_default(command: CommandLine) -> None:
 )
 def test_no_command_takes_an_empty_word(words: list[str], what: str) -> None:
     with pytest.raises(UserError, match=f"^{what} is empty; give a value, or leave it out for the default$"):
-        refuse_empty(words)
+        refuse_unusable(words)
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_written(command: CommandLine) -> None:
+    words = ("run", "--algo", "dpo", "--model", "tiny", "--set", "steps=1", "--runs", "q\udcffuns")
+    assert r"--runs is 'q\udcffuns', which is not UTF-8" in refusal(command, command.arguments(*words))
+    assert not (command.folder / "q\udcffuns").exists()
 
 
 def test_words_that_are_not_empty() -> None:
-    refuse_empty(["run", "--set", "beta=", "--set=beta=", "--algo", "dpo", "-", " ", "--print-commands"])
+    refuse_unusable(["run", "--set", "beta=", "--set=beta=", "--algo", "dpo", "-", " ", "--print-commands"])
 
 
 def test_missing_data_file(command: CommandLine) -> None:
