@@ -7,7 +7,7 @@ denoising loss on other images, the "pre-training loss", and gives its network t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import pydantic
 import torch
@@ -25,6 +25,7 @@ from bench import (
     Recipe,
     RewardGradientAlgorithm,
     StepOutput,
+    UserError,
     noised_images,
     sample_errors,
     uniform,
@@ -83,12 +84,19 @@ class ReFL(RewardGradientAlgorithm):
         with torch.no_grad():
             noisy = batch.sample(policy.predict, batch.start, self.stop(batch.draws.seed, batch.draws.step))
         reward = batch.reward(batch.predict_clean(policy.predict, noisy))
-        logs = {"reward": reward.detach().float()}
+        logs = {"reward": reward.detach().float(), "followed": (reward < self.ceiling).float()}
         losses = self.objective(reward)
         if self.pretraining:
             errors = pretraining_errors(batch.pairs, policy)
             losses, logs = losses + self.pretraining * errors, {**logs, "error": errors.detach()}
         return StepOutput(losses, batch.timesteps(noisy), logs)
+
+    def check_first_step(self, record: Mapping[str, Any]) -> None:
+        if record["followed"] == 0:
+            raise UserError(
+                f"every reward of the first step is above ceiling={self.ceiling:g} (their mean is {record['reward']:.4g}), and rewards above it "
+                "are not followed; set ceiling higher, in the unit of the reward"
+            )
 
     def stop(self, seed: int, step: int) -> int:
         """After how many sampling steps an optimizer step judges; the same for its whole batch."""

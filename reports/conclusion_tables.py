@@ -98,8 +98,8 @@ def _placebo_notes(report: Report, shown: Sequence[Row]) -> Iterator[str]:
     if any(row.over_placebo is not None for row in shown):
         yield (
             "Over placebo: share of images that are better than those of the same algorithm trained on shuffled preferences, for the same "
-            "prompt, noise and training seed.  It says what the preferences did: at 50, no more than shuffled ones would.  It is a comparison "
-            "of its own, not a difference of two win rates."
+            "prompt, noise and training seed.  It says what the preferences did: 50 % means that they did no better than shuffled ones.  It is "
+            "a comparison of its own, not a difference of two win rates."
         )
     if without and is_base(report.rows[0]) and not any(twin for _, twin in methods):
         yield (
@@ -109,7 +109,7 @@ def _placebo_notes(report: Report, shown: Sequence[Row]) -> Iterator[str]:
     elif without and any(twin for _, twin in methods):
         yield f"Their placebo is not in this table, so what the preferences did is not known: {', '.join(without)}."
     if useless := [row.label for row, twin in methods if twin is None and row.placebo == ""]:
-        yield f"Without a placebo, because they use no preferences: {', '.join(useless)}."
+        yield f"Without a placebo, because they read nothing that could be shuffled: {', '.join(useless)}."
     if apart := [row.label for row, twin in methods if twin is not None and not {*row.seeds} & {*twin.seeds}]:
         yield f"No training seed in common with the placebo, so not compared with it: {', '.join(apart)}."
 

@@ -128,8 +128,8 @@ def _is_tested(interval: Interval | None) -> bool:
 
 def _metric_notes(report: Report) -> Iterator[str]:
     yield from (
-        f"{metric.info.title}: the expected utility of an image for the tiny world's simulated voters, known exactly; where people vote it is "
-        "unknown.  The tiny world's versions of other metrics are small models trained on votes of these voters, so their scores do not compare "
+        f"{metric.info.title}: the expected utility of an image for the tiny world's simulated voters, computed from what a trained checker measures; "
+        "where people vote it is unknown.  The tiny world's versions of other metrics are small models trained on votes of these voters, so their scores do not compare "
         "with those of the published models."
         for metric in report.metrics
         if metric.name == GOLD

@@ -103,8 +103,8 @@ def run(
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name of this configuration in tables and paths.  Default: 'recipe' ('untried' or 'defaults' without published "
-            "settings), or 'set-<hash>' if you changed settings; --data, --init and --limit add a hash."
+            help="Name of this configuration in tables and paths.  Default: the recipe's name ('recipe'; 'untried', 'summarised' or "
+            "'defaults' without published settings), or 'set-<hash>' if you changed settings; --data, --init and --limit add a hash."
         ),
     ] = None,
     evaluate_every: Annotated[
@@ -160,7 +160,7 @@ def run(
         ),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at the same time, with --executor local or slurm.")
+        int | None, typer.Option(min=1, help="Runs at the same time; without --executor, on this machine (local).")
     ] = None,
     resources: Annotated[
         list[str] | None,

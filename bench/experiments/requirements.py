@@ -102,7 +102,7 @@ def _check_reward_gradient(method: Method) -> None:
         if not issubclass(METRICS.get(name), DifferentiableMetric):
             raise UserError(
                 f"{method.name} needs {Need.REWARD_GRADIENT}, but the metric {name!r} does not have one; choose pickscore, hpsv2, "
-                "imagereward, aesthetic or clip, or an algorithm that needs scores alone, such as ddpo"
+                "imagereward, aesthetic, clip or a reward model fitted from one of them, or an algorithm that needs scores alone, such as ddpo"
             )
 
 

@@ -125,14 +125,26 @@ class Rewards:
             first, second = (self._call(name, pictures, prompts) for _ in range(2))
             _refuse_difference(name, first, second)
 
-    def check_spread(self, scores: Mapping[str, Tensor]) -> None:
-        """Raise a `UserError` if a continuous metric scores all images of a collection alike, which teaches nothing."""
+    def check_spread(self, scores: Mapping[str, Tensor], group: int) -> None:
+        """Raise a `UserError` if a continuous metric scores all images that are compared alike, which teaches nothing.
+
+        Args:
+            scores: of the images of a collection by metric, (N,) each.
+            group: how many of them, one after another, are compared with each other.
+        """
         for name, values in scores.items():
-            if self._metric(name).continuous and len(values) > 1 and bool((values == values[0]).all()):
-                raise UserError(
-                    f"reward {name!r} is {values[0].item():g} for all {len(values)} images of a collection, so there is "
-                    "nothing to learn from it; choose another reward, or start from weights whose images differ"
-                )
+            groups = values.reshape(-1, group)
+            if not self._metric(name).continuous or len(values) == 1 or bool((groups != groups[:, :1]).any()):
+                continue
+            what = (
+                f"{values[0].item():g} for all {len(values)} images of a collection"
+                if bool((values == values[0]).all())
+                else f"the same for all {group} images of a prompt, for each of {len(groups)} prompts"
+            )
+            raise UserError(
+                f"reward {name!r} is {what}, so there is nothing to learn from it; choose another reward, or start from weights "
+                "whose images differ"
+            )
 
     def _scores(
         self, name: str, digests: Sequence[str], pictures: Sequence[Image.Image], prompts: Sequence[str]

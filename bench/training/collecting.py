@@ -15,7 +15,7 @@ from bench.core.errors import UserError
 from bench.core.randomness import permutation
 from bench.rollouts.rewards import Rewards
 from bench.rollouts.sampler import Predict, largest_deviation
-from bench.training.judgement import judge, placebo_order
+from bench.training.judgement import judge, placebo_order, samples_compared
 from bench.training.ledger import uncounted
 from bench.training.online import OnlineAlgorithm
 from bench.training.policy import Policy
@@ -98,7 +98,7 @@ class Collector:
     @torch.no_grad()
     def _collect(self, number: int, update: int) -> Collection:
         """Sample and judge a collection, of which the first ``update`` steps have been taken."""
-        ledger, schedule = self._policy.ledger, self._sampler.schedule(number)
+        algorithm, ledger, schedule = self._algorithm, self._policy.ledger, self._sampler.schedule(number)
         predict = self._behaviour(update)
         scores = {name: torch.zeros(self._size, dtype=torch.float64) for name in self._rewards.names}
         # A collection that is sampled again was counted the first time.
@@ -107,7 +107,7 @@ class Collector:
             ledger.samples += self._size
         floor = self._noise_floor(schedule, micros[update][0], predict)
         gathered = {name: self._summed(values) for name, values in scores.items()}
-        self._rewards.check_spread(gathered)
+        self._rewards.check_spread(gathered, samples_compared(algorithm, self._size))
         found = judge(self._algorithm, gathered, self._rewards.signs, self._placebo(number))
         return Collection(schedule, micros, found.advantages, floor, {**found.record, FLOOR: floor})
 

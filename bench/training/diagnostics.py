@@ -17,6 +17,11 @@ if TYPE_CHECKING:  # a listing imports the interfaces of online algorithms, and 
     from accelerate import Accelerator
 
 TIME_BUCKETS = 10
+RATIO_ERROR = "ratio_error"
+"""What algorithms that replay sampling steps call the absolute log ratio in their logs."""
+LARGEST_RATIO_ERROR = "ratio_error_largest"
+LARGEST_OF_MEAN = 3.0
+"""How many times the noise floor of replay, which few samples measure, the largest of all ratio errors may be."""
 
 
 class DivergedError(UserError):
@@ -24,7 +29,7 @@ class DivergedError(UserError):
 
 
 def diagnose(outputs: Sequence[StepOutput], batch: int, times: int, accelerator: Accelerator) -> dict[str, Any]:
-    """Means of the loss and of every log over the global batch, overall and by timestep bucket."""
+    """Means of the loss and of every log over the global batch, overall and by timestep bucket; of ratio errors also the largest."""
     columns = {"loss": torch.cat([output.losses.detach() for output in outputs])}
     for name in outputs[0].logs:
         columns[name] = torch.cat([output.logs[name] for output in outputs])
@@ -34,6 +39,8 @@ def diagnose(outputs: Sequence[StepOutput], batch: int, times: int, accelerator:
     sums = accelerator.reduce(sums, reduction="sum")
     counts = sums[-1]
     means: dict[str, Any] = {name: (row.sum() / batch).item() for name, row in zip(columns, sums, strict=False)}
+    if RATIO_ERROR in columns:
+        means[LARGEST_RATIO_ERROR] = accelerator.gather(columns[RATIO_ERROR].max().reshape(1)).max().item()
     return means | {"by_timestep": {name: _means(row, counts) for name, row in zip(columns, sums, strict=False)}}
 
 
@@ -81,15 +88,21 @@ def check_start(algorithm: Algorithm, settings: TrainingSettings, record: Mappin
 
 
 def check_ratio(record: Mapping[str, Any], floor: float) -> None:
-    """Before an update from a rollout, the importance ratio of the weights that sampled is 1; raise a `DivergedError` if it is not.
+    """Before an update from a rollout, the importance ratio of the weights that sampled is 1.
 
     Args:
-        record: the step's diagnostics; ``ratio_error`` is the mean of |log ratio|, if the algorithm has a ratio.
-        floor: the noise floor of replay, which is the tolerance.
+        record: the step's diagnostics, with the absolute log ratio.
+        floor: the noise floor of replay, which is the tolerance; for the largest error, `LARGEST_OF_MEAN` times that.
+
+    Raises:
+        DivergedError: it is not.
+        ValueError: the algorithm trains sampling steps and does not log the absolute log ratio.
     """
-    error = record.get("ratio_error", 0.0)
-    if error > floor:
+    if RATIO_ERROR not in record:
+        raise ValueError(f"an algorithm that trains sampling steps must log the absolute log ratio as {RATIO_ERROR!r}")
+    mean, largest = record[RATIO_ERROR], record[LARGEST_RATIO_ERROR]
+    if mean > floor or largest > LARGEST_OF_MEAN * floor:
         raise DivergedError(
-            f"before any update from a rollout the importance ratio must be 1, but |log ratio| is {error:.3g} on average, above "
-            f"the replay's noise floor of {floor:.3g}: replay does not get what the rollout got (times, guidance, precision)"
+            f"before any update from a rollout the importance ratio must be 1, but |log ratio| is {mean:.3g} on average and {largest:.3g} "
+            f"at most, above the replay's noise floor of {floor:.3g}: replay does not get what the rollout got (times, guidance, precision)"
         )

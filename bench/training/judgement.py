@@ -27,6 +27,11 @@ class Judgement:
     record: Mapping[str, float]
 
 
+def samples_compared(algorithm: OnlineAlgorithm, size: int) -> int:
+    """How many samples, one after another, of a collection of a size are compared with each other: those of a prompt, or all."""
+    return size if algorithm.advantage in ACROSS_PROMPTS else algorithm.group
+
+
 def placebo_order(algorithm: OnlineAlgorithm, size: int, seed: int, number: int) -> Tensor:
     """From which of the samples that it is compared with each sample of a placebo's collection takes its scores, int64, (size,)."""
     if algorithm.advantage in ACROSS_PROMPTS:

@@ -45,7 +45,8 @@ class SamplingAlgorithm(Algorithm):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PROMPTS, Need.REWARD})
-    training_defaults: ClassVar[Mapping[str, Any]] = {"caption_dropout": 0.0}
+    # All weights at the default learning rate move too far in one step to be trained on what they sampled.
+    training_defaults: ClassVar[Mapping[str, Any]] = {"caption_dropout": 0.0, "trainable": "lora"}
 
     rewards: MetricNames = Field(default=("pickscore",), min_length=1, description="metrics that judge the images")
     reward_weights: Numbers = Field(default=(), description="a weight per reward; by default 1 each")

@@ -119,6 +119,9 @@ class RewardGradientAlgorithm(SamplingAlgorithm):
     def step(self, batch: GradientBatch, policy: Policy) -> StepOutput:
         """One loss of each caption of a micro-batch, unreduced; log what `GradientBatch.reward` returned as ``reward``."""
 
+    def check_first_step(self, record: Mapping[str, Any]) -> None:
+        """Raise a `UserError` if the means of the first step's logs say that its loss follows no reward; by default it does."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GradientSource:
@@ -131,7 +134,7 @@ class GradientSource:
         rewards: judge.
     """
 
-    algorithm: SamplingAlgorithm
+    algorithm: RewardGradientAlgorithm
     pairs: PairSource
     policy: Policy
     rewards: Rewards
@@ -193,7 +196,9 @@ class GradientBatches:
         return self.pairs.rounds
 
     def check(self, algorithm: Algorithm, record: Mapping[str, Any]) -> None:
-        """Nothing is known of the first step."""
+        """The loss of the first step must follow a reward."""
+        if self.pairs.step == 0:
+            self.source.algorithm.check_first_step(record)
 
     def __iter__(self) -> Iterator[GradientBatch]:
         model, device = self.prompting.model, self.prompting.device

@@ -185,8 +185,8 @@ class RolloutBatches:
         return self.collection.record
 
     def check(self, algorithm: Algorithm, record: Mapping[str, Any]) -> None:
-        """Before the first update from the collection, the importance ratio must be 1."""
-        if self.update == 0:
+        """Before the first update from the collection, the importance ratio must be 1, where sampling steps are trained."""
+        if self.update == 0 and self.collection.schedule.kept:
             check_ratio(record, self.collection.floor)
 
     def __iter__(self) -> Iterator[RolloutBatch]:

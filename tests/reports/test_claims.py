@@ -131,7 +131,7 @@ def test_why_a_row_has_nothing_over_placebo(lab: Lab) -> None:
     missing = "Their placebo is not in this table, so what the preferences did is not known: ipo."
     assert placebo_notes(lab) == [missing, apart]
     train(lab, "sft", [0], config={"placebo": ""})
-    useless = "Without a placebo, because they use no preferences: sft."
+    useless = "Without a placebo, because they read nothing that could be shuffled: sft."
     assert placebo_notes(lab) == [missing, useless, apart]
     placebo(lab, "ipo", [0])
     assert placebo_notes(lab) == [useless, apart]

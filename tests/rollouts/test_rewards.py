@@ -81,9 +81,18 @@ def test_a_score_that_is_not_finite_stops() -> None:
 def test_a_reward_that_is_constant_stops() -> None:
     rewards = rewards_by(lambda mean, _: 0.5)
     with pytest.raises(UserError, match=r"'computed' is 0\.5 for all 2 images .* choose another reward"):
-        rewards.check_spread(rewards.score(pictures(2), ["a", "b"]))
+        rewards.check_spread(rewards.score(pictures(2), ["a", "b"]), 2)
     useful = rewards_by(lambda mean, _: mean)
-    useful.check_spread(useful.score(pictures(2), ["a", "b"]))
+    useful.check_spread(useful.score(pictures(2), ["a", "b"]), 2)
+
+
+def test_a_reward_that_depends_on_the_prompt_alone_stops_where_samples_of_a_prompt_are_compared() -> None:
+    rewards = rewards_by(lambda mean, _: mean)
+    by_prompt = {"computed": torch.tensor([1.0, 1.0, 2.0, 2.0])}
+    with pytest.raises(UserError, match=r"the same for all 2 images of a prompt, for each of 2 prompts"):
+        rewards.check_spread(by_prompt, 2)
+    rewards.check_spread(by_prompt, 4)  # prompts are compared with each other
+    rewards.check_spread({"computed": torch.tensor([1.0, 1.0, 2.0, 3.0])}, 2)
 
 
 def test_a_reward_that_changes_its_mind_stops() -> None:

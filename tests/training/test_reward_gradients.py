@@ -275,6 +275,13 @@ class TestRefusals:
         with pytest.raises(UserError, match="'clip' returned the score nan, which is not finite"):
             rewards.score_pixels(torch.zeros(1, 3, 4, 4), ["a"])
 
+    def test_rewards_that_are_all_above_the_ceiling(self, workshop: Workshop, tmp_path: Path) -> None:
+        """Without a gradient of the reward ReFL would be supervised training, whatever the reward."""
+        with pytest.raises(
+            UserError, match=r"every reward of the first step is above ceiling=-255 .* set ceiling higher"
+        ):
+            workshop.train(tmp_path, refl(ceiling=-255), steps=1, global_batch_size=4, micro_batch_size=4)
+
     def test_steps_that_do_not_exist(self) -> None:
         with pytest.raises(ValueError, match="last=5 is more than the 4 sampling_steps"):
             draft(last=5)
