@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import http.server
+import io
 import json
 import math
 import os
 import re
 import shlex
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import forked
 import pyarrow.parquet as pq
 import pytest
 from pages import DOCS, ROOT, blocks, files, install
-from PIL import Image
+from PIL import Image, ImageStat
 from workshop import preference_columns, write_parquet
 
 from bench.tiny import ASSETS
@@ -23,9 +28,9 @@ from bench.tiny import ASSETS
 PROMPTS = ["a bee on a red background", "a cat on a blue background"]
 
 
-def bench(folder: Path, *arguments: str, errors: bool = False) -> str:
-    """The output of a command that can import what is installed in ``folder``, or what it says on standard error."""
-    environment = {
+def surroundings(folder: Path) -> dict[str, str]:
+    """The environment of a command that can import what is installed in ``folder``."""
+    return {
         **os.environ,
         "PYTHONPATH": str(folder),
         "XDG_CACHE_HOME": str(folder / "cache"),
@@ -34,7 +39,11 @@ def bench(folder: Path, *arguments: str, errors: bool = False) -> str:
         "COLUMNS": "200",
         "NO_COLOR": "1",
     }
-    done = forked.run(arguments, folder, environment)
+
+
+def bench(folder: Path, *arguments: str, errors: bool = False) -> str:
+    """The output of a command that can import what is installed in ``folder``, or what it says on standard error."""
+    done = forked.run(arguments, folder, surroundings(folder))
     assert done.returncode == 0, done.stderr
     return done.stderr if errors else done.stdout
 
@@ -207,6 +216,62 @@ def test_the_metrics_of_the_page(tmp_path: Path) -> None:
     assert scores["brightness"] == [10.0, 30.0]
     small, large = scores["file-size"]
     assert 0 < small < large
+
+
+class Brightness(http.server.BaseHTTPRequestHandler):
+    """The server of the page's scorer behind HTTP."""
+
+    def do_GET(self) -> None:
+        self._answer({"version": 7} if self.path == "/identity" else {})
+
+    def do_POST(self) -> None:
+        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        images = [Image.open(io.BytesIO(base64.b64decode(each))) for each in sent["images"]]
+        assert len(sent["prompts"]) == len(images)
+        self._answer([ImageStat.Stat(image.convert("L")).mean[0] for image in images])
+
+    def _answer(self, value: Any) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(value).encode())
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """No line on standard error for each request."""
+
+
+def test_the_scorer_behind_http_of_the_page_judges_and_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = DOCS / "write-a-metric.md"
+    install(tmp_path, files(page), blocks(page, "toml"))
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8), (30, 30, 30)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "images" / "a.txt").write_text("grey")
+    small = (
+        "steps=1",
+        "group=2",
+        "global_batch_size=4",
+        "micro_batch_size=4",
+        "sampling_steps=2",
+        "trained=1",
+        "within=1",
+    )
+    train = ["run", "--algo", "ddpo", "--model", "tiny", "--limit", "8", "--image", "steps=2", "--metrics", "served"]
+    train += [word for each in ("rewards=served", *small) for word in ("--set", each)]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Brightness) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MY_SCORER", f"http://127.0.0.1:{server.server_port}")
+        bench(tmp_path, "score", "images", "--metrics", "served", "--output", "out.csv")
+        bench(tmp_path, *train)
+        server.shutdown()
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        assert [float(row["score"]) for row in csv.DictReader(stream)] == [30.0]
+    (log,) = (tmp_path / "runs").rglob("train.jsonl")
+    line = json.loads(log.read_text())
+    assert 0 < line["reward_served"] < 255
+    gone = forked.run(
+        ("score", "images", "--metrics", "served", "--output", "again.csv"), tmp_path, surroundings(tmp_path)
+    )
+    assert gone.returncode == 2
+    assert "does not answer" in gone.stderr
 
 
 def test_the_model_and_the_prompt_set_of_the_page(tmp_path: Path) -> None:
