@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import runpy
 import shlex
 import sys
 import threading
@@ -19,6 +20,7 @@ from typing import Any
 import forked
 import pyarrow.parquet as pq
 import pytest
+import torch
 from pages import DOCS, ROOT, blocks, files, install
 from PIL import Image, ImageStat
 from workshop import preference_columns, write_parquet
@@ -62,7 +64,7 @@ def test_the_algorithms_of_the_page(tmp_path: Path) -> None:
     page = DOCS / "write-an-algorithm.md"
     install(tmp_path, files(page), blocks(page, "toml"))
     names = ["squared-hinge", "margin-free", "both-sides", "soft-labels", "hard-half", "moving-reference", "flooded"]
-    assert len(files(page)) == len(names)
+    assert len(files(page)) == len([*names, "reward-weighted"])
     write_parquet(tmp_path / "pairs.parquet", preference_columns(6))
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
     sets = ("steps=2", "global_batch_size=6", "micro_batch_size=3", "warmup_steps=0")
@@ -216,6 +218,30 @@ def test_the_metrics_of_the_page(tmp_path: Path) -> None:
     assert scores["brightness"] == [10.0, 30.0]
     small, large = scores["file-size"]
     assert 0 < small < large
+
+
+def test_the_online_algorithm_of_the_page_is_one_file_and_one_line(tmp_path: Path) -> None:
+    page = DOCS / "write-an-algorithm.md"
+    (source,) = (text for path, text in files(page).items() if path.endswith("reward_weighted.py"))
+    line = 'reward-weighted = "my_package.reward_weighted:RewardWeighted"'
+    install(
+        tmp_path, {"my_package/reward_weighted.py": source}, [f'[project.entry-points."bench.algorithms"]\n{line}\n']
+    )
+    sizes = ("steps=2", "group=2", "global_batch_size=4", "micro_batch_size=4", "sampling_steps=2", "trained=1")
+    sets = [word for each in ("rewards=gold", *sizes) for word in ("--set", each)]
+    bench(
+        tmp_path, "run", "--algo", "reward-weighted", "--model", "tiny", "--limit", "8", "--image", "steps=2", "--metrics", "gold",
+        "--placebo", *sets,
+    )  # fmt: skip
+    logs = list(tmp_path.glob("runs/tiny/reward-weighted/*/seed-0/train.jsonl"))
+    assert len(logs) == 2
+    assert all(math.isfinite(json.loads(each)["loss"]) for log in logs for each in log.read_text().splitlines())
+
+    # Numbers of the paper's loss, by hand: exp(tau r) for r = 1 and -1, errors .02 and .03, distances .001 and .002.
+    algorithm = runpy.run_path(str(tmp_path / "my_package" / "reward_weighted.py"))["RewardWeighted"]()
+    weights = algorithm.advantages([torch.tensor([[1.0, -1.0]], dtype=torch.float64)])
+    losses = weights * torch.tensor([[0.02, 0.03]]).double() + algorithm.alpha * torch.tensor([[0.001, 0.002]]).double()
+    assert losses.mean().item() == pytest.approx(0.0270851727, abs=1e-9)
 
 
 class Brightness(http.server.BaseHTTPRequestHandler):
