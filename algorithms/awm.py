@@ -1,6 +1,6 @@
 """Advantage-weighted matching: the denoising error of the policy's own samples, weighted by their advantages.
 
-Xue et al. 2025, arXiv 2509.25050; released code scxue/advantage_weighted_matching.
+Xue et al. 2025, arXiv 2509.25050; released code scxue/advantage_weighted_matching at be513723.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pydantic
 from pydantic import Field
 from torch import Tensor
 
+from algorithms.flow_grpo import SD3_ONLINE
 from algorithms.recipes import TINY_ONLINE
 from bench import AlgorithmInfo, ForwardAlgorithm, Need, Policy, Recipe, RolloutBatch, StepOutput, sample_errors
 
@@ -54,7 +55,14 @@ class AWM(ForwardAlgorithm):
             source="ours: ddpo's for the tiny world, at a lower learning rate",
             training={**TINY_ONLINE, "learning_rate": 3e-4},
         ),
-    }
+        "sd3": Recipe(
+            source="released pickscore_sd3_no_cfg_1node for SD3.5 Medium at be513723; there samples by SA-Solver, trained on at 6 of the first 12 of its "
+            "14 times, 512 pixels, adapters scaled by 2, an average of the weights for evaluation, and fp16; its training is stopped by "
+            "hand, and 1,000 steps are ours",
+            algorithm={"rewards": ("pickscore",), "group": 24, "sampling_steps": 14, "trained": 6, "advantage": "flow-grpo", "kl": 1e-4},
+            training={**SD3_ONLINE, "steps": 1000, "global_batch_size": 576, "micro_batch_size": 6, "precision": "bf16"},
+        ),
+    }  # fmt: skip
 
     weighting: Weighting = Field(default="ghuber", description="how the error is weighted by the noise level t")
     kl: float = Field(default=0.001, ge=0, description="weight of the distance from the reference")

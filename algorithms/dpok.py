@@ -57,6 +57,10 @@ class DPOK(StepwiseAlgorithm):
     }  # fmt: skip
 
     advantage: Convention = Field(default="gardo", description="how rewards become advantages; gardo is R - V")
+    # R - V is in the reward's own unit, so that no limit fits all rewards; the released code has none.
+    advantage_clip: float = Field(
+        default=1e6, gt=0, description="advantages are clipped to +- this; by default not at all, in effect"
+    )
     clip: float = Field(default=1e-4, gt=0, lt=1, description="c, the half-width of the range of the importance ratio")
     scale: float = Field(default=100.0, gt=0, description="weight of the reward's loss")
     kl: float = Field(default=0.01, ge=0, description="weight of the distance from the reference's guided prediction")

@@ -1,13 +1,17 @@
 """Flow-GRPO: DDPO's clipped ratio on flows whose sampling is turned into an SDE, with a penalty towards the reference.
 
-Liu et al. 2025, arXiv 2505.05470; released code yifan123/flow_grpo.
+Liu et al. 2025, arXiv 2505.05470; released code yifan123/flow_grpo at ac4c86e8, and for Flow-GRPO-Fast its configuration at 31c71b9d and its
+trainer at 74db6919.
+
+The recipes for FLUX are of two methods that the options here express: DanceGRPO, XueZeyue/DanceGRPO at 15cc71d5, and MixGRPO,
+Tencent-Hunyuan/MixGRPO at e5cdd6a4.  They have names, since FLUX has no recipe of Flow-GRPO's own.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import pydantic
 import torch
@@ -33,6 +37,17 @@ from bench import (
     sample_errors,
     uniform,
 )
+
+SD3_ONLINE: dict[str, Any] = {
+    "learning_rate": 3e-4, "warmup_steps": 0, "weight_decay": 1e-4, "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 32,
+    "lora_init": "gaussian", "gradient_checkpointing": True,
+}  # fmt: skip
+"""What the released code for SD3.5 Medium has in common with that of DiffusionNFT and AWM, which are forks of it."""
+FLUX_ONLINE: dict[str, Any] = {
+    "micro_batch_size": 1, "learning_rate": 1e-5, "warmup_steps": 0, "weight_decay": 1e-4, "caption_dropout": 0.0, "trainable": "full",
+    "gradient_checkpointing": True,
+}  # fmt: skip
+"""What the launchers of DanceGRPO and MixGRPO for FLUX share: MixGRPO's is a fork."""
 
 Window = Literal["drawn", "contiguous", "sliding"]
 Objective = Literal["clip", "guard", "guard-dt", "dppo"]
@@ -80,7 +95,41 @@ class FlowGRPO(StepwiseAlgorithm):
             algorithm={"clip": 1e-3},
             training=TINY_ONLINE,
         ),
-    }
+        "sd3": Recipe(
+            source="released pickscore_sd3 for SD3.5 Medium at ac4c86e8; there 512 pixels, adapters scaled by 2, an average of the weights for "
+            "evaluation, and fp16, whose replay is noisier than the clip range; its training is stopped by hand, and 5,000 steps are ours",
+            algorithm={"rewards": ("pickscore",), "group": 24, "updates": 2, "sampling_steps": 10, "guidance_scale": 4.5, "trained": 9,
+                       "within": 9, "rule": "flow-sde", "noise": 0.7, "advantage": "flow-grpo", "beta": 0.01},
+            training={**SD3_ONLINE, "steps": 5000, "global_batch_size": 576, "micro_batch_size": 9},
+        ),
+        "sd3/fast": Recipe(
+            name="fast",
+            source="released pickscore_sd3_fast_nocfg for SD3.5 Medium at 31c71b9d, Flow-GRPO-Fast without guidance; there every batch of samples "
+            "draws a window of its own, and 512 pixels, adapters scaled by 2, an average of the weights for evaluation, and fp16; its "
+            "training is stopped by hand, and 5,000 steps are ours",
+            algorithm={"rewards": ("pickscore",), "group": 18, "updates": 2, "sampling_steps": 10, "trained": 3, "within": 5,
+                       "rule": "cps", "noise": 0.8, "window": "contiguous", "noise_outside": False, "advantage": "flow-grpo", "clip": 1e-5,
+                       "beta": 0.0},
+            training={**SD3_ONLINE, "steps": 5000, "global_batch_size": 576, "micro_batch_size": 9},
+        ),
+        "flux/dance": Recipe(
+            name="dance",
+            source="DanceGRPO's released finetune_flux_grpo.sh at 15cc71d5, for 16 GPUs; there every sample has trained steps of its own, the last "
+            "step has no noise, 720 pixels, a shift of 3, and bf16, whose replay is noisier than the clip range",
+            algorithm={"rewards": ("hpsv2",), "group": 12, "updates": 3, "sampling_steps": 16, "guidance_scale": 3.5, "trained": 9,
+                       "within": 15, "rule": "dance-sde", "noise": 0.3, "same_start": True, "advantage": "dance", "beta": 0.0},
+            training={**FLUX_ONLINE, "steps": 900, "global_batch_size": 64},
+        ),
+        "flux/mix": Recipe(
+            name="mix",
+            source="MixGRPO's released finetune_flux_grpo_MixGRPO.sh at e5cdd6a4, for 32 GPUs; there UnifiedReward is a fourth reward, 720 pixels, a "
+            "shift of 3, bf16, whose replay is noisier than the clip range, and its 300 collections start again until it is stopped",
+            algorithm={"rewards": ("hpsv2", "imagereward", "pickscore"), "group": 12, "updates": 4, "sampling_steps": 25,
+                       "guidance_scale": 3.5, "trained": 4, "within": 23, "rule": "flow-sde", "noise": 0.7, "same_start": True,
+                       "window": "sliding", "noise_outside": False, "advantage": "dance", "beta": 0.0},
+            training={**FLUX_ONLINE, "steps": 1200, "global_batch_size": 96},
+        ),
+    }  # fmt: skip
 
     clip: float = Field(
         default=1e-4, gt=0, lt=1, description="c, the half-width of the range of the importance ratio; not read by dppo"

@@ -11,7 +11,8 @@ Three things differ from the release:
   Metrics here do not get a timestep.  The reward is any metric, applied to the image that the policy sees in the candidate, as there.
 * Its code drops pairs below the threshold, shuffles the others of all steps, and takes an update on every 40 of them, up to 16 from one
   batch of prompts.  Here one batch of prompts is one update, on the mean over all pairs, of which those below the threshold have no gradient.
-* Its SDXL configuration judges candidates only after three more sampling steps, which is not offered.
+* Its SDXL configuration judges candidates only after three more sampling steps, and trains on all four steps under that one verdict.  That is
+  not offered: here every trained step has a verdict of its own.
 """
 
 from __future__ import annotations
@@ -50,6 +51,14 @@ class SPO(TailorPO):
             algorithm={"first": 4, "trained": 16, "rule": "ddim", "noise": 1.0, "guidance_scale": 5.0},
             training={"steps": 1000, "global_batch_size": 40, "micro_batch_size": 10, "learning_rate": 6e-5, "warmup_steps": 0,
                       "weight_decay": 1e-4, "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 4, "lora_init": "gaussian"},
+        ),
+        "sdxl": Recipe(
+            source="released config for SDXL at 27a86428: 10 epochs of 4,000 prompts, 4 processes x 2; there up to 8 updates on a batch of prompts, "
+            "four verdicts a prompt, each for four steps, PickScore fitted to noised images with their timestep, and fp16",
+            algorithm={"first": 4, "trained": 16, "rule": "ddim", "noise": 1.0, "guidance_scale": 5.0, "candidates": 2, "threshold": 0.4},
+            training={"steps": 5000, "global_batch_size": 8, "micro_batch_size": 2, "learning_rate": 1e-5, "warmup_steps": 0,
+                      "weight_decay": 1e-4, "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 64, "lora_init": "gaussian",
+                      "precision": "bf16", "gradient_checkpointing": True},
         ),
     }  # fmt: skip
 
