@@ -91,7 +91,7 @@ class FlowGRPO(StepwiseAlgorithm):
 
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: ddpo's for the tiny world, which predicts noise, hence DDIM steps; beta as published",
+            source="ours: ddpo's for the tiny world, which is not a flow model, hence DDIM steps; beta as published",
             algorithm={"clip": 1e-3},
             training=TINY_ONLINE,
         ),

@@ -67,21 +67,17 @@ def figure(runs: list[Watched]) -> Figure:
 
 
 def table(runs: list[Watched]) -> Iterator[str]:
-    """Raw changes since before the training, in Markdown, with what `bench report` says of each run."""
+    """The same changes in Markdown, with what `bench report` says of each run."""
     titles = list(dict.fromkeys(title for _, record, _ in runs for title in record.titles.values()))
     for label, record, lines in runs:
         yield f"**{label}**: {find(record, lines).sentence()}"
         yield ""
         yield f"| step | {' | '.join(titles)} |"
         yield f"| --: |{' --: |' * len(titles)}"
+        changes = {judge: change(record, lines, name) for name, judge in record.titles.items()}
         for place, line in enumerate(lines[1:], 1):
-            cells = []
-            for name, judge in record.titles.items():
-                values = series(record, lines, name)
-                moved = values[place] - values[0]
-                half = statistics.NormalDist().inv_cdf(0.975) * moved.std(ddof=1) / len(moved) ** 0.5
-                cells.append((titles.index(judge), f"{moved.mean():+.2f} ± {half:.2f}"))
-            yield f"| {line['step']} | {' | '.join(cell for _, cell in sorted(cells))} |"
+            moved = ((changes[title][0][place], changes[title][1][place]) for title in titles)
+            yield f"| {line['step']} | {' | '.join(f'{mean:+.2f} ± {half:.2f}' for mean, half in moved)} |"
         yield ""
 
 

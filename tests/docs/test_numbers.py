@@ -170,6 +170,19 @@ def test_the_runs_of_the_tables_are_an_archive_whose_tables_come_out_again(study
             )
 
 
+def test_the_changes_over_time_are_those_of_the_archive(tmp_path: Path) -> None:
+    (tmp_path / "curves.tar").write_bytes(lzma.decompress((DOCS / "online-curves.tar.xz").read_bytes()))
+    bench(tmp_path, "verify", "curves.tar", "--output", "curves")
+    script = runpy.run_path(str(DOCS / "over_time.py"))
+    runs = script["watched"](tmp_path / "curves" / "runs")
+    assert "\n".join(script["table"](runs)).strip() in ONLINE.read_text(encoding="utf-8")
+    for _, record, lines in runs:
+        (reward,) = (name for name in record.trained_on if name in record.titles)
+        (risen, by), (fallen, within) = (script["change"](record, lines, name) for name in (reward, "gold"))
+        assert risen[-1] - by[-1] > 0
+        assert fallen[-1] < max(fallen) - within[-1]  # gold is below where it was
+
+
 def test_both_studies_are_under_one_protocol_and_have_one_base() -> None:
     assert ONLINE_STUDY.report["signature"] == OFFLINE_STUDY.report["signature"]
     for name, score in OFFLINE_STUDY.report["rows"][0]["scores"].items():
