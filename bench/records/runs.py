@@ -60,8 +60,7 @@ CONFIG, ENVIRONMENT, PREPARED, LEDGER = "config.json", "environment.json", "prep
 TRAIN_LOG, CURVE, CURVE_LOG = "train.jsonl", "curve.json", "curve.jsonl"
 RECORDS = (CONFIG, ENVIRONMENT, PREPARED, TRAIN_LOG, CURVE, CURVE_LOG, LEDGER)
 """Files of a run besides its weights, evaluations and manifest."""
-NOTES = (ENVIRONMENT, PREPARED)
-"""Those of them that are for people."""
+NOTES = (ENVIRONMENT, PREPARED)  # for people
 EVALUATIONS, CHECKPOINTS, LOCK = "evaluations", "checkpoints", ".lock"
 
 ROUNDS = "rounds"
@@ -111,9 +110,8 @@ class RunFolder:
         return self.weights
 
     def weight_files(self) -> list[Path]:
-        """The files of the finished run's weights: those that its manifest lists, or all, where it is of an older version and lists none."""
-        manifest = read_manifest(self._done)
-        if manifest is None:
+        """The files of the finished run's weights: those that its manifest lists, or all of an older version's."""
+        if (manifest := read_manifest(self._done)) is None:
             return [path for path in self.weights.rglob("*") if path.is_file()]
         return [self.folder / name for name in manifest.files if name.startswith(f"{self.weights.name}/")]
 
