@@ -134,7 +134,7 @@ class GradientSource:
         rewards: judge.
     """
 
-    algorithm: RewardGradientAlgorithm
+    algorithm: SamplingAlgorithm
     pairs: PairSource
     policy: Policy
     rewards: Rewards
@@ -197,8 +197,8 @@ class GradientBatches:
 
     def check(self, algorithm: Algorithm, record: Mapping[str, Any]) -> None:
         """The loss of the first step must follow a reward."""
-        if self.pairs.step == 0:
-            self.source.algorithm.check_first_step(record)
+        if self.pairs.step == 0 and isinstance(algorithm, RewardGradientAlgorithm):
+            algorithm.check_first_step(record)
 
     def __iter__(self) -> Iterator[GradientBatch]:
         model, device = self.prompting.model, self.prompting.device
