@@ -14,8 +14,7 @@ import pydantic
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.flow_grpo import SD3_ONLINE
-from algorithms.recipes import TINY_ONLINE
+from algorithms.recipes import SD3_ONLINE, TINY_ONLINE
 from bench import AlgorithmInfo, ForwardAlgorithm, Need, Policy, Recipe, RolloutBatch, StepOutput, sample_errors
 
 AVERAGE = "average"

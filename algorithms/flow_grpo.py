@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.recipes import TINY_ONLINE
+from algorithms.recipes import SD3_ONLINE, TINY_ONLINE
 from bench import (
     ODE,
     AlgorithmInfo,
@@ -38,11 +38,6 @@ from bench import (
     uniform,
 )
 
-SD3_ONLINE: dict[str, Any] = {
-    "learning_rate": 3e-4, "warmup_steps": 0, "weight_decay": 1e-4, "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 32,
-    "lora_init": "gaussian", "gradient_checkpointing": True,
-}  # fmt: skip
-"""What the released code for SD3.5 Medium has in common with that of DiffusionNFT and AWM, which are forks of it."""
 FLUX_ONLINE: dict[str, Any] = {
     "micro_batch_size": 1, "learning_rate": 1e-5, "warmup_steps": 0, "weight_decay": 1e-4, "caption_dropout": 0.0, "trainable": "full",
     "gradient_checkpointing": True,

@@ -12,8 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.flow_grpo import SD3_ONLINE
-from algorithms.recipes import TINY_ONLINE
+from algorithms.recipes import SD3_ONLINE, TINY_ONLINE
 from bench import (
     AlgorithmInfo,
     Convention,

@@ -20,6 +20,11 @@ TINY_GRADIENT: dict[str, Any] = {
     "warmup_steps": 0, "steps": 80, "global_batch_size": 12, "micro_batch_size": 12, "caption_dropout": 0.0,
 }  # fmt: skip
 """Our setting for algorithms that follow the gradient of the reward on the tiny world."""
+SD3_ONLINE: dict[str, Any] = {
+    "learning_rate": 3e-4, "warmup_steps": 0, "weight_decay": 1e-4, "caption_dropout": 0.0, "trainable": "lora", "lora_rank": 32,
+    "lora_init": "gaussian", "gradient_checkpointing": True,
+}  # fmt: skip
+"""What the released code of Flow-GRPO for SD3.5 Medium has in common with that of DiffusionNFT and AWM, which are forks of it."""
 SD15 = DPO.recipes["sd15"].training
 """The released launcher of Diffusion-DPO for SD1.5, of which most later code is a fork."""
 SDXL = DPO.recipes["sdxl"].training

@@ -216,12 +216,12 @@ def refuse_unusable(words: Sequence[str]) -> None:
         what = option if option.startswith("-") else "an argument"
         if equals and not value:
             raise UserError(f"{what} is empty; give a value, or leave it out for the default")
-        if any(
-            "\ud800" <= character <= "\udfff" for character in word
-        ):  # bytes that are not in the terminal's encoding
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:  # bytes of a name, which Python has as halves of surrogate pairs
             raise UserError(
                 f"{what} is {shortened(ascii(word), 80)}, which is not UTF-8, so that no record can hold it; rename the file or folder"
-            )
+            ) from error
 
 
 def _needed(record: logging.LogRecord) -> bool:

@@ -60,7 +60,8 @@ CONFIG, ENVIRONMENT, PREPARED, LEDGER = "config.json", "environment.json", "prep
 TRAIN_LOG, CURVE, CURVE_LOG = "train.jsonl", "curve.json", "curve.jsonl"
 RECORDS = (CONFIG, ENVIRONMENT, PREPARED, TRAIN_LOG, CURVE, CURVE_LOG, LEDGER)
 """Files of a run besides its weights, evaluations and manifest."""
-NOTES = (ENVIRONMENT, PREPARED)  # for people
+NOTES = (ENVIRONMENT, PREPARED)
+"""Those of them that are for people."""
 EVALUATIONS, CHECKPOINTS, LOCK = "evaluations", "checkpoints", ".lock"
 
 ROUNDS = "rounds"
@@ -105,8 +106,7 @@ class RunFolder:
         Raises:
             UserError: they are not.
         """
-        if read_manifest(self._done) is not None:
-            check_listed(self._done, *self.weight_files())
+        check_listed(self._done, *self.weight_files())
         return self.weights
 
     def weight_files(self) -> list[Path]:

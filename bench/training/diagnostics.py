@@ -20,7 +20,7 @@ TIME_BUCKETS = 10
 RATIO_ERROR = "ratio_error"
 """What algorithms that replay sampling steps call the absolute log ratio in their logs."""
 LARGEST_RATIO_ERROR = "ratio_error_largest"
-LARGEST_OF_MEAN = 3.0
+MOST_FLOORS = 3.0
 """How many times the noise floor of replay, which few samples measure, the largest of all ratio errors may be."""
 
 
@@ -92,7 +92,7 @@ def check_ratio(record: Mapping[str, Any], floor: float) -> None:
 
     Args:
         record: the step's diagnostics, with the absolute log ratio.
-        floor: the noise floor of replay, which is the tolerance; for the largest error, `LARGEST_OF_MEAN` times that.
+        floor: the noise floor of replay, which is the tolerance; for the largest error, `MOST_FLOORS` times that.
 
     Raises:
         DivergedError: it is not.
@@ -101,7 +101,7 @@ def check_ratio(record: Mapping[str, Any], floor: float) -> None:
     if RATIO_ERROR not in record:
         raise ValueError(f"an algorithm that trains sampling steps must log the absolute log ratio as {RATIO_ERROR!r}")
     mean, largest = record[RATIO_ERROR], record[LARGEST_RATIO_ERROR]
-    if mean > floor or largest > LARGEST_OF_MEAN * floor:
+    if mean > floor or largest > MOST_FLOORS * floor:
         raise DivergedError(
             f"before any update from a rollout the importance ratio must be 1, but |log ratio| is {mean:.3g} on average and {largest:.3g} "
             f"at most, above the replay's noise floor of {floor:.3g}: replay does not get what the rollout got (times, guidance, precision)"

@@ -45,7 +45,7 @@ class SamplingAlgorithm(Algorithm):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PROMPTS, Need.REWARD})
-    # All weights at the default learning rate move too far in one step to be trained on what they sampled.
+    # With all weights, a step at the default learning rate moves the policy several nats away from what it has sampled.
     training_defaults: ClassVar[Mapping[str, Any]] = {"caption_dropout": 0.0, "trainable": "lora"}
 
     rewards: MetricNames = Field(default=("pickscore",), min_length=1, description="metrics that judge the images")

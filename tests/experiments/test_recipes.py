@@ -5,6 +5,7 @@ import re
 import pytest
 
 from algorithms.cpo import CPO
+from algorithms.ddpo import DDPO
 from algorithms.dpo import DPO
 from algorithms.kto import KTO
 from algorithms.npo import NPO
@@ -38,6 +39,11 @@ def test_a_field_given_twice_is_refused() -> None:
 
 def test_without_a_recipe_the_defaults_hold() -> None:
     assert resolve("dpo", DPO, "nothing-like-it", {}) == (DPO(beta=2000.0), TrainingSettings())
+
+
+def test_online_methods_train_adapters_where_there_is_no_recipe() -> None:
+    assert resolve("ddpo", DDPO, "nothing-like-it", {})[1].trainable == "lora"
+    assert resolve("ddpo", DDPO, "nothing-like-it", {"trainable": "full"})[1].trainable == "full"
 
 
 def test_defaults_are_said_where_there_is_no_recipe() -> None:

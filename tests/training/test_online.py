@@ -29,7 +29,7 @@ from bench.core.termination import TerminatedError
 from bench.experiments.contracts.small_models import PROCESSES
 from bench.records.runs import RunFolder
 from bench.rollouts.advantages import CONVENTIONS, Combination, Convention
-from bench.training.diagnostics import DivergedError
+from bench.training.diagnostics import DivergedError, check_ratio
 from bench.training.judgement import judge, placebo_order
 from bench.training.online import OnlineAlgorithm, clipped_objective, ratio_logs
 
@@ -143,6 +143,29 @@ def test_a_collection_that_is_trained_on_twice_has_ratio_one_the_first_time(work
     run = workshop.train(tmp_path, ddpo(updates=2), steps=4, **TRAINING)
     assert [line["ratio_error"] == 0 for line in run.steps()] == [True, False, True, False]
     assert run.steps()[0]["reward"] == run.steps()[1]["reward"] != run.steps()[2]["reward"]
+
+
+class TestRatio:
+    """Before the first update from a collection the importance ratio is 1, within three noise floors for every sample."""
+
+    @pytest.mark.parametrize(("mean", "largest"), [(0.0, 0.0), (1e-6, 3e-6)])
+    def test_rounding_is_no_difference(self, mean: float, largest: float) -> None:
+        check_ratio({"ratio_error": mean, "ratio_error_largest": largest}, 1e-6)
+
+    @pytest.mark.parametrize(("mean", "largest"), [(2e-6, 2e-6), (1e-8, 4e-6)])
+    def test_a_difference_of_a_few_samples_is_found(self, mean: float, largest: float) -> None:
+        with pytest.raises(DivergedError, match=rf"is {mean:.3g} on average and {largest:.3g} at most"):
+            check_ratio({"ratio_error": mean, "ratio_error_largest": largest}, 1e-6)
+
+    def test_an_algorithm_that_does_not_log_it_is_not_trained(self) -> None:
+        with pytest.raises(ValueError, match="must log the absolute log ratio as 'ratio_error'"):
+            check_ratio({"loss": 0.0}, 1e-6)
+
+    def test_the_largest_of_all_micro_batches_is_logged(self, workshop: Workshop, tmp_path: Path) -> None:
+        run = workshop.train(tmp_path, ddpo(updates=2), steps=2, **{**TRAINING, "micro_batch_size": 2})
+        first, second = run.steps()
+        assert first["ratio_error_largest"] == 0
+        assert second["ratio_error_largest"] > second["ratio_error"] > 0
 
 
 def assert_close(advantages: Tensor, expected: list[float]) -> None:
@@ -297,7 +320,10 @@ class Repeated(DDPO):
         first = self._first.setdefault(batch.which, batch)
         log_ratio = first.replay(policy.predict).log_prob - first.log_probs
         losses = clipped_objective(first.advantages, log_ratio, self.clip)
-        return StepOutput(losses, first.timesteps, {"gain": (first.advantages * log_ratio).detach()})
+        own = (batch.replay(policy.predict).log_prob - batch.log_probs).detach().abs()
+        return StepOutput(
+            losses, first.timesteps, {"gain": (first.advantages * log_ratio).detach(), "ratio_error": own}
+        )
 
 
 def test_the_update_makes_steps_with_an_advantage_more_probable(workshop: Workshop, tmp_path: Path) -> None:
