@@ -131,7 +131,13 @@ def test_the_trial_of_the_online_page(tmp_path: Path) -> None:
     _, reported = (bench(tmp_path, *words) for words in commands)
     (log,) = tmp_path.glob("trial-ddpo/tiny/ddpo/trial/seed-0/train.jsonl")
     shown = set(re.findall(r"^\| `(\w+)`(?:, `(\w+)`)? \|", page.partition("## What is logged\n")[2], re.MULTILINE))
-    names = {name for pair in shown for name in pair} - {"", "reward_NAME", "kl_nats", "distance", "gradient_norm_by_step"}
+    names = {name for pair in shown for name in pair} - {
+        "",
+        "reward_NAME",
+        "kl_nats",
+        "distance",
+        "gradient_norm_by_step",
+    }
     for line in log.read_text().splitlines():
         assert names | {"reward_imagereward"} <= json.loads(line).keys()
         assert json.loads(line)["ratio_error"] == 0
