@@ -27,7 +27,7 @@ from bench.training.stopping import stoppable
 BEHAVIOUR = "behaviour"
 """The snapshot of the weights that sampled a collection; kept where several steps train on one, to sample it again on resume."""
 FLOOR = "replay_floor"
-"""The noise of replay: what the log calls it, and its name among what is measured once in a run."""
+"""The noise of replay: what the log calls it, and the folder of its values by sampling step among what is measured once in a run."""
 SAFETY = 3.0
 """A ratio must be able to move by so many times the noise of replay before the objective reacts to it."""
 
@@ -153,18 +153,19 @@ class Collector:
         return placebo_order(self._algorithm, self._size, self._seed, number) if shuffled else None
 
     def _noise_floor(self, schedule: Schedule, sampled: Sampled, predict: Predict) -> float:
-        """The noise of replay, measured once in a run, over all processes; not counted.
+        """The noise of replay of the kept sampling steps, over all processes; measured once per sampling step, and not counted.
 
         Raises:
             UserError: it is too close to what the objective reacts to.
         """
-        known = self._policy.measured
-        if FLOOR not in known:
+        known = {step: f"{FLOOR}/{step}" for step in schedule.kept}
+        measured = self._policy.measured
+        for step in [step for step, name in known.items() if name not in measured]:
             with uncounted(self._policy.ledger):
-                noise = self._sampler.replay_noise(schedule, sampled, predict)
+                noise = self._sampler.replay_noise(schedule, sampled, predict, step)
             own = torch.tensor([noise], dtype=torch.float64, device=self._accelerator.device)
-            known[FLOOR] = self._accelerator.gather(own).max().item()
-        floor = known[FLOOR]
+            measured[known[step]] = self._accelerator.gather(own).max().item()
+        floor = max((measured[name] for name in known.values()), default=0.0)
         self._refuse_clipped_noise(floor)
         return floor
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ from algorithms.flow_grpo import FlowGRPO, centred_log_ratio, masked_objective, 
 from bench import ODE, Step
 from bench.core.errors import UserError
 from bench.experiments.contracts.small_models import PROCESSES
-from bench.models.forward_process import FlowProcess
-from bench.rollouts.rules import FlowSde
+from bench.models.forward_process import FlowProcess, ForwardProcess, Transition
+from bench.rollouts.rules import Ddim, FlowSde, Rule
 
 SMALL: dict[str, Any] = {"rewards": "clip", "group": 4, "sampling_steps": 4, "trained": 2, "within": 3, "clip": 1e-3}
 TRAINING: dict[str, Any] = {"global_batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-3}
@@ -178,6 +180,33 @@ def test_a_clip_of_guard_is_compared_with_the_noise_of_what_it_clips(flow: Works
     flow.train(tmp_path / "guard", FlowGRPO(**{**fields, "clip": between}), steps=1, **TRAINING)
     with pytest.raises(UserError, match="would clip noise"):
         flow.train(tmp_path / "clip", FlowGRPO(**{**fields, "clip": between, "objective": "clip"}), steps=1, **TRAINING)
+
+
+class Uneven(Ddim):
+    """A step whose mean depends on the batch size, as on a GPU that chooses its kernels by it; more at low noise."""
+
+    def transition(self, xt: Tensor, prediction: Tensor, process: ForwardProcess, t: Tensor, to: Tensor) -> Transition:
+        exact = super().transition(xt, prediction, process, t, to)
+        return dataclasses.replace(exact, mean=exact.mean + 1e-6 * len(xt) * (1000 - int(t[0])))
+
+
+class UnevenSteps(FlowGRPO):
+    """Flow-GRPO with such steps."""
+
+    def rules(self, process: ForwardProcess, kept: Sequence[int]) -> list[Rule]:
+        return [Uneven(rule.noise) for rule in super().rules(process, kept)]
+
+
+def test_the_noise_of_replay_is_that_of_the_steps_which_are_trained_now(workshop: Workshop, tmp_path: Path) -> None:
+    """A sliding window trains one step of three after another; when it comes back to the first, its noise is known."""
+    fields = {**SMALL, "window": "sliding", "hold": 1, "trained": 1, "clip": 0.5}
+    lines = workshop.train(tmp_path / "all", UnevenSteps(**fields), steps=4, **TRAINING).steps()
+    first, second, third, again = (line["replay_floor"] for line in lines)
+    assert 0 < first < second < third
+    assert again == first
+    with pytest.raises(UserError, match="would clip noise"):
+        workshop.train(tmp_path / "clip", UnevenSteps(**{**fields, "clip": 2.9 * third}), steps=3, **TRAINING)
+    workshop.train(tmp_path / "clip", UnevenSteps(**{**fields, "clip": 2.9 * third}), steps=2, **TRAINING)
 
 
 def test_objectives_of_densities_are_refused_without_one() -> None:
