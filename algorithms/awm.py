@@ -56,10 +56,10 @@ class AWM(ForwardAlgorithm):
         ),
         "sd3": Recipe(
             source="released pickscore_sd3_no_cfg_1node for SD3.5 Medium at be513723; there samples by SA-Solver, trained on at 6 of the first 12 of its "
-            "14 times, 512 pixels, adapters scaled by 2, an average of the weights for evaluation, and fp16; its training is stopped by "
+            "14 times, 512 pixels, adapters scaled by 2, and fp16; its training is stopped by "
             "hand, and 1,000 steps are ours",
             algorithm={"rewards": ("pickscore",), "group": 24, "sampling_steps": 14, "trained": 6, "advantage": "flow-grpo", "kl": 1e-4},
-            training={**SD3_ONLINE, "steps": 1000, "global_batch_size": 576, "micro_batch_size": 6, "precision": "bf16"},
+            training={**SD3_ONLINE, "steps": 1000, "global_batch_size": 576, "micro_batch_size": 6, "precision": "bf16", "ema_decay": 0.99},
         ),
     }  # fmt: skip
 

@@ -91,21 +91,21 @@ class FlowGRPO(StepwiseAlgorithm):
             training=TINY_ONLINE,
         ),
         "sd3": Recipe(
-            source="released pickscore_sd3 for SD3.5 Medium at ac4c86e8; there 512 pixels, adapters scaled by 2, an average of the weights for "
-            "evaluation, and fp16, whose replay is noisier than the clip range; its training is stopped by hand, and 5,000 steps are ours",
+            source="released pickscore_sd3 for SD3.5 Medium at ac4c86e8; there 512 pixels, adapters scaled by 2, "
+            "and fp16, whose replay is noisier than the clip range; its training is stopped by hand, and 5,000 steps are ours",
             algorithm={"rewards": ("pickscore",), "group": 24, "updates": 2, "sampling_steps": 10, "guidance_scale": 4.5, "trained": 9,
                        "within": 9, "rule": "flow-sde", "noise": 0.7, "advantage": "flow-grpo", "beta": 0.01},
-            training={**SD3_ONLINE, "steps": 5000, "global_batch_size": 576, "micro_batch_size": 9},
+            training={**SD3_ONLINE, "steps": 5000, "global_batch_size": 576, "micro_batch_size": 9, "ema_decay": 0.9, "ema_every": 8},
         ),
         "sd3/fast": Recipe(
             name="fast",
             source="released pickscore_sd3_fast_nocfg for SD3.5 Medium at 31c71b9d, Flow-GRPO-Fast without guidance; there every batch of samples "
-            "draws a window of its own, and 512 pixels, adapters scaled by 2, an average of the weights for evaluation, and fp16; its "
+            "draws a window of its own, and 512 pixels, adapters scaled by 2, and fp16; its "
             "training is stopped by hand, and 5,000 steps are ours",
             algorithm={"rewards": ("pickscore",), "group": 18, "updates": 2, "sampling_steps": 10, "trained": 3, "within": 5,
                        "rule": "cps", "noise": 0.8, "window": "contiguous", "noise_outside": False, "advantage": "flow-grpo", "clip": 1e-5,
                        "beta": 0.0},
-            training={**SD3_ONLINE, "steps": 5000, "global_batch_size": 576, "micro_batch_size": 9},
+            training={**SD3_ONLINE, "steps": 5000, "global_batch_size": 576, "micro_batch_size": 9, "ema_decay": 0.9, "ema_every": 8},
         ),
         "flux/dance": Recipe(
             name="dance",

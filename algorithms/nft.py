@@ -58,10 +58,10 @@ class NFT(ForwardAlgorithm):
         ),
         "sd3": Recipe(
             source="released sd3_pickscore for SD3.5 Medium at 24af5554; there samples by a DPM-Solver of order 2, trained on at 9 of its 10 times, 512 pixels, "
-            "adapters scaled by 2, an average of the weights for evaluation, and fp16; its training is stopped by hand, and 1,000 steps "
+            "adapters scaled by 2, and fp16; its training is stopped by hand, and 1,000 steps "
             "are ours",
             algorithm={"rewards": ("pickscore",), "group": 24, "sampling_steps": 10, "trained": 9},
-            training={**SD3_ONLINE, "steps": 1000, "global_batch_size": 1152, "micro_batch_size": 9, "precision": "bf16"},
+            training={**SD3_ONLINE, "steps": 1000, "global_batch_size": 1152, "micro_batch_size": 9, "precision": "bf16", "ema_decay": 0.9},
         ),
     }  # fmt: skip
 

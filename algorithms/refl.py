@@ -52,10 +52,9 @@ class ReFL(RewardGradientAlgorithm):
             training={**TINY_GRADIENT, "trainable": "lora", "lora_rank": 8, "learning_rate": 3e-4},
         ),
         "sd15": Recipe(
-            source="released train_refl.sh at 1beb4e4d, with the paper's loss on other images; it samples with noise, in fp16, and saves an "
-            "average of the weights",
+            source="released train_refl.sh at 1beb4e4d, with the paper's loss on other images; it samples with noise and in fp16",
             training={"steps": 100, "global_batch_size": 64, "micro_batch_size": 2, "learning_rate": 1e-5, "warmup_steps": 0,
-                      "caption_dropout": 0.0, "gradient_checkpointing": True},
+                      "caption_dropout": 0.0, "gradient_checkpointing": True, "ema_decay": 0.9999},
         ),
     }  # fmt: skip
 

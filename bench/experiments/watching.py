@@ -162,7 +162,7 @@ class CurveWatcher:
         """The images under the protocol, those of a prompt together, (N, H, W, 3)."""
         settings, model, items = self._experiment.protocol.generation, self._model, self._items
         shape = model.latent_shape(settings.height, settings.width)
-        device = next(network.parameters()).device
+        device = self._experiment.accelerator.device
         made = []
         for piece in batch_slices(len(items), images_per_chunk(settings.height, settings.width)):
             noise = torch.stack([evaluation_noise(settings, *item, shape) for item in items[piece]]).to(device)

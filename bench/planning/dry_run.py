@@ -40,7 +40,7 @@ class Memory:
         reference: its frozen copy, if there is one.
         gradients: gradients of the trained weights; with ``gradients_by_step`` one set for each trained sampling step.
         moments: optimizer state.
-        snapshots: earlier weights that the algorithm keeps.
+        snapshots: copies of the weights that training keeps: earlier ones, or their average.
         activations: everything else that is alive at the peak: what the backward needs, and working memory.
     """
 

@@ -24,7 +24,7 @@ MEMORY = {
     "reference": "a frozen copy",
     "gradients": "",
     "moments": "optimizer state",
-    "snapshots": "earlier weights that the algorithm keeps",
+    "snapshots": "copies of the weights: earlier ones, or their average",
     "activations": "of one micro-batch, including working memory",
 }
 CALLS = {

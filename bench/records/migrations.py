@@ -3,7 +3,7 @@
 A change of what ``config.json`` holds raises ``SCHEMA`` and adds a step to ``STEPS`` that says what older runs did, so that a
 finished run is recognised by the command that made it.  For a new setting of training, that is one line:
 
-    def _from_6(config: Config) -> Config:
+    def _from_7(config: Config) -> Config:
         return _with_part(config, lambda old: {"new_setting": "what was done before", **old}, "resolved", "training")
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-SCHEMA = 6
+SCHEMA = 7
 
 Config = dict[str, Any]
 
@@ -45,6 +45,8 @@ ADDED_IN_4 = {"labels": "as given", "stop_when": None}
 """Likewise, after schema 4."""
 ADDED_IN_5 = {"rounds": None}
 """Likewise, after schema 5."""
+ADDED_IN_6 = {"ema_decay": 0.0, "ema_every": 1}
+"""Likewise, after schema 6."""
 
 
 def current_names(settings: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
@@ -128,6 +130,10 @@ def _from_5(config: Config) -> Config:
     return _with_part(config, lambda old: {**ADDED_IN_5, **old}, "resolved", "training")
 
 
+def _from_6(config: Config) -> Config:
+    return _with_part(config, lambda old: {**ADDED_IN_6, **old}, "resolved", "training")
+
+
 def _algorithm_fields(config: Config) -> Collection[str]:
     """Names of the algorithm's fields, where the configuration has them."""
     fields: Any = config.get("resolved")
@@ -135,5 +141,12 @@ def _algorithm_fields(config: Config) -> Collection[str]:
     return fields if isinstance(fields, dict) else ()
 
 
-STEPS: Mapping[int, Callable[[Config], Config]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}
+STEPS: Mapping[int, Callable[[Config], Config]] = {
+    1: _from_1,
+    2: _from_2,
+    3: _from_3,
+    4: _from_4,
+    5: _from_5,
+    6: _from_6,
+}
 """By schema: the step from it to the next one."""

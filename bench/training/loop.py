@@ -119,7 +119,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
     limit = settings.steps if settings.budget is None else settings.budget.amount
     together = steps_paid_at_once(algorithm, settings)
     done = spent()
-    stopped = job.watcher(step, ledger.pairs, policy.network, last=over())
+    stopped = job.watcher(step, ledger.pairs, policy.evaluated(), last=over())
     title = f"training {job.name}"
     with termination.deferred(), Progress(title, total=round(limit), done=round(done)) as progress:
         while processes.broadcast(not over() and not stopped):
@@ -131,6 +131,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
                 checkpointer.save(step)
                 raise
             step += 1
+            policy.update_average(step)
 
             # What the step cost, and its line in the log.
             ledger.pairs += settings.global_batch_size
@@ -141,7 +142,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
                 append_lines(run.train_log, [json.dumps(line)])
             done = spent()
             progress.reach(round(done), loss=record["loss"])
-            stopped = job.watcher(step, ledger.pairs, policy.network, last=over())
+            stopped = job.watcher(step, ledger.pairs, policy.evaluated(), last=over())
             checkpointer.save_if_due(step, last=over() or stopped)
 
     finish(job, run, policy, checkpointer.total_cost(), processes)
@@ -179,6 +180,7 @@ def batch_source(job: Job, policy: Policy, accelerator: Accelerator) -> Source:
 def finish(job: Job, run: RunFolder, policy: Policy, total: Ledger, processes: Processes) -> None:
     """Write the trained weights and their cost, and mark the run as done; collective, every process must call it."""
     total.flops = round(total.total("forwards")) * policy.forward_flops(job.encoded.condition([""]))
+    policy.end()
     trained = policy.whole_network()
     if processes.main:
         replace_folder(run.weights, lambda partial: job.model.save_trained(trained, partial))

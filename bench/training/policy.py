@@ -18,6 +18,9 @@ from bench.training.distributed.strategy import ParallelStrategy, Replicated
 from bench.training.ledger import Ledger
 from bench.training.settings import AdapterInit, TrainingSettings
 
+EVALUATED = "evaluated average"
+"""The snapshot that is the moving average of the weights, if the settings ask for one."""
+
 
 class Policy:
     """A trainable denoiser with its reference.
@@ -57,6 +60,7 @@ class Policy:
         self.snapshots: dict[str, dict[str, Tensor]] = {}
         self.measured: dict[str, float] = {}
         self._autocast = settings.precision == "bf16"
+        self._ema_decay, self._ema_every = settings.ema_decay, settings.ema_every
         self._with_reference = with_reference
         self._reference: nn.Module | None = None
         self.strategy.offload_until_placed(model.network)
@@ -80,6 +84,8 @@ class Policy:
         self.whole_network = self.strategy.place(self.network)
         if self._reference is not None:
             self.strategy.place(self._reference)
+        if self._ema_decay:
+            self.snapshot(EVALUATED)
 
     @property
     def process(self) -> ForwardProcess:
@@ -131,6 +137,27 @@ class Policy:
         """
         for key, parameter in self.parameters():
             self.snapshots[name][key].lerp_(parameter.detach(), 1 - decay)
+
+    def update_average(self, steps: int) -> None:
+        """Move the average that is evaluated towards the current weights, once in ``ema_every`` steps, of which ``steps`` have been taken.
+
+        The decay is at most (1 + steps) / (10 + steps), so that the first weights are soon forgotten, as in the released code of Flow-GRPO
+        (yifan123/flow_grpo, flow_grpo/ema.py).
+        """
+        if self._ema_decay and steps % self._ema_every == 0:
+            self.update_ema(EVALUATED, min(self._ema_decay, (1 + steps) / (10 + steps)))
+
+    def evaluated(self) -> nn.Module:
+        """The network with the weights that are saved and evaluated, for forwards without gradient."""
+        average = self.snapshots.get(EVALUATED)
+        return self.network if average is None else self.strategy.replaced(self.network, average)
+
+    @torch.no_grad()
+    def end(self) -> None:
+        """Give the network the weights that are saved; nothing can be trained afterwards."""
+        for key, parameter in self.parameters():
+            if EVALUATED in self.snapshots:
+                parameter.copy_(self.snapshots[EVALUATED][key])
 
     @torch.no_grad()
     def predict_with_snapshot(

@@ -113,6 +113,15 @@ class TrainingSettings(BaseModel):
     warmup_steps: int = Field(default=10, ge=0, le=MOST_STEPS, description="optimizer steps of linear warm-up")
     weight_decay: float = Field(default=1e-2, ge=0, description="weight decay, decoupled from the gradient")
     max_grad_norm: float = Field(default=1.0, gt=0, description="clip gradients to this norm")
+    ema_decay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of a moving average of the weights, which is saved and evaluated instead of the last weights (0: the last weights)",
+    )
+    ema_every: int = Field(
+        default=1, gt=0, le=MOST_STEPS, description="optimizer steps between two updates of that average"
+    )
     labels: Labels = Field(
         default="as given",
         description="shuffled makes a placebo: winner and loser of each pair are swapped with probability 1/2; see --labels",
@@ -168,6 +177,12 @@ class TrainingSettings(BaseModel):
     def execution_fields(cls) -> frozenset[str]:
         """Names of the fields that are not part of a run's identity."""
         return frozenset(name for name, field in cls.model_fields.items() if field.json_schema_extra == EXECUTION)
+
+    @model_validator(mode="after")
+    def _an_average_has_a_decay(self) -> Self:
+        if self.ema_every > 1 and not self.ema_decay:
+            raise ValueError(f"ema_every={self.ema_every} has no effect without an ema_decay above 0")
+        return self
 
     @model_validator(mode="after")
     def _cosine_has_an_end(self) -> Self:

@@ -32,6 +32,8 @@ def settings(algorithm: type[Algorithm], key: str, recipe: Recipe) -> dict[str, 
     shared = training.model_dump(mode="json", exclude={"budget", "labels", "rounds", "stop_when", *unstated})
     if training.trainable == "full":
         del shared["lora_rank"], shared["lora_init"]
+    if not training.ema_decay:
+        del shared["ema_decay"], shared["ema_every"]
     if key.partition("/")[0] != "sdxl":
         del shared["size_conditioning"]
     return {**algorithm(**recipe.algorithm).model_dump(mode="json"), **shared}

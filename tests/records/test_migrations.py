@@ -22,6 +22,8 @@ OLD: dict[str, Any] = {
     },
 }  # fmt: skip
 """As the first version wrote it, cut down."""
+AVERAGE = {"ema_decay": 0.0, "ema_every": 1}
+"""What schema 7 added."""
 
 
 def test_a_run_of_schema_1_has_the_identity_that_it_would_have_today() -> None:
@@ -59,7 +61,7 @@ def test_an_algorithms_own_fields_keep_their_names() -> None:
             "training": {
                 "lr_schedule": "cosine", "global_batch_size": 4,
                 "latents": "mean", "horizontal_flip": "none", "lora_init": "uniform", "labels": "as given", "stop_when": None,
-                "rounds": None,
+                "rounds": None, "ema_decay": 0.0, "ema_every": 1,
             },
         },
     }  # fmt: skip
@@ -72,7 +74,7 @@ def test_a_run_of_schema_3_trained_on_the_mean_of_the_posterior_without_flips() 
         "resolved": {
             "training": {
                 "steps": 5, "latents": "mean", "horizontal_flip": "none", "lora_init": "uniform", "labels": "as given", "stop_when": None,
-                "rounds": None,
+                "rounds": None, "ema_decay": 0.0, "ema_every": 1,
             },
             "algorithm": {"utility": "risk_seeking_3"},
         }
@@ -81,13 +83,19 @@ def test_a_run_of_schema_3_trained_on_the_mean_of_the_posterior_without_flips() 
 
 def test_a_run_of_schema_4_trained_on_preferences_as_given() -> None:
     assert migrated({"schema": 4, "resolved": {"training": {"steps": 5}}}) == {
-        "resolved": {"training": {"steps": 5, "labels": "as given", "stop_when": None, "rounds": None}}
+        "resolved": {"training": {"steps": 5, "labels": "as given", "stop_when": None, "rounds": None, **AVERAGE}}
     }
 
 
 def test_a_run_of_schema_5_was_not_trained_in_rounds() -> None:
     assert migrated({"schema": 5, "resolved": {"training": {"steps": 5}}}) == {
-        "resolved": {"training": {"steps": 5, "rounds": None}}
+        "resolved": {"training": {"steps": 5, "rounds": None, **AVERAGE}}
+    }
+
+
+def test_a_run_of_schema_6_saved_its_last_weights() -> None:
+    assert migrated({"schema": 6, "resolved": {"training": {"steps": 5}}}) == {
+        "resolved": {"training": {"steps": 5, **AVERAGE}}
     }
 
 

@@ -112,6 +112,7 @@ def test_configurations_are_read_by_todays_names(schema: int, algorithm: str) ->
         "lr_schedule": "constant", "warmup_steps": 1, "weight_decay": 0.01, "max_grad_norm": 1.0, "caption_dropout": 0.1,
         "trainable": "full", "lora_rank": 16, "size_conditioning": "true", "aspect_ratios": "square", "precision": "fp32",
         "latents": "mean", "horizontal_flip": "none", "lora_init": "uniform", "labels": "as given", "stop_when": None, "rounds": None,
+        "ema_decay": 0.0, "ema_every": 1,
     }  # fmt: skip
     assert (config.labels, config.placebo, config.placebo_of) == ("as given", None, None)
     assert config.resolved.data is not None
