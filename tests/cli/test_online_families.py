@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from launches import LAUNCH
+from launches import LAUNCH, launch
 from pipelines import WRITERS
 from safetensors.torch import load_file
 from torch import Tensor
@@ -150,6 +150,32 @@ def test_two_processes_train_what_one_does_and_one_judges_it(
     table = command.run(command.arguments("report", "--runs", "two", "--protocol", evaluation.name))
     assert table.returncode == 0, table.stderr
     assert "PickScore" in table.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["flow-grpo", "ddpo"])
+def test_two_processes_of_which_one_is_killed_within_a_collection_go_on_as_if_it_had_not_been(
+    command: CommandLine, algorithm: str
+) -> None:
+    model = write_model("sd3" if algorithm == "flow-grpo" else "sd15", command.folder / "my model")
+    words = [word.replace("updates=1", "updates=3") for word in online_words(command, model, algorithm, "lora")]
+    words[words.index("global_batch_size=2")] = "global_batch_size=6"
+    straight = launch([*words[3:], "--runs", "straight"], command.folder)
+    assert straight.returncode == 0, straight.stderr
+    killed = launch([*words[3:], "--runs", "killed"], command.folder, fail="1:STEP:kill")
+    assert killed.codes[1] < 0, killed.stderr
+    assert not list(command.folder.glob(f"killed/*/{algorithm}/*/seed-0/DONE"))
+    continued = launch([*words[3:], "--runs", "killed"], command.folder)
+    assert "resuming" in continued.stderr
+    assert continued.returncode == 0, continued.stderr
+
+    runs = [next(command.folder.glob(f"{name}/*/{algorithm}/*/seed-0")) for name in ("straight", "killed")]
+    one, two = (load_file(next(run.glob("weights/*.safetensors"))) for run in runs)
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert [line["reward"] for line in log(runs[0])] == [line["reward"] for line in log(runs[1])]
+    measured = {"seconds", "peak_memory_bytes"}
+    counts = [{name: count for name, count in ledger(run).items() if name not in measured} for run in runs]
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("algorithm", ["draft", pytest.param("tailorpo-g", marks=pytest.mark.slow)])
