@@ -86,7 +86,7 @@ class FlowGRPO(StepwiseAlgorithm):
 
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: ddpo's for the tiny world, which is not a flow model, hence DDIM steps; beta as published",
+            source="ours: ddpo's for the tiny world, on which steps are DDIM's, and on tiny-flow flow-sde's; beta as published",
             algorithm={"clip": 1e-3},
             training=TINY_ONLINE,
         ),

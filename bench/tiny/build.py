@@ -79,7 +79,7 @@ def stages() -> list[Stage]:
             needs=["autoencoder", "checker"],
         ),
         *(parts.scorer_stage(name) for name in SCORERS),
-        fitted("flow", parts.make_flow, flow, denoiser.FLOW.settings, "autoencoder", "base"),
+        fitted("flow", parts.make_flow, flow, denoiser.FLOW.settings, "autoencoder", "base", "checker"),
     ]
 
 

@@ -1,6 +1,6 @@
 """``python -m bench.tiny.quality``: the figures of the tiny world as an instrument.
 
-It draws eight pictures of each of a hundred evaluation prompts by the base model, or by weights that a run trained, and prints how
+It draws eight pictures of each of a hundred evaluation prompts by a base model, or by weights that a run trained, and prints how
 often they show what the prompt names, how much voters agree about them, and how well every judge agrees with gold, for pairs within a
 prompt.
 """
@@ -28,9 +28,11 @@ from bench.models.checkpoints.compatibility import loaded_files
 from bench.models.checkpoints.component import place_digest
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.models.guidance import Networks
+from bench.models.registry import MODELS
 from bench.models.sampling import generate_images
+from bench.records.protocol import GenerationSettings
 from bench.scoring.metric import METRICS
-from bench.tiny import ASSETS, GENERATION, world
+from bench.tiny import ASSETS, world
 from bench.tiny.building.pairs import unused
 from bench.tiny.checker import Checker
 from bench.tiny.voters import expected_utility, named_extras, population_preference, properties, vote_variance
@@ -42,17 +44,18 @@ Floats = NDArray[np.float64]
 
 
 def draw_pictures(
-    model: StableDiffusion, weights: Path | None, prompts: Sequence[str], folder: Path
+    model: StableDiffusion, generation: GenerationSettings, weights: Path | None, prompts: Sequence[str], folder: Path
 ) -> NDArray[np.uint8]:
-    """`PICTURES` of each prompt under the tiny protocol; uint8, (prompts, pictures, 64, 64, 3); finished prompts are kept.
+    """`PICTURES` of each prompt; uint8, (prompts, pictures, 64, 64, 3); finished prompts are kept.
 
     Args:
         model: the base model.
+        generation: how they are sampled.
         weights: the ``weights`` folder of a run; None means the base model's own.
         prompts: what is asked for.
         folder: where finished prompts are kept.
     """
-    shape = model.latent_shape(GENERATION.height, GENERATION.width)
+    shape = model.latent_shape(generation.height, generation.width)
     network = model.network if weights is None else model.load_trained(weights)
     name = model.digest if weights is None else f"{model.digest}-{place_digest(loaded_files(weights))}"
     made = []
@@ -60,8 +63,8 @@ def draw_pictures(
         for prompt in prompts:
             path = folder / f"{name}-{digest(prompt)}.npy"
             if not path.exists():
-                noise = torch.stack([evaluation_noise(GENERATION, prompt, index, shape) for index in range(PICTURES)])
-                drawn = generate_images(model, Networks.single(network), [prompt] * PICTURES, noise, GENERATION, unused)
+                noise = torch.stack([evaluation_noise(generation, prompt, index, shape) for index in range(PICTURES)])
+                drawn = generate_images(model, Networks.single(network), [prompt] * PICTURES, noise, generation, unused)
                 write_array(path, drawn)
             made.append(np.load(path))
             progress.advance()
@@ -185,6 +188,7 @@ def judge_scores(name: str, folder: Path, pictures: NDArray[np.uint8], prompts: 
 
 
 def main(
+    model: Annotated[str, typer.Option(help="The base model: tiny or tiny-flow.")] = "tiny",
     assets: Annotated[Path, typer.Option(help="The assets to measure.")] = ASSETS,
     work: Annotated[Path, typer.Option(help="Where pictures are kept.")] = Path("build/tiny/quality"),
     count: Annotated[int, typer.Option(min=1, help="How many evaluation prompts.")] = PROMPTS,
@@ -196,8 +200,9 @@ def main(
     """Print the figures of the tiny world."""
     console = Terminal()
     prompts = (assets / "prompts.txt").read_text(encoding="utf-8").splitlines()[:count]
-    model = StableDiffusion.load(str(assets / "model"), device=torch.device("cpu"))
-    pictures = draw_pictures(model, weights, prompts, work)
+    card = MODELS.get(model)
+    base = StableDiffusion.load(str(assets / Path(card.source).name), device=torch.device("cpu"))
+    pictures = draw_pictures(base, card.generation, weights, prompts, work)
     values, right = measure(pictures, prompts, Checker.load(assets / "checker"))
     parts = {"pictures": {f"right {name}": float(np.nanmean(column)) for name, column in right.items()}}
     parts["voters"] = voter_figures(values)

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from bench.data.reading import read_preferences
+from bench.models.families.stable_diffusion import StableDiffusion
 from bench.prompts.reading import read_prompts
-from bench.tiny import ASSETS, TINY, world
+from bench.tiny import ASSETS, TINY, TINY_FLOW, world
+from bench.tiny.building.pairs import protocol_pictures
 from bench.tiny.checker import Checker, to_unit_pixels
 
 
@@ -62,6 +64,18 @@ def test_the_base_draws_what_it_is_asked_for_most_of_the_time_and_can_improve() 
     assert rates["right colour"] >= 0.9
     assert 0.8 <= rates["right size"] < 1
     assert 0.8 <= rates["right place"] < 1
+
+
+def test_the_flow_model_draws_what_it_is_asked_for() -> None:
+    rates = json.loads((ASSETS / "quality.json").read_text())["flow"]["evaluation prompts"]
+    assert min(rates["right object"], rates["right colour"]) >= 0.95
+    assert min(rates["right size"], rates["right place"]) >= 0.8
+    model = StableDiffusion.load(TINY_FLOW.source, device=torch.device("cpu"))
+    prompts = (ASSETS / "prompts.txt").read_text().splitlines()[:16]
+    pictures = protocol_pictures(model, prompts, TINY_FLOW.generation)
+    requests = [request for request in map(world.parse_caption, prompts) if request]
+    measured = Checker.load(ASSETS / "checker").measure(pictures.float() / 127.5 - 1)
+    assert np.mean([found == asked.object for found, asked in zip(measured.objects, requests, strict=True)]) >= 0.8
 
 
 @pytest.mark.parametrize("name", sorted(TINY.metrics))

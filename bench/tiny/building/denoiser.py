@@ -91,7 +91,7 @@ FLOW = Phase(
         "steps_offset": 1,  # not read for flows, but diffusers warns where it is 0
     },
     late=1.0,
-    settings=FitSettings(steps=2000, learning_rate=5e-4, average=0.998, warmup=50, decay=0.6),
+    settings=FitSettings(steps=600, learning_rate=5e-4, average=0.998, warmup=50, decay=0.6),
 )
 
 

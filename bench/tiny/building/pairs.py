@@ -23,6 +23,7 @@ from bench.evaluation.noise import evaluation_noise
 from bench.models.family import ModelFamily
 from bench.models.guidance import Networks
 from bench.models.sampling import generate_images
+from bench.records.protocol import GenerationSettings
 from bench.tiny import GENERATION, world
 from bench.tiny.checker import Checker, Measured
 from bench.tiny.voters import named_extras, population_preference, properties
@@ -94,14 +95,16 @@ def generate(model: ModelFamily, requests: Sequence[world.Request], name: str, s
     return torch.from_numpy(np.concatenate(parts))
 
 
-def protocol_pictures(model: ModelFamily, prompts: Sequence[str]) -> Tensor:
-    """The base model's image for each evaluation prompt under the protocol; uint8, (N, 3, 64, 64)."""
-    shape = model.latent_shape(GENERATION.height, GENERATION.width)
+def protocol_pictures(
+    model: ModelFamily, prompts: Sequence[str], generation: GenerationSettings = GENERATION
+) -> Tensor:
+    """A model's image for each evaluation prompt under its protocol; uint8, (N, 3, 64, 64)."""
+    shape = model.latent_shape(generation.height, generation.width)
     made = []
     for piece in batch_slices(len(prompts), CHUNK):
         captions = list(prompts[piece])
-        noise = torch.stack([evaluation_noise(GENERATION, prompt, 0, shape) for prompt in captions])
-        made.append(generate_images(model, Networks.single(model.network), captions, noise, GENERATION, unused))
+        noise = torch.stack([evaluation_noise(generation, prompt, 0, shape) for prompt in captions])
+        made.append(generate_images(model, Networks.single(model.network), captions, noise, generation, unused))
     return torch.from_numpy(np.concatenate(made)).permute(0, 3, 1, 2)
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from bench.core.files import write_json
 from bench.models.families.stable_diffusion import StableDiffusion
-from bench.tiny import voters, world
+from bench.tiny import FLOW_GENERATION, voters, world
 from bench.tiny.building import (
     autoencoder,
     checking,
@@ -74,9 +74,18 @@ def make_base(places: Places) -> None:
 
 
 def make_flow(places: Places) -> None:
-    """Trains the base model on as a flow."""
+    """Trains the base model on as a flow, and measures how often that draws what it is asked for."""
     base = load_pipeline(places.inputs["base"])
     save_trained(denoiser.FLOW, places, base.text_encoder, base.tokenizer, base.unet)
+    made = pairs.protocol_pictures(load_base(places.output), pairs.evaluation_prompts(), FLOW_GENERATION)
+    rates = evaluation_rates(Checker.load(places.inputs["checker"]), made)
+    write_json(places.output / FIGURES, {"evaluation prompts": rates})
+
+
+def evaluation_rates(checker: Checker, pictures: Tensor) -> dict[str, float]:
+    """How often one picture of each evaluation prompt, uint8, (N, 3, 64, 64), shows what is named."""
+    asked = [request for request in map(world.parse_caption, pairs.evaluation_prompts()) if request]
+    return pairs.rates(asked, checker.measure(pictures.float() / 127.5 - 1))
 
 
 def save_trained(phase: denoiser.Phase, places: Places, text_encoder: Any, tokenizer: Any, unet: Any) -> None:
@@ -124,7 +133,7 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
 
 
 def load_base(folder: Path) -> StableDiffusion:
-    """The finished base model."""
+    """A finished model."""
     return StableDiffusion.load(str(folder), device=torch.device("cpu"))
 
 
@@ -188,8 +197,7 @@ def make_preferences(places: Places) -> None:
         (places.output / name).write_text("".join(f"{prompt}\n" for prompt in lines), encoding="utf-8")
     samples = torch.from_numpy(np.load(made / "samples.npy"))
     write_grid(samples[: GRID * GRID], places.output / "samples.png")
-    asked = [request for request in map(world.parse_caption, prompts) if request]
-    rates = pairs.rates(asked, checker.measure(samples.float() / 127.5 - 1))
+    rates = evaluation_rates(checker, samples)
     requests, pictures = preference_requests(), torch.from_numpy(np.load(made / "preferences.npy"))
     preference = pairs.preferences(checker, requests, pictures)
     pairs.write_preferences(places.output / "preferences.parquet", requests, pictures, preference, "tiny")
