@@ -85,7 +85,7 @@ class TrainingSampler:
 
     def _chunk(self, network: nn.Module, items: Sequence[tuple[str, int]]) -> NDArray[np.uint8]:
         algorithm, model = self.algorithm, self.model
-        device, side = next(network.parameters()).device, model.resolution
+        device, side = next(model.network.parameters()).device, model.resolution
         shape = model.latent_shape(side, side)
 
         def noise(*purpose: str | int) -> Tensor:

@@ -41,7 +41,7 @@ class Policy:
     Attributes:
         network: the trainable network.
         ledger: counts every forward and backward.
-        snapshots: copies of the trainable weights, by name and parameter; part of every checkpoint.
+        snapshots: copies of the trainable weights, by name and parameter, the algorithm's own and `EVALUATED`; part of every checkpoint.
         measured: what is measured once in a run, by name; part of every checkpoint, too.
         whole_network: returns the network with full weights on the main process, for saving; every process must call it.
     """
@@ -155,9 +155,10 @@ class Policy:
     @torch.no_grad()
     def end(self) -> None:
         """Give the network the weights that are saved; nothing can be trained afterwards."""
-        for key, parameter in self.parameters():
-            if EVALUATED in self.snapshots:
-                parameter.copy_(self.snapshots[EVALUATED][key])
+        average = self.snapshots.get(EVALUATED)
+        if average is not None:
+            for key, parameter in self.parameters():
+                parameter.copy_(average[key])
 
     @torch.no_grad()
     def predict_with_snapshot(

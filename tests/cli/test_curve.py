@@ -157,11 +157,20 @@ def test_the_rule_stops_a_run_and_one_that_was_killed_at_the_same_step(
     assert weights(other.folder) == weights(run.folder)
 
 
-ONLINE = ("group=2", "rewards=imagereward", "sampling_steps=2", "trained=1", "within=2", "held_out=4", "clip=1e-2")
+ONLINE = (
+    "group=2",
+    "rewards=imagereward",
+    "sampling_steps=2",
+    "trained=1",
+    "within=2",
+    "held_out=4",
+    "clip=1e-2",
+    "ema_decay=0.5",
+)
 
 
 def online_words(command: CommandLine, every: int) -> list[str]:
-    """Six collections of four samples of two steps, measured on four held-out captions."""
+    """Six collections of four samples of two steps, of which the average of the weights is measured on four held-out captions."""
     sets = [word for setting in ONLINE for word in ("--set", setting)]
     return command.train_words(
         *("--evaluate-every", str(every), "--metrics", "gold", "--name", "followed", *sets), algo="ddpo"

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from workshop import Workshop
 
 from algorithms.dpo import DPO
-from bench import TrainingSettings
+from algorithms.self_npo import SelfNPO
+from algorithms.seppo import SePPO
+from bench import Algorithm, TrainingSettings
 from bench.records.runs import RunFolder
 from bench.training.loop import Job, train
 from bench.training.policy import EVALUATED
@@ -52,6 +54,20 @@ def test_the_saved_weights_are_the_average_of_those_after_each_step(workshop: Wo
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
     plain = [{**line, "seconds": 0} for line in RunFolder(tmp_path / "3/micro/algorithm/name/seed-0").steps()]
     assert [{**line, "seconds": 0} for line in averaged.steps()] == plain  # training itself does not see it
+
+
+@pytest.mark.parametrize(
+    "algorithm", [SePPO(sampling_steps=2, interval=1), SelfNPO(grid=4, truncation=2)], ids=["seppo", "self-npo"]
+)
+def test_an_algorithm_with_copies_of_its_own_does_not_see_it(
+    workshop: Workshop, tmp_path: Path, algorithm: Algorithm
+) -> None:
+    plain = workshop.train(tmp_path / "plain", algorithm, steps=4, **TRAINING)
+    averaged = workshop.train(tmp_path / "averaged", algorithm, steps=4, **TRAINING, ema_decay=0.5)
+    losses, others = ([line["loss"] for line in run.steps()] for run in (plain, averaged))
+    assert losses == others
+    assert saved(plain).keys() == saved(averaged).keys()
+    assert not all(torch.equal(value, saved(averaged)[name]) for name, value in saved(plain).items())
 
 
 @pytest.mark.parametrize("trainable", ["lora", "full"])
