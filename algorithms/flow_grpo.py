@@ -86,7 +86,7 @@ class FlowGRPO(StepwiseAlgorithm):
 
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: ddpo's for the tiny world, on which steps are DDIM's, and on tiny-flow flow-sde's; beta as published",
+            source="ours: as ddpo's for the tiny world, with DDIM steps on tiny and flow-sde's on tiny-flow; beta as published",
             algorithm={"clip": 1e-3},
             training=TINY_ONLINE,
         ),
@@ -148,7 +148,7 @@ class FlowGRPO(StepwiseAlgorithm):
     divergence: float = Field(default=1e-5, gt=0, description="of dppo, a mean over elements")
     distance: Distance = Field(
         default="diffusion",
-        description="what beta multiplies: diffusion: |mu - mu_ref|^2 / (2 g^2), Flow-GRPO's; exact: the same with the step's variance, the "
+        description="what beta multiplies: diffusion: |mu - mu_ref|^2 / (2 sigma^2), Flow-GRPO's; exact: the same with the step's variance, the "
         "Gaussian KL per element (Pref-GRPO); prediction: |f - f_ref|^2; behaviour: (log r)^2 / 2, from the weights that sampled (MixGRPO)",
     )
 

@@ -3,7 +3,7 @@
 Wang et al. 2025 (ICLR), arXiv 2505.11245; released code G-U-N/Diffusion-NPO at a14f1db (folder RL-SPO-NPO, the script for SDXL).
 
 Unlike in `algorithms.npo`, winner and loser are not swapped: the winning candidate is made more probable under the guided prediction
-``eps(empty) + g (eps_ref(prompt) - eps(empty))``.  Its derivative with respect to ``eps(empty)`` is ``1 - g < 0``, so that the unconditional
+``eps(empty) + w (eps_ref(prompt) - eps(empty))``.  Its derivative with respect to ``eps(empty)`` is ``1 - w < 0``, so that the unconditional
 prediction moves the opposite way.
 
 What differs from the release, besides what differs in SPO (`algorithms.spo`):
@@ -35,7 +35,7 @@ class NPOJoint(SPO):
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="NPO-Joint",
         paper="Wang et al. 2025, arXiv 2505.11245",
-        formula="SPO's, with p from eps(empty) + g (eps_ref(prompt) - eps(empty)), g > 1 the guidance scale; only eps(empty) is trained",
+        formula="SPO's, with p from eps(empty) + w (eps_ref(prompt) - eps(empty)), w > 1 the guidance scale; only eps(empty) is trained",
         status="follows the released code's guidance and loss for SDXL; there one verdict, after three more sampling steps, labels four steps, and "
         "adapters are on self-attention only",
     )

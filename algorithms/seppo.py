@@ -93,7 +93,7 @@ class SePPO(Algorithm):
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         draws = batch.draws
-        versions = sorted(name for name in policy.snapshots if name.startswith(SNAPSHOT))
+        versions = sorted(policy.snapshots)
         version = versions[int(uniform(draws.seed, "version", draws.step) * len(versions))]
         sampled = self._sample(version, batch, policy)
         pairs = dataclasses.replace(batch, loser=sampled, loser_condition=batch.condition)

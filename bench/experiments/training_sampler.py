@@ -44,12 +44,14 @@ class TrainingSampler:
         algorithm: says how is sampled.
         settings: the precision.
         model: a model with its encoders and decoder; the network is an argument of each call.
+        device: where the network is.
         seed: addresses the noise, with prompt, image and step.
     """
 
     algorithm: SamplingAlgorithm
     settings: TrainingSettings
     model: ModelFamily
+    device: torch.device
     seed: int
 
     @property
@@ -85,7 +87,7 @@ class TrainingSampler:
 
     def _chunk(self, network: nn.Module, items: Sequence[tuple[str, int]]) -> NDArray[np.uint8]:
         algorithm, model = self.algorithm, self.model
-        device, side = next(model.network.parameters()).device, model.resolution
+        device, side = self.device, model.resolution
         shape = model.latent_shape(side, side)
 
         def noise(*purpose: str | int) -> Tensor:

@@ -193,7 +193,8 @@ class CurveWatcher:
         algorithm, settings = self._method.algorithm, self._method.settings
         if not isinstance(algorithm, SamplingAlgorithm):
             return None
-        return TrainingSampler(algorithm, settings, self._model, self._experiment.protocol.generation.seed)
+        device, seed = self._experiment.accelerator.device, self._experiment.protocol.generation.seed
+        return TrainingSampler(algorithm, settings, self._model, device, seed)
 
     def _write_record(self, metrics: dict[str, Metric]) -> None:
         protocol = self._experiment.protocol

@@ -33,7 +33,7 @@ class FoundModel:
         name: its name in paths and tables, safe as a folder name.
         card: its registered card, or one built from its folder.
         recipe: the name under which algorithms keep recipes for it.
-        borrowed: whether the recipes are its family's, as for a folder or a hub id, not its own.
+        borrowed: whether the recipes are another model's: its family's, as for a folder or a hub id, or those that its card names.
     """
 
     name: str
@@ -58,7 +58,9 @@ def find_model(typed: str) -> FoundModel:
         UserError: it is not a registered name or a pipeline folder, and cannot be downloaded from the hub.
     """
     if typed in MODELS:
-        return FoundModel(typed, MODELS.get(typed), MODELS.get(typed).recipe or typed)
+        card = MODELS.get(typed)
+        recipe = card.recipe or typed
+        return FoundModel(typed, card, recipe, borrowed=recipe != typed)
     source = _source(typed)
     return _of_source(source, _read_own_card(Path(source)))
 

@@ -139,6 +139,7 @@ class DryRunPolicy(TracedPolicy):
         super().__init__(model, settings, Ledger(), with_reference=with_reference)
         self._tracer, self._anchor = tracer, torch.zeros((), requires_grad=True)
         tracer.place(self.network, *([self._reference] if self._reference else []))
+        tracer.meter.keep(self.average.values())
 
     def memory_parts(self, peak: int, gradients: Sequence[Tensor]) -> Memory:
         """Peak memory by part, without the optimizer state."""
@@ -146,7 +147,7 @@ class DryRunPolicy(TracedPolicy):
             "weights": tensor_bytes(network_tensors(self.network)),
             "reference": tensor_bytes(network_tensors(self._reference)) if self._reference else 0,
             "gradients": tensor_bytes(gradients),
-            "snapshots": tensor_bytes(value for weights in self.snapshots.values() for value in weights.values()),
+            "snapshots": sum(tensor_bytes(weights.values()) for weights in (*self.snapshots.values(), self.average)),
         }
         return Memory(**known, moments=0, activations=peak - sum(known.values()))
 

@@ -145,6 +145,7 @@ def _run_steps(
     for step in range(steps):
         batches = StepBatches(data, encoded, trainer.settings, 0, step, trainer.accelerator)
         training_step(trainer, batches, first + step)
+        trainer.policy.update_average(first + step + 1)
         progress.advance()
 
 

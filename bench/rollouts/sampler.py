@@ -199,9 +199,9 @@ def check_noise(rules: Mapping[int, Rule], grid: Grid) -> None:
         refuse_without_noise(_blank(rule, number, grid), number, grid.steps)
 
 
-def largest_deviation(rules: Mapping[int, Rule], grid: Grid) -> float:
-    """The largest standard deviation of some sampling steps; see `check_noise` for the arguments."""
-    return max(_blank(rule, number, grid).std.max().item() for number, rule in rules.items())
+def deviation(rule: Rule, number: int, grid: Grid) -> float:
+    """The standard deviation of a sampling step, of which 0 is the first."""
+    return _blank(rule, number, grid).std.max().item()
 
 
 def _blank(rule: Rule, number: int, grid: Grid) -> Transition:

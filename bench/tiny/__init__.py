@@ -45,6 +45,7 @@ TINY_FLOW = dataclasses.replace(
     source=str(ASSETS / "flow"),
     generation=FLOW_GENERATION,
     recipe="tiny",
+    on_cpus="runs take about as long as those of tiny, for which the README has figures",
     note="tiny's network trained on as a flow, with its data, metrics and recipes, none of which was chosen for it; OpenMoji glyphs, CC BY-SA 4.0",
 )
 
@@ -54,7 +55,7 @@ PROMPTS = PromptSet(
     files=("prompts.txt",),
     count=200,
     licence="Apache-2.0",
-    note="the default for --model tiny; captions name an object and a background colour, two in five also a size, two in five a place, one in "
+    note="the default for --model tiny and tiny-flow; captions name an object and a background colour, two in five also a size, two in five a place, one in "
     "five a texture",
     vocabulary=VOCABULARY,
 )

@@ -39,7 +39,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         assemble(vae, text_encoder, tokenizer, unet, SECOND).save_pretrained(folder)
         requests = pairs.draw_requests(pairs.combinations()[1], count, seed=51)
-        made = pairs.protocol_pictures(parts.load_base(Path(folder)), [request.caption for request in requests])
+        made = pairs.protocol_pictures(parts.load_finished(Path(folder)), [request.caption for request in requests])
     parts.write_grid(made[: parts.GRID**2], work / f"base-{step:06d}.png")
     rates = pairs.rates(requests, Checker.load(checker).measure(made.float() / 127.5 - 1))
     Terminal().print(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -188,7 +188,7 @@ def judge_scores(name: str, folder: Path, pictures: NDArray[np.uint8], prompts: 
 
 
 def main(
-    model: Annotated[str, typer.Option(help="The base model: tiny or tiny-flow.")] = "tiny",
+    model: Annotated[Literal["tiny", "tiny-flow"], typer.Option(help="The base model.")] = "tiny",
     assets: Annotated[Path, typer.Option(help="The assets to measure.")] = ASSETS,
     work: Annotated[Path, typer.Option(help="Where pictures are kept.")] = Path("build/tiny/quality"),
     count: Annotated[int, typer.Option(min=1, help="How many evaluation prompts.")] = PROMPTS,

@@ -40,6 +40,7 @@ class TrainingState:
         strategy: how all of these are laid out over the processes; on disk they are full tensors, so another strategy can
             resume.
         measured: numbers that were measured once, by name.
+        average: the moving average of the weights by parameter; empty if there is none.
     """
 
     parameters: Parameters
@@ -47,6 +48,7 @@ class TrainingState:
     snapshots: Snapshots
     strategy: ParallelStrategy
     measured: dict[str, float] = dataclasses.field(default_factory=dict)
+    average: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor of the state, gathered in full, with its name in a checkpoint; every process must exhaust the iterator."""
@@ -55,6 +57,8 @@ class TrainingState:
         for snapshot, weights in self.snapshots.items():
             for name, value in weights.items():
                 yield f"memory/{snapshot}/{name}", self.strategy.gather_full(value)
+        for name, value in self.average.items():
+            yield f"average/{name}", self.strategy.gather_full(value)
         for name, parameter in self.parameters:
             yield f"weights/{name}", self.strategy.gather_full(parameter.detach())
             for key, value in self.optimizer.state[parameter].items():
@@ -125,6 +129,8 @@ def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger, run: str
                     by_name[rest].copy_(state.strategy.shard_like(value, by_name[rest]))
             elif kind == "measured":
                 state.measured[rest] = value.item()
+            elif kind == "average":
+                state.average[rest] = state.strategy.shard_like(value, by_name[rest])
             elif kind == "memory":
                 snapshot, _, name = rest.partition("/")
                 state.snapshots.setdefault(snapshot, {})[name] = state.strategy.shard_like(value, by_name[name])

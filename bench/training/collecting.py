@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Mapping
 
@@ -14,7 +15,8 @@ from bench.core.chunks import batch_slices
 from bench.core.errors import UserError
 from bench.core.randomness import permutation
 from bench.rollouts.rewards import Rewards
-from bench.rollouts.sampler import Predict, largest_deviation
+from bench.rollouts.rules import Rule
+from bench.rollouts.sampler import Predict, deviation
 from bench.training.judgement import judge, placebo_order, samples_compared
 from bench.training.ledger import uncounted
 from bench.training.online import OnlineAlgorithm
@@ -27,7 +29,7 @@ from bench.training.stopping import stoppable
 BEHAVIOUR = "behaviour"
 """The snapshot of the weights that sampled a collection; kept where several steps train on one, to sample it again on resume."""
 FLOOR = "replay_floor"
-"""The noise of replay: what the log calls it, and the folder of its values by sampling step among what is measured once in a run."""
+"""The noise of replay: its name in the log, and the prefix of its values by sampling step in `Policy.measured`."""
 SAFETY = 3.0
 """A ratio must be able to move by so many times the noise of replay before the objective reacts to it."""
 
@@ -105,7 +107,7 @@ class Collector:
         with uncounted(ledger) if update else contextlib.nullcontext():
             micros = [self._sample(schedule, each, predict, scores) for each in range(self._algorithm.updates)]
             ledger.samples += self._size
-        floor = self._noise_floor(schedule, micros[update][0], predict)
+        floor = self._noise_floor(schedule, update, predict)
         gathered = {name: self._summed(values) for name, values in scores.items()}
         self._rewards.check_spread(gathered, samples_compared(algorithm, self._size))
         found = judge(self._algorithm, gathered, self._rewards.signs, self._placebo(number))
@@ -152,33 +154,38 @@ class Collector:
         shuffled = self._settings.labels != "as given"
         return placebo_order(self._algorithm, self._size, self._seed, number) if shuffled else None
 
-    def _noise_floor(self, schedule: Schedule, sampled: Sampled, predict: Predict) -> float:
-        """The noise of replay of the kept sampling steps, over all processes; measured once per sampling step, and not counted.
+    def _noise_floor(self, schedule: Schedule, update: int, predict: Predict) -> float:
+        """The noise of replay of the kept sampling steps, over all processes.
+
+        It is measured once in a run, of every step that some collection may train, on a micro-batch that keeps all of them; not counted.
 
         Raises:
             UserError: it is too close to what the objective reacts to.
         """
-        known = {step: f"{FLOOR}/{step}" for step in schedule.kept}
-        measured = self._policy.measured
-        for step in [step for step, name in known.items() if name not in measured]:
+        rules = self._algorithm.noisy_rules(self._policy.process)
+        names, measured = {step: f"{FLOOR}/{step}" for step in rules}, self._policy.measured
+        if not measured.keys() >= set(names.values()):
+            every = [rules.get(step, rule) for step, rule in enumerate(schedule.rules)]
+            whole = dataclasses.replace(schedule, kept=sorted(rules), rules=every, means=())
+            positions = self._cut(schedule.number, update, self._accelerator.process_index)[0]
             with uncounted(self._policy.ledger):
-                noise = self._sampler.replay_noise(schedule, sampled, predict, step)
+                sampled = self._sampler.sample(whole, positions, predict)
+                noise = [self._sampler.replay_noise(whole, sampled, predict, step) for step in names]
             own = torch.tensor([noise], dtype=torch.float64, device=self._accelerator.device)
-            measured[known[step]] = self._accelerator.gather(own).max().item()
-        floor = max((measured[name] for name in known.values()), default=0.0)
-        self._refuse_clipped_noise(floor)
-        return floor
+            measured.update(zip(names.values(), self._accelerator.gather(own).amax(0).tolist(), strict=True))
+        self._refuse_clipped_noise({step: measured[name] for step, name in names.items()}, rules)
+        return max((measured[names[step]] for step in schedule.kept), default=0.0)
 
-    def _refuse_clipped_noise(self, floor: float) -> None:
-        algorithm, least = self._algorithm, self._algorithm.least_ratio
-        if least is None:
+    def _refuse_clipped_noise(self, noise: Mapping[int, float], rules: Mapping[int, Rule]) -> None:
+        algorithm, least, grid = self._algorithm, self._algorithm.least_ratio, self._sampler.grid
+        if least is None or not noise:
             return
-        rules = algorithm.noisy_rules(self._policy.process)
-        scale = algorithm.ratio_scale(largest_deviation(rules, self._sampler.grid)) if rules else 1.0
-        if least < SAFETY * floor * scale:
+        seen = {step: noise[step] * algorithm.ratio_scale(deviation(rule, step, grid)) for step, rule in rules.items()}
+        step = max(seen, key=lambda each: seen[each])
+        if least < SAFETY * seen[step]:
             raise UserError(
-                f"replay is noisy: at another batch size log-probabilities differ by {floor:.2g}, so that a clip range of "
-                f"{least:g} would clip noise; use a clip of at least {SAFETY * floor * scale:.2g}, or precision=fp32"
+                f"replay is noisy: at another batch size log-probabilities of sampling step {step + 1} differ by {noise[step]:.2g}, so that a clip "
+                f"range of {least:g} would clip noise; use a clip of at least {SAFETY * seen[step]:.2g}, or precision=fp32"
             )
 
 

@@ -91,7 +91,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
     ledger.reset_peak_memory(accelerator.device)
     policy = Policy(job.model, settings, ledger, with_reference=Need.REFERENCE in algorithm.needs, strategy=strategy)
     optimizer = build_optimizer(policy.parameters(), settings)
-    state = TrainingState(policy.parameters(), optimizer, policy.snapshots, strategy, policy.measured)
+    state = TrainingState(policy.parameters(), optimizer, policy.snapshots, strategy, policy.measured, policy.average)
     trainer = Trainer(algorithm, settings, policy, optimizer, accelerator)
     source = batch_source(job, policy, accelerator)
 
@@ -145,6 +145,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
             stopped = job.watcher(step, ledger.pairs, policy.evaluated(), last=over())
             checkpointer.save_if_due(step, last=over() or stopped)
 
+    policy.end(step)
     finish(job, run, policy, checkpointer.total_cost(), processes)
     accelerator.wait_for_everyone()
 
@@ -180,7 +181,6 @@ def batch_source(job: Job, policy: Policy, accelerator: Accelerator) -> Source:
 def finish(job: Job, run: RunFolder, policy: Policy, total: Ledger, processes: Processes) -> None:
     """Write the trained weights and their cost, and mark the run as done; collective, every process must call it."""
     total.flops = round(total.total("forwards")) * policy.forward_flops(job.encoded.condition([""]))
-    policy.end()
     trained = policy.whole_network()
     if processes.main:
         replace_folder(run.weights, lambda partial: job.model.save_trained(trained, partial))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from bench.core.errors import UserError
 from bench.core.flops import FlopCounter
 from bench.models.family import ModelFamily
 from bench.models.forward_process import ForwardProcess
@@ -17,9 +18,6 @@ from bench.models.framing import Framing
 from bench.training.distributed.strategy import ParallelStrategy, Replicated
 from bench.training.ledger import Ledger
 from bench.training.settings import AdapterInit, TrainingSettings
-
-EVALUATED = "evaluated average"
-"""The snapshot that is the moving average of the weights, if the settings ask for one."""
 
 
 class Policy:
@@ -41,7 +39,9 @@ class Policy:
     Attributes:
         network: the trainable network.
         ledger: counts every forward and backward.
-        snapshots: copies of the trainable weights, by name and parameter, the algorithm's own and `EVALUATED`; part of every checkpoint.
+        snapshots: copies of the trainable weights that the algorithm keeps, by name and parameter; part of every checkpoint.
+        average: the moving average of the trainable weights that is saved and evaluated, by parameter; empty if the settings ask for none.
+            Part of every checkpoint.
         measured: what is measured once in a run, by name; part of every checkpoint, too.
         whole_network: returns the network with full weights on the main process, for saving; every process must call it.
     """
@@ -58,6 +58,7 @@ class Policy:
         self.model, self.ledger = model, ledger
         self.strategy = strategy or Replicated()
         self.snapshots: dict[str, dict[str, Tensor]] = {}
+        self.average: dict[str, Tensor] = {}
         self.measured: dict[str, float] = {}
         self._autocast = settings.precision == "bf16"
         self._ema_decay, self._ema_every = settings.ema_decay, settings.ema_every
@@ -85,7 +86,7 @@ class Policy:
         if self._reference is not None:
             self.strategy.place(self._reference)
         if self._ema_decay:
-            self.snapshot(EVALUATED)
+            self.average = self._copied()
 
     @property
     def process(self) -> ForwardProcess:
@@ -126,7 +127,7 @@ class Policy:
 
     def snapshot(self, name: str) -> None:
         """Keep a copy of the current trainable weights under a name; it becomes part of every checkpoint."""
-        self.snapshots[name] = {key: parameter.detach().clone() for key, parameter in self.parameters()}
+        self.snapshots[name] = self._copied()
 
     @torch.no_grad()
     def update_ema(self, name: str, decay: float) -> None:
@@ -135,30 +136,43 @@ class Policy:
         Raises:
             KeyError: there is no snapshot of that name.
         """
-        for key, parameter in self.parameters():
-            self.snapshots[name][key].lerp_(parameter.detach(), 1 - decay)
+        self._move(self.snapshots[name], decay)
 
+    def _copied(self) -> dict[str, Tensor]:
+        return {key: parameter.detach().clone() for key, parameter in self.parameters()}
+
+    def _move(self, weights: Mapping[str, Tensor], decay: float) -> None:
+        for key, parameter in self.parameters():
+            weights[key].lerp_(parameter.detach(), 1 - decay)
+
+    @torch.no_grad()
     def update_average(self, steps: int) -> None:
         """Move the average that is evaluated towards the current weights, once in ``ema_every`` steps, of which ``steps`` have been taken.
 
-        The decay is at most (1 + steps) / (10 + steps), so that the first weights are soon forgotten, as in the released code of Flow-GRPO
+        Called by the harness.  The decay is at most (1 + steps) / (10 + steps), so that the first weights are soon forgotten, as in the released code of Flow-GRPO
         (yifan123/flow_grpo, flow_grpo/ema.py).
         """
-        if self._ema_decay and steps % self._ema_every == 0:
-            self.update_ema(EVALUATED, min(self._ema_decay, (1 + steps) / (10 + steps)))
+        if self.average and steps % self._ema_every == 0:
+            self._move(self.average, min(self._ema_decay, (1 + steps) / (10 + steps)))
 
     def evaluated(self) -> nn.Module:
-        """The network with the weights that are saved and evaluated, for forwards without gradient."""
-        average = self.snapshots.get(EVALUATED)
-        return self.network if average is None else self.strategy.replaced(self.network, average)
+        """The network with the weights that are saved and evaluated, for forwards without gradient; called by the harness."""
+        return self.strategy.replaced(self.network, self.average) if self.average else self.network
 
     @torch.no_grad()
-    def end(self) -> None:
-        """Give the network the weights that are saved; nothing can be trained afterwards."""
-        average = self.snapshots.get(EVALUATED)
-        if average is not None:
-            for key, parameter in self.parameters():
-                parameter.copy_(average[key])
+    def end(self, steps: int) -> None:
+        """Give the network the weights that are saved after so many steps; called by the harness, and nothing is trained afterwards.
+
+        Raises:
+            UserError: the average has never moved, so that it is the weights before training.
+        """
+        if self.average and steps < self._ema_every:
+            raise UserError(
+                f"training ended after {steps} steps, before the average of the weights, which would be saved, was first moved: lower ema_every "
+                f"to at most {steps}, or train longer"
+            )
+        for key, parameter in self.parameters() if self.average else ():
+            parameter.copy_(self.average[key])
 
     @torch.no_grad()
     def predict_with_snapshot(

@@ -179,9 +179,13 @@ class TrainingSettings(BaseModel):
         return frozenset(name for name, field in cls.model_fields.items() if field.json_schema_extra == EXECUTION)
 
     @model_validator(mode="after")
-    def _an_average_has_a_decay(self) -> Self:
+    def _an_average_is_updated(self) -> Self:
         if self.ema_every > 1 and not self.ema_decay:
-            raise ValueError(f"ema_every={self.ema_every} has no effect without an ema_decay above 0")
+            raise ValueError(f"ema_every={self.ema_every} has no effect without an ema_decay above 0; set ema_every=1")
+        if self.budget is None and self.ema_every > self.steps:
+            raise ValueError(
+                f"the average would never be updated in {self.steps} steps; lower ema_every, which is {self.ema_every}"
+            )
         return self
 
     @model_validator(mode="after")

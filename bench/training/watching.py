@@ -16,7 +16,7 @@ class Watcher(Protocol):
         Args:
             step: number of steps taken.
             pairs: number of pairs seen.
-            network: the denoiser that is trained.
+            network: the denoiser with the weights that would be saved, for forwards without gradient.
             last: whether training has reached its end.
 
         Returns:

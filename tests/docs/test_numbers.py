@@ -44,17 +44,36 @@ class Study:
 
 
 OFFLINE_STUDY, ONLINE_STUDY = Study("readme-study"), Study("online-study")
-STUDIES = pytest.mark.parametrize("study", [OFFLINE_STUDY, ONLINE_STUDY], ids=["readme-study", "online-study"])
+EQUAL_STUDY, FLOW_STUDY = Study("online-equal-cost"), Study("online-flow")
+EQUAL_COST, FLOW = "The same number of network evaluations", "Flow-GRPO on a flow model"
+"""Sections of the page on online methods that are about studies of their own."""
+EVERY_STUDY = {
+    "readme-study": OFFLINE_STUDY,
+    "online-study": ONLINE_STUDY,
+    "online-equal-cost": EQUAL_STUDY,
+    "online-flow": FLOW_STUDY,
+}
+STUDIES = pytest.mark.parametrize("study", EVERY_STUDY.values(), ids=EVERY_STUDY)
 
 
-def tables(page: Path, heading: str) -> Iterator[dict[str, Any]]:
-    """The rows of the table below a heading, cells by column; the label is in ``""``."""
-    lines = page.read_text(encoding="utf-8").partition(f"**{heading}**")[2].split("\n")
+def tables(page: Path, heading: str, section: str = "") -> Iterator[dict[str, Any]]:
+    """The rows of the table below a heading, the first of the page or of a section, cells by column; the label is in ``""``."""
+    text = page.read_text(encoding="utf-8")
+    if section:
+        text = text.partition(f"\n## {section}\n")[2]
+    lines = text.partition(f"**{heading}**")[2].split("\n")
     begin = next(number for number, line in enumerate(lines) if line.startswith("|"))
     end = next(number for number, line in enumerate(lines) if number > begin and not line.startswith("|"))
     head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[begin:end]]
     for row in rows:
         yield dict(zip(head, row, strict=True))
+
+
+SHOWN = pytest.mark.parametrize(
+    ("page", "section", "study"),
+    [(README, "", OFFLINE_STUDY), (ONLINE, "", ONLINE_STUDY), (ONLINE, FLOW, FLOW_STUDY)],
+    ids=["README", "online", "flow"],
+)
 
 
 def numbers(cell: str) -> list[float]:
@@ -66,9 +85,9 @@ def in_percent(rate: dict[str, float]) -> list[float]:
     return [round(100 * rate[name], 1) for name in ("mean", "low", "high")]
 
 
-@pytest.mark.parametrize(("page", "study"), [(README, OFFLINE_STUDY), (ONLINE, ONLINE_STUDY)], ids=["README", "online"])
-def test_win_rates(page: Path, study: Study) -> None:
-    shown = list(tables(page, "Win rate against the base, %"))
+@SHOWN
+def test_win_rates(page: Path, section: str, study: Study) -> None:
+    shown = list(tables(page, "Win rate against the base, %", section))
     assert [cells[""] for cells in shown] == study.methods
     for cells in shown:
         row = study.rows[cells[""]]
@@ -78,9 +97,9 @@ def test_win_rates(page: Path, study: Study) -> None:
             assert ("†" in cells[title]) == row["scores"][name]["trained_on"]
 
 
-@pytest.mark.parametrize(("page", "study"), [(README, OFFLINE_STUDY), (ONLINE, ONLINE_STUDY)], ids=["README", "online"])
-def test_costs(page: Path, study: Study) -> None:
-    shown = list(tables(page, "Cost of one training run"))
+@SHOWN
+def test_costs(page: Path, section: str, study: Study) -> None:
+    shown = list(tables(page, "Cost of one training run", section))
     assert [cells[""] for cells in shown] == study.methods
     for cells in shown:
         cost = study.rows[cells[""]]["cost"]
@@ -90,10 +109,12 @@ def test_costs(page: Path, study: Study) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "study"), [(FINDINGS, OFFLINE_STUDY), (ONLINE, ONLINE_STUDY)], ids=["findings", "online"]
+    ("page", "section", "study"),
+    [(FINDINGS, "", OFFLINE_STUDY), (ONLINE, "", ONLINE_STUDY), (ONLINE, FLOW, FLOW_STUDY)],
+    ids=["findings", "online", "flow"],
 )
-def test_scores(page: Path, study: Study) -> None:
-    shown = list(tables(page, "Score, and its difference from the base"))
+def test_scores(page: Path, section: str, study: Study) -> None:
+    shown = list(tables(page, "Score, and its difference from the base", section))
     assert [cells[""] for cells in shown] == [row["label"] for row in study.report["rows"]]
     for cells in shown:
         for title, name in study.metrics.items():
@@ -105,10 +126,18 @@ def test_scores(page: Path, study: Study) -> None:
                 assert difference == pytest.approx([middle, high - middle], abs=0.0051)
 
 
-def test_the_table_of_gains_and_costs_is_what_its_script_prints() -> None:
+@pytest.mark.parametrize("studies", [[OFFLINE_STUDY, ONLINE_STUDY], [EQUAL_STUDY]], ids=["all", "equal cost"])
+def test_a_table_of_gains_and_costs_is_what_its_script_prints(studies: list[Study]) -> None:
     script = runpy.run_path(str(DOCS / "gain_and_cost.py"))
-    made = list(script["lines"](script["methods"]([OFFLINE_STUDY.report, ONLINE_STUDY.report])))
+    made = list(script["lines"](script["methods"]([study.report for study in studies])))
     assert "\n".join(made) in ONLINE.read_text(encoding="utf-8")
+
+
+def test_the_runs_at_equal_cost_have_the_forwards_of_their_budget() -> None:
+    for label in EQUAL_STUDY.trained:
+        cost = EQUAL_STUDY.rows[label]["cost"]
+        forwards = cost["policy_forwards"] + 2 * cost["policy_backwards"] + cost["reference_forwards"]
+        assert 11_520 <= forwards < 1.1 * 11_520, label
 
 
 def test_gains_and_costs_of_both_studies() -> None:
@@ -129,12 +158,15 @@ def test_gains_and_costs_of_both_studies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "study"),
-    [(README, OFFLINE_STUDY), (FINDINGS, OFFLINE_STUDY), (PLACEBO, OFFLINE_STUDY), (ONLINE, ONLINE_STUDY)],
-    ids=["README", "findings", "placebo", "online"],
-)
-def test_what_training_did_and_what_preferences_did(page: Path, study: Study) -> None:
-    shown = list(tables(page, "Primary endpoint, gold: win rate, %"))
+    ("page", "section", "study"),
+    [
+        (README, "", OFFLINE_STUDY), (FINDINGS, "", OFFLINE_STUDY), (PLACEBO, "", OFFLINE_STUDY), (ONLINE, "", ONLINE_STUDY),
+        (ONLINE, EQUAL_COST, EQUAL_STUDY),
+    ],
+    ids=["README", "findings", "placebo", "online", "equal cost"],
+)  # fmt: skip
+def test_what_training_did_and_what_preferences_did(page: Path, section: str, study: Study) -> None:
+    shown = list(tables(page, "Primary endpoint, gold: win rate, %", section))
     assert [cells[""] for cells in shown] == study.trained
     for cells in shown:
         row = study.rows[cells[""]]
@@ -183,21 +215,25 @@ def test_the_changes_over_time_are_those_of_the_archive(tmp_path: Path) -> None:
         assert fallen[-1] < max(fallen) - within[-1]  # gold is below where it was
 
 
-def test_both_studies_are_under_one_protocol_and_have_one_base() -> None:
-    assert ONLINE_STUDY.report["signature"] == OFFLINE_STUDY.report["signature"]
+@pytest.mark.parametrize("study", [ONLINE_STUDY, EQUAL_STUDY], ids=["online-study", "online-equal-cost"])
+def test_studies_of_tiny_are_under_one_protocol_and_have_one_base(study: Study) -> None:
+    assert study.report["signature"] == OFFLINE_STUDY.report["signature"]
     for name, score in OFFLINE_STUDY.report["rows"][0]["scores"].items():
-        assert ONLINE_STUDY.report["rows"][0]["scores"][name]["mean"] == score["mean"]
+        assert study.report["rows"][0]["scores"][name]["mean"] == score["mean"]
+
+
+def test_the_flow_model_is_judged_by_the_same_scorers() -> None:
+    for one, other in zip(FLOW_STUDY.report["metrics"], EQUAL_STUDY.report["metrics"], strict=True):
+        assert (one["name"], one["identity"]["weights"]) == (other["name"], other["identity"]["weights"])
 
 
 @pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
 def test_pages_that_name_a_protocol_or_a_metrics_signature_name_the_reports(page: Path) -> None:
-    signatures = {
-        metric["title"]: metric["signature"]
-        for study in (OFFLINE_STUDY, ONLINE_STUDY)
-        for metric in study.report["metrics"]
-    }
+    reports = [study.report for study in EVERY_STUDY.values()]
     text = page.read_text(encoding="utf-8")
-    assert set(re.findall(r"[Pp]rotocol ([0-9a-f]{12})\b", text)) <= {OFFLINE_STUDY.report["signature"]}
+    assert set(re.findall(r"[Pp]rotocol ([0-9a-f]{12})\b", text)) <= {report["signature"] for report in reports}
     cited = "\n".join(line for line in text.split("\n") if "-paired 95 %" in line)  # as `bench report` ends
-    for title, expected in signatures.items():
-        assert set(re.findall(rf"{re.escape(title)} ([0-9a-f]{{12}})\b", cited)) <= {expected}, title
+    metrics = [metric for report in reports for metric in report["metrics"]]
+    for title in {metric["title"] for metric in metrics}:
+        expected = {metric["signature"] for metric in metrics if metric["title"] == title}
+        assert set(re.findall(rf"{re.escape(title)} ([0-9a-f]{{12}})\b", cited)) <= expected, title

@@ -14,7 +14,7 @@ from bench import Algorithm
 from bench.cli.options import parse_budget, parse_overrides
 from bench.core.errors import UserError
 from bench.experiments.recipes import fit_batch, make_method, recipe_of, resolve, run_name, without_recipe
-from bench.models.find import FoundModel
+from bench.models.find import FoundModel, find_model
 from bench.models.registry import MODELS
 from bench.training.algorithm import ALGORITHMS
 from bench.training.settings import TrainingSettings
@@ -185,6 +185,12 @@ def test_a_folder_of_ones_own_says_whose_recipe_it_gets() -> None:
     assert method.note == "settings are sd15's recipe for dpo"
     registered = make_method("dpo", FoundModel("sd15", MODELS.get("sd15"), "sd15"), {}, 5000)
     assert (registered.label, registered.note) == ("recipe", None)
+
+
+def test_a_registered_model_says_whose_recipe_it_gets_if_its_card_names_another() -> None:
+    method = make_method("dpo", find_model("tiny-flow"), {}, 5000)
+    assert (method.label, method.note) == ("tiny-recipe", "settings are tiny's recipe for dpo")
+    assert make_method("dpo", find_model("tiny"), {}, 5000).note is None
 
 
 def test_a_recipe_whose_batch_was_lowered_is_not_called_by_its_name() -> None:

@@ -336,6 +336,16 @@ def test_an_online_run_is_not_measured(found: Callable[[str], FoundArchitecture]
         measure(found("sd15"), DDPO(), trained_with(), 1, Accelerator(cpu=True))
 
 
+def test_an_average_of_the_weights_takes_their_memory_once_more(found: Callable[[str], FoundArchitecture]) -> None:
+    sd15 = found("sd15")
+    encoding = encoding_cost(sd15)
+    plain, averaged = (make_plan(sd15, encoding, DPO(), trained_with(ema_decay=decay), CPU) for decay in (0.0, 0.9))
+    more = 4 * averaged.training.trainable
+    assert averaged.training.memory.snapshots == plain.training.memory.snapshots + more == more
+    assert averaged.training.memory.activations == plain.training.memory.activations
+    assert averaged.checkpoint_bytes == plain.checkpoint_bytes + more
+
+
 def test_the_plan_of_an_online_run(found: Callable[[str], FoundArchitecture]) -> None:
     sd15, settings = found("sd15"), trained_with(micro_batch_size=1, trainable="lora", lora_rank=4, steps=2)
     plan = make_plan(sd15, encoding_cost(sd15), DDPO(sampling_steps=4, updates=2), settings, CPU)

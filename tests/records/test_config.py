@@ -217,3 +217,15 @@ def test_records_of_an_evaluation_are_checked_the_same_way(tmp_path: Path, name:
     }
     with pytest.raises(UserError, match=re.escape(f"{evaluation.folder / name} is damaged ({said}")):
         read[name]()
+
+
+def test_the_id_of_a_run_is_the_one_that_it_had_before_a_setting_came() -> None:
+    """An unfinished run of schema 6 goes on; one that has an average is another run."""
+
+    def identified(**settings: Any) -> str:
+        config = made()
+        training = TrainingRecord(**{**config.resolved.training.to_json(), **settings})  # type: ignore[union-attr]
+        return config.model_copy(update={"resolved": config.resolved.model_copy(update={"training": training})}).run_id
+
+    assert identified(ema_decay=0.0, ema_every=1) == identified()
+    assert identified(ema_decay=0.5, ema_every=1) != identified()

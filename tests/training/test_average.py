@@ -17,9 +17,9 @@ from algorithms.dpo import DPO
 from algorithms.self_npo import SelfNPO
 from algorithms.seppo import SePPO
 from bench import Algorithm, TrainingSettings
+from bench.core.errors import UserError
 from bench.records.runs import RunFolder
 from bench.training.loop import Job, train
-from bench.training.policy import EVALUATED
 
 TRAINING: dict[str, Any] = {"learning_rate": 1e-3, "trainable": "lora", "lora_rank": 4}
 
@@ -36,11 +36,11 @@ def test_it_moves_by_the_decay_of_its_warm_up_and_only_every_so_many_steps(works
     with torch.no_grad():
         parameter.add_(1.0)
     policy.update_average(1)
-    torch.testing.assert_close(policy.snapshots[EVALUATED][name], start, rtol=0, atol=0)
+    torch.testing.assert_close(policy.average[name], start, rtol=0, atol=0)
     policy.update_average(2)  # the decay is 3 / 12
-    torch.testing.assert_close(policy.snapshots[EVALUATED][name], start + 0.75)
+    torch.testing.assert_close(policy.average[name], start + 0.75)
     policy.update_average(4)  # 5 / 14 is above 0.3
-    torch.testing.assert_close(policy.snapshots[EVALUATED][name], start + 0.75 * 0.3 + 0.7)
+    torch.testing.assert_close(policy.average[name], start + 0.75 * 0.3 + 0.7)
 
 
 def test_the_saved_weights_are_the_average_of_those_after_each_step(workshop: Workshop, tmp_path: Path) -> None:
@@ -104,6 +104,23 @@ def test_what_is_watched_is_what_is_saved(workshop: Workshop, tmp_path: Path) ->
     assert not torch.allclose(seen[0], seen[-1], rtol=1e-5, atol=1e-6)
 
 
-def test_an_interval_without_a_decay_is_refused() -> None:
-    with pytest.raises(ValidationError, match="ema_every=8 has no effect without an ema_decay above 0"):
-        TrainingSettings(ema_every=8)
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"ema_every": 8}, "ema_every=8 has no effect without an ema_decay above 0; set ema_every=1"),
+        (
+            {"ema_every": 8, "ema_decay": 0.9, "steps": 7},
+            "the average would never be updated in 7 steps; lower ema_every",
+        ),
+    ],
+)
+def test_an_average_that_is_never_updated_is_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        TrainingSettings(**settings)
+
+
+def test_a_budget_that_ends_before_the_first_update_saves_nothing(workshop: Workshop, tmp_path: Path) -> None:
+    budget = {"unit": "pairs", "amount": 16}
+    with pytest.raises(UserError, match="training ended after 2 steps, before .* lower ema_every to at most 2"):
+        workshop.train(tmp_path, DPO(), budget=budget, **TRAINING, ema_decay=0.9, ema_every=3)
+    assert not list(tmp_path.rglob("DONE"))

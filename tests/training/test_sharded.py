@@ -21,6 +21,7 @@ FSDP = {"ACCELERATE_USE_FSDP": "true"}  # what `accelerate launch --use_fsdp` se
 COUNTS = ("pairs", "policy_forwards", "policy_backwards", "flops")
 SETTINGS: dict[str, dict[str, Any]] = {
     "full": {},
+    "average": {"ema_decay": 0.5},
     "lora": {"trainable": "lora", "learning_rate": 1e-3},
     "bf16": {"precision": "bf16", "gradient_checkpointing": True},
     "memory": {"algorithm": "self-npo", "fields": {"truncation": 1, "decay": 0.5}},
@@ -43,7 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "gradients_by_step": True,
     },
 }
-STAGE_2 = ("full", "lora", "memory", "inversion", "versions", "lora in bf16")
+STAGE_2 = ("full", "average", "lora", "memory", "inversion", "versions", "lora in bf16")
 """Which of them run with split gradients and whole weights too."""
 NAMES = [*SETTINGS, "handed", *(f"{name}, stage 2" for name in STAGE_2)]
 EVERY = {"steps": 2, "global_batch_size": 6, "micro_batch_size": 2, "learning_rate": 1e-4}

@@ -77,7 +77,7 @@ def make_flow(places: Places) -> None:
     """Trains the base model on as a flow, and measures how often that draws what it is asked for."""
     base = load_pipeline(places.inputs["base"])
     save_trained(denoiser.FLOW, places, base.text_encoder, base.tokenizer, base.unet)
-    made = pairs.protocol_pictures(load_base(places.output), pairs.evaluation_prompts(), FLOW_GENERATION)
+    made = pairs.protocol_pictures(load_finished(places.output), pairs.evaluation_prompts(), FLOW_GENERATION)
     rates = evaluation_rates(Checker.load(places.inputs["checker"]), made)
     write_json(places.output / FIGURES, {"evaluation prompts": rates})
 
@@ -132,7 +132,7 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
     return pipeline
 
 
-def load_base(folder: Path) -> StableDiffusion:
+def load_finished(folder: Path) -> StableDiffusion:
     """A finished model."""
     return StableDiffusion.load(str(folder), device=torch.device("cpu"))
 
@@ -220,7 +220,7 @@ def make_off_policy(places: Places) -> None:
 
 def make_pictures(places: Places) -> None:
     """Pictures by the base model: of the evaluation prompts, and two for each request of the preferences and of the scorers' votes."""
-    model = load_base(places.inputs["base"])
+    model = load_finished(places.inputs["base"])
     np.save(places.output / "samples.npy", pairs.protocol_pictures(model, pairs.evaluation_prompts()).numpy())
     for name, requests in (("preferences", preference_requests()), ("scorers", scorer_requests())):
         np.save(places.output / f"{name}.npy", pairs.generate(model, requests, name, places.state).numpy())
