@@ -7,12 +7,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from bench.records.migrations import NOT_IN_ID
+
 RELATIVE = 1e-9
 """Floats this close are one number: other versions of numpy and scipy, and other processors, round the last digits differently."""
 ABSOLUTE = 1e-12
 """Floats this close to each other are one number near zero, where nothing is left but rounding."""
 WORDED = re.compile(r"(settings|notes|rows\.\d+\.panel\.findings)(\.\d+)?")
 """Fields of sentences, which another version may word differently."""
+TRAINING = ".settings.training"
+"""Where a row has the settings of its training."""
 _VERSION = re.compile(r"bench (\S{1,40}) \| ")
 
 Difference = tuple[str, str]
@@ -71,7 +75,10 @@ def _changed(stored: Any, made: Any, path: str) -> Iterator[Difference]:
 def _missing(stored: Any, made: Any, path: str) -> Iterator[Difference]:
     """What is made and not stored, in two reports that agree in what is stored."""
     if isinstance(made, dict):
-        yield from ((_join(path, name), "it is missing") for name in made if name not in stored)
+        absent = {name: value for name, value in made.items() if name not in stored}
+        if path.endswith(TRAINING):  # a setting that came later, at what was done before it was there
+            absent = {name: value for name, value in absent.items() if NOT_IN_ID.get(name, ...) != value}
+        yield from ((_join(path, name), "it is missing") for name in absent)
     inner = made.items() if isinstance(made, dict) else enumerate(made) if isinstance(made, list) else ()
     for name, value in inner:
         if not isinstance(made, dict) or name in stored:

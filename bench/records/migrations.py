@@ -48,7 +48,7 @@ ADDED_IN_5 = {"rounds": None}
 ADDED_IN_6 = {"ema_decay": 0.0, "ema_every": 1}
 """Likewise, after schema 6."""
 NOT_IN_ID = ADDED_IN_6
-"""Settings that the id of a run leaves out where they are as before they came, so that a run that was begun before can go on."""
+"""Settings that count only where they are not as before they came: a run that was begun before keeps its id, and archives of such runs are verified."""
 
 
 def current_names(settings: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
