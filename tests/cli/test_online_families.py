@@ -20,7 +20,7 @@ from tests.cli.test_families import STEPS, kill_in_training, run_words, write_mo
 
 ALGORITHMS = {
     "ddpo": ("group=2", "updates=1", "trained=1", "within=1", "clip=1e-3"),
-    "flow-grpo": ("group=2", "trained=1", "within=1", "clip=1e-3", "updates=1"),
+    "flow-grpo": ("group=2", "trained=1", "within=1", "clip=1e-3", "updates=1", "ema_every=1"),  # sd3's recipe has 8
     "nft": ("group=2", "trained=1"),
     "draft": (),
     "tailorpo": ("trained=1",),
