@@ -145,8 +145,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
             stopped = job.watcher(step, ledger.pairs, policy.evaluated(), last=over())
             checkpointer.save_if_due(step, last=over() or stopped)
 
-    policy.end(step)
-    finish(job, run, policy, checkpointer.total_cost(), processes)
+    finish(job, run, policy, step, checkpointer.total_cost(), processes)
     accelerator.wait_for_everyone()
 
 
@@ -178,8 +177,13 @@ def batch_source(job: Job, policy: Policy, accelerator: Accelerator) -> Source:
     return Collector(algorithm, sampler, job.rewards, policy, job.settings, job.seed, accelerator)
 
 
-def finish(job: Job, run: RunFolder, policy: Policy, total: Ledger, processes: Processes) -> None:
-    """Write the trained weights and their cost, and mark the run as done; collective, every process must call it."""
+def finish(job: Job, run: RunFolder, policy: Policy, steps: int, total: Ledger, processes: Processes) -> None:
+    """Write the weights after so many steps and their cost, and mark the run as done; collective, every process must call it.
+
+    Raises:
+        UserError: these are an average that never moved.
+    """
+    policy.end(steps)
     total.flops = round(total.total("forwards")) * policy.forward_flops(job.encoded.condition([""]))
     trained = policy.whole_network()
     if processes.main:
