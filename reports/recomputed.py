@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from bench.records.migrations import NOT_IN_ID
+from bench.records.migrations import that_count
 
 RELATIVE = 1e-9
 """Floats this close are one number: other versions of numpy and scipy, and other processors, round the last digits differently."""
@@ -76,9 +76,8 @@ def _missing(stored: Any, made: Any, path: str) -> Iterator[Difference]:
     """What is made and not stored, in two reports that agree in what is stored."""
     if isinstance(made, dict):
         absent = {name: value for name, value in made.items() if name not in stored}
-        if path.endswith(TRAINING):  # a setting that came later, at what was done before it was there
-            absent = {name: value for name, value in absent.items() if NOT_IN_ID.get(name, ...) != value}
-        yield from ((_join(path, name), "it is missing") for name in absent)
+        counted = that_count(absent) if path.endswith(TRAINING) else absent
+        yield from ((_join(path, name), "it is missing") for name in counted)
     inner = made.items() if isinstance(made, dict) else enumerate(made) if isinstance(made, list) else ()
     for name, value in inner:
         if not isinstance(made, dict) or name in stored:

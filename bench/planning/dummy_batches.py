@@ -63,8 +63,8 @@ class BlankSampler(RolloutSampler):
     def pictures(self, sampled: Sampled) -> NDArray[np.uint8]:
         return np.zeros((len(sampled.row_ids), 1, 1, 3), dtype=np.uint8)
 
-    def replay_noise(self, schedule: Schedule, sampled: Sampled, predict: Predict, step: int) -> float:
-        return 0.0
+    def replay_noise(self, schedule: Schedule, sampled: Sampled, predict: Predict) -> dict[int, float]:
+        return dict.fromkeys(schedule.kept, 0.0)
 
 
 class BlankSource(GradientSource):

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from bench.core.errors import UserError
 from bench.core.values import differing, digest
-from bench.records.migrations import NOT_IN_ID, SCHEMA
+from bench.records.migrations import SCHEMA, that_count
 from bench.records.training import Labels, TrainingRecord
 
 BASE = "base"
@@ -239,8 +239,7 @@ class RunConfig(_Part):
         """A hash of what decides the trained weights and of the training seed, but not of the code, 12 hex digits."""
         resolved = {name: value for name, value in self.resolved.to_json().items() if name != "code"}
         if self.resolved.training is not None:
-            settings = resolved["training"].items()
-            resolved["training"] = {name: value for name, value in settings if NOT_IN_ID.get(name, ...) != value}
+            resolved["training"] = that_count(resolved["training"])
         return digest({"algorithm": self.algorithm, "seed": self.seed, "resolved": resolved})
 
     def to_json(self) -> dict[str, Any]:

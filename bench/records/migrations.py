@@ -47,8 +47,14 @@ ADDED_IN_5 = {"rounds": None}
 """Likewise, after schema 5."""
 ADDED_IN_6 = {"ema_decay": 0.0, "ema_every": 1}
 """Likewise, after schema 6."""
-NOT_IN_ID = ADDED_IN_6
-"""Settings that count only where they are not as before they came: a run that was begun before keeps its id, and archives of such runs are verified."""
+
+
+def that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of training without those that came after schema 6 and are as before they came.
+
+    A run that was begun before keeps its id without them, and archives of such runs are verified.
+    """
+    return {name: value for name, value in settings.items() if ADDED_IN_6.get(name, ...) != value}
 
 
 def current_names(settings: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Any]:

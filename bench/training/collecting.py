@@ -170,15 +170,16 @@ class Collector:
             positions = self._cut(schedule.number, update, self._accelerator.process_index)[0]
             with uncounted(self._policy.ledger):
                 sampled = self._sampler.sample(whole, positions, predict)
-                noise = [self._sampler.replay_noise(whole, sampled, predict, step) for step in names]
-            own = torch.tensor([noise], dtype=torch.float64, device=self._accelerator.device)
-            measured.update(zip(names.values(), self._accelerator.gather(own).amax(0).tolist(), strict=True))
-        self._refuse_clipped_noise({step: measured[name] for step, name in names.items()}, rules)
+                noise = self._sampler.replay_noise(whole, sampled, predict)
+            own = torch.tensor([[noise[step] for step in names]], dtype=torch.float64, device=self._accelerator.device)
+            largest = self._accelerator.gather(own).amax(0).tolist()
+            self._refuse_clipped_noise(dict(zip(names, largest, strict=True)), rules)
+            measured.update(zip(names.values(), largest, strict=True))
         return max((measured[names[step]] for step in schedule.kept), default=0.0)
 
     def _refuse_clipped_noise(self, noise: Mapping[int, float], rules: Mapping[int, Rule]) -> None:
         algorithm, least, grid = self._algorithm, self._algorithm.least_ratio, self._sampler.grid
-        if least is None or not noise:
+        if least is None:
             return
         seen = {step: noise[step] * algorithm.ratio_scale(deviation(rule, step, grid)) for step, rule in rules.items()}
         step = max(seen, key=lambda each: seen[each])

@@ -149,8 +149,8 @@ class Policy:
     def update_average(self, steps: int) -> None:
         """Move the average that is evaluated towards the current weights, once in ``ema_every`` steps, of which ``steps`` have been taken.
 
-        Called by the harness.  The decay is at most (1 + steps) / (10 + steps), so that the first weights are soon forgotten, as in the released code of Flow-GRPO
-        (yifan123/flow_grpo, flow_grpo/ema.py).
+        Called by the harness.  The decay is at most (1 + steps) / (10 + steps), so that the first weights are soon forgotten, as in the
+        released code of Flow-GRPO (yifan123/flow_grpo, flow_grpo/ema.py).
         """
         if self.average and steps % self._ema_every == 0:
             self._move(self.average, min(self._ema_decay, (1 + steps) / (10 + steps)))
@@ -166,12 +166,14 @@ class Policy:
         Raises:
             UserError: the average has never moved, so that it is the weights before training.
         """
-        if self.average and steps < self._ema_every:
+        if not self.average:
+            return
+        if steps < self._ema_every:
             raise UserError(
                 f"training ended after {steps} steps, before the average of the weights, which would be saved, was first moved: lower ema_every "
                 f"to at most {steps}, or train longer"
             )
-        for key, parameter in self.parameters() if self.average else ():
+        for key, parameter in self.parameters():
             parameter.copy_(self.average[key])
 
     @torch.no_grad()

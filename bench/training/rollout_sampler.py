@@ -91,19 +91,19 @@ class RolloutSampler:
         )
         return Sampled(positions, trajectories, guide, tuple(rows), draws)
 
-    def replay_noise(self, schedule: Schedule, sampled: Sampled, predict: Predict, step: int) -> float:
-        """The noise of replaying one of the kept sampling steps.
+    def replay_noise(self, schedule: Schedule, sampled: Sampled, predict: Predict) -> dict[int, float]:
+        """The noise of replaying each of the kept sampling steps, by its number.
 
         It is the largest difference between a log-probability and its replay at batch size 1; at 2, too, if samples were made one by one.
         """
-        worst = 0.0
+        worst = dict.fromkeys(schedule.kept, 0.0)
         sizes = (1,) if len(sampled.row_ids) > 1 else (1, 2)
-        which = list(schedule.kept).index(step)
         for (place, caption), size in itertools.product(enumerate(self.captions(sampled)), sizes):
             denoise = self._prompting.guide([caption] * size)(predict)
             again = sampled.trajectories.rows([place] * size)
-            log_prob = replay(denoise, self.grid, schedule.rules[step], again, which).log_prob
-            worst = max(worst, (log_prob - again.log_probs[:, which]).abs().max().item())
+            for which, step in enumerate(schedule.kept):
+                log_prob = replay(denoise, self.grid, schedule.rules[step], again, which).log_prob
+                worst[step] = max(worst[step], (log_prob - again.log_probs[:, which]).abs().max().item())
         return worst
 
 

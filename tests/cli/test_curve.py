@@ -157,15 +157,7 @@ def test_the_rule_stops_a_run_and_one_that_was_killed_at_the_same_step(
     assert weights(other.folder) == weights(run.folder)
 
 
-ONLINE = (
-    "group=2",
-    "rewards=imagereward",
-    "sampling_steps=2",
-    "trained=1",
-    "within=2",
-    "held_out=4",
-    "clip=1e-2",
-)
+ONLINE = ("group=2", "rewards=imagereward", "sampling_steps=2", "trained=1", "within=2", "held_out=4", "clip=1e-2")
 
 
 def online_words(command: CommandLine, every: int, *more: str) -> list[str]:

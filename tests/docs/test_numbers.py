@@ -191,6 +191,9 @@ def test_the_runs_of_the_tables_are_an_archive_whose_tables_come_out_again(study
     records = [path.read_text(encoding="utf-8") for path in (tmp_path / "study" / "runs").rglob("*.json")]
     assert not any(re.search(r'"/\w', text) for text in records), "a path of the machine that trained"
     made = json.loads(bench(tmp_path, "report", "--runs", "study/runs", "--format", "json"))
+    text = bench(tmp_path, "report", "--runs", "study/runs", "--format", "markdown")
+    assert ("about the same number of network evaluations" in text) == (study is EQUAL_STUDY)
+    assert ("Rows differ in cost" in text) == (study in (OFFLINE_STUDY, ONLINE_STUDY))
     assert made["citation"].partition(" | ")[2] == study.report["citation"].partition(" | ")[2]  # the version goes on
     assert [row["label"] for row in made["rows"]] == [row["label"] for row in study.report["rows"]]
     for row in made["rows"]:
