@@ -1,13 +1,15 @@
 """Rounds of generate, judge and train: the pairs of a round are images by the weights of the round before.
 
 A round has a folder of its own, ``rounds/<n>`` in the run's, with its pairs, what its judge was fitted to if it is fitted, and everything that
-a run's training leaves; it is done when that says so.  The run's weights are those of the last round; its log and its ledger are those of all rounds.
+a run's training leaves; it is done when that says so.  The run's weights are those of the last round, or the adapters of all rounds joined; its log and
+its ledger are those of all rounds.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,9 @@ from bench.experiments.judges import COST, Judge, judge_of
 from bench.experiments.method import Method
 from bench.experiments.round import Round
 from bench.experiments.round_log import FollowingLog, RoundsLog
+from bench.models.checkpoints.adapters import join_adapters
 from bench.models.family import ModelFamily
-from bench.records.runs import CANDIDATES, LEDGER, PREPARED, ROUNDS, RunFolder, surveys_folder
+from bench.records.runs import CANDIDATES, LEDGER, PREPARED, RunFolder, surveys_folder
 from bench.scoring.metric import METRICS
 from bench.training.algorithm import Need
 from bench.training.loop import Job, train
@@ -69,11 +72,6 @@ def check_rounds(method: Method) -> None:
         raise UserError(
             f"--evaluate-every and --stop-when follow a single training, and {name} would train in rounds; leave them or the rounds out"
         )
-    if settings.trainable == "lora" and rounds.number > 1:
-        raise UserError(
-            f"{name}: adapters on top of an earlier round's cannot be saved on their own; train all weights (--set trainable=full), "
-            "or take --rounds 1"
-        )
 
 
 def best_and_worst(scores: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -95,7 +93,9 @@ def train_rounds(experiment: Experiment, run: RunFolder, method: Method, seed: i
     rounds = method.settings.rounds
     if rounds is None:
         raise ValueError("the method has no rounds")
-    log, start, main = RoundsLog(), experiment.init.folder, experiment.accelerator.is_main_process
+    log, main = RoundsLog(), experiment.accelerator.is_main_process
+    starts = [] if experiment.init.folder is None else [experiment.init.folder]
+    trained: list[Path] = []
     for number in range(1, rounds.number + 1):
         each = Round(experiment, run, method, rounds, seed, number)
         if each.place.done:
@@ -103,20 +103,23 @@ def train_rounds(experiment: Experiment, run: RunFolder, method: Method, seed: i
         else:
             follow = FollowingLog(run, each.place, log, main=main)
             with part_of(f"round {number} of {rounds.number}"):
-                _train_round(each, start, follow)
+                _train_round(each, starts, follow)
         if main and each.place.checkpoints.exists():
             shutil.rmtree(each.place.checkpoints)  # one per round would stay
-        log, start = log.then(each.place), each.place.trained_weights()
+        log, weights = log.then(each.place), each.place.trained_weights()
+        adapters = method.settings.trainable == "lora"
+        trained = [*trained, weights] if adapters else [weights]
+        starts = [*starts, weights] if adapters else [weights]
     if main:
-        _finish(run, RunFolder(run.folder / ROUNDS / str(rounds.number)), log)
+        _finish(run, trained, log)
     experiment.accelerator.wait_for_everyone()
 
 
-def _train_round(this: Round, start: Path | None, watcher: Watcher) -> None:
-    """Make a round's pairs with the weights in a folder, None for the base model's, and train on them."""
+def _train_round(this: Round, starts: Sequence[Path], watcher: Watcher) -> None:
+    """Make a round's pairs with the base model's weights, changed by those in some folders in turn, and train on them."""
     experiment, settings, algorithm = this.experiment, this.method.settings, this.method.algorithm
     model = experiment.load_model()
-    if start is not None:
+    for start in starts:
         model.start_from(start)
     processes = Processes(experiment.accelerator)
     with launched.working(Stage.PREPARATION):
@@ -182,9 +185,12 @@ def _make_pairs(this: Round, model: ModelFamily, judge: Judge) -> tuple[Preferen
     return pairs, {**judge.notes, **{each: judge.cost[each] + own[each] for each in COST}}
 
 
-def _finish(run: RunFolder, last: RunFolder, log: RoundsLog) -> None:
-    """Make the run of its finished rounds; ``last`` is the folder of the last one."""
-    replace_folder(run.weights, lambda partial: shutil.copytree(last.weights, partial, dirs_exist_ok=True))
+def _finish(run: RunFolder, trained: Sequence[Path], log: RoundsLog) -> None:
+    """Make the run of its finished rounds; ``trained`` are the folders whose weights are the run's: one, or adapters that are joined."""
+    if len(trained) > 1:
+        replace_folder(run.weights, lambda partial: join_adapters(trained, partial))
+    else:
+        replace_folder(run.weights, lambda partial: shutil.copytree(trained[0], partial, dirs_exist_ok=True))
     keep_lines(run.train_log, log.lines)
     write_json(run.folder / LEDGER, log.total)
     run.finish()

@@ -232,4 +232,4 @@ class ModelFamily(abc.ABC):
 
     @abc.abstractmethod
     def start_from(self, folder: Path) -> None:
-        """Make such weights the model's own denoiser, with adapters merged, so training starts from them."""
+        """Make such weights the model's own denoiser, so training starts from them; adapters are merged with the weights that it has."""

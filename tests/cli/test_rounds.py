@@ -131,6 +131,32 @@ def test_it_is_a_row_of_the_report(whole: CommandLine) -> None:
     assert row["scores"]["gold"]["trained_on"] is False
 
 
+def test_adapters_of_all_rounds_are_joined(command: CommandLine) -> None:
+    """Each round trains adapters of its own on what the rounds before made of the model; together they are the run's."""
+    words = rounds_words(command, "--set", "trainable=lora", "--set", "lora_rank=2", "--set", "learning_rate=1e-2")
+    done = command.run(words)
+    assert done.returncode == 0, done.stderr
+    run = run_of(command)
+    rounds = [RunFolder(run.folder / f"rounds/{number}") for number in (1, 2)]
+    assert (
+        read_preferences(rounds[0].folder / "pairs.parquet").digest
+        != read_preferences(rounds[1].folder / "pairs.parquet").digest
+    )
+    # The reference of a round is the model at its start, so its first margin is 0 before anything is trained.
+    assert [abs(line["margin"]) < 1e-5 for line in run.steps()] == [True, False, True, False]
+    own, joined = [effects(each.folder) for each in rounds], effects(run.folder)
+    for layer, effect in joined.items():
+        np.testing.assert_allclose(effect, own[0][layer] + own[1][layer], rtol=0, atol=1e-6)
+    assert all(max(np.abs(effect).max() for effect in each.values()) > 1e-4 for each in own)
+
+
+def effects(folder: Path) -> dict[str, np.ndarray]:
+    """What adapters add to the weights, by layer."""
+    tensors = load_file(folder / "weights/pytorch_lora_weights.safetensors")
+    layers = {name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")}
+    return {layer: tensors[f"{layer}.lora_B.weight"] @ tensors[f"{layer}.lora_A.weight"] for layer in layers}
+
+
 @pytest.mark.slow
 def test_two_processes_make_the_pairs_once_and_train_as_one(whole: CommandLine, command: CommandLine) -> None:
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -177,7 +203,6 @@ def test_a_run_that_was_killed_has_the_same_weights_log_and_cost(
     [
         (("--algo", "ddpo"), "does not train on pairs"),
         (("--algo", "dpo", "--budget", "pairs=8"), "leave --budget out"),
-        (("--algo", "dpo", "--set", "trainable=lora"), "cannot be saved on their own"),
         (("--algo", "dpo", "--set", "rounds.judge=nosuch"), "unknown metric 'nosuch'"),
         (("--algo", "dpo", "--evaluate-every", "1"), "follow a single training"),
     ],

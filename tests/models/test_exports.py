@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench import TrainingSettings, UserError
-from bench.models.checkpoints.adapters import export_adapters
+from bench.models.checkpoints.adapters import export_adapters, join_adapters
 from bench.models.checkpoints.compatibility import check_fits
 from bench.models.checkpoints.original_names import original_names
 from bench.models.family import ModelFamily
@@ -29,10 +29,10 @@ def load(folder: Path) -> ModelFamily:
     return find_model(str(folder)).card.family.load(str(folder), device=torch.device("cpu"))
 
 
-def trained(model: ModelFamily, weights: str) -> Any:
+def trained(model: ModelFamily, weights: str, seed: int = 3) -> Any:
     """A network that differs from the base in everything that is trained."""
     policy = Policy(model, TrainingSettings.model_validate({"trainable": weights, "lora_rank": 3}), Ledger())
-    source = torch.Generator().manual_seed(3)
+    source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, parameter in policy.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=source), alpha=0.05)
@@ -84,6 +84,33 @@ def test_training_can_start_from_an_export_with_its_adapters_merged(
     again.start_from(tmp_path)
     assert [name for name, _ in again.network.named_parameters()] == names
     torch.testing.assert_close(predict(again, again.network), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd3"])
+def test_joined_adapters_do_what_each_did_on_top_of_the_one_before(
+    pipeline_folder: Callable[..., Path], tmp_path: Path, kind: str
+) -> None:
+    folders = [tmp_path / name for name in ("first", "second", "third")]
+    in_turn = load(pipeline_folder(kind))
+    digests = []
+    for number, folder in enumerate(folders):
+        base = load(pipeline_folder(kind))
+        base.save_trained(trained(base, "lora", seed=number), folder)
+        in_turn.start_from(folder)
+        digests.append(in_turn.digest)
+    join_adapters(folders, tmp_path / "joined")
+
+    again = load(pipeline_folder(kind))
+    again.start_from(folders[-1])
+    assert len({*digests, again.digest}) == 4  # what the last adapters were merged with is part of the digest
+    expected = predict(in_turn, in_turn.network)
+    assert (predict(again, again.network) - expected).abs().max() > 1e-3
+    fresh = load(pipeline_folder(kind))
+    torch.testing.assert_close(predict(fresh, fresh.load_trained(tmp_path / "joined")), expected, rtol=0, atol=1e-5)
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(pipeline_folder(kind))
+    pipeline.load_lora_weights(tmp_path / "joined")
+    network = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
+    torch.testing.assert_close(predict(fresh, network), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])

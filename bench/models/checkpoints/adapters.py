@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bench.core.errors import UserError
@@ -38,6 +39,24 @@ def save_adapters(network: nn.Module, folder: Path, name: str) -> None:
     layers = {f"{name}.{key}": value.contiguous() for key, value in get_peft_model_state_dict(network).items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(layers, folder / ADAPTERS, {"format": "pt"})
+
+
+def join_adapters(folders: Sequence[Path], output: Path) -> None:
+    """Write adapters that do what those of several folders do together, whose rank is the sum of theirs.
+
+    Args:
+        folders: what `save_adapters` wrote, for the same network, each trained on top of those before.
+        output: the folder to write to.
+    """
+    from safetensors.torch import save_file
+
+    each = [read_tensors(folder / ADAPTERS) for folder in folders]
+    # (B1 B2)(A1; A2) = B1 A1 + B2 A2: the axis of the rank is the second factor's second one, and the first factor's first one.
+    joined = {
+        name: torch.cat([tensors[name] for tensors in each], dim=1 if name.endswith(SECOND) else 0) for name in each[0]
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    save_file(joined, output / ADAPTERS, {"format": "pt"})
 
 
 def load_adapters(base: nn.Module, place: Path, name: str) -> nn.Module:

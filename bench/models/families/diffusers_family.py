@@ -239,11 +239,12 @@ class DiffusersFamily(ModelFamily):
 
     def start_from(self, folder: Path) -> None:
         network: Any = self.load_trained(folder)
-        self._started = place_digest(loaded_files(folder))
+        started = place_digest(loaded_files(folder))
         if getattr(network, "peft_config", None):
+            started = started if self._started is None else digest([self._started, started])
             network.fuse_lora()
             network.unload_lora()
-        self.network = network
+        self._started, self.network = started, network
 
 
 def arranged(network: nn.Module) -> nn.Module:
