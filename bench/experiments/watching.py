@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from bench.core.chunks import batch_slices, images_per_chunk
 from bench.core.errors import UserError
 from bench.core.files import append_lines, write_json
+from bench.core.processes import Processes
 from bench.core.progress import say
 from bench.evaluation.noise import evaluation_generators, evaluation_noise
 from bench.experiments.experiment import Experiment
@@ -28,6 +30,7 @@ from bench.records.protocol import scorer_signature
 from bench.records.runs import CURVE, CURVE_LOG, RunFolder
 from bench.scoring.looks import looks_by_prompt, signature
 from bench.scoring.metric import Metric, checked_scores, recorded_identity
+from bench.training.distributed.launch import Split, asked_split
 from bench.training.held_out import held_out_captions, spread_captions
 from bench.training.online import SamplingAlgorithm
 from bench.training.watching import Watcher, unwatched
@@ -53,8 +56,11 @@ def refuse_unwatchable(experiment: Experiment, method: Method) -> None:
         raise UserError(
             f"evaluate_every={settings.evaluate_every} differs from the {settings.stop_when.every} steps of stop_when; leave one out"
         )
-    if experiment.accelerator.num_processes > 1:
-        raise UserError("--evaluate-every and --stop-when need a single process; start one, or leave them out")
+    if experiment.accelerator.num_processes > 1 and asked_split() is not Split.NOTHING:
+        raise UserError(
+            "--evaluate-every and --stop-when do not work with sharded weights (FSDP); start without --use_fsdp and --use_deepspeed, or leave "
+            "them out"
+        )
     if method.algorithm.negative:
         raise UserError(
             f"{method.name} trains weights for the unconditional branch of guidance, which cannot make images on their own; "
@@ -92,11 +98,18 @@ def watched_prompts(experiment: Experiment, method: Method) -> list[str]:
     return spread_captions(set(experiment.data.captions) - evaluated, PROMPTS)
 
 
+def joined(parts: Sequence[Mapping[str, list[float]]]) -> dict[str, list[float]]:
+    """Values by name of the prompts of several processes, one process after another."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: [value for part in parts if name in part for value in part[name]] for name in names}
+
+
 class CurveWatcher:
     """Makes and scores images of training prompts at fixed steps, and writes ``curve.jsonl``.
 
     Noise is addressed by prompt and image, so every step and every run has the same; the state of torch's own random numbers is
-    put back, so the weights are the same to the last bit as without a watcher.
+    put back, so the weights are the same to the last bit as without a watcher.  Several processes share the prompts, and the main one
+    writes and decides; every process must make every call.
 
     Args:
         experiment: the experiment, whose protocol says how images are made, and whose metrics judge them.
@@ -108,18 +121,26 @@ class CurveWatcher:
         self._experiment, self._method, self._run = experiment, method, run
         self._rule = method.settings.stop_when
         self._every = self._rule.every if self._rule else method.settings.evaluate_every
+        self._processes = Processes(experiment.accelerator)
         self._prompts = watched_prompts(experiment, method)
-        self._items = [(prompt, image) for prompt in self._prompts for image in range(IMAGES)]
+        self._items = [(prompt, image) for prompt in self._processes.part(self._prompts) for image in range(IMAGES)]
 
     def __call__(self, step: int, pairs: int, network: nn.Module, *, last: bool) -> bool:
         """See `bench.training.watching.Watcher`."""
         if step % self._every and not last:
             return False
-        written = self._run.curve()
-        if written is None or all(line["step"] != step for line in written[1]):
+        if self._processes.from_main(lambda: self._lacks(step)):
             self._measure(step, pairs, network)
-        record, lines = self._read()
-        finding = find(record, lines)
+        return self._processes.from_main(lambda: self._ends(step))
+
+    def _lacks(self, step: int) -> bool:
+        """Whether the step has not been measured yet."""
+        written = self._run.curve()
+        return written is None or all(line["step"] != step for line in written[1])
+
+    def _ends(self, step: int) -> bool:
+        """Whether training is to stop at the step."""
+        finding = find(*self._read())
         if self._rule is None or not finding.overoptimised:
             return False
         say(f"stopped at step {step}: {finding.sentence()}")
@@ -130,20 +151,28 @@ class CurveWatcher:
         device = self._experiment.accelerator.device
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.no_grad():
-            images = self._images(network)
-            if step == 0 or self._run.curve() is None:
-                self._write_record(self._metrics)
-            scores = self._scores(images) | looks_by_prompt(
-                [images[piece] for piece in batch_slices(len(images), IMAGES)]
-            )
-            line = CurveLine(step=step, pairs=pairs, signal=self._signal(), scores=scores, cost=self._cost())
-            if self._sampler is not None:
-                line["training_sampler"] = self._scores(self._sampler.images(network, self._items))
+            protocol, training = (self._processes.gathered([found]) for found in self._found(network))
+        if not self._processes.main:
+            return
+        if step == 0 or self._run.curve() is None:
+            self._write_record(self._metrics)
+        line = CurveLine(step=step, pairs=pairs, signal=self._signal(), scores=joined(protocol), cost=self._cost())
+        if self._sampler is not None:
+            line["training_sampler"] = joined(training)
         append_lines(self._run.folder / CURVE_LOG, [json.dumps(line)])
+
+    def _found(self, network: nn.Module) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+        """Values of this process's images by name, as the protocol makes them and as training does; nothing where it has no images."""
+        if not self._items:
+            return {}, {}
+        images = self._images(network)
+        looks = looks_by_prompt([images[piece] for piece in batch_slices(len(images), IMAGES)])
+        training = {} if self._sampler is None else self._scores(self._sampler.images(network, self._items))
+        return self._scores(images) | looks, training
 
     def _cost(self) -> dict[str, int]:
         """What a look costs; see `CurveLine`."""
-        settings, count = self._experiment.protocol.generation, len(self._items)
+        settings, count = self._experiment.protocol.generation, len(self._prompts) * IMAGES
         images, forwards = count, count * forwards_per_image(self._model, settings)
         if self._sampler is not None:
             images, forwards = images + count, forwards + count * self._sampler.forwards_per_image

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from launches import LAUNCH
 from safetensors.numpy import load_file
 
 from bench.records.runs import RunFolder
@@ -213,6 +214,43 @@ def test_an_online_run_is_followed_on_captions_that_it_does_not_train_on(
     assert shown.returncode == 0, shown.stderr
     assert "images by the training's own sampler and by" in shown.stdout
     assert "captions held out from training" in shown.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["dpo", "ddpo"])
+def test_two_processes_share_the_looks_and_write_what_one_would(
+    command: CommandLine, tmp_path: Path, algorithm: str
+) -> None:
+    """The weights differ by rounding, and so do the images: a share of their 8-bit values, by one or two."""
+    sets = [word for setting in ONLINE for word in ("--set", setting)] if algorithm == "ddpo" else []
+    words = command.train_words("--evaluate-every", "3", "--metrics", "gold,aesthetic", *sets, algo=algorithm)
+    curves = []
+    for runs, launcher in (("one", words[:2]), ("two", [*LAUNCH, "--num_processes", "2", "-m"])):
+        done = command.run([*launcher, *words[2:], "--runs", str(tmp_path / runs)])
+        assert done.returncode == 0, done.stderr
+        (folder,) = (tmp_path / runs).glob(f"tiny/{algorithm}/*/seed-0")
+        curve = RunFolder(folder).curve()
+        assert curve is not None
+        curves.append(curve)
+    (record, lines), (other, of_two) = curves
+    assert other == record
+    assert [(line["step"], line["pairs"], line["cost"]) for line in of_two] == [
+        (line["step"], line["pairs"], line["cost"]) for line in lines
+    ]
+    assert len(lines) == 3
+    for one, two in zip(lines, of_two, strict=True):
+        for name, values in one["scores"].items():
+            assert two["scores"][name] == pytest.approx(values, rel=0.01, abs=0.05), name
+        for name, values in one.get("training_sampler", {}).items():
+            assert two["training_sampler"][name] == pytest.approx(values, rel=0.01, abs=0.05), name
+
+
+def test_looks_with_sharded_weights_are_refused(command: CommandLine) -> None:
+    done = command.run(
+        [*LAUNCH[:3], "--use_fsdp", "--num_processes", "2", "-m", *command.train_words("--evaluate-every", "2")[2:]]
+    )
+    assert done.returncode == 1  # the launcher's own; both processes exit with 2
+    assert "--evaluate-every and --stop-when do not work with sharded weights (FSDP)" in done.stderr
 
 
 def test_a_single_caption_to_look_at_is_refused_before_anything_is_computed(command: CommandLine) -> None:
