@@ -67,6 +67,7 @@ def test_an_export_predicts_here_and_in_diffusers_what_the_trained_network_did(
     if weights == "lora":
         pipeline.load_lora_weights(tmp_path / "weights")
     else:
+        assert str(folder.parent) not in (tmp_path / "weights/config.json").read_text()  # weights are uploaded
         setattr(pipeline, name, type(getattr(pipeline, name)).from_pretrained(tmp_path / "weights"))
     torch.testing.assert_close(predict(again, getattr(pipeline, name)), expected, rtol=0, atol=1e-6)
 

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from bench.core.chunks import images_per_chunk
 from bench.core.errors import UserError
+from bench.core.files import read_json, write_json
 from bench.core.values import digest
 from bench.models.checkpoints.adapters import load_adapters, read_tensors, save_adapters
 from bench.models.checkpoints.blueprint import Blueprint
 from bench.models.checkpoints.compatibility import header_shapes, holds_adapters, loaded_files
-from bench.models.checkpoints.component import place_digest
+from bench.models.checkpoints.component import CONFIG, place_digest
 from bench.models.checkpoints.pipeline_folder import PipelineFolder, check_finite, explained, load_weights
 from bench.models.families.tokens import check_tokens, tokenizer_name
 from bench.models.family import ModelFamily, Posterior
@@ -227,11 +228,14 @@ class DiffusersFamily(ModelFamily):
             save_adapters(network, folder, self.network_name)
         else:
             network.save_pretrained(folder, safe_serialization=True)
+            config = read_json(folder / CONFIG)
+            config.pop("_name_or_path", None)  # where the network was loaded from on this machine
+            write_json(folder / CONFIG, config)
 
     def load_trained(self, folder: Path) -> nn.Module:
         if holds_adapters(header_shapes(folder)):
             return load_adapters(self.network, folder, self.network_name)
-        if (folder / "config.json").exists():
+        if (folder / CONFIG).exists():
             kind = self._folder.component_class(self.network_name)
             return arranged(load_weights(kind, folder, self._device))
         [file] = loaded_files(folder)
