@@ -22,6 +22,7 @@ from bench import (
     RolloutBatch,
     StepOutput,
     StepwiseAlgorithm,
+    kl_nats,
     ratio_logs,
     sample_errors,
 )
@@ -75,8 +76,10 @@ class DPOK(StepwiseAlgorithm):
         losses = self.objective(batch.advantages, log_ratio)
         logs = ratio_logs(log_ratio, self.clip, batch.clean[0].numel())
         if self.kl:
-            distance = sample_errors(taken.prediction, batch.replay(policy.reference).prediction)
+            reference = batch.replay(policy.reference)
+            distance = sample_errors(taken.prediction, reference.prediction)
             losses, logs["distance"] = losses + self.kl * distance, distance.detach()
+            logs["kl_nats"] = kl_nats(taken.transition, reference.transition)
         return StepOutput(losses, batch.timesteps, logs)
 
     def objective(self, advantages: Tensor, log_ratio: Tensor) -> Tensor:

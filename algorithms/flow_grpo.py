@@ -33,6 +33,7 @@ from bench import (
     StepwiseAlgorithm,
     clipped_objective,
     has_density,
+    kl_nats,
     ratio_logs,
     sample_errors,
     uniform,
@@ -226,8 +227,7 @@ class FlowGRPO(StepwiseAlgorithm):
             distance = self.distances(taken, reference, log_ratio, batch.step_lengths)
             losses, logs["distance"] = losses + self.beta * distance, distance.detach()
             if reference is not None:
-                shift = (taken.transition.mean - reference.transition.mean).detach()
-                logs["kl_nats"] = squared_mean_shift(shift, std) * elements
+                logs["kl_nats"] = kl_nats(taken.transition, reference.transition)
         return StepOutput(losses, batch.timesteps, logs)
 
     def policy_losses(

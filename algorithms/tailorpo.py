@@ -18,7 +18,7 @@ from torch.nn.functional import logsigmoid
 
 from algorithms.d3po import clipped_log_ratio, refuse_without_density
 from algorithms.recipes import TINY_GRADIENT
-from bench import AlgorithmInfo, Need, Policy, Recipe, StepOutput, StepPairAlgorithm, StepPairBatch, expand
+from bench import AlgorithmInfo, Need, Policy, Recipe, StepOutput, StepPairAlgorithm, StepPairBatch, expand, kl_nats
 
 TINY_LORA = {**TINY_GRADIENT, "trainable": "lora", "lora_rank": 8, "learning_rate": 1e-3, "steps": 40}
 """For the algorithms that compare candidates on the tiny world; at 3e-4 tailorpo hardly moved in 40 steps."""
@@ -72,8 +72,25 @@ class TailorPO(StepPairAlgorithm):
         winner, loser = (
             (taken.log_prob(each) - reference.log_prob(each)) * batch.compared for each in (batch.winner, batch.loser)
         )
-        losses = self.objective(winner, loser, batch.winner[0].numel())
-        return StepOutput(losses, batch.timesteps, {**batch.logs, "margin": (winner - loser).detach()})
+        elements = batch.winner[0].numel()
+        losses = self.objective(winner, loser, elements)
+        logs = {
+            **batch.logs,
+            "margin": (winner - loser).detach(),
+            "kl_nats": kl_nats(taken, reference),
+            "clipped": torch.stack([self.outside(each.detach(), elements) for each in (winner, loser)]).mean(0),
+        }
+        return StepOutput(losses, batch.timesteps, logs)
+
+    def outside(self, log_ratio: Tensor, elements: int) -> Tensor:
+        """1 where a ratio is outside the clip range and has no gradient, else 0; arguments as of `objective`, (B,)."""
+        if not self.clip:
+            return torch.zeros_like(log_ratio)
+        return (((self.count(elements) * log_ratio).exp() - 1).abs() > self.clip).to(log_ratio)
+
+    def count(self, elements: int) -> int:
+        """By what a mean over elements is multiplied."""
+        return elements if self.log_prob == "sum" else 1
 
     def objective(self, winner: Tensor, loser: Tensor, elements: int) -> Tensor:
         """The loss of each sample, (B,).
@@ -83,7 +100,7 @@ class TailorPO(StepPairAlgorithm):
             loser: the same of the other candidate, (B,).
             elements: of one sample's latents.
         """
-        count = elements if self.log_prob == "sum" else 1
+        count = self.count(elements)
         ratios = [clipped_log_ratio(count * each, self.clip) if self.clip else count * each for each in (winner, loser)]
         return -logsigmoid(self.beta * (ratios[0] - ratios[1]))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.core.randomness import permutation
 from bench.models.family import ModelFamily
-from bench.models.forward_process import ForwardProcess
+from bench.models.forward_process import ForwardProcess, Transition
 from bench.rollouts.advantages import Combination, Convention, combined_advantages
 from bench.rollouts.grid import evaluation_grid
 from bench.rollouts.rules import ODE, Rule, RuleName, find_rule
@@ -292,3 +292,9 @@ def ratio_logs(log_ratio: Tensor, clip: float, elements: int) -> dict[str, Tenso
         "clipped": ((log_ratio.exp() - 1).abs() > clip).to(log_ratio),
         "nats_since_rollout": -log_ratio * elements,
     }
+
+
+def kl_nats(step: Transition, reference: Transition) -> Tensor:
+    """Divergence of a sampling step from the reference's, which has the same noise, in nats, summed over elements; detached, (B,)."""
+    shift = (step.mean - reference.mean).detach()
+    return shift.square().flatten(1).sum(1) / (2 * step.std.square())

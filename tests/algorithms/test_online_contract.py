@@ -289,6 +289,9 @@ class TestRatio:
         assert again["ratio_error"] > 3 * again["replay_floor"]  # samples of the same collection, after an update
         assert one["reward"] == again["reward"] != other["reward"]
         assert all(torch.equal(sampled_by[step], starts[made]) for step, made in enumerate((0, 0, 2)))
+        if Need.REFERENCE in session.algorithm.needs:
+            assert one["kl_nats"] == pytest.approx(0, abs=1e-6)
+            assert again["kl_nats"] > 1e-4
         slots = slots_of(session.algorithm)
         trained = slots * 3 * SAMPLES * TRAINED
         assert session.costs == Costs(
@@ -317,8 +320,17 @@ class TestRatio:
         self, stepped: Stepped, process: str, name: str
     ) -> None:
         (line,) = stepped(process, name).lines
-        assert line["margin"] == 0
+        assert line["margin"] == line["kl_nats"] == line["clipped"] == 0
         assert line["loss"] == pytest.approx(math.log(2), abs=1e-7)
+
+    @pytest.mark.parametrize("name", ours(StepPairAlgorithm))
+    def test_how_far_the_policy_has_moved_is_logged(self, places: Places, name: str) -> None:
+        session = Session(places["epsilon"], small(name, SCALES["epsilon"]))
+        for _ in range(2):
+            session.step()
+        first, second = session.lines
+        assert first["kl_nats"] == 0
+        assert second["kl_nats"] > 1e-6
 
 
 def lighter(session: Session, batch: Any) -> Tensor:

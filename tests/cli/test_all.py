@@ -39,7 +39,6 @@ def left_out(errors: str) -> dict[str, str]:
             ("--budget", "pairs=8"),
             {"apo": "apo would train in rounds, each of which takes the same number of steps; leave --budget out"},
         ),
-        (("--set", "trainable=lora"), {"apo": "adapters on top of an earlier round's cannot be saved on their own"}),
         (
             ("--evaluate-every", "2"),
             {

@@ -158,6 +158,18 @@ def effects(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["smpo", "inpo", "kto"])
+def test_other_methods_on_pairs_are_trained_in_rounds(command: CommandLine, algorithm: str) -> None:
+    """They invert images, call a reward model or look at a whole batch, on the pairs of each round."""
+    words = rounds_words(command)
+    words[words.index("dpo")] = algorithm
+    done = command.run(words)
+    assert done.returncode == 0, done.stderr
+    run = RunFolder(command.folder / f"runs/tiny/{algorithm}/rounds/seed-0")
+    assert [line["round"] for line in run.steps()] == [1, 1, 2, 2]  # type: ignore[typeddict-item]
+
+
+@pytest.mark.slow
 def test_two_processes_make_the_pairs_once_and_train_as_one(whole: CommandLine, command: CommandLine) -> None:
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     done = command.run([*two, *rounds_words(command)[2:]])

@@ -271,7 +271,9 @@ class Brightness(http.server.BaseHTTPRequestHandler):
         """No line on standard error for each request."""
 
 
-def test_the_scorer_behind_http_of_the_page_judges_and_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scorers_behind_http_and_in_an_environment_of_the_page_judge_and_reward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = DOCS / "write-a-metric.md"
     install(tmp_path, files(page), blocks(page, "toml"))
     (tmp_path / "images").mkdir()
@@ -287,7 +289,7 @@ def test_the_scorer_behind_http_of_the_page_judges_and_rewards(tmp_path: Path, m
         "within=1",
     )
     train = ["run", "--algo", "ddpo", "--model", "tiny", "--limit", "8", "--image", "steps=2", "--metrics", "served"]
-    train += [word for each in ("rewards=served", *small) for word in ("--set", each)]
+    train += [word for each in ("rewards=served,file-size", *small) for word in ("--set", each)]
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Brightness) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("MY_SCORER", f"http://127.0.0.1:{server.server_port}")
@@ -299,6 +301,7 @@ def test_the_scorer_behind_http_of_the_page_judges_and_rewards(tmp_path: Path, m
     (log,) = (tmp_path / "runs").rglob("train.jsonl")
     line = json.loads(log.read_text())
     assert 0 < line["reward_served"] < 255
+    assert line["reward_file-size"] > 0  # by a process of its own
     gone = forked.run(
         ("score", "images", "--metrics", "served", "--output", "again.csv"), tmp_path, surroundings(tmp_path)
     )

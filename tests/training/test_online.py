@@ -27,11 +27,12 @@ from bench.core import termination
 from bench.core.errors import UserError
 from bench.core.termination import TerminatedError
 from bench.experiments.contracts.small_models import PROCESSES
+from bench.models.forward_process import Transition
 from bench.records.runs import RunFolder
 from bench.rollouts.advantages import CONVENTIONS, Combination, Convention
 from bench.training.diagnostics import DivergedError, check_ratio
 from bench.training.judgement import judge, placebo_order
-from bench.training.online import OnlineAlgorithm, clipped_objective, ratio_logs
+from bench.training.online import OnlineAlgorithm, clipped_objective, kl_nats, ratio_logs
 
 SMALL: dict[str, Any] = {"rewards": "clip", "group": 4, "sampling_steps": 4, "trained": 2, "within": 3, "clip": 1e-3}
 TRAINING: dict[str, Any] = {"global_batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-3}
@@ -104,6 +105,8 @@ class TestNumbers:
         shift = 1.245 * -0.1 * double([[0.1, -0.1]])
         assert_exact(squared_mean_shift(shift, double([1.4])), [3.9541454082e-05])
         assert_exact(2 * squared_mean_shift(shift, double([1.4 * 0.1**0.5])), [7.908290816e-04])
+        step, reference = (Transition(mean, double([1.4 * 0.1**0.5])) for mean in (shift, 0 * shift))
+        assert_exact(kl_nats(step, reference), [7.908290816e-04])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from worked import assert_exact, double
 from workshop import CPU, Brightness, Workshop, batch_of, state
 
 from algorithms.draft import DRaFT
-from algorithms.refl import ReFL
+from algorithms.refl import ReFL, pretraining_errors
 from bench import Condition, GradientBatch, Policy, RewardGradientAlgorithm
 from bench.core.errors import UserError
 from bench.core.randomness import Draws
@@ -150,6 +150,26 @@ class TestNumbers:
         """Rewards .5 and 2.5, of which the second is above the ceiling."""
         assert_exact(ReFL().objective(double([0.5, 2.5])).mean(), 7.5e-4)
 
+    def test_the_denoising_loss_of_refl_is_that_of_the_first_images(self, workshop: Workshop) -> None:
+        """How far the predicted noise is from that which was added, at the timestep that was drawn for the row."""
+        pairs, policy = batch_of(workshop.data, workshop.encoded, ROWS), workshop.policy()
+        found = pretraining_errors(pairs, policy)
+        first, second = pairs.candidates.unbind(1)
+        noise, process = pairs.draws.normal_like("noise", first), policy.process
+        t = process.timesteps(pairs.draws.uniform("timestep"))
+        condition = {name: value[:, 0] for name, value in pairs.candidate_condition.items()}
+        errors = [
+            (policy.predict(process.alpha(t, clean) * clean + process.sigma(t, clean) * noise, t, condition) - noise)
+            .square()
+            .flatten(1)
+            .mean(1)
+            for clean in (first, second)
+        ]
+        torch.testing.assert_close(found, errors[0], rtol=1e-6, atol=0)
+        assert (errors[0] - errors[1]).abs().min() > 0
+        (gradient,) = torch.autograd.grad(found.sum(), [policy.parameters()[0][1]])
+        assert gradient.norm() > 0
+
     def test_where_refl_stops(self) -> None:
         stops = [ReFL().stop(0, step) for step in range(500)]
         assert {*stops} == {*range(30, 40)}
@@ -188,9 +208,14 @@ def test_a_run_costs_what_it_calls(
     assert all(0 < line["reward"] < 255 for line in run.steps())
 
 
-def test_checkpointing_changes_no_bit(workshop: Workshop, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "trainable"), [("epsilon", "full"), ("flow", "full"), ("flow", "lora")])
+def test_checkpointing_changes_no_bit(
+    workshop: Workshop, flow: Workshop, tmp_path: Path, kind: str, trainable: str
+) -> None:
+    where = {"epsilon": workshop, "flow": flow}[kind]
+    changes = {**TRAINING, "trainable": trainable}
     runs = [
-        workshop.train(tmp_path / str(saved), draft(last=3), gradient_checkpointing=saved, **TRAINING)
+        where.train(tmp_path / str(saved), draft(last=3), gradient_checkpointing=saved, **changes)
         for saved in (False, True)
     ]
     assert same(*runs)

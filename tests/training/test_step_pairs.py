@@ -54,8 +54,24 @@ class TestNumbers:
     def test_tailorpo(self) -> None:
         winner, loser = self.ratios()
         assert_exact(torch.cat([winner, loser]), [0.0089, -0.0081])
+        assert_exact(2 * torch.cat([winner, loser]), [0.0178, -0.0162])
         assert_exact(TailorPO().objective(winner, loser, 2), [0.6922975418099018])
         assert_exact(TailorPO(log_prob="sum", clip=0).objective(winner, loser, 2), [0.6914486255592494])
+
+    @pytest.mark.parametrize(
+        ("clip", "log_prob", "outside"),
+        [
+            (0.0085, "mean", [1, 0]),
+            (0.008, "mean", [1, 1]),
+            (0.017, "sum", [1, 0]),
+            (0.017, "mean", [0, 0]),
+            (0, "sum", [0, 0]),
+        ],
+    )
+    def test_which_ratios_are_clipped(self, clip: float, log_prob: str, outside: list[int]) -> None:
+        """They are exp(.0089) - 1 = .00894 and 1 - exp(-.0081) = .00807 from 1; of sums .01796 and .01607."""
+        algorithm = TailorPO.model_validate({"clip": clip, "log_prob": log_prob})
+        assert_exact(algorithm.outside(torch.cat(self.ratios()), 2), outside)
 
     def test_spo(self) -> None:
         winner, loser = self.ratios()
