@@ -58,3 +58,11 @@ def test_the_page_shows_the_example_and_files_that_are_studies(tmp_path: Path) -
         path.write_text(text, encoding="utf-8")
         counts.append(len(list(StudyFile(path).study({}).configurations())))
     assert counts == [6, 4, 1, 1]
+
+
+def test_the_campaign_has_the_commands_of_its_page() -> None:
+    script = (ROOT / "examples" / "online-campaign.sh").read_text(encoding="utf-8").splitlines()
+    commands = [line for line in script if line.startswith(("bench ", "python "))]
+    page = (DOCS / "findings-online.md").read_text(encoding="utf-8").splitlines()
+    shown = [line.strip() for line in page if line.startswith(("    bench ", "    python "))]
+    assert shown == commands
