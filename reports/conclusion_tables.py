@@ -104,7 +104,7 @@ def _placebo_notes(report: Report, shown: Sequence[Row]) -> Iterator[str]:
     if without and is_base(report.rows[0]) and not any(twin for _, twin in methods):
         yield (
             "No row has a placebo, so a gain may come from training on these images at all, whatever the preferences; with --placebo, "
-            "bench run also trains each run's twin on shuffled labels."
+            "bench run also trains each run's twin on shuffled labels or scores."
         )
     elif without and any(twin for _, twin in methods):
         yield f"Their placebo is not in this table, so what the preferences did is not known: {', '.join(without)}."

@@ -18,13 +18,13 @@ from bench.planning.gpus import GPUS, GpuSpec, find_gpus
 
 if TYPE_CHECKING:
     from bench.experiments.configurations import Configuration
+    from bench.experiments.method import Method
     from bench.experiments.plan import At
     from bench.experiments.study import Study
     from bench.models.find import FoundArchitecture
     from bench.planning.plan import Plan
     from bench.planning.sizes import Sizes
     from bench.training.algorithm import Algorithm
-    from bench.training.settings import TrainingSettings
 
 ALGO = "Algorithms, separated by commas, or all that can run.  See: bench list"
 MODEL = "A registered model (see: bench list), a diffusers folder, or a hub id; no weights are read."
@@ -69,8 +69,10 @@ def plan(
     """Estimate what runs will cost before anything is downloaded or trained: memory, operations, hours and disk space."""
     from bench.cli.options import algorithm_names, parse_budget, parse_overrides
     from bench.cli.study import read_study
+    from bench.core.progress import Progress
+    from bench.experiments.recipes import about_settings
     from bench.models.find import find_architecture
-    from bench.planning.plan import encoding_cost, make_plan
+    from bench.planning.plan import Plan, encoding_cost, make_plan
     from bench.planning.show import about_cpus, about_placebo, gpus_table, plan_table
     from bench.planning.total import PlannedModel, PlannedRuns, total_gpus_table, total_table
 
@@ -91,15 +93,28 @@ def plan(
         found, pairs, sizes = _sized(found, study, images, at)
         with at():
             chosen = list(_chosen(study.configurations(), found, at, pairs))
-        encoding, runs = encoding_cost(found), list[PlannedRuns]()
-        for title, algorithm, settings in chosen:
-            planned = make_plan(found, encoding, algorithm, settings, processes=shared)
-            seeds = len(study.seeds)
+        # Networks of billions of weights are called without weights, in some minutes; tables follow when all is counted.
+        with Progress(f"counting what {each} computes", total=1 + len(chosen)) as progress:
+            encoding, plans = encoding_cost(found), list[Plan]()
+            progress.advance()
+            for _, method in chosen:
+                plans.append(make_plan(found, encoding, method.algorithm, method.settings, processes=shared))
+                progress.advance()
+        runs = []
+        for (title, method), planned in zip(chosen, plans, strict=True):
+            algorithm, seeds = method.algorithm, len(study.seeds)
             twins = seeds if study.placebo and algorithm.placebo is not None else 0
             runs.append(PlannedRuns(planned, seeds, twins))
             console.print(plan_table(f"{title} on {each}", planned, sizes), "", highlight=False)
             console.print(gpus_table(planned, gpus, utilisation, sizes.images), "", highlight=False)
-            console.print(about_placebo(title, algorithm), "", highlight=False, markup=False)
+            console.print(
+                about_settings(method, found.recipe),
+                about_placebo(title, algorithm),
+                "",
+                sep="\n",
+                highlight=False,
+                markup=False,
+            )
             if card is not None:
                 _advise(console, found, algorithm, planned, gpus)
         models.append(PlannedModel(sizes, runs))
@@ -163,8 +178,8 @@ def _processes(executor: Mapping[str, Any]) -> int:
 
 def _chosen(
     wanted: Iterable[Configuration], found: FoundArchitecture, at: At, pairs: int | None
-) -> Iterator[tuple[str, Algorithm, TrainingSettings]]:
-    """Title, algorithm and settings of each configuration that can run; says which of ``all`` cannot, and which settings have old names.
+) -> Iterator[tuple[str, Method]]:
+    """Title and method of each configuration that can run; says which of ``all`` cannot, and which settings have old names.
 
     Args:
         pairs: how many pairs are used at most, to which a larger batch is lowered; None if that is not known.
@@ -196,7 +211,7 @@ def _chosen(
     for each in methods:
         changes = ", ".join(f"{field}={value}" for field, value in each.changed.items())
         told = ": ".join(filter(None, [each.label, changes if names[each.name] > 1 else ""]))
-        yield f"{each.name} ({told})" if told else each.name, each.algorithm, each.settings
+        yield f"{each.name} ({told})" if told else each.name, each
 
 
 def profile(
@@ -222,21 +237,19 @@ def profile(
     full_precision()
     found, chosen = _resolve(algo, model, sets)
     accelerator, figures = Accelerator(cpu=not torch.cuda.is_available()), {}
-    for _, _, settings in chosen:
-        OPTIMIZERS[settings.optimizer].refuse(accelerator.device)
+    for _, method in chosen:
+        OPTIMIZERS[method.settings.optimizer].refuse(accelerator.device)
     if accelerator.device.type == "cpu":
         _refuse_too_large(model, found, chosen)
-    for name, algorithm, settings in chosen:
-        measured = measure(found, algorithm, settings, steps, accelerator)
+    for name, method in chosen:
+        measured = measure(found, method.algorithm, method.settings, steps, accelerator)
         figures[name] = dataclasses.asdict(measured)
         Terminal().print(profile_table(f"{name} on {model}", measured), "", highlight=False)
     if output is not None:
         write_json(output, {"model": model, "algorithms": figures})
 
 
-def _refuse_too_large(
-    model: str, found: FoundArchitecture, chosen: list[tuple[str, Algorithm, TrainingSettings]]
-) -> None:
+def _refuse_too_large(model: str, found: FoundArchitecture, chosen: list[tuple[str, Method]]) -> None:
     import torch
 
     from bench.core.progress import Progress
@@ -245,15 +258,13 @@ def _refuse_too_large(
 
     with Progress("no GPU: checking memory", total=len(chosen)) as progress:
         encoding = encoding_cost(found)
-        for name, algorithm, settings in chosen:
-            planned = make_plan(found, encoding, algorithm, settings, device=torch.device("cpu"))
+        for name, method in chosen:
+            planned = make_plan(found, encoding, method.algorithm, method.settings, device=torch.device("cpu"))
             refuse_too_large(name, model, planned, host_memory())
             progress.advance()
 
 
-def _resolve(
-    algo: str, model: str, sets: list[str] | None
-) -> tuple[FoundArchitecture, list[tuple[str, Algorithm, TrainingSettings]]]:
+def _resolve(algo: str, model: str, sets: list[str] | None) -> tuple[FoundArchitecture, list[tuple[str, Method]]]:
     from bench.cli.options import algorithm_names, parse_overrides
     from bench.experiments.configurations import Configuration
     from bench.experiments.plan import nowhere

@@ -95,5 +95,6 @@ def _late_learning_rate(settings: TrainingSettings) -> str | None:
     if steps is None or 2 * warmup <= steps:
         return None
     if warmup > steps:
-        return f"never reaches its learning rate: its warm-up ({warmup:,} steps) is longer than its training ({steps:,.0f} steps)"
+        training = "its training" if settings.rounds is None else "a round, and begins anew in each"
+        return f"never reaches its learning rate: its warm-up ({warmup:,} steps) is longer than {training} ({steps:,.0f} steps)"
     return f"reaches its learning rate only at step {warmup:,} of {steps:,.0f}"

@@ -73,6 +73,23 @@ def resolve(
     return build(algorithm, own, name), build(TrainingSettings, shared, name)
 
 
+def about_settings(method: Method, model: str) -> str:
+    """Where a method's settings for a model come from, in a line, and which other recipes there are."""
+    algorithm = type(method.algorithm)
+    key = recipe_key(method.name, algorithm, model, method.changed)
+    recipe = recipe_of(algorithm, key)
+    others = [
+        each.name for other, each in algorithm.recipes.items() if other.partition("/")[0] == model and other != key
+    ]
+    more = f"; other recipes: {', '.join(others)} (--set recipe=NAME)" if others else ""
+    rewards = (
+        f"rewards {', '.join(method.algorithm.rewards)}; " if isinstance(method.algorithm, SamplingAlgorithm) else ""
+    )
+    typed = ", ".join(f"{field}={value}" for field, value in method.changed.items() if field != CHOICE)
+    changed = f", with {typed}" if typed else ""
+    return f"settings: {rewards}{recipe.name}{changed}, source: {recipe.source}{more}"
+
+
 def unknown_field(algorithm: type[Algorithm], overrides: Mapping[str, str]) -> str | None:
     """The first field among overrides that neither the algorithm nor training has; None if there is none."""
     fields = set(algorithm.model_fields)

@@ -92,7 +92,8 @@ def plan_rows(plan: Plan, sizes: Sizes) -> Iterable[Row]:
         by = f"at most, by {settings.rounds.judge}, of images; fits of it are included, their held-out pairs are not"
         yield ("reward calls", f"{plan.judged:,}", by)
     if plan.pairs is not None and plan.flops is not None:
-        yield (f"{unit}s", f"{plan.pairs:,.0f}", f"batch {settings.global_batch_size}")
+        steps = plan.pairs / settings.global_batch_size
+        yield (f"{unit}s", f"{plan.pairs:,.0f}", f"{steps:,.0f} steps of {settings.global_batch_size}")
         yield ("training", operations(plan.flops), "")
     each = f"{images:,} images of {plan.image_forwards} forwards in {plan.image_precision}, for the base model and every run"
     yield ("evaluating", operations(images * plan.flops_per_image), each)
@@ -222,20 +223,25 @@ def gibibytes(size: int) -> str:
 
 def size_on_disk(size: int) -> str:
     """Bytes of files."""
-    return f"{size / 1e9:,.3g} GB" if size >= 1e7 else f"{size / 1e6:,.3g} MB"
+    return f"{rounded(size / 1e9, 3)} GB" if size >= 1e9 else f"{size / 1e6:,.3g} MB"
 
 
 def duration(seconds: float) -> str:
     """A duration in the largest unit of which it has at least two."""
     for factor, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * factor:
-            return f"{seconds / factor:,.3g} {unit}"
-    return f"{seconds:,.3g} seconds"
+            return f"{rounded(seconds / factor, 3)} {unit}"
+    return f"{rounded(seconds, 3)} seconds" if seconds >= 1 else "under 1 second"
 
 
 def operations(flops: float) -> str:
     """Floating-point operations."""
     for factor, unit in ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP")):
         if flops >= factor:
-            return f"{flops / factor:,.4g} {unit}"
-    return f"{flops / 1e6:,.4g} MFLOP"
+            return f"{rounded(flops / factor, 4)} {unit}"
+    return f"{rounded(flops / 1e6, 4)} MFLOP"
+
+
+def rounded(value: float, digits: int) -> str:
+    """A number to so many digits, and never with an exponent for being large."""
+    return f"{value:,.0f}" if value >= 10**digits else f"{value:,.{digits}g}"

@@ -141,7 +141,10 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
                 line = {"step": step - 1, **record, "pairs": ledger.pairs, "seconds": ledger.seconds}
                 append_lines(run.train_log, [json.dumps(line)])
             done = spent()
-            progress.reach(round(done), loss=record["loss"])
+            shown = (
+                "reward" if "reward" in record else "loss"
+            )  # of a first update the loss is 0 whatever the rewards are
+            progress.reach(round(done), **{shown: record[shown]})
             stopped = job.watcher(step, ledger.pairs, policy.evaluated(), last=over())
             checkpointer.save_if_due(step, last=over() or stopped)
 

@@ -38,7 +38,7 @@ def test_a_plan_needs_configurations_alone(command: CommandLine, architecture: P
     assert "on 2 GPUs (DDP), " in title
     assert "MFU assumed (float32 without TF32)" in title
     lines = [line.split() for line in dpo.splitlines()]
-    assert ["pairs", "40", "batch", "4"] in lines
+    assert ["pairs", "40", "10", "steps", "of", "4"] in lines
     assert [line[:4] for line in lines if line[:1] == ["l4"]] == [["l4", "22.0", "GiB", "yes"]]
 
 
@@ -142,8 +142,8 @@ def test_a_study_is_planned_with_its_limit_and_in_all(command: CommandLine) -> N
         "steps=2, learning_rate=3e-05",
         "longer: steps=4",
     ]
-    assert lines.count("pairs 16 batch 8") == 2
-    assert lines.count("pairs 32 batch 8") == 1
+    assert lines.count("pairs 16 2 steps of 8") == 2
+    assert lines.count("pairs 32 4 steps of 8") == 1
     assert sum(line.endswith("for 8 rows of the data") for line in lines) == 3
     assert sum(line.endswith("at most, for 24 images") for line in lines) == 3
 
@@ -161,6 +161,7 @@ def test_a_plan_of_tiny_counts_its_own_data_and_prompts(command: CommandLine) ->
     assert done.returncode == 0, done.stderr
     assert "for 3,000 rows of the data" in done.stdout
     assert "at most, for 200 images" in done.stdout
+    assert "settings: recipe, source: ours: the best of four trials" in " ".join(done.stdout.split())
     more = command.run(command.arguments("plan", "--algo", "sft", "--model", "tiny", "--card", "l4", "--images", "5"))
     assert "at most, for 5 images" in more.stdout
 
@@ -178,7 +179,7 @@ def test_a_wrong_path_of_a_file_is_noted(command: CommandLine) -> None:
     (command.folder / "study.toml").write_text(lines)
     done = command.run(command.arguments("plan", "study.toml", "--card", "l4"))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines() == [
+    assert [line for line in done.stderr.splitlines() if line.startswith("note: ")] == [
         "note: absent.parquet is not on this machine, so figures are for 1,000 rows of data",
         "note: absent.txt is not on this machine, so figures are for 1,000 evaluation images",
     ]

@@ -7,13 +7,23 @@ import pytest
 from algorithms.cpo import CPO
 from algorithms.ddpo import DDPO
 from algorithms.dpo import DPO
+from algorithms.flow_grpo import FlowGRPO
 from algorithms.kto import KTO
 from algorithms.npo import NPO
 from algorithms.smpo import SmPO
 from bench import Algorithm
 from bench.cli.options import parse_budget, parse_overrides
 from bench.core.errors import UserError
-from bench.experiments.recipes import fit_batch, make_method, recipe_of, resolve, run_name, without_recipe
+from bench.experiments.method import Method
+from bench.experiments.recipes import (
+    about_settings,
+    fit_batch,
+    make_method,
+    recipe_of,
+    resolve,
+    run_name,
+    without_recipe,
+)
 from bench.models.find import FoundModel, find_model
 from bench.models.registry import MODELS
 from bench.training.algorithm import ALGORITHMS
@@ -99,6 +109,24 @@ def test_a_recipe_that_is_not_there_is_refused_with_those_that_are(
 ) -> None:
     with pytest.raises(UserError, match=sentence):
         resolve(name, algorithm, model, {"recipe": "own"})
+
+
+def test_where_settings_come_from_is_said_with_the_other_recipes() -> None:
+    def about(**changed: str) -> str:
+        algorithm, settings = resolve("flow-grpo", FlowGRPO, "sd3", changed)
+        return about_settings(Method("flow-grpo", algorithm, settings, "", changed), "sd3")
+
+    own = recipe_of(FlowGRPO, "sd3")
+    assert (
+        about()
+        == f"settings: rewards pickscore; {own.name}, source: {own.source}; other recipes: fast (--set recipe=NAME)"
+    )
+    fast = about(recipe="fast", rewards="hpsv2")
+    assert fast.startswith("settings: rewards hpsv2; fast, with rewards=hpsv2, source: ")
+    assert fast.endswith(f"; other recipes: {own.name} (--set recipe=NAME)")
+    algorithm, settings = resolve("sft", ALGORITHMS.get("sft"), "other", {})
+    line = about_settings(Method("sft", algorithm, settings, "", {}), "other")
+    assert line == "settings: defaults, source: the fields' defaults"
 
 
 def test_overrides_reach_the_algorithm_and_the_training() -> None:
