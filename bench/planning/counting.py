@@ -17,6 +17,7 @@ from bench.training.algorithm import Algorithm, Need
 from bench.training.ledger import COUNTS, Ledger
 from bench.training.online import SamplingAlgorithm
 from bench.training.policy import Policy
+from bench.training.reward_gradients import RewardGradientAlgorithm
 from bench.training.settings import TrainingSettings
 from bench.training.step import Trainer, accumulate
 
@@ -24,8 +25,10 @@ PAIRS = 512
 """How many pairs are counted: the number of calls of an inversion depends on the timesteps drawn."""
 FEW = 4
 """How many samples of each step are counted of an algorithm that samples: those of a step cost the same."""
-STEPS = 64
-"""How many steps of such an algorithm are counted at most: how far a sample is followed may be drawn for each step."""
+STEPS = 8
+"""How many steps of such an algorithm are counted at most."""
+DRAWN_STEPS = 64
+"""The same of one that trains on the reward's gradient: how far a sample is followed may be drawn for each step."""
 SMALL = (1, 1, 1)
 """Shape of the latents; the counts do not depend on it."""
 
@@ -42,7 +45,8 @@ def count_calls(
         data: prepared by the algorithm.
     """
     sampling = isinstance(algorithm, SamplingAlgorithm)
-    count, steps = (whole_groups(algorithm, FEW), min(settings.steps, STEPS)) if sampling else (PAIRS, 1)
+    most = DRAWN_STEPS if isinstance(algorithm, RewardGradientAlgorithm) else STEPS
+    count, steps = (whole_groups(algorithm, FEW), min(settings.steps, most)) if sampling else (PAIRS, 1)
     many = settings.model_copy(update={"global_batch_size": count, "micro_batch_size": whole_groups(algorithm, 64)})
     policy = SilentPolicy(model, with_reference=Need.REFERENCE in algorithm.needs)
     encoded = DummyEncoding(data, model, SMALL, dict.fromkeys(model.condition_names, (1,)))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +24,7 @@ from bench.planning.memory_tracker import network_tensors, tensor_bytes
 from bench.planning.traced_policy import TracedPolicy
 from bench.planning.tracer import Tracer
 from bench.training.algorithm import Algorithm, Need
+from bench.training.batches import Batches
 from bench.training.collecting import BEHAVIOUR
 from bench.training.ledger import COUNTS, Ledger
 from bench.training.online import OnlineAlgorithm
@@ -118,7 +121,8 @@ def dry_run(
         optimizer = torch.optim.SGD([torch.zeros(1)])
         trainer = Trainer(algorithm, few, policy, optimizer, accelerator)
         by_step = StepGradients(trained) if settings.gradients_by_step else None
-        accumulate(trainer, dummy_batches(trainer, data, encoded, 0), 0, by_step)
+        batches = dummy_batches(trainer, data, encoded, 0)
+        accumulate(trainer, batches if by_step else FirstBatches(batches), 0, by_step)
         algorithm.end_step(0, policy)
     return DryRun(
         memory=policy.memory_parts(tracer.meter.peak, by_step.tensors if by_step else _gradients(trained)),
@@ -126,6 +130,24 @@ def dry_run(
         trained=[parameter.shape for parameter in trained],
         flops={name: tracer.flops[name] / max(1, getattr(policy.ledger, name)) for name in COUNTS},
     ).with_optimizer(settings.optimizer)
+
+
+class FirstBatches:
+    """The first two batches that a step's gradients are computed from, one for each sampling step of an algorithm that trains several.
+
+    The second finds the gradients of the first in memory, and so does every later one, which need not be run therefore.
+    """
+
+    COUNT = 2
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches, self.rounds = batches, min(self.COUNT, batches.rounds)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(self._batches, self.COUNT)
 
 
 def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:

@@ -16,14 +16,13 @@ from bench.data.preferences import PreferenceData
 from bench.planning.dummy_data import DummyEncoding
 from bench.records.scores import MetricInfo
 from bench.rollouts.rewards import Rewards
-from bench.rollouts.sampler import Predict
 from bench.scoring.metric import Metric
 from bench.training.algorithm import Algorithm
 from bench.training.batches import Batches, Captioned, PairSource, StepBatches
-from bench.training.collecting import Collector
+from bench.training.collecting import Collector, floor_of
 from bench.training.online import OnlineAlgorithm, samples_together
 from bench.training.reward_gradients import GradientSource, RewardGradientAlgorithm
-from bench.training.rollout_batch import Sampled, Schedule
+from bench.training.rollout_batch import Sampled
 from bench.training.rollout_sampler import RolloutSampler
 from bench.training.step import Trainer
 from bench.training.step_pair_source import StepPairSource
@@ -45,6 +44,8 @@ def dummy_batches(trainer: Trainer, data: PreferenceData, encoded: DummyEncoding
     single = algorithm.model_copy(
         update={"group": algorithm.together, "updates": 1, "advantage": "gardo", "combination": "rewards"}
     )
+    # Replay is taken as exact, since measuring its noise would compute what no ledger counts.
+    policy.measured.update({floor_of(number): 0.0 for number in single.noisy_rules(policy.process)})
     size = settings.global_batch_size
     sampler = BlankSampler(single, data.captions, encoded, policy, 0, size, accelerator.device)
     rewards = Rewards(dict.fromkeys(algorithm.rewards, BlankMetric))
@@ -62,9 +63,6 @@ class BlankSampler(RolloutSampler):
 
     def pictures(self, sampled: Sampled) -> NDArray[np.uint8]:
         return np.zeros((len(sampled.row_ids), 1, 1, 3), dtype=np.uint8)
-
-    def replay_noise(self, schedule: Schedule, sampled: Sampled, predict: Predict) -> dict[int, float]:
-        return dict.fromkeys(schedule.kept, 0.0)
 
 
 class BlankSource(GradientSource):

@@ -163,7 +163,7 @@ class Collector:
             UserError: it is too close to what the objective reacts to.
         """
         rules = self._algorithm.noisy_rules(self._policy.process)
-        names, measured = {step: f"{FLOOR}/{step}" for step in rules}, self._policy.measured
+        names, measured = {step: floor_of(step) for step in rules}, self._policy.measured
         if not measured.keys() >= set(names.values()):
             every = [rules.get(step, rule) for step, rule in enumerate(schedule.rules)]
             whole = dataclasses.replace(schedule, kept=sorted(rules), rules=every, means=())
@@ -188,6 +188,11 @@ class Collector:
                 f"replay is noisy: at another batch size log-probabilities of sampling step {step + 1} differ by {noise[step]:.2g}, so that a clip "
                 f"range of {least:g} would clip noise; use a clip of at least {SAFETY * seen[step]:.2g}, or precision=fp32"
             )
+
+
+def floor_of(step: int) -> str:
+    """The name under which a policy keeps the noise of replay of a sampling step."""
+    return f"{FLOOR}/{step}"
 
 
 def collection_size(algorithm: OnlineAlgorithm, settings: TrainingSettings) -> int:

@@ -28,7 +28,7 @@ from algorithms.spo import SPO
 from algorithms.tailorpo import TailorPO, TailorPOG
 from bench.core.errors import UserError
 from bench.models.find import FoundArchitecture, find_architecture
-from bench.planning.counting import STEPS, count_calls
+from bench.planning.counting import DRAWN_STEPS, count_calls
 from bench.planning.dummy_data import prepared_data
 from bench.planning.gpus import GpuSpec as Card
 from bench.planning.memory_tracker import MemoryTracker, tensor_bytes
@@ -141,7 +141,7 @@ class TestCalls:
     ) -> None:
         algorithm = ReFL(sampling_steps=12, first=0, pretraining=0)
         forwards, backwards, _ = self.calls(found, algorithm)
-        stops = [algorithm.stop(0, step) for step in range(STEPS)]
+        stops = [algorithm.stop(0, step) for step in range(DRAWN_STEPS)]
         assert len(set(stops)) > 1
         assert (forwards, backwards) == pytest.approx((sum(stops) / len(stops) + 1, 1))
 
@@ -354,6 +354,13 @@ def test_the_plan_of_an_online_run(found: Callable[[str], FoundArchitecture]) ->
     one_set = 4 * sum(shape.numel() for shape in plan.training.trained)
     assert plan.training.memory.snapshots == one_set  # the weights that sampled, until the second update
     assert plan.training.memory.gradients == one_set
+    # A forward costs what it does in other training, with a graph and without.
+    other = make_plan(sd15, encoding_cost(sd15), DPO(), settings, CPU).training.flops["policy_forwards"]
+    assert plan.training.flops["policy_forwards"] == pytest.approx(other, rel=0.01)
+    # Sampling steps that are trained one after another take no more memory than two of them.
+    more = make_plan(sd15, encoding_cost(sd15), DDPO(sampling_steps=4, updates=2, trained=4, within=4), settings, CPU)
+    assert more.training.memory.peak == pytest.approx(plan.training.memory.peak, rel=0.01)
+    assert more.training.flops == pytest.approx(plan.training.flops)
     settings = trained_with(micro_batch_size=1, trainable="lora", lora_rank=4, steps=2, gradients_by_step=True)
     separate = make_plan(sd15, encoding_cost(sd15), DDPO(sampling_steps=4, updates=2), settings, CPU)
     assert separate.training.memory.gradients == 3 * one_set
