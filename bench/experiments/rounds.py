@@ -57,8 +57,10 @@ def check_rounds(method: Method) -> None:
     if rounds is None:
         return
     METRICS.point(rounds.judge)
-    if Need.PAIRS not in method.algorithm.needs or isinstance(method.algorithm, SamplingAlgorithm):
-        raise UserError(f"{name} does not train on pairs, which --rounds makes; leave --rounds out")
+    sampling = isinstance(method.algorithm, SamplingAlgorithm)
+    if Need.PAIRS not in method.algorithm.needs or sampling:
+        throughout = ", and samples images of its own throughout" if sampling else ""
+        raise UserError(f"{name} does not train on pairs, which --rounds makes{throughout}; leave --rounds out")
     if method.algorithm.negative:
         raise UserError(
             f"{name} trains weights for the unconditional branch of guidance, which cannot make the images of a second round; "

@@ -119,7 +119,8 @@ class Resolved(_Part):
         )
         if fields := differing(one, two):
             raise UserError(
-                f"{folder} holds a run that differs in {', '.join(fields)}; choose another --name for the new run"
+                f"{folder} holds a run that differs in {', '.join(fields)}; choose another --name for the new run, or delete the folder to "
+                "train it anew"
             )
 
 
