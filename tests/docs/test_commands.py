@@ -14,6 +14,7 @@ from pages import DOCS, ROOT
 
 from bench import ALGORITHMS, GenerationSettings, TrainingSettings
 from bench.cli.main import app
+from bench.records.config import CHOICE
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 COMMAND = re.compile(r"(?:^ {4}|`|&& |-m )(bench [a-z-][^`\n]*)")
@@ -30,9 +31,8 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 
 def setting_names() -> set[str]:
-    return {name for entry in ALGORITHMS for name in ALGORITHMS.get(entry).model_fields} | set(
-        TrainingSettings.model_fields
-    )
+    fields = {name for entry in ALGORITHMS for name in ALGORITHMS.get(entry).model_fields}
+    return fields | set(TrainingSettings.model_fields) | {CHOICE}
 
 
 def problems(words: list[str], known_settings: set[str]) -> Iterator[str]:
