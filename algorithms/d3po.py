@@ -28,6 +28,7 @@ from bench import (
     combined_advantages,
     has_density,
     kl_nats,
+    outside_clip,
     ratio_logs,
 )
 
@@ -119,10 +120,9 @@ class D3PO(StepwiseAlgorithm):
         log_ratio = taken.log_prob - reference.log_prob
         groups = clipped_log_ratio(log_ratio, self.clip).reshape(-1, self.group)
         losses = preference_losses(groups, batch.advantages.reshape(-1, self.group), beta=self.beta)
-        outside = ((log_ratio.detach().exp() - 1).abs() > self.clip).float()
         logs = {
             **ratio_logs(taken.log_prob - batch.log_probs, self.clip, batch.clean[0].numel()),
-            "clipped": outside,
+            "clipped": outside_clip(log_ratio, self.clip),
             "kl_nats": kl_nats(taken.transition, reference.transition),
         }
         return StepOutput(losses.flatten(), batch.timesteps, logs)

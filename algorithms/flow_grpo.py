@@ -34,6 +34,7 @@ from bench import (
     clipped_objective,
     has_density,
     kl_nats,
+    outside_clip,
     ratio_logs,
     sample_errors,
     uniform,
@@ -221,7 +222,7 @@ class FlowGRPO(StepwiseAlgorithm):
         compared = self.compares_means
         moved = squared_mean_shift(taken.transition.mean - batch.means, std) if compared else torch.zeros_like(std)
         losses, clipped = self.policy_losses(batch.advantages, log_ratio, moved, std, batch.step_lengths)
-        logs = {**ratio_logs(log_ratio, self.clip, elements), "clipped": clipped.to(losses)}
+        logs = {**ratio_logs(log_ratio, self.clip, elements), "clipped": clipped}
         if self.beta:
             reference = None if self.distance == "behaviour" else batch.replay(policy.reference)
             distance = self.distances(taken, reference, log_ratio, batch.step_lengths)
@@ -233,7 +234,7 @@ class FlowGRPO(StepwiseAlgorithm):
     def policy_losses(
         self, advantages: Tensor, log_ratio: Tensor, moved: Tensor, deviation: Tensor, lengths: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The loss of each sample without the distance, and whether it is clipped or masked, bool, (B,) each.
+        """The loss of each sample without the distance, and 1 where it is clipped or masked, else 0, (B,) each.
 
         Args:
             advantages: (B,).
@@ -244,12 +245,11 @@ class FlowGRPO(StepwiseAlgorithm):
         """
         if self.objective == "dppo":
             losses = masked_objective(advantages, log_ratio, moved, self.divergence)
-            return losses, (losses == 0) & (advantages != 0)
+            return losses, ((losses == 0) & (advantages != 0)).to(losses)
         if self.objective != "clip":
             log_ratio = centred_log_ratio(log_ratio, moved, deviation)
         losses = clipped_objective(advantages, log_ratio, self.clip)
-        outside = (log_ratio.detach().exp() - 1).abs() > self.clip
-        return (losses / lengths if self.objective == "guard-dt" else losses), outside
+        return losses / lengths if self.objective == "guard-dt" else losses, outside_clip(log_ratio, self.clip)
 
     def distances(self, taken: Step, reference: Step | None, log_ratio: Tensor, lengths: Tensor) -> Tensor:
         """What ``beta`` multiplies, (B,).

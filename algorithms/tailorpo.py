@@ -18,7 +18,18 @@ from torch.nn.functional import logsigmoid
 
 from algorithms.d3po import clipped_log_ratio, refuse_without_density
 from algorithms.recipes import TINY_GRADIENT
-from bench import AlgorithmInfo, Need, Policy, Recipe, StepOutput, StepPairAlgorithm, StepPairBatch, expand, kl_nats
+from bench import (
+    AlgorithmInfo,
+    Need,
+    Policy,
+    Recipe,
+    StepOutput,
+    StepPairAlgorithm,
+    StepPairBatch,
+    expand,
+    kl_nats,
+    outside_clip,
+)
 
 TINY_LORA = {**TINY_GRADIENT, "trainable": "lora", "lora_rank": 8, "learning_rate": 1e-3, "steps": 40}
 """For the algorithms that compare candidates on the tiny world; at 3e-4 tailorpo hardly moved in 40 steps."""
@@ -78,18 +89,18 @@ class TailorPO(StepPairAlgorithm):
             **batch.logs,
             "margin": (winner - loser).detach(),
             "kl_nats": kl_nats(taken, reference),
-            "clipped": torch.stack([self.outside(each.detach(), elements) for each in (winner, loser)]).mean(0),
+            "clipped": torch.stack([self.clipped(each.detach(), elements) for each in (winner, loser)]).mean(0),
         }
         return StepOutput(losses, batch.timesteps, logs)
 
-    def outside(self, log_ratio: Tensor, elements: int) -> Tensor:
+    def clipped(self, log_ratio: Tensor, elements: int) -> Tensor:
         """1 where a ratio is outside the clip range and has no gradient, else 0; arguments as of `objective`, (B,)."""
-        if not self.clip:
-            return torch.zeros_like(log_ratio)
-        return (((self.count(elements) * log_ratio).exp() - 1).abs() > self.clip).to(log_ratio)
+        return (
+            outside_clip(self.added_up(elements) * log_ratio, self.clip) if self.clip else torch.zeros_like(log_ratio)
+        )
 
-    def count(self, elements: int) -> int:
-        """By what a mean over elements is multiplied."""
+    def added_up(self, elements: int) -> int:
+        """Over how many elements log-probabilities are summed; 1 where they are means."""
         return elements if self.log_prob == "sum" else 1
 
     def objective(self, winner: Tensor, loser: Tensor, elements: int) -> Tensor:
@@ -100,7 +111,7 @@ class TailorPO(StepPairAlgorithm):
             loser: the same of the other candidate, (B,).
             elements: of one sample's latents.
         """
-        count = self.count(elements)
+        count = self.added_up(elements)
         ratios = [clipped_log_ratio(count * each, self.clip) if self.clip else count * each for each in (winner, loser)]
         return -logsigmoid(self.beta * (ratios[0] - ratios[1]))
 

@@ -97,6 +97,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.online import StepwiseAlgorithm as StepwiseAlgorithm
     from bench.training.online import clipped_objective as clipped_objective
     from bench.training.online import kl_nats as kl_nats
+    from bench.training.online import outside_clip as outside_clip
     from bench.training.online import ratio_logs as ratio_logs
     from bench.training.pair_batch import PairBatch as PairBatch
     from bench.training.pairwise import NoisedPairAlgorithm as NoisedPairAlgorithm
@@ -178,6 +179,7 @@ _WHERE = {
         "StepwiseAlgorithm",
         "clipped_objective",
         "kl_nats",
+        "outside_clip",
         "ratio_logs",
     ),
     "bench.training.pair_batch": ("PairBatch",),

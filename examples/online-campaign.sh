@@ -1,17 +1,21 @@
 #!/bin/sh
-# Everything that docs/findings-online.md shows, from nothing.  Stop it at any time, and start it again in the same folder to go on: finished
-# runs are skipped, an unfinished one continues from its last checkpoint.
+# The runs and reports of docs/findings-online.md, in its order.  Stop it at any time, and start it again in the same folder to go on: finished
+# runs are skipped, and an unfinished one continues from its last checkpoint.
 #
 #     sh examples/online-campaign.sh        # from the root of the checkout
 #
-# CPU hours, on one core each of a machine that was also doing other work: 10.5 of training and about 2.5 of generating and scoring images.
+# About 13 hours of one core, half with the two jobs that it starts: 10.5 of training, as the runs of the page took on a machine that was also doing
+# other work, and 2.5 of generating and scoring images.
 #
-#     the study, three seeds                  3.8      24 runs
-#     its placebos, two seeds                 2.4      12 runs
-#     two more advantage conventions          1.4       6 runs
-#     an equal number of network evaluations  1.8      18 runs
-#     Flow-GRPO on a flow model               1.0       3 runs
-#     over time                               0.3       2 runs, and as much again for the images along the way
+#     the study, three seeds                  3.8 hours of training, 24 runs
+#     its placebos, two seeds                 2.2                    12 runs (three of them had two threads)
+#     two more advantage conventions          1.4                     6 runs
+#     an equal number of network evaluations  1.8                    18 runs
+#     Flow-GRPO on a flow model               1.0                     3 runs
+#     over time                               0.3                     2 runs, and as much again for the images along the way
+#
+# The tables of gain and cost are made from the reports that are committed in docs/, among them the offline study's (examples/readme-study.toml); the
+# last command draws docs/over-time.png again.
 set -e
 bench reward --scorer imagereward --model tiny --output rewards/frozen
 bench run examples/online-study.toml --jobs 2

@@ -72,7 +72,7 @@ def plan(
     from bench.core.progress import Progress
     from bench.experiments.recipes import about_settings
     from bench.models.find import find_architecture
-    from bench.planning.plan import Plan, encoding_cost, make_plan
+    from bench.planning.plan import encoding_cost, make_plan
     from bench.planning.show import about_cpus, about_placebo, gpus_table, plan_table
     from bench.planning.total import PlannedModel, PlannedRuns, total_gpus_table, total_table
 
@@ -93,9 +93,10 @@ def plan(
         found, pairs, sizes = _sized(found, study, images, at)
         with at():
             chosen = list(_chosen(study.configurations(), found, at, pairs))
-        # Networks of billions of weights are called without weights, in some minutes; tables follow when all is counted.
+        # This takes a minute or more for large networks, although they have no weights; the tables are printed at its end.
         with Progress(f"counting what {each} computes", total=1 + len(chosen)) as progress:
-            encoding, plans = encoding_cost(found), list[Plan]()
+            encoding = encoding_cost(found)
+            plans: list[Plan] = []
             progress.advance()
             for _, method in chosen:
                 plans.append(make_plan(found, encoding, method.algorithm, method.settings, processes=shared))
@@ -108,7 +109,7 @@ def plan(
             console.print(plan_table(f"{title} on {each}", planned, sizes), "", highlight=False)
             console.print(gpus_table(planned, gpus, utilisation, sizes.images), "", highlight=False)
             console.print(
-                about_settings(method, found.recipe),
+                *about_settings(method, found),
                 about_placebo(title, algorithm),
                 "",
                 sep="\n",
@@ -193,25 +194,25 @@ def _chosen(
     def checked(each: Configuration) -> Method:
         with at(*each.place):
             cls = ALGORITHMS.get(each.algorithm)
-            algorithm, settings = resolve(each.algorithm, cls, found.recipe, each.overrides)
+            changed = dict(each.overrides)
+            algorithm, settings = resolve(each.algorithm, cls, found.recipe, changed)
             if pairs is not None:
-                lowered = fit_batch(cls, each.overrides, settings, pairs)
-                algorithm, settings = resolve(each.algorithm, cls, found.recipe, lowered)
-            method = Method(each.algorithm, algorithm, settings, each.label or "", each.overrides)
+                changed = fit_batch(cls, each.overrides, settings, pairs)
+                algorithm, settings = resolve(each.algorithm, cls, found.recipe, changed)
+            method = Method(each.algorithm, algorithm, settings, each.label or "", changed)
             check_settings(method)
         return method
 
     chosen, notes = select(list(wanted), checked)
-    methods = [method for _, method in chosen]
-    if methods and (renamed := outdated_names(type(methods[0].algorithm), methods[0].changed)):
+    if chosen and (renamed := outdated_names(type(chosen[0][1].algorithm), chosen[0][0].overrides)):
         notes.append(renamed)
     for note in notes:
         say(note, "note")
-    names = Counter(each.name for each in methods)
-    for each in methods:
-        changes = ", ".join(f"{field}={value}" for field, value in each.changed.items())
-        told = ": ".join(filter(None, [each.label, changes if names[each.name] > 1 else ""]))
-        yield f"{each.name} ({told})" if told else each.name, each
+    names = Counter(method.name for _, method in chosen)
+    for each, method in chosen:
+        changes = ", ".join(f"{field}={value}" for field, value in each.overrides.items())
+        told = ": ".join(filter(None, [method.label, changes if names[method.name] > 1 else ""]))
+        yield f"{method.name} ({told})" if told else method.name, method
 
 
 def profile(

@@ -94,7 +94,8 @@ def _late_learning_rate(settings: TrainingSettings) -> str | None:
     warmup, steps = settings.warmup_steps, expected_steps(settings)
     if steps is None or 2 * warmup <= steps:
         return None
+    training = "its training" if settings.rounds is None else "a round"
+    again = "" if settings.rounds is None else " and restarts in each"
     if warmup > steps:
-        training = "its training" if settings.rounds is None else "a round, and begins anew in each"
-        return f"never reaches its learning rate: its warm-up ({warmup:,} steps) is longer than {training} ({steps:,.0f} steps)"
-    return f"reaches its learning rate only at step {warmup:,} of {steps:,.0f}"
+        return f"never reaches its learning rate: its warm-up ({warmup:,} steps) is longer than {training} ({steps:,.0f} steps){again}"
+    return f"reaches its learning rate only at step {warmup:,} of {steps:,.0f}{'' if settings.rounds is None else ' of each round'}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.core.errors import UserError, nearest_or_all
 from bench.core.validation import build
 from bench.core.values import digest
 from bench.experiments.method import Method
-from bench.models.find import FoundModel
+from bench.models.find import FoundArchitecture, FoundModel
 from bench.records.config import CHOICE
 from bench.records.migrations import RENAMED, current_names, current_values, first_names
 from bench.training.algorithm import ALGORITHMS, UNTRIED, Algorithm, Recipe
@@ -73,21 +73,21 @@ def resolve(
     return build(algorithm, own, name), build(TrainingSettings, shared, name)
 
 
-def about_settings(method: Method, model: str) -> str:
-    """Where a method's settings for a model come from, in a line, and which other recipes there are."""
+def about_settings(method: Method, model: FoundModel | FoundArchitecture) -> Iterator[str]:
+    """Lines about where a method's settings for a model come from: the recipe and what was changed, its source, and other recipes."""
     algorithm = type(method.algorithm)
-    key = recipe_key(method.name, algorithm, model, method.changed)
-    recipe = recipe_of(algorithm, key)
-    others = [
-        each.name for other, each in algorithm.recipes.items() if other.partition("/")[0] == model and other != key
-    ]
-    more = f"; other recipes: {', '.join(others)} (--set recipe=NAME)" if others else ""
-    rewards = (
-        f"rewards {', '.join(method.algorithm.rewards)}; " if isinstance(method.algorithm, SamplingAlgorithm) else ""
-    )
-    typed = ", ".join(f"{field}={value}" for field, value in method.changed.items() if field != CHOICE)
-    changed = f", with {typed}" if typed else ""
-    return f"settings: {rewards}{recipe.name}{changed}, source: {recipe.source}{more}"
+    own = CHOICE in algorithm.model_fields  # then the choice is a setting of the algorithm's
+    key = recipe_key(method.name, algorithm, model.recipe, method.changed)
+    recipe = named_recipe(algorithm, model, key)
+    changes = [f"{field}={value}" for field, value in method.changed.items() if own or field != CHOICE]
+    if isinstance(method.algorithm, SamplingAlgorithm) and "rewards" not in method.changed:
+        changes.append(f"rewards={','.join(method.algorithm.rewards)}")
+    yield f"settings: {recipe.name}{' with ' if changes else ''}{', '.join(changes)}"
+    if key in algorithm.recipes:
+        yield f"their source: {recipe.source}"
+    alike = [other for other in algorithm.recipes if other.partition("/")[0] == model.recipe and other != key]
+    if alike and not own:
+        yield f"other recipes (--set recipe=NAME): {', '.join(algorithm.recipes[other].name for other in alike)}"
 
 
 def unknown_field(algorithm: type[Algorithm], overrides: Mapping[str, str]) -> str | None:
@@ -147,7 +147,7 @@ def fit_batch(
     return {**overrides, "global_batch_size": str(pairs)}
 
 
-def named_recipe(algorithm: type[Algorithm], model: FoundModel, key: str) -> Recipe:
+def named_recipe(algorithm: type[Algorithm], model: FoundModel | FoundArchitecture, key: str) -> Recipe:
     """The algorithm's recipe of a key; a recipe borrowed from another model has that model's name as a prefix."""
     recipe = recipe_of(algorithm, key)
     if model.borrowed and model.recipe in algorithm.recipes:

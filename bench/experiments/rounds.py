@@ -37,7 +37,6 @@ from bench.experiments.judges import COST, Judge, judge_of
 from bench.experiments.method import Method
 from bench.experiments.round import Round
 from bench.experiments.round_log import FollowingLog, RoundsLog
-from bench.models.checkpoints.adapters import join_adapters
 from bench.models.family import ModelFamily
 from bench.records.runs import CANDIDATES, LEDGER, PREPARED, RunFolder, surveys_folder
 from bench.scoring.metric import METRICS
@@ -96,6 +95,7 @@ def train_rounds(experiment: Experiment, run: RunFolder, method: Method, seed: i
     if rounds is None:
         raise ValueError("the method has no rounds")
     log, main = RoundsLog(), experiment.accelerator.is_main_process
+    adapters = method.settings.trainable == "lora"
     starts = [] if experiment.init.folder is None else [experiment.init.folder]
     trained: list[Path] = []
     for number in range(1, rounds.number + 1):
@@ -109,11 +109,10 @@ def train_rounds(experiment: Experiment, run: RunFolder, method: Method, seed: i
         if main and each.place.checkpoints.exists():
             shutil.rmtree(each.place.checkpoints)  # one per round would stay
         log, weights = log.then(each.place), each.place.trained_weights()
-        adapters = method.settings.trainable == "lora"
         trained = [*trained, weights] if adapters else [weights]
         starts = [*starts, weights] if adapters else [weights]
     if main:
-        _finish(run, trained, log)
+        _finish(run, experiment.load_model(), trained, log)
     experiment.accelerator.wait_for_everyone()
 
 
@@ -187,10 +186,10 @@ def _make_pairs(this: Round, model: ModelFamily, judge: Judge) -> tuple[Preferen
     return pairs, {**judge.notes, **{each: judge.cost[each] + own[each] for each in COST}}
 
 
-def _finish(run: RunFolder, trained: Sequence[Path], log: RoundsLog) -> None:
+def _finish(run: RunFolder, model: ModelFamily, trained: Sequence[Path], log: RoundsLog) -> None:
     """Make the run of its finished rounds; ``trained`` are the folders whose weights are the run's: one, or adapters that are joined."""
     if len(trained) > 1:
-        replace_folder(run.weights, lambda partial: join_adapters(trained, partial))
+        replace_folder(run.weights, lambda partial: model.join_trained(trained, partial))
     else:
         replace_folder(run.weights, lambda partial: shutil.copytree(trained[0], partial, dirs_exist_ok=True))
     keep_lines(run.train_log, log.lines)

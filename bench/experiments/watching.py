@@ -58,8 +58,8 @@ def refuse_unwatchable(experiment: Experiment, method: Method) -> None:
         )
     if experiment.accelerator.num_processes > 1 and asked_split() is not Split.NOTHING:
         raise UserError(
-            "--evaluate-every and --stop-when do not work with sharded weights (FSDP); start without --use_fsdp and --use_deepspeed, or leave "
-            "them out"
+            "--evaluate-every and --stop-when do not work with sharded training (FSDP, DeepSpeed); start without --use_fsdp and --use_deepspeed, "
+            "or leave them out"
         )
     if method.algorithm.negative:
         raise UserError(
@@ -99,9 +99,9 @@ def watched_prompts(experiment: Experiment, method: Method) -> list[str]:
 
 
 def joined(parts: Sequence[Mapping[str, list[float]]]) -> dict[str, list[float]]:
-    """Values by name of the prompts of several processes, one process after another."""
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {name: [value for part in parts if name in part for value in part[name]] for name in names}
+    """Values by name of the prompts of several processes, one process after another; a process without prompts has no names."""
+    filled = [part for part in parts if part]
+    return {name: [value for part in filled for value in part[name]] for name in filled[0]} if filled else {}
 
 
 class CurveWatcher:
@@ -151,14 +151,15 @@ class CurveWatcher:
         device = self._experiment.accelerator.device
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.no_grad():
-            protocol, training = (self._processes.gathered([found]) for found in self._found(network))
-        if not self._processes.main:
-            return
-        if step == 0 or self._run.curve() is None:
-            self._write_record(self._metrics)
-        line = CurveLine(step=step, pairs=pairs, signal=self._signal(), scores=joined(protocol), cost=self._cost())
-        if self._sampler is not None:
-            line["training_sampler"] = joined(training)
+            every = self._processes.gathered([self._found(network)])
+            if not self._processes.main:
+                return
+            if step == 0 or self._run.curve() is None:
+                self._write_record(self._metrics)
+            protocol, training = (joined(each) for each in zip(*every, strict=True))
+            line = CurveLine(step=step, pairs=pairs, signal=self._signal(), scores=protocol, cost=self._cost())
+            if self._sampler is not None:
+                line["training_sampler"] = training
         append_lines(self._run.folder / CURVE_LOG, [json.dumps(line)])
 
     def _found(self, network: nn.Module) -> tuple[dict[str, list[float]], dict[str, list[float]]]:

@@ -223,6 +223,15 @@ class ModelFamily(abc.ABC):
         """Write a trained denoiser, or its adapters, so that diffusers loads it."""
 
     @abc.abstractmethod
+    def join_trained(self, folders: Sequence[Path], output: Path) -> None:
+        """Write adapters that do what those of several folders do together, so that diffusers loads them.
+
+        Args:
+            folders: what `save_trained` wrote of adapters, each trained with those before merged.
+            output: the folder to write to.
+        """
+
+    @abc.abstractmethod
     def load_trained(self, folder: Path) -> nn.Module:
         """Load what `save_trained` wrote, or released weights in a file or folder, for sampling.
 

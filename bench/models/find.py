@@ -75,6 +75,7 @@ class FoundArchitecture:
         recipe: the name under which algorithms keep recipes for it.
         generation: how its images are generated; None means the family's default.
         card: its registered card; None for a folder or a hub id.
+        borrowed: see `FoundModel`.
     """
 
     family: type[ModelFamily]
@@ -82,6 +83,7 @@ class FoundArchitecture:
     recipe: str
     generation: GenerationSettings | None
     card: ModelCard | None = None
+    borrowed: bool = False
 
     def build(self, device: torch.device) -> ModelFamily:
         """The model with random weights."""
@@ -96,12 +98,13 @@ def find_architecture(typed: str) -> FoundArchitecture:
     """
     if typed in MODELS:
         card: ModelCard = MODELS.get(typed)
-        return FoundArchitecture(
-            card.family, card.architecture or card.source, card.recipe or typed, card.generation, card
-        )
+        recipe = card.recipe or typed
+        source = card.architecture or card.source
+        return FoundArchitecture(card.family, source, recipe, card.generation, card, borrowed=recipe != typed)
     source = _source(typed)
     family: type[ModelFamily] = FAMILIES.get(pipeline_class_of(source))
-    return FoundArchitecture(family, source, family.unweighted(source, device=torch.device("cpu")).recipe_key, None)
+    recipe = family.unweighted(source, device=torch.device("cpu")).recipe_key
+    return FoundArchitecture(family, source, recipe, None, borrowed=True)
 
 
 def _source(typed: str) -> str:

@@ -26,7 +26,7 @@ PAIRS = 512
 FEW = 4
 """How many samples of each step are counted of an algorithm that samples: those of a step cost the same."""
 STEPS = 8
-"""How many steps of such an algorithm are counted at most."""
+"""How many steps of such an algorithm are counted at most: as many calls in each, unless an algorithm draws how many it makes."""
 DRAWN_STEPS = 64
 """The same of one that trains on the reward's gradient: how far a sample is followed may be drawn for each step."""
 SMALL = (1, 1, 1)

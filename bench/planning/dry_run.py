@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -133,18 +133,30 @@ def dry_run(
 
 
 class FirstBatches:
-    """The first two batches that a step's gradients are computed from, one for each sampling step of an algorithm that trains several.
+    """The first two micro-batches of a step, one for each sampling step of an algorithm that trains several.
 
-    The second finds the gradients of the first in memory, and so does every later one, which need not be run therefore.
+    The second one finds the gradients of the first in memory, as every later one would, so later ones are not run.
     """
 
     COUNT = 2
+    record: ClassVar[Mapping[str, float]] = {}
 
     def __init__(self, batches: Batches) -> None:
-        self._batches, self.rounds = batches, min(self.COUNT, batches.rounds)
+        self._batches = batches
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._batches, name)
+    @property
+    def size(self) -> int:
+        """See `bench.training.batches.Batches`."""
+        return self._batches.size
+
+    @property
+    def rounds(self) -> int:
+        """See `bench.training.batches.Batches`."""
+        return min(self.COUNT, self._batches.rounds)
+
+    def check(self, algorithm: Algorithm, record: Mapping[str, Any]) -> None:
+        """See `bench.training.batches.Batches`."""
+        self._batches.check(algorithm, record)
 
     def __iter__(self) -> Iterator[Any]:
         return itertools.islice(self._batches, self.COUNT)

@@ -30,7 +30,10 @@ from bench.training.step_pairs import StepPairAlgorithm
 
 
 def dummy_batches(trainer: Trainer, data: PreferenceData, encoded: DummyEncoding, step: int) -> Batches:
-    """The global batch of a step: pairs of dummy data, or samples of an online algorithm, which are neither decoded nor judged."""
+    """The global batch of a step: pairs of dummy data, or samples of an online algorithm, which are neither decoded nor judged.
+
+    The policy's replay counts as exact.
+    """
     algorithm, settings, policy, accelerator = trainer.algorithm, trainer.settings, trainer.policy, trainer.accelerator
     if isinstance(algorithm, RewardGradientAlgorithm):
         pairs = PairSource(data, encoded, settings, 0, accelerator)

@@ -113,11 +113,16 @@ def plan_rows(plan: Plan, sizes: Sizes) -> Iterable[Row]:
 
 
 def rounds_bytes(plan: Plan) -> int:
-    """What a training in rounds keeps on disk of its rounds, at most: weights and pairs of each; 0 for other training."""
+    """What a training in rounds keeps on disk beside its weights, at most; 0 for other training.
+
+    These are the weights and the pairs of each round; adapters of all rounds are joined to the run's weights, which are as much larger.
+    """
     if plan.settings.rounds is None or plan.pairs is None:
         return 0
     pictures = round(2 * (plan.pairs + plan.opponents) * plan.image_bytes)
-    return plan.settings.rounds.number * plan.weights_bytes + pictures
+    number = plan.settings.rounds.number
+    joined = number - 1 if plan.settings.trainable == "lora" else 0
+    return (number + joined) * plan.weights_bytes + pictures
 
 
 def gpus_table(plan: Plan, gpus: Mapping[str, GpuSpec], utilisation: float, images: int) -> Table:
@@ -223,7 +228,8 @@ def gibibytes(size: int) -> str:
 
 def size_on_disk(size: int) -> str:
     """Bytes of files."""
-    return f"{rounded(size / 1e9, 3)} GB" if size >= 1e9 else f"{size / 1e6:,.3g} MB"
+    factor, unit = (1e9, "GB") if size >= 1e9 else (1e6, "MB")
+    return f"{rounded(size / factor, 3)} {unit}"
 
 
 def duration(seconds: float) -> str:
@@ -243,5 +249,5 @@ def operations(flops: float) -> str:
 
 
 def rounded(value: float, digits: int) -> str:
-    """A number to so many digits, and never with an exponent for being large."""
-    return f"{value:,.0f}" if value >= 10**digits else f"{value:,.{digits}g}"
+    """A number to so many digits, or all digits of a larger whole number, never with an exponent for being large."""
+    return f"{value:,.0f}" if value >= 10**digits - 0.5 else f"{value:,.{digits}g}"

@@ -112,17 +112,18 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
         return step if settings.budget is None else checkpointer.total_cost().total(settings.budget.unit)
 
     def over() -> bool:
-        """Whether the limit is reached, and what was paid for at once is used."""
-        return done >= limit and step % together == 0
+        """Whether the limit is reached, and what was paid for at once is used; collective, since clocks differ between processes."""
+        return processes.broadcast(done >= limit and step % together == 0)
 
     # The loop.  A signal is handled between micro-batches, where the weights are still those before the step.
     limit = settings.steps if settings.budget is None else settings.budget.amount
     together = steps_paid_at_once(algorithm, settings)
     done = spent()
-    stopped = job.watcher(step, ledger.pairs, policy.evaluated(), last=over())
+    ended = over()
+    stopped = job.watcher(step, ledger.pairs, policy.evaluated(), last=ended)
     title = f"training {job.name}"
     with termination.deferred(), Progress(title, total=round(limit), done=round(done)) as progress:
-        while processes.broadcast(not over() and not stopped):
+        while not ended and not stopped:
             began, before = time.monotonic(), dataclasses.replace(ledger)
             try:
                 record = training_step(trainer, source.batches(step), step)
@@ -141,12 +142,12 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
                 line = {"step": step - 1, **record, "pairs": ledger.pairs, "seconds": ledger.seconds}
                 append_lines(run.train_log, [json.dumps(line)])
             done = spent()
-            shown = (
-                "reward" if "reward" in record else "loss"
-            )  # of a first update the loss is 0 whatever the rewards are
-            progress.reach(round(done), **{shown: record[shown]})
-            stopped = job.watcher(step, ledger.pairs, policy.evaluated(), last=over())
-            checkpointer.save_if_due(step, last=over() or stopped)
+            # The loss of a first update is 0 whatever the rewards are.
+            name = "reward" if "reward" in record else "loss"
+            progress.reach(round(done), **{name: record[name]})
+            ended = over()
+            stopped = job.watcher(step, ledger.pairs, policy.evaluated(), last=ended)
+            checkpointer.save_if_due(step, last=ended or stopped)
 
     finish(job, run, policy, step, checkpointer.total_cost(), processes)
     accelerator.wait_for_everyone()

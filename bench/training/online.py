@@ -275,6 +275,12 @@ def clipped_objective(advantages: Tensor, log_ratio: Tensor, clip: float) -> Ten
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip))
 
 
+def outside_clip(log_ratio: Tensor, clip: float) -> Tensor:
+    """1 where a ratio differs from 1 by more than ``clip``, else 0; in the shape and dtype of its logarithm, detached."""
+    log_ratio = log_ratio.detach()
+    return ((log_ratio.exp() - 1).abs() > clip).to(log_ratio)
+
+
 def ratio_logs(log_ratio: Tensor, clip: float, elements: int) -> dict[str, Tensor]:
     """What is logged about importance ratios, detached, (B,) each.
 
@@ -289,12 +295,17 @@ def ratio_logs(log_ratio: Tensor, clip: float, elements: int) -> dict[str, Tenso
     log_ratio = log_ratio.detach()
     return {
         "ratio_error": log_ratio.abs(),
-        "clipped": ((log_ratio.exp() - 1).abs() > clip).to(log_ratio),
+        "clipped": outside_clip(log_ratio, clip),
         "nats_since_rollout": -log_ratio * elements,
     }
 
 
 def kl_nats(step: Transition, reference: Transition) -> Tensor:
-    """Divergence of a sampling step from the reference's, which has the same noise, in nats, summed over elements; detached, (B,)."""
+    """Divergence of a sampling step from the reference's, in nats, summed over elements; detached, in the dtype of the means, (B,).
+
+    Args:
+        step: means (B, ...) and standard deviations (B,), above 0.
+        reference: a step with the same standard deviations.
+    """
     shift = (step.mean - reference.mean).detach()
     return shift.square().flatten(1).sum(1) / (2 * step.std.square())

@@ -11,6 +11,7 @@ import pytest
 from launches import LAUNCH
 from safetensors.numpy import load_file
 
+from bench.experiments.watching import joined
 from bench.records.runs import RunFolder
 from bench.training.held_out import held_out_captions
 from tests.cli.conftest import CommandLine
@@ -245,12 +246,34 @@ def test_two_processes_share_the_looks_and_write_what_one_would(
             assert two["training_sampler"][name] == pytest.approx(values, rel=0.01, abs=0.05), name
 
 
+@pytest.mark.slow
+def test_two_processes_whose_clocks_differ_end_together(command: CommandLine) -> None:
+    """Seconds are each process's own, and the last look is made where they are used up."""
+    words = command.train_words("--evaluate-every", "1000", "--metrics", "gold", "--budget", "seconds=6")
+    place = words.index("steps=6")
+    del words[place - 1 : place + 1]
+    done = command.run([*LAUNCH, "--num_processes", "2", "-m", *words[2:]])
+    assert done.returncode == 0, done.stderr
+    (folder,) = command.folder.glob("runs/tiny/dpo/*/seed-0")
+    curve = RunFolder(folder).curve()
+    assert curve is not None
+    assert [line["step"] for line in curve[1]] == [0, len(RunFolder(folder).steps())]
+
+
+def test_values_of_processes_follow_each_other() -> None:
+    parts = [{}, {"gold": [1.0, 2.0], "dark": [0.5]}, {}, {"gold": [3.0], "dark": [0.25]}]
+    assert joined(parts) == {"gold": [1.0, 2.0, 3.0], "dark": [0.5, 0.25]}
+    assert joined([{}, {}]) == {}
+    with pytest.raises(KeyError):
+        joined([{"gold": [1.0], "dark": [0.5]}, {"gold": [2.0]}])
+
+
 def test_looks_with_sharded_weights_are_refused(command: CommandLine) -> None:
     done = command.run(
         [*LAUNCH[:3], "--use_fsdp", "--num_processes", "2", "-m", *command.train_words("--evaluate-every", "2")[2:]]
     )
     assert done.returncode == 1  # the launcher's own; both processes exit with 2
-    assert "--evaluate-every and --stop-when do not work with sharded weights (FSDP)" in done.stderr
+    assert "--evaluate-every and --stop-when do not work with sharded training (FSDP, DeepSpeed)" in done.stderr
 
 
 def test_a_single_caption_to_look_at_is_refused_before_anything_is_computed(command: CommandLine) -> None:

@@ -161,7 +161,7 @@ def test_a_plan_of_tiny_counts_its_own_data_and_prompts(command: CommandLine) ->
     assert done.returncode == 0, done.stderr
     assert "for 3,000 rows of the data" in done.stdout
     assert "at most, for 200 images" in done.stdout
-    assert "settings: recipe, source: ours: the best of four trials" in " ".join(done.stdout.split())
+    assert "settings: recipe their source: ours: the best of four trials" in " ".join(done.stdout.split())
     more = command.run(command.arguments("plan", "--algo", "sft", "--model", "tiny", "--card", "l4", "--images", "5"))
     assert "at most, for 5 images" in more.stdout
 

@@ -145,6 +145,8 @@ def test_adapters_of_all_rounds_are_joined(command: CommandLine) -> None:
     # The reference of a round is the model at its start, so its first margin is 0 before anything is trained.
     assert [abs(line["margin"]) < 1e-5 for line in run.steps()] == [True, False, True, False]
     own, joined = [effects(each.folder) for each in rounds], effects(run.folder)
+    assert joined
+    assert joined.keys() == own[0].keys() == own[1].keys()
     for layer, effect in joined.items():
         np.testing.assert_allclose(effect, own[0][layer] + own[1][layer], rtol=0, atol=1e-6)
     assert all(max(np.abs(effect).max() for effect in each.values()) > 1e-4 for each in own)
@@ -188,6 +190,17 @@ def test_two_processes_make_the_pairs_once_and_train_as_one(whole: CommandLine, 
         assert costs[0] is not None
         assert costs[1] is not None
         assert costs[0][name] == costs[1][name]  # type: ignore[literal-required]
+
+
+@pytest.mark.slow
+def test_adapters_of_a_run_that_was_killed_are_the_same(command: CommandLine) -> None:
+    words = rounds_words(command, "--set", "trainable=lora", "--set", "lora_rank=2")
+    done = command.run([*words, "--runs", str(command.folder / "straight")])
+    assert done.returncode == 0, done.stderr
+    command.kill_after(words, run_of(command).folder / "rounds/2/train.jsonl")
+    done = command.run(words)
+    assert done.returncode == 0, done.stderr
+    assert weights(run_of(command).folder) == weights(command.folder / "straight/tiny/dpo/rounds/seed-0")
 
 
 @pytest.mark.slow

@@ -59,6 +59,11 @@ def test_prompts_that_are_trained_on_are_counted(tmp_path: Path) -> None:
             {"steps": "2"},
             "dpo never reaches its learning rate: its warm-up (10 steps) is longer than its training (2 steps): --set",
         ),
+        (
+            {"steps": "2", "rounds.number": "2"},
+            "dpo never reaches its learning rate: its warm-up (10 steps) is longer than a round (2 steps) and restarts in each",
+        ),
+        ({"steps": "15", "rounds.number": "2"}, "dpo reaches its learning rate only at step 10 of 15 of each round"),
         ({"budget.unit": "pairs", "budget.amount": "320"}, "dpo reaches its learning rate only at step 10 of 10"),
         ({"global_batch_size": "5000"}, "dpo has a batch of 5000 pairs, but the data has only 3000"),
     ],

@@ -112,21 +112,21 @@ def test_a_recipe_that_is_not_there_is_refused_with_those_that_are(
 
 
 def test_where_settings_come_from_is_said_with_the_other_recipes() -> None:
-    def about(**changed: str) -> str:
-        algorithm, settings = resolve("flow-grpo", FlowGRPO, "sd3", changed)
-        return about_settings(Method("flow-grpo", algorithm, settings, "", changed), "sd3")
+    def about(name: str, model: str, **changed: str) -> list[str]:
+        found = find_model(model)
+        algorithm, settings = resolve(name, ALGORITHMS.get(name), found.recipe, changed)
+        return list(about_settings(Method(name, algorithm, settings, "", changed), found))
 
     own = recipe_of(FlowGRPO, "sd3")
-    assert (
-        about()
-        == f"settings: rewards pickscore; {own.name}, source: {own.source}; other recipes: fast (--set recipe=NAME)"
-    )
-    fast = about(recipe="fast", rewards="hpsv2")
-    assert fast.startswith("settings: rewards hpsv2; fast, with rewards=hpsv2, source: ")
-    assert fast.endswith(f"; other recipes: {own.name} (--set recipe=NAME)")
-    algorithm, settings = resolve("sft", ALGORITHMS.get("sft"), "other", {})
-    line = about_settings(Method("sft", algorithm, settings, "", {}), "other")
-    assert line == "settings: defaults, source: the fields' defaults"
+    assert about("flow-grpo", "sd3") == [
+        "settings: recipe with rewards=pickscore",
+        f"their source: {own.source}",
+        "other recipes (--set recipe=NAME): fast",
+    ]
+    settings, _, others = about("flow-grpo", "sd3", recipe="fast", rewards="hpsv2")
+    assert (settings, others) == ("settings: fast with rewards=hpsv2", "other recipes (--set recipe=NAME): recipe")
+    assert about("sft", "flux") == ["settings: defaults"]
+    assert about("dpo", "tiny-flow", steps="3")[0] == "settings: tiny-recipe with steps=3"
 
 
 def test_overrides_reach_the_algorithm_and_the_training() -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench import TrainingSettings, UserError
-from bench.models.checkpoints.adapters import export_adapters, join_adapters
+from bench.models.checkpoints.adapters import ADAPTERS, export_adapters, join_adapters
 from bench.models.checkpoints.compatibility import check_fits
 from bench.models.checkpoints.original_names import original_names
 from bench.models.family import ModelFamily
@@ -112,6 +112,35 @@ def test_joined_adapters_do_what_each_did_on_top_of_the_one_before(
     pipeline.load_lora_weights(tmp_path / "joined")
     network = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
     torch.testing.assert_close(predict(fresh, network), expected, rtol=0, atol=1e-5)
+
+
+def test_adapters_of_convolutions_are_joined_and_those_of_other_layers_are_not(tmp_path: Path) -> None:
+    def written(name: str, rank: int, layer: str = "unet.conv", **more: Tensor) -> Path:
+        source = torch.Generator().manual_seed(rank)
+        factors = {
+            f"{layer}.lora_A.weight": torch.randn(rank, 4, 3, 3, generator=source),
+            f"{layer}.lora_B.weight": torch.randn(5, rank, 1, 1, generator=source),
+        }
+        (tmp_path / name).mkdir()
+        save_file({**factors, **more}, tmp_path / name / ADAPTERS)
+        return tmp_path / name
+
+    def effect(folder: Path) -> Tensor:
+        first, second = (load_file(folder / ADAPTERS)[f"unet.conv.lora_{each}.weight"] for each in "AB")
+        return torch.einsum("or,rihw->oihw", second[:, :, 0, 0], first)
+
+    one, two = written("one", 2), written("two", 3)
+    join_adapters([one, two], tmp_path / "both")
+    torch.testing.assert_close(effect(tmp_path / "both"), effect(one) + effect(two), rtol=1e-5, atol=1e-5)
+    for place, other in enumerate(
+        (written("layer", 2, "unet.other"), written("more", 2, **{"unet.conv.alpha": torch.ones(1)}))
+    ):
+        for folders in ([one, other], [other, one], [other, other]):
+            if place == 0 and folders[0] is folders[1]:
+                continue
+            with pytest.raises(ValueError, match="cannot be joined: their layers differ"):
+                join_adapters(folders, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])

@@ -71,7 +71,7 @@ class TestNumbers:
     def test_which_ratios_are_clipped(self, clip: float, log_prob: str, outside: list[int]) -> None:
         """They are exp(.0089) - 1 = .00894 and 1 - exp(-.0081) = .00807 from 1; of sums .01796 and .01607."""
         algorithm = TailorPO.model_validate({"clip": clip, "log_prob": log_prob})
-        assert_exact(algorithm.outside(torch.cat(self.ratios()), 2), outside)
+        assert_exact(algorithm.clipped(torch.cat(self.ratios()), 2), outside)
 
     def test_spo(self) -> None:
         winner, loser = self.ratios()

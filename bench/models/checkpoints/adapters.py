@@ -22,7 +22,7 @@ from bench.models.checkpoints.stated import json_of_model
 ADAPTERS = "pytorch_lora_weights.safetensors"
 CONFIG = "adapter_config.json"
 """PEFT's configuration beside a file of adapters."""
-SECOND = ".lora_B.weight"
+FIRST, SECOND = ".lora_A.weight", ".lora_B.weight"
 UNET = "unet"
 SUFFIX = ".safetensors"
 
@@ -44,13 +44,21 @@ def save_adapters(network: nn.Module, folder: Path, name: str) -> None:
 def join_adapters(folders: Sequence[Path], output: Path) -> None:
     """Write adapters that do what those of several folders do together, whose rank is the sum of theirs.
 
+    A layer's first factor is (r, ...) and its second one (..., r) or (..., r, 1, 1); they act with the factor 1, as `save_adapters` writes them.
+
     Args:
         folders: what `save_adapters` wrote, for the same network, each trained on top of those before.
         output: the folder to write to.
+
+    Raises:
+        ValueError: the folders hold adapters for different layers, or something besides their factors.
     """
     from safetensors.torch import save_file
 
     each = [read_tensors(folder / ADAPTERS) for folder in folders]
+    names = each[0].keys()
+    if any(tensors.keys() != names for tensors in each) or not all(name.endswith((FIRST, SECOND)) for name in names):
+        raise ValueError(f"the adapters in {', '.join(map(str, folders))} cannot be joined: their layers differ")
     # (B1 B2)(A1; A2) = B1 A1 + B2 A2: the axis of the rank is the second factor's second one, and the first factor's first one.
     joined = {
         name: torch.cat([tensors[name] for tensors in each], dim=1 if name.endswith(SECOND) else 0) for name in each[0]

@@ -17,7 +17,7 @@ from bench.core.chunks import images_per_chunk
 from bench.core.errors import UserError
 from bench.core.files import read_json, write_json
 from bench.core.values import digest
-from bench.models.checkpoints.adapters import load_adapters, read_tensors, save_adapters
+from bench.models.checkpoints.adapters import join_adapters, load_adapters, read_tensors, save_adapters
 from bench.models.checkpoints.blueprint import Blueprint
 from bench.models.checkpoints.compatibility import header_shapes, holds_adapters, loaded_files
 from bench.models.checkpoints.component import CONFIG, place_digest
@@ -231,6 +231,9 @@ class DiffusersFamily(ModelFamily):
             config = read_json(folder / CONFIG)
             config.pop("_name_or_path", None)  # where the network was loaded from on this machine
             write_json(folder / CONFIG, config)
+
+    def join_trained(self, folders: Sequence[Path], output: Path) -> None:
+        join_adapters(folders, output)
 
     def load_trained(self, folder: Path) -> nn.Module:
         if holds_adapters(header_shapes(folder)):
