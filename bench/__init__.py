@@ -95,10 +95,6 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.online import OnlineAlgorithm as OnlineAlgorithm
     from bench.training.online import SamplingAlgorithm as SamplingAlgorithm
     from bench.training.online import StepwiseAlgorithm as StepwiseAlgorithm
-    from bench.training.online import clipped_objective as clipped_objective
-    from bench.training.online import kl_nats as kl_nats
-    from bench.training.online import outside_clip as outside_clip
-    from bench.training.online import ratio_logs as ratio_logs
     from bench.training.pair_batch import PairBatch as PairBatch
     from bench.training.pairwise import NoisedPairAlgorithm as NoisedPairAlgorithm
     from bench.training.pairwise import PairErrors as PairErrors
@@ -109,6 +105,10 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.pairwise import pair_logs as pair_logs
     from bench.training.pairwise import sample_errors as sample_errors
     from bench.training.policy import Policy as Policy
+    from bench.training.ratios import clipped_objective as clipped_objective
+    from bench.training.ratios import kl_nats as kl_nats
+    from bench.training.ratios import outside_clip as outside_clip
+    from bench.training.ratios import ratio_logs as ratio_logs
     from bench.training.reward_gradients import GradientBatch as GradientBatch
     from bench.training.reward_gradients import RewardGradientAlgorithm as RewardGradientAlgorithm
     from bench.training.rollout_batch import RolloutBatch as RolloutBatch
@@ -177,12 +177,9 @@ _WHERE = {
         "OnlineAlgorithm",
         "SamplingAlgorithm",
         "StepwiseAlgorithm",
-        "clipped_objective",
-        "kl_nats",
-        "outside_clip",
-        "ratio_logs",
     ),
     "bench.training.pair_batch": ("PairBatch",),
+    "bench.training.ratios": ("clipped_objective", "kl_nats", "outside_clip", "ratio_logs"),
     "bench.training.noising": (
         "Noised",
         "NoisedImages",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 
 from accelerate import Accelerator
 
@@ -111,19 +112,18 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
         """How much of ``limit`` is used up; collective, every process must call it."""
         return step if settings.budget is None else checkpointer.total_cost().total(settings.budget.unit)
 
-    def over() -> bool:
-        """Whether the limit is reached, and what was paid for at once is used; collective, since clocks differ between processes."""
-        return processes.broadcast(done >= limit and step % together == 0)
+    def ended() -> bool:
+        """Whether training ends here; collective, and one decision for all processes, whose clocks differ."""
+        last = processes.broadcast(done >= limit and step % together == 0)  # what was paid for at once is used
+        return job.watcher(step, ledger.pairs, policy.evaluated(), last=last) or last
 
     # The loop.  A signal is handled between micro-batches, where the weights are still those before the step.
     limit = settings.steps if settings.budget is None else settings.budget.amount
     together = steps_paid_at_once(algorithm, settings)
     done = spent()
-    ended = over()
-    stopped = job.watcher(step, ledger.pairs, policy.evaluated(), last=ended)
-    title = f"training {job.name}"
-    with termination.deferred(), Progress(title, total=round(limit), done=round(done)) as progress:
-        while not ended and not stopped:
+    finished = ended()
+    with termination.deferred(), Progress(f"training {job.name}", total=round(limit), done=round(done)) as progress:
+        while not finished:
             began, before = time.monotonic(), dataclasses.replace(ledger)
             try:
                 record = training_step(trainer, source.batches(step), step)
@@ -142,15 +142,18 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
                 line = {"step": step - 1, **record, "pairs": ledger.pairs, "seconds": ledger.seconds}
                 append_lines(run.train_log, [json.dumps(line)])
             done = spent()
-            # The loss of a first update is 0 whatever the rewards are.
-            name = "reward" if "reward" in record else "loss"
-            progress.reach(round(done), **{name: record[name]})
-            ended = over()
-            stopped = job.watcher(step, ledger.pairs, policy.evaluated(), last=ended)
-            checkpointer.save_if_due(step, last=ended or stopped)
+            progress.reach(round(done), **shown(record))
+            finished = ended()
+            checkpointer.save_if_due(step, last=finished)
 
     finish(job, run, policy, step, checkpointer.total_cost(), processes)
     accelerator.wait_for_everyone()
+
+
+def shown(record: Mapping[str, float]) -> dict[str, float]:
+    """What progress shows of a step: the reward where there is one, since the loss of a first update is 0 whatever the rewards are."""
+    name = "reward" if "reward" in record else "loss"
+    return {name: record[name]}
 
 
 def steps_paid_at_once(algorithm: Algorithm, settings: TrainingSettings) -> int:

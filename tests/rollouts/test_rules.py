@@ -59,6 +59,7 @@ def test_a_ddim_step_by_hand() -> None:
     assert_exact(found.std, [0.3651483717])
     assert_exact(found.mean, [[0.1932691340, -0.5156377129]])
     assert_exact(found.log_prob(double([[0.25, -0.5]])), [0.0820199848])
+    assert_exact(2 * found.log_prob(double([[0.25, -0.5]])), [0.1640399696])
 
 
 def test_the_ratio_of_two_policies_by_hand() -> None:

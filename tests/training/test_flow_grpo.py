@@ -72,6 +72,7 @@ class TestRatios:
         assert_figures(LOG_RATIO, 1.5378290816e-4)
         assert_figures(LOG_RATIO.exp(), 1.0001537947)
         assert_figures(MOVED, 1.5816581633e-5)
+        assert_figures((NEW.transition.mean - OLD.transition.mean).square().mean(1), 6.2001e-6)
 
     def test_the_centred_ratio_of_guard(self) -> None:
         centred = centred_log_ratio(LOG_RATIO, MOVED, NEW.transition.std)

@@ -32,7 +32,8 @@ from bench.records.runs import RunFolder
 from bench.rollouts.advantages import CONVENTIONS, Combination, Convention
 from bench.training.diagnostics import DivergedError, check_ratio
 from bench.training.judgement import judge, placebo_order
-from bench.training.online import OnlineAlgorithm, clipped_objective, kl_nats, ratio_logs
+from bench.training.online import OnlineAlgorithm
+from bench.training.ratios import clipped_objective, kl_nats, ratio_logs
 
 SMALL: dict[str, Any] = {"rewards": "clip", "group": 4, "sampling_steps": 4, "trained": 2, "within": 3, "clip": 1e-3}
 TRAINING: dict[str, Any] = {"global_batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-3}
@@ -95,6 +96,14 @@ class TestNumbers:
     def test_the_clipped_objective_by_hand(self) -> None:
         losses = clipped_objective(double([1.2, -0.7]), double([2e-4, -3e-4]), 1e-4)
         assert_exact(losses.mean(), -0.2500950000)
+
+    def test_with_one_update_the_gradient_is_that_of_the_score_function(self) -> None:
+        log_prob, advantages = double([-1.0, -1.2]).requires_grad_(), double([1.2, -0.7])
+        score = -advantages * log_prob
+        assert_exact(score.detach().mean(), 0.18)
+        losses = clipped_objective(advantages, log_prob - log_prob.detach(), 1e-4)
+        one, other = (torch.autograd.grad(each.sum(), log_prob)[0] for each in (score, losses))
+        assert_exact(one, other.tolist())
 
     def test_what_is_logged_about_ratios_by_hand(self) -> None:
         logs = ratio_logs(double([2e-4, -3e-4]), 2.5e-4, 100)
