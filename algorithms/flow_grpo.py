@@ -37,6 +37,7 @@ from bench import (
     outside_clip,
     ratio_logs,
     sample_errors,
+    squared_mean_shift,
     uniform,
 )
 
@@ -49,11 +50,6 @@ FLUX_ONLINE: dict[str, Any] = {
 Window = Literal["drawn", "contiguous", "sliding"]
 Objective = Literal["clip", "guard", "guard-dt", "dppo"]
 Distance = Literal["diffusion", "exact", "prediction", "behaviour"]
-
-
-def squared_mean_shift(shift: Tensor, deviation: Tensor) -> Tensor:
-    """``shift^2 / (2 deviation^2)``, mean over all non-batch elements; ``shift`` is (B, ...), ``deviation`` and the result (B,)."""
-    return shift.square().flatten(1).mean(1) / (2 * deviation.square())
 
 
 def centred_log_ratio(log_ratio: Tensor, divergence: Tensor, deviation: Tensor) -> Tensor:

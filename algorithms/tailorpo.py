@@ -89,7 +89,7 @@ class TailorPO(StepPairAlgorithm):
             **batch.logs,
             "margin": (winner - loser).detach(),
             "kl_nats": kl_nats(taken, reference),
-            "clipped": torch.stack([self.clipped(each.detach(), elements) for each in (winner, loser)]).mean(0),
+            "clipped": torch.stack([self.clipped(each, elements) for each in (winner, loser)]).mean(0),
         }
         return StepOutput(losses, batch.timesteps, logs)
 

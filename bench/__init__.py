@@ -109,6 +109,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from bench.training.ratios import kl_nats as kl_nats
     from bench.training.ratios import outside_clip as outside_clip
     from bench.training.ratios import ratio_logs as ratio_logs
+    from bench.training.ratios import squared_mean_shift as squared_mean_shift
     from bench.training.reward_gradients import GradientBatch as GradientBatch
     from bench.training.reward_gradients import RewardGradientAlgorithm as RewardGradientAlgorithm
     from bench.training.rollout_batch import RolloutBatch as RolloutBatch
@@ -179,7 +180,7 @@ _WHERE = {
         "StepwiseAlgorithm",
     ),
     "bench.training.pair_batch": ("PairBatch",),
-    "bench.training.ratios": ("clipped_objective", "kl_nats", "outside_clip", "ratio_logs"),
+    "bench.training.ratios": ("clipped_objective", "kl_nats", "outside_clip", "ratio_logs", "squared_mean_shift"),
     "bench.training.noising": (
         "Noised",
         "NoisedImages",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,10 +69,8 @@ def plan(
     """Estimate what runs will cost before anything is downloaded or trained: memory, operations, hours and disk space."""
     from bench.cli.options import algorithm_names, parse_budget, parse_overrides
     from bench.cli.study import read_study
-    from bench.core.progress import Progress
     from bench.experiments.recipes import about_settings
     from bench.models.find import find_architecture
-    from bench.planning.plan import encoding_cost, make_plan
     from bench.planning.show import about_cpus, about_placebo, gpus_table, plan_table
     from bench.planning.total import PlannedModel, PlannedRuns, total_gpus_table, total_table
 
@@ -93,14 +91,7 @@ def plan(
         found, pairs, sizes = _sized(found, study, images, at)
         with at():
             chosen = list(_chosen(study.configurations(), found, at, pairs))
-        # This takes a minute or more for large networks, although they have no weights; the tables are printed at its end.
-        with Progress(f"counting what {each} computes", total=1 + len(chosen)) as progress:
-            encoding = encoding_cost(found)
-            plans: list[Plan] = []
-            progress.advance()
-            for _, method in chosen:
-                plans.append(make_plan(found, encoding, method.algorithm, method.settings, processes=shared))
-                progress.advance()
+        plans = _counted(each, found, [method for _, method in chosen], shared)
         runs = []
         for (title, method), planned in zip(chosen, plans, strict=True):
             algorithm, seeds = method.algorithm, len(study.seeds)
@@ -123,6 +114,21 @@ def plan(
     console.print(total_table(models), "", highlight=False)
     console.print(total_gpus_table(models, gpus, utilisation), "", highlight=False)
     console.print(*cpus, sep="\n", highlight=False, markup=False)
+
+
+def _counted(name: str, found: FoundArchitecture, methods: Sequence[Method], processes: int) -> list[Plan]:
+    """The plan of each method on a model; for large networks this takes a minute or more, although they have no weights."""
+    from bench.core.progress import Progress
+    from bench.planning.plan import encoding_cost, make_plan
+
+    plans = []
+    with Progress(f"counting what {name} computes", total=1 + len(methods)) as progress:
+        encoding = encoding_cost(found)
+        progress.advance()
+        for method in methods:
+            plans.append(make_plan(found, encoding, method.algorithm, method.settings, processes=processes))
+            progress.advance()
+    return plans
 
 
 def _advise(

@@ -96,7 +96,7 @@ def train_rounds(experiment: Experiment, run: RunFolder, method: Method, seed: i
         raise ValueError("the method has no rounds")
     log, main = RoundsLog(), experiment.accelerator.is_main_process
     adapters = method.settings.trainable == "lora"
-    starts = [] if experiment.init.folder is None else [experiment.init.folder]
+    init = [] if experiment.init.folder is None else [experiment.init.folder]
     trained: list[Path] = []
     for number in range(1, rounds.number + 1):
         each = Round(experiment, run, method, rounds, seed, number)
@@ -105,12 +105,11 @@ def train_rounds(experiment: Experiment, run: RunFolder, method: Method, seed: i
         else:
             follow = FollowingLog(run, each.place, log, main=main)
             with part_of(f"round {number} of {rounds.number}"):
-                _train_round(each, starts, follow)
+                _train_round(each, trained or init, follow)
         if main and each.place.checkpoints.exists():
             shutil.rmtree(each.place.checkpoints)  # one per round would stay
         log, weights = log.then(each.place), each.place.trained_weights()
         trained = [*trained, weights] if adapters else [weights]
-        starts = [*starts, weights] if adapters else [weights]
     if main:
         _finish(run, experiment.load_model(), trained, log)
     experiment.accelerator.wait_for_everyone()

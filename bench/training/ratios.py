@@ -39,6 +39,11 @@ def ratio_logs(log_ratio: Tensor, clip: float, elements: int) -> dict[str, Tenso
     }
 
 
+def squared_mean_shift(shift: Tensor, deviation: Tensor) -> Tensor:
+    """``shift^2 / (2 deviation^2)``, mean over all non-batch elements; ``shift`` is (B, ...), ``deviation`` and the result (B,)."""
+    return shift.square().flatten(1).mean(1) / (2 * deviation.square())
+
+
 def kl_nats(step: Transition, reference: Transition) -> Tensor:
     """Divergence of a sampling step from the reference's, in nats, summed over elements; detached, in the dtype of the means, (B,).
 
@@ -47,4 +52,4 @@ def kl_nats(step: Transition, reference: Transition) -> Tensor:
         reference: a step with the same standard deviations.
     """
     shift = (step.mean - reference.mean).detach()
-    return shift.square().flatten(1).sum(1) / (2 * step.std.square())
+    return squared_mean_shift(shift, step.std) * shift[0].numel()

@@ -13,12 +13,13 @@ from torch import Tensor
 from worked import assert_exact, double
 from workshop import Workshop
 
-from algorithms.flow_grpo import FlowGRPO, centred_log_ratio, masked_objective, squared_mean_shift
+from algorithms.flow_grpo import FlowGRPO, centred_log_ratio, masked_objective
 from bench import ODE, Step
 from bench.core.errors import UserError
 from bench.experiments.contracts.small_models import PROCESSES
 from bench.models.forward_process import FlowProcess, ForwardProcess, Transition
 from bench.rollouts.rules import Ddim, FlowSde, Rule
+from bench.training.ratios import squared_mean_shift
 
 SMALL: dict[str, Any] = {"rewards": "clip", "group": 4, "sampling_steps": 4, "trained": 2, "within": 3, "clip": 1e-3}
 TRAINING: dict[str, Any] = {"global_batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-3}

@@ -20,7 +20,7 @@ from workshop import Brightness, Workshop, state
 
 from algorithms.awm import AWM, WEIGHTINGS
 from algorithms.ddpo import DDPO
-from algorithms.flow_grpo import FlowGRPO, squared_mean_shift
+from algorithms.flow_grpo import FlowGRPO
 from algorithms.nft import NFT, normalised_error
 from bench import Policy, RolloutBatch, StepOutput
 from bench.core import termination
@@ -33,7 +33,7 @@ from bench.rollouts.advantages import CONVENTIONS, Combination, Convention
 from bench.training.diagnostics import DivergedError, check_ratio
 from bench.training.judgement import judge, placebo_order
 from bench.training.online import OnlineAlgorithm
-from bench.training.ratios import clipped_objective, kl_nats, ratio_logs
+from bench.training.ratios import clipped_objective, kl_nats, ratio_logs, squared_mean_shift
 
 SMALL: dict[str, Any] = {"rewards": "clip", "group": 4, "sampling_steps": 4, "trained": 2, "within": 3, "clip": 1e-3}
 TRAINING: dict[str, Any] = {"global_batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-3}
