@@ -18,6 +18,7 @@ import typer
 from bench.core.errors import UserError
 from bench.core.files import make_folder, replace_folder, write_json
 from bench.core.terminal import Terminal
+from bench.models.checkpoints.pipeline_folder import quiet
 from bench.tiny import voters
 from bench.tiny.building import (
     autoencoder,
@@ -134,6 +135,7 @@ def main(
 ) -> None:
     """Build the tiny world; the same command again continues."""
     console = Terminal()
+    quiet()  # the libraries' progress bars: the stages show their own
 
     def say(line: str) -> None:
         console.print(line, highlight=False)

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 import torch
 import typer
 from diffusers import StableDiffusionPipeline
@@ -74,3 +78,33 @@ def test_what_decides_a_stage_can_be_written_as_json_and_the_number_of_steps_is_
     for stage in stages():
         json.dumps(dict(stage.recipe))
         assert "steps=" not in str(stage.recipe).replace("steps=0", "")
+
+
+@pytest.mark.slow
+def test_a_build_killed_in_all_of_its_work_goes_on_to_the_assets_of_one_that_never_was(tmp_path: Path) -> None:
+    """All stages of the real build, small, about ten minutes: killed in every stage, halfway through its work and at its end."""
+
+    def build(*words: str) -> subprocess.CompletedProcess[str]:
+        script = Path(__file__).parent / "small_build.py"
+        return subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=False)
+
+    straight = build(str(tmp_path / "straight"))
+    assert straight.returncode == 0, straight.stderr
+    begun = [line.partition(":")[0] for line in straight.stdout.splitlines() if line.endswith("begins")]
+    assert begun == [stage.name for stage in stages()]
+    for _ in range(3 * len(begun)):
+        ended = build(str(tmp_path / "killed"), str(tmp_path / "kills"))
+        if ended.returncode != -signal.SIGKILL:
+            break
+    assert ended.returncode == 0, ended.stderr
+    killed = [mark.name for mark in (tmp_path / "kills").iterdir()]
+    assert len(killed) > len(begun)
+    for name in begun:
+        assert f"{name},-its-end" in killed
+    straight_assets, killed_assets = (tmp_path / run / "assets" for run in ("straight", "killed"))
+    assert contents(straight_assets) == contents(killed_assets)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of all files below a folder by name."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

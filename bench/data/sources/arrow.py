@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -58,19 +59,47 @@ def _map(file: Path) -> pa.Table:
     """The table in a file, of which nothing but the offsets of values and the texts is read yet.
 
     Raises:
-        UserError: it is not an Arrow stream, is damaged, or is compressed so that it takes more memory than it has bytes.
+        UserError: it is not an Arrow stream, is damaged, or is compressed.
     """
-    before, batches = pa.total_allocated_bytes(), []
+    batches = []
     try:
-        with pa.ipc.open_stream(pa.memory_map(str(regular(file)))) as stream:
+        if any(map(_compressed, pa.ipc.MessageReader.open_stream(pa.memory_map(str(regular(file)))))):
+            raise UserError(f"{file} is compressed, and may unpack to any size; save the dataset again, uncompressed")
+        with pa.ipc.open_stream(pa.memory_map(str(file))) as stream:
             for batch in stream:
                 batch.validate(full=True)
                 batches.append(batch)
-                if pa.total_allocated_bytes() - before > (size := file.stat().st_size):
-                    raise UserError(
-                        f"{file} has {size:,} bytes and unpacks to more; save the dataset again, uncompressed"
-                    )
             return pa.Table.from_batches(batches, stream.schema)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = next(iter(str(error).splitlines()), "")
         raise UserError(f"{file} cannot be read as Arrow ({reason}); save the dataset again") from error
+
+
+def _compressed(message: pa.Message) -> bool:
+    """Whether the buffers of a message are compressed, which pyarrow tells of no message that it has not unpacked.
+
+    The metadata is a table of FlatBuffers, which pyarrow has verified: https://github.com/apache/arrow/blob/main/format/Message.fbs.
+    """
+    if message.type not in ("record batch", "dictionary"):
+        return False
+    metadata = memoryview(message.metadata)
+    header = _field(metadata, _pointed(metadata, 0), number=2)
+    if message.type == "dictionary":
+        header = _field(metadata, _pointed(metadata, header), number=1)
+    return _field(metadata, _pointed(metadata, header), number=3) != 0
+
+
+def _field(metadata: memoryview, table: int, number: int) -> int:
+    """Where the field of a table is, counted in the order of the schema; 0 if it is left out."""
+    (offset,) = struct.unpack_from("<i", metadata, table)
+    sizes = table - offset
+    (length,) = struct.unpack_from("<H", metadata, sizes)
+    place = 4 + 2 * number
+    (found,) = struct.unpack_from("<H", metadata, sizes + place) if place < length else (0,)
+    return table + found if found else 0
+
+
+def _pointed(metadata: memoryview, place: int) -> int:
+    """Where the table is that a field refers to."""
+    (offset,) = struct.unpack_from("<I", metadata, place)
+    return place + int(offset)

@@ -6,6 +6,7 @@ denoiser predicts.  A third trains the result on into a model of its own, a flow
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,7 +140,8 @@ def train_denoiser(phase: Phase, pipeline: StableDiffusionPipeline, state: Path,
         state: where unfinished training is kept.
         latents_folder: where the latents of this autoencoder are kept.
     """
-    unet, text_encoder, tokenizer = pipeline.unet, pipeline.text_encoder, pipeline.tokenizer
+    unet, text_encoder = pipeline.unet, pipeline.text_encoder
+    tokenizer = copy.deepcopy(pipeline.tokenizer)  # one that was used is saved with the padding of its last call
     process = build_forward_process(phase.config)
     shards = Shards(pipeline.vae, tokenizer, latents_folder)
     blank = torch.tensor(tokenizer([""], padding="max_length")["input_ids"])[0]
