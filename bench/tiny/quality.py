@@ -1,25 +1,29 @@
 """``python -m bench.tiny.quality``: the figures of the tiny world as an instrument.
 
 It draws eight pictures of each of a hundred evaluation prompts by a base model, or by weights that a run trained, and prints how
-often they show what the prompt names, how much voters agree about them, and how well every judge agrees with gold, for pairs within a
-prompt.
+often they show what the prompt names, how much voters agree about them and about the shipped pairs, what gold depends on, and how well
+every judge agrees with it, for pairs within a prompt; and for weights what gold gained over the base.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 import typer
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import stats
 
 from bench.core.errors import UserError
-from bench.core.files import write_array
+from bench.core.files import write_array, write_json
 from bench.core.progress import Progress
 from bench.core.terminal import Terminal
 from bench.core.values import digest
@@ -35,7 +39,14 @@ from bench.scoring.metric import METRICS
 from bench.tiny import ASSETS, world
 from bench.tiny.building.pairs import unused
 from bench.tiny.checker import Checker
-from bench.tiny.voters import expected_utility, named_extras, population_preference, properties, vote_variance
+from bench.tiny.voters import (
+    PROPERTIES,
+    expected_utility,
+    named_extras,
+    population_preference,
+    properties,
+    vote_variance,
+)
 
 PROMPTS = 100
 PICTURES = 8
@@ -144,20 +155,52 @@ def read_requests(prompts: Sequence[str]) -> list[world.Request]:
     return requests
 
 
-def voter_figures(values: Floats) -> dict[str, float]:
-    """How sure voters are about pairs of pictures of one prompt, and what the variance of their votes is made of."""
-    sides = [values[:, [pair[side] for pair in _pairs(values)]].reshape(-1, values.shape[-1]) for side in (0, 1)]
-    preference = population_preference(*sides)
-    parts, gold = vote_variance(*sides), _gold(values)
+def vote_figures(values_0: Floats, values_1: Floats) -> dict[str, float]:
+    """How sure voters are about pairs, of properties (N, 7) each, and what the variance of their votes is made of."""
+    preference, parts = population_preference(values_0, values_1), vote_variance(values_0, values_1)
     return {
         "mean max(p, 1 - p)": float(np.maximum(preference, 1 - preference).mean()),
         "mean |p - 0.5|": float(np.abs(preference - 0.5).mean()),
-        "variance of a vote: taste": parts.taste,
-        "variance of a vote: person": parts.person,
-        "variance of a vote: coin": parts.coin,
-        "gold, deviation within a prompt": float(gold.std(1, ddof=1).mean()),
-        f"gold gained by the best of {gold.shape[1]}": gain_of_best(gold, gold),
+        **{f"share of a vote's variance: {name}": share for name, share in parts.shares().items()},
     }
+
+
+def sides(values: Floats) -> tuple[Floats, Floats]:
+    """The properties of both pictures of all pairs within a prompt, (pairs, 7) each."""
+    one, other = (values[:, list(side)].reshape(-1, values.shape[-1]) for side in zip(*_pairs(values), strict=True))
+    return one, other
+
+
+def gold_figures(values: Floats) -> dict[str, float]:
+    """How gold varies within a prompt, and how much of that is due to each property (covariances, which sum to 1)."""
+    gold = _gold(values)
+    deviations = gold - gold.mean(1, keepdims=True)
+    parts = np.stack(
+        [_gold(np.where(np.arange(len(PROPERTIES)) == place, values, 0)) for place in range(len(PROPERTIES))]
+    )
+    shares = (parts * deviations).sum((1, 2)) / (deviations**2).sum()
+    return {
+        "deviation within a prompt": float(gold.std(1, ddof=1).mean()),
+        f"gained by the best of {gold.shape[1]}": gain_of_best(gold, gold),
+        **{
+            f"share of the variance: {name.replace('_', ' ')}": float(x)
+            for name, x in zip(PROPERTIES, shares, strict=True)
+        },
+    }
+
+
+def pair_values(path: Path, checker: Checker) -> Floats:
+    """The properties of both pictures of shipped preference pairs, (pairs, 2, 7)."""
+    rows = pq.read_table(path, columns=["caption", "jpg_0", "jpg_1"]).to_pylist()
+    pictures = [[np.asarray(Image.open(io.BytesIO(row[name]))) for name in ("jpg_0", "jpg_1")] for row in rows]
+    return measure(np.stack(pictures), [row["caption"] for row in rows], checker)[0]
+
+
+def gain_figures(values: Floats, base: Floats) -> dict[str, float]:
+    """What gold gained over the base for the same prompts and noise, properties (prompts, pictures, 7) both."""
+    gains = (_gold(values) - _gold(base)).mean(1)
+    half = stats.t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.nan
+    return {"gained over the base": float(gains.mean()), "half of its 95 % interval over prompts": float(half)}
 
 
 def judge_figures(scores: Floats, gold: Floats, right: Mapping[str, Floats]) -> dict[str, float]:
@@ -169,7 +212,8 @@ def judge_figures(scores: Floats, gold: Floats, right: Mapping[str, Floats]) -> 
     }
     for name, column in right.items():
         share, count = agreement_on(scores, column)
-        figures[f"prefers the right {name} ({count} pairs)"] = share
+        if count:
+            figures[f"prefers the right {name} ({count} pairs)"] = share
     return figures
 
 
@@ -196,22 +240,32 @@ def main(
         Path | None,
         typer.Option(help="The weights folder of a run, whose pictures are measured instead of the base model's."),
     ] = None,
+    output: Annotated[Path | None, typer.Option(help="A JSON file for the figures.")] = None,
 ) -> None:
     """Print the figures of the tiny world."""
     console = Terminal()
     prompts = (assets / "prompts.txt").read_text(encoding="utf-8").splitlines()[:count]
-    card = MODELS.get(model)
+    card, checker = MODELS.get(model), Checker.load(assets / "checker")
     base = StableDiffusion.load(str(assets / Path(card.source).name), device=torch.device("cpu"))
     pictures = draw_pictures(base, card.generation, weights, prompts, work)
-    values, right = measure(pictures, prompts, Checker.load(assets / "checker"))
-    parts = {"pictures": {f"right {name}": float(np.nanmean(column)) for name, column in right.items()}}
-    parts["voters"] = voter_figures(values)
+    values, right = measure(pictures, prompts, checker)
+    parts = {"pictures": {f"right {name}": float(np.nanmean(x)) for name, x in right.items() if not np.isnan(x).all()}}
+    parts["votes on them"], parts["gold"] = vote_figures(*sides(values)), gold_figures(values)
+    if weights is not None:
+        before = measure(draw_pictures(base, card.generation, None, prompts, work), prompts, checker)[0]
+        parts["gold"] |= gain_figures(values, before)
+    for name in ("preferences", "off-policy"):
+        parts[f"votes on {name}"] = vote_figures(*sides(pair_values(assets / f"{name}.parquet", checker)))
+    recorded = json.loads((assets / "quality.json").read_text(encoding="utf-8"))
     for name in JUDGES:
         scores = judge_scores(name, assets / "scorers" / name, pictures, prompts)
-        parts[name] = judge_figures(scores, _gold(values), right)
+        parts[name] = judge_figures(scores, _gold(values), right) | recorded[name]
+    parts["checker"] = recorded["checker"]
     for part, figures in parts.items():
         for name, value in figures.items():
             console.print(f"{part}: {name} {value:.3f}", highlight=False)
+    if output is not None:
+        write_json(output, parts)
 
 
 if __name__ == "__main__":
