@@ -128,3 +128,20 @@ def test_the_command_prints_figures_of_trained_weights_too(small_assets: Path, t
     assert "pickscore: accuracy on held-out votes 0.691\n" in ended.stdout
     assert figures["gold"]["gained over the base"] == 0  # these weights are the base's own
     assert "nan" not in ended.stdout
+
+
+def test_a_prompt_from_elsewhere_is_named() -> None:
+    with pytest.raises(UserError, match="'a bee on a mauve background' has the word 'mauve'"):
+        read_requests(["a bee on a red background", "a bee on a mauve background"])
+
+
+def test_properties_and_named_attributes_of_drawn_scenes() -> None:
+    scene = world.Scene("apple", "blue", size=0.6, x=0.5, y=0.5, tilt=0.0, vividness=1.0, texture="plain")
+    picture = np.asarray(world.render(scene))
+    prompts = ["an apple on a blue background", "a cat on a striped red background on the left"]
+    values, right = measure(np.stack([[picture], [picture]]), prompts, Checker.load(ASSETS / "checker"))
+    assert values.shape == (2, 1, len(PROPERTIES))
+    assert [right[name][0, 0] for name in ("object", "colour")] == [1, 1]
+    assert np.isnan([right[name][0, 0] for name in ("size", "place", "texture")]).all()
+    assert [right[name][1, 0] for name in ("object", "colour", "place", "texture")] == [0, 0, 0, 0]
+    assert np.isnan(right["size"][1, 0])
