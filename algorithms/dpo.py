@@ -75,7 +75,7 @@ class DPO(PairwiseAlgorithm):
     # listed, a run trains with the defaults below, and the tables say so.
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: the best of five trials on tuning prompts of the tiny world (docs/tiny-recipes.md)",
+            source="ours: the best of four trials on tuning prompts of the tiny world (docs/tiny-recipes.md)",
             algorithm={"beta": 200.0},
             training={"steps": 100, "global_batch_size": 32, "learning_rate": 2e-4, "warmup_steps": 10},
         ),

@@ -1,6 +1,6 @@
 """Gold: the tiny world's true expected utility, which a real benchmark cannot have.
 
-It shows over-optimisation (a proxy rises while gold falls) and is never used in training.
+It shows over-optimisation (a proxy rises while gold falls).  No recipe trains on it, and a row that does is marked.
 """
 
 from __future__ import annotations

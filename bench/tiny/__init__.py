@@ -11,7 +11,7 @@ from bench.models.families.stable_diffusion import StableDiffusion
 from bench.models.forward_process import FLOW_SCHEDULER
 from bench.prompts.sets import PromptSet
 from bench.records.protocol import GenerationSettings
-from bench.tiny.world import VOCABULARY
+from bench.tiny.world import TEXTURES, VOCABULARY
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -49,6 +49,9 @@ TINY_FLOW = dataclasses.replace(
     note="tiny's network trained on as a flow, with its data, metrics and recipes, none of which was chosen for it; OpenMoji glyphs, CC BY-SA 4.0",
 )
 
+WORDS = {**VOCABULARY, "textures": TEXTURES}
+"""All words of the captions, by kind."""
+
 PROMPTS = PromptSet(
     title="Tiny world, evaluation",
     source=str(ASSETS),
@@ -57,7 +60,7 @@ PROMPTS = PromptSet(
     licence="Apache-2.0",
     note="the default for --model tiny and tiny-flow; captions name an object and a background colour, two in five also a size, two in five a place, one in "
     "five a texture",
-    vocabulary=VOCABULARY,
+    vocabulary=WORDS,
 )
 
 TUNING_PROMPTS = PromptSet(
@@ -67,5 +70,5 @@ TUNING_PROMPTS = PromptSet(
     count=64,
     licence="Apache-2.0",
     note="to choose settings by; object and colour are combined as in the preference pairs, never as in the evaluation prompts",
-    vocabulary=VOCABULARY,
+    vocabulary=WORDS,
 )

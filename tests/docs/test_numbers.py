@@ -1,4 +1,4 @@
-"""The tables of the README and of the pages are those of two reports, which are kept beside the pages as JSON, with the runs they are of."""
+"""The tables of the README and of the pages are those of reports, which are kept beside the pages as JSON, with the runs they are of."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import lzma
 import os
 import re
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import forked
 import pytest
+import torch
 from pages import DOCS, ROOT
+
+from bench.scoring.metric import METRICS, code_of
+from bench.tiny import TINY
 
 README, FINDINGS, PLACEBO, ONLINE = (
     ROOT / "README.md",
     *(DOCS / f"{name}.md" for name in ("findings", "placebo", "findings-online")),
 )
-COSTS = ("pairs", "policy_forwards", "policy_backwards", "reference_forwards", "samples", "reward_calls")
 
 
 class Study:
@@ -29,8 +31,6 @@ class Study:
         report: the report, parsed JSON.
         rows: its rows by label.
         trained: the labels of all rows but the base.
-        methods: those of them that are not placebos.
-        metrics: names of the metrics by title.
         archive: the runs.
     """
 
@@ -38,8 +38,6 @@ class Study:
         self.report: dict[str, Any] = json.loads((DOCS / f"{name}.json").read_text(encoding="utf-8"))
         self.rows = {row["label"]: row for row in self.report["rows"]}
         self.trained = [row["label"] for row in self.report["rows"][1:]]
-        self.methods = [label for label in self.trained if self.rows[label]["placebo_of"] is None]
-        self.metrics = {metric["title"]: metric["name"] for metric in self.report["metrics"]}
         self.archive = DOCS / f"{name}.tar.xz"
 
 
@@ -56,76 +54,6 @@ EVERY_STUDY = {
 STUDIES = pytest.mark.parametrize("study", EVERY_STUDY.values(), ids=EVERY_STUDY)
 
 
-def tables(page: Path, heading: str, section: str = "") -> Iterator[dict[str, Any]]:
-    """The rows of the table below a heading, the first of the page or of a section, cells by column; the label is in ``""``."""
-    text = page.read_text(encoding="utf-8")
-    if section:
-        text = text.partition(f"\n## {section}\n")[2]
-    lines = text.partition(f"**{heading}**")[2].split("\n")
-    begin = next(number for number, line in enumerate(lines) if line.startswith("|"))
-    end = next(number for number, line in enumerate(lines) if number > begin and not line.startswith("|"))
-    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[begin:end]]
-    for row in rows:
-        yield dict(zip(head, row, strict=True))
-
-
-SHOWN = pytest.mark.parametrize(
-    ("page", "section", "study"),
-    [(README, "", OFFLINE_STUDY), (ONLINE, "", ONLINE_STUDY), (ONLINE, FLOW, FLOW_STUDY)],
-    ids=["README", "online", "flow"],
-)
-
-
-def numbers(cell: str) -> list[float]:
-    return [float(each.replace(",", "")) for each in re.findall(r"[+-]?[\d.,]*\d", cell)]
-
-
-def in_percent(rate: dict[str, float]) -> list[float]:
-    """A share and its interval as tables show them."""
-    return [round(100 * rate[name], 1) for name in ("mean", "low", "high")]
-
-
-@SHOWN
-def test_win_rates(page: Path, section: str, study: Study) -> None:
-    shown = list(tables(page, "Win rate against the base, %", section))
-    assert [cells[""] for cells in shown] == study.methods
-    for cells in shown:
-        row = study.rows[cells[""]]
-        assert int(cells["seeds"]) == len(row["seeds"])
-        for title, name in study.metrics.items():
-            assert numbers(cells[title]) == pytest.approx(in_percent(row["scores"][name]["win_rate"]), abs=0.051)
-            assert ("†" in cells[title]) == row["scores"][name]["trained_on"]
-
-
-@SHOWN
-def test_costs(page: Path, section: str, study: Study) -> None:
-    shown = list(tables(page, "Cost of one training run", section))
-    assert [cells[""] for cells in shown] == study.methods
-    for cells in shown:
-        cost = study.rows[cells[""]]["cost"]
-        for name in COSTS:
-            if (column := name.replace("_", " ")) in cells or cost[name]:
-                assert numbers(cells[column]) == [round(cost[name])]
-
-
-@pytest.mark.parametrize(
-    ("page", "section", "study"),
-    [(FINDINGS, "", OFFLINE_STUDY), (ONLINE, "", ONLINE_STUDY), (ONLINE, FLOW, FLOW_STUDY)],
-    ids=["findings", "online", "flow"],
-)
-def test_scores(page: Path, section: str, study: Study) -> None:
-    shown = list(tables(page, "Score, and its difference from the base", section))
-    assert [cells[""] for cells in shown] == [row["label"] for row in study.report["rows"]]
-    for cells in shown:
-        for title, name in study.metrics.items():
-            score = study.rows[cells[""]]["scores"][name]
-            mean, *difference = numbers(cells[title])
-            assert mean == pytest.approx(score["mean"], abs=0.0051)
-            if score["difference"] is not None:
-                middle, high = score["difference"]["mean"], score["difference"]["high"]
-                assert difference == pytest.approx([middle, high - middle], abs=0.0051)
-
-
 @pytest.mark.parametrize("studies", [[OFFLINE_STUDY, ONLINE_STUDY], [EQUAL_STUDY]], ids=["all", "equal cost"])
 def test_a_table_of_gains_and_costs_is_what_its_script_prints(studies: list[Study]) -> None:
     script = runpy.run_path(str(DOCS / "gain_and_cost.py"))
@@ -140,48 +68,40 @@ def test_the_runs_at_equal_cost_have_the_forwards_of_their_budget() -> None:
         assert 11_520 <= forwards < 1.1 * 11_520, label
 
 
-def test_gains_and_costs_of_both_studies() -> None:
-    rows = {**ONLINE_STUDY.rows, **OFFLINE_STUDY.rows}
-    shown = list(tables(ONLINE, "Gain and cost, online and offline"))
-    assert {cells[""] for cells in shown} == {*ONLINE_STUDY.methods, *OFFLINE_STUDY.methods}
-    assert [numbers(cells["TFLOP"]) for cells in shown] == sorted(numbers(cells["TFLOP"]) for cells in shown)
-    for cells in shown:
-        row = rows[cells[""]]
-        cost, gain = row["cost"], row["scores"]["gold"]["difference"]
-        assert numbers(cells["gold, difference from the base"]) == pytest.approx(
-            [gain["mean"], gain["high"] - gain["mean"]], abs=0.0051
-        )
-        assert numbers(cells["TFLOP"]) == [pytest.approx(cost["flops"] / 1e12, abs=0.051)]
-        assert [numbers(cells[name]) for name in ("samples", "reward calls")] == [
-            [round(cost["samples"])], [round(cost["reward_calls"])]
-        ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("page", "section", "study"),
-    [
-        (README, "", OFFLINE_STUDY), (FINDINGS, "", OFFLINE_STUDY), (PLACEBO, "", OFFLINE_STUDY), (ONLINE, "", ONLINE_STUDY),
-        (ONLINE, EQUAL_COST, EQUAL_STUDY),
-    ],
-    ids=["README", "findings", "placebo", "online", "equal cost"],
-)  # fmt: skip
-def test_what_training_did_and_what_preferences_did(page: Path, section: str, study: Study) -> None:
-    shown = list(tables(page, "Primary endpoint, gold: win rate, %", section))
-    assert [cells[""] for cells in shown] == study.trained
-    for cells in shown:
-        row = study.rows[cells[""]]
-        assert numbers(cells["over base"]) == pytest.approx(in_percent(row["scores"]["gold"]["win_rate"]), abs=0.051)
-        if row["over_placebo"] is not None:
-            assert numbers(cells["over placebo"]) == pytest.approx(in_percent(row["over_placebo"]), abs=0.051)
-        if row["placebo_of"] is None:
-            assert cells["group"] == row["standing"]["groups"]
-
-
 def bench(folder: Path, *words: str) -> str:
     """What a command prints."""
     done = forked.run(words, folder, os.environ)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+PAGES = {
+    "readme-study": [(README, ""), (FINDINGS, ""), (PLACEBO, "")],
+    "online-study": [(ONLINE, "")],
+    "online-equal-cost": [(ONLINE, EQUAL_COST)],
+    "online-flow": [(ONLINE, FLOW)],
+}
+"""Where the tables of a study are shown: the pages, and the sections, of those that show several studies."""
+
+
+def blocks(page: Path, section: str) -> dict[str, list[str]]:
+    """The lines of tables and footnotes below each heading in bold, of a section, or of the page without what belongs to sections of other studies."""
+    others = [
+        name for places in PAGES.values() for where, name in places if where == page and name not in ("", section)
+    ]
+    found: dict[str, list[str]] = {}
+    part = heading = ""
+    for line in page.read_text(encoding="utf-8").split("\n"):
+        if line.startswith("#"):
+            part, heading = line.removeprefix("## ") if line.startswith("## ") else part, ""
+        elif (part == section) if section else (part not in others):
+            if re.fullmatch(r"\*\*.+\*\*", line):
+                heading = line
+            elif heading and line.startswith(("|", "- ")) and not line.startswith("- bench "):  # whose version goes on
+                found.setdefault(heading, []).append(line)
+            elif line:
+                heading = ""
+    return found
 
 
 @STUDIES
@@ -194,6 +114,13 @@ def test_the_runs_of_the_tables_are_an_archive_whose_tables_come_out_again(study
     text = bench(tmp_path, "report", "--runs", "study/runs", "--format", "markdown")
     assert ("about the same number of network evaluations" in text) == (study is EQUAL_STUDY)
     assert ("Rows differ in cost" in text) == (study in (OFFLINE_STUDY, ONLINE_STUDY))
+    printed, compared = set(text.split("\n")), 0
+    for page, section in PAGES[study.archive.name.removesuffix(".tar.xz")]:
+        for heading, lines in blocks(page, section).items():
+            if heading in printed:  # the others are of scripts, which are compared with what those print
+                compared += len(lines)
+                assert [line for line in lines if line not in printed] == [], f"{page.name}, {heading}"
+    assert compared > len(study.rows)
     assert made["citation"].partition(" | ")[2] == study.report["citation"].partition(" | ")[2]  # the version goes on
     assert [row["label"] for row in made["rows"]] == [row["label"] for row in study.report["rows"]]
     for row in made["rows"]:
@@ -223,6 +150,16 @@ def test_studies_of_tiny_are_under_one_protocol_and_have_one_base(study: Study) 
     assert study.report["signature"] == OFFLINE_STUDY.report["signature"]
     for name, score in OFFLINE_STUDY.report["rows"][0]["scores"].items():
         assert study.report["rows"][0]["scores"][name]["mean"] == score["mean"]
+
+
+@pytest.mark.parametrize("name", TINY.metrics)
+def test_scores_that_are_made_today_compare_with_the_readme_s(name: str) -> None:
+    """Code that scores belongs to a metric's signature: where it changes, the studies must be scored again (`bench rescore`)."""
+    scored = next(metric["identity"] for metric in OFFLINE_STUDY.report["metrics"] if metric["name"] == name)
+    today = code_of(METRICS.get(name).load(TINY.metrics[name], device=torch.device("cpu")))
+    assert {part: today[part] for part in ("own", "harness")} == {
+        part: scored["code_digests"][part] for part in ("own", "harness")
+    }
 
 
 def test_the_flow_model_is_judged_by_the_same_scorers() -> None:

@@ -84,7 +84,7 @@ def test_every_scorer_of_the_tiny_world_tells_right_from_wrong(name: str) -> Non
 
     rng = np.random.default_rng(5)
     drawn = [world.draw_request(rng) for _ in range(120)]
-    requests = [world.Request(each.object, each.colour) for each in drawn]  # the shipped scorers know no textures
+    requests = [world.Request(each.object, each.colour) for each in drawn]
     right = [world.render(world.draw_scene(rng, request)) for request in requests]
     wrong = [world.render(world.draw_scene(rng, world.corrupt_request(rng, request))) for request in requests]
     scorer = METRICS.get(name).load(TINY.metrics[name], device=torch.device("cpu"))

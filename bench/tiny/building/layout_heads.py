@@ -1,7 +1,7 @@
 """Heads that make a denoiser learn where things belong; they are thrown away after training.
 
 A caption's place moves the object only if a feature that says "left" meets one that says where a cell is.  By the denoising
-loss alone neither is worth anything before the other, and after 1,000 steps of 64 the network still did not use the word.
+loss alone neither is worth anything before the other, and after 780 steps of 64 the network still did not use the word.
 With these heads it does after 100: every cross-attention must know where each cell is before it, and the scene's layout,
 which at high noise only the caption tells, after it.
 """

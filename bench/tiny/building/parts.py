@@ -271,7 +271,7 @@ def scorer_stage(name: str) -> Stage:
         write_json(places.output / FIGURES, {"accuracy on held-out votes": accuracy})
 
     recipe = {"settings": str(scorers.VOTING), "epochs": scorers.VOTE_EPOCHS, "batch": scorers.VOTE_BATCH,
-              "votes": [votes.SCENE_VOTES, votes.MODEL_VOTES], **voters.RULES}  # fmt: skip
+              "votes": [votes.SCENE_VOTES, votes.MODEL_VOTES, votes.ALIKE, votes.WRONG_CAPTIONS], **voters.RULES}  # fmt: skip
     return Stage(name, make, recipe, needs=("scenes", "checker", "pictures", tower))
 
 
