@@ -152,6 +152,13 @@ def test_studies_of_tiny_are_under_one_protocol_and_have_one_base(study: Study) 
         assert study.report["rows"][0]["scores"][name]["mean"] == score["mean"]
 
 
+@pytest.mark.parametrize("name", ["tiny-quality", "tiny-quality-dpo"])
+def test_the_judges_of_the_tiny_world(name: str) -> None:
+    script = runpy.run_path(str(DOCS / "tiny_quality.py"))
+    figures = json.loads((DOCS / f"{name}.json").read_text(encoding="utf-8"))
+    assert "\n".join(script["lines"](figures)) in (DOCS / "tiny-world.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", TINY.metrics)
 def test_scores_that_are_made_today_compare_with_the_readme_s(name: str) -> None:
     """Code that scores belongs to a metric's signature: where it changes, the studies must be scored again (`bench rescore`)."""
