@@ -8,7 +8,6 @@ every judge agrees with it, for pairs within a prompt; and for weights what gold
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from scipy import stats
 
 from bench.core.errors import UserError
 from bench.core.files import write_array, write_json
+from bench.core.images import open_image
 from bench.core.progress import Progress
 from bench.core.terminal import Terminal
 from bench.core.values import digest
@@ -194,7 +194,7 @@ def gold_figures(values: Floats) -> dict[str, float]:
 def pair_values(path: Path, checker: Checker) -> Floats:
     """The properties of both pictures of shipped preference pairs, (pairs, 2, 7)."""
     rows = pq.read_table(path, columns=["caption", "jpg_0", "jpg_1"]).to_pylist()
-    pictures = [[np.asarray(Image.open(io.BytesIO(row[name]))) for name in ("jpg_0", "jpg_1")] for row in rows]
+    pictures = [[np.asarray(open_image(row[name])) for name in ("jpg_0", "jpg_1")] for row in rows]
     return measure(np.stack(pictures), [row["caption"] for row in rows], checker)[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,19 @@ def test_the_page_shows_the_example_and_files_that_are_studies(tmp_path: Path) -
     assert counts == [6, 4, 1, 1]
 
 
-def test_the_campaign_has_the_commands_of_its_page() -> None:
+def test_the_offline_campaign_has_the_commands_of_its_pages() -> None:
+    script = (ROOT / "examples" / "offline-campaign.sh").read_text(encoding="utf-8").splitlines()
+    commands = {line.removesuffix(" --jobs 2") for line in script if line.startswith(("bench ", "python "))}
+    shown: set[str] = set()
+    for page in ("findings", "placebo"):
+        text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+        shown |= {line.strip() for line in text.splitlines() if line.startswith("    bench ") and "trial" not in line}
+        shown |= set(re.findall(r"`(python docs/[^`]+)`", text))
+    assert len(shown) >= 6
+    assert shown <= commands
+
+
+def test_the_online_campaign_has_the_commands_of_its_page() -> None:
     script = (ROOT / "examples" / "online-campaign.sh").read_text(encoding="utf-8").splitlines()
     commands = [line for line in script if line.startswith(("bench ", "python "))]
     page = (DOCS / "findings-online.md").read_text(encoding="utf-8").splitlines()

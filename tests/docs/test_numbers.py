@@ -15,6 +15,7 @@ import pytest
 import torch
 from pages import DOCS, ROOT
 
+from bench.core.errors import UserError
 from bench.scoring.metric import METRICS, code_of
 from bench.tiny import TINY
 
@@ -42,11 +43,14 @@ class Study:
 
 
 OFFLINE_STUDY, ONLINE_STUDY = Study("readme-study"), Study("online-study")
-EQUAL_STUDY, FLOW_STUDY = Study("online-equal-cost"), Study("online-flow")
+EQUAL_STUDY, FLOW_STUDY, PLACEBO_STUDY = Study("online-equal-cost"), Study("online-flow"), Study("placebo-study")
 EQUAL_COST, FLOW = "The same number of network evaluations", "Flow-GRPO on a flow model"
 """Sections of the page on online methods that are about studies of their own."""
+FIVE_SEEDS = "Five seeds of four methods"
+"""The same of the page on placebos."""
 EVERY_STUDY = {
     "readme-study": OFFLINE_STUDY,
+    "placebo-study": PLACEBO_STUDY,
     "online-study": ONLINE_STUDY,
     "online-equal-cost": EQUAL_STUDY,
     "online-flow": FLOW_STUDY,
@@ -75,8 +79,16 @@ def bench(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+def unpacked(archive: Path, folder: Path) -> Path:
+    """The run folders of a compressed bundle, below a folder."""
+    (folder / "study.tar").write_bytes(lzma.decompress(archive.read_bytes()))
+    bench(folder, "verify", "study.tar", "--output", "study")
+    return folder / "study" / "runs"
+
+
 PAGES = {
     "readme-study": [(README, ""), (FINDINGS, ""), (PLACEBO, "")],
+    "placebo-study": [(PLACEBO, FIVE_SEEDS)],
     "online-study": [(ONLINE, "")],
     "online-equal-cost": [(ONLINE, EQUAL_COST)],
     "online-flow": [(ONLINE, FLOW)],
@@ -106,14 +118,13 @@ def blocks(page: Path, section: str) -> dict[str, list[str]]:
 
 @STUDIES
 def test_the_runs_of_the_tables_are_an_archive_whose_tables_come_out_again(study: Study, tmp_path: Path) -> None:
-    (tmp_path / "study.tar").write_bytes(lzma.decompress(study.archive.read_bytes()))
-    bench(tmp_path, "verify", "study.tar", "--output", "study")
-    records = [path.read_text(encoding="utf-8") for path in (tmp_path / "study" / "runs").rglob("*.json")]
+    runs = str(unpacked(study.archive, tmp_path))
+    records = [path.read_text(encoding="utf-8") for path in Path(runs).rglob("*.json")]
     assert not any(re.search(r'"/\w', text) for text in records), "a path of the machine that trained"
-    made = json.loads(bench(tmp_path, "report", "--runs", "study/runs", "--format", "json"))
-    text = bench(tmp_path, "report", "--runs", "study/runs", "--format", "markdown")
+    made = json.loads(bench(tmp_path, "report", "--runs", runs, "--format", "json"))
+    text = bench(tmp_path, "report", "--runs", runs, "--format", "markdown")
     assert ("about the same number of network evaluations" in text) == (study is EQUAL_STUDY)
-    assert ("Rows differ in cost" in text) == (study in (OFFLINE_STUDY, ONLINE_STUDY))
+    assert ("Rows differ in cost" in text) == (study in (OFFLINE_STUDY, PLACEBO_STUDY, ONLINE_STUDY))
     printed, compared = set(text.split("\n")), 0
     for page, section in PAGES[study.archive.name.removesuffix(".tar.xz")]:
         for heading, lines in blocks(page, section).items():
@@ -133,10 +144,8 @@ def test_the_runs_of_the_tables_are_an_archive_whose_tables_come_out_again(study
 
 
 def test_the_changes_over_time_are_those_of_the_archive(tmp_path: Path) -> None:
-    (tmp_path / "curves.tar").write_bytes(lzma.decompress((DOCS / "online-curves.tar.xz").read_bytes()))
-    bench(tmp_path, "verify", "curves.tar", "--output", "curves")
     script = runpy.run_path(str(DOCS / "over_time.py"))
-    runs = script["watched"](tmp_path / "curves" / "runs")
+    runs = script["watched"](unpacked(DOCS / "online-curves.tar.xz", tmp_path))
     assert "\n".join(script["table"](runs)).strip() in ONLINE.read_text(encoding="utf-8")
     for _, record, lines in runs:
         (reward,) = (name for name in record.trained_on if name in record.titles)
@@ -145,7 +154,28 @@ def test_the_changes_over_time_are_those_of_the_archive(tmp_path: Path) -> None:
         assert fallen[-1] < max(fallen) - within[-1]  # gold is below where it was
 
 
-@pytest.mark.parametrize("study", [ONLINE_STUDY, EQUAL_STUDY], ids=["online-study", "online-equal-cost"])
+def test_what_gold_gains_on_true_and_on_shuffled_preferences(tmp_path: Path) -> None:
+    script, runs = runpy.run_path(str(DOCS / "placebo_gains.py")), unpacked(PLACEBO_STUDY.archive, tmp_path)
+    for algorithms in (["dpo", "inpo", "ipo"], ["sft"]):
+        made = "\n".join(script["lines"](script["gains"](runs, algorithms)))
+        assert made in PLACEBO.read_text(encoding="utf-8")
+    with pytest.raises(UserError, match="has no runs of kto with their placebos"):
+        script["gains"](runs, ["kto"])
+
+
+def test_how_reliable_the_order_of_the_findings_is(tmp_path: Path) -> None:
+    script = runpy.run_path(str(DOCS / "reliability.py"))
+    printed = script["lines"](script["gains"](unpacked(OFFLINE_STUDY.archive, tmp_path)))
+    middle, low, high = re.findall(r"0\.\d\d", printed[0])
+    said = f"with a rank correlation of {middle} ({low} to {high} in nine of ten splits). The seeds are: each of the three puts another method first"
+    assert said in FINDINGS.read_text(encoding="utf-8")
+    firsts = [line.partition(": ")[2].partition(" > ")[0] for line in printed if re.match(r"seeds \d:", line)]
+    assert len(set(firsts)) == len(firsts) == 3
+
+
+@pytest.mark.parametrize(
+    "study", [ONLINE_STUDY, EQUAL_STUDY, PLACEBO_STUDY], ids=["online-study", "online-equal-cost", "placebo-study"]
+)
 def test_studies_of_tiny_are_under_one_protocol_and_have_one_base(study: Study) -> None:
     assert study.report["signature"] == OFFLINE_STUDY.report["signature"]
     for name, score in OFFLINE_STUDY.report["rows"][0]["scores"].items():
