@@ -35,6 +35,7 @@ from bench.tiny.building import (
 from bench.tiny.building.fitting import FitSettings
 from bench.tiny.building.stages import RECORD, Stage, run_stages
 from bench.tiny.building.votes import SCORERS
+from bench.tiny.commands import refusing
 
 WORK = Path("build/tiny")
 FILES = (
@@ -70,7 +71,9 @@ def stages() -> list[Stage]:
         fitted("base", parts.make_base, second, denoiser.SECOND.settings, "autoencoder", "pretrained"),
         Stage("scenes", parts.make_scenes, scenes, needs=["autoencoder"]),
         Stage("redrawn", parts.make_redrawn, redrawn, needs=["base", "scenes"]),
-        Stage("pictures", parts.make_pictures, {"requests": [pairs.PAIRS, parts.SCORER_REQUESTS]}, needs=["base"]),
+        Stage(
+            "pictures", parts.make_pictures, {"requests": [pairs.PAIRS, parts.SCORER_REQUESTS], **drawn}, needs=["base"]
+        ),
         fitted("checker", parts.make_checker, judge, checking.SETTINGS, "scenes", "redrawn", "pictures"),
         fitted("clip", parts.make_clip, tower, towers.CONTRASTIVE, "scenes", "redrawn"),
         fitted("blip", parts.make_blip, tower, towers.MATCHING, "scenes", "redrawn"),
@@ -130,6 +133,7 @@ def wanted(every: list[Stage], names: list[str]) -> list[Stage]:
     return [stage for stage in every if stage.name in kept]
 
 
+@refusing
 def main(
     out: Annotated[Path, typer.Option(help="Where the assets go.")] = WORK / "assets",
     work: Annotated[Path, typer.Option(help="Where stages and unfinished work are kept.")] = WORK,
@@ -142,11 +146,7 @@ def main(
     def say(line: str) -> None:
         console.print(line, highlight=False)
 
-    try:
-        done = run_stages(wanted(stages(), stage or []), work, say)
-    except UserError as error:
-        say(f"Error: {error}")
-        raise typer.Exit(2) from error
+    done = run_stages(wanted(stages(), stage or []), work, say)
     if not stage:
         make_folder(out)
         assemble(done, out)

@@ -10,9 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
+from bench.core.errors import UserError
 from bench.core.files import replace_file
+from bench.core.parquet import read_schema
 from bench.core.randomness import permutation
 from bench.tiny import ASSETS
+from bench.tiny.commands import refusing
 
 
 def flip_votes(source: Path, output: Path, *, share: float, seed: int) -> None:
@@ -22,7 +25,12 @@ def flip_votes(source: Path, output: Path, *, share: float, seed: int) -> None:
         source: preference pairs, a Parquet file without ties.
         share: share of the pairs to flip, 0 to 1.
         seed: decides which pairs are flipped.
+
+    Raises:
+        UserError: ``source`` is not a Parquet file, or has no labels.
     """
+    if "label_0" not in read_schema(source).names:
+        raise UserError(f"{source} has no column 'label_0', the votes to flip; give preference pairs")
     table = pq.read_table(source)
     labels = np.asarray(table["label_0"].to_numpy(zero_copy_only=False), dtype=np.float64).copy()
     chosen = permutation(len(table), "flipped votes", seed)[: round(share * len(table))].numpy()
@@ -33,10 +41,12 @@ def flip_votes(source: Path, output: Path, *, share: float, seed: int) -> None:
     replace_file(output, lambda partial: pq.write_table(flipped, partial))
 
 
+@refusing
 def main(
     share: Annotated[float, typer.Option(min=0, max=1, help="Share of the votes to flip.")],
     output: Annotated[Path, typer.Option(help="Parquet file to write.")],
-    source: Annotated[Path, typer.Option(help="Preference pairs.")] = ASSETS / "preferences.parquet",
+    source: Annotated[Path, typer.Option(help="Preference pairs.", exists=True, dir_okay=False)] = ASSETS
+    / "preferences.parquet",
     seed: Annotated[int, typer.Option(help="Seed that decides which votes are flipped.")] = 0,
 ) -> None:
     """Flip a share of the votes of preference pairs."""

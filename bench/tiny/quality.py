@@ -40,6 +40,7 @@ from bench.scoring.metric import METRICS
 from bench.tiny import ASSETS, world
 from bench.tiny.building.pairs import unused
 from bench.tiny.checker import Checker
+from bench.tiny.commands import refusing
 from bench.tiny.voters import (
     PROPERTIES,
     expected_utility,
@@ -233,9 +234,10 @@ def judge_scores(name: str, folder: Path, pictures: NDArray[np.uint8], prompts: 
     return torch.stack(rows).double().numpy()
 
 
+@refusing
 def main(
     model: Annotated[Literal["tiny", "tiny-flow"], typer.Option(help="The base model.")] = "tiny",
-    assets: Annotated[Path, typer.Option(help="The assets to measure.")] = ASSETS,
+    assets: Annotated[Path, typer.Option(help="The assets to measure.", exists=True, file_okay=False)] = ASSETS,
     work: Annotated[Path, typer.Option(help="Where pictures are kept.")] = Path("build/tiny/quality"),
     count: Annotated[int, typer.Option(min=1, help="How many evaluation prompts.")] = PROMPTS,
     weights: Annotated[

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -19,6 +22,8 @@ from bench.tiny import ASSETS
 from bench.tiny.build import main, stages, wanted
 from bench.tiny.building.parts import save_half
 from bench.tiny.flip import flip_votes
+from bench.tiny.flip import main as flip
+from bench.tiny.quality import main as quality
 
 
 def test_saving_in_half_precision_leaves_the_pipeline_and_no_path_of_this_machine(tmp_path: Path) -> None:
@@ -65,13 +70,28 @@ def test_a_stage_is_made_with_what_it_needs_and_nothing_else() -> None:
     assert wanted(every, []) == every
 
 
-def test_an_unknown_stage_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
-    command = typer.Typer()
-    command.command()(main)
-    ended = CliRunner().invoke(command, ["--work", str(tmp_path), "--stage", "basement"])
+@pytest.mark.parametrize(
+    ("command", "words", "sentence"),
+    [
+        (main, ["--work", "work", "--stage", "basement"], "there is no stage 'basement'; there are autoencoder, pretrained,"),
+        (flip, ["--share", "0.1", "--output", "out", "--source", "words.txt"], "words.txt cannot be read as Parquet"),
+        (flip, ["--share", "0.1", "--output", "out", "--source", "other.parquet"], "other.parquet has no column 'label_0'"),
+        (flip, ["--share", "0.1", "--output", "out", "--source", "missing"], "'missing' does not exist"),
+        (quality, ["--weights", "missing", "--work", "work"], "missing holds no safetensors weights"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Any, words: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("words.txt").write_text("words")
+    pq.write_table(pa.table({"caption": ["a bee"]}), "other.parquet")
+    app = typer.Typer()
+    app.command()(command)
+    ended = CliRunner().invoke(app, words)
     assert ended.exit_code == 2
-    assert "there is no stage 'basement'; there are autoencoder, pretrained," in " ".join(ended.stdout.split())
-    assert list(tmp_path.iterdir()) == []
+    assert sentence in " ".join(re.sub("[│╭─╮╰╯]", " ", ended.stderr).split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.parquet", "words.txt"]
 
 
 def test_what_decides_a_stage_can_be_written_as_json_and_the_number_of_steps_is_not_part_of_it() -> None:
