@@ -1,6 +1,6 @@
 """What methods gain on true and on shuffled preferences, with intervals widened for the number of methods: a table of docs/placebo.md.
 
-python docs/placebo_gains.py runs/placebo-study dpo inpo ipo
+python docs/placebo_gains.py runs-placebo dpo inpo ipo
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from reports.records import RunRecord, collect
 from reports.statistics import Interval, mean_intervals
 
 ERROR = 0.05
-"""Of all methods that are named together (Bonferroni)."""
+"""Chance that an interval of a column misses, over all methods that are named (Bonferroni)."""
 
 
 def gains(runs: Path, algorithms: Sequence[str]) -> dict[str, tuple[Interval, Interval, Interval]]:
     """By row what gold gains over the base on true and on shuffled preferences, and the difference of the two.
 
     Raises:
-        UserError: no row of these algorithms has a placebo, or a placebo has other seeds than its row.
+        UserError: one of these algorithms has no runs with a placebo, or a placebo has other seeds than its row.
     """
     records = collect(runs)
     rows = [row for row in records.rows if row.algorithm in algorithms]
     found, base = paired(rows), records.base.scores["gold"][0]
-    if not found:
-        raise UserError(f"{runs} has no runs of {', '.join(algorithms)} with their placebos: train them with --placebo")
+    if missing := sorted(set(algorithms) - {row.algorithm for row, _ in found}):
+        raise UserError(f"{runs} has no runs of {', '.join(missing)} with their placebos: train them with --placebo")
     if unequal := [row.label for row, placebo in found if row.seeds != placebo.seeds]:
         raise UserError(f"the placebo of {unequal[0]} has other seeds than it; train both with the same")
     level = 1 - ERROR / len(found)
@@ -58,6 +58,8 @@ def cell(interval: Interval) -> str:
 
 
 def main(words: Sequence[str]) -> None:
+    if len(words) < 2:
+        sys.exit("give a folder of runs and the algorithms to compare")
     try:
         sys.stdout.write("".join(f"{line}\n" for line in lines(gains(Path(words[0]), words[1:]))))
     except UserError as error:

@@ -16,6 +16,6 @@ bench report --format markdown
 python docs/comparison.py runs docs/comparison.png
 python docs/reliability.py runs
 bench run examples/placebo-study.toml --jobs 2
-bench report --runs runs/placebo-study --format markdown
-python docs/placebo_gains.py runs/placebo-study dpo inpo ipo
-python docs/placebo_gains.py runs/placebo-study sft
+bench report --runs runs-placebo --format markdown
+python docs/placebo_gains.py runs-placebo dpo inpo ipo
+python docs/placebo_gains.py runs-placebo sft

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 import typer
+from rich.markup import escape
 
 from bench.core.errors import UserError
 from bench.core.terminal import Terminal
@@ -22,7 +23,7 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*arguments, **options)
         except UserError as error:
-            Terminal(stderr=True).print(f"Error: {error}", highlight=False)
+            Terminal(stderr=True).print(f"error: {escape(str(error))}", highlight=False)
             raise typer.Exit(2) from error
 
     return ending

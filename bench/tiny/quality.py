@@ -239,7 +239,7 @@ def main(
     model: Annotated[Literal["tiny", "tiny-flow"], typer.Option(help="The base model.")] = "tiny",
     assets: Annotated[Path, typer.Option(help="The assets to measure.", exists=True, file_okay=False)] = ASSETS,
     work: Annotated[Path, typer.Option(help="Where pictures are kept.")] = Path("build/tiny/quality"),
-    count: Annotated[int, typer.Option(min=1, help="How many evaluation prompts.")] = PROMPTS,
+    count: Annotated[int, typer.Option(min=2, help="How many evaluation prompts.")] = PROMPTS,
     weights: Annotated[
         Path | None,
         typer.Option(help="The weights folder of a run, whose pictures are measured instead of the base model's."),

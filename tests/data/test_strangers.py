@@ -159,6 +159,40 @@ def test_damaged_images_of_a_saved_folder(tmp_path: Path, column: pa.Array, part
     assert part in text
 
 
+@pytest.mark.parametrize("codec", [None, "zstd"])
+def test_damaged_bytes_of_a_saved_folder_are_a_sentence(tmp_path: Path, codec: str | None) -> None:
+    folder, source = saved(tmp_path, codec), np.random.default_rng(0)
+    file = folder / "data.arrow"
+    content, refused = file.read_bytes(), 0
+    for _ in range(1500):
+        damaged = bytearray(content)
+        damaged[source.integers(len(content))] = source.integers(256)
+        file.write_bytes(damaged)
+        try:
+            open_source(folder)
+        except UserError:
+            refused += 1
+    assert refused > 200
+
+
+@pytest.mark.parametrize("version", [pa.ipc.MetadataVersion.V4, pa.ipc.MetadataVersion.V5])
+def test_a_codec_that_is_named_as_the_first_writers_did(tmp_path: Path, version: Any) -> None:
+    folder = saved(tmp_path)
+    with pa.ipc.open_stream((folder / "data.arrow").read_bytes()) as stream:
+        batch = stream.read_next_batch()
+    options = pa.ipc.IpcWriteOptions(metadata_version=version)
+    for custom in ({"ARROW:experimental_compression": "zstd"}, {"note": "mine"}):
+        with (
+            pa.OSFile(str(folder / "data.arrow"), "wb") as sink,
+            pa.ipc.new_stream(sink, batch.schema, options=options) as writer,
+        ):
+            writer.write_batch(batch, custom_metadata=custom)
+        if "note" in custom:
+            open_source(folder)
+        else:
+            assert "is compressed" in refusal(folder)
+
+
 @pytest.mark.parametrize("codec", ["zstd", "lz4"])
 @pytest.mark.parametrize(
     "column", [[bytes(1 << 22)] * 2, pa.array([bytes(1 << 22)] * 2).dictionary_encode()], ids=["values", "dictionary"]

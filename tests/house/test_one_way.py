@@ -13,7 +13,7 @@ from tests.house.test_sizes import FILES, ROOT
 
 WAYS = {
     "Image.open": {"bench/core/images.py"},
-    "pq.read_table": {"bench/tiny/flip.py", "bench/tiny/quality.py"},  # of the package's own pairs
+    "pq.read_table": {"bench/tiny/flip.py", "bench/tiny/quality.py"},  # of the tiny world's pairs
     "pq.ParquetFile": {"bench/core/parquet.py"},
     "pq.read_metadata": {"bench/core/parquet.py"},
     "pq.read_schema": {"bench/scoring/folder.py"},  # of a table that this command wrote, which is a file

@@ -15,6 +15,9 @@ from bench.core.strict import check_encoding, quoted, read_json_strictly
 from bench.data.sources.base import Source, file_stamp, mapped
 from bench.data.sources.table import TableSource
 
+OLD_CODEC = b"ARROW:experimental_compression"
+"""The key under which the first writers that compressed named the codec of a message."""
+
 
 def open_arrow(path: Path, columns: Mapping[str, str]) -> Source | None:
     """A folder with ``state.json`` and the Arrow files that it names.
@@ -69,8 +72,9 @@ def _map(file: Path) -> pa.Table:
             for batch in stream:
                 batch.validate(full=True)
                 batches.append(batch)
+            _ = stream.schema.names  # read here, since it raises where a name is not UTF-8
             return pa.Table.from_batches(batches, stream.schema)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, struct.error) as error:
         reason = next(iter(str(error).splitlines()), "")
         raise UserError(f"{file} cannot be read as Arrow ({reason}); save the dataset again") from error
 
@@ -83,14 +87,15 @@ def _compressed(message: pa.Message) -> bool:
     if message.type not in ("record batch", "dictionary"):
         return False
     metadata = memoryview(message.metadata)
-    header = _field(metadata, _pointed(metadata, 0), number=2)
-    if message.type == "dictionary":
+    root = _pointed(metadata, 0)
+    header = _field(metadata, root, number=2)
+    if header and message.type == "dictionary":
         header = _field(metadata, _pointed(metadata, header), number=1)
-    return _field(metadata, _pointed(metadata, header), number=3) != 0
+    return OLD_CODEC in bytes(metadata) or (header != 0 and _field(metadata, _pointed(metadata, header), number=3) != 0)
 
 
 def _field(metadata: memoryview, table: int, number: int) -> int:
-    """Where the field of a table is, counted in the order of the schema; 0 if it is left out."""
+    """Where the field of a table is, which is counted in the order of the schema; 0 if it is left out."""
     (offset,) = struct.unpack_from("<i", metadata, table)
     sizes = table - offset
     (length,) = struct.unpack_from("<H", metadata, sizes)
