@@ -63,7 +63,7 @@ def main(words: Sequence[str]) -> None:
     try:
         sys.stdout.write("".join(f"{line}\n" for line in lines(gains(Path(words[0]), words[1:]))))
     except UserError as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -100,16 +100,16 @@ SCRIPTS = ("Gain and cost",)
 """How headings of tables begin that are not of a report: tests compare them with what their scripts print."""
 
 
-def blocks(page: Path, section: str) -> dict[str, list[str]]:
-    """`by_heading` of a section, or of a page without the sections that are about other studies."""
+def blocks(page: Path, section: str) -> list[tuple[str, list[str]]]:
+    """`by_heading`, as pairs, of a section, or of a page without the sections that are about other studies."""
     others = [
         name for places in PAGES.values() for where, name in places if where == page and name not in ("", section)
     ]
     parts = re.split(r"^## (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    found: dict[str, list[str]] = {}
+    found: list[tuple[str, list[str]]] = []
     for name, text in zip(["", *parts[1::2]], parts[::2], strict=True):
         if (name == section) if section else (name not in others):
-            found |= by_heading(text)
+            found += by_heading(text).items()
     return found
 
 
@@ -138,16 +138,15 @@ def test_the_runs_of_the_tables_are_an_archive_whose_tables_come_out_again(study
     assert ("Rows differ in cost" in text) == (study in (OFFLINE_STUDY, PLACEBO_STUDY, ONLINE_STUDY))
     printed = by_heading(text)
     for page, section in PAGES[study.archive.name.removesuffix(".tar.xz")]:
-        shown = {head: lines for head, lines in blocks(page, section).items() if not head.startswith(SCRIPTS, 2)}
+        shown = [(head, lines) for head, lines in blocks(page, section) if not head.startswith(SCRIPTS, 2)]
         assert shown, page.name
-        for heading, lines in shown.items():
+        for heading, lines in shown:
             rows = [line for line in printed[heading] if line.startswith("|")]
             rows = [row for row in rows if row in lines or "placebo)" not in row]  # a page may leave placebos out
             assert [line for line in lines if line.startswith("|")] == rows, f"{page.name}, {heading}"
-            notes = [
-                line for line in lines if line.startswith("- ") and not line.startswith("- bench ")
-            ]  # the version goes on
-            assert set(notes) <= set(text.split("\n")), f"{page.name}, {heading}"
+            notes = {line for line in lines if line.startswith("- ")}
+            notes -= {line for line in notes if line.startswith("- bench ")}  # names the version, which goes on
+            assert notes <= set(text.split("\n")), f"{page.name}, {heading}"
     assert made["citation"].partition(" | ")[2] == study.report["citation"].partition(" | ")[2]  # the version goes on
     assert [row["label"] for row in made["rows"]] == [row["label"] for row in study.report["rows"]]
     for row in made["rows"]:

@@ -77,7 +77,7 @@ def test_a_stage_is_made_with_what_it_needs_and_nothing_else() -> None:
         (flip, ["--share", "0.1", "--output", "out", "--source", "words.txt"], "words.txt cannot be read as Parquet"),
         (flip, ["--share", "0.1", "--output", "out", "--source", "other.parquet"], "other.parquet has no column 'label_0'"),
         (flip, ["--share", "0.1", "--output", "out", "--source", "missing"], "'missing' does not exist"),
-        (quality, ["--weights", "missing", "--work", "work"], "missing holds no safetensors weights"),
+        (quality, ["--weights", "missing[/old]", "--work", "work"], "missing[/old] holds no safetensors weights"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(
