@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from bench.cli.app import App
 from bench.core.errors import UserError
 from bench.core.terminal import Terminal
 
 if TYPE_CHECKING:
     from bench.experiments.contracts.contract import Finding
 
-app = typer.Typer(no_args_is_help=True, help="Check that an algorithm or a metric honours the harness's contracts.")
+app = App(no_args_is_help=True, help="Check that an algorithm or a metric honours the harness's contracts.")
 
 STYLES = {"held": "green", "broken": "bold red", "not applicable": "dim"}
 

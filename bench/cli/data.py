@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.app import App
 from bench.cli.sentences import say
 from bench.core.errors import UserError
 from bench.core.terminal import Terminal
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from bench.data.reading import InspectedData
     from bench.scoring.metric import Metric
 
-app = typer.Typer(no_args_is_help=True, help="Check, score, generate and rank preference data.")
+app = App(no_args_is_help=True, help="Check, score, generate and rank preference data.")
 
 Data = Annotated[str, typer.Argument(help="Preference data; see --data in: bench run --help")]
 COLUMNS = "Rename the data's columns: caption=text,jpg_0=chosen,...  label_0=1 means that image 0 is always preferred, label_0=0 image 1."

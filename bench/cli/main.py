@@ -7,12 +7,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
-from typer.core import TyperGroup
 
+from bench.cli.app import App, Commands
 from bench.cli.bundle import bundle, verify
 from bench.cli.check import app as check_app
 from bench.cli.data import Checkpoints
@@ -33,40 +33,7 @@ from bench.core.progress import shortened
 from bench.core.registry import DISTRIBUTION
 from bench.core.terminal import Terminal
 
-
-class Commands(TyperGroup):
-    """The commands; a value that is not allowed gets a sentence like every other mistake."""
-
-    def invoke(self, ctx: Any) -> Any:  # typer's own class of contexts has no public name
-        """Parse the command's options and run it.
-
-        Raises:
-            UserError: an option's value is not allowed.
-        """
-        try:
-            return super().invoke(ctx)
-        except typer.BadParameter as error:
-            if (sentence := _about_value(error)) is None:
-                raise
-            raise UserError(sentence) from error
-
-
-def _about_value(error: typer.BadParameter) -> str | None:
-    """One sentence about a value that its option's type does not allow; None about anything else, of which typer speaks."""
-    from pydantic import ValidationError
-
-    from bench.core.validation import reason
-
-    if error.param is None or not error.message:  # a value that is missing has no message
-        return None
-    option, refused = error.param.opts[0], error.__cause__
-    if isinstance(refused, ValidationError):
-        first = refused.errors(include_url=False)[0]
-        return f"{option} {first['input']!r} is not allowed: {reason(first)}"
-    return f"{option} is not allowed: {error.message.rstrip('.')}"  # of an older typer, whose message quotes the value
-
-
-app = typer.Typer(
+app = App(
     cls=Commands,
     add_completion=False,
     pretty_exceptions_enable=False,

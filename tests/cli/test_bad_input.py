@@ -54,6 +54,20 @@ def test_a_reward_twice_is_refused_by_every_command_that_takes_settings(command:
         assert "nft: rewards='aesthetic,aesthetic' is not allowed: give each metric once" in refusal(command, words)
 
 
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (("run", "--algo", "dpo", "--algo", "npo", "--model", "tiny"), "--algo is given 2 times; give it once, several values separated by commas"),
+        (("plan", "--algo", "dpo", "--model=tiny", "--model", "sdxl", "--model", "sd15"), "--model is given 3 times; give it once\n"),
+        (("report", "--format", "json", "--format", "csv"), "--format is given 2 times; give it once\n"),
+        (("data", "check", "pairs.parquet", "--columns", "caption=a", "--columns", "label=b"), "--columns is given 2 times"),
+        (("list", "--verbose", "--verbose", "nothing"), "nothing"),
+    ],
+)  # fmt: skip
+def test_an_option_of_one_value_is_given_once(command: CommandLine, words: tuple[str, ...], refused: str) -> None:
+    assert refused in refusal(command, command.arguments(*words))
+
+
 def test_a_stage_of_deepspeed_that_is_not_there(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "1")
