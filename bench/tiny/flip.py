@@ -13,6 +13,7 @@ import typer
 from bench.core.errors import UserError
 from bench.core.files import replace_file
 from bench.core.parquet import read_schema
+from bench.core.progress import shortened
 from bench.core.randomness import permutation
 from bench.tiny import ASSETS
 from bench.tiny.commands import refusing
@@ -27,12 +28,17 @@ def flip_votes(source: Path, output: Path, *, share: float, seed: int) -> None:
         seed: decides which pairs are flipped.
 
     Raises:
-        UserError: ``source`` is not a Parquet file, or has no labels.
+        UserError: ``source`` is not a Parquet file, has no labels, or one that is not 0 or 1.
     """
     if "label_0" not in read_schema(source).names:
         raise UserError(f"{source} has no column 'label_0', the votes to flip; give preference pairs")
     table = pq.read_table(source)
-    labels = np.asarray(table["label_0"].to_numpy(zero_copy_only=False), dtype=np.float64).copy()
+    votes = table["label_0"].to_pylist()
+    if strange := [vote for vote in votes if vote not in (0, 1)]:
+        raise UserError(
+            f"{source} has a vote label_0 of {shortened(repr(strange[0]), 40)}; give pairs whose votes are 0 or 1, without ties"
+        )
+    labels = np.array(votes, dtype=np.float64)
     chosen = permutation(len(table), "flipped votes", seed)[: round(share * len(table))].numpy()
     labels[chosen] = 1 - labels[chosen]
     place = table.schema.get_field_index("label_0")

@@ -234,6 +234,16 @@ def judge_scores(name: str, folder: Path, pictures: NDArray[np.uint8], prompts: 
     return torch.stack(rows).double().numpy()
 
 
+def refuse_incomplete(assets: Path, needed: Sequence[str]) -> None:
+    """Say what is missing before anything is drawn.
+
+    Raises:
+        UserError: assets lack something needed.
+    """
+    if missing := [name for name in needed if not (assets / name).exists()]:
+        raise UserError(f"{assets} has no {', no '.join(missing)}; give a folder of assets of the tiny world")
+
+
 @refusing
 def main(
     model: Annotated[Literal["tiny", "tiny-flow"], typer.Option(help="The base model.")] = "tiny",
@@ -248,8 +258,11 @@ def main(
 ) -> None:
     """Print the figures of the tiny world."""
     console = Terminal()
+    card = MODELS.get(model)
+    files = ["prompts.txt", "preferences.parquet", "off-policy.parquet", "quality.json"]
+    refuse_incomplete(assets, [*files, "checker", Path(card.source).name, *(f"scorers/{name}" for name in JUDGES)])
     prompts = (assets / "prompts.txt").read_text(encoding="utf-8").splitlines()[:count]
-    card, checker = MODELS.get(model), Checker.load(assets / "checker")
+    checker = Checker.load(assets / "checker")
     base = StableDiffusion.load(str(assets / Path(card.source).name), device=torch.device("cpu"))
     pictures = draw_pictures(base, card.generation, weights, prompts, work)
     values, right = measure(pictures, prompts, checker)

@@ -76,6 +76,8 @@ def test_a_stage_is_made_with_what_it_needs_and_nothing_else() -> None:
         (main, ["--work", "work", "--stage", "basement"], "there is no stage 'basement'; there are autoencoder, pretrained,"),
         (flip, ["--share", "0.1", "--output", "out", "--source", "words.txt"], "words.txt cannot be read as Parquet"),
         (flip, ["--share", "0.1", "--output", "out", "--source", "other.parquet"], "other.parquet has no column 'label_0'"),
+        (flip, ["--share", "0.1", "--output", "out", "--source", "text.parquet"], "text.parquet has a vote label_0 of '1'; give pairs whose votes are 0 or 1"),
+        (quality, ["--assets", "."], "has no prompts.txt, no preferences.parquet, no off-policy.parquet, no quality.json, no checker, no model,"),
         (flip, ["--share", "0.1", "--output", "out", "--source", "missing"], "'missing' does not exist"),
         (quality, ["--weights", "missing[/old]", "--work", "work"], "missing[/old] holds no safetensors weights"),
     ],
@@ -86,12 +88,14 @@ def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     Path("words.txt").write_text("words")
     pq.write_table(pa.table({"caption": ["a bee"]}), "other.parquet")
+    pq.write_table(pa.table({"label_0": ["1"]}), "text.parquet")
+    given = sorted(path.name for path in tmp_path.iterdir())
     app = typer.Typer()
     app.command()(command)
     ended = CliRunner().invoke(app, words)
     assert ended.exit_code == 2
     assert sentence in " ".join(re.sub("[│╭─╮╰╯]", " ", ended.stderr).split())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.parquet", "words.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == given
 
 
 def test_what_decides_a_stage_can_be_written_as_json_and_the_number_of_steps_is_not_part_of_it() -> None:
