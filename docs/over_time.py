@@ -1,6 +1,6 @@
 """What the judges said along the training of some runs: the figure of docs/findings-online.md, and its table.
 
-python docs/over_time.py runs/online-curves docs/over-time.png
+python docs/over_time.py runs-online-curves docs/over-time.png
 """
 
 from __future__ import annotations

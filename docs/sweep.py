@@ -1,6 +1,6 @@
 """The trials by which the recipes of the tiny model were chosen: the table of docs/tiny-recipes.md.
 
-python docs/sweep.py runs/tiny-sweep
+python docs/sweep.py runs-tiny-sweep
 """
 
 from __future__ import annotations

@@ -21,12 +21,12 @@ bench reward --scorer imagereward --model tiny --output rewards/frozen
 bench run examples/online-study.toml --jobs 2
 bench run examples/online-study.toml --placebo --algo tailorpo,spo,ddpo,flow-grpo,nft,apo --seeds 0,1 --jobs 2
 bench run examples/online-conventions.toml --jobs 2
-bench report --runs runs/online-study --format markdown
+bench report --runs runs-online-study --format markdown
 python docs/gain_and_cost.py docs/readme-study.json docs/online-study.json
 bench run examples/online-equal-cost.toml --jobs 2
-bench report --runs runs/online-equal-cost --format markdown
+bench report --runs runs-online-equal-cost --format markdown
 python docs/gain_and_cost.py docs/online-equal-cost.json
 bench run examples/online-flow.toml --jobs 2
-bench report --runs runs/online-flow --format markdown
+bench report --runs runs-online-flow --format markdown
 bench run examples/online-curves.toml --jobs 2
-python docs/over_time.py runs/online-curves docs/over-time.png
+python docs/over_time.py runs-online-curves docs/over-time.png
