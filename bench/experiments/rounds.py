@@ -69,7 +69,7 @@ def check_rounds(method: Method) -> None:
         raise UserError(
             f"{name} would train in rounds, each of which takes the same number of steps; leave --budget out, and set steps"
         )
-    if settings.stop_when is not None or settings.evaluate_every:
+    if settings.watched:
         raise UserError(
             f"--evaluate-every and --stop-when follow a single training, and {name} would train in rounds; leave them or the rounds out"
         )

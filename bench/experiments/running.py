@@ -213,6 +213,7 @@ def _train(experiment: Experiment, run: RunFolder, method: Method, seed: int) ->
         context.forwards,
         watcher_of(experiment, method, run),
         _rewards(experiment, method),
+        experiment.protocol.generation.precision,
     )
     with launched.working(Stage.TRAINING):
         train(job, run, experiment.accelerator)

@@ -44,13 +44,13 @@ IMAGES = 4
 def watcher_of(experiment: Experiment, method: Method, run: RunFolder) -> Watcher:
     """What looks at a run of a method while it trains, as its settings say."""
     settings = method.settings
-    return CurveWatcher(experiment, method, run) if settings.stop_when or settings.evaluate_every else unwatched
+    return CurveWatcher(experiment, method, run) if settings.watched else unwatched
 
 
 def refuse_unwatchable(experiment: Experiment, method: Method) -> None:
     """Raise a `UserError` where images along the training cannot be made, before anything is computed."""
     settings = method.settings
-    if settings.stop_when is None and not settings.evaluate_every:
+    if not settings.watched:
         return
     if settings.stop_when and settings.evaluate_every not in (0, settings.stop_when.every):
         raise UserError(

@@ -23,6 +23,7 @@ from bench.planning.dummy_data import DummyEncoding
 from bench.planning.memory_tracker import network_tensors, tensor_bytes
 from bench.planning.traced_policy import TracedPolicy
 from bench.planning.tracer import Tracer
+from bench.records.protocol import Precision
 from bench.training.algorithm import Algorithm, Need
 from bench.training.batches import Batches
 from bench.training.collecting import BEHAVIOUR
@@ -94,6 +95,7 @@ def dry_run(
     algorithm: Algorithm,
     settings: TrainingSettings,
     data: PreferenceData,
+    image_precision: Precision,
 ) -> DryRun:
     """Run one micro-batch, with the gradients of an earlier one already in memory if a batch has several.
 
@@ -104,12 +106,15 @@ def dry_run(
         texts: shape of each caption embedding, without a batch axis.
         tracer: where the networks run.
         data: prepared by the algorithm.
+        image_precision: arithmetic of images that are made along the training.
     """
     micro = whole_groups(algorithm, min(settings.global_batch_size, settings.micro_batch_size))
     few = settings.model_copy(update={"global_batch_size": micro, "micro_batch_size": micro, "compile": False})
     encoded = DummyEncoding(data, model, model.latent_shape(model.resolution, model.resolution), texts)
     accelerator = Accelerator(cpu=True)
-    policy = DryRunPolicy(model, few, tracer, with_reference=Need.REFERENCE in algorithm.needs)
+    policy = DryRunPolicy(
+        model, few, tracer, with_reference=Need.REFERENCE in algorithm.needs, image_precision=image_precision
+    )
     trained = [parameter for _, parameter in policy.parameters()]
     with tracer.meter:
         algorithm.begin(policy)
@@ -169,8 +174,16 @@ def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
 class DryRunPolicy(TracedPolicy):
     """A policy whose networks have no values and predict 0."""
 
-    def __init__(self, model: ModelFamily, settings: TrainingSettings, tracer: Tracer, *, with_reference: bool) -> None:
-        super().__init__(model, settings, Ledger(), with_reference=with_reference)
+    def __init__(
+        self,
+        model: ModelFamily,
+        settings: TrainingSettings,
+        tracer: Tracer,
+        *,
+        with_reference: bool,
+        image_precision: Precision,
+    ) -> None:
+        super().__init__(model, settings, Ledger(), with_reference=with_reference, image_precision=image_precision)
         self._tracer, self._anchor = tracer, torch.zeros((), requires_grad=True)
         tracer.place(self.network, *([self._reference] if self._reference else []))
         tracer.meter.keep(self.average.values())

@@ -20,6 +20,7 @@ from bench.planning.dummy_batches import whole_groups
 from bench.planning.dummy_data import prepared_data, text_shapes
 from bench.planning.gpus import GpuSpec
 from bench.planning.tracer import Tracer
+from bench.records.protocol import Precision
 from bench.training.algorithm import Algorithm
 from bench.training.distributed.strategy import refuse_small_batch
 from bench.training.judge_fitting import JudgeFittingAlgorithm
@@ -99,7 +100,7 @@ class Plan:
     text_bytes: int
     image_bytes: int
     image_forwards: int
-    image_precision: str
+    image_precision: Precision
     checkpoint_bytes: int
 
     @property
@@ -163,7 +164,7 @@ def make_plan(
     data, prepared = prepared_data(algorithm, model)
     calls = count_calls(model, algorithm, settings, data)
     share, tracer = _share(settings, processes), Tracer(device, settings.precision)
-    training = dry_run(model, encoding.texts, tracer, algorithm, share, data)
+    training = dry_run(model, encoding.texts, tracer, algorithm, share, data, generation.precision)
     elements = math.prod(model.latent_shape(model.resolution, model.resolution))
     pictures = len(ORIENTATIONS[settings.horizontal_flip]) if algorithm.reads_pictures else 0
     return Plan(
@@ -222,7 +223,7 @@ def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Itera
             less = training.with_optimizer(changed.optimizer)
         else:
             share, tracer = _share(changed, plan.processes), Tracer(CUDA, changed.precision)
-            less = dry_run(found.build(META), plan.encoding.texts, tracer, algorithm, share, data)
+            less = dry_run(found.build(META), plan.encoding.texts, tracer, algorithm, share, data, plan.image_precision)
         if less.memory.peak < training.memory.peak:
             settings, training = changed, less
             changes |= change

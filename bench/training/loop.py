@@ -16,6 +16,7 @@ from bench.core.progress import Progress, say
 from bench.data.cache import EncodedCaptions
 from bench.data.preferences import PreferenceData
 from bench.models.family import ModelFamily
+from bench.records.protocol import Precision
 from bench.records.runs import LEDGER, RunFolder
 from bench.rollouts.rewards import Rewards
 from bench.training.algorithm import Algorithm, Need
@@ -53,6 +54,7 @@ class Job:
         prepared_forwards: forwards of the base model spent on preparing the data; counted as reference forwards.
         watcher: looks at the network between steps, and may stop the training.
         rewards: judge the images of an algorithm that samples; None for others.
+        image_precision: arithmetic in which the watcher makes images.
     """
 
     algorithm: Algorithm
@@ -66,6 +68,7 @@ class Job:
     prepared_forwards: int = 0
     watcher: Watcher = unwatched
     rewards: Rewards | None = None
+    image_precision: Precision = "fp32"
 
 
 def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
@@ -90,7 +93,14 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
     # Everything that training changes.
     ledger = Ledger()
     ledger.reset_peak_memory(accelerator.device)
-    policy = Policy(job.model, settings, ledger, with_reference=Need.REFERENCE in algorithm.needs, strategy=strategy)
+    policy = Policy(
+        job.model,
+        settings,
+        ledger,
+        with_reference=Need.REFERENCE in algorithm.needs,
+        image_precision=job.image_precision,
+        strategy=strategy,
+    )
     optimizer = build_optimizer(policy.parameters(), settings)
     state = TrainingState(policy.parameters(), optimizer, policy.snapshots, strategy, policy.measured, policy.average)
     trainer = Trainer(algorithm, settings, policy, optimizer, accelerator)

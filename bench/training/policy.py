@@ -15,6 +15,7 @@ from bench.core.flops import FlopCounter
 from bench.models.family import ModelFamily
 from bench.models.forward_process import ForwardProcess
 from bench.models.framing import Framing
+from bench.records.protocol import Precision
 from bench.training.distributed.strategy import ParallelStrategy, Replicated
 from bench.training.ledger import Ledger
 from bench.training.settings import AdapterInit, TrainingSettings
@@ -34,6 +35,7 @@ class Policy:
 
     Args:
         with_reference: whether the algorithm needs a reference.
+        image_precision: arithmetic of images that are made along the training, of settings that ask for them.
         strategy: how the weights are laid out over the processes; None for a single process.
 
     Attributes:
@@ -53,6 +55,7 @@ class Policy:
         ledger: Ledger,
         *,
         with_reference: bool = True,
+        image_precision: Precision = "fp32",
         strategy: ParallelStrategy | None = None,
     ) -> None:
         self.model, self.ledger = model, ledger
@@ -76,8 +79,12 @@ class Policy:
         if settings.gradient_checkpointing:
             self.network.train()  # diffusers recomputes only in training mode; none of these networks has dropout
             self.network.enable_gradient_checkpointing()  # type: ignore[operator]
-        if self._autocast:
-            cast_frozen_to_bf16(self.network if self._reference is None else self._reference)
+        if self._reference is not None:
+            frozen: nn.Module | None = self._reference
+        else:  # adapters: images in fp32 along the training are made with the frozen weights as they are
+            frozen = None if settings.watched and image_precision == "fp32" else self.network
+        if self._autocast and frozen is not None:
+            cast_frozen_to_bf16(frozen)
         if settings.compile:
             self.network.compile()
             if self._reference is not None:

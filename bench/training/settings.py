@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.config import JsonDict
 
 from bench.data.buckets import AspectRatios, HorizontalFlip, PictureSize
+from bench.records.protocol import Precision
 from bench.records.training import Labels
 from bench.training.optimizers import known_optimizer
 
@@ -151,7 +152,7 @@ class TrainingSettings(BaseModel):
         default="square",
         description="square crops images to the model's square; buckets crops them to the nearest shape of the same area",
     )
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="precision of the network's arithmetic")
+    precision: Precision = Field(default="fp32", description="precision of the network's arithmetic")
     gradient_checkpointing: bool = Field(
         default=False, description="recompute activations to save memory", json_schema_extra=EXECUTION
     )
@@ -172,6 +173,11 @@ class TrainingSettings(BaseModel):
         description="minimum seconds between checkpoints (0: after every step)",
         json_schema_extra=EXECUTION,
     )
+
+    @property
+    def watched(self) -> bool:
+        """Whether images are made along the training."""
+        return self.stop_when is not None or self.evaluate_every > 0
 
     @classmethod
     def execution_fields(cls) -> frozenset[str]:

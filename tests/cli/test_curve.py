@@ -31,6 +31,20 @@ def measured(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, P
     return command
 
 
+def test_adapters_in_bf16_are_measured_under_a_protocol_in_fp32_and_train_the_same(command: CommandLine) -> None:
+    words = ["--set", "trainable=lora", "--set", "precision=bf16", "--metrics", "gold"]
+    found = {}
+    for name, watched in (("alone", []), ("watched", ["--evaluate-every", "3"])):
+        done = command.run(command.train_words(*words, *watched, runs=name))
+        assert done.returncode == 0, done.stderr
+        (run,) = (command.folder / name).glob("tiny/dpo/*/seed-0")
+        found[name] = run
+    assert weights(found["alone"]) == weights(found["watched"])
+    curve = RunFolder(found["watched"]).curve()
+    assert curve is not None
+    assert [line["step"] for line in curve[1]] == [0, 3, 6]
+
+
 def run_of(folder: Path) -> Path:
     (run,) = folder.glob("tiny/dpo/*/seed-0")
     return run

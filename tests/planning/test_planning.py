@@ -260,6 +260,18 @@ def test_the_full_sdxl_is_planned_with_torchs_own_count() -> None:
     assert mirrored.encoding_flops > 1.5 * plan.encoding_flops
 
 
+def test_adapters_whose_images_are_made_in_fp32_along_the_training_keep_their_network_in_fp32(
+    found: Callable[[str], FoundArchitecture],
+) -> None:
+    settings = {"trainable": "lora", "precision": "bf16"}  # the small model's own images are in fp32
+    alone, watched = plan_of(found, **settings), plan_of(found, **settings, evaluate_every=5)
+    full = plan_of(found, precision="bf16")
+    adapters = 4 * alone.training.trainable
+    assert watched.training.memory.weights == full.training.memory.weights + adapters
+    assert alone.training.memory.weights < 0.6 * watched.training.memory.weights
+    assert plan_of(found, precision="bf16", evaluate_every=5).training.memory == full.training.memory
+
+
 def plan_of(found: Callable[[str], FoundArchitecture], **fields: Any) -> Plan:
     sd15 = found("sd15")
     return make_plan(sd15, encoding_cost(sd15), DPO(), trained_with(**fields), CPU)
