@@ -33,12 +33,15 @@ class CommandLine:
         return [sys.executable, "-m", "bench", *words]
 
     def train_words(self, *words: str, runs: str = "runs", algo: str = "dpo") -> list[str]:
+        """A short training with these words, and options of its own where none of the words gives them."""
         settings = ("steps=6", "global_batch_size=4", "micro_batch_size=4", "checkpoint_seconds=0", "warmup_steps=0")
         sets = [word for setting in settings for word in ("--set", setting)]
-        return self.arguments(
-            "run", "--algo", algo, "--model", "tiny", "--data", str(self.data), "--prompts", str(self.prompts),
-            "--sampling-steps", "2", "--metrics", "aesthetic,gold", "--runs", str(self.folder / runs), *sets, *words,
-        )  # fmt: skip
+        options = {
+            "--algo": algo, "--model": "tiny", "--data": str(self.data), "--prompts": str(self.prompts),
+            "--sampling-steps": "2", "--metrics": "aesthetic,gold", "--runs": str(self.folder / runs),
+        }  # fmt: skip
+        own = [word for option, value in options.items() if option not in words for word in (option, value)]
+        return self.arguments("run", *own, *sets, *words)
 
     def run(self, words: list[str], preexec: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
         if preexec is None and words[:3] == self.arguments():
