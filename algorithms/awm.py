@@ -85,6 +85,10 @@ class AWM(ForwardAlgorithm):
         if self.average:
             policy.update_ema(AVERAGE, min(0.3, 0.001 * (step + 1)))
 
+    @property
+    def calls_reference(self) -> bool:
+        return self.kl > 0
+
     def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         noised = batch.noised(policy.process)
         at = (noised.latents, noised.timesteps)

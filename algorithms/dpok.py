@@ -70,6 +70,10 @@ class DPOK(StepwiseAlgorithm):
     def least_ratio(self) -> float:
         return self.clip
 
+    @property
+    def calls_reference(self) -> bool:
+        return self.kl > 0
+
     def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         taken = batch.replay(policy.predict)
         log_ratio = taken.log_prob - batch.log_probs

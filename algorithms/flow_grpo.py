@@ -207,6 +207,10 @@ class FlowGRPO(StepwiseAlgorithm):
             start = min(collection // self.hold % (math.ceil(last / self.stride) + 1) * self.stride, last)
         return [*range(start, start + size)]
 
+    @property
+    def calls_reference(self) -> bool:
+        return self.beta > 0 and self.distance != "behaviour"
+
     def rules(self, process: ForwardProcess, kept: Sequence[int]) -> list[Rule]:
         rules = super().rules(process, kept)
         return rules if self.noise_outside else [rule if step in kept else ODE for step, rule in enumerate(rules)]

@@ -85,6 +85,10 @@ class NFT(ForwardAlgorithm):
         """Share of the old weights that stays after so many optimizer steps."""
         return min(steps / 1000, 0.5) if self.decay == "ramp" else min(max(0.0075 * (steps - 75), 0), 0.999)
 
+    @property
+    def calls_reference(self) -> bool:
+        return self.kl > 0
+
     def step(self, batch: RolloutBatch, policy: Policy) -> StepOutput:
         noised = batch.noised(policy.process)
         at = (noised.latents, noised.timesteps)

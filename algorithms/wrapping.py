@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -11,15 +12,20 @@ from torch import Tensor
 from bench import (
     ALGORITHMS,
     Algorithm,
+    Need,
     Noised,
     PairBatch,
     PairErrors,
+    PairPredictions,
     PairwiseAlgorithm,
     Policy,
     PreferenceData,
     PrepareContext,
     build,
 )
+
+PASSED_ON = {Need.IMAGES, Need.REWARD}
+"""Needs of an objective that a wrapper without them meets: pairs are images, and `trained_on` names the rewards."""
 
 
 class Wrapper(Algorithm):
@@ -29,6 +35,16 @@ class Wrapper(Algorithm):
     objective_fields: dict[str, Any] = Field(
         default={}, description="fields of the objective, for example --set objective_fields.beta=500"
     )
+
+    fields_of: ClassVar[Mapping[str, str]] = {"objective": "objective_fields"}
+
+    @model_validator(mode="after")
+    def _objective_needs_no_more(self) -> Self:
+        if more := self.inner.needs - self.needs - PASSED_ON:
+            raise ValueError(
+                f"objective {self.objective!r} needs {' and '.join(sorted(more))}, which it does not get here; choose dpo, ipo, hinge, ..."
+            )
+        return self
 
     @functools.cached_property
     def inner(self) -> Algorithm:
@@ -40,6 +56,10 @@ class Wrapper(Algorithm):
     def initial_loss(self) -> float | None:
         """The objective's."""
         return self.inner.initial_loss
+
+    @property
+    def calls_reference(self) -> bool:
+        return self.inner.calls_reference
 
     @property
     def embedded_by(self) -> tuple[str, ...]:
@@ -86,6 +106,9 @@ class PairwiseWrapper(Wrapper, PairwiseAlgorithm):
 
     def noised(self, batch: PairBatch, policy: Policy) -> Noised:
         return self.pairwise.noised(batch, policy)
+
+    def predict(self, noised: Noised, batch: PairBatch, policy: Policy) -> PairPredictions:
+        return self.pairwise.predict(noised, batch, policy)
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
         return self.pairwise.loss(errors, preference)

@@ -65,6 +65,10 @@ def resolve(
     if "steps" in overrides and any(typed.startswith("budget.") for typed in overrides):
         raise UserError("--set steps and --budget both say when training ends; use one of them")
     own, shared = current_values(recipe.algorithm), current_names(recipe.training)
+    for choice, part in algorithm.fields_of.items():
+        named = overrides.get(choice)
+        if named is not None and named != own.get(choice, algorithm.model_fields[choice].default):
+            own[part] = dict(recipe_of(ALGORITHMS.get(named), model).algorithm)
     for typed, value in overrides.items():
         field, dot, part = typed.partition(".")
         target: dict[str, Any] = own if field in fields else shared

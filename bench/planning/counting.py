@@ -13,7 +13,7 @@ from bench.data.preferences import PreferenceData
 from bench.models.family import Condition, ModelFamily
 from bench.planning.dummy_batches import dummy_batches, whole_groups
 from bench.planning.dummy_data import DummyEncoding
-from bench.training.algorithm import Algorithm, Need
+from bench.training.algorithm import Algorithm
 from bench.training.ledger import COUNTS, Ledger
 from bench.training.online import SamplingAlgorithm
 from bench.training.policy import Policy
@@ -48,7 +48,7 @@ def count_calls(
     most = DRAWN_STEPS if isinstance(algorithm, RewardGradientAlgorithm) else STEPS
     count, steps = (whole_groups(algorithm, FEW), min(settings.steps, most)) if sampling else (PAIRS, 1)
     many = settings.model_copy(update={"global_batch_size": count, "micro_batch_size": whole_groups(algorithm, 64)})
-    policy = SilentPolicy(model, with_reference=Need.REFERENCE in algorithm.needs)
+    policy = SilentPolicy(model, with_reference=algorithm.calls_reference)
     encoded = DummyEncoding(data, model, SMALL, dict.fromkeys(model.condition_names, (1,)))
     accelerator = Accelerator(cpu=True)
     algorithm.begin(policy)

@@ -24,7 +24,7 @@ from bench.planning.memory_tracker import network_tensors, tensor_bytes
 from bench.planning.traced_policy import TracedPolicy
 from bench.planning.tracer import Tracer
 from bench.records.protocol import Precision
-from bench.training.algorithm import Algorithm, Need
+from bench.training.algorithm import Algorithm
 from bench.training.batches import Batches
 from bench.training.collecting import BEHAVIOUR
 from bench.training.ledger import COUNTS, Ledger
@@ -112,9 +112,7 @@ def dry_run(
     few = settings.model_copy(update={"global_batch_size": micro, "micro_batch_size": micro, "compile": False})
     encoded = DummyEncoding(data, model, model.latent_shape(model.resolution, model.resolution), texts)
     accelerator = Accelerator(cpu=True)
-    policy = DryRunPolicy(
-        model, few, tracer, with_reference=Need.REFERENCE in algorithm.needs, image_precision=image_precision
-    )
+    policy = DryRunPolicy(model, few, tracer, with_reference=algorithm.calls_reference, image_precision=image_precision)
     trained = [parameter for _, parameter in policy.parameters()]
     with tracer.meter:
         algorithm.begin(policy)

@@ -24,7 +24,7 @@ from bench.planning.dummy_data import DummyEncoding, prepared_data, text_shapes
 from bench.planning.memory_tracker import MemoryTracker
 from bench.planning.timer import Clock
 from bench.planning.traced_policy import TracedPolicy
-from bench.training.algorithm import Algorithm, Need
+from bench.training.algorithm import Algorithm
 from bench.training.batches import StepBatches
 from bench.training.ledger import Ledger
 from bench.training.online import SamplingAlgorithm
@@ -98,7 +98,7 @@ def measure(
 
     with Progress("measuring steps", total=3 * steps) as progress:
         with contextlib.nullcontext() if cuda else meter:
-            policy = TimedPolicy(model, few, ledger, clock, with_reference=Need.REFERENCE in algorithm.needs)
+            policy = TimedPolicy(model, few, ledger, clock, with_reference=algorithm.calls_reference)
             optimizer = build_optimizer(policy.parameters(), few)
             trainer = Trainer(algorithm, few, policy, optimizer, accelerator)
             algorithm.begin(policy)

@@ -146,6 +146,9 @@ class Algorithm(BaseModel, abc.ABC):
     """Whether the trained weights are for the unconditional branch of guidance only, next to the base model's."""
     placebo: ClassVar[str | None] = "winner and loser of each pair are swapped with probability 1/2"
     """What a run with shuffled preferences is (``bench run --placebo``); None if shuffling changes nothing."""
+    fields_of: ClassVar[Mapping[str, str]] = {}
+    """Of a wrapper: the field that holds another registered algorithm's fields, by the field that names that algorithm.  A recipe's
+    values of the former are for the algorithm that the recipe names; another one that the user names has those of its own recipe."""
     no_placebo: ClassVar[str] = "it reads no preferences"
     """Why shuffling changes nothing, where ``placebo`` is None."""
 
@@ -156,6 +159,14 @@ class Algorithm(BaseModel, abc.ABC):
         A subclass states a constant as ``initial_loss: ClassVar[float | None] = ...``.
         """
         return None
+
+    @property
+    def calls_reference(self) -> bool:
+        """Whether it calls `bench.Policy.reference` with its present fields; if not, no reference is kept in memory.
+
+        An algorithm that states `Need.REFERENCE` may say that some of its settings do without.
+        """
+        return Need.REFERENCE in self.needs
 
     @property
     def reads_pictures(self) -> bool:

@@ -19,7 +19,7 @@ from bench.models.family import ModelFamily
 from bench.records.protocol import Precision
 from bench.records.runs import LEDGER, RunFolder
 from bench.rollouts.rewards import Rewards
-from bench.training.algorithm import Algorithm, Need
+from bench.training.algorithm import Algorithm
 from bench.training.batches import PairSource, Source
 from bench.training.checkpoint import TrainingState
 from bench.training.checkpointer import Checkpointer
@@ -97,7 +97,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
         job.model,
         settings,
         ledger,
-        with_reference=Need.REFERENCE in algorithm.needs,
+        with_reference=algorithm.calls_reference,
         image_precision=job.image_precision,
         strategy=strategy,
     )

@@ -22,7 +22,7 @@ from algorithms.rpo import RPO, contrast_weights, contrasts, joint_embedding
 from algorithms.sdpo import SDPO, safe_scale
 from algorithms.self_npo import SelfNPO
 from algorithms.seppo import SePPO
-from bench import Algorithm, PairPredictions, UserError
+from bench import Algorithm, Noised, PairBatch, PairPredictions, Policy, UserError
 
 
 class TestNPO:
@@ -56,6 +56,16 @@ class TestNPO:
         with pytest.raises(ValidationError, match="'self-npo' has no winner and loser to swap"):
             NPO(objective="self-npo")
 
+    def test_an_objective_whose_judge_would_not_be_fitted_is_refused(self) -> None:
+        with pytest.raises(
+            ValidationError, match="'apo' needs a scorer that can be fitted, which it does not get here"
+        ):
+            NPO(objective="apo")
+
+    def test_a_reference_is_kept_if_the_objective_calls_it(self) -> None:
+        assert NPO(objective="kto").calls_reference
+        assert not NPO(objective="simpo").calls_reference
+
     def test_an_unknown_objective_is_refused_with_the_nearest(self) -> None:
         with pytest.raises(UserError, match="unknown algorithm 'dop'.*'dpo'"):
             NPO(objective="dop")
@@ -80,6 +90,24 @@ class TestSDPO:
         # the specification's inner product is 0.07, its numerator 0.025 before 1 - mu; 1e-9 guards the division
         assert_exact(safe_scale(together, mu=0.5), [0.0125 / (0.07 + 1e-9)])
         assert safe_scale(together, mu=0.5).item() == pytest.approx(0.1785714260, abs=1e-9)
+
+    @pytest.mark.parametrize("wrapper", [SDPO, DRO])
+    def test_an_objective_that_predicts_in_its_own_way_does_so_inside(
+        self, workshop: Workshop, wrapper: type[SDPO | DRO]
+    ) -> None:
+        class Equal(DPO):
+            def predict(self, noised: Noised, batch: PairBatch, policy: Policy) -> PairPredictions:
+                known = super().predict(noised, batch, policy)
+                return known._replace(reference_winner=known.policy_winner, reference_loser=known.policy_loser)
+
+        policy, batch = workshop.policy(), workshop.batch([1, 2, 3])
+        nudge(policy.parameters())
+        algorithm = wrapper()
+        algorithm.__dict__["inner"] = Equal()
+        if isinstance(algorithm, DRO):
+            batch = dataclasses.replace(batch, columns={"density_ratio": torch.ones(3)})
+            batch = dataclasses.replace(batch, global_batch_stats=algorithm.global_batch_stats(batch, policy))
+        assert algorithm.step(batch, policy).logs["margin"].abs().max() == 0
 
     def test_every_pair_has_its_own_scale(self) -> None:
         scales = safe_scale(self.PREDICTIONS, mu=0.5)

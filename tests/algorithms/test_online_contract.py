@@ -173,7 +173,7 @@ class Session:
         }
         chosen = TrainingSettings(**{**algorithm.training_defaults, **sizes, **settings})
         model, self.ledger, self.algorithm = where.model(), Ledger(), algorithm
-        self.policy = Policy(model, chosen, self.ledger, with_reference=Need.REFERENCE in algorithm.needs)
+        self.policy = Policy(model, chosen, self.ledger, with_reference=algorithm.calls_reference)
         self.parameters = [parameter for _, parameter in self.policy.parameters()]
         encoded = where.encoded if algorithm.reads_pictures else where.captions_of(where.data)
         rewards = Rewards(dict.fromkeys(algorithm.trained_on, metric))
@@ -269,6 +269,17 @@ def stepped(places: Places) -> Stepped:
 def test_each_algorithm_is_of_one_kind_and_each_kind_has_one() -> None:
     assert all(ours(kind) for kind in KINDS)
     assert sorted(name for kind in KINDS for name in ours(kind)) == sorted(ours(SamplingAlgorithm))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("flow-grpo", {"beta": 0}), ("flow-grpo", {"distance": "behaviour", "updates": 2}), ("dpok", {"kl": 0}), ("nft", {"kl": 0}), ("awm", {"kl": 0})],
+)  # fmt: skip
+def test_without_a_distance_from_the_reference_none_is_kept(places: Places, name: str, changes: dict[str, Any]) -> None:
+    assert small(name).calls_reference
+    session = Session(places["flow"], small(name, **changes))
+    assert session.policy.network is session.policy.model.network  # with a reference, a copy is trained
+    session.step()
 
 
 class TestRatio:

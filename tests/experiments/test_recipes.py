@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from algorithms.flow_grpo import FlowGRPO
 from algorithms.kto import KTO
 from algorithms.npo import NPO
 from algorithms.smpo import SmPO
+from algorithms.wrapping import Wrapper
 from bench import Algorithm
 from bench.cli.options import parse_budget, parse_overrides
 from bench.core.errors import UserError
@@ -251,6 +253,26 @@ def test_a_dotted_name_reaches_a_field_of_a_field() -> None:
     assert npo.inner == DPO(beta=700.0)
     assert settings.budget is not None
     assert (settings.budget.unit, settings.budget.amount) == ("forwards", 9000)
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "model", "typed", "fields"),
+    [
+        ("sdpo", "sd15", {"objective": "dspo"}, {"variant": "sd15", "beta": 0.001}),  # as dspo's own recipe, and not dpo's beta
+        ("sdpo", "sdxl", {"objective": "dmpo"}, {"beta": 6000.0}),
+        ("npo", "sd15", {"objective": "ipo"}, {}),
+        ("dro", "sd15", {"objective": "hinge", "objective_fields.beta": "70"}, {"beta": 70.0}),
+        ("npo", "sdxl", {"objective": "dpo"}, {"beta": 2000.0}),  # the recipe's own objective
+        ("npo", "no-such-model", {"objective": "hinge"}, {"beta": 2000.0}),
+    ],
+)  # fmt: skip
+def test_another_objective_has_the_fields_of_its_own_recipe(
+    wrapper: str, model: str, typed: dict[str, str], fields: dict[str, Any]
+) -> None:
+    algorithm, _ = resolve(wrapper, ALGORITHMS.get(wrapper), model, typed)
+    assert isinstance(algorithm, Wrapper)
+    assert algorithm.inner.info == ALGORITHMS.get(typed["objective"]).info
+    assert fields.items() <= dict(algorithm.inner).items()
 
 
 def test_a_field_of_what_has_no_fields_is_refused() -> None:
