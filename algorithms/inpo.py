@@ -61,7 +61,10 @@ class InPO(PairwiseAlgorithm):
 
     beta: Beta = 2000.0
     inversion_steps: int = Field(
-        default=10, ge=2, le=500, description="number of steps in the inversion grid over all times"
+        default=10,
+        ge=2,
+        le=500,
+        description="number of steps in the inversion grid over all times; more where it does not divide their number",
     )
     inversion: Endpoint = Field(
         default="grid", description="where an inversion ends: grid, exact, or official (released code)"

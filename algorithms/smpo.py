@@ -84,7 +84,10 @@ class SmPO(PairwiseAlgorithm):
     gamma: float = Field(default=10.0, gt=0, description="scale of the smoothed label")
     reward: str = Field(default="pickscore", description="metric whose scores smooth the labels")
     inversion_steps: int = Field(
-        default=10, ge=2, le=500, description="number of steps in the inversion grid over all times"
+        default=10,
+        ge=2,
+        le=500,
+        description="number of steps in the inversion grid over all times; more where it does not divide their number",
     )
     inversion: Endpoint = Field(
         default="grid", description="where an inversion ends: grid, exact, or official (released code)"

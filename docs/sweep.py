@@ -6,6 +6,7 @@ python docs/sweep.py runs-tiny-sweep
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.records.runs import find_runs
@@ -26,14 +27,22 @@ def trials(runs: Path) -> dict[str, list[tuple[str, Interval]]]:
     return found
 
 
-def main() -> None:
-    lines = ["| algorithm | settings | gold, mean difference from the base |", "| :-- | :-- | --: |"]
-    for algorithm, tried in trials(Path(sys.argv[1])).items():
-        best = max(gain.mean for _, gain in tried)
-        for changed, gain in sorted(tried, key=lambda trial: -trial[1].mean):
+HEAD = ["| algorithm | settings | gold, mean difference from the base |", "| :-- | :-- | --: |"]
+
+
+def table(tried: Mapping[str, Sequence[tuple[str, Interval]]]) -> list[str]:
+    """The rows of trials below `HEAD`: by algorithm, the best first and in bold."""
+    lines = []
+    for algorithm, found in tried.items():
+        best = max(gain.mean for _, gain in found)
+        for changed, gain in sorted(found, key=lambda trial: -trial[1].mean):
             shown = f"{gain.mean:+.3f} ± {gain.high - gain.mean:.3f}"
             lines.append(f"| `{algorithm}` | {changed} | {f'**{shown}**' if gain.mean == best else shown} |")
-    sys.stdout.write("\n".join(lines) + "\n")
+    return lines
+
+
+def main() -> None:
+    sys.stdout.write("\n".join([*HEAD, *table(trials(Path(sys.argv[1])))]) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -24,7 +25,8 @@ Renoise = Literal["none", "next", "same"]
 class InversionSettings:
     """How `invert` goes from clean latents to noisy ones.
 
-    The grid is diffusers' ``leading`` one with offset 1: 1, 1 + T/n, 1 + 2T/n, ... for n ``steps``.
+    The grid is diffusers' ``leading`` one with offset 1: 1, 1 + T/n, 1 + 2T/n, ... for n ``steps``.  Where n does not divide T, the
+    stride is rounded down and the grid goes on to the last time below T: all of them are reached, in more than n steps.
 
     Attributes:
         steps: n, the steps of the grid over all T training times.
@@ -92,7 +94,7 @@ def invert(
     first, stride, goal = _grid(process, timesteps, settings)
     latents = x0.to(torch.promote_types(x0.dtype, torch.float32))
     start = torch.full_like(timesteps, first - stride)
-    for step in range(settings.steps + 1):
+    for step in range(math.ceil((process.train_timesteps - 1 - first) / stride) + 1):
         rows = (start < goal).nonzero().flatten()
         if not any_rank(len(rows) > 0):
             break
@@ -113,7 +115,8 @@ def invert(
 def _grid(process: ForwardProcess, timesteps: Tensor, settings: InversionSettings) -> tuple[int, int, Tensor]:
     """The first time of the grid, its stride, and where each sample ends, int64 (B,)."""
     stride = process.train_timesteps // settings.steps
-    first, last = 1, 1 + stride * (settings.steps - 1)
+    first = 1
+    last = first + stride * ((process.train_timesteps - 1 - first) // stride)
     if settings.endpoint == "exact":
         return first, stride, timesteps.clone()
     goal = first + torch.div(timesteps - first + stride - 1, stride, rounding_mode="floor") * stride

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import lzma
-import os
 import re
 import runpy
 from pathlib import Path
 from typing import Any
 
-import forked
 import pytest
 import torch
+from archived import bench, unpacked
 from pages import DOCS, ROOT
 
 from bench.core.errors import UserError
@@ -70,20 +68,6 @@ def test_the_runs_at_equal_cost_have_the_forwards_of_their_budget() -> None:
         cost = EQUAL_STUDY.rows[label]["cost"]
         forwards = cost["policy_forwards"] + 2 * cost["policy_backwards"] + cost["reference_forwards"]
         assert 11_520 <= forwards < 1.1 * 11_520, label
-
-
-def bench(folder: Path, *words: str) -> str:
-    """What a command prints."""
-    done = forked.run(words, folder, os.environ)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def unpacked(archive: Path, folder: Path) -> Path:
-    """The run folders of a compressed bundle, below a folder."""
-    (folder / "study.tar").write_bytes(lzma.decompress(archive.read_bytes()))
-    bench(folder, "verify", "study.tar", "--output", "study")
-    return folder / "study" / "runs"
 
 
 PAGES = {

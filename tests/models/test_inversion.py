@@ -164,7 +164,7 @@ class TestLanding:
 
     @pytest.mark.parametrize("endpoint", ["grid", "exact"])
     @pytest.mark.parametrize("renoise", RENOISES)
-    @pytest.mark.parametrize("steps", [5, 10])
+    @pytest.mark.parametrize("steps", [5, 10, 15, 334])  # the last two do not divide the number of times
     def test_latents_lie_exactly_at_the_time_returned(self, endpoint: Endpoint, renoise: Renoise, steps: int) -> None:
         # The network is right about one constant noise, so where the latents are can be seen from them.
         data = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(1000, 2)
@@ -180,6 +180,7 @@ class TestLanding:
         )
         expected = PROCESS.add_noise(data, noise, inverted.timesteps)
         torch.testing.assert_close(inverted.latents, expected, rtol=0, atol=1e-12)
+        assert (times - inverted.timesteps).max() < 1000 // steps  # every time is reached, but for the last part of a stride
 
     def test_exact_returns_the_wanted_time(self) -> None:
         assert toy(list(range(1000)), endpoint="exact")[0].timesteps.tolist() == list(range(1000))
