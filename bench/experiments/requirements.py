@@ -10,6 +10,7 @@ from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
 from bench.experiments.placebos import refuse_shuffling_nothing
 from bench.experiments.rounds import check_rounds
+from bench.models.framing import Framing
 from bench.records.migrations import current_names
 from bench.scoring.fitted import fittable
 from bench.scoring.metric import METRICS, DifferentiableMetric, EmbeddingMetric
@@ -39,6 +40,7 @@ def check_requirements(experiment: Experiment, method: Method) -> None:
         check_sampling(method.algorithm, experiment.load_model())
     _check_start(experiment, method)
     _check_adapters(experiment, method)
+    _check_size_conditioning(experiment, method)
     _check_not_captions_alone(experiment, method)
     made = {Need.PAIRS} if method.makes_pairs else set()
     for need in sorted((method.algorithm.needs - made) & CHECKS.keys()):
@@ -51,6 +53,7 @@ def check_settings(method: Method) -> None:
     _check_metrics(method)
     _check_budget(method)
     _check_unread(method)
+    _check_adapter_fields(method)
     _check_gradients_by_step(method)
     check_rounds(method)
     if isinstance(method.algorithm, OnlineAlgorithm):
@@ -149,6 +152,9 @@ UNREAD: Mapping[str, Any] = {
 }
 """Settings about images and captions of the data, with the values that an algorithm without images may state."""
 
+ADAPTER_FIELDS = ("lora_rank", "lora_init")
+"""Settings about adapters."""
+
 CHECKS: Mapping[Need, Callable[[Experiment, Method], None]] = {
     Need.IMAGES: _check_images,
     Need.PROMPTS: _check_images,
@@ -178,6 +184,29 @@ def _check_unread(method: Method) -> None:
             raise UserError(
                 f"{method.name} samples images of its own and reads none of the data's, so {field} has no effect; leave it out"
             )
+
+
+def _check_adapter_fields(method: Method) -> None:
+    """What is said about adapters must not be changed where all weights are trained; a recipe may say it for those who want them."""
+    if method.settings.trainable == "lora":
+        return
+    for field in current_names(method.changed, own=type(method.algorithm).model_fields):
+        if field in ADAPTER_FIELDS:
+            raise UserError(
+                f"{method.name} trains all weights (trainable={method.settings.trainable}), so {field} has no effect; add --set "
+                "trainable=lora, or leave it out"
+            )
+
+
+def _check_size_conditioning(experiment: Experiment, method: Method) -> None:
+    """What is said about the size of images must not be changed where the network is not told it."""
+    if "size_conditioning" not in current_names(method.changed, own=type(method.algorithm).model_fields):
+        return
+    model = experiment.load_model()
+    if not model.picture_condition(Framing.whole((model.resolution, model.resolution))):
+        raise UserError(
+            f"{experiment.name!r} is not conditioned on the size of images, so size_conditioning has no effect; leave it out"
+        )
 
 
 def _check_gradients_by_step(method: Method) -> None:

@@ -106,7 +106,8 @@ class SamplingAlgorithm(Algorithm):
 
 
 def check_sampling(algorithm: SamplingAlgorithm, model: ModelFamily) -> None:
-    """Raise a `UserError` if a model cannot be sampled as an algorithm says: by its levels, its rule or its noise."""
+    """Raise a `UserError` if a model cannot be sampled as an algorithm says: by its levels, its rule, its noise or its guidance."""
+    model.check(model.generation.model_copy(update={"guidance_scale": algorithm.guidance_scale}))
     grid = evaluation_grid(model, algorithm.sampling_steps)
     algorithm.sampler(model.process)
     check_noise(algorithm.noisy_rules(model.process), grid)

@@ -7,15 +7,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from pipelines import write_flux
 from workshop import write_parquet
 
+from algorithms.flow_grpo import FlowGRPO
 from bench.core.errors import UserError
 from bench.experiments.experiment import Experiment
 from bench.experiments.method import Method
 from bench.experiments.recipes import resolve
 from bench.experiments.requirements import check_requirements, check_settings
+from bench.models.families.flux import Flux
 from bench.training.algorithm import ALGORITHMS
 from bench.training.distributed.sharded import Sharded
+from bench.training.online import check_sampling
 from bench.training.settings import TrainingSettings
 
 
@@ -44,6 +49,8 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
         ("nft", {"latents": "mean"}, "so latents has no effect"),
         ("draft", {"horizontal_flip": "pair"}, "so horizontal_flip has no effect"),
         ("tailorpo", {"aspect_ratios": "buckets"}, "so aspect_ratios has no effect"),
+        ("dpo", {"lora_rank": "64"}, "dpo trains all weights .* so lora_rank has no effect; add --set trainable=lora"),
+        ("ddpo", {"trainable": "full", "lora_init": "gaussian"}, "so lora_init has no effect"),
     ],
 )
 def test_settings_that_cannot_be_whatever_the_model_is(name: str, changed: dict[str, str], said: str) -> None:
@@ -53,7 +60,13 @@ def test_settings_that_cannot_be_whatever_the_model_is(name: str, changed: dict[
 
 @pytest.mark.parametrize(
     ("name", "changed"),
-    [("ddpo", {}), ("ddpo", {"caption_dropout": "0"}), ("refl", {"caption_dropout": "0.5", "horizontal_flip": "pair"})],
+    [
+        ("ddpo", {}),
+        ("ddpo", {"lora_rank": "4"}),
+        ("ddpo", {"trainable": "full"}),
+        ("ddpo", {"caption_dropout": "0"}),
+        ("refl", {"caption_dropout": "0.5", "horizontal_flip": "pair"}),
+    ],
 )
 def test_settings_that_may_be(name: str, changed: dict[str, str]) -> None:
     check_settings(method(name, **changed))
@@ -77,6 +90,11 @@ def test_a_rule_that_is_not_there(name: str) -> None:
             "nft does not train single sampling steps, so gradients_by_step has no effect",
         ),
         ("draft", {"sampling_steps": "1000"}, "steps=1000 is not possible"),
+        (
+            "sft",
+            {"size_conditioning": "nominal"},
+            "'tiny' is not conditioned on the size of images, so size_conditioning has no effect",
+        ),
         ("draft", {"labels": "shuffled"}, "draft has no placebo: it follows the gradient of its reward"),
         ("tailorpo-g", {"labels": "shuffled"}, "tailorpo-g has no placebo: it follows the gradient of its reward"),
     ],
@@ -93,6 +111,14 @@ def test_a_way_of_sampling_that_the_model_does_not_have(
 )
 def test_twenty_rows_are_enough_for_the_recipes_of_the_tiny_world(experiment: Experiment, name: str) -> None:
     check_requirements(experiment, method(name))
+
+
+def test_guidance_is_refused_by_a_model_that_was_distilled_without(tmp_path: Path) -> None:
+    write_flux(tmp_path, guidance_embeds=False)
+    model = Flux.load(str(tmp_path), device=torch.device("cpu"))
+    check_sampling(FlowGRPO(rewards=("clip",), guidance_scale=1), model)
+    with pytest.raises(UserError, match="guidance_scale=3.5 has no effect on .* or --set guidance_scale=1"):
+        check_sampling(FlowGRPO(rewards=("clip",), guidance_scale=3.5), model)
 
 
 def test_captions_alone_are_enough_for_who_makes_pictures(tmp_path: Path) -> None:

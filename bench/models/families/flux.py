@@ -56,7 +56,8 @@ class Flux(DiffusersFamily):
         if settings.guidance_scale != 1 and not self._guided:
             raise UserError(
                 f"guidance_scale={settings.guidance_scale:g} has no effect on {self._folder.path}, "
-                "which was distilled without guidance; give --guidance-scale 1"
+                "which was distilled without guidance; give --guidance-scale 1, or --set guidance_scale=1 for the images "
+                "that training samples"
             )
 
     @torch.no_grad()
