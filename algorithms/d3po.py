@@ -65,7 +65,7 @@ class D3PO(StepwiseAlgorithm):
         title="D3PO",
         paper="Yang et al. 2024, arXiv 2311.13231",
         formula="-log sigmoid(beta s (log r_0 - log r_1)), r_i = clip(p(x_t-1 | x_t) / p_ref(x_t-1 | x_t), 1-c, 1+c) of sample i, s the sign "
-        "of R_0 - R_1, log p a mean over elements",
+        "of R_0 - R_1, log p a mean over elements, c = clip",
         status="matches the released code's loss; several rewards are weighted; there a sample is preferred only if none of its rewards is lower",
     )
     needs: ClassVar[frozenset[Need]] = StepwiseAlgorithm.needs | {Need.REFERENCE}

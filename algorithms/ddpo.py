@@ -29,7 +29,7 @@ class DDPO(StepwiseAlgorithm):
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="DDPO",
         paper="Black et al. 2024, arXiv 2305.13301",
-        formula="max(-A r, -A clip(r, 1-c, 1+c)), r = p(x_t-1 | x_t) / p_old(x_t-1 | x_t), log p a mean over elements",
+        formula="max(-A r, -A clip(r, 1-c, 1+c)), r = p(x_t-1 | x_t) / p_old(x_t-1 | x_t), log p a mean over elements, c = clip",
         status="matches the released code's loss; advantages by group, or with advantage=ddpo over the collection, instead of its running statistics "
         "per prompt",
     )

@@ -34,7 +34,7 @@ class DPOK(StepwiseAlgorithm):
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="DPOK",
         paper="Fan et al. 2023, arXiv 2305.16381",
-        formula="-scale A clip(r, 1-c, 1+c) + kl |f - g|^2, r = p(x_t-1 | x_t) / p_old(x_t-1 | x_t), A = R - V",
+        formula="-scale A clip(r, 1-c, 1+c) + kl |f - g|^2, r = p(x_t-1 | x_t) / p_old(x_t-1 | x_t), A = R - V, c = clip",
         status="matches the released code's loss; V is the mean of the prompt's rewards instead of a network of the noisy sample, "
         "and a collection takes the place of its replay buffer",
     )

@@ -75,7 +75,7 @@ class FlowGRPO(StepwiseAlgorithm):
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="Flow-GRPO",
         paper="Liu et al. 2025, arXiv 2505.05470",
-        formula="max(-A r, -A clip(r, 1-c, 1+c)) + beta mean((mu - mu_ref)^2) / (2 sigma^2), std = sigma sqrt(-ds)",
+        formula="max(-A r, -A clip(r, 1-c, 1+c)) + beta mean((mu - mu_ref)^2) / (2 sigma^2), std = sigma sqrt(-ds), c = clip",
         status="matches the released code's loss without guidance, whose KL leaves out |ds| and is a mean over elements; under guidance the release "
         "gives the unconditional prediction no gradient, and it drops groups without spread, which count as 0 here; on models that "
         "predict noise or v, with DDIM steps and the fall of their noise level as |ds|, it is ours",

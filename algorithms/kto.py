@@ -66,7 +66,7 @@ class KTO(Algorithm):
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="Diffusion-KTO",
         paper="Li et al. 2024, arXiv 2404.04465",
-        formula="1 - U(+-beta/2 * [(R - M) - z0]), z0 = max(0, mean of R - M over the global batch)",
+        formula="1 - U(+-beta/2 * [(R - M) - z0]), z0 = max(0, mean of R - M over the global batch), U the utility, + for a desirable image and - for an undesirable one",
         status="matches released code, except for the data: labels are per pair (the released code calls an image desirable if it ever won), both images of a pair are in the same batch, shares are weights instead of sampling rates, and z0 is over the global batch",
         beta=BetaScale(0.5, of="gain"),
     )

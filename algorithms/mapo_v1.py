@@ -36,7 +36,7 @@ class MaPOv1(ReferenceFreeAlgorithm):
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="MaPO (v1)",
         paper="Hong et al. 2024, arXiv 2406.06424 v1",
-        formula="Mw - beta log sigmoid(T [phi(c Mw) - phi(c Ml)]), phi(e) = e / (exp(e) - 1)",
+        formula="Mw - beta log sigmoid(margin_scale [phi(snr Mw) - phi(snr Ml)]), phi(e) = e / (exp(e) - 1)",
         status="matches released code; the paper's second version is mapo",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {

@@ -43,7 +43,7 @@ class NFT(ForwardAlgorithm):
         title="DiffusionNFT",
         paper="Zheng et al. 2025, arXiv 2509.16117",
         formula="m (r |x+ - x0|^2 / n+ + (1-r) |x- - x0|^2 / n-) / beta + kl |f - g|^2, r = clip(A / (2m) + 1/2, 0, 1), f+ = f_old + "
-        "beta (f - f_old), f- = f_old - beta (f - f_old), m = advantage_clip",
+        "beta (f - f_old), f- = f_old - beta (f - f_old), m = advantage_clip, x+ and x- the clean images that f+ and f- predict, n+ and n- the mean of |x+ - x0| and |x- - x0|",
         status="matches the released code's loss; times are uniform, the samples by Euler's or DDIM's steps, and the old weights "
         "move once per collection",
     )

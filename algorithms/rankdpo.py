@@ -58,7 +58,7 @@ class RankDPO(CandidateAlgorithm):
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="RankDPO",
         paper="Karthik et al. 2024, arXiv 2410.18013",
-        formula="-sum_ij |G_i - G_j| |1/D_i - 1/D_j| log sigmoid(-beta/2 * (s_i - s_j))",
+        formula="-sum_ij |G_i - G_j| |1/D_i - 1/D_j| log sigmoid(-beta/2 * (s_i - s_j)), s = M - R of an image, G = 2^psi - 1 for the share psi of comparisons that it wins, D = log(1 + its rank)",
         status="reconstructed from the paper's formula with LambdaRank's discount; published beta, learning rate and batch size are unknown",
         beta=BetaScale(0.5, of="margin"),
     )

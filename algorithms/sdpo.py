@@ -46,7 +46,7 @@ class SDPO(PairwiseWrapper):
     info: ClassVar[AlgorithmInfo] = AlgorithmInfo(
         title="Diffusion-SDPO",
         paper="Fu et al. 2025, arXiv 2511.03317",
-        formula="L with the loser's gradient times clip((1-mu) |gA|^2 / gA.gB, 0, 1)",
+        formula="L with the loser's gradient times clip((1-mu) |gA|^2 / gA.gB, 0, 1), gA and gB the gradients of winner and loser by the predictions",
         status="matches released code, with one scale per pair instead of one per micro-batch",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {

@@ -34,7 +34,7 @@ class SPO(TailorPO):
         title="SPO",
         paper="Liang et al. 2024, arXiv 2406.04314",
         formula="-log sigmoid(beta s (log r_w - log r_l)), r = clip(p(x_t-1 | x_t) / p_ref(x_t-1 | x_t), 1-c, 1+c), w and l the best and the worst "
-        "candidate from one x_t, s = 1 if 2 sigmoid(R_w - R_l) - 1 > threshold, else 0, log p a mean over elements",
+        "candidate from one x_t, s = 1 if 2 sigmoid(R_w - R_l) - 1 > threshold, else 0, log p a mean over elements, c = clip",
         status="matches the released code's loss and choice of pairs; the reward does not get the timestep, a batch of prompts is one update, "
         "and SDXL's further steps before judging are not offered",
     )

@@ -50,7 +50,7 @@ class TailorPO(StepPairAlgorithm):
         title="TailorPO",
         paper="Ren et al. 2025, arXiv 2502.01667",
         formula="-log sigmoid(beta (log r_w - log r_l)), r = clip(p(x_t-1 | x_t) / p_ref(x_t-1 | x_t), 1-c, 1+c), w and l the candidates from one "
-        "x_t whose predicted images have the higher and the lower reward",
+        "x_t whose predicted images have the higher and the lower reward, c = clip",
         status="follows the paper with D3PO's mean over elements and clip; the paper's own sum is log_prob=sum with clip=0; no "
         "released code to compare with",
     )

@@ -47,7 +47,15 @@ SYMBOLS: Mapping[str, str] = {
     "L": "the loss of the algorithm that is wrapped, see objective",
 }
 """The symbols that formulas do not define; everything else in them is a field or defined on the spot."""
-SAMPLING_SYMBOLS: Mapping[str, str] = {"R": "reward of a sample", "A": "advantage of a sample"}
+SAMPLING_SYMBOLS: Mapping[str, str] = {
+    "R": "reward of a sample",
+    "A": "advantage of a sample",
+    "f": "prediction of the policy",
+    "g": "prediction of the reference",
+    "mu": "mean of a sampling step, mu_ref that of the reference's",
+    "std": "standard deviation of a sampling step",
+    "ds": "change of the time in it",
+}
 """Those of algorithms that sample while they train."""
 
 EXAMPLES = 8

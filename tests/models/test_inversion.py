@@ -180,7 +180,9 @@ class TestLanding:
         )
         expected = PROCESS.add_noise(data, noise, inverted.timesteps)
         torch.testing.assert_close(inverted.latents, expected, rtol=0, atol=1e-12)
-        assert (times - inverted.timesteps).max() < 1000 // steps  # every time is reached, but for the last part of a stride
+        assert (
+            times - inverted.timesteps
+        ).max() < 1000 // steps  # every time is reached, but for the last part of a stride
 
     def test_exact_returns_the_wanted_time(self) -> None:
         assert toy(list(range(1000)), endpoint="exact")[0].timesteps.tolist() == list(range(1000))
