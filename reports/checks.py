@@ -47,15 +47,18 @@ def choose_protocol(runs: Path, found: Sequence[RunFolder], wanted: str | None) 
     shared = readable(found)
     rows = {signature: len(grouped(read_judged(shared, signature))) for signature in protocols}
     listed = sorted(protocols, key=lambda signature: -rows[signature])
-    lines = [f"  {signature}  {_protocol_line(protocols[signature], rows[signature])}" for signature in listed]
+    described = [f"{signature} ({_protocol_line(protocols[signature], rows[signature])})" for signature in listed]
     choose = f"choose one, for example --protocol {listed[0]}"
     if wanted is not None:
-        begin, end = f"{runs} has no finished evaluation under protocol {wanted}, but it has some under", choose
+        begin, end = (
+            f"{runs} has no finished evaluation under protocol {wanted}, but it has some under",
+            choose.capitalize(),
+        )
     else:
         fields = ", ".join(_varying(protocols.values()))
         begin = f"{runs} has evaluations under {len(protocols)} protocols"
-        end = f"their scores cannot share a table because they differ in {fields}; {choose}"
-    raise UserError("\n".join([f"{begin}:", *lines, end]))
+        end = f"Their scores cannot share a table because they differ in {fields}; {choose}"
+    raise UserError(f"{begin}: {'; '.join(described)}. {end}")
 
 
 def readable(found: Iterable[RunFolder]) -> list[RunFolder]:

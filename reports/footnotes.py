@@ -83,7 +83,7 @@ def _data_notes(trained: Trained) -> list[str]:
     parts = [f"{_were(rows[key])} trained on {named(described[key])}" for key in others]
     rest = "the others" if len(rows[most]) > 1 else rows[most][0]
     listed = "; ".join([*parts, f"{rest} on {named(described[most])}"])
-    return [f"Training data differ: {listed}; such rows do not compare algorithms alone."]
+    return [f"Training data differ: {listed}; differences between such rows are not due to the algorithms alone."]
 
 
 def _by_digest(data: TrainingData) -> str:
@@ -99,7 +99,7 @@ def _described(data: TrainingData, pairs: str) -> str:
     if not data.own_pictures:
         return f"{data.source} ({pairs})"
     times = "" if data.rounds is None else f", in {data.rounds} round{'s' if data.rounds > 1 else ''},"
-    own = f"images of its own{times} for captions of {data.source}"
+    own = f"images that the run sampled{times} for captions of {data.source}"
     return (
         f"{own} ({pairs}), chosen by reward models fitted to its pairs"
         if data.fits_judge
@@ -145,7 +145,7 @@ def _harness_note(trained: Trained) -> list[str]:
         return []
     parts = [f"{', '.join(labels)} by {harness}" for harness, labels in rows.items()]
     sentence = f"Different versions of the harness or of its libraries trained the rows: {'; '.join(parts)}"
-    return [f"{sentence}; such rows do not compare algorithms alone."]
+    return [f"{sentence}; differences between such rows are not due to the algorithms alone."]
 
 
 def _recipe_notes(trained: Trained) -> list[str]:
@@ -190,14 +190,16 @@ def _guidance_notes(report: Report) -> list[str]:
     ]
     if negative:
         lines.append(
-            "A + B (alpha, beta): A predicts with the prompt and base + alpha (A - base) + beta (B - base) with the negative "
-            "prompt, in two forward passes per step."
+            "A + B (alpha, beta): the conditional branch of guidance uses the weights A, the unconditional branch base + alpha (A - base) "
+            "+ beta (B - base), in two forward passes per step."
         )
     for row, variant, weights in negative:
         # records before version 0.2 name the weights by the hash of what was changed
         if weights.title.partition(" (")[0] == row.label.partition(" (")[0]:
             made = f"{variant.positive.title} + {row.label} ({variant.alpha:g}, {variant.beta:g})"
-            lines.append(f"{row.label} is a negative, so its images are those of {made}.")
+            lines.append(
+                f"{row.label} trains weights for the unconditional branch of guidance, so its images are those of {made}."
+            )
     return lines
 
 

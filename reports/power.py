@@ -241,8 +241,8 @@ def _deviations(records: Records, measured: Components) -> Iterator[str]:
     )
     if alone:
         yield (
-            "With one image per prompt, images include how prompts react to seeds, so more images may gain less, and no such design is listed; "
-            "--image images_per_prompt=2 in the runs tells the two apart."
+            "These runs have one image per prompt, so that the variation between images cannot be separated from how prompts react to training "
+            "seeds; designs with more images per prompt are not listed.  Runs with --image images_per_prompt=2 separate the two."
         )
 
 

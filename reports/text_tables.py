@@ -161,7 +161,7 @@ def _scores(report: Report) -> Grid:
             )
             for row in report.rows
         ),
-        ("A mark is of the difference.",),
+        ("Bold and italic are about the difference, not the score.",),
     )
 
 

@@ -23,14 +23,13 @@ from bench.planning.dummy_data import DummyEncoding
 from bench.planning.memory_tracker import network_tensors, tensor_bytes
 from bench.planning.traced_policy import TracedPolicy
 from bench.planning.tracer import Tracer
-from bench.records.protocol import Precision
 from bench.training.algorithm import Algorithm
 from bench.training.batches import Batches
 from bench.training.collecting import BEHAVIOUR
 from bench.training.ledger import COUNTS, Ledger
 from bench.training.online import OnlineAlgorithm
 from bench.training.optimizers import OPTIMIZERS
-from bench.training.settings import TrainingSettings
+from bench.training.settings import Precision, TrainingSettings
 from bench.training.step import Trainer, accumulate
 from bench.training.step_gradients import StepGradients
 

@@ -20,13 +20,12 @@ from bench.planning.dummy_batches import whole_groups
 from bench.planning.dummy_data import prepared_data, text_shapes
 from bench.planning.gpus import GpuSpec
 from bench.planning.tracer import Tracer
-from bench.records.protocol import Precision
 from bench.training.algorithm import Algorithm
 from bench.training.distributed.strategy import refuse_small_batch
 from bench.training.judge_fitting import JudgeFittingAlgorithm
 from bench.training.ledger import in_forwards, refuse_spent_budget
 from bench.training.online import OnlineAlgorithm, SamplingAlgorithm, samples_together
-from bench.training.settings import ONLINE_UNITS, Rounds, TrainingSettings
+from bench.training.settings import ONLINE_UNITS, Precision, Rounds, TrainingSettings
 
 CUDA, META = torch.device("cuda"), torch.device("meta")
 FLOAT = 4

@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bench.core.values import digest
 
-Precision = Literal["fp32", "bf16"]
-"""Arithmetic of a network; its weights are in float32 either way."""
 MOST_GUIDANCE = 1000.0
 """The largest guidance scale; far below it images are saturated, and far above it numbers overflow."""
 MOST_SIDE = 8192
@@ -35,7 +33,7 @@ class GenerationSettings(BaseModel):
     width: int = Field(default=512, gt=0, le=MOST_SIDE, description="pixels")
     images_per_prompt: int = Field(default=1, gt=0, le=10_000, description="images per prompt")
     seed: int = Field(default=0, description="seed of the evaluation noise")
-    precision: Precision = Field(default="fp32", description="arithmetic of the network")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="arithmetic of the network")
 
 
 class WeightsRecord(BaseModel):

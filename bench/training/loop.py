@@ -16,7 +16,6 @@ from bench.core.progress import Progress, say
 from bench.data.cache import EncodedCaptions
 from bench.data.preferences import PreferenceData
 from bench.models.family import ModelFamily
-from bench.records.protocol import Precision
 from bench.records.runs import LEDGER, RunFolder
 from bench.rollouts.rewards import Rewards
 from bench.training.algorithm import Algorithm
@@ -31,7 +30,7 @@ from bench.training.online import OnlineAlgorithm, SamplingAlgorithm, samples_to
 from bench.training.policy import Policy
 from bench.training.reward_gradients import GradientSource, RewardGradientAlgorithm
 from bench.training.rollout_sampler import RolloutSampler
-from bench.training.settings import ONLINE_UNITS, TrainingSettings
+from bench.training.settings import ONLINE_UNITS, Precision, TrainingSettings
 from bench.training.step import Trainer, build_optimizer, training_step
 from bench.training.step_pair_source import StepPairSource
 from bench.training.step_pairs import StepPairAlgorithm

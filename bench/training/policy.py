@@ -15,10 +15,9 @@ from bench.core.flops import FlopCounter
 from bench.models.family import ModelFamily
 from bench.models.forward_process import ForwardProcess
 from bench.models.framing import Framing
-from bench.records.protocol import Precision
 from bench.training.distributed.strategy import ParallelStrategy, Replicated
 from bench.training.ledger import Ledger
-from bench.training.settings import AdapterInit, TrainingSettings
+from bench.training.settings import AdapterInit, Precision, TrainingSettings
 
 
 class Policy:

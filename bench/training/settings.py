@@ -8,7 +8,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.config import JsonDict
 
 from bench.data.buckets import AspectRatios, HorizontalFlip, PictureSize
-from bench.records.protocol import Precision
 from bench.records.training import Labels
 from bench.training.optimizers import known_optimizer
 
@@ -20,6 +19,8 @@ MOST_PAIRS = 1 << 20
 EXECUTION: JsonDict = {"execution": True}
 """Marks a field that says how a run is computed; the result is the same up to rounding."""
 
+Precision = Literal["fp32", "bf16"]
+"""Arithmetic of a network; its weights are in float32 either way."""
 AdapterInit = Literal["uniform", "gaussian"]
 
 OptimizerName = Annotated[str, AfterValidator(known_optimizer)]

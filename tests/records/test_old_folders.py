@@ -130,7 +130,10 @@ def test_the_report_has_their_scores_costs_and_settings(schema: int) -> None:
     assert [row.label for row in report.rows] == [
         "Tiny", f"Diffusion-DPO ({what})", f"DDIM-InPO ({what})", f"Diffusion-NPO ({what})",
     ]  # fmt: skip
-    assert any(line.startswith(f"Diffusion-NPO ({what}) is a negative") for line in footnotes(report))
+    assert any(
+        line.startswith(f"Diffusion-NPO ({what}) trains weights for the unconditional branch")
+        for line in footnotes(report)
+    )
     assert any(
         line.startswith("An older version made the images and did not record its code") for line in footnotes(report)
     )

@@ -59,15 +59,11 @@ def test_two_protocols_are_listed_and_their_difference_named(lab: Lab) -> None:
     lab.protocol = other = with_steps(lab, 50)
     lab.judge(base, shift=0.0)
     lab.train("sft", title="SFT")
-    assert refusal(lab.runs).splitlines() == [
-        f"{lab.runs} has evaluations under 2 protocols:",
-        f"  {one.signature}  tiny, 12 prompts, 20 steps, guidance 3, 64x64, 2 rows",
-        f"  {other.signature}  tiny, 12 prompts, 50 steps, guidance 3, 64x64, 1 row",
-        (
-            "their scores cannot share a table because they differ in generation.steps (20 and 50); "
-            f"choose one, for example --protocol {one.signature}"
-        ),
-    ]
+    assert refusal(lab.runs) == (
+        f"{lab.runs} has evaluations under 2 protocols: {one.signature} (tiny, 12 prompts, 20 steps, guidance 3, 64x64, 2 rows); "
+        f"{other.signature} (tiny, 12 prompts, 50 steps, guidance 3, 64x64, 1 row). Their scores cannot share a table because they "
+        f"differ in generation.steps (20 and 50); choose one, for example --protocol {one.signature}"
+    )
 
     assert [row.label for row in make_report(lab.runs, one.signature).rows] == ["base", "Diffusion-DPO"]
     report = make_report(lab.runs, other.signature)
@@ -87,11 +83,11 @@ def test_three_protocols_are_compared_all_together(lab: Lab) -> None:
     lab.judge(base, shift=0.0)
     words = refusal(lab.runs)
     assert "under 3 protocols" in words
-    assert sorted(words.splitlines()[-1].partition(" differ in ")[2].partition(";")[0].split(", ")) == [
+    assert sorted(words.partition(" differ in ")[2].partition(";")[0].split(", ")) == [
         "generation.guidance_scale (3.0 and 5.5)",
         "generation.steps (20 and 50)",
     ]
-    assert f"  {lab.protocol.signature}  tiny, 12 prompts, 50 steps, guidance 5.5, 64x64, 1 row" in words
+    assert f"{lab.protocol.signature} (tiny, 12 prompts, 50 steps, guidance 5.5, 64x64, 1 row)" in words
 
 
 def test_rows_of_a_protocol_are_those_of_its_table(lab: Lab) -> None:
@@ -105,17 +101,17 @@ def test_rows_of_a_protocol_are_those_of_its_table(lab: Lab) -> None:
     one = lab.protocol.signature
     lab.protocol = with_steps(lab, 50)
     lab.judge(base, shift=0.0)
-    assert f"  {one}  tiny, 12 prompts, 20 steps, guidance 3, 64x64, 3 rows" in refusal(lab.runs)
+    assert f"{one} (tiny, 12 prompts, 20 steps, guidance 3, 64x64, 3 rows)" in refusal(lab.runs)
     assert len(make_report(lab.runs, one).rows) == 3
 
 
 def test_unknown_protocol(lab: Lab) -> None:
     lab.base()
-    assert refusal(lab.runs, "feedbeefcafe").splitlines() == [
-        f"{lab.runs} has no finished evaluation under protocol feedbeefcafe, but it has some under:",
-        f"  {lab.protocol.signature}  tiny, 12 prompts, 20 steps, guidance 3, 64x64, 1 row",
-        f"choose one, for example --protocol {lab.protocol.signature}",
-    ]
+    one = lab.protocol.signature
+    assert refusal(lab.runs, "feedbeefcafe") == (
+        f"{lab.runs} has no finished evaluation under protocol feedbeefcafe, but it has some under: {one} (tiny, 12 prompts, 20 steps, "
+        f"guidance 3, 64x64, 1 row). Choose one, for example --protocol {one}"
+    )
 
 
 def test_another_version_of_a_metric(lab: Lab) -> None:

@@ -47,7 +47,7 @@ def test_rows_that_trained_on_different_data_are_named_in_every_format(lab: Lab)
     report = make_report(lab.runs)
     sentence = (
         "Training data differ: Diffusion-DPO (jsonl) was trained on own/pairs.jsonl (12 pairs, digest 8523); "
-        "the others on preferences.parquet (2,000 pairs, digest 5539); such rows do not compare algorithms alone."
+        "the others on preferences.parquet (2,000 pairs, digest 5539); differences between such rows are not due to the algorithms alone."
     )
     assert about_data(report) == [sentence]
     for text in (terminal(report), latex(report), page(report), markdown(report).replace("\\_", "_")):
@@ -62,7 +62,7 @@ def test_the_same_images_with_other_labels_are_other_data(lab: Lab) -> None:
     assert about_data(make_report(lab.runs)) == [
         (
             "Training data differ: Diffusion-DPO was trained on votes.parquet (2,000 pairs, digest d, labels people); "
-            "SFT on votes.parquet (2,000 pairs, digest d, labels judge); such rows do not compare algorithms alone."
+            "SFT on votes.parquet (2,000 pairs, digest d, labels judge); differences between such rows are not due to the algorithms alone."
         )
     ]
 
@@ -74,8 +74,8 @@ def test_a_run_in_rounds_was_not_trained_on_the_pairs_of_the_data(lab: Lab) -> N
     report = make_report(lab.runs)
     assert about_data(report) == [
         (
-            "Training data differ: Diffusion-DPO (rounds) was trained on images of its own, in 2 rounds, for captions of votes.parquet "
-            "(digest d); SFT on votes.parquet (2,000 pairs, digest d); such rows do not compare algorithms alone."
+            "Training data differ: Diffusion-DPO (rounds) was trained on images that the run sampled, in 2 rounds, for captions of votes.parquet "
+            "(digest d); SFT on votes.parquet (2,000 pairs, digest d); differences between such rows are not due to the algorithms alone."
         )
     ]
 
@@ -87,15 +87,15 @@ def test_runs_whose_rounds_fit_their_judge_read_the_labels(lab: Lab) -> None:
     lab.run("apo", title="APO", name="judge", labels="judge", **rounds)
     assert about_data(make_report(lab.runs)) == [
         (
-            "Training data differ: APO (judge) was trained on images of its own, in 2 rounds, for captions of votes.parquet (2,000 pairs, "
-            "digest d, labels judge), chosen by reward models fitted to its pairs; APO (people) on images of its own, in 2 rounds, for "
-            "captions of votes.parquet (2,000 pairs, digest d, labels people), chosen by reward models fitted to its pairs; such rows do "
-            "not compare algorithms alone."
+            "Training data differ: APO (judge) was trained on images that the run sampled, in 2 rounds, for captions of votes.parquet (2,000 pairs, "
+            "digest d, labels judge), chosen by reward models fitted to its pairs; APO (people) on images that the run sampled, in 2 rounds, for "
+            "captions of votes.parquet (2,000 pairs, digest d, labels people), chosen by reward models fitted to its pairs; "
+            "differences between such rows are not due to the algorithms alone."
         )
     ]
     lab.run("dpo", labels="judge", **{**rounds, "config": {}})  # rounds that take captions alone
     (note,) = about_data(make_report(lab.runs))
-    assert "images of its own, in 2 rounds, for captions of votes.parquet (digest d);" in note
+    assert "images that the run sampled, in 2 rounds, for captions of votes.parquet (digest d);" in note
 
 
 def test_a_run_that_sampled_was_not_trained_on_the_pairs_of_the_data(lab: Lab) -> None:
@@ -106,9 +106,9 @@ def test_a_run_that_sampled_was_not_trained_on_the_pairs_of_the_data(lab: Lab) -
     report = make_report(lab.runs)
     assert about_data(report) == [
         (
-            "Training data differ: DDPO was trained on images of its own for captions of votes.parquet (digest d); Diffusion-DPO was "
-            "trained on votes.parquet (2,000 pairs, digest d, labels judge); SFT on votes.parquet (2,000 pairs, digest d, labels l); such "
-            "rows do not compare algorithms alone."
+            "Training data differ: DDPO was trained on images that the run sampled for captions of votes.parquet (digest d); Diffusion-DPO was "
+            "trained on votes.parquet (2,000 pairs, digest d, labels judge); SFT on votes.parquet (2,000 pairs, digest d, labels l); "
+            "differences between such rows are not due to the algorithms alone."
         )
     ]
 
@@ -308,4 +308,7 @@ def test_rows_that_different_harnesses_trained_are_named(lab: Lab) -> None:
     run = lab.run("smpo", title="SmPO", code={"algorithm": "a", "harness": "other"})
     other = run.config().resolved.harness_id
     (note,) = [note for note in footnotes(make_report(lab.runs)) if "versions of the harness" in note]
-    assert f"Diffusion-DPO, SFT by {HARNESS}; SmPO by {other}; such rows do not compare algorithms alone." in note
+    assert (
+        f"Diffusion-DPO, SFT by {HARNESS}; SmPO by {other}; differences between such rows are not due to the algorithms alone."
+        in note
+    )

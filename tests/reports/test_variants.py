@@ -80,7 +80,10 @@ def test_seeds_with_negatives_seed_by_seed_are_one_row(lab: Lab) -> None:
     assert marked == ["Diffusion-DPO + NPO (1, 0.5)", "NPO"]
     lines = footnotes(report)
     assert sum(line.startswith("A + B (alpha, beta):") for line in lines) == 1
-    assert "NPO is a negative, so its images are those of base + NPO (1, 1)." in lines
+    assert (
+        "NPO trains weights for the unconditional branch of guidance, so its images are those of base + NPO (1, 1)."
+        in lines
+    )
     assert [row.cost is None for row in report.rows] == [True, False, True, False]
     assert [bool(row.curves) for row in report.rows] == [False, True, False, True]
 
