@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from algorithms.dpo import Beta
-from algorithms.recipes import SD15, SDXL, TINY
+from algorithms.recipes import SD15, SDXL, SWEPT, TINY
 from bench import AlgorithmInfo, BetaScale, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -46,9 +46,9 @@ class DMPO(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: dpo's recipe of version 0.1.0 with the released alpha, not tuned",
-            algorithm={"beta": 2000.0, "alpha": 0.01},
-            training=TINY,
+            source=SWEPT,
+            algorithm={"beta": 200.0, "alpha": 0.01},
+            training={**TINY, "learning_rate": 1e-4},
         ),
         "sd15": Recipe(
             source="Diffusion-SDPO's launcher at 84fb241, 8 GPUs: 1e-8 x 2048 (scale_lr); it adds its safeguard, see sdpo",

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from algorithms.recipes import TINY
+from algorithms.recipes import SWEPT, TINY
 from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 SMALL = 0.05
@@ -55,9 +55,9 @@ class MaPO(ReferenceFreeAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: beta as published, the training of dpo's recipe of version 0.1.0; not tuned",
+            source=SWEPT,
             algorithm={"beta": 8.0},
-            training=TINY,
+            training={**TINY, "learning_rate": 1e-4},
         ),
         "sdxl": Recipe(
             source="paper v2: 8 H100, 2048 = 32 x 8 x 8, 8-bit AdamW; here AdamW (see optimizer=adamw-8bit) and bf16",

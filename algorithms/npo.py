@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 from pydantic import model_validator
 from torch import Tensor
 
-from algorithms.recipes import TINY
+from algorithms.recipes import SWEPT, TINY
 from algorithms.wrapping import Wrapper
 from bench import AlgorithmInfo, Need, PairBatch, Policy, Recipe, StepOutput
 
@@ -30,9 +30,9 @@ class NPO(Wrapper):
     negative: ClassVar[bool] = True
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: dpo's recipe of version 0.1.0",
-            algorithm={"objective": "dpo"},
-            training=TINY,
+            source=SWEPT,
+            algorithm={"objective": "dpo", "objective_fields": {"beta": 200.0}},
+            training={**TINY, "learning_rate": 2e-4},
         ),
         "sd15": Recipe(
             source="released script at a14f1db: beta 500 with factor 1 is 1000 here, no caption dropout; its 5000 steps end at 2000 here, the step of the weights released for SDXL and named in the README; with AdamW (see optimizer=adamw-8bit) and fp32 here, 8-bit AdamW and fp16 there",

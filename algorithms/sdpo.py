@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.recipes import SD15, SDXL, TINY
+from algorithms.recipes import SD15, SDXL, SWEPT, TINY
 from algorithms.wrapping import PairwiseWrapper
 from bench import (
     AlgorithmInfo,
@@ -51,9 +51,9 @@ class SDPO(PairwiseWrapper):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: dpo's recipe of version 0.1.0; mu as published for SD1.5",
-            algorithm={"objective": "dpo", "mu": 0.9},
-            training=TINY,
+            source=SWEPT,
+            algorithm={"objective": "dpo", "objective_fields": {"beta": 50.0}, "mu": 0.9},
+            training={**TINY, "learning_rate": 2e-4},
         ),
         "sd15": Recipe(
             source="released launcher for DPO at 84fb241, 8 GPUs: 1e-8 x 2048 (scale_lr)",
