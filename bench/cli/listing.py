@@ -26,6 +26,12 @@ FIELDS: Mapping[str, tuple[str, type[BaseModel]]] = {
 }
 """Kinds that are not registries but the fields of an option; for images, the real defaults are the model's own."""
 
+DEFAULTS = {
+    "training": "A default holds where an algorithm's recipe for the model says nothing: bench list algorithms NAME",
+    "images": "A default holds where the model says nothing: bench list models NAME",
+}
+"""What the defaults of `FIELDS` give way to."""
+
 _ONE = {kind: f"{'an' if each.entries.kind[0] in 'aeiou' else 'a'} {each.entries.kind}" for kind, each in KINDS.items()}
 """The name of a kind in the singular, with its article."""
 
@@ -44,6 +50,7 @@ def show(kind: str | None, *, verbose: bool) -> None:
     if kind is not None and kind in FIELDS:
         option, model = FIELDS[kind]
         console.print(page(kind, {FACTS: fields(model, option)}), highlight=False)
+        console.print(DEFAULTS[kind], highlight=False, markup=False)
         return
     chosen = KINDS if kind is None else {kind: _kind(kind)}
     with console.pager() if verbose and console.is_terminal else contextlib.nullcontext():

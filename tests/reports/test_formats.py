@@ -254,7 +254,16 @@ def test_page_without_images_says_so(full_lab: Lab) -> None:
         shutil.rmtree(images)
     text = page(make_report(full_lab.runs))
     assert "data:image" not in text
+    assert text.count("The images are not stored here") == 1
+    assert "not on disk" not in text
+
+
+def test_page_without_some_images_says_which(full_lab: Lab) -> None:
+    first, *_ = sorted(full_lab.runs.glob("**/images"))
+    shutil.rmtree(first)
+    text = page(make_report(full_lab.runs))
     assert "not on disk" in text
+    assert "The images are not stored here" not in text
 
 
 @pytest.mark.parametrize("terminal", [True, False])
