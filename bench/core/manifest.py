@@ -83,7 +83,7 @@ class Manifest:
     def _size_problem(self, name: str) -> str | None:
         file, size = self.path.parent / name, self.files[name][0]
         if not file.is_file():
-            return f"it is missing, and {self.path.name} lists it"
+            return f"it is missing, and {self.path.name} lists it; archives leave out what they were not asked for"
         found = file.stat().st_size
         return None if found == size else f"it has {found:,} bytes, and {self.path.name} says {size:,}"
 
