@@ -267,9 +267,8 @@ def _scorers(names: list[str], model: str | None, checkpoints: list[str] | None)
 
 
 def _device() -> Any:
-    from bench.core.precision import full_precision, this_device
+    from bench.core.precision import this_device
 
-    full_precision()
     return this_device()
 
 
