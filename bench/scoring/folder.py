@@ -27,7 +27,7 @@ from bench.records.protocol import scorer_signature
 from bench.records.scores import FolderScores, MetricScores, PromptedImage
 from bench.scoring.image_prompts import read_image_prompts
 from bench.scoring.images import find_images, left_out
-from bench.scoring.loop import Judge, refuse_constant, score_images
+from bench.scoring.loop import Judge, read_records, refuse_constant, score_images
 from bench.scoring.metric import recorded_identity
 
 COLUMNS = pa.schema(
@@ -75,6 +75,8 @@ def _names_in_csv(table: Path) -> list[str]:
     return next(csv.reader([heading]), [])
 
 
+KEY = ("file", "image", "prompt")
+"""What identifies an image in the records: its path in the folder, the digest of its file, and its prompt."""
 SHOWN = 5
 """Largest number of names in a sentence."""
 NAMES: Mapping[str, Callable[[Path], list[str]]] = {".parquet": _names_in_parquet, ".csv": _names_in_csv}
@@ -116,15 +118,16 @@ def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge
 
 
 def check_output(output: Path) -> None:
-    """Raise a `UserError` unless the suffix names a format that can be written, and only a table of this command would be replaced.
+    """Raise a `UserError` unless the suffix names a format that can be written, and only files of this command would be replaced.
 
-    Such a table has its records beside it.
+    A table of this command has its records beside it.
     """
     if output.suffix not in WRITERS:
         raise UserError(f"--output {str(output)!r} must end in {' or '.join(WRITERS)}")
     own = _records(output).exists() and NAMES[output.suffix](output) == COLUMNS.names
     if output.exists() and not own:
         raise UserError(f"{output} exists and was not written by this command; delete it, or give another --output")
+    read_records(_records(output), KEY, f"delete it if nothing else needs it, or give another --output than {output}")
 
 
 def _records(output: Path) -> Path:
@@ -139,7 +142,9 @@ def _read(folder: Path, prompts: Mapping[str, str]) -> tuple[list[PromptedImage]
             path = folder / file
             try:
                 open_image(path)
-                images.append(PromptedImage(path, prompt, {"file": file, "image": file_digest(path), "prompt": prompt}))
+                images.append(
+                    PromptedImage(path, prompt, dict(zip(KEY, (file, file_digest(path), prompt), strict=True)))
+                )
             except UnreadableImageError as error:
                 unreadable[file] = str(error)
             progress.advance()

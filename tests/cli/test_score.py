@@ -154,6 +154,14 @@ def test_the_wrong_number_of_prompts_is_refused(command: CommandLine, pictures: 
     assert "Traceback" not in done.stderr
 
 
+def test_records_of_somebody_else_are_refused_before_anything_is_scored(command: CommandLine, pictures: Path) -> None:
+    (command.folder / "s.records.jsonl").write_text('{"note": "my own records"}\n')
+    done = command.run(words(command, pictures, "--metrics", "aesthetic", "--output", "s.parquet"))
+    assert done.returncode == 2
+    assert "error: s.records.jsonl: line 1 is not the record of a score (it has no 'file'); delete it if" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_published_checkpoint_without_the_hub_is_one_sentence(command: CommandLine, pictures: Path) -> None:
     done = command.run(
         command.arguments("score", str(pictures), "--prompts", str(command.prompts), "--metrics", "hpsv2.0")

@@ -213,6 +213,39 @@ def test_only_a_table_of_its_own_is_replaced(folder: Path, asked: list[str], out
         score(folder, output=output)
 
 
+WHOLE = {"file": "0.png", "image": "0" * 16, "prompt": "", "metric": "brightness", "score": 0.5, "signature": "abc"}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b'{"note": "my own records"}\n', "line 1 is not the record of a score (it has no 'file')"),
+        (b"my own records\n", "line 1 is not the record of a score (Expecting value"),
+        (f"{json.dumps(WHOLE)}\n[7]\n".encode(), "line 2 is not the record of a score (it is not a JSON object)"),
+        (json.dumps({**WHOLE, "score": None}).encode() + b"\n", "(a value is of another kind)"),
+        (json.dumps({**WHOLE, "score": float("nan")}).encode() + b"\n", "(a value is of another kind)"),
+        (json.dumps({**WHOLE, "metric": []}).encode() + b"\n", "(a value is of another kind)"),
+        (b"\xff\xfe\n", "holds no records of scores ('utf-8' codec"),
+    ],
+)
+def test_only_records_of_its_own_are_replaced(folder: Path, asked: list[str], content: bytes, why: str) -> None:
+    records = folder.parent / "s.records.jsonl"
+    records.write_bytes(content)
+    with pytest.raises(UserError) as refused:
+        score(folder)
+    assert str(refused.value).startswith(f"{records}")
+    assert why in str(refused.value)
+    assert "delete it if nothing else needs it, or give another --output than" in str(refused.value)
+    assert records.read_bytes() == content
+    assert asked == []
+
+
+def test_a_folder_in_the_place_of_the_records_is_refused(folder: Path) -> None:
+    (folder.parent / "s.records.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"s.records.jsonl holds no records of scores .*Is a directory"):
+        score(folder)
+
+
 def test_a_checkpoint_that_is_given_comes_before_the_models_and_the_published() -> None:
     judges = choose_metrics(["pickscore", "aesthetic", "clip"], "tiny", {"aesthetic": "mine"})
     assert {name: judge.checkpoint and Path(judge.checkpoint).name for name, judge in judges.items()} == {
