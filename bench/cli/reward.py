@@ -43,6 +43,7 @@ def reward(
     """
     from bench.cli.options import parse_columns
     from bench.core.errors import UserError
+    from bench.core.files import make_folder
     from bench.core.locks import exclusive
     from bench.core.precision import this_device
     from bench.core.validation import build
@@ -64,8 +65,8 @@ def reward(
         raise UserError(
             "bench reward needs preference pairs: give --data FILE, or a --model that has data of its own, such as tiny"
         )
+    make_folder(output)  # before the data are read, which may take long
     pairs = read_preferences(source, parse_columns(columns), surveys_folder(runs), limit)
-    output.mkdir(parents=True, exist_ok=True)
     with exclusive(output / ".lock", f"fits {output}; wait for it, or give another --output"):
         record = fit_reward_model(
             kind.load(chosen, device=this_device()), Request(scorer, chosen, settings, pairs, output)
