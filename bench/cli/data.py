@@ -202,6 +202,7 @@ def rank(
         "command": "data rank",
         "method": method,
         "data": lists.digest,
+        "labels_of_data": lists.labels_digest,  # its scores and sources go into the pairs
         "metrics": {name: recorded_identity(scorer) for name, scorer in scorers.items()},
         "judges": with_origins(names),
         "note": _leakage(names, model),
