@@ -136,6 +136,27 @@ def test_the_input_is_no_output(command: CommandLine, words: list[str]) -> None:
     assert command.data.read_bytes() == before
 
 
+@pytest.mark.parametrize("words", [["rank", "--judge", "gold"], ["score", "--metrics", "gold"]])
+@pytest.mark.parametrize("output", ["pairs/scored.parquet", "pairs/more/scored.parquet", "other/../pairs/x.parquet"])
+def test_an_output_does_not_become_data(command: CommandLine, words: list[str], output: str) -> None:
+    (command.folder / "pairs").mkdir()
+    (command.folder / "other").mkdir()
+    shutil.copy(command.data, command.folder / "pairs")
+    done = command.run(command.arguments("data", words[0], "pairs", *words[1:], "--model", "tiny", "--output", output))
+    assert done.returncode == 2
+    assert f"error: --output {output} is in pairs and would become a part of the data; choose a" in done.stderr
+    assert [path.name for path in (command.folder / "pairs").rglob("*")] == [command.data.name]
+
+
+def test_the_prompts_are_no_output(command: CommandLine, candidates: Path) -> None:
+    before = candidates.read_bytes()
+    words = ("--model", "tiny", "--prompts", str(candidates), "--count", "2", "--output", str(candidates))
+    done = command.run(command.arguments("data", "generate", *words))
+    assert done.returncode == 2
+    assert f"error: --output {candidates} is the input; choose another --output" in done.stderr
+    assert candidates.read_bytes() == before
+
+
 class TestCheck:
     def test_the_tiny_world(self, command: CommandLine) -> None:
         done = command.run(command.arguments("data", "check", str(command.data), "--model", "tiny"))
