@@ -60,8 +60,14 @@ def _record_of(value: Any, fields: Sequence[str]) -> dict[str, Any]:
     if missing := [field for field in (*fields, "metric", "score", "signature") if field not in value]:
         raise ValueError(f"it has no {missing[0]!r}")
     texts = all(isinstance(value[field], str) for field in ("metric", "signature"))
-    score = value["score"]
-    if not texts or isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+    keys, score = all(isinstance(value[field], str | int) for field in fields), value["score"]
+    if (
+        not texts
+        or not keys
+        or isinstance(score, bool)
+        or not isinstance(score, int | float)
+        or not math.isfinite(score)
+    ):
         raise ValueError("a value is of another kind")
     return value
 

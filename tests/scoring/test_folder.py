@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -225,6 +226,7 @@ WHOLE = {"file": "0.png", "image": "0" * 16, "prompt": "", "metric": "brightness
         (json.dumps({**WHOLE, "score": None}).encode() + b"\n", "(a value is of another kind)"),
         (json.dumps({**WHOLE, "score": float("nan")}).encode() + b"\n", "(a value is of another kind)"),
         (json.dumps({**WHOLE, "metric": []}).encode() + b"\n", "(a value is of another kind)"),
+        (json.dumps({**WHOLE, "image": {}}).encode() + b"\n", "(a value is of another kind)"),
         (b"\xff\xfe\n", "holds no records of scores ('utf-8' codec"),
     ],
 )
@@ -237,6 +239,48 @@ def test_only_records_of_its_own_are_replaced(folder: Path, asked: list[str], co
     assert why in str(refused.value)
     assert "delete it if nothing else needs it, or give another --output than" in str(refused.value)
     assert records.read_bytes() == content
+    assert asked == []
+
+
+@pytest.mark.parametrize("output", ["s.parquet", "s.csv"])
+def test_scores_of_another_folder_are_not_replaced(folder: Path, asked: list[str], output: str) -> None:
+    score(folder, output=output)
+    records = folder.parent / "s.records.jsonl"
+    before = records.read_bytes(), (folder.parent / output).read_bytes()
+    other = shutil.copytree(folder, folder.with_name("other"))
+    save(other / "0.png", 200)
+    asked.clear()
+    with pytest.raises(UserError) as refused:
+        score(other, output=output)
+    assert str(refused.value) == (
+        f"{folder.parent / output} and s.records.jsonl beside it hold the scores of {folder}; give another --output for those "
+        f"of {other}, or delete both"
+    )
+    assert (records.read_bytes(), (folder.parent / output).read_bytes()) == before
+    assert asked == []
+
+
+def test_images_may_change_and_a_folder_may_be_moved(folder: Path, asked: list[str]) -> None:
+    score(folder)
+    for level in range(30, 70):
+        (folder / f"{level}.png").unlink()
+    save(folder / "0.png", 200)
+    assert len(score(folder).pictures) == 30  # of the same folder
+    asked.clear()
+    moved = folder.rename(folder.with_name("moved"))
+    save(moved / "30.png", 30)
+    assert len(score(moved).pictures) == 31
+    assert asked == [f"level {level}" for level in range(31)]  # the one chunk, which has another image
+
+
+def test_records_of_an_older_version_name_no_folder_and_count(folder: Path, asked: list[str]) -> None:
+    score(folder)
+    records = folder.parent / "s.records.jsonl"
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    assert {line.pop("folder") for line in lines} == {str(folder)}
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    asked.clear()
+    score(folder)
     assert asked == []
 
 
