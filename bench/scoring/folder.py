@@ -27,8 +27,9 @@ from bench.records.protocol import scorer_signature
 from bench.records.scores import FolderScores, MetricScores, PromptedImage
 from bench.scoring.image_prompts import read_image_prompts
 from bench.scoring.images import find_images, left_out
-from bench.scoring.loop import Judge, read_records, refuse_constant, score_images
+from bench.scoring.loop import Judge, refuse_constant, score_images
 from bench.scoring.metric import recorded_identity
+from bench.scoring.records import read_records
 
 COLUMNS = pa.schema(
     [
@@ -131,11 +132,17 @@ def check_output(output: Path) -> None:
     own = _records(output).exists() and NAMES[output.suffix](output) == COLUMNS.names
     if output.exists() and not own:
         raise UserError(f"{output} exists and was not written by this command; delete it, or give another --output")
-    read_records(_records(output), KEY, f"delete it if nothing else needs it, or give another --output than {output}")
+    _read_records(output)
 
 
 def _records(output: Path) -> Path:
     return output.with_suffix(".records.jsonl")
+
+
+def _read_records(output: Path) -> list[dict[str, Any]]:
+    """What an earlier call recorded; anything else is refused."""
+    advice = f"delete it if nothing else needs it, or give another --output than {output}"
+    return read_records(_records(output), KEY, advice)
 
 
 def _whose(folder: Path) -> str:
@@ -149,7 +156,7 @@ def _claim(records: Path, folder: Path, images: Sequence[PromptedImage], output:
     Raises:
         UserError: they are of another folder, whose scores would be lost.
     """
-    written, whose = read_records(records, KEY), _whose(folder)
+    written, whose = _read_records(output), _whose(folder)
     others = [line for line in written if line.get(FOLDER, whose) != whose]
     here = {tuple(image.key[field] for field in KEY) for image in images}
     if lost := [line for line in others if tuple(line[field] for field in KEY) not in here]:

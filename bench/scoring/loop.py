@@ -3,73 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 
 from bench.core.chunks import CHUNK, batch_slices
 from bench.core.errors import UserError
-from bench.core.files import append_lines, from_json, keep_lines
+from bench.core.files import append_lines, keep_lines, read_lines
 from bench.core.images import UnreadableImageError, open_image
-from bench.core.inputs import read_text
 from bench.core.prefetch import prefetched
 from bench.core.processes import ALONE, Processes
 from bench.core.progress import Progress
 from bench.records.scores import PromptedImage
 from bench.scoring.metric import Metric, checked_scores
-
-INTACT = "replace it with an intact copy, or move it away to score its images again"
-
-
-def read_records(path: Path, fields: Sequence[str] = (), advice: str = INTACT) -> list[dict[str, Any]]:
-    """The lines of a records file, see `score_images`; a last line that a crash cut short is left out.
-
-    Args:
-        path: the file, which need not exist.
-        fields: what every line has besides ``metric``, ``score`` and ``signature``.
-        advice: what to do where a line is none.
-
-    Raises:
-        UserError: the file holds something else, or is damaged; the sentence names it and the line.
-    """
-    if not path.exists():
-        return []
-    try:
-        text = read_text(path)
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise UserError(f"{path} holds no records of scores ({error}); {advice}") from error
-    records = []
-    for number, line in enumerate(text[: text.rfind("\n") + 1].split("\n"), start=1):
-        if line:
-            try:
-                records.append(_record_of(from_json(line), fields))
-            except ValueError as error:
-                raise UserError(f"{path}: line {number} is not the record of a score ({error}); {advice}") from error
-    return records
-
-
-def _record_of(value: Any, fields: Sequence[str]) -> dict[str, Any]:
-    """A JSON value as a record; a `ValueError` says what it lacks."""
-    if not isinstance(value, dict):
-        raise ValueError("it is not a JSON object")  # noqa: TRY004 (as JSON that is none)
-    if missing := [field for field in (*fields, "metric", "score", "signature") if field not in value]:
-        raise ValueError(f"it has no {missing[0]!r}")
-    texts = all(isinstance(value[field], str) for field in ("metric", "signature"))
-    keys, score = all(isinstance(value[field], str | int) for field in fields), value["score"]
-    if (
-        not texts
-        or not keys
-        or isinstance(score, bool)
-        or not isinstance(score, int | float)
-        or not math.isfinite(score)
-    ):
-        raise ValueError("a value is of another kind")
-    return value
 
 
 def score_images(
@@ -95,7 +44,7 @@ def score_images(
         Raw scores, one per image.
 
     Raises:
-        UserError: a metric returns scores that are not finite, or too few; an image has disappeared; or the records are damaged.
+        UserError: a metric returns scores that are not finite, or too few; or an image has disappeared.
     """
     chunks = [images[piece] for piece in batch_slices(len(images), CHUNK)]
     values = processes.from_main(lambda: _take_up(records, name, signature, chunks))
@@ -125,8 +74,8 @@ def _take_up(
     records: Path, name: str, signature: str, chunks: Sequence[Sequence[PromptedImage]]
 ) -> list[list[float] | None]:
     """The scores of every chunk that an earlier call finished; None for the others, whose lines are removed."""
+    written = read_lines(records)
     fields = tuple(chunks[0][0].key) if chunks else ()
-    written = read_records(records, fields)
     kept, known = [], {}
     for record in written:
         if (record["metric"], record["signature"]) == (name, signature):

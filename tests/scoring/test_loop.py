@@ -88,15 +88,3 @@ def test_a_chunk_in_the_middle_is_scored_again_as_a_whole(tmp_path: Path, pictur
     assert scored(tmp_path, metric, pictures) == list(range(COUNT))
     assert metric.calls == [CHUNK, CHUNK, 6, CHUNK]
     assert sorted(line["score"] for line in read_lines(records)) == list(range(COUNT))
-
-
-@pytest.mark.parametrize(
-    "line", ["{", '{"note": "mine"}', '{"metric": "brightness", "score": 1.0, "signature": "abc"}']
-)
-def test_damaged_records_are_named(tmp_path: Path, pictures: list[PromptedImage], line: str) -> None:
-    records, metric = tmp_path / "scores.jsonl", Brightness()
-    records.write_text(line + "\n")
-    with pytest.raises(UserError, match=r"scores.jsonl: line 1 is not the record of a score .*; replace it with an"):
-        scored(tmp_path, metric, pictures)
-    assert metric.calls == []
-    assert records.read_text() == line + "\n"
