@@ -36,8 +36,9 @@ def bundle(
     The same runs make the same bytes, so that the digest that is printed names the archive.
     """
     from bench.core.paths import unlinked
-    from bench.records.bundle import files_of, write_bundle
+    from bench.records.bundle import files_of, refuse_other_file, write_bundle
 
+    refuse_other_file(output)
     chosen = _chosen(runs, names or [])
     for run in chosen:
         unlinked(runs, run.folder)  # a link could put a private file into an archive that is given away

@@ -140,6 +140,7 @@ def generate(
     from bench.records.protocol import GenerationSettings, prompts_digest
 
     card = MODELS.get(model)
+    _refuse_input(output, prompts)
     captions = list(dict.fromkeys(find_prompts(prompts)))
     typed = {"guidance_scale": guidance_scale, "steps": sampling_steps, "seed": seed}
     changes = {field: value for field, value in typed.items() if value is not None}
@@ -202,6 +203,7 @@ def rank(
         "command": "data rank",
         "method": method,
         "data": lists.digest,
+        "labels_of_data": lists.labels_digest,  # its scores and sources go into the pairs
         "metrics": {name: recorded_identity(scorer) for name, scorer in scorers.items()},
         "judges": with_origins(names),
         "note": _leakage(names, model),
@@ -246,8 +248,14 @@ def _examine(data: str, columns: str | None, runs: Path) -> InspectedData:
 
 
 def _refuse_input(output: Path, data: str) -> None:
-    if output.exists() and output.resolve() == Path(data).resolve():
+    """Raise a `UserError` for an output that is the input, or lies in the folder of the data, which read all that is in it."""
+    read, written = Path(data), output.resolve()
+    if output.exists() and written == read.resolve():
         raise UserError(f"--output {output} is the input; choose another --output")
+    if read.is_dir() and read.resolve() in written.parents:
+        raise UserError(
+            f"--output {output} is in {data} and would become a part of the data; choose a place outside of it"
+        )
 
 
 def _kept(data: str, columns: str | None, runs: Path) -> tuple[InspectedData, PreferenceData]:
@@ -267,9 +275,8 @@ def _scorers(names: list[str], model: str | None, checkpoints: list[str] | None)
 
 
 def _device() -> Any:
-    from bench.core.precision import full_precision, this_device
+    from bench.core.precision import this_device
 
-    full_precision()
     return this_device()
 
 

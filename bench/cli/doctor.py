@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -25,6 +26,8 @@ LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "safete
 LITTLE_DISK = 20 * GIB
 """Free space below which a run with a published model is likely to end in a full disk."""
 LITTLE_MEMORY = 8 * GIB
+HUB_VARIABLES = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_")
+"""How the names of environment variables begin that huggingface_hub reads."""
 PATIENCE = 5.0
 """Seconds for the hub to answer."""
 
@@ -102,12 +105,12 @@ def _memory() -> Finding:
 
 
 def _disks(runs: Path) -> Iterator[Finding]:
-    from huggingface_hub import constants
+    places = [("disk", runs, "free some, or give another --runs")]
+    with contextlib.suppress(ValueError):  # an environment that it does not start with, of which `_hub` tells
+        from huggingface_hub import constants
 
-    for subject, place, change in (
-        ("disk", runs, "free some, or give another --runs"),
-        ("hub cache", Path(constants.HF_HUB_CACHE), "free some, or set HF_HOME to another disk"),
-    ):
+        places.append(("hub cache", Path(constants.HF_HUB_CACHE), "free some, or set HF_HOME to another disk"))
+    for subject, place, change in places:
         there = next(each for each in (place.absolute(), *place.absolute().parents) if each.exists())
         free = shutil.disk_usage(there).free
         what = f"{free / GIB:.1f} GiB free for {place}"
@@ -122,14 +125,23 @@ def _disks(runs: Path) -> Iterator[Finding]:
 
 
 def _hub() -> Finding:
-    from huggingface_hub import constants, get_token
-
+    try:
+        from huggingface_hub import constants, get_token
+    except (
+        ValueError
+    ) as error:  # it reads its environment when it is imported, here and in every command that loads a model
+        names = ", ".join(sorted(name for name in os.environ if name.startswith(HUB_VARIABLES)))
+        advice = f"correct or unset the environment variable that is wrong, one of {names}"
+        return Finding("missing", "hub", f"huggingface_hub does not start with this environment ({error})", advice)
     if constants.HF_HUB_OFFLINE:
         return Finding("note", "hub", "HF_HUB_OFFLINE is set: only what is cached is used", "unset it to download")
-    parts = urllib.parse.urlsplit(constants.ENDPOINT)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
+        parts = urllib.parse.urlsplit(constants.ENDPOINT)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname or "", port), timeout=PATIENCE).close()
+    except ValueError as error:  # no port, or a name that no host can have
+        what = f"{constants.ENDPOINT} is not an address ({error})"
+        return Finding("missing", "hub", what, "correct or unset HF_ENDPOINT")
     except OSError as error:
         advice = "connect, check the proxy, or set HF_HUB_OFFLINE=1 and give local folders; the tiny model needs no hub"
         return Finding("missing", "hub", f"{constants.ENDPOINT} cannot be reached ({error.strerror or error})", advice)

@@ -41,11 +41,11 @@ def reward(
     One in ten captions is held out; the accuracy on their pairs is printed and recorded.  Use the result like any metric, for
     example --set rewards=fitted:FOLDER.  Safe to re-run: finished work is skipped, interrupted work resumes.
     """
-    import torch
-
     from bench.cli.options import parse_columns
     from bench.core.errors import UserError
+    from bench.core.files import make_folder
     from bench.core.locks import exclusive
+    from bench.core.precision import this_device
     from bench.core.validation import build
     from bench.data.reading import read_preferences
     from bench.models.registry import MODELS
@@ -65,9 +65,10 @@ def reward(
         raise UserError(
             "bench reward needs preference pairs: give --data FILE, or a --model that has data of its own, such as tiny"
         )
+    make_folder(output)  # before the data are read, which may take long
     pairs = read_preferences(source, parse_columns(columns), surveys_folder(runs), limit)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    output.mkdir(parents=True, exist_ok=True)
     with exclusive(output / ".lock", f"fits {output}; wait for it, or give another --output"):
-        record = fit_reward_model(kind.load(chosen, device=device), Request(scorer, chosen, settings, pairs, output))
+        record = fit_reward_model(
+            kind.load(chosen, device=this_device()), Request(scorer, chosen, settings, pairs, output)
+        )
     say(f"fitted:{simplest(output)} {describe(record)}", "done")

@@ -27,7 +27,7 @@ REQUIRED = (CAPTION, "jpg_0")
 FACTS = 4096
 """Rows converted to Python objects at a time."""
 MOST_UNDECODABLE = 0.01
-"""Largest share of rows whose images may be undecodable; more than that is refused."""
+"""Largest share of the rows that are looked at whose images may be undecodable; more than that is refused."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +66,13 @@ class InspectedData:
 
     def refuse_unusable(self) -> None:
         """Raise a `UserError` when too many rows are undecodable, or no pair is left."""
-        report = self.report
-        if len(report.undecodable) > MOST_UNDECODABLE * report.rows:
+        report, looked_at = self.report, len(self.rows)
+        if len(report.undecodable) > MOST_UNDECODABLE * looked_at:
+            which = "rows" if looked_at == report.rows else "rows that are looked at"
             first = int(np.flatnonzero(~self.survey.decodable)[0])
             side = int((self.survey.sizes[first] == 0).any(1).argmax())
             raise UserError(
-                f"{self.name}: {len(report.undecodable)} of {report.rows} rows have images that cannot be decoded "
+                f"{self.name}: {len(report.undecodable)} of {looked_at} {which} have images that cannot be decoded "
                 f"({', '.join(report.undecodable[:5])}; {report.undecodable[0]}: {self.source.problem(int(self.rows[first]), side)}); more "
                 "than 1 % is refused; repair the data"
             )
@@ -145,7 +146,7 @@ def read_preferences(
 
     Raises:
         UserError: no such data, a missing column, a label other than 0, 0.5 and 1, no pair left, or more than 1 % of the
-            rows undecodable.
+            rows that are looked at undecodable.
     """
     inspected = inspect_data(open_source(source, columns), str(source), cache, limit)
     inspected.refuse_unusable()

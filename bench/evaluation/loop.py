@@ -106,3 +106,4 @@ def _begin(job: EvaluationJob, judged: Mapping[str, MetricRecord]) -> None:
     write_json(evaluation.folder / PROTOCOL, job.protocol.to_json())
     write_json(evaluation.folder / PROMPTS, list(job.prompts))
     evaluation.write_metrics(judged)
+    evaluation.all_scores()  # the scoring loop continues them; what is damaged is refused before an image is made

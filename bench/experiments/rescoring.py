@@ -20,6 +20,7 @@ from bench.records.runs import RunFolder, find_runs
 from bench.records.scores import MetricRecord
 from bench.scoring.loop import Judge, refuse_constant, score_images
 from bench.scoring.metric import METRICS
+from bench.scoring.records import read_records
 
 PARTIAL = "rescoring.jsonl"
 """In the folder of an evaluation: scores under a new signature until all are there, from where an interrupted call goes on."""
@@ -154,6 +155,7 @@ def _renew(task: Task, scorer: Scorer) -> Renewal:
     written = evaluation.all_scores()
     if not partial.exists():  # scores that an even older version left under this signature count
         keep_lines(partial, [line for line in written if (line["metric"], line["signature"]) == (name, new.signature)])
+    read_records(partial, ("prompt_index", "image_index"), "delete it to score these images from the first")
     bound = scorer.load()
     scores = score_images(partial, _title(task), name, bound, new.signature, pictures)
     refuse_constant(name, bound, scores, _title(task))

@@ -10,7 +10,7 @@ from torch import nn
 
 from bench.core.files import append_lines, keep_lines, read_json
 from bench.records.runs import PREPARED, RunFolder
-from bench.records.states import last_line
+from bench.records.tails import last_line
 
 SUMMED = ("pairs", "seconds")
 """What a line of the log has of the cost of all steps so far."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.core.errors import UserError
 from bench.core.manifest import is_sealed
 from bench.core.paths import unlinked
-from bench.core.precision import full_precision, this_device
+from bench.core.precision import this_device
 from bench.core.values import differing
 from bench.data.preferences import PreferenceData
 from bench.data.reading import inspect_votes, kept_data
@@ -59,7 +59,6 @@ class Votes:
         pairs = _voted_pairs(self, runs)
         folder = unlinked(runs, runs / CACHE / "votes")
         card = MODELS.get(model).metrics if model in MODELS else {}
-        full_precision()
         for metric in metrics:
             path = votes_path(folder, pairs.digest, pairs.labels_digest, metric.name, metric.scorer)
             if not is_sealed(path):

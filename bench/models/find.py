@@ -73,7 +73,7 @@ class FoundArchitecture:
         family: the class that builds it.
         source: a diffusers folder or hub id; only its configurations are read.
         recipe: the name under which algorithms keep recipes for it.
-        generation: how its images are generated; None means the family's default.
+        generation: how its images are generated, as its registered card or its folder's own one says; None means the family's default.
         card: its registered card; None for a folder or a hub id.
         borrowed: see `FoundModel`.
     """
@@ -103,8 +103,9 @@ def find_architecture(typed: str) -> FoundArchitecture:
         return FoundArchitecture(card.family, source, recipe, card.generation, card, borrowed=recipe != typed)
     source = _source(typed)
     family: type[ModelFamily] = FAMILIES.get(pipeline_class_of(source))
-    recipe = family.unweighted(source, device=torch.device("cpu")).recipe_key
-    return FoundArchitecture(family, source, recipe, None, borrowed=True)
+    model, own = family.unweighted(source, device=torch.device("cpu")), _read_own_card(Path(source))
+    generation = _own_generation(source, model, own) if own.generation else None
+    return FoundArchitecture(family, source, model.recipe_key, generation, borrowed=True)
 
 
 def _source(typed: str) -> str:
@@ -130,18 +131,25 @@ def _source(typed: str) -> str:
 def _of_source(source: str, own: OwnCard) -> FoundModel:
     family: type[ModelFamily] = FAMILIES.get(pipeline_class_of(source))
     model = family.load(source, device=torch.device("cpu"))
-    generation = build(
-        type(model.generation), {**model.generation.model_dump(), **own.generation}, f"{source}/{OWN_CARD}"
-    )
     card = ModelCard(
         title=Path(source).name,
         family=family,
         source=source,
-        generation=generation,
+        generation=_own_generation(source, model, own),
         metrics=METRICS if own.metrics is None else own.metrics,
         recipe=model.recipe_key,
     )
     return FoundModel(path_name(source, model), card, model.recipe_key, borrowed=True)
+
+
+def _own_generation(source: str, model: ModelFamily, own: OwnCard) -> GenerationSettings:
+    """The family's default, with what the folder's own card states instead.
+
+    Raises:
+        UserError: the card has a field or a value that is not allowed.
+    """
+    default = model.generation
+    return build(type(default), {**default.model_dump(), **own.generation}, f"{source}/{OWN_CARD}")
 
 
 def path_name(source: str, model: ModelFamily) -> str:

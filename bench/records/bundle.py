@@ -37,6 +37,8 @@ SCHEMA = 1
 """Version of the format."""
 MOST_CONTENTS = 1 << 28
 """Bytes of the largest table of contents that is read."""
+BROKEN = (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError)
+"""What `tarfile` raises for headers that no program writes."""
 MOST_SHOWN = 200
 """Characters of a name or an error in a sentence."""
 
@@ -98,6 +100,24 @@ def _images(evaluation: Evaluation, count: int) -> Iterator[Path]:
     yield from map(evaluation.image, *zip(*items, strict=True)) if items else ()
 
 
+def refuse_other_file(path: Path) -> None:
+    """Raise a `UserError` unless a bundle can be written to a path: nothing is there, or an older bundle, which is replaced."""
+    if path.exists() and not _begins_like_a_bundle(path):
+        raise UserError(f"{path} exists and is not a bundle; give the name of a new file, for example table-1.tar")
+
+
+def _begins_like_a_bundle(path: Path) -> bool:
+    """Whether a file is an archive whose first file is a bundle's, however damaged the rest of it is."""
+    if not path.is_file():
+        return False
+    try:
+        with tarfile.open(path, "r:") as archive:
+            first = archive.next()
+    except (*BROKEN, OSError):
+        return False
+    return first is not None and first.name == CONTENTS
+
+
 def write_bundle(path: Path, files: Mapping[str, Path], texts: Mapping[str, str]) -> str:
     """Write a bundle; returns its SHA-256, 64 hex digits.
 
@@ -107,8 +127,9 @@ def write_bundle(path: Path, files: Mapping[str, Path], texts: Mapping[str, str]
         texts: further files by name.
 
     Raises:
-        UserError: the archive cannot be written.
+        UserError: the archive cannot be written, or another file is there.
     """
+    refuse_other_file(path)
     contents: dict[str, dict[str, Any]] = {
         name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for name, file in files.items()
     }
@@ -165,7 +186,7 @@ def _headers_checked(path: Path) -> Iterator[None]:
     """Turn what `tarfile` raises for headers that no program writes into a `UserError`."""
     try:
         yield
-    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
+    except BROKEN as error:
         raise not_as_made(path, f"it is not a whole tar file ({shortened(str(error), MOST_SHOWN)})") from error
 
 

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench.core.errors import UserError
-from bench.core.files import BLOCK, from_json
+from bench.core.files import from_json
 from bench.core.inputs import regular, special
 from bench.core.paths import inside
 from bench.records.bounds import LEAST, MOST, Amount, Count
-from bench.records.config import BASE
+from bench.records.config import BASE, RELEASED
 from bench.records.evaluations import DONE, IMAGES, METRICS, PROTOCOL
 from bench.records.reading import read_record, read_whole, validated
 from bench.records.runs import (
@@ -32,10 +32,9 @@ from bench.records.runs import (
     find_runs,
 )
 from bench.records.studies import Cell, StudyFolder
+from bench.records.tails import TAIL, last_line, tail
 
 Kind = Literal["running", "failed", "damaged", "waiting", "done"]
-TAIL = 1 << 16
-"""Bytes at the end of a log that are read."""
 LONGEST_ID = 20
 """Bytes of the longest id of a process."""
 IN_ROUNDS = (
@@ -139,13 +138,23 @@ def states_of_study(study: StudyFolder) -> list[State]:
 
 
 def states_of_runs(runs: Path, known: Sequence[str] = ()) -> list[State]:
-    """The state of every run in a folder but those with known names, in order of path."""
+    """The state of every run in a folder but those with known names and released weights, in order of path."""
     held, states = _held_locks(), []
     for run in find_runs(runs):
         name = run.folder.relative_to(runs).as_posix()
-        if name not in known and run.folder.parent.name != "weights":
+        if name not in known and not _is_released(run):
             states.append(_state_of_run(name, run, held))
     return states
+
+
+def _is_released(run: RunFolder) -> bool:
+    """Whether it is weights that were not trained here; what cannot be read is a run, which is then called damaged."""
+    if run.folder.parent.name != RELEASED:  # runs of a configuration of that name lie in such a folder too
+        return False
+    try:
+        return run.config().algorithm == RELEASED
+    except (UserError, OSError):
+        return False
 
 
 def _state_of_cell(study: StudyFolder, cell: Cell, held: frozenset[tuple[int, int]]) -> State:
@@ -280,21 +289,6 @@ def _training_progress(run: RunFolder) -> Progress | None:
 
 def _last_steps(path: Path) -> Iterator[_Step]:
     """The lines at the end of a training log that are whole."""
-    text = _tail(path, TAIL)
+    text = tail(path, TAIL)
     for line in text[: text.rfind("\n") + 1].splitlines()[1:] if len(text) == TAIL else text.split("\n")[:-1]:
         yield validated(_Step, from_json(line), path)
-
-
-def last_line(path: Path) -> str:
-    """The last line of a log that is not empty; empty if there is none."""
-    lines = [line for line in _tail(path, TAIL).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
-
-
-def _tail(path: Path, count: int) -> str:
-    """The last bytes of a file as text; empty if there is none."""
-    if not path.exists():
-        return ""
-    with regular(path).open("rb") as stream:
-        stream.seek(max(0, os.fstat(stream.fileno()).st_size - count))
-        return stream.read(min(count, BLOCK)).decode("utf-8", errors="replace")

@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from bench.core.errors import UserError, listed
-from bench.core.files import file_digest, replace_file
+from bench.core.files import file_digest, keep_lines, replace_file
 from bench.core.images import UnreadableImageError, open_image
 from bench.core.inert import cell
 from bench.core.locks import exclusive
@@ -29,6 +29,7 @@ from bench.scoring.image_prompts import read_image_prompts
 from bench.scoring.images import find_images, left_out
 from bench.scoring.loop import Judge, refuse_constant, score_images
 from bench.scoring.metric import recorded_identity
+from bench.scoring.records import read_records
 
 COLUMNS = pa.schema(
     [
@@ -75,6 +76,10 @@ def _names_in_csv(table: Path) -> list[str]:
     return next(csv.reader([heading]), [])
 
 
+KEY = ("file", "image", "prompt")
+"""What identifies an image in the records: its path in the folder, the digest of its file, and its prompt."""
+FOLDER = "folder"
+"""What a record holds besides: the absolute path of the folder; those of older versions lack it."""
 SHOWN = 5
 """Largest number of names in a sentence."""
 NAMES: Mapping[str, Callable[[Path], list[str]]] = {".parquet": _names_in_parquet, ".csv": _names_in_csv}
@@ -93,7 +98,8 @@ def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge
         output: a ``.parquet`` or ``.csv`` file.
 
     Raises:
-        UserError: images, prompts or output are unsuitable, no image can be read, or a metric is broken.
+        UserError: images, prompts or output are unsuitable, the output holds the scores of another folder, no image can be read,
+            or a metric is broken.
     """
     check_output(output)
     files = find_images(folder)
@@ -108,6 +114,7 @@ def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge
         images, unreadable = _read(folder, dict(zip(files, texts, strict=True)))
         if not images:
             raise UserError(f"none of the {len(files)} images in {folder} can be read; the first: {_first(unreadable)}")
+        _claim(records, folder, images, output)
         scored = [_score(folder, records, name, judge, texts, images) for name, judge in metrics.items()]
         result = FolderScores(images, unreadable, scored)
         table = _table(result, dict(zip(files, texts, strict=True)))
@@ -116,30 +123,61 @@ def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge
 
 
 def check_output(output: Path) -> None:
-    """Raise a `UserError` unless the suffix names a format that can be written, and only a table of this command would be replaced.
+    """Raise a `UserError` unless the suffix names a format that can be written, and only files of this command would be replaced.
 
-    Such a table has its records beside it.
+    A table of this command has its records beside it.
     """
     if output.suffix not in WRITERS:
         raise UserError(f"--output {str(output)!r} must end in {' or '.join(WRITERS)}")
     own = _records(output).exists() and NAMES[output.suffix](output) == COLUMNS.names
     if output.exists() and not own:
         raise UserError(f"{output} exists and was not written by this command; delete it, or give another --output")
+    _read_records(output)
 
 
 def _records(output: Path) -> Path:
     return output.with_suffix(".records.jsonl")
 
 
+def _read_records(output: Path) -> list[dict[str, Any]]:
+    """What an earlier call recorded; anything else is refused."""
+    advice = f"delete it if nothing else needs it, or give another --output than {output}"
+    return read_records(_records(output), KEY, advice)
+
+
+def _whose(folder: Path) -> str:
+    """What records call a folder: its absolute path, as text that can be written."""
+    return str(folder.resolve()).encode(errors="backslashreplace").decode()
+
+
+def _claim(records: Path, folder: Path, images: Sequence[PromptedImage], output: Path) -> None:
+    """Make records those of a folder, in which some of the images may have changed since; or of one that was moved there as it is.
+
+    Raises:
+        UserError: they are of another folder, whose scores would be lost.
+    """
+    written, whose = _read_records(output), _whose(folder)
+    others = [line for line in written if line.get(FOLDER, whose) != whose]
+    here = {tuple(image.key[field] for field in KEY) for image in images}
+    if lost := [line for line in others if tuple(line[field] for field in KEY) not in here]:
+        raise UserError(
+            f"{output} and {records.name} beside it hold the scores of {lost[0][FOLDER]}; give another --output for those of {folder}, "
+            "or delete both"
+        )
+    if any(line.get(FOLDER) != whose for line in written):
+        keep_lines(records, [{**line, FOLDER: whose} for line in written])
+
+
 def _read(folder: Path, prompts: Mapping[str, str]) -> tuple[list[PromptedImage], dict[str, str]]:
     """Decode every image once, so unreadable images are known before any scoring starts."""
-    images, unreadable = [], {}
+    images, unreadable, whose = [], {}, _whose(folder)
     with Progress(f"reading {folder.name}", total=len(prompts)) as progress:
         for file, prompt in prompts.items():
             path = folder / file
             try:
                 open_image(path)
-                images.append(PromptedImage(path, prompt, {"file": file, "image": file_digest(path), "prompt": prompt}))
+                place = (whose, file, file_digest(path), prompt)
+                images.append(PromptedImage(path, prompt, dict(zip((FOLDER, *KEY), place, strict=True))))
             except UnreadableImageError as error:
                 unreadable[file] = str(error)
             progress.advance()

@@ -78,6 +78,25 @@ def test_ranked_pairs_are_trained_on_and_the_judge_is_marked(command: CommandLin
     assert json.loads(config.read_text())["trained_on"] == ["pickscore"]
 
 
+@pytest.mark.parametrize("column", ["source_0", "score_beauty_0"])
+def test_pairs_of_lists_whose_sources_or_scores_were_corrected_are_not_passed_off(
+    command: CommandLine, candidates: Path, column: str
+) -> None:
+    table = pq.read_table(candidates)
+    for name in (f"score_beauty_{place}" for place in range(COUNT)):
+        table = table.append_column(name, [[0.5] * table.num_rows])
+    pq.write_table(table, command.folder / "lists.parquet")
+    words = ("data", "rank", "lists.parquet", "--judge", "aesthetic", "--model", "tiny", "--output", "pairs.parquet")
+    assert command.run(command.arguments(*words)).returncode == 0
+    assert command.run(command.arguments(*words)).returncode == 0
+    values = ["corrected" if column == "source_0" else 0.75] * table.num_rows
+    table = table.set_column(table.column_names.index(column), column, [values])
+    pq.write_table(table, command.folder / "lists.parquet")
+    done = command.run(command.arguments(*words))
+    assert done.returncode == 2
+    assert "pairs.parquet holds data that differs in labels_of_data" in done.stderr
+
+
 def test_pareto_pairs_are_better_under_every_metric(command: CommandLine, candidates: Path) -> None:
     words = ("data", "rank", str(candidates), "--method", "pareto", "--metrics", "pickscore,hpsv2", "--model", "tiny")
     done = command.run(command.arguments(*words, "--output", "pairs.parquet"))
@@ -115,6 +134,27 @@ def test_the_input_is_no_output(command: CommandLine, words: list[str]) -> None:
     assert done.returncode == 2
     assert f"error: --output {command.data} is the input; choose another --output\n" in done.stderr
     assert command.data.read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [["rank", "--judge", "gold"], ["score", "--metrics", "gold"]])
+@pytest.mark.parametrize("output", ["pairs/scored.parquet", "pairs/more/scored.parquet", "other/../pairs/x.parquet"])
+def test_an_output_does_not_become_data(command: CommandLine, words: list[str], output: str) -> None:
+    (command.folder / "pairs").mkdir()
+    (command.folder / "other").mkdir()
+    shutil.copy(command.data, command.folder / "pairs")
+    done = command.run(command.arguments("data", words[0], "pairs", *words[1:], "--model", "tiny", "--output", output))
+    assert done.returncode == 2
+    assert f"error: --output {output} is in pairs and would become a part of the data; choose a" in done.stderr
+    assert [path.name for path in (command.folder / "pairs").rglob("*")] == [command.data.name]
+
+
+def test_the_prompts_are_no_output(command: CommandLine, candidates: Path) -> None:
+    before = candidates.read_bytes()
+    words = ("--model", "tiny", "--prompts", str(candidates), "--count", "2", "--output", str(candidates))
+    done = command.run(command.arguments("data", "generate", *words))
+    assert done.returncode == 2
+    assert f"error: --output {candidates} is the input; choose another --output" in done.stderr
+    assert candidates.read_bytes() == before
 
 
 class TestCheck:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,28 @@ def test_a_folder_that_cannot_be_written_is_missing(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("os.access", lambda place, _: Path(place) != tmp_path)
     disk = next(each for each in findings(tmp_path / "runs") if each.subject == "disk")
     assert (disk.mark, disk.what) == ("missing", f"{tmp_path} cannot be written")
+
+
+@pytest.mark.parametrize("endpoint", ["http://localhost:99999", "http://localhost:https", "http://[::1", "http://a..b"])
+def test_an_endpoint_that_is_no_address_is_what_to_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    hub = next(each for each in findings(tmp_path) if each.subject == "hub")
+    assert (hub.mark, hub.advice) == ("missing", "correct or unset HF_ENDPOINT")
+    assert hub.what.startswith(f"{endpoint} is not an address (")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("HF_ENDPOINT", "http://localhost:99999"), ("HF_HUB_ETAG_TIMEOUT", "soon")]
+)
+def test_an_environment_with_which_the_hubs_library_does_not_start(tmp_path: Path, variable: str, value: str) -> None:
+    environment = {**os.environ, variable: value, "HF_HUB_OFFLINE": "1"}
+    words = [sys.executable, "-m", "bench", "doctor", "--runs", str(tmp_path)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "missing  hub        huggingface_hub does not start with this environment (" in done.stdout
+    (advice,) = [line for line in done.stdout.splitlines() if "correct or unset the environment variable" in line]
+    assert variable in advice
+    assert "slurm" in done.stdout

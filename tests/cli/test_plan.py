@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,24 @@ def test_a_plan_needs_configurations_alone(command: CommandLine, architecture: P
     lines = [line.split() for line in dpo.splitlines()]
     assert ["pairs", "40", "10", "steps", "of", "4"] in lines
     assert [line[:4] for line in lines if line[:1] == ["l4"]] == [["l4", "22.0", "GiB", "yes"]]
+
+
+def test_a_folders_own_card_says_how_many_images_are_made_and_how(
+    command: CommandLine, architecture: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(architecture, tmp_path / "own")
+    card = {"generation": {"steps": 3, "guidance_scale": 1.0, "images_per_prompt": 4}}
+    (folder / "bench.json").write_text(json.dumps(card))
+    (command.folder / "three.txt").write_text("a cat\na dog\na bird\n")
+    study = f'model = "{folder}"\nprompts = "three.txt"\n[[algorithms]]\nname = "sft"\n[settings]\nsteps = 10\n'
+    (command.folder / "study.toml").write_text(study)
+    done = command.run(command.arguments("plan", "study.toml", "--card", "l4"))
+    assert done.returncode == 0, done.stderr
+    # without guidance an image takes one forward a step
+    assert "12 images of 3 forwards in " in done.stdout
+
+    (folder / "bench.json").write_text('{"generation": {"stepps": 3}}')
+    refused(command, "bench.json: there is no field 'stepps'", "--model", str(folder))
 
 
 def test_a_profile_is_also_a_file(command: CommandLine, architecture: Path) -> None:

@@ -94,6 +94,18 @@ def test_what_does_not_fit_is_one_sentence(command: CommandLine, words: tuple[st
     assert not Path(command.folder / "out").exists()
 
 
+@pytest.mark.parametrize("output", ["a.txt", "a.txt/mine"])
+def test_an_output_that_is_a_file_is_refused_before_the_data_are_read(command: CommandLine, output: str) -> None:
+    (command.folder / "a.txt").write_text("a bee\n")
+    words = ("reward", "--scorer", "aesthetic", "--model", "tiny", "--data", "no-such-data", "--output", output)
+    done = command.run(command.arguments(*words))
+    assert done.returncode == 2
+    assert f"error: {output} " in done.stderr
+    assert "give another --output or --runs" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (command.folder / "a.txt").read_text() == "a bee\n"
+
+
 def test_without_data_it_is_fitted_to_those_of_the_model(command: CommandLine) -> None:
     words = command.arguments("reward", "--scorer", "aesthetic", "--model", "tiny", "--output", "own", "--steps", "1")
     done = command.run([*words, "--limit", "64"])

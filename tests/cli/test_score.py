@@ -154,6 +154,36 @@ def test_the_wrong_number_of_prompts_is_refused(command: CommandLine, pictures: 
     assert "Traceback" not in done.stderr
 
 
+def test_another_folder_needs_another_output(command: CommandLine, pictures: Path) -> None:
+    few = command.folder / "few"
+    few.mkdir()
+    for place in range(2):
+        (few / f"{place}.png").hardlink_to(pictures / f"{place}.png")
+    scorer = ("--metrics", "aesthetic", "--model", "tiny")
+    assert command.run(command.arguments("score", "few", *scorer)).returncode == 0
+    before = (command.folder / "scores.parquet").read_bytes()
+    other = few.with_name("other")
+    other.mkdir()
+    (other / "0.png").hardlink_to(pictures / "7.png")
+    done = command.run(command.arguments("score", "other", *scorer))
+    assert done.returncode == 2
+    sentence = (
+        f"error: scores.parquet and scores.records.jsonl beside it hold the scores of {few}; give another --output"
+    )
+    assert sentence in done.stderr
+    assert (command.folder / "scores.parquet").read_bytes() == before
+    assert command.run(command.arguments("score", "other", *scorer, "--output", "other.parquet")).returncode == 0
+    assert command.run(command.arguments("score", "few", *scorer)).returncode == 0
+
+
+def test_records_of_somebody_else_are_refused_before_anything_is_scored(command: CommandLine, pictures: Path) -> None:
+    (command.folder / "s.records.jsonl").write_text('{"note": "my own records"}\n')
+    done = command.run(words(command, pictures, "--metrics", "aesthetic", "--output", "s.parquet"))
+    assert done.returncode == 2
+    assert "error: s.records.jsonl: line 1 is not the record of a score (it has no 'file'); delete it if" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_published_checkpoint_without_the_hub_is_one_sentence(command: CommandLine, pictures: Path) -> None:
     done = command.run(
         command.arguments("score", str(pictures), "--prompts", str(command.prompts), "--metrics", "hpsv2.0")

@@ -175,6 +175,18 @@ def test_two_percent_undecodable_is_refused(file: Path) -> None:
         read_preferences(write_parquet(file, columns))
 
 
+def test_the_percent_is_of_the_rows_that_are_looked_at(file: Path) -> None:
+    columns = preference_columns(1000)
+    columns["jpg_0"][:7] = [b"broken"] * 7
+    write_parquet(file, columns)
+    assert len(read_preferences(file)) == 993
+    with pytest.raises(UserError, match="7 of 8 rows that are looked at have images that cannot be decoded"):
+        read_preferences(file, limit=8)
+    columns["label_0"][500:] = [0.5] * 500  # images of ties are not looked at either
+    with pytest.raises(UserError, match="7 of 500 rows that are looked at have images that cannot be decoded"):
+        read_preferences(write_parquet(file, columns))
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere.parquet' does not exist; give a Parquet file"):
         read_preferences(tmp_path / "nowhere.parquet")

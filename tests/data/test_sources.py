@@ -174,6 +174,12 @@ class TestJsonLines:
         data = read_preferences(file, {"caption": "text", "jpg_0": "a", "jpg_1": "b"})
         assert (data.digest, data.labelled) == (parquet.digest, False)
 
+    def test_fields_about_images_keep_their_names(self, tmp_path: Path, columns: Columns) -> None:
+        write_images(tmp_path, columns)
+        about = {"image_width": 64, "image_prompt_id": "a", "image_0_seed": 1, "image_": 2, "my_image_0": 3}
+        file = write_lines(tmp_path / "pairs.jsonl", [{**each, **about} for each in jsonl_records(columns)])
+        assert set(open_source(file).names) == {"caption", "jpg_0", "jpg_1", "label_0", *about}
+
     def test_whole_and_broken_labels_may_mix(self, tmp_path: Path, columns: Columns) -> None:
         write_images(tmp_path, columns)
         columns["label_0"] = [1, 0, 0.5, 1, 0, 0]

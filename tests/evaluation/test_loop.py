@@ -194,6 +194,17 @@ def test_a_torn_line_behind_whole_chunks_does_not_spoil_the_next_one(model: Stab
     assert judge(tmp_path, model, prompts, Brightness()).scores.read_text().splitlines() == whole
 
 
+@pytest.mark.parametrize("line", ["{", '{"note": "mine"}'])
+def test_damaged_scores_of_an_interrupted_call_are_refused(model: StableDiffusion, tmp_path: Path, line: str) -> None:
+    evaluation = judge(tmp_path, model, ["a", "b"], Brightness())
+    (evaluation.folder / "DONE").unlink()
+    evaluation.write_metrics({})  # it was interrupted in its first metric
+    evaluation.scores.write_text(line + "\n")
+    with pytest.raises(UserError, match=r"scores.jsonl is damaged \("):
+        judge(tmp_path, model, ["a", "b"], Brightness())
+    assert evaluation.scores.read_text() == line + "\n"
+
+
 def test_a_metric_with_another_identity_is_scored_again_beside_the_old_scores(
     model: StableDiffusion, tmp_path: Path
 ) -> None:

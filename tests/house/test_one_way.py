@@ -18,6 +18,14 @@ WAYS = {
     "pq.read_metadata": {"bench/core/parquet.py"},
     "pq.read_schema": {"bench/scoring/folder.py"},  # of a table that this command wrote, which is a file
     "Console": {"bench/core/terminal.py"},
+    # `this_device` leaves no TF32; the others pass it to accelerate after `full_precision`, or only say what there is
+    "torch.cuda.is_available": {
+        "bench/core/precision.py",
+        "bench/cli/plan.py",
+        "bench/training/distributed/launch.py",
+        "bench/cli/doctor.py",
+        "bench/records/environment.py",
+    },
     "print": {"algorithms/overview.py"},
     "Environment": {"reports/page.py", "metrics/official/legacy.py"},  # Jinja's, and that of isolated metrics
     "pickle.load": set(),
@@ -67,6 +75,7 @@ CHECKED = {
     "bench/core/digests.py": "is_file",
     "bench/records/bundle.py": "regular",
     "bench/records/states.py": "regular",
+    "bench/records/tails.py": "regular",
 }
 """Files that read on their own, with the check that they make."""
 OWN = {

@@ -102,6 +102,17 @@ def test_scores_of_an_interrupted_call_are_not_made_again(small: Small) -> None:
     assert [line for line in evaluation.score_records() if line["metric"] == "gold"] == partial
 
 
+def test_damaged_scores_of_an_interrupted_call_are_named(small: Small) -> None:
+    evaluation = small.evaluation()
+    age(evaluation, "gold")
+    (evaluation.folder / "rescoring.jsonl").write_text('{"note": "mine"}\n')
+    done = small.bench("rescore", "--metrics", "gold")
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    text = "".join(done.stdout.split())
+    assert "line1isnottherecordofascore(ithasno'prompt_index');deleteittoscoretheseimagesfromthefirst" in text
+
+
 @pytest.mark.parametrize("moment", ["before", "scores", "metrics"])
 def test_a_call_that_was_killed_while_it_put_new_scores_in_place_is_finished(small: Small, moment: str) -> None:
     evaluation = small.evaluation()

@@ -207,6 +207,20 @@ def test_what_a_run_does_while_nothing_is_counted() -> None:
     ]
 
 
+def test_a_configuration_called_weights_is_shown_and_released_weights_are_not(tmp_path: Path) -> None:
+    run, released, damaged = (tmp_path / name for name in ("m/dpo/weights/seed-0", "m/weights/theirs", "m/weights/x"))
+    for folder in (run, released, damaged):
+        training_run(folder, steps=2)
+    config = json.loads((released / "config.json").read_text())
+    (released / "config.json").write_text(json.dumps({**config, "algorithm": "weights"}))
+    (damaged / "config.json").write_text("{")
+    shown = [State("m/dpo/weights/seed-0", "waiting", Progress(2, 10, "steps", 6.0))]
+    assert states_of_runs(tmp_path / "m" / "dpo")[0].name == "weights/seed-0"
+    (found, broken) = states_of_runs(tmp_path)
+    assert [found] == shown
+    assert (broken.name, broken.kind) == ("m/weights/x", "damaged")
+
+
 @pytest.mark.parametrize("owner", [b"\xff", "\u00b2".encode(), b"9" * 6000, b"", b"-1", b"1\0"])
 def test_a_lock_of_a_stranger(tmp_path: Path, owner: bytes) -> None:
     run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"

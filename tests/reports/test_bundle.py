@@ -73,6 +73,33 @@ def test_a_bundle_from_elsewhere_reports_like_the_runs(original: tuple[Lab, byte
     assert as_json(make_report(elsewhere / "runs")) == as_json(make_report(original[0].runs))
 
 
+def tar_of_something_else() -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("notes.txt"))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"PAR1 a table PAR1", b"", tar_of_something_else()], ids=["table", "empty", "tar"])
+def test_a_file_that_is_no_bundle_is_not_replaced(lab: Lab, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "pairs.parquet"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"pairs.parquet exists and is not a bundle; give the name of a new file"):
+        bundle(path, runs=lab.runs)  # which holds no runs: said before they are looked at
+    assert path.read_bytes() == content
+
+
+def test_a_folder_is_not_replaced_and_an_older_bundle_is(
+    original: tuple[Lab, bytes], made: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.tar").mkdir()
+    with pytest.raises(UserError, match=r"folder.tar exists and is not a bundle"):
+        bundle(tmp_path / "folder.tar", runs=original[0].runs)
+    made.write_bytes(made.read_bytes()[:2000])  # of which the end is lost
+    bundle(made, runs=original[0].runs, images=1)
+    assert made.read_bytes() == original[1]
+
+
 def test_only_the_runs_that_were_named_and_their_base(full_lab: Lab, tmp_path: Path) -> None:
     path = tmp_path / "one.tar"
     name = next(run.folder.relative_to(full_lab.runs) for run in find_runs(full_lab.runs) if run.config().is_trained)

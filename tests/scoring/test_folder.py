@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -211,6 +212,82 @@ def test_only_a_table_of_its_own_is_replaced(folder: Path, asked: list[str], out
     table.mkdir()
     with pytest.raises(UserError, match="was not written by this command"):
         score(folder, output=output)
+
+
+WHOLE = {"file": "0.png", "image": "0" * 16, "prompt": "", "metric": "brightness", "score": 0.5, "signature": "abc"}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b'{"note": "my own records"}\n', "line 1 is not the record of a score (it has no 'file')"),
+        (b"my own records\n", "line 1 is not the record of a score (Expecting value"),
+        (f"{json.dumps(WHOLE)}\n[7]\n".encode(), "line 2 is not the record of a score (it is not a JSON object)"),
+        (json.dumps({**WHOLE, "score": None}).encode() + b"\n", "(a value is of another kind)"),
+        (json.dumps({**WHOLE, "score": float("nan")}).encode() + b"\n", "(a value is of another kind)"),
+        (json.dumps({**WHOLE, "metric": []}).encode() + b"\n", "(a value is of another kind)"),
+        (json.dumps({**WHOLE, "image": {}}).encode() + b"\n", "(a value is of another kind)"),
+        (b"\xff\xfe\n", "holds no records of scores ('utf-8' codec"),
+    ],
+)
+def test_only_records_of_its_own_are_replaced(folder: Path, asked: list[str], content: bytes, why: str) -> None:
+    records = folder.parent / "s.records.jsonl"
+    records.write_bytes(content)
+    with pytest.raises(UserError) as refused:
+        score(folder)
+    assert str(refused.value).startswith(f"{records}")
+    assert why in str(refused.value)
+    assert "delete it if nothing else needs it, or give another --output than" in str(refused.value)
+    assert records.read_bytes() == content
+    assert asked == []
+
+
+@pytest.mark.parametrize("output", ["s.parquet", "s.csv"])
+def test_scores_of_another_folder_are_not_replaced(folder: Path, asked: list[str], output: str) -> None:
+    score(folder, output=output)
+    records = folder.parent / "s.records.jsonl"
+    before = records.read_bytes(), (folder.parent / output).read_bytes()
+    other = shutil.copytree(folder, folder.with_name("other"))
+    save(other / "0.png", 200)
+    asked.clear()
+    with pytest.raises(UserError) as refused:
+        score(other, output=output)
+    assert str(refused.value) == (
+        f"{folder.parent / output} and s.records.jsonl beside it hold the scores of {folder}; give another --output for those "
+        f"of {other}, or delete both"
+    )
+    assert (records.read_bytes(), (folder.parent / output).read_bytes()) == before
+    assert asked == []
+
+
+def test_images_may_change_and_a_folder_may_be_moved(folder: Path, asked: list[str]) -> None:
+    score(folder)
+    for level in range(30, 70):
+        (folder / f"{level}.png").unlink()
+    save(folder / "0.png", 200)
+    assert len(score(folder).pictures) == 30  # of the same folder
+    asked.clear()
+    moved = folder.rename(folder.with_name("moved"))
+    save(moved / "30.png", 30)
+    assert len(score(moved).pictures) == 31
+    assert asked == [f"level {level}" for level in range(31)]  # the one chunk, which has another image
+
+
+def test_records_of_an_older_version_name_no_folder_and_count(folder: Path, asked: list[str]) -> None:
+    score(folder)
+    records = folder.parent / "s.records.jsonl"
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    assert {line.pop("folder") for line in lines} == {str(folder)}
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    asked.clear()
+    score(folder)
+    assert asked == []
+
+
+def test_a_folder_in_the_place_of_the_records_is_refused(folder: Path) -> None:
+    (folder.parent / "s.records.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"s.records.jsonl holds no records of scores .*Is a directory"):
+        score(folder)
 
 
 def test_a_checkpoint_that_is_given_comes_before_the_models_and_the_published() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from bench.data.sources.base import Source, file_stamp, mapped
 from bench.data.sources.table import TableSource
 
 INDEX = "metadata.jsonl"
+IMAGE = re.compile(r"image_(\d+)", re.ASCII)
+"""Names of images; a field such as ``image_width`` keeps its name."""
 MOST_FIELDS = 1000
 """Names of fields, each of which takes memory in every row."""
 KINDS: Mapping[type, str] = {
@@ -39,7 +42,7 @@ def open_jsonl(path: Path, columns: Mapping[str, str]) -> Source | None:
     if file.suffix.lower() != ".jsonl" or not file.is_file():
         return None
     table = to_table(_records(file), file)
-    images = {name.replace("image_", "jpg_", 1): name for name in table.schema.names if name.startswith("image_")}
+    images = {f"jpg_{found[1]}": name for name in table.schema.names if (found := IMAGE.fullmatch(name))}
     known = {name: column for name, column in images.items() if name not in table.schema.names}
     names = mapped(table.schema.names, {**known, **columns}, file)
     table = table.select(list(names.values())).rename_columns(list(names))
