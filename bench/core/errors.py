@@ -41,7 +41,7 @@ def require(module: str, purpose: str, *, extra: str) -> Any:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``did you mean 'x' or 'y'? `` for the closest of ``known``, or nothing when none is close."""
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f"did you mean {' or '.join(map(repr, close))}? " if close else ""
 
 
