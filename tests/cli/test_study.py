@@ -11,6 +11,7 @@ import time
 import tomllib
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from bench.records.studies import StudyFolder
@@ -80,6 +81,31 @@ def test_a_file_runs_like_its_printed_commands_and_is_written_back(command: Comm
     assert command.run(command.arguments("run", "saved.toml", "--print-commands")).stdout.splitlines() == [base, line]
     whole = command.run(command.arguments("run", str(path), "--seeds", "3", "--print-commands"))
     assert [each.replace("beta=200", "beta=100") for each in whole.stdout.splitlines()] == [base, line, line]
+
+
+def test_a_saved_command_with_names_like_numbers_runs(command: CommandLine) -> None:
+    table = pq.read_table(command.data).rename_columns({"caption": "7", "label_0": "1"})
+    pq.write_table(table, command.folder / "numbered.parquet")
+    words = [
+        "run",
+        "--algo",
+        "dpo",
+        "--model",
+        "tiny",
+        "--data",
+        "numbered.parquet",
+        "--limit",
+        "4",
+        "--metrics",
+        "gold",
+    ]
+    words += ["--columns", "caption=7,label_0=1", "--set", "steps=1", "--image", "negative_prompt=7"]
+    saved = command.run(command.arguments(*words, "--save", "saved.toml"))
+    assert saved.returncode == 0, saved.stderr
+    printed = command.run(command.arguments(*words, "--print-commands"))
+    again = command.run(command.arguments("run", "saved.toml", "--print-commands"))
+    assert (again.returncode, again.stdout) == (0, printed.stdout), again.stderr
+    assert again.stdout.count("--image negative_prompt=7") == 2
 
 
 def test_printed_commands_wait_until_their_study_is_deleted(command: CommandLine) -> None:

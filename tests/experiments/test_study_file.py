@@ -12,6 +12,7 @@ import pytest
 from pages import DOCS
 
 from bench.core.errors import UserError
+from bench.experiments.executors.base import make_executor
 from bench.experiments.experiment import Choices
 from bench.experiments.matrix import plan_study
 from bench.experiments.study import Study
@@ -261,6 +262,24 @@ def test_numbers_that_were_typed_are_written_as_numbers_only_if_they_are_read_as
     }  # fmt: skip
     (before,), (after,) = study.configurations(), read(tmp_path, text).study({}).configurations()
     assert before == after
+
+
+def test_a_text_that_is_spelled_like_a_number_is_written_as_what_its_field_holds(tmp_path: Path) -> None:
+    stated = {
+        "columns": {"label_0": "1", "caption": "true"},
+        "images": {"negative_prompt": "7", "steps": "2", "guidance_scale": "3.5"},
+        "executor": {"name": "slurm", "account": "1234", "memory": "64", "cpus": "4", "requeue": "false"},
+    }
+    study = Study.model_validate({"model": "tiny", "algorithms": [{"name": "dpo", "label": "8"}], **stated})
+    text = toml_text(study)
+    assert {field: tomllib.loads(text)[field] for field in stated} == {
+        "columns": {"label_0": "1", "caption": "true"},
+        "images": {"negative_prompt": "7", "steps": 2, "guidance_scale": 3.5},
+        "executor": {"name": "slurm", "account": "1234", "memory": "64", "cpus": 4, "requeue": False},
+    }
+    again = read(tmp_path, text).study({})
+    assert again.columns == study.columns
+    assert make_executor(again.executor or {}) == make_executor(study.executor or {})
 
 
 def test_a_file_is_not_overwritten(tmp_path: Path) -> None:
