@@ -67,7 +67,7 @@ def plan(
     ] = None,
 ) -> None:
     """Estimate what runs will cost before anything is downloaded or trained: memory, operations, hours and disk space."""
-    from bench.cli.options import algorithm_names, parse_budget, parse_overrides
+    from bench.cli.options import algorithm_names, parse_budget, parse_overrides, set_once
     from bench.cli.study import read_study
     from bench.experiments.recipes import about_settings
     from bench.models.find import find_architecture
@@ -77,7 +77,7 @@ def plan(
     typed = {
         "algorithms": None if algo is None else [{"name": each} for each in algorithm_names(algo)],
         "model": model,
-        "settings": parse_overrides(sets or []) | (parse_budget(budget) if budget else {}),
+        "settings": set_once("--set", parse_overrides(sets or []), budget=parse_budget(budget)),
     }
     study, at = read_study(file, {field: value for field, value in typed.items() if value})
     with at("executor"):

@@ -203,17 +203,20 @@ def run(
         parse_columns,
         parse_overrides,
         parse_seeds,
+        set_once,
         split_names,
-        watching_settings,
+        stop_settings,
     )
     from bench.cli.study import executor_settings, run_study
 
-    settings = (
-        parse_overrides(sets or [])
-        | (parse_budget(budget) if budget else {})
-        | watching_settings(evaluate_every, stop_when)
-        | ({} if labels is None else {"labels": labels})
-        | ({} if rounds is None else {"rounds.number": str(rounds)})
+    settings = set_once(
+        "--set",
+        parse_overrides(sets or []),
+        budget=parse_budget(budget),
+        stop_when=stop_settings(stop_when, evaluate_every),
+        evaluate_every={} if evaluate_every is None or stop_when else {"evaluate_every": str(evaluate_every)},
+        labels={} if labels is None else {"labels": labels},
+        rounds={} if rounds is None else {"rounds.number": str(rounds)},
     )
     named = {} if name is None else {"label": name}
     typed = {
@@ -225,7 +228,7 @@ def run(
         "columns": parse_columns(columns),
         "prompts": prompts,
         "metrics": None if metrics is None else split_names(metrics),
-        "images": image_settings(images, guidance_scale=guidance_scale, steps=sampling_steps),
+        "images": image_settings(images, guidance_scale=guidance_scale, sampling_steps=sampling_steps),
         "init": init,
         "limit": limit,
         "placebo": placebo,

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from bench.cli.options import parse_overrides
+from bench.cli.options import parse_overrides, set_once
 from bench.cli.sentences import say
 from bench.core.errors import UserError
 from bench.core.validation import build
@@ -34,12 +34,13 @@ def executor_settings(name: str | None, jobs: int | None, resources: Sequence[st
     Raises:
         UserError: a resource is not of the form field=value, or one is set twice.
     """
-    stated: dict[str, Any] = {**parse_overrides(resources or [], option="--resource", example="processes=8")}
-    if jobs is not None:
-        if "jobs" in stated:
-            raise UserError("--jobs and --resource jobs=... set the same field; use one of them")
-        stated = {"name": "local", **stated, "jobs": jobs}
-    return stated if name is None else {**stated, "name": name}
+    stated = set_once(
+        "--resource",
+        parse_overrides(resources or [], option="--resource", example="processes=8"),
+        executor={} if name is None else {"name": name},
+        jobs={} if jobs is None else {"jobs": jobs},
+    )
+    return stated if jobs is None else {"name": "local", **stated}
 
 
 def run_study(file: Path | None, typed: Mapping[str, Any], save: Path | None) -> None:

@@ -86,8 +86,7 @@ def _run_cells(study: Study, model: str, plan: Plan) -> Iterator[Cell]:
                 f"{experiment.name}/{method.name}/{method.label}/seed-{seed}",
                 (
                     *("run", "--algo", method.name, "--model", model, "--seeds", str(seed)),
-                    *_training_words(study, configuration),
-                    *(("--labels", "shuffled") if twin else ()),
+                    *_training_words(study, configuration, twin=twin),
                     *_evaluation_words(study),
                 ),
                 experiment.protocol.signature,
@@ -96,10 +95,13 @@ def _run_cells(study: Study, model: str, plan: Plan) -> Iterator[Cell]:
             )
 
 
-def _training_words(study: Study, configuration: Configuration) -> Iterator[str]:
-    """The options that only ``bench run`` has."""
+def _training_words(study: Study, configuration: Configuration, *, twin: bool) -> Iterator[str]:
+    """The options that only ``bench run`` has; of a configuration, or of its placebo, whose labels are shuffled."""
     for field, value in configuration.overrides.items():
-        yield from ("--set", f"{field}={value}")
+        if not (twin and field == "labels"):
+            yield from ("--set", f"{field}={value}")
+    if twin:
+        yield from ("--labels", "shuffled")
     yield from _options({"data": study.data, "init": study.init, "name": configuration.label})
     if study.columns:
         yield from ("--columns", ",".join(f"{name}={column}" for name, column in study.columns.items()))

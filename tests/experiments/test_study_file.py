@@ -14,7 +14,7 @@ from pages import DOCS
 from bench.core.errors import UserError
 from bench.experiments.executors.base import make_executor
 from bench.experiments.experiment import Choices
-from bench.experiments.matrix import plan_study
+from bench.experiments.matrix import cells_of, plan_study
 from bench.experiments.study import Study
 from bench.experiments.study_file import StudyFile
 from bench.experiments.study_text import schema_text, toml_text, write_study
@@ -290,6 +290,15 @@ def test_a_file_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_every_choice_can_be_stated() -> None:
     assert Choices.__annotations__.keys() <= Study.model_fields.keys()
+
+
+def test_the_command_of_a_placebo_states_its_labels_once(tmp_path: Path) -> None:
+    text = HEAD + 'limit = 4\nplacebo = true\nmetrics = "gold"\n[settings]\nsteps = 1\nlabels = "as given"\n' + DPO
+    study = read(tmp_path, text).study({"runs": str(tmp_path / "runs")})
+    _, run, twin = [" ".join(cell.words) for cell in cells_of(study, plan_study(study))]
+    assert "--set labels=as given" in run
+    assert "--labels shuffled" in twin
+    assert "--set labels" not in twin
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:
