@@ -103,7 +103,7 @@ def run(
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name of this configuration in tables and paths.  Default: the recipe's name ('recipe'; 'untried', 'summarised' or "
+            help="Name of this configuration in tables and paths; with an experiment file, of each of its configurations.  Default: the recipe's name ('recipe'; 'untried', 'summarised' or "
             "'defaults' without published settings), or 'set-<hash>' if you changed settings; --data, --init and --limit add a hash."
         ),
     ] = None,
@@ -221,6 +221,7 @@ def run(
     named = {} if name is None else {"label": name}
     typed = {
         "algorithms": None if algo is None else [{"name": each, **named} for each in algorithm_names(algo)],
+        "label": name if algo is None else None,
         "model": model,
         "seeds": None if seeds is None else parse_seeds(seeds),
         "settings": settings,

@@ -48,7 +48,7 @@ def run_study(file: Path | None, typed: Mapping[str, Any], save: Path | None) ->
 
     Args:
         file: an experiment file; None means that everything was typed.
-        typed: fields of `Study` that were typed.
+        typed: fields of `Study` that were typed, and the ``label`` of all algorithms of the file.
         save: the experiment file to write instead of starting anything.
 
     Raises:
@@ -86,7 +86,7 @@ def read_study(file: Path | None, typed: Mapping[str, Any]) -> tuple[Study, At]:
 
     Args:
         file: the experiment file; None means that everything was typed.
-        typed: fields of `Study`.
+        typed: fields of `Study`; of a file also the ``label`` of all its algorithms.
 
     Raises:
         UserError: a field is missing, unknown or not allowed.

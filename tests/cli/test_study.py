@@ -121,6 +121,12 @@ def test_printed_commands_wait_until_their_study_is_deleted(command: CommandLine
     assert command.run(command.arguments("status")).stdout == "there are no runs\n"
 
 
+def test_a_name_without_algo_is_that_of_the_file_s_run(command: CommandLine) -> None:
+    path = experiment(command, betas="100")
+    printed = command.run(command.arguments("run", str(path), "--name", "mine", "--print-commands"))
+    assert (printed.returncode, printed.stdout.count(" --name mine")) == (0, 1), printed.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -100,6 +100,25 @@ def test_all_in_a_file_has_settings_for_those_that_have_no_entry_there(tmp_path:
     ]
 
 
+def test_a_name_that_is_typed_is_that_of_every_algorithm_of_the_file(tmp_path: Path) -> None:
+    file = read(tmp_path, 'model = "tiny"\n[[algorithms]]\nname = "dpo"\nlabel = "a"\n[[algorithms]]\nname = "sft"\n')
+    study = file.study({"label": "mine"})
+    assert [(each.name, each.label) for each in study.algorithms] == [("dpo", "mine"), ("sft", "mine")]
+    assert [(each.name, each.label) for each in file.study({}).algorithms] == [("dpo", "a"), ("sft", None)]
+
+
+def test_a_name_that_is_typed_must_be_of_one_configuration(tmp_path: Path) -> None:
+    twice = read(tmp_path, HEAD + "limit = 4\n" + DPO + DPO + "settings = { beta = 3 }\n")
+    with pytest.raises(UserError, match="two configurations are called dpo/mine; give each its own label"):
+        plan_study(twice.study({"label": "mine", "runs": str(tmp_path / "runs")}), twice.at)
+    grid = read(tmp_path, HEAD + DPO + "settings = { beta = [1, 2] }\n")
+    with pytest.raises(UserError, match="^label 'mine' names one configuration, but the settings are a grid of 2"):
+        plan_study(grid.study({"label": "mine"}), grid.at)
+    wrong = read(tmp_path, HEAD + DPO + "settings = { bta = 1 }\n")
+    with pytest.raises(UserError, match="line 4: dpo has no field 'bta'"):  # which was not typed
+        plan_study(wrong.study({"label": "mine"}), wrong.at)
+
+
 def test_the_settings_of_another_executor_are_left_out(tmp_path: Path) -> None:
     text = 'model = "tiny"\nexecutor = { name = "local", jobs = 2 }\n[[algorithms]]\nname = "dpo"\n'
     file = read(tmp_path, text)
