@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.core.commas import split_commas
 from bench.core.errors import UserError
 from bench.models.registry import MODELS
 from bench.records.protocol import MOST_GUIDANCE
@@ -34,13 +35,16 @@ def choose_metrics(names: Sequence[str] | None, model: str | None, own: Mapping[
     return {name: Judge(METRICS.get(name), own.get(name, judged_by.get(name))) for name in chosen}
 
 
-def parse_overrides(typed: Sequence[str], *, option: str = "--set", example: str = "beta=2000") -> dict[str, str]:
+def parse_overrides(
+    typed: Sequence[str], *, option: str = "--set", example: str = "beta=2000", empty: bool = False
+) -> dict[str, str]:
     """``["beta=2000", "steps=50"]`` as a dict.
 
     Args:
         typed: the values of the option, item by item.
         option: the option's name, for messages.
         example: an example item, for messages.
+        empty: whether a value may be empty, as a negative prompt may.
 
     Raises:
         UserError: an item is not of the form ``field=value``, or a field occurs twice.
@@ -48,7 +52,7 @@ def parse_overrides(typed: Sequence[str], *, option: str = "--set", example: str
     overrides: dict[str, str] = {}
     for item in typed:
         field, equals, value = item.partition("=")
-        if not equals or not field or not value:
+        if not equals or not field or not (value or empty):
             raise UserError(f"{option} {item!r} is not of the form field=value, for example {option} {example}")
         if field in overrides:
             raise UserError(f"{option} sets {field} twice; set it once")
@@ -92,7 +96,7 @@ def image_settings(
     """
     return set_once(
         "--image",
-        parse_overrides(typed or [], option="--image", example="precision=bf16"),
+        parse_overrides(typed or [], option="--image", example="precision=bf16", empty=True),
         guidance_scale={} if guidance_scale is None else {"guidance_scale": guidance_scale},
         sampling_steps={} if sampling_steps is None else {"steps": sampling_steps},
     )
@@ -100,7 +104,7 @@ def image_settings(
 
 def split_names(typed: str) -> list[str]:
     """``"dpo, smpo"`` as a list, without repeats."""
-    return list(dict.fromkeys(part.strip() for part in typed.split(",") if part.strip()))
+    return list(dict.fromkeys(part.strip() for part in split_commas(typed) if part.strip()))
 
 
 def algorithm_names(typed: str) -> list[str]:
@@ -152,7 +156,8 @@ def parse_columns(typed: str | None) -> dict[str, str]:
     Raises:
         UserError: a part is not of the form name=column, or a name occurs twice.
     """
-    return parse_overrides(typed.split(",") if typed else [], option="--columns", example="caption=text,jpg_0=chosen")
+    example = r"caption=text,jpg_0=chosen; a comma in a column's name is written \,"
+    return parse_overrides(split_commas(typed) if typed else [], option="--columns", example=example)
 
 
 def parse_seeds(typed: str) -> list[int]:

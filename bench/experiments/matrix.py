@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bench.core.commas import join_commas
 from bench.core.errors import UserError
 from bench.experiments.configurations import Configuration
 from bench.experiments.plan import At, Plan, nowhere, plan_configurations
@@ -104,9 +105,9 @@ def _training_words(study: Study, configuration: Configuration, *, twin: bool) -
         yield from ("--labels", "shuffled")
     yield from _options({"data": study.data, "init": study.init, "name": configuration.label})
     if study.columns:
-        yield from ("--columns", ",".join(f"{name}={column}" for name, column in study.columns.items()))
+        yield from ("--columns", join_commas(f"{name}={column}" for name, column in study.columns.items()))
     if study.track:
-        yield from ("--track", ",".join(study.track))
+        yield from ("--track", join_commas(study.track))
     if study.same_code:
         yield "--same-code"
     if study.wait:
@@ -115,7 +116,7 @@ def _training_words(study: Study, configuration: Configuration, *, twin: bool) -
 
 def _evaluation_words(study: Study) -> Iterator[str]:
     """The options that ``bench run`` and ``bench eval`` have in common."""
-    metrics = None if study.metrics is None else ",".join(study.metrics)
+    metrics = None if study.metrics is None else join_commas(study.metrics)
     yield from _options({"prompts": study.prompts, "metrics": metrics, "limit": study.limit})
     for field, value in (study.images or {}).items():
         yield from ("--image", f"{field}={str(value).lower() if isinstance(value, bool) else value}")

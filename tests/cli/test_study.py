@@ -108,6 +108,22 @@ def test_a_saved_command_with_names_like_numbers_runs(command: CommandLine) -> N
     assert again.stdout.count("--image negative_prompt=7") == 2
 
 
+def test_printed_commands_say_what_is_empty_and_names_with_commas(command: CommandLine) -> None:
+    table = pq.read_table(command.data).rename_columns({"caption": "caption, \\en"})
+    pq.write_table(table, command.folder / "commas.parquet")
+    (command.folder / "commas.toml").write_text(
+        'model = "tiny"\ndata = "commas.parquet"\nlimit = 4\nmetrics = ["gold", "fitted:a,b"]\n'
+        "columns = { caption = 'caption, \\en' }\nimages = { negative_prompt = '' }\n[[algorithms]]\nname = 'dpo'\n"
+    )
+    printed = command.run(command.arguments("run", "commas.toml", "--print-commands"))
+    assert printed.returncode == 0, printed.stderr
+    assert r"--columns 'caption=caption\, \\en'" in printed.stdout
+    assert printed.stdout.count("--image negative_prompt= ") == 2
+    words = shlex.split(printed.stdout.splitlines()[1])[1:]
+    again = command.run(command.arguments(*words, "--print-commands"))
+    assert (again.returncode, again.stdout) == (0, printed.stdout), again.stderr
+
+
 def test_printed_commands_wait_until_their_study_is_deleted(command: CommandLine) -> None:
     path = experiment(command)
     assert command.run(command.arguments("run", str(path), "--print-commands")).returncode == 0

@@ -222,6 +222,7 @@ BROKEN = {
     ),
     "unknown field of images": (HEAD + "[images]\nstep = 4\n" + DPO, "line 3: images: there is no field 'step': did you mean 'steps'", ""),
     "image setting out of range": (HEAD + "images = { steps = 0 }\n" + DPO, "line 2: images: steps=0 is not allowed", "greater than"),
+    "an empty setting": (HEAD + DPO + '[algorithms.settings]\nrecipe = ""\n', "line 4: ", "recipe is empty; give a value, or leave it out"),
     "label of a grid": (HEAD + DPO + 'label = "b"\nsettings = { beta = [1, 2] }\n', "line 4: label 'b' names one", "a grid of 2"),
     "label that is no name": (HEAD + DPO + 'label = "a/b"\n', "line 4: the name 'a/b' cannot be used", ""),
     "no such data": (HEAD + 'data = "nowhere.parquet"\n' + DPO, "line 2: ", "'nowhere.parquet' does not exist"),
