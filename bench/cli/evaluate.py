@@ -74,7 +74,7 @@ def eval_(
         model,
         runs=runs,
         prompts=prompts,
-        metrics=None if metrics is None else split_names(metrics),
+        metrics=None if metrics is None else split_names(metrics, "--metrics"),
         images=image_settings(images, sampling_steps=sampling_steps),
         limit=limit,
     )

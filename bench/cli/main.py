@@ -108,7 +108,7 @@ def score(
 
     check_output(output)
     own = parse_overrides(checkpoints or [], option="--checkpoint", example="pickscore=folder")
-    judges = choose_metrics(None if metrics is None else split_names(metrics), model, own)
+    judges = choose_metrics(None if metrics is None else split_names(metrics, "--metrics"), model, own)
     show_scores(score_folder(images, prompts, judges, output), output)
 
 

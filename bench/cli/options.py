@@ -102,9 +102,20 @@ def image_settings(
     )
 
 
-def split_names(typed: str) -> list[str]:
-    """``"dpo, smpo"`` as a list, without repeats."""
-    return list(dict.fromkeys(part.strip() for part in split_commas(typed) if part.strip()))
+def split_names(typed: str, option: str) -> list[str]:
+    """``"dpo, smpo"`` as a list, without repeats.
+
+    Args:
+        typed: the value of an option.
+        option: the option's name, for the message.
+
+    Raises:
+        UserError: there is no name in it.
+    """
+    names = list(dict.fromkeys(part.strip() for part in split_commas(typed) if part.strip()))
+    if not names:
+        raise UserError(f"{option} {typed!r} has no names; give one or more, separated by commas")
+    return names
 
 
 def algorithm_names(typed: str) -> list[str]:
@@ -113,10 +124,10 @@ def algorithm_names(typed: str) -> list[str]:
     Raises:
         UserError: no name was typed.
     """
-    names = split_names(typed)
-    if not names:
-        raise UserError(f"choose algorithms: --algo all, or one or more of {', '.join(ALGORITHMS)}")
-    return names
+    try:
+        return split_names(typed, "--algo")
+    except UserError as error:
+        raise UserError(f"choose algorithms: --algo all, or one or more of {', '.join(ALGORITHMS)}") from error
 
 
 def parse_budget(typed: str | None) -> dict[str, str]:

@@ -228,7 +228,7 @@ def run(
         "data": data,
         "columns": parse_columns(columns),
         "prompts": prompts,
-        "metrics": None if metrics is None else split_names(metrics),
+        "metrics": None if metrics is None else split_names(metrics, "--metrics"),
         "images": image_settings(images, guidance_scale=guidance_scale, sampling_steps=sampling_steps),
         "init": init,
         "limit": limit,
@@ -236,7 +236,7 @@ def run(
         "same_code": same_code,
         "wait": wait,
         "runs": None if runs is None else str(runs),
-        "track": None if track is None else split_names(track),
+        "track": None if track is None else split_names(track, "--track"),
         "executor": executor_settings("print" if print_commands else executor, jobs, resources),
     }
     run_study(file, {field: value for field, value in typed.items() if value}, save)

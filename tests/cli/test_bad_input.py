@@ -162,6 +162,23 @@ def test_standard_error_that_is_full_does_not_change_the_exit_code(
             full.close()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "--algo", "sft", "--model", "tiny", "--metrics", ","),
+        ("run", "--algo", "sft", "--model", "tiny", "--track", " , "),
+        ("eval", "--model", "tiny", "--metrics", ",,"),
+        ("score", ".", "--metrics", ","),
+        ("rescore", "--metrics", ","),
+        ("data", "score", "pairs.parquet", "--output", "scored.parquet", "--metrics", ","),
+        ("data", "rank", "pairs.parquet", "--output", "ranked.parquet", "--judge", ","),
+    ],
+)
+def test_a_list_of_commas_alone_is_not_the_default(command: CommandLine, words: tuple[str, ...]) -> None:
+    sentence = f"error: {words[-2]} {words[-1]!r} has no names; give one or more, separated by commas\n"
+    assert refusal(command, command.arguments(*words)) == sentence
+
+
 def test_an_empty_option_is_not_the_default(command: CommandLine) -> None:
     words = ("run", "--algo", "dpo", "--model", "tiny", "--set", "steps=1", "--prompts", "")
     assert "--prompts is empty; give a value" in refusal(command, command.arguments(*words))
