@@ -237,6 +237,6 @@ def run(
         "wait": wait,
         "runs": None if runs is None else str(runs),
         "track": None if track is None else split_names(track, "--track"),
-        "executor": executor_settings("print" if print_commands else executor, jobs, resources),
+        "executor": executor_settings(executor, jobs, resources, print_commands=print_commands),
     }
     run_study(file, {field: value for field, value in typed.items() if value}, save)

@@ -28,16 +28,21 @@ NEEDED: Mapping[str, str] = {"algorithms": "--algo", "model": "--model"}
 """What a command without an experiment file must have."""
 
 
-def executor_settings(name: str | None, jobs: int | None, resources: Sequence[str] | None) -> dict[str, Any]:
-    """``--executor``, ``--jobs`` and ``--resource`` as an experiment file states them; ``--jobs`` alone means local.
+def executor_settings(
+    name: str | None, jobs: int | None, resources: Sequence[str] | None, *, print_commands: bool = False
+) -> dict[str, Any]:
+    """``--executor``, ``--jobs``, ``--resource`` and ``--print-commands`` as an experiment file states them; ``--jobs`` alone means local.
 
     Raises:
-        UserError: a resource is not of the form field=value, or one is set twice.
+        UserError: a resource is not of the form field=value, one is set twice, or two options name an executor.
     """
+    if print_commands and name is not None:
+        raise UserError(f"--print-commands and --executor {name} both say what becomes of the runs; use one of them")
     stated = set_once(
         "--resource",
         parse_overrides(resources or [], option="--resource", example="processes=8"),
         executor={} if name is None else {"name": name},
+        print_commands={"name": "print"} if print_commands else {},
         jobs={} if jobs is None else {"jobs": jobs},
     )
     return stated if jobs is None else {"name": "local", **stated}

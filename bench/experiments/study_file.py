@@ -17,6 +17,7 @@ from bench.core.errors import UserError, nearest_or_all
 from bench.core.inputs import read_text
 from bench.core.validation import reason
 from bench.experiments.configurations import ALL
+from bench.experiments.executors.base import Executor
 from bench.experiments.study import AlgorithmEntry, Study
 
 MOST_BYTES = 1 << 20
@@ -77,7 +78,7 @@ class StudyFile:
                 continue
             there = merged.get(field)
             if field == "executor" and "name" in value and value["name"] != _executor(there):
-                there = None  # the settings of another executor
+                there = _of_every_executor(there)
             if isinstance(value, dict) and isinstance(there, dict):
                 merged[field] = {**_without(there, value), **value}
                 self._overridden |= {(field, name) for name in value}
@@ -190,6 +191,13 @@ def _null_characters(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[
 
 def _executor(stated: Any) -> Any:
     return stated.get("name") if isinstance(stated, dict) else stated
+
+
+def _of_every_executor(stated: Any) -> dict[str, Any]:
+    """What a file states of an executor that another one has too."""
+    return (
+        {field: stated[field] for field in Executor.model_fields if field in stated} if isinstance(stated, dict) else {}
+    )
 
 
 def _chosen(typed: Sequence[Mapping[str, Any]], there: Any) -> list[Any]:

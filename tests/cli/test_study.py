@@ -143,6 +143,15 @@ def test_a_name_without_algo_is_that_of_the_file_s_run(command: CommandLine) -> 
     assert (printed.returncode, printed.stdout.count(" --name mine")) == (0, 1), printed.stderr
 
 
+def test_printed_commands_share_a_run_as_the_file_says(command: CommandLine) -> None:
+    path = experiment(command, betas="100")
+    path.write_text('executor = { name = "local", jobs = 2, processes = 2 }\n' + path.read_text())
+    printed = command.run(command.arguments("run", str(path), "--print-commands"))
+    assert printed.returncode == 0, printed.stderr
+    starts = [line.partition(" -m bench ")[0] for line in printed.stdout.splitlines()]
+    assert starts == ["accelerate launch --multi_gpu --num_processes 2 --main_process_port 0"] * 2
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -160,6 +169,14 @@ def test_a_name_without_algo_is_that_of_the_file_s_run(command: CommandLine) -> 
         (
             ["run", "--algo", "dpo", "--model", "tiny", "--resource", "threads=1"],
             "executor: name one of local, print, slurm",
+        ),
+        (
+            ["run", "--algo", "dpo", "--model", "tiny", "--executor", "slurm", "--print-commands"],
+            "--print-commands and --executor slurm both say what becomes of the runs; use one of them",
+        ),
+        (
+            ["run", "--algo", "dpo", "--model", "tiny", "--resource", "name=slurm", "--print-commands"],
+            "--resource name=... and --print-commands set the same field; use one of them",
         ),
         (["status", "nothing", "--runs", "."], "there is no study 'nothing' in .: there are none"),
         (["status", "--runs", "trail"], "trail does not exist"),

@@ -119,11 +119,13 @@ def test_a_name_that_is_typed_must_be_of_one_configuration(tmp_path: Path) -> No
         plan_study(wrong.study({"label": "mine"}), wrong.at)
 
 
-def test_the_settings_of_another_executor_are_left_out(tmp_path: Path) -> None:
+def test_the_settings_of_another_executor_are_left_out_but_for_those_of_all(tmp_path: Path) -> None:
     text = 'model = "tiny"\nexecutor = { name = "local", jobs = 2 }\n[[algorithms]]\nname = "dpo"\n'
     file = read(tmp_path, text)
     assert file.study({"executor": {"jobs": "3"}}).executor == {"name": "local", "jobs": "3"}
     assert file.study({"executor": {"name": "print"}}).executor == {"name": "print"}
+    shared = read(tmp_path, text.replace("jobs = 2", "jobs = 2, processes = 4"))
+    assert shared.study({"executor": {"name": "print"}}).executor == {"name": "print", "processes": 4}
     assert read(tmp_path, text.replace('{ name = "local", jobs = 2 }', '"local"')).study({}).executor == {
         "name": "local"
     }
