@@ -74,8 +74,8 @@ def measure(
 ) -> Profile:
     """Run the same steps, of at most two micro-batches, three times: for their memory, their operations and their time.
 
-    The steps see the same pairs, timesteps and noise each time.  The learning rate is close to 0, since random weights must not
-    diverge and the cost does not depend on it.
+    The steps see the same pairs, timesteps and noise each time.  The learning rate is 0: random weights must not diverge, every
+    first step is checked as one before any update, and the cost does not depend on it.
 
     Raises:
         UserError: the algorithm is online.
@@ -84,7 +84,7 @@ def measure(
     device = accelerator.device
     cuda = device.type == "cuda"
     batch = min(settings.global_batch_size, 2 * settings.micro_batch_size)
-    few = settings.model_copy(update={"global_batch_size": batch, "learning_rate": 1e-12})
+    few = settings.model_copy(update={"global_batch_size": batch, "learning_rate": 0.0})
     clock, ledger, resident, meter = Clock(device), Ledger(), Ledger(), MemoryTracker()
     texts = text_shapes(found.build(torch.device("meta")).encode_text([""]))
     model = found.build(device)
