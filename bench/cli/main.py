@@ -21,7 +21,8 @@ from bench.cli.doctor import doctor
 from bench.cli.ending import STOPPED, finish
 from bench.cli.evaluate import eval_
 from bench.cli.export import export
-from bench.cli.plan import plan, profile
+from bench.cli.plan import plan
+from bench.cli.profile import profile
 from bench.cli.report import power, report
 from bench.cli.rescore import rescore
 from bench.cli.reward import reward

@@ -80,7 +80,7 @@ def measure(
     Raises:
         UserError: the algorithm is online.
     """
-    refuse_online(algorithm)
+    refuse_online(algorithm.info.title, algorithm)
     device = accelerator.device
     cuda = device.type == "cuda"
     batch = min(settings.global_batch_size, 2 * settings.micro_batch_size)
@@ -129,11 +129,11 @@ def measure(
     )
 
 
-def refuse_online(algorithm: Algorithm) -> None:
-    """Raise a `UserError` for an algorithm that samples and judges while it trains."""
+def refuse_online(name: str, algorithm: Algorithm) -> None:
+    """Raise a `UserError`, which calls an algorithm by a name, if it samples and judges while it trains."""
     if isinstance(algorithm, SamplingAlgorithm):
         raise UserError(
-            f"{algorithm.info.title} samples and judges while it trains, which bench profile does not measure; time a trial instead: "
+            f"{name} samples and judges while it trains, which bench profile does not measure; time a trial instead: "
             "bench run --set steps=2 --limit 50"
         )
 
