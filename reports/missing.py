@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 
+from bench.core.commas import join_commas
 from bench.records.protocol import Protocol
 from bench.records.runs import RunFolder
 from bench.records.scores import MetricRecord
@@ -95,7 +96,7 @@ def _unscored(judged: Sequence[Judged], metrics: Sequence[MetricRecord]) -> list
 def _command_that_scores(run: RunFolder, metrics: Sequence[str]) -> str:
     """The command that made a run, with other metrics, where it is recorded."""
     config = run.config()
-    chosen = ["--metrics", ",".join(metrics)]
+    chosen = ["--metrics", join_commas(metrics)]
     if config.typed:
         return shlex.join(["bench", *_without_option(config.typed, "--metrics"), *chosen])
     which = ["--weights", config.source] if config.source else []

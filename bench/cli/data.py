@@ -85,7 +85,7 @@ def score(
     from bench.data.writing import FOUND, already_made, held, scored_tables, work_folder, write_data
     from bench.scoring.metric import recorded_identity, with_origins
 
-    names = split_names(metrics)
+    names = split_names(metrics, "--metrics")
     if labels is not None and labels not in names:
         raise UserError(f"--labels {labels} is not one of --metrics {metrics}; add it there")
     _refuse_input(output, data)

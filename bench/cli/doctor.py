@@ -186,7 +186,9 @@ def _caches(runs: Path) -> Iterator[Finding]:
     size = sum(path.stat().st_size for path in (runs / CACHE).rglob("*") if path.is_file())
     if size:
         advice = f"{runs / CACHE} can be deleted while nothing runs; what is needed is computed again"
-        yield Finding("ok", "cache", f"{size / GIB:.1f} GiB of cached latents, embeddings and results of reading data", advice)
+        yield Finding(
+            "ok", "cache", f"{size / GIB:.1f} GiB of cached latents, embeddings and results of reading data", advice
+        )
     bases = [path.parent.name for path in runs.glob(f"*/{BASE}")]
     if bases:
         yield Finding("ok", "models", f"evaluated under {runs}: {', '.join(sorted(bases))}")

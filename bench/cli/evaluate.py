@@ -74,8 +74,8 @@ def eval_(
         model,
         runs=runs,
         prompts=prompts,
-        metrics=None if metrics is None else split_names(metrics),
-        images=image_settings(images, steps=sampling_steps),
+        metrics=None if metrics is None else split_names(metrics, "--metrics"),
+        images=image_settings(images, sampling_steps=sampling_steps),
         limit=limit,
     )
     main = experiment.accelerator.is_main_process

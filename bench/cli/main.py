@@ -21,7 +21,8 @@ from bench.cli.doctor import doctor
 from bench.cli.ending import STOPPED, finish
 from bench.cli.evaluate import eval_
 from bench.cli.export import export
-from bench.cli.plan import plan, profile
+from bench.cli.plan import plan
+from bench.cli.profile import profile
 from bench.cli.report import power, report
 from bench.cli.rescore import rescore
 from bench.cli.reward import reward
@@ -108,7 +109,7 @@ def score(
 
     check_output(output)
     own = parse_overrides(checkpoints or [], option="--checkpoint", example="pickscore=folder")
-    judges = choose_metrics(None if metrics is None else split_names(metrics), model, own)
+    judges = choose_metrics(None if metrics is None else split_names(metrics, "--metrics"), model, own)
     show_scores(score_folder(images, prompts, judges, output), output)
 
 

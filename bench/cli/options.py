@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from bench.core.commas import split_commas
 from bench.core.errors import UserError
 from bench.models.registry import MODELS
 from bench.records.protocol import MOST_GUIDANCE
@@ -33,13 +35,16 @@ def choose_metrics(names: Sequence[str] | None, model: str | None, own: Mapping[
     return {name: Judge(METRICS.get(name), own.get(name, judged_by.get(name))) for name in chosen}
 
 
-def parse_overrides(typed: Sequence[str], *, option: str = "--set", example: str = "beta=2000") -> dict[str, str]:
+def parse_overrides(
+    typed: Sequence[str], *, option: str = "--set", example: str = "beta=2000", empty: bool = False
+) -> dict[str, str]:
     """``["beta=2000", "steps=50"]`` as a dict.
 
     Args:
         typed: the values of the option, item by item.
         option: the option's name, for messages.
         example: an example item, for messages.
+        empty: whether a value may be empty, as a negative prompt may.
 
     Raises:
         UserError: an item is not of the form ``field=value``, or a field occurs twice.
@@ -47,7 +52,7 @@ def parse_overrides(typed: Sequence[str], *, option: str = "--set", example: str
     overrides: dict[str, str] = {}
     for item in typed:
         field, equals, value = item.partition("=")
-        if not equals or not field or not value:
+        if not equals or not field or not (value or empty):
             raise UserError(f"{option} {item!r} is not of the form field=value, for example {option} {example}")
         if field in overrides:
             raise UserError(f"{option} sets {field} twice; set it once")
@@ -55,26 +60,62 @@ def parse_overrides(typed: Sequence[str], *, option: str = "--set", example: str
     return overrides
 
 
-def image_settings(typed: Sequence[str] | None, **shorthands: float | None) -> dict[str, str | float]:
+def set_once(option: str, typed: Mapping[str, Any], **shorthands: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an option and of its shorthands together.
+
+    Args:
+        option: the option's name, for messages.
+        typed: its settings, by field.
+        shorthands: by the name of a shorthand with ``_`` for ``-``, its settings.
+
+    Raises:
+        UserError: two of them set the same field.
+    """
+    settings = dict(typed)
+    for name, short in shorthands.items():
+        if twice := sorted(settings.keys() & short.keys()):
+            raise UserError(
+                f"{option} {twice[0]}=... and --{name.replace('_', '-')} set the same field; use one of them"
+            )
+        settings |= short
+    return settings
+
+
+def image_settings(
+    typed: Sequence[str] | None, *, guidance_scale: float | None = None, sampling_steps: int | None = None
+) -> dict[str, Any]:
     """The values of ``--image`` and of its shorthands by field.
 
     Args:
         typed: the values of the option, item by item.
-        shorthands: by field, the values of options of their own; None for those that were not typed.
+        guidance_scale: the value of the option of this name; None if it was not typed.
+        sampling_steps: likewise.
 
     Raises:
         UserError: a field is set twice, or an item is not of the form ``field=value``.
     """
-    settings = parse_overrides(typed or [], option="--image", example="precision=bf16")
-    short = {field: value for field, value in shorthands.items() if value is not None}
-    if twice := sorted(settings.keys() & short.keys()):
-        raise UserError(f"--image {twice[0]}=... and the option for {twice[0]} set the same field; use one of them")
-    return {**settings, **short}
+    return set_once(
+        "--image",
+        parse_overrides(typed or [], option="--image", example="precision=bf16", empty=True),
+        guidance_scale={} if guidance_scale is None else {"guidance_scale": guidance_scale},
+        sampling_steps={} if sampling_steps is None else {"steps": sampling_steps},
+    )
 
 
-def split_names(typed: str) -> list[str]:
-    """``"dpo, smpo"`` as a list, without repeats."""
-    return list(dict.fromkeys(part.strip() for part in typed.split(",") if part.strip()))
+def split_names(typed: str, option: str) -> list[str]:
+    """``"dpo, smpo"`` as a list, without repeats.
+
+    Args:
+        typed: the value of an option.
+        option: the option's name, for the message.
+
+    Raises:
+        UserError: there is no name in it.
+    """
+    names = list(dict.fromkeys(part.strip() for part in split_commas(typed) if part.strip()))
+    if not names:
+        raise UserError(f"{option} {typed!r} has no names; give one or more, separated by commas")
+    return names
 
 
 def algorithm_names(typed: str) -> list[str]:
@@ -83,35 +124,41 @@ def algorithm_names(typed: str) -> list[str]:
     Raises:
         UserError: no name was typed.
     """
-    names = split_names(typed)
-    if not names:
-        raise UserError(f"choose algorithms: --algo all, or one or more of {', '.join(ALGORITHMS)}")
-    return names
+    try:
+        return split_names(typed, "--algo")
+    except UserError as error:
+        raise UserError(f"choose algorithms: --algo all, or one or more of {', '.join(ALGORITHMS)}") from error
 
 
-def parse_budget(typed: str) -> dict[str, str]:
-    """``forwards=20000`` as overrides.
+def parse_budget(typed: str | None) -> dict[str, str]:
+    """``forwards=20000`` as overrides; None as none.
 
     Raises:
         UserError: it is not of the form unit=amount.
     """
+    if typed is None:
+        return {}
     unit, equals, amount = typed.partition("=")
     if not equals or not amount:
         raise UserError(f"--budget {typed!r} is not of the form unit=amount, for example --budget forwards=20000")
     return {"budget.unit": unit, "budget.amount": amount}
 
 
-def watching_settings(every: int | None, stop_when: str | None) -> dict[str, str]:
-    """``--evaluate-every`` and ``--stop-when`` as overrides.
+def stop_settings(rule: str | None, every: int | None) -> dict[str, str]:
+    """``--stop-when`` as overrides, which say how often it looks too; None as none.
+
+    Args:
+        rule: the option's value; None if it was not typed.
+        every: the value of ``--evaluate-every``.
 
     Raises:
         UserError: the rule needs a number of steps.
     """
-    if stop_when is None:
-        return {} if every is None else {"evaluate_every": str(every)}
+    if rule is None:
+        return {}
     if every is None:
-        raise UserError(f"--stop-when {stop_when} needs --evaluate-every N, the steps between two measurements")
-    return {"stop_when.rule": stop_when, "stop_when.every": str(every)}
+        raise UserError(f"--stop-when {rule} needs --evaluate-every N, the steps between two measurements")
+    return {"stop_when.rule": rule, "stop_when.every": str(every)}
 
 
 def parse_columns(typed: str | None) -> dict[str, str]:
@@ -120,7 +167,8 @@ def parse_columns(typed: str | None) -> dict[str, str]:
     Raises:
         UserError: a part is not of the form name=column, or a name occurs twice.
     """
-    return parse_overrides(typed.split(",") if typed else [], option="--columns", example="caption=text,jpg_0=chosen")
+    example = r"caption=text,jpg_0=chosen; a comma in a column's name is written \,"
+    return parse_overrides(split_commas(typed) if typed else [], option="--columns", example=example)
 
 
 def parse_seeds(typed: str) -> list[int]:

@@ -1,10 +1,10 @@
-"""``bench plan`` and ``bench profile``."""
+"""``bench plan``."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ import typer
 from bench.cli.run import Budget
 from bench.cli.sentences import say
 from bench.core.errors import UserError
+from bench.core.progress import Progress
 from bench.core.terminal import Terminal
 from bench.planning.gpus import GPUS, GpuSpec, find_gpus
 
@@ -67,7 +68,7 @@ def plan(
     ] = None,
 ) -> None:
     """Estimate what runs will cost before anything is downloaded or trained: memory, operations, hours and disk space."""
-    from bench.cli.options import algorithm_names, parse_budget, parse_overrides
+    from bench.cli.options import algorithm_names, parse_budget, parse_overrides, set_once
     from bench.cli.study import read_study
     from bench.experiments.recipes import about_settings
     from bench.models.find import find_architecture
@@ -77,7 +78,7 @@ def plan(
     typed = {
         "algorithms": None if algo is None else [{"name": each} for each in algorithm_names(algo)],
         "model": model,
-        "settings": parse_overrides(sets or []) | (parse_budget(budget) if budget else {}),
+        "settings": set_once("--set", parse_overrides(sets or []), budget=parse_budget(budget)),
     }
     study, at = read_study(file, {field: value for field, value in typed.items() if value})
     with at("executor"):
@@ -90,7 +91,7 @@ def plan(
             found = find_architecture(each)
         found, pairs, sizes = _sized(found, study, images, at)
         with at():
-            chosen = list(_chosen(study.configurations(), found, at, pairs))
+            chosen = list(chosen_methods(study.configurations(), found, at, pairs))
         plans = _counted(each, found, [method for _, method in chosen], shared)
         runs = []
         for (title, method), planned in zip(chosen, plans, strict=True):
@@ -118,7 +119,6 @@ def plan(
 
 def _counted(name: str, found: FoundArchitecture, methods: Sequence[Method], processes: int) -> list[Plan]:
     """The plan of each method on a model; for large networks this takes a minute or more, although they have no weights."""
-    from bench.core.progress import Progress
     from bench.planning.plan import encoding_cost, make_plan
 
     plans = []
@@ -183,13 +183,18 @@ def _processes(executor: Mapping[str, Any]) -> int:
         raise UserError(f"executor: processes={stated!r} is not a whole number; write 1 or more") from error
 
 
-def _chosen(
-    wanted: Iterable[Configuration], found: FoundArchitecture, at: At, pairs: int | None
+def chosen_methods(
+    wanted: Iterable[Configuration],
+    found: FoundArchitecture,
+    at: At,
+    pairs: int | None,
+    refuse: Callable[[Method], None] | None = None,
 ) -> Iterator[tuple[str, Method]]:
     """Title and method of each configuration that can run; says which of ``all`` cannot, and which settings have old names.
 
     Args:
         pairs: how many pairs are used at most, to which a larger batch is lowered; None if that is not known.
+        refuse: raises a `UserError` if a method cannot be what it is chosen for; None if every one can.
     """
     from bench.experiments.configurations import select
     from bench.experiments.method import Method
@@ -207,6 +212,8 @@ def _chosen(
                 algorithm, settings = resolve(each.algorithm, cls, found.recipe, changed)
             method = Method(each.algorithm, algorithm, settings, each.label or "", changed)
             check_settings(method)
+            if refuse is not None:
+                refuse(method)
         return method
 
     chosen, notes = select(list(wanted), checked)
@@ -219,64 +226,3 @@ def _chosen(
         changes = ", ".join(f"{field}={value}" for field, value in each.overrides.items())
         told = ": ".join(filter(None, [method.label, changes if names[method.name] > 1 else ""]))
         yield f"{method.name} ({told})" if told else method.name, method
-
-
-def profile(
-    algo: Algo,
-    model: Model,
-    sets: Sets = None,
-    steps: Annotated[int, typer.Option(min=2, help="Steps to time, of at most two micro-batches each.")] = 4,
-    output: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
-) -> None:
-    """Measure training steps with random weights on this machine: pairs per second, memory, time by phase, and utilisation.
-
-    Without a GPU, a model that does not fit into main memory is refused.
-    """
-    import torch
-    from accelerate import Accelerator
-
-    from bench.core.files import write_json
-    from bench.core.precision import full_precision
-    from bench.planning.profiling import measure
-    from bench.planning.show import profile_table
-    from bench.training.optimizers import OPTIMIZERS
-
-    full_precision()
-    found, chosen = _resolve(algo, model, sets)
-    accelerator, figures = Accelerator(cpu=not torch.cuda.is_available()), {}
-    for _, method in chosen:
-        OPTIMIZERS[method.settings.optimizer].refuse(accelerator.device)
-    if accelerator.device.type == "cpu":
-        _refuse_too_large(model, found, chosen)
-    for name, method in chosen:
-        measured = measure(found, method.algorithm, method.settings, steps, accelerator)
-        figures[name] = dataclasses.asdict(measured)
-        Terminal().print(profile_table(f"{name} on {model}", measured), "", highlight=False)
-    if output is not None:
-        write_json(output, {"model": model, "algorithms": figures})
-
-
-def _refuse_too_large(model: str, found: FoundArchitecture, chosen: list[tuple[str, Method]]) -> None:
-    import torch
-
-    from bench.core.progress import Progress
-    from bench.planning.host import host_memory, refuse_too_large
-    from bench.planning.plan import encoding_cost, make_plan
-
-    with Progress("no GPU: checking memory", total=len(chosen)) as progress:
-        encoding = encoding_cost(found)
-        for name, method in chosen:
-            planned = make_plan(found, encoding, method.algorithm, method.settings, device=torch.device("cpu"))
-            refuse_too_large(name, model, planned, host_memory())
-            progress.advance()
-
-
-def _resolve(algo: str, model: str, sets: list[str] | None) -> tuple[FoundArchitecture, list[tuple[str, Method]]]:
-    from bench.cli.options import algorithm_names, parse_overrides
-    from bench.experiments.configurations import Configuration
-    from bench.experiments.plan import nowhere
-    from bench.models.find import find_architecture
-
-    found, overrides = find_architecture(model), parse_overrides(sets or [])
-    wanted = [Configuration(each, overrides) for each in algorithm_names(algo)]
-    return found, list(_chosen(wanted, found, nowhere, None))

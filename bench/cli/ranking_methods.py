@@ -39,12 +39,13 @@ class RankingMethod:
             typed: the value of each option that names metrics.
 
         Raises:
-            UserError: another method's option was used, or too few or too many metrics were named.
+            UserError: another method's option was used, or too few or too many metrics were named, or none in a list.
         """
         for option, text in typed.items():
             if text is not None and option != self.option:
                 raise UserError(f"--method {name} takes {self.option}, not {option}; leave {option} out")
-        names = split_names(typed[self.option] or "")
+        own = typed[self.option]
+        names = [] if own is None else split_names(own, self.option)
         if not self.fewest <= len(names) <= self.most:
             wanted = f"{self.fewest} metric" if self.most == self.fewest else f"at least {self.fewest} metrics"
             raise UserError(f"--method {name} needs {wanted}, not {len(names)}; name them with {self.option}")

@@ -48,7 +48,7 @@ def rescore(
     from bench.experiments.rescoring import rescore as renewals
 
     own = parse_overrides(checkpoints or [], option="--checkpoint", example="pickscore=folder")
-    done = list(renewals(runs, places or [], None if metrics is None else split_names(metrics), own))
+    done = list(renewals(runs, places or [], None if metrics is None else split_names(metrics, "--metrics"), own))
     _print(done, runs)
     if failed := sum(renewal.outcome == "failed" for renewal in done):
         raise UserError(f"{failed} of {len(done)} could not be scored again; the table says why and what to do")

@@ -103,7 +103,7 @@ def run(
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name of this configuration in tables and paths.  Default: the recipe's name ('recipe'; 'untried', 'summarised' or "
+            help="Name of this configuration in tables and paths; with an experiment file, of each of its configurations.  Default: the recipe's name ('recipe'; 'untried', 'summarised' or "
             "'defaults' without published settings), or 'set-<hash>' if you changed settings; --data, --init and --limit add a hash."
         ),
     ] = None,
@@ -203,36 +203,40 @@ def run(
         parse_columns,
         parse_overrides,
         parse_seeds,
+        set_once,
         split_names,
-        watching_settings,
+        stop_settings,
     )
     from bench.cli.study import executor_settings, run_study
 
-    settings = (
-        parse_overrides(sets or [])
-        | (parse_budget(budget) if budget else {})
-        | watching_settings(evaluate_every, stop_when)
-        | ({} if labels is None else {"labels": labels})
-        | ({} if rounds is None else {"rounds.number": str(rounds)})
+    settings = set_once(
+        "--set",
+        parse_overrides(sets or []),
+        budget=parse_budget(budget),
+        stop_when=stop_settings(stop_when, evaluate_every),
+        evaluate_every={} if evaluate_every is None or stop_when else {"evaluate_every": str(evaluate_every)},
+        labels={} if labels is None else {"labels": labels},
+        rounds={} if rounds is None else {"rounds.number": str(rounds)},
     )
     named = {} if name is None else {"label": name}
     typed = {
         "algorithms": None if algo is None else [{"name": each, **named} for each in algorithm_names(algo)],
+        "label": name if algo is None else None,
         "model": model,
         "seeds": None if seeds is None else parse_seeds(seeds),
         "settings": settings,
         "data": data,
         "columns": parse_columns(columns),
         "prompts": prompts,
-        "metrics": None if metrics is None else split_names(metrics),
-        "images": image_settings(images, guidance_scale=guidance_scale, steps=sampling_steps),
+        "metrics": None if metrics is None else split_names(metrics, "--metrics"),
+        "images": image_settings(images, guidance_scale=guidance_scale, sampling_steps=sampling_steps),
         "init": init,
         "limit": limit,
         "placebo": placebo,
         "same_code": same_code,
         "wait": wait,
         "runs": None if runs is None else str(runs),
-        "track": None if track is None else split_names(track),
-        "executor": executor_settings("print" if print_commands else executor, jobs, resources),
+        "track": None if track is None else split_names(track, "--track"),
+        "executor": executor_settings(executor, jobs, resources, print_commands=print_commands),
     }
     run_study(file, {field: value for field, value in typed.items() if value}, save)

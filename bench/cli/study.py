@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from bench.cli.options import parse_overrides
+from bench.cli.options import parse_overrides, set_once
 from bench.cli.sentences import say
 from bench.core.errors import UserError
 from bench.core.validation import build
@@ -28,18 +28,24 @@ NEEDED: Mapping[str, str] = {"algorithms": "--algo", "model": "--model"}
 """What a command without an experiment file must have."""
 
 
-def executor_settings(name: str | None, jobs: int | None, resources: Sequence[str] | None) -> dict[str, Any]:
-    """``--executor``, ``--jobs`` and ``--resource`` as an experiment file states them; ``--jobs`` alone means local.
+def executor_settings(
+    name: str | None, jobs: int | None, resources: Sequence[str] | None, *, print_commands: bool = False
+) -> dict[str, Any]:
+    """``--executor``, ``--jobs``, ``--resource`` and ``--print-commands`` as an experiment file states them; ``--jobs`` alone means local.
 
     Raises:
-        UserError: a resource is not of the form field=value, or one is set twice.
+        UserError: a resource is not of the form field=value, one is set twice, or two options name an executor.
     """
-    stated: dict[str, Any] = {**parse_overrides(resources or [], option="--resource", example="processes=8")}
-    if jobs is not None:
-        if "jobs" in stated:
-            raise UserError("--jobs and --resource jobs=... set the same field; use one of them")
-        stated = {"name": "local", **stated, "jobs": jobs}
-    return stated if name is None else {**stated, "name": name}
+    if print_commands and name is not None:
+        raise UserError(f"--print-commands and --executor {name} both say what becomes of the runs; use one of them")
+    stated = set_once(
+        "--resource",
+        parse_overrides(resources or [], option="--resource", example="processes=8"),
+        executor={} if name is None else {"name": name},
+        print_commands={"name": "print"} if print_commands else {},
+        jobs={} if jobs is None else {"jobs": jobs},
+    )
+    return stated if jobs is None else {"name": "local", **stated}
 
 
 def run_study(file: Path | None, typed: Mapping[str, Any], save: Path | None) -> None:
@@ -47,7 +53,7 @@ def run_study(file: Path | None, typed: Mapping[str, Any], save: Path | None) ->
 
     Args:
         file: an experiment file; None means that everything was typed.
-        typed: fields of `Study` that were typed.
+        typed: fields of `Study` that were typed, and the ``label`` of all algorithms of the file.
         save: the experiment file to write instead of starting anything.
 
     Raises:
@@ -85,7 +91,7 @@ def read_study(file: Path | None, typed: Mapping[str, Any]) -> tuple[Study, At]:
 
     Args:
         file: the experiment file; None means that everything was typed.
-        typed: fields of `Study`.
+        typed: fields of `Study`; of a file also the ``label`` of all its algorithms.
 
     Raises:
         UserError: a field is missing, unknown or not allowed.

@@ -93,6 +93,7 @@ class Experiment:
         runs: folder of all runs.
         accelerator: the processes of this command.
         prompts: the evaluation prompts without repeats, whose images would be the same.
+        given_prompts: how many were given, with repeats and before the limit.
         repeated_prompts: how many repeats were left out.
         limit: how many prompts and pairs are used at most; None means all.
         metric_names: registered names of the evaluation metrics.
@@ -131,7 +132,8 @@ class Experiment:
             )
         read = find_prompts(prompts)
         different = list(dict.fromkeys(read))
-        self.prompts, self.repeated_prompts = different[: self.limit], len(read) - len(different)
+        self.given_prompts, self.repeated_prompts = len(read), len(read) - len(different)
+        self.prompts = different[: self.limit]
         if len(self.prompts) < FEWEST_PROMPTS:
             raise UserError(
                 f"prompts {prompts!r}: only {len(self.prompts)} different prompt to evaluate, and an interval needs at least "

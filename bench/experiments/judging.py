@@ -44,9 +44,11 @@ def judge_request(experiment: Experiment, request: Request) -> Iterator[Evaluati
     """Evaluate the base model, then the request; finished work is skipped.
 
     Raises:
-        UserError: the name cannot be used, a number is out of range, weights do not exist, are not finished or do not fit, or a negative is combined with guidance 1.
+        UserError: the name cannot be used or names no weights, a number is out of range, weights do not exist, are not finished or do not fit, or a negative is combined with guidance 1.
     """
     check_label(request.name)
+    if request.name is not None and request.weights is None:
+        raise UserError(f"--name {request.name} is what tables call --weights; add --weights, or leave --name out")
     for option, value in {"alpha": request.alpha, "beta": request.beta}.items():
         if value is not None and not 0 <= value <= 1:
             raise UserError(f"{option}={value:g} is not allowed; use a number from 0 to 1")

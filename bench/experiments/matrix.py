@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bench.core.commas import join_commas
 from bench.core.errors import UserError
 from bench.experiments.configurations import Configuration
 from bench.experiments.plan import At, Plan, nowhere, plan_configurations
@@ -86,8 +87,7 @@ def _run_cells(study: Study, model: str, plan: Plan) -> Iterator[Cell]:
                 f"{experiment.name}/{method.name}/{method.label}/seed-{seed}",
                 (
                     *("run", "--algo", method.name, "--model", model, "--seeds", str(seed)),
-                    *_training_words(study, configuration),
-                    *(("--labels", "shuffled") if twin else ()),
+                    *_training_words(study, configuration, twin=twin),
                     *_evaluation_words(study),
                 ),
                 experiment.protocol.signature,
@@ -96,15 +96,18 @@ def _run_cells(study: Study, model: str, plan: Plan) -> Iterator[Cell]:
             )
 
 
-def _training_words(study: Study, configuration: Configuration) -> Iterator[str]:
-    """The options that only ``bench run`` has."""
+def _training_words(study: Study, configuration: Configuration, *, twin: bool) -> Iterator[str]:
+    """The options that only ``bench run`` has; of a configuration, or of its placebo, whose labels are shuffled."""
     for field, value in configuration.overrides.items():
-        yield from ("--set", f"{field}={value}")
+        if not (twin and field == "labels"):
+            yield from ("--set", f"{field}={value}")
+    if twin:
+        yield from ("--labels", "shuffled")
     yield from _options({"data": study.data, "init": study.init, "name": configuration.label})
     if study.columns:
-        yield from ("--columns", ",".join(f"{name}={column}" for name, column in study.columns.items()))
+        yield from ("--columns", join_commas(f"{name}={column}" for name, column in study.columns.items()))
     if study.track:
-        yield from ("--track", ",".join(study.track))
+        yield from ("--track", join_commas(study.track))
     if study.same_code:
         yield "--same-code"
     if study.wait:
@@ -113,7 +116,7 @@ def _training_words(study: Study, configuration: Configuration) -> Iterator[str]
 
 def _evaluation_words(study: Study) -> Iterator[str]:
     """The options that ``bench run`` and ``bench eval`` have in common."""
-    metrics = None if study.metrics is None else ",".join(study.metrics)
+    metrics = None if study.metrics is None else join_commas(study.metrics)
     yield from _options({"prompts": study.prompts, "metrics": metrics, "limit": study.limit})
     for field, value in (study.images or {}).items():
         yield from ("--image", f"{field}={str(value).lower() if isinstance(value, bool) else value}")

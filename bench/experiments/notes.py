@@ -23,9 +23,8 @@ def expected_steps(settings: TrainingSettings) -> float | None:
 def notes_on_prompts(experiment: Experiment) -> Iterator[str]:
     """Notes on the evaluation prompts."""
     if experiment.repeated_prompts:
-        given = len(experiment.prompts) + experiment.repeated_prompts
         yield (
-            f"{experiment.repeated_prompts} of {given} evaluation prompts are repeats and are left out: "
+            f"{experiment.repeated_prompts} of {experiment.given_prompts} evaluation prompts are repeats and are left out: "
             "their images would be identical and add no evidence"
         )
 

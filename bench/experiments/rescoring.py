@@ -79,8 +79,10 @@ def rescore(
         checkpoints: other checkpoints by metric.
 
     Raises:
-        UserError: there are no runs, or a name or a checkpoint is for a metric that no evaluation has.
+        UserError: there are no runs, or a name or a checkpoint is for a metric that no evaluation has or that is not scored again.
     """
+    if metrics is not None and (others := [name for name in checkpoints if name not in metrics]):
+        raise UserError(f"--checkpoint {others[0]}=... is for a metric that is not in --metrics; add it there")
     known: set[str] = set()
     tasks: list[Task] = []
     for root, run in _find(runs, places):

@@ -36,6 +36,8 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     for field, value in settings.items():
         if isinstance(value, Mapping):
             flat |= {f"{field}.{part}": inner for part, inner in _flat(dict(value)).items()}
+        elif "" in _listed(value):  # which --set cannot say
+            raise PydanticCustomError("setting", "{field} is empty; give a value, or leave it out", {"field": field})
         elif value != [] and all(isinstance(each, Value) and math.isfinite(_number(each)) for each in _listed(value)):
             flat[field] = value
         else:

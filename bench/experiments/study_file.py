@@ -17,6 +17,7 @@ from bench.core.errors import UserError, nearest_or_all
 from bench.core.inputs import read_text
 from bench.core.validation import reason
 from bench.experiments.configurations import ALL
+from bench.experiments.executors.base import Executor
 from bench.experiments.study import AlgorithmEntry, Study
 
 MOST_BYTES = 1 << 20
@@ -51,7 +52,7 @@ class StudyFile:
         if not path.is_file():
             raise UserError(f"there is no experiment file {path}; give one, or --algo and --model")
         self.path = path
-        self._overridden: set[tuple[str, ...]] = set()
+        self._overridden: set[tuple[str | int, ...]] = set()
         try:
             self._lines = read_text(path, most=MOST_BYTES).splitlines(keepends=True)
             text = "".join(self._lines)
@@ -66,14 +67,18 @@ class StudyFile:
         """The document with the values that the command line has in their place.
 
         Args:
-            typed: fields of `Study`; settings, images and columns replace single fields, algorithms choose among those of the
-                file, and everything else replaces the file's value.
+            typed: fields of `Study`, and ``label``, which each of the file's algorithms is given; settings, images and columns
+                replace single fields, algorithms choose among those of the file, and everything else replaces the file's value.
         """
         merged = dict(self.document)
+        if "label" in typed:
+            self._label(merged, typed["label"])
         for field, value in typed.items():
+            if field == "label":
+                continue
             there = merged.get(field)
             if field == "executor" and "name" in value and value["name"] != _executor(there):
-                there = None  # the settings of another executor
+                there = _of_every_executor(there)
             if isinstance(value, dict) and isinstance(there, dict):
                 merged[field] = {**_without(there, value), **value}
                 self._overridden |= {(field, name) for name in value}
@@ -88,6 +93,15 @@ class StudyFile:
                 for entry in merged.get("algorithms", [])
             ]
         return merged
+
+    def _label(self, merged: dict[str, Any], label: str) -> None:
+        """Give each algorithm of a document a label, which ``--name`` states; what is not an algorithm stays for its own error."""
+        entries = merged.get("algorithms")
+        if isinstance(entries, list):
+            merged["algorithms"] = [
+                {**entry, "label": label} if isinstance(entry, dict) else entry for entry in entries
+            ]
+            self._overridden |= {("algorithms", number, "label") for number in range(len(entries))}
 
     def study(self, typed: Mapping[str, Any]) -> Study:
         """The study of the file, with the command line's values in their place.
@@ -122,7 +136,7 @@ class StudyFile:
             raise
         except UserError as error:
             stated = self._stated(place)
-            if {stated[:1], stated[:2]} & self._overridden:
+            if {stated[:1], stated[:2], stated[:3]} & self._overridden:
                 raise LocatedError(str(error)) from error
             line = self.line(stated)
             where = f"{self.path}, line {line}" if line else str(self.path)
@@ -177,6 +191,13 @@ def _null_characters(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[
 
 def _executor(stated: Any) -> Any:
     return stated.get("name") if isinstance(stated, dict) else stated
+
+
+def _of_every_executor(stated: Any) -> dict[str, Any]:
+    """What a file states of an executor that another one has too."""
+    return (
+        {field: stated[field] for field in Executor.model_fields if field in stated} if isinstance(stated, dict) else {}
+    )
 
 
 def _chosen(typed: Sequence[Mapping[str, Any]], there: Any) -> list[Any]:

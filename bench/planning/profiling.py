@@ -74,17 +74,17 @@ def measure(
 ) -> Profile:
     """Run the same steps, of at most two micro-batches, three times: for their memory, their operations and their time.
 
-    The steps see the same pairs, timesteps and noise each time.  The learning rate is close to 0, since random weights must not
-    diverge and the cost does not depend on it.
+    The steps see the same pairs, timesteps and noise each time.  The learning rate is 0: random weights must not diverge, every
+    first step is checked as one before any update, and the cost does not depend on it.
 
     Raises:
         UserError: the algorithm is online.
     """
-    refuse_online(algorithm)
+    refuse_online(algorithm.info.title, algorithm)
     device = accelerator.device
     cuda = device.type == "cuda"
     batch = min(settings.global_batch_size, 2 * settings.micro_batch_size)
-    few = settings.model_copy(update={"global_batch_size": batch, "learning_rate": 1e-12})
+    few = settings.model_copy(update={"global_batch_size": batch, "learning_rate": 0.0})
     clock, ledger, resident, meter = Clock(device), Ledger(), Ledger(), MemoryTracker()
     texts = text_shapes(found.build(torch.device("meta")).encode_text([""]))
     model = found.build(device)
@@ -129,11 +129,11 @@ def measure(
     )
 
 
-def refuse_online(algorithm: Algorithm) -> None:
-    """Raise a `UserError` for an algorithm that samples and judges while it trains."""
+def refuse_online(name: str, algorithm: Algorithm) -> None:
+    """Raise a `UserError`, which calls an algorithm by a name, if it samples and judges while it trains."""
     if isinstance(algorithm, SamplingAlgorithm):
         raise UserError(
-            f"{algorithm.info.title} samples and judges while it trains, which bench profile does not measure; time a trial instead: "
+            f"{name} samples and judges while it trains, which bench profile does not measure; time a trial instead: "
             "bench run --set steps=2 --limit 50"
         )
 

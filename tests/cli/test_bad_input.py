@@ -68,6 +68,30 @@ def test_an_option_of_one_value_is_given_once(command: CommandLine, words: tuple
     assert refused in refusal(command, command.arguments(*words))
 
 
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (("run", "--set", "budget.unit=pairs", "--set", "budget.amount=64", "--budget", "forwards=20000"), "--set budget.amount=... and --budget"),
+        (("plan", "--set", "budget.unit=pairs", "--budget", "forwards=20000"), "--set budget.unit=... and --budget"),
+        (("run", "--set", "evaluate_every=5", "--evaluate-every", "7"), "--set evaluate_every=... and --evaluate-every"),
+        (("run", "--set", "stop_when.every=5", "--stop-when", "overoptimised", "--evaluate-every", "7"), "--set stop_when.every=... and --stop-when"),
+        (("run", "--set", "rounds.number=5", "--rounds", "2"), "--set rounds.number=... and --rounds"),
+        (("run", "--set", "labels=as given", "--labels", "shuffled"), "--set labels=... and --labels"),
+        (("run", "--image", "guidance_scale=2", "--guidance-scale", "3"), "--image guidance_scale=... and --guidance-scale"),
+        (("eval", "--image", "steps=2", "--sampling-steps", "3"), "--image steps=... and --sampling-steps"),
+        (("run", "--resource", "jobs=2", "--jobs", "3"), "--resource jobs=... and --jobs"),
+        (("run", "--resource", "name=slurm", "--executor", "local"), "--resource name=... and --executor"),
+    ],
+)  # fmt: skip
+def test_an_option_and_its_shorthand_do_not_contradict_each_other(
+    command: CommandLine, words: tuple[str, ...], refused: str
+) -> None:
+    name, *rest = words
+    algorithm = () if name == "eval" else ("--algo", "sft")
+    text = refusal(command, command.arguments(name, "--model", "tiny", *algorithm, *rest))
+    assert text == f"error: {refused} set the same field; use one of them\n"
+
+
 def test_a_stage_of_deepspeed_that_is_not_there(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "1")
@@ -136,6 +160,23 @@ def test_standard_error_that_is_full_does_not_change_the_exit_code(
         assert ended.value.code == 2
         with contextlib.suppress(OSError):
             full.close()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "--algo", "sft", "--model", "tiny", "--metrics", ","),
+        ("run", "--algo", "sft", "--model", "tiny", "--track", " , "),
+        ("eval", "--model", "tiny", "--metrics", ",,"),
+        ("score", ".", "--metrics", ","),
+        ("rescore", "--metrics", ","),
+        ("data", "score", "pairs.parquet", "--output", "scored.parquet", "--metrics", ","),
+        ("data", "rank", "pairs.parquet", "--output", "ranked.parquet", "--judge", ","),
+    ],
+)
+def test_a_list_of_commas_alone_is_not_the_default(command: CommandLine, words: tuple[str, ...]) -> None:
+    sentence = f"error: {words[-2]} {words[-1]!r} has no names; give one or more, separated by commas\n"
+    assert refusal(command, command.arguments(*words)) == sentence
 
 
 def test_an_empty_option_is_not_the_default(command: CommandLine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -164,7 +165,8 @@ def test_training_starts_from_another_run_which_is_its_reference(line: CommandLi
     ],
 )
 def test_what_training_cannot_start_from_is_refused(line: CommandLine, words: tuple[str, ...], reason: str) -> None:
-    done = line.run(line.arguments("run", "--algo", "dpo", "--data", str(line.data), *common(line), *words))
+    algorithm = () if "--algo" in words else ("--algo", "dpo")
+    done = line.run(line.arguments("run", *algorithm, "--data", str(line.data), *common(line), *words))
     assert done.returncode == 2
     assert reason in done.stderr
 
@@ -201,9 +203,9 @@ def test_weights_in_a_run_are_called_after_it(line: CommandLine) -> None:
 
 
 def test_an_unfinished_run(line: CommandLine, tmp_path: Path) -> None:
-    shutil.copytree(line.folder / "runs" / DPO, tmp_path / "tiny" / "dpo" / "mine" / "seed-0")
-    (tmp_path / "tiny" / "dpo" / "mine" / "seed-0" / "DONE").unlink()
-    assert "has not finished training" in refusal(line, "--run", DPO, "--runs", str(tmp_path))
+    shutil.copytree(line.folder / "runs" / DPO, tmp_path / "runs" / DPO)
+    (tmp_path / "runs" / DPO / "DONE").unlink()
+    assert "has not finished training" in refusal(dataclasses.replace(line, folder=tmp_path), "--run", DPO)
 
 
 def test_a_negative_of_another_architecture(line: CommandLine, tmp_path: Path) -> None:

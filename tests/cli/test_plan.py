@@ -12,6 +12,7 @@ from pipelines import write_sdxl
 from tests.cli.conftest import CommandLine
 
 SETS = ("--set", "global_batch_size=4", "--set", "micro_batch_size=2", "--set", "precision=fp32", "--set", "steps=10")
+OF_EIGHT = ("--steps", "2", *SETS[2:], "--set", "global_batch_size=8")  # of which online algorithms make groups
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,24 @@ def test_a_profile_is_also_a_file(command: CommandLine, architecture: Path) -> N
     # a pair: 2 images, 2 forwards and a backward each
     assert figures["forwards_per_second"] == pytest.approx(8 * figures["pairs_per_second"])
     assert figures["resident_growth_bytes"] >= 0
+
+
+def test_what_cannot_be_measured_is_refused_before_the_others_are(command: CommandLine, architecture: Path) -> None:
+    words = command.arguments("profile", "--algo", "sft,ddpo", "--model", str(architecture), *OF_EIGHT)
+    done = command.run([*words, "--output", "figures.json"])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "error: ddpo samples and judges while it trains, which bench profile does not measure" in done.stderr
+    assert "measuring" not in done.stderr
+    assert not (command.folder / "figures.json").exists()
+
+
+def test_all_that_can_be_measured_are_and_the_others_are_named(command: CommandLine, architecture: Path) -> None:
+    # of the algorithms that judge by any metric, rankdpo alone does not sample
+    words = command.arguments("profile", "--algo", "all", "--model", str(architecture), *OF_EIGHT)
+    done = command.run([*words, "--set", "rewards=gold", "--output", "figures.json"])
+    assert done.returncode == 0, done.stderr
+    assert "ddpo, dpok, flow-grpo, nft, npo-joint, spo, tailorpo are left out: awm samples and judges" in done.stderr
+    assert list(json.loads((command.folder / "figures.json").read_text())["algorithms"]) == ["rankdpo"]
 
 
 def test_an_optimizer_that_needs_cuda_is_planned_anywhere_and_not_measured_on_a_cpu(

@@ -11,6 +11,7 @@ import time
 import tomllib
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from bench.records.studies import StudyFolder
@@ -82,6 +83,47 @@ def test_a_file_runs_like_its_printed_commands_and_is_written_back(command: Comm
     assert [each.replace("beta=200", "beta=100") for each in whole.stdout.splitlines()] == [base, line, line]
 
 
+def test_a_saved_command_with_names_like_numbers_runs(command: CommandLine) -> None:
+    table = pq.read_table(command.data).rename_columns({"caption": "7", "label_0": "1"})
+    pq.write_table(table, command.folder / "numbered.parquet")
+    words = [
+        "run",
+        "--algo",
+        "dpo",
+        "--model",
+        "tiny",
+        "--data",
+        "numbered.parquet",
+        "--limit",
+        "4",
+        "--metrics",
+        "gold",
+    ]
+    words += ["--columns", "caption=7,label_0=1", "--set", "steps=1", "--image", "negative_prompt=7"]
+    saved = command.run(command.arguments(*words, "--save", "saved.toml"))
+    assert saved.returncode == 0, saved.stderr
+    printed = command.run(command.arguments(*words, "--print-commands"))
+    again = command.run(command.arguments("run", "saved.toml", "--print-commands"))
+    assert (again.returncode, again.stdout) == (0, printed.stdout), again.stderr
+    assert again.stdout.count("--image negative_prompt=7") == 2
+
+
+def test_printed_commands_say_what_is_empty_and_names_with_commas(command: CommandLine) -> None:
+    table = pq.read_table(command.data).rename_columns({"caption": "caption, \\en"})
+    pq.write_table(table, command.folder / "commas.parquet")
+    (command.folder / "commas.toml").write_text(
+        'model = "tiny"\ndata = "commas.parquet"\nlimit = 4\nmetrics = ["gold", "fitted:a,b"]\n'
+        "columns = { caption = 'caption, \\en' }\nimages = { negative_prompt = '' }\n[[algorithms]]\nname = 'dpo'\n"
+    )
+    printed = command.run(command.arguments("run", "commas.toml", "--print-commands"))
+    assert printed.returncode == 0, printed.stderr
+    assert r"--columns 'caption=caption\, \\en'" in printed.stdout
+    assert printed.stdout.count("--image negative_prompt= ") == 2
+    words = shlex.split(printed.stdout.splitlines()[1])[1:]
+    again = command.run(command.arguments(*words, "--print-commands"))
+    assert (again.returncode, again.stdout) == (0, printed.stdout), again.stderr
+
+
 def test_printed_commands_wait_until_their_study_is_deleted(command: CommandLine) -> None:
     path = experiment(command)
     assert command.run(command.arguments("run", str(path), "--print-commands")).returncode == 0
@@ -93,6 +135,21 @@ def test_printed_commands_wait_until_their_study_is_deleted(command: CommandLine
 
     shutil.rmtree(command.folder / "runs" / ".studies" / "small")
     assert command.run(command.arguments("status")).stdout == "there are no runs\n"
+
+
+def test_a_name_without_algo_is_that_of_the_file_s_run(command: CommandLine) -> None:
+    path = experiment(command, betas="100")
+    printed = command.run(command.arguments("run", str(path), "--name", "mine", "--print-commands"))
+    assert (printed.returncode, printed.stdout.count(" --name mine")) == (0, 1), printed.stderr
+
+
+def test_printed_commands_share_a_run_as_the_file_says(command: CommandLine) -> None:
+    path = experiment(command, betas="100")
+    path.write_text('executor = { name = "local", jobs = 2, processes = 2 }\n' + path.read_text())
+    printed = command.run(command.arguments("run", str(path), "--print-commands"))
+    assert printed.returncode == 0, printed.stderr
+    starts = [line.partition(" -m bench ")[0] for line in printed.stdout.splitlines()]
+    assert starts == ["accelerate launch --multi_gpu --num_processes 2 --main_process_port 0"] * 2
 
 
 @pytest.mark.parametrize(
@@ -112,6 +169,14 @@ def test_printed_commands_wait_until_their_study_is_deleted(command: CommandLine
         (
             ["run", "--algo", "dpo", "--model", "tiny", "--resource", "threads=1"],
             "executor: name one of local, print, slurm",
+        ),
+        (
+            ["run", "--algo", "dpo", "--model", "tiny", "--executor", "slurm", "--print-commands"],
+            "--print-commands and --executor slurm both say what becomes of the runs; use one of them",
+        ),
+        (
+            ["run", "--algo", "dpo", "--model", "tiny", "--resource", "name=slurm", "--print-commands"],
+            "--resource name=... and --print-commands set the same field; use one of them",
         ),
         (["status", "nothing", "--runs", "."], "there is no study 'nothing' in .: there are none"),
         (["status", "--runs", "trail"], "trail does not exist"),

@@ -181,3 +181,10 @@ def test_guidance_that_means_nothing(typed: str) -> None:
 
 def test_a_sweep_of_guidance() -> None:
     assert parse_scales("1,2.5, 7") == [1, 2.5, 7]
+
+
+def test_a_name_that_is_of_no_weights_is_refused(experiment: Experiment) -> None:
+    run = write_run(experiment, "unnamed")
+    for asked in ({"run": str(run.folder)}, {"negative": str(ASSETS / "model" / "unet")}, {}):
+        sentence = refusal(experiment, name="other", **asked)
+        assert sentence == "--name other is what tables call --weights; add --weights, or leave --name out"

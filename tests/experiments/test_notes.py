@@ -15,10 +15,10 @@ from bench.experiments.recipes import resolve, run_name
 from bench.training.algorithm import ALGORITHMS
 
 
-def experiment(folder: Path, *prompts: str) -> Experiment:
+def experiment(folder: Path, *prompts: str, limit: int | None = None) -> Experiment:
     (folder / "prompts.txt").write_text("".join(f"{prompt}\n" for prompt in prompts))
     runs = folder.parent / "runs-of-notes"  # one for all tests: what is found in the data is kept there
-    return Experiment("tiny", runs=runs, prompts=str(folder / "prompts.txt"))
+    return Experiment("tiny", runs=runs, prompts=str(folder / "prompts.txt"), limit=limit)
 
 
 def method(**changed: str) -> Method:
@@ -32,6 +32,13 @@ def test_repeated_prompts_are_no_evidence(tmp_path: Path) -> None:
     assert made.protocol.prompt_count == 2
     (note,) = notes_on_prompts(made)
     assert note.startswith("2 of 4 evaluation prompts are repeats and are left out")
+
+
+def test_repeated_prompts_are_counted_among_all_of_the_file_whatever_the_limit(tmp_path: Path) -> None:
+    made = experiment(tmp_path, "a bee", "a cat", "a bee", "a dog", "a fox", "a cat", "an ape", "an ox", limit=2)
+    assert made.prompts == ["a bee", "a cat"]
+    (note,) = notes_on_prompts(made)
+    assert note.startswith("2 of 8 evaluation prompts are repeats and are left out")
 
 
 def test_nothing_is_said_where_nothing_is_amiss(tmp_path: Path) -> None:

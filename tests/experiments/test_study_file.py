@@ -12,8 +12,9 @@ import pytest
 from pages import DOCS
 
 from bench.core.errors import UserError
+from bench.experiments.executors.base import make_executor
 from bench.experiments.experiment import Choices
-from bench.experiments.matrix import plan_study
+from bench.experiments.matrix import cells_of, plan_study
 from bench.experiments.study import Study
 from bench.experiments.study_file import StudyFile
 from bench.experiments.study_text import schema_text, toml_text, write_study
@@ -99,11 +100,32 @@ def test_all_in_a_file_has_settings_for_those_that_have_no_entry_there(tmp_path:
     ]
 
 
-def test_the_settings_of_another_executor_are_left_out(tmp_path: Path) -> None:
+def test_a_name_that_is_typed_is_that_of_every_algorithm_of_the_file(tmp_path: Path) -> None:
+    file = read(tmp_path, 'model = "tiny"\n[[algorithms]]\nname = "dpo"\nlabel = "a"\n[[algorithms]]\nname = "sft"\n')
+    study = file.study({"label": "mine"})
+    assert [(each.name, each.label) for each in study.algorithms] == [("dpo", "mine"), ("sft", "mine")]
+    assert [(each.name, each.label) for each in file.study({}).algorithms] == [("dpo", "a"), ("sft", None)]
+
+
+def test_a_name_that_is_typed_must_be_of_one_configuration(tmp_path: Path) -> None:
+    twice = read(tmp_path, HEAD + "limit = 4\n" + DPO + DPO + "settings = { beta = 3 }\n")
+    with pytest.raises(UserError, match="two configurations are called dpo/mine; give each its own label"):
+        plan_study(twice.study({"label": "mine", "runs": str(tmp_path / "runs")}), twice.at)
+    grid = read(tmp_path, HEAD + DPO + "settings = { beta = [1, 2] }\n")
+    with pytest.raises(UserError, match="^label 'mine' names one configuration, but the settings are a grid of 2"):
+        plan_study(grid.study({"label": "mine"}), grid.at)
+    wrong = read(tmp_path, HEAD + DPO + "settings = { bta = 1 }\n")
+    with pytest.raises(UserError, match="line 4: dpo has no field 'bta'"):  # which was not typed
+        plan_study(wrong.study({"label": "mine"}), wrong.at)
+
+
+def test_the_settings_of_another_executor_are_left_out_but_for_those_of_all(tmp_path: Path) -> None:
     text = 'model = "tiny"\nexecutor = { name = "local", jobs = 2 }\n[[algorithms]]\nname = "dpo"\n'
     file = read(tmp_path, text)
     assert file.study({"executor": {"jobs": "3"}}).executor == {"name": "local", "jobs": "3"}
     assert file.study({"executor": {"name": "print"}}).executor == {"name": "print"}
+    shared = read(tmp_path, text.replace("jobs = 2", "jobs = 2, processes = 4"))
+    assert shared.study({"executor": {"name": "print"}}).executor == {"name": "print", "processes": 4}
     assert read(tmp_path, text.replace('{ name = "local", jobs = 2 }', '"local"')).study({}).executor == {
         "name": "local"
     }
@@ -202,6 +224,7 @@ BROKEN = {
     ),
     "unknown field of images": (HEAD + "[images]\nstep = 4\n" + DPO, "line 3: images: there is no field 'step': did you mean 'steps'", ""),
     "image setting out of range": (HEAD + "images = { steps = 0 }\n" + DPO, "line 2: images: steps=0 is not allowed", "greater than"),
+    "an empty setting": (HEAD + DPO + '[algorithms.settings]\nrecipe = ""\n', "line 4: ", "recipe is empty; give a value, or leave it out"),
     "label of a grid": (HEAD + DPO + 'label = "b"\nsettings = { beta = [1, 2] }\n', "line 4: label 'b' names one", "a grid of 2"),
     "label that is no name": (HEAD + DPO + 'label = "a/b"\n', "line 4: the name 'a/b' cannot be used", ""),
     "no such data": (HEAD + 'data = "nowhere.parquet"\n' + DPO, "line 2: ", "'nowhere.parquet' does not exist"),
@@ -263,6 +286,24 @@ def test_numbers_that_were_typed_are_written_as_numbers_only_if_they_are_read_as
     assert before == after
 
 
+def test_a_text_that_is_spelled_like_a_number_is_written_as_what_its_field_holds(tmp_path: Path) -> None:
+    stated = {
+        "columns": {"label_0": "1", "caption": "true"},
+        "images": {"negative_prompt": "7", "steps": "2", "guidance_scale": "3.5"},
+        "executor": {"name": "slurm", "account": "1234", "memory": "64", "cpus": "4", "requeue": "false"},
+    }
+    study = Study.model_validate({"model": "tiny", "algorithms": [{"name": "dpo", "label": "8"}], **stated})
+    text = toml_text(study)
+    assert {field: tomllib.loads(text)[field] for field in stated} == {
+        "columns": {"label_0": "1", "caption": "true"},
+        "images": {"negative_prompt": "7", "steps": 2, "guidance_scale": 3.5},
+        "executor": {"name": "slurm", "account": "1234", "memory": "64", "cpus": 4, "requeue": False},
+    }
+    again = read(tmp_path, text).study({})
+    assert again.columns == study.columns
+    assert make_executor(again.executor or {}) == make_executor(study.executor or {})
+
+
 def test_a_file_is_not_overwritten(tmp_path: Path) -> None:
     file = read(tmp_path, HEAD + DPO)
     with pytest.raises(UserError, match="exists; give --save another name"):
@@ -271,6 +312,15 @@ def test_a_file_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_every_choice_can_be_stated() -> None:
     assert Choices.__annotations__.keys() <= Study.model_fields.keys()
+
+
+def test_the_command_of_a_placebo_states_its_labels_once(tmp_path: Path) -> None:
+    text = HEAD + 'limit = 4\nplacebo = true\nmetrics = "gold"\n[settings]\nsteps = 1\nlabels = "as given"\n' + DPO
+    study = read(tmp_path, text).study({"runs": str(tmp_path / "runs")})
+    _, run, twin = [" ".join(cell.words) for cell in cells_of(study, plan_study(study))]
+    assert "--set labels=as given" in run
+    assert "--labels shuffled" in twin
+    assert "--set labels" not in twin
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -48,6 +48,7 @@ from bench.planning.sizes import Sizes
 from bench.planning.tracer import Tracer
 from bench.records.reward_models import FitSchedule
 from bench.training.algorithm import Algorithm
+from bench.training.policy import Policy
 from bench.training.settings import TrainingSettings
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -346,6 +347,23 @@ def test_an_online_run_is_not_measured(found: Callable[[str], FoundArchitecture]
         UserError, match="DDPO samples and judges while it trains, which bench profile does not measure"
     ):
         measure(found("sd15"), DDPO(), trained_with(), 1, Accelerator(cpu=True))
+
+
+class Watched(DPO):
+    """DPO that keeps the weights after each step."""
+
+    weights: ClassVar[list[torch.Tensor]] = []
+
+    def end_step(self, step: int, policy: Policy) -> None:
+        self.weights.append(torch.cat([each.detach().flatten() for _, each in policy.parameters()]))
+
+
+def test_measured_steps_leave_the_weights_as_they_are(found: Callable[[str], FoundArchitecture]) -> None:
+    # each of the three passes begins with a step that is checked as the first of a run, where the margin must be 0
+    measure(found("sd15"), Watched(), trained_with(), 2, Accelerator(cpu=True))
+    first, *others = Watched.weights
+    assert len(others) == 5
+    assert all(torch.equal(first, each) for each in others)
 
 
 def test_an_average_of_the_weights_takes_their_memory_once_more(found: Callable[[str], FoundArchitecture]) -> None:

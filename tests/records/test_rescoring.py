@@ -181,6 +181,10 @@ def test_only_what_is_named_is_renewed(small: Small) -> None:
         (["tiny/nope"], "runs/tiny/nope has no runs"),
         (["--metrics", "clip"], "no finished evaluation has 'clip' scores; choose from aesthetic, gold"),
         (["--checkpoint", "clip=x"], "no finished evaluation has 'clip' scores"),
+        (
+            ["--metrics", "gold", "--checkpoint", "aesthetic=x"],
+            "--checkpoint aesthetic=... is for a metric that is not in --metrics; add it there",
+        ),
         (["--checkpoint", "gold"], "--checkpoint 'gold' is not of the form field=value"),
         (["--runs", "nowhere"], "has no runs"),
     ],
