@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bench.planning.sizes import Sizes
     from bench.training.algorithm import Algorithm
 
-ALGO = "Algorithms, separated by commas, or all that can run.  See: bench list"
+ALGO = "Algorithms, separated by commas; all means each that can run.  See: bench list"
 MODEL = "A registered model (see: bench list), a diffusers folder, or a hub id; no weights are read."
 Algo = Annotated[str, typer.Option(help=ALGO)]
 Model = Annotated[str, typer.Option(help=MODEL)]
@@ -72,7 +72,7 @@ def plan(
     from bench.cli.study import read_study
     from bench.experiments.recipes import about_settings
     from bench.models.find import find_architecture
-    from bench.planning.show import about_cpus, about_placebo, gpus_table, plan_table
+    from bench.planning.show import SMALL_NETWORKS, about_cpus, about_placebo, gpus_table, plan_table
     from bench.planning.total import PlannedModel, PlannedRuns, total_gpus_table, total_table
 
     typed = {
@@ -114,7 +114,7 @@ def plan(
         cpus[about_cpus(found.card)] = None
     console.print(total_table(models), "", highlight=False)
     console.print(total_gpus_table(models, gpus, utilisation), "", highlight=False)
-    console.print(*cpus, sep="\n", highlight=False, markup=False)
+    console.print(SMALL_NETWORKS, *cpus, sep="\n", highlight=False, markup=False)
 
 
 def _counted(name: str, found: FoundArchitecture, methods: Sequence[Method], processes: int) -> list[Plan]:

@@ -53,7 +53,7 @@ def run(
     algo: Annotated[
         str | None,
         typer.Option(
-            help="Algorithms, separated by commas, or all that can run; a note says which cannot, and why.  See: bench list.  An "
+            help="Algorithms, separated by commas; all means each that can run, and a note says which cannot, and why.  See: bench list.  An "
             "algorithm that the experiment file lists keeps the settings that it has there."
         ),
     ] = None,
@@ -104,7 +104,7 @@ def run(
         str | None,
         typer.Option(
             help="Name of this configuration in tables and paths; with an experiment file, of each of its configurations.  Default: the recipe's name ('recipe'; 'untried', 'summarised' or "
-            "'defaults' without published settings), or 'set-<hash>' if you changed settings; --data, --init and --limit add a hash."
+            "'defaults' without published settings), or 'set-<hash>' if you changed settings, which tables show instead of the hash; --data, --init and --limit add a hash."
         ),
     ] = None,
     evaluate_every: Annotated[
@@ -132,7 +132,9 @@ def run(
     ] = False,
     wait: Annotated[
         bool,
-        typer.Option("--wait", help="Wait where another command works on the same run, instead of refusing."),
+        typer.Option(
+            "--wait", help="If another command works on the same run, wait for it instead of stopping with an error."
+        ),
     ] = False,
     placebo: Annotated[
         bool,
@@ -145,8 +147,8 @@ def run(
     labels: Annotated[
         Labels | None,
         typer.Option(
-            help="shuffled trains the placebo alone: winner and loser of each pair are swapped with probability 1/2, with "
-            "everything that says which is better.  Default: as given."
+            help="shuffled trains the placebo alone: winner and loser of each pair are swapped with probability 1/2, labels and "
+            "scores included.  Default: as given."
         ),
     ] = None,
     limit: Annotated[

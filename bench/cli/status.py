@@ -42,7 +42,7 @@ def status(
     watch: Annotated[
         bool,
         typer.Option(
-            "--watch", help="Look again every two seconds, from the first run until nothing runs and nothing waits."
+            "--watch", help="Refresh every two seconds, from the first run until nothing is running or waiting."
         ),
     ] = False,
     failed: Annotated[

@@ -181,6 +181,10 @@ def about_placebo(name: str, algorithm: Algorithm) -> str:
     return f"with --placebo: training and evaluating cost twice as much, encoding and scoring the data does not; {algorithm.placebo}"
 
 
+SMALL_NETWORKS = "A small network uses a smaller share of a GPU, since starting an operation takes longer than computing it: its hours are lower bounds."
+"""What hours by MFU do not say."""
+
+
 def about_cpus(card: ModelCard | None) -> str:
     """That there are no hours for CPUs, and for a model that is made for them, where to read how long runs take.
 

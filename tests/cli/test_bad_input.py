@@ -113,7 +113,7 @@ def test_value_out_of_range_is_refused_by_name(command: CommandLine, setting: st
 def test_images_that_cannot_be_made_are_refused_by_name(command: CommandLine) -> None:
     assert "images: steps=0 is not allowed" in refusal(command, command.train_words("--sampling-steps", "0"))
     text = refusal(command, command.train_words("--image", "step=5"))
-    assert "images: there is no field 'step': did you mean 'steps' or 'seed'?\n" in text
+    assert "images: there is no field 'step': did you mean 'steps'?\n" in text
 
 
 @pytest.mark.parametrize(
