@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.recipes import SD15, SDXL, TINY
+from algorithms.recipes import SD15, SDXL, SWEPT, TINY
 from bench import AlgorithmInfo, BetaScale, PairPredictions, PairwiseAlgorithm, Recipe
 
 Variant = Literal["sd15", "sdxl"]
@@ -82,9 +82,9 @@ class DSPO(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: the form and beta released for SD1.5, the training of dpo's recipe of version 0.1.0; not tuned",
+            source=SWEPT,
             algorithm={"variant": "sd15", "beta": 0.001},
-            training=TINY,
+            training={**TINY, "learning_rate": 1e-4},
         ),
         "sd15": Recipe(
             source="released launcher at 8b4e09b: 1e-8 x 2048 (scale_lr), one GPU; best at 500 to 1500 steps, says its README",

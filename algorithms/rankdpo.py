@@ -15,7 +15,7 @@ from torch.nn.functional import logsigmoid
 
 from algorithms.candidates import CandidateAlgorithm
 from algorithms.dpo import Beta
-from algorithms.recipes import TINY
+from algorithms.recipes import SWEPT, TINY
 from bench import (
     AlgorithmInfo,
     BetaScale,
@@ -65,9 +65,9 @@ class RankDPO(CandidateAlgorithm):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES, Need.REFERENCE, Need.REWARD})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: dpo's recipe of version 0.1.0 with the paper's factor; four candidates for each of 400 captions",
-            algorithm={"beta": 4000.0, "rewards": ("pickscore", "imagereward"), "candidates": 4, "captions": 400},
-            training={**TINY, "steps": 50},
+            source=SWEPT,
+            algorithm={"beta": 100.0, "rewards": ("pickscore", "imagereward"), "candidates": 4, "captions": 400},
+            training={**TINY, "steps": 50, "learning_rate": 2e-4},
         )
     }
 
