@@ -34,7 +34,7 @@ def model_card(run: RunFolder, *, protocol: str | None = None, base: str | None 
         UserError: records are missing or damaged, or the run itself was not evaluated under the protocol, whatever other seeds of it were.
     """
     config = run.config()
-    report = make_report(run.folder.parents[2], protocol)
+    report = make_report(run.folder.absolute().parents[2], protocol)
     row = _own_row(config, report)
     if row is None:
         raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from bench.records.config import BASE
 from reports.agreement import RULES, Agreement
@@ -38,7 +38,7 @@ def seeds_cell(row: Row) -> Cell:
 
 def conclusion_grid(report: Report) -> Grid | None:
     """The primary endpoint over the reference and over the placebo, with ranks and groups; None where nothing is compared."""
-    shown = [row for row in report.rows[1:] if row.over_reference is not None]
+    shown = [row for row in report.rows[1:] if row.over_reference is not None or row.over_placebo is not None]
     if report.endpoint is None or not shown:
         return None
     with_placebo = any(row.over_placebo is not None for row in shown)
@@ -93,7 +93,7 @@ def _endpoint_notes(report: Report) -> Iterator[str]:
 def _placebo_notes(report: Report, shown: Sequence[Row]) -> Iterator[str]:
     """What the column over placebo says, and for each row that has no value there why."""
     known = (report.source.base, *report.source.rows)
-    methods = [(row, placebo_in(known, row)) for row in shown if row.seeds and row.placebo_of is None]
+    methods = [(row, placebo_in(known, row)) for row in shown if row.seeds and row.placebo_of is None and row.own]
     without = [row.label for row, twin in methods if twin is None and row.placebo != ""]
     if any(row.over_placebo is not None for row in shown):
         yield (
@@ -116,7 +116,7 @@ def _placebo_notes(report: Report, shown: Sequence[Row]) -> Iterator[str]:
 
 def _rank_notes(report: Report, ranked: Sequence[Row]) -> Iterator[str]:
     tested = [row for row in ranked if row.standing is not None and row.standing.groups]
-    common = ", on the training seeds that two rows have in common" if len({row.seeds for row in ranked}) > 1 else ""
+    common = ", on the training seeds that two rows have in common" if _differ_in_seeds(ranked) else ""
     excluded = "; in brackets, the ranks that were not excluded (Holm over all pairs, 5 %)" if tested else ""
     name = reference_name(report)
     placebos = any(row.placebo_of is not None for row in report.rows[1:])
@@ -137,6 +137,11 @@ def _rank_notes(report: Report, ranked: Sequence[Row]) -> Iterator[str]:
         yield f"No rank is tested, because {_why_untested(report)}."
     if len(ranked) > WIDEST:
         yield f"Differences of all pairs of these {len(ranked)} rows are in JSON; tables show those of up to {WIDEST} rows."
+
+
+def _differ_in_seeds(rows: Iterable[Row]) -> bool:
+    """Whether rows have different training seeds; weights that were not trained here have none."""
+    return len({row.seeds for row in rows if row.seeds}) > 1
 
 
 def _why_untested(report: Report) -> str:
@@ -185,7 +190,7 @@ def pairs_grid(report: Report) -> Grid | None:
         f"Win rate over {reference_name(report)} of the row minus that of the column, by the primary endpoint, paired by prompt, noise "
         "and training seed.  "
     )
-    if len({report.rows[place].seeds for place in places}) > 1:
+    if _differ_in_seeds(report.rows[place] for place in places):
         note += "Only training seeds that both have count, so it may be another number than the difference of the win rates above.  "
     note += (
         "Bold or italic: better or worse than the column after Holm's adjustment over all pairs."
@@ -211,12 +216,17 @@ def correlation_grid(report: Report) -> Grid | None:
     )
     together = [group for group in report.endpoint.witnesses if len(group) > 1]
     names = {metric.name: metric.info.title for metric in report.metrics}
-    compared = sum(all(metric.name in row.scores for metric in report.metrics) for row in report.rows[1:])
-    few = compared < FEWEST_ROWS
+    counts = [each.rows for each in report.endpoint.correlations]
+    few = min(counts) < FEWEST_ROWS
+    compared = (
+        f"{min(counts)} rows"
+        if min(counts) == max(counts)
+        else f"{min(counts)} to {max(counts)} rows, those that have both metrics"
+    )
     notes = [
         (
             "Spearman's correlation of the rows' win rates, placebos included: near 1, two metrics rank the rows alike, and a win by both is "
-            f"hardly more evidence than a win by one.  {compared} rows: {'a hint at most' if few else 'each value is rough'}."
+            f"hardly more evidence than a win by one.  {compared}: {'a hint at most' if few else 'each value is rough'}."
         )
     ]
     if report.endpoint.name == JUDGES:

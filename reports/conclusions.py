@@ -99,7 +99,7 @@ def placebo_in(rows: Sequence[RunRecord], row: RowRecord) -> RunRecord | None:
 
 
 def _is_placebo_of(twin: RowRecord, row: RowRecord) -> bool:
-    return twin.placebo_of == row.name and twin.algorithm == row.algorithm and not twin.variants and not row.variants
+    return twin.placebo_of == row.name and twin.algorithm == row.algorithm and twin.own and row.own
 
 
 def _marked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy import stats
 from bench.core.errors import UserError
 from bench.records.scores import MetricRecord
 from reports.comparisons import Score, wins_over
-from reports.records import RunRecord
+from reports.records import UNLISTED, RunRecord
 from reports.seed_variance import Array
 
 GOLD = "gold"
@@ -20,6 +21,8 @@ JUDGES = "judges"
 """What stands for the mean win rate over the held-out judges in ``--primary``."""
 TOGETHER = 0.9
 """Judges whose win rates rank the rows this alike (Spearman) or more count as one."""
+FEWEST_CORRELATED = 3
+"""Fewer rows have no rank correlation to speak of."""
 FEWEST_ROWS = 8
 """With fewer rows a rank correlation of 0.9 says nothing, and every judge counts for itself."""
 
@@ -32,11 +35,13 @@ class Correlation:
         one: title of a metric.
         other: title of another one.
         value: between -1 and 1.
+        rows: how many rows have a win rate by both.
     """
 
     one: str
     other: str
     value: float
+    rows: int = dataclasses.field(metadata={UNLISTED: True})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class Endpoint:
         name: of a metric, or ``judges``.
         title: what tables call it.
         witnesses: names of the metrics it is the mean of, in groups that count as one metric.
-        correlations: between all metrics over the rows, empty where there are fewer than three rows.
+        correlations: between all metrics over the rows that have both, empty where these are fewer than three.
     """
 
     name: str
@@ -127,43 +132,37 @@ def endpoint_wins(
     return np.asarray(np.mean(means, axis=0), dtype=np.float64)
 
 
-def _win_rates(scores: Sequence[Mapping[str, Score]], names: Sequence[str]) -> Array:
-    """Win rates (rows, metrics) of the rows that have all of them."""
-    rates = [[row[name].win_rate if name in row else None for name in names] for row in scores]
-    whole = [[rate.mean for rate in row if rate is not None] for row in rates]
-    return np.array([row for row in whole if len(row) == len(names)], dtype=np.float64).reshape(-1, len(names))
+def _correlation(scores: Sequence[Mapping[str, Score]], one: str, other: str) -> tuple[float, int]:
+    """Spearman's rank correlation of two metrics over the rows that have both, and how many these are.
 
-
-def _correlation_matrix(rates: Array) -> Array:
-    """Spearman's rank correlations (metrics, metrics) of rates (rows, metrics); 0 with a metric that ranks all rows the same."""
-    columns = list(rates.T)
-
-    def spearman(one: Array, other: Array) -> float:
-        return 0.0 if np.ptp(one) == 0 or np.ptp(other) == 0 else float(stats.spearmanr(one, other).statistic)
-
-    return np.array([[spearman(one, other) for other in columns] for one in columns], dtype=np.float64)
+    It is 0 where a metric ranks all rows the same.
+    """
+    found = [[row[name].win_rate if name in row else None for name in (one, other)] for row in scores]
+    rates = [[rate.mean for rate in row if rate is not None] for row in found]
+    both = np.array([row for row in rates if len(row) == 2], dtype=np.float64).reshape(-1, 2)
+    if len(both) == 0 or 0 in np.ptp(both, axis=0):
+        return 0.0, len(both)
+    return float(stats.spearmanr(*both.T).statistic), len(both)
 
 
 def _correlations(metrics: Sequence[MetricRecord], scores: Sequence[Mapping[str, Score]]) -> tuple[Correlation, ...]:
-    rates = _win_rates(scores, [metric.name for metric in metrics])
-    if len(rates) < 3:
-        return ()
-    values = _correlation_matrix(rates)
-    titles = [metric.info.title for metric in metrics]
-    return tuple(
-        Correlation(titles[one], titles[other], float(values[one, other]))
-        for one in range(len(titles))
-        for other in range(one + 1, len(titles))
+    found = tuple(
+        Correlation(one.info.title, other.info.title, *_correlation(scores, one.name, other.name))
+        for one, other in itertools.combinations(metrics, 2)
     )
+    return found if all(each.rows >= FEWEST_CORRELATED for each in found) else ()
 
 
 def _witnesses(judges: Sequence[MetricRecord], scores: Sequence[Mapping[str, Score]]) -> tuple[tuple[str, ...], ...]:
     """Groups of judges that are connected by rank correlations of at least `TOGETHER`."""
     names = [judge.name for judge in judges]
-    rates = _win_rates(scores, names)
-    alike = _correlation_matrix(rates) >= TOGETHER if len(rates) >= FEWEST_ROWS else np.eye(len(names), dtype=bool)
-    groups: list[list[int]] = []
-    for place in range(len(names)):
-        near = [group for group in groups if any(alike[place, member] for member in group)]
-        groups = [group for group in groups if group not in near] + [[*(m for group in near for m in group), place]]
-    return tuple(tuple(names[member] for member in group) for group in groups)
+
+    def alike(one: str, other: str) -> bool:
+        value, rows = _correlation(scores, one, other)
+        return value >= TOGETHER and rows >= FEWEST_ROWS
+
+    groups: list[list[str]] = []
+    for name in names:
+        near = [group for group in groups if any(alike(name, member) for member in group)]
+        groups = [group for group in groups if group not in near] + [[*(m for group in near for m in group), name]]
+    return tuple(map(tuple, groups))

@@ -208,10 +208,12 @@ def _panel_notes(report: Report) -> list[str]:
     panels = [(row, row.panel) for row in report.rows if row.panel is not None]
     if not panels:
         return []
-    first = panels[0][1]
-    made = f"{first.prompted} with {first.images_per_prompt} images each"
+    made: dict[str, list[str]] = {}
+    for row, panel in panels:
+        made.setdefault(f"{panel.prompted} with {panel.images_per_prompt} images each", []).append(row.label)
+    where = next(iter(made)) if len(made) == 1 else "; ".join(f"{on} ({', '.join(rows)})" for on, rows in made.items())
     lines = [
-        f"diversity: mean distance between images of one prompt; its change over the training with a 95 % interval, on {made}."
+        f"diversity: mean distance between images of one prompt; its change over the training with a 95 % interval, on {where}."
     ]
     for row, panel in panels:
         for seed, finding in zip(row.seeds, panel.findings, strict=True):

@@ -22,6 +22,9 @@ from reports.missing import missing_notes
 from reports.seed_variance import Array
 from reports.settings import RowSettings, row_settings, shown_source
 
+UNLISTED = "unlisted"
+"""Metadata of a field that no format shows: it decides what is compared, which the formats say in words."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RowRecord:
@@ -33,6 +36,7 @@ class RowRecord:
         label: label in tables.
         seeds: training seeds; empty if not trained here.
         variants: by seed, how sampling differs from the protocol's; empty if it does not.
+        own: whether the scores are the runs' own result; weights for the unconditional branch have a variant there, too.
         placebo: what a placebo of the algorithm is, in words; empty if it has none, None if not recorded.
         placebo_of: name of the runs of the same algorithm whose placebo these are; None for all others.
         init: the weights that training started from, if not the base model's.
@@ -44,6 +48,7 @@ class RowRecord:
     label: str
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
+    own: bool = dataclasses.field(default=True, metadata={UNLISTED: True})
     placebo: str | None = None
     placebo_of: str | None = None
     init: str | None = None
@@ -166,6 +171,7 @@ def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord]) 
         seeds=tuple(seed for each in judged if (seed := each.run.config().seed) is not None),
         trained_on=_trained_on(first),
         variants=tuple(each.variant for each in judged if each.variant is not None),
+        own=first.own,
         scores=scores,
         ledgers=tuple(ledger for ledger, _ in trained),
         steps=tuple(steps for _, steps in trained),

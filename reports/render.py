@@ -23,6 +23,7 @@ from reports.flat import flat_rows
 from reports.footnotes import footnotes
 from reports.grids import Cell, Grid, Verdict
 from reports.published_tables import HEADING, published_grids, published_notes
+from reports.records import UNLISTED
 from reports.splitting import split_columns
 from reports.table import Report
 from reports.text_tables import grids, settings_lines
@@ -63,7 +64,11 @@ def _print_section(section: Sequence[Grid], notes: Sequence[str], console: Conso
     parts = [part for grid in section for part in split_columns(grid, console.width, _printed_width)]
     for grid in parts:
         table = Table(
-            title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+            title=escape(inert.line(grid.title)),
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
         )
         table.add_column("", overflow="fold")
         for column in grid.columns:
@@ -121,7 +126,8 @@ def _metric_as_json(metric: MetricRecord) -> dict[str, Any]:
 def _fields(value: Any) -> dict[str, Any]:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    shown = (field for field in dataclasses.fields(value) if not field.metadata.get(UNLISTED))
+    return {field.name: getattr(value, field.name) for field in shown}
 
 
 def as_csv(report: Report) -> str:

@@ -185,11 +185,11 @@ def find_row(report: Report, wanted: str) -> int:
     exact = [(place, row) for place, row in named if wanted == _name(row)]
     default = [(place, row) for place, row in named if row.name in ("", "default")]
     methods = [(place, row) for place, row in named if row.placebo_of is None]
-    plain = [[(place, row) for place, row in each if not row.variants] for each in (exact, named, methods, default)]
+    plain = [[(place, row) for place, row in each if row.own] for each in (exact, named, methods, default)]
     for found in ([(place, row) for place, row in rows if row.label == wanted], *plain, exact, named):
         if len(found) == 1:
             return found[0][0]
-    names = ", ".join(repr(row.label) if row.variants else _name(row) for row in report.rows)
+    names = ", ".join(_name(row) if row.own else repr(row.label) for row in report.rows)
     problem = "means several rows" if named else "is not in this table"
     raise UserError(f"--against {wanted!r} {problem}; choose one of {names}")
 

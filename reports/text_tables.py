@@ -182,7 +182,7 @@ def _cost(report: Report) -> Grid:
         (cost.policy_forwards, cost.policy_backwards, cost.reference_forwards, cost.reward_calls) for _, cost in known
     ]
     notes = [
-        "Means over training seeds; device seconds are followed by their range over the seeds.  Forwards and backwards count images."
+        "Means over training seeds; device seconds are followed by their range over the seeds, and peak memory is the largest.  Forwards and backwards count images."
     ]
     evaluations = [forwards + 2 * backwards + reference for forwards, backwards, reference, _ in calls]
     if len(set(calls)) > 1 and max(evaluations) > ABOUT_EQUAL * min(evaluations):

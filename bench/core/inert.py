@@ -56,8 +56,9 @@ def line(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """A text in GitHub-flavoured Markdown without links, images, emphasis, code, HTML, mathematics or mentions."""
+    """A text in GitHub-flavoured Markdown without links, images, emphasis, code, HTML, mathematics, mentions or boxes to tick."""
     escaped = line(text).translate(_MARKDOWN)
+    escaped = re.sub(r"^\[(?=[ xX]\] )", r"\\[", escaped)  # a box to tick, at the start of an item of a list
     escaped = re.sub(r"\](?=[(\[:])", r"\\]", escaped)  # a link, an image or a definition of one
     escaped = re.sub(r"(?<=\w)(?=://)", r"\\", escaped)  # an address on its own is a link, too
     return re.sub(r"(?i)(www)\.", r"\1\\.", re.sub(r"(?<!\w)@(?=\w)", r"\\@", escaped))
@@ -65,7 +66,7 @@ def markdown(text: str) -> str:
 
 def latex(text: str) -> str:
     """A text in LaTeX without commands; one that begins a row of a table is not an argument of the row before."""
-    escaped = line(text).translate(_LATEX)
+    escaped = re.sub("-(?=-)", "-{}", line(text).translate(_LATEX))  # two hyphens are not a dash, as of --limit
     return "{}" + escaped if escaped.startswith(("[", "*")) else escaped
 
 

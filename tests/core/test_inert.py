@@ -61,6 +61,8 @@ def test_an_ordinary_text_stays() -> None:
         ("`code` $x$ ~~y~~ &lt;", r"\`code\` \$x\$ \~\~y\~\~ \&lt;"),
         ("@someone www.evil.org", r"\@someone www\.evil.org"),
         ("dpo [50.1, 60.2]", "dpo [50.1, 60.2]"),
+        ("[ ] after win rates", r"\[ ] after win rates"),
+        ("[x] done", r"\[x] done"),
     ],
 )
 def test_markdown(text: str, made: str) -> None:
@@ -75,6 +77,8 @@ def test_markdown(text: str, made: str) -> None:
         ("a\n\nb % c", r"a b \% c"),
         ("[2cm] x", "{}[2cm] x"),
         ("* x", "{}* x"),
+        ("bench run --limit 8", "bench run -{}-limit 8"),
+        ("a---b", "a-{}-{}-b"),
     ],
 )
 def test_latex(text: str, made: str) -> None:

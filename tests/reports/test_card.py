@@ -98,6 +98,11 @@ def test_a_run_without_a_place_in_the_table_is_refused(filled: Lab, tmp_path: Pa
     assert (tmp_path / "mine.md").read_text() == "my own notes"
 
 
+def test_a_run_may_be_named_from_within_its_folder(filled: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(filled.runs / "tiny/dpo/default")
+    assert model_card(RunFolder(Path("seed-0"))) == model_card(RunFolder(filled.runs / "tiny/dpo/default/seed-0"))
+
+
 def test_a_card_says_which_of_the_row_s_seeds_the_weights_are_of(lab: Lab) -> None:
     lab.base()
     first, second = (lab.run("dpo", seed, shift=0.2) for seed in (0, 1))

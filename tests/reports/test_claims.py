@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from lab import PROMPTS, Lab, variant
 
+from bench.core.files import write_json
+from bench.records.evaluations import Evaluation
 from reports.conclusion_tables import WIDEST
 from reports.footnotes import footnotes
 from reports.grids import DASH, Grid
@@ -26,6 +29,15 @@ def train(lab: Lab, algorithm: str, seeds: Sequence[int], shift: float = 0.2, **
 def placebo(lab: Lab, algorithm: str, seeds: Sequence[int]) -> None:
     """Seeds of an algorithm's placebo."""
     train(lab, algorithm, seeds, 0.05, name="p", config={"placebo_of": "default", "placebo": "shuffled"})
+
+
+def drop(evaluation: Evaluation, metric: str) -> None:
+    """Take a metric's scores out of an evaluation, as if it had not been asked for."""
+    lines = evaluation.scores.read_text().splitlines(keepends=True)
+    evaluation.scores.write_text("".join(line for line in lines if json.loads(line)["metric"] != metric))
+    described = evaluation.folder / "metrics.json"
+    write_json(described, {name: each for name, each in json.loads(described.read_text()).items() if name != metric})
+    (evaluation.folder / "DONE").write_text("")
 
 
 def about_seeds(report: Report) -> list[str]:
@@ -306,6 +318,53 @@ def test_many_rows(lab: Lab) -> None:
         in grids(report)[0].notes
     )
     assert any(line.startswith("Counted as one metric: ") for line in correlations(report).notes)
+
+
+def test_correlations_are_over_the_rows_that_have_both_metrics(lab: Lab) -> None:
+    lab.base()
+    for number in range(9):
+        train(lab, f"a{number}", [0], number / 5)
+    for number in range(2):  # without gold
+        run = lab.train(f"b{number}", title=f"b{number}")
+        lab.judge(run, shift=0.3 * number)
+        drop(run.evaluation(lab.protocol.signature), "gold")
+    report = make_report(lab.runs, primary="judges")
+    note, rule, *_ = correlations(report).notes
+    assert note.endswith("9 to 11 rows, those that have both metrics: each value is rough.")
+    assert rule.startswith("From 8 rows on")
+    values = {(each.one, each.other): each.rows for each in report.endpoint.correlations} if report.endpoint else {}
+    assert sorted(set(values.values())) == [9, 11]
+
+
+def test_the_count_of_correlated_rows_is_of_those_that_are_compared(lab: Lab) -> None:
+    lab.base()
+    for number in range(9):
+        train(lab, f"a{number}", [0], number / 5)
+    train(lab, "other-seeds", [7])
+    (note,) = correlations(make_report(lab.runs, against="a0")).notes
+    assert note.endswith("9 rows: each value is rough.")  # eight methods and the base, which other-seeds is not beside
+
+
+def test_a_row_that_has_its_placebo_alone_is_shown(lab: Lab) -> None:
+    lab.base()
+    train(lab, "dpo", [0])
+    train(lab, "sft", [3])
+    placebo(lab, "sft", [3])
+    report = make_report(lab.runs, against="dpo")
+    cells = dict(grids(report)[0].rows)["sft"]
+    assert (cells[1], cells[2] == DASH) == (DASH, False)
+
+
+def test_weights_without_a_seed_do_not_make_seeds_differ(lab: Lab) -> None:
+    base = lab.base()
+    train(lab, "dpo", [0, 1], 0.4)
+    sampled = variant(base, guidance_scale=5)
+    lab.judge(base, shift=0.1, place=base.evaluation_of(lab.protocol.signature, sampled), variant=sampled)
+    (pairs,) = [grid for grid in grids(make_report(lab.runs)) if grid.title.startswith("Row minus column")]
+    assert "Only training seeds that both have count" not in pairs.notes[0]
+    train(lab, "sft", [0], 0.1)
+    (pairs,) = [grid for grid in grids(make_report(lab.runs)) if grid.title.startswith("Row minus column")]
+    assert "Only training seeds that both have count" in pairs.notes[0]
 
 
 def test_a_run_that_was_trained_with_a_limit_and_evaluated_in_full(lab: Lab) -> None:

@@ -249,6 +249,17 @@ def test_page_is_self_contained_and_accessible(full_lab: Lab) -> None:
     assert [tag for tag, _ in parsed.tags].count("svg") == 2
 
 
+def test_a_title_that_looks_like_markup_is_shown(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo", title="ours [ema]")
+    lab.run("sft", title="odd [/b]")
+    stream = io.StringIO()
+    print_report(make_report(lab.runs, against="dpo"), Console(file=stream, width=200))
+    assert "Win rate against ours [ema]" in stream.getvalue()
+    print_report(make_report(lab.runs, against="sft"), Console(file=stream, width=200))
+    assert "Win rate against odd [/b]" in stream.getvalue()
+
+
 def test_page_without_images_says_so(full_lab: Lab) -> None:
     for images in full_lab.runs.glob("**/images"):
         shutil.rmtree(images)

@@ -97,6 +97,19 @@ def test_the_gain_of_an_online_run_is_told_by_its_own_sampler_and_by_the_protoco
     assert "training's sampler" in page(report)
 
 
+def test_rows_that_were_watched_on_other_captions_are_named(full_lab: Lab) -> None:
+    for folder in (*full_lab.runs.glob("tiny/smpo/*/seed-*"), *full_lab.runs.glob("tiny/sft/*/seed-*")):
+        watch(RunFolder(folder), (0.2, 0.3), (0.4, 0.4))
+    run = RunFolder(full_lab.runs / "tiny/smpo/default/seed-0")
+    write_json(run.folder / "curve.json", {**json.loads((run.folder / "curve.json").read_text()), "held_out": True})
+    run.finish()
+    (line,) = [line for line in footnotes(make_report(full_lab.runs)) if line.startswith("diversity: ")]
+    assert (
+        "on 4 training prompts with 2 images each (SFT); 4 captions held out from training with 2 images each (SmPO)."
+        in line
+    )
+
+
 def test_seeds_that_other_scorers_measured_share_no_panel(full_lab: Lab) -> None:
     for seed, signature in enumerate(("one", "one", "other")):
         watch(RunFolder(full_lab.runs / f"tiny/dpo/default/seed-{seed}"), (0.2, 0.5), (0.4, 0.4), signature=signature)

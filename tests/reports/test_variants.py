@@ -88,6 +88,27 @@ def test_seeds_with_negatives_seed_by_seed_are_one_row(lab: Lab) -> None:
     assert [bool(row.curves) for row in report.rows] == [False, True, False, True]
 
 
+def test_weights_for_the_unconditional_branch_are_compared_with_their_placebo(lab: Lab) -> None:
+    base = lab.base()
+    for seed in (0, 1):
+        judge_negative(lab, lab.train("npo", seed, title="NPO", config={"placebo": "shuffled"}), base)
+        twin = {"placebo_of": "default", "placebo": "shuffled"}
+        judge_negative(lab, lab.train("npo", seed, name="p", title="NPO", config=twin), base)
+    report = make_report(lab.runs)
+    assert [row.over_placebo is not None for row in report.rows] == [False, True, False]
+    assert not any("has a placebo" in line for line in footnotes(report))
+    assert make_report(lab.runs, against="npo").rows[0].label == "NPO"
+
+
+def test_a_run_sampled_in_another_way_is_not_said_to_lack_a_placebo(lab: Lab) -> None:
+    lab.base()
+    run = lab.run("dpo", config={"placebo": "shuffled"})
+    judge_variant(lab, run, guidance_scale=5)
+    lab.run("dpo", name="p", config={"placebo_of": "default", "placebo": "shuffled"})
+    lines = grids(make_report(lab.runs))[0].notes
+    assert not any(line.startswith("Their placebo is not in this table") for line in lines)
+
+
 def test_several_negatives_of_one_run_are_several_rows(lab: Lab) -> None:
     base = lab.base()
     worse = [lab.run("sft", seed, title="SFT") for seed in (0, 1)]
