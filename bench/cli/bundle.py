@@ -167,7 +167,7 @@ def _chosen(runs: Path, names: Iterable[str]) -> list[RunFolder]:
     """The finished runs that were named, with the base models that they are compared with.
 
     Raises:
-        UserError: a name holds no finished run.
+        UserError: a name holds no finished run, or ``runs`` is the folder of one model.
     """
     from bench.records.config import BASE
     from bench.records.runs import find_runs
@@ -177,6 +177,10 @@ def _chosen(runs: Path, names: Iterable[str]) -> list[RunFolder]:
         for run in find_runs(runs)
         if (run.done or run.folder.name == BASE) and any(each.done for each in run.evaluations())
     ]
+    if any(run.folder == runs / BASE for run in found):
+        raise UserError(
+            f"{runs} is the folder of one model; give the folder around it: --runs {runs.absolute().parent}, and {runs.name} as RUN"
+        )
     wanted = {runs / name: False for name in names}
     chosen = []
     for run in found:

@@ -109,6 +109,8 @@ def test_only_the_runs_that_were_named_and_their_base(full_lab: Lab, tmp_path: P
     verify(path)
     with pytest.raises(UserError, match="holds no finished run"):
         bundle(path, ["tiny/nothing"], runs=full_lab.runs)
+    with pytest.raises(UserError, match=r"runs/tiny is the folder of one model; .* --runs .*/runs, and tiny as RUN"):
+        bundle(path, runs=full_lab.runs / "tiny")
 
 
 def test_what_was_changed_before_it_is_bundled_is_refused(full_lab: Lab, tmp_path: Path) -> None:
