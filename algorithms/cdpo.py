@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from algorithms.dpo import Beta
-from algorithms.recipes import TINY, like_dpo
+from algorithms.recipes import SWEPT, TINY, like_dpo
 from bench import AlgorithmInfo, BetaScale, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -45,9 +45,9 @@ class ConservativeDPO(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: dpo's recipe of version 0.1.0 with the smoothing that language models use, not tuned",
-            algorithm={"beta": 2000.0, "label_smoothing": 0.1},
-            training=TINY,
+            source=SWEPT,
+            algorithm={"beta": 50.0, "label_smoothing": 0.1},
+            training={**TINY, "learning_rate": 1e-4},
         ),
         **like_dpo(beta=5000.0, label_smoothing=0.1),
     }
