@@ -24,6 +24,7 @@ from bench.training.checkpoint import TrainingState
 from bench.training.checkpointer import Checkpointer
 from bench.training.collecting import Collector, collection_size
 from bench.training.distributed.launch import choose_strategy
+from bench.training.distributed.strategy import ParallelStrategy
 from bench.training.held_out import trained_rows
 from bench.training.ledger import Ledger, refuse_spent_budget
 from bench.training.online import OnlineAlgorithm, SamplingAlgorithm, samples_together
@@ -92,14 +93,7 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
     # Everything that training changes.
     ledger = Ledger()
     ledger.reset_peak_memory(accelerator.device)
-    policy = Policy(
-        job.model,
-        settings,
-        ledger,
-        with_reference=algorithm.calls_reference,
-        image_precision=job.image_precision,
-        strategy=strategy,
-    )
+    policy = policy_of(job, ledger, strategy)
     optimizer = build_optimizer(policy.parameters(), settings)
     state = TrainingState(policy.parameters(), optimizer, policy.snapshots, strategy, policy.measured, policy.average)
     trainer = Trainer(algorithm, settings, policy, optimizer, accelerator)
@@ -157,6 +151,18 @@ def train(job: Job, run: RunFolder, accelerator: Accelerator) -> None:
 
     finish(job, run, policy, step, checkpointer.total_cost(), processes)
     accelerator.wait_for_everyone()
+
+
+def policy_of(job: Job, ledger: Ledger, strategy: ParallelStrategy) -> Policy:
+    """The model of a job as a policy, with a reference if its algorithm calls one."""
+    return Policy(
+        job.model,
+        job.settings,
+        ledger,
+        with_reference=job.algorithm.calls_reference,
+        image_precision=job.image_precision,
+        strategy=strategy,
+    )
 
 
 def shown(record: Mapping[str, float]) -> dict[str, float]:

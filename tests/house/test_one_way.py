@@ -21,7 +21,7 @@ WAYS = {
     # `this_device` leaves no TF32; the others pass it to accelerate after `full_precision`, or only say what there is
     "torch.cuda.is_available": {
         "bench/core/precision.py",
-        "bench/cli/plan.py",
+        "bench/cli/profile.py",
         "bench/training/distributed/launch.py",
         "bench/cli/doctor.py",
         "bench/records/environment.py",
