@@ -30,8 +30,6 @@ OWN = {
     "inpo": {"beta": 2000.0, "inversion_steps": 5, "inversion": "grid", "eta": 0.1},
 }
 """Hyper-parameters by algorithm, by today's names."""
-RETUNED = ("dpo", "inpo")
-"""Algorithms whose recipes had another strength and learning rate."""
 
 
 @pytest.fixture(params=[1, 2], ids=["schema-1", "schema-2"])
@@ -64,9 +62,11 @@ def of_todays_world(folder: Path, world: dict[str, str]) -> Path:
         for name, recorded in OLD_WORLD.items():
             written = written.replace(recorded, world[name])
         algorithm = path.parent.parent.parent.name
-        if algorithm in RETUNED:
+        if algorithm in OWN:
             recipe = ALGORITHMS.get(algorithm).recipes["tiny"]
-            written = written.replace('"beta": 2000.0', f'"beta": {recipe.algorithm["beta"]}')
+            fields = recipe.algorithm.get("objective_fields", recipe.algorithm)
+            written = written.replace('"beta": 2000.0', f'"beta": {fields["beta"]}')
+            written = written.replace('"objective_fields": {}', f'"objective_fields": {json.dumps(fields)}')
             written = written.replace('"learning_rate": 1e-05', f'"learning_rate": {recipe.training["learning_rate"]}')
         path.write_text(written)
     return folder
