@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from algorithms.recipes import TINY, like_dpo
+from algorithms.recipes import SWEPT, TINY, like_dpo
 from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 
@@ -38,9 +38,9 @@ class CPO(ReferenceFreeAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: beta as simpo's, both terms pull equally hard on an even pair; training as dpo's recipe of version 0.1.0; not tuned",
-            algorithm={"beta": 100.0, "sft_weight": 50.0},
-            training=TINY,
+            source=SWEPT,
+            algorithm={"beta": 2.5, "sft_weight": 1.25},
+            training={**TINY, "learning_rate": 1e-4},
         ),
         **like_dpo(beta=100.0, sft_weight=50.0),
     }

@@ -12,7 +12,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.recipes import TINY, like_dpo
+from algorithms.recipes import SWEPT, TINY, like_dpo
 from bench import AlgorithmInfo, BetaScale, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -38,9 +38,9 @@ class Hinge(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: dpo's recipe of version 0.1.0, not tuned; pushing stops at the margin 0.001",
-            algorithm={"beta": 2000.0},
-            training=TINY,
+            source=SWEPT,
+            algorithm={"beta": 200.0},
+            training={**TINY, "learning_rate": 1e-4},
         ),
         **like_dpo(beta=5000.0),
     }
