@@ -6,30 +6,33 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperCommand, TyperGroup
 
 from bench.core.errors import UserError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+LISTS = ("algo", "seeds")
+"""Parameters that list what is run: who gives one of them twice wants both.  Of every other option the last value counts, as in most
+programs, so that a script can change what it was given."""
+
+
 class Command(TyperCommand):
-    """A command whose options are given once each, but for those that take several values."""
+    """A command whose lists of what is run are given once."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer's own class of contexts has no public name
         """Parse a command line.
 
         Raises:
-            UserError: an option that takes one value is given twice, of which the parser would take the last.
+            UserError: algorithms or seeds are given twice, of which the parser would take the last.
         """
         _, _, order = self.make_parser(ctx).parse_args(list(args))
-        given = [
-            option for option in order if isinstance(option, TyperOption) and not (option.multiple or option.is_flag)
-        ]
-        for option in given:
-            if (times := given.count(option)) > 1:
-                several = ", several values separated by commas" if "comma" in (option.help or "") else ""
-                raise UserError(f"{option.opts[0]} is given {times} times; give it once{several}")
+        for option in order:
+            if option.name in LISTS and (times := order.count(option)) > 1:
+                raise UserError(
+                    f"{option.opts[0]} is given {times} times; give it once, with commas between the values"
+                )
         return super().parse_args(ctx, args)
 
 

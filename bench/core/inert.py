@@ -66,7 +66,8 @@ def markdown(text: str) -> str:
 
 def latex(text: str) -> str:
     """A text in LaTeX without commands; one that begins a row of a table is not an argument of the row before."""
-    escaped = re.sub("-(?=-)", "-{}", line(text).translate(_LATEX))  # two hyphens are not a dash, as of --limit
+    escaped = line(text).translate(_LATEX)
+    escaped = re.sub("-(?=-)", "-{}", escaped)  # two hyphens, as of --limit, are not a dash
     return "{}" + escaped if escaped.startswith(("[", "*")) else escaped
 
 

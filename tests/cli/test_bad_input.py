@@ -55,41 +55,37 @@ def test_a_reward_twice_is_refused_by_every_command_that_takes_settings(command:
 
 
 @pytest.mark.parametrize(
-    ("words", "refused"),
+    "words",
     [
-        (("run", "--algo", "dpo", "--algo", "npo", "--model", "tiny"), "--algo is given 2 times; give it once, several values separated by commas"),
-        (("plan", "--algo", "dpo", "--model=tiny", "--model", "sdxl", "--model", "sd15"), "--model is given 3 times; give it once\n"),
-        (("report", "--format", "json", "--format", "csv"), "--format is given 2 times; give it once\n"),
-        (("data", "check", "pairs.parquet", "--columns", "caption=a", "--columns", "label=b"), "--columns is given 2 times"),
-        (("list", "--verbose", "--verbose", "nothing"), "nothing"),
+        ("run", "--algo", "dpo", "--algo", "npo", "--model", "tiny"),
+        ("plan", "--model", "tiny", "--algo=dpo", "--algo", "npo"),
+        ("profile", "--algo", "dpo", "--model", "tiny", "--algo", "dpo"),
+        ("run", "--seeds", "0", "--algo", "dpo", "--model", "tiny", "--seeds", "1"),
     ],
-)  # fmt: skip
-def test_an_option_of_one_value_is_given_once(command: CommandLine, words: tuple[str, ...], refused: str) -> None:
-    assert refused in refusal(command, command.arguments(*words))
+)
+def test_what_is_run_is_listed_once(command: CommandLine, words: tuple[str, ...]) -> None:
+    option = "--seeds" if "--seeds" in words else "--algo"
+    assert f"{option} is given 2 times; give it once, with commas between the values" in refusal(
+        command, command.arguments(*words)
+    )
 
 
-@pytest.mark.parametrize(
-    ("words", "refused"),
-    [
-        (("run", "--set", "budget.unit=pairs", "--set", "budget.amount=64", "--budget", "forwards=20000"), "--set budget.amount=... and --budget"),
-        (("plan", "--set", "budget.unit=pairs", "--budget", "forwards=20000"), "--set budget.unit=... and --budget"),
-        (("run", "--set", "evaluate_every=5", "--evaluate-every", "7"), "--set evaluate_every=... and --evaluate-every"),
-        (("run", "--set", "stop_when.every=5", "--stop-when", "overoptimised", "--evaluate-every", "7"), "--set stop_when.every=... and --stop-when"),
-        (("run", "--set", "rounds.number=5", "--rounds", "2"), "--set rounds.number=... and --rounds"),
-        (("run", "--set", "labels=as given", "--labels", "shuffled"), "--set labels=... and --labels"),
-        (("run", "--image", "guidance_scale=2", "--guidance-scale", "3"), "--image guidance_scale=... and --guidance-scale"),
-        (("eval", "--image", "steps=2", "--sampling-steps", "3"), "--image steps=... and --sampling-steps"),
-        (("run", "--resource", "jobs=2", "--jobs", "3"), "--resource jobs=... and --jobs"),
-        (("run", "--resource", "name=slurm", "--executor", "local"), "--resource name=... and --executor"),
-    ],
-)  # fmt: skip
-def test_an_option_and_its_shorthand_do_not_contradict_each_other(
-    command: CommandLine, words: tuple[str, ...], refused: str
-) -> None:
-    name, *rest = words
-    algorithm = () if name == "eval" else ("--algo", "sft")
-    text = refusal(command, command.arguments(name, "--model", "tiny", *algorithm, *rest))
-    assert text == f"error: {refused} set the same field; use one of them\n"
+def test_of_other_options_the_last_value_counts(command: CommandLine) -> None:
+    words = (
+        "run",
+        "--algo",
+        "dpo",
+        "--model",
+        "tiny",
+        "--metrics",
+        "gold",
+        "--metrics",
+        "aesthetic",
+        "--save",
+        "a.toml",
+    )
+    assert command.run(command.arguments(*words)).returncode == 0
+    assert 'metrics = ["aesthetic"]' in (command.folder / "a.toml").read_text()
 
 
 def test_a_stage_of_deepspeed_that_is_not_there(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
