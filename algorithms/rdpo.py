@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from algorithms.dpo import Beta
-from algorithms.recipes import TINY, like_dpo
+from algorithms.recipes import SWEPT, TINY, like_dpo
 from bench import AlgorithmInfo, BetaScale, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -44,9 +44,9 @@ class RobustDPO(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: dpo's recipe of version 0.1.0 with the flip probability that language models use, not tuned",
-            algorithm={"beta": 2000.0, "flip_probability": 0.1},
-            training=TINY,
+            source=SWEPT,
+            algorithm={"beta": 200.0, "flip_probability": 0.1},
+            training={**TINY, "learning_rate": 2e-4},
         ),
         **like_dpo(beta=5000.0, flip_probability=0.1),
     }

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from algorithms.recipes import TINY, like_dpo
+from algorithms.recipes import SWEPT, TINY, like_dpo
 from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 
@@ -39,9 +39,9 @@ class SimPO(ReferenceFreeAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: half of the base's differences |Ml - Mw| exceed 0.005 = gamma/beta; training as dpo's recipe of version 0.1.0; not tuned",
-            algorithm={"beta": 100.0, "gamma": 0.5},
-            training=TINY,
+            source=SWEPT,
+            algorithm={"beta": 2.5, "gamma": 0.0125},
+            training={**TINY, "learning_rate": 1e-4},
         ),
         **like_dpo(beta=100.0, gamma=0.5),
     }
