@@ -27,6 +27,10 @@ FEWEST_ROWS = 8
 """With fewer rows a rank correlation of 0.9 says nothing, and every judge counts for itself."""
 
 
+Found = Mapping[tuple[str, str], tuple[float, int]]
+"""`_correlation` of each two metrics, by their names in the order of the table."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Correlation:
     """Spearman's rank correlation between two metrics over the rows of a table.
@@ -87,11 +91,17 @@ def choose_endpoint(
     chosen = wanted or (GOLD if GOLD in names else JUDGES)
     if chosen not in offered:
         return None
-    correlations = _correlations(metrics, scores)
+    found = {
+        (one.name, other.name): _correlation(scores, one.name, other.name)
+        for one, other in itertools.combinations(metrics, 2)
+    }
+    correlations = _correlations(metrics, found)
     titles = {metric.name: metric.info.title for metric in metrics}
     if chosen != JUDGES:
         return Endpoint(chosen, titles[chosen], ((chosen,),), correlations)
-    return Endpoint(JUDGES, "mean of the held-out judges", _witnesses(judges, scores), correlations)
+    return Endpoint(
+        JUDGES, "mean of the held-out judges", _witnesses([judge.name for judge in judges], found), correlations
+    )
 
 
 def held_out_judges(metrics: Sequence[MetricRecord], rows: Sequence[RunRecord]) -> list[MetricRecord]:
@@ -145,24 +155,18 @@ def _correlation(scores: Sequence[Mapping[str, Score]], one: str, other: str) ->
     return float(stats.spearmanr(*both.T).statistic), len(both)
 
 
-def _correlations(metrics: Sequence[MetricRecord], scores: Sequence[Mapping[str, Score]]) -> tuple[Correlation, ...]:
-    found = tuple(
-        Correlation(one.info.title, other.info.title, *_correlation(scores, one.name, other.name))
-        for one, other in itertools.combinations(metrics, 2)
-    )
-    return found if all(each.rows >= FEWEST_CORRELATED for each in found) else ()
+def _correlations(metrics: Sequence[MetricRecord], found: Found) -> tuple[Correlation, ...]:
+    """All of them by the metrics' titles; none where two metrics share fewer rows than `FEWEST_CORRELATED`."""
+    titles = {metric.name: metric.info.title for metric in metrics}
+    listed = tuple(Correlation(titles[one], titles[other], *each) for (one, other), each in found.items())
+    return listed if all(each.rows >= FEWEST_CORRELATED for each in listed) else ()
 
 
-def _witnesses(judges: Sequence[MetricRecord], scores: Sequence[Mapping[str, Score]]) -> tuple[tuple[str, ...], ...]:
+def _witnesses(names: Sequence[str], found: Found) -> tuple[tuple[str, ...], ...]:
     """Groups of judges that are connected by rank correlations of at least `TOGETHER`."""
-    names = [judge.name for judge in judges]
-
-    def alike(one: str, other: str) -> bool:
-        value, rows = _correlation(scores, one, other)
-        return value >= TOGETHER and rows >= FEWEST_ROWS
-
+    alike = {pair for pair, (value, rows) in found.items() if value >= TOGETHER and rows >= FEWEST_ROWS}
     groups: list[list[str]] = []
     for name in names:
-        near = [group for group in groups if any(alike(name, member) for member in group)]
+        near = [group for group in groups if any((member, name) in alike for member in group)]
         groups = [group for group in groups if group not in near] + [[*(m for group in near for m in group), name]]
     return tuple(map(tuple, groups))

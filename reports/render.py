@@ -107,10 +107,7 @@ def _markdown_section(section: Sequence[Grid], notes: Sequence[str]) -> list[str
 
 def as_json(report: Report) -> str:
     """The whole report, including curves and the citation line; images are on the page alone."""
-    hidden = ("source", "places")
-    value = {
-        field.name: getattr(report, field.name) for field in dataclasses.fields(report) if field.name not in hidden
-    }
+    value = _fields(report)
     value["metrics"] = [_metric_as_json(metric) for metric in report.metrics]
     value["citation"] = citation(report)
     return inert.json_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_fields)) + "\n"

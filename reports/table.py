@@ -18,7 +18,7 @@ from reports.curves import Curve, training_curves
 from reports.endpoint import Endpoint
 from reports.panel import Panel, panel_of
 from reports.published import Published, read_published, select
-from reports.records import Records, RowRecord, RunRecord
+from reports.records import UNLISTED, Records, RowRecord, RunRecord
 from reports.settings import RowSettings
 from reports.standing import Pair, Standing
 from reports.statistics import Interval
@@ -111,8 +111,8 @@ class Report:
     endpoint: Endpoint | None
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...]
-    source: Records
-    places: tuple[int, ...]
+    source: Records = dataclasses.field(metadata={UNLISTED: True})
+    places: tuple[int, ...] = dataclasses.field(metadata={UNLISTED: True})
     agreements: tuple[Agreement, ...] = ()
     published: Published | None = None
 

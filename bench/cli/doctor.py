@@ -127,9 +127,8 @@ def _disks(runs: Path) -> Iterator[Finding]:
 def _hub() -> Finding:
     try:
         from huggingface_hub import constants, get_token
-    except (
-        ValueError
-    ) as error:  # it reads its environment when it is imported, here and in every command that loads a model
+    except ValueError as error:
+        # It reads its environment when it is imported, here and in every command that loads a model.
         names = ", ".join(sorted(name for name in os.environ if name.startswith(HUB_VARIABLES)))
         advice = f"correct or unset the environment variable that is wrong, one of {names}"
         return Finding("missing", "hub", f"huggingface_hub does not start with this environment ({error})", advice)

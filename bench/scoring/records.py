@@ -21,7 +21,7 @@ def read_records(path: Path, fields: Sequence[str], advice: str) -> list[dict[st
     Args:
         path: the file, which need not exist.
         fields: what every line has besides ``metric``, ``score`` and ``signature``.
-        advice: what to do where a line is none.
+        advice: what to do if a line is not a record.
 
     Raises:
         UserError: the file holds something else, or is damaged; the sentence names it and the line.
@@ -45,7 +45,7 @@ def read_records(path: Path, fields: Sequence[str], advice: str) -> list[dict[st
 def _record_of(value: Any, fields: Sequence[str]) -> dict[str, Any]:
     """A JSON value as a record; a `ValueError` says what it lacks."""
     if not isinstance(value, dict):
-        raise ValueError("it is not a JSON object")  # noqa: TRY004 (as JSON that is none)
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 (reported like a line that is not JSON)
     if missing := [field for field in (*fields, "metric", "score", "signature") if field not in value]:
         raise ValueError(f"it has no {missing[0]!r}")
     texts = all(isinstance(value[field], str) for field in ("metric", "signature"))
