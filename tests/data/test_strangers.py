@@ -249,6 +249,13 @@ def test_shards_with_a_gap_are_refused(tmp_path: Path) -> None:
     assert len(read_preferences(tmp_path)) == 3 * ROWS
 
 
+def test_a_few_files_of_pick_a_pic_are_enough(tmp_path: Path) -> None:
+    """`docs/data.md` downloads four of 645; the hashes in these names are the hub's."""
+    for number, digest in enumerate(("b66ac786bf6fb553", "c7b349dd222d6515")):
+        parquet(tmp_path, f"train-{number:05d}-of-00645-{digest}.parquet")
+    assert len(read_preferences(tmp_path)) == 2 * ROWS
+
+
 @pytest.mark.parametrize("name", ["nowhere/a.png", "y" * 300 + ".png", "data:image/png;base64,iVBORw0KGgo="])
 def test_a_missing_image_is_named_with_the_folder_it_was_looked_for_in(tmp_path: Path, name: str) -> None:
     text = refusal(lines(tmp_path, {}, {"image_1": name}))

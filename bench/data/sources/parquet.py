@@ -33,7 +33,7 @@ PROVENANCE = b"bench.provenance"
 SPLIT = re.compile(r"(train|training|test|validation|valid|val|dev|eval)(?:_unique)?(?:[-_.]|$)", re.IGNORECASE)
 """How names of files and folders begin that hold one split of a dataset."""
 SHARD = re.compile(r"(?P<split>.+)-(?P<number>[0-9]{1,9})-of-(?P<count>[0-9]{1,9})\.parquet")
-"""Names of the parts of a split."""
+"""Names of the parts of a split.  Older names of the hub end in a hash, as those of Pick-a-Pic do, of which people take a few."""
 MOST_SHARDS = 1 << 20
 BATCH = 32
 
