@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from algorithms.dpo import Beta, dpo_loss
-from algorithms.recipes import TINY, like_dpo
+from algorithms.recipes import SWEPT, TINY, like_dpo
 from bench import AlgorithmInfo, BetaScale, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -43,9 +43,9 @@ class BCR(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: dpo's recipe of version 0.1.0; delta is the upper quartile of Mw - Rw in a dpo run of 25 steps; not tuned",
-            algorithm={"beta": 2000.0, "penalty": 1000.0, "delta": 6e-4},
-            training=TINY,
+            source=f"{SWEPT}; delta is the upper quartile of Mw - Rw in a dpo run of 25 steps",
+            algorithm={"beta": 200.0, "penalty": 100.0, "delta": 6e-4},
+            training={**TINY, "learning_rate": 2e-4},
         ),
         **like_dpo(beta=5000.0, penalty=2500.0, delta=6e-4),
     }

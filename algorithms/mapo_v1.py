@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from algorithms.mapo import likelihood
-from algorithms.recipes import TINY
+from algorithms.recipes import SWEPT, TINY
 from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 
@@ -41,9 +41,9 @@ class MaPOv1(ReferenceFreeAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: fields as released, the training of dpo's recipe of version 0.1.0; not tuned",
+            source=SWEPT,
             algorithm={"beta": 0.1, "snr": 0.5, "margin_scale": 1000.0},
-            training=TINY,
+            training={**TINY, "learning_rate": 1e-4},
         ),
         "sdxl": Recipe(
             source="released README: batch 8 x 2, true sizes; with AdamW (see optimizer=adamw-8bit) and bf16 here, 8-bit AdamW and fp16 there",

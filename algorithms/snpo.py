@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from algorithms.dpo import Beta
-from algorithms.recipes import SDXL, TINY
+from algorithms.recipes import SDXL, SWEPT, TINY
 from bench import (
     AlgorithmInfo,
     BetaScale,
@@ -64,9 +64,9 @@ class SNPO(PairwiseAlgorithm):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE, Need.GUIDANCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: beta and rate of dpo's recipe of version 0.1.0, lambda as published; not tuned",
-            algorithm={"beta": 2000.0, "mixture": 0.9},
-            training={**TINY, "caption_dropout": 0.0},
+            source=SWEPT,
+            algorithm={"beta": 50.0, "mixture": 0.9},
+            training={**TINY, "caption_dropout": 0.0, "learning_rate": 1e-4},
         ),
         "sd15": Recipe(
             name="summarised",
