@@ -66,7 +66,5 @@ def _print(renewals: Sequence[Renewal], runs: Path) -> None:
         shown = folder.relative_to(runs) if folder.is_relative_to(runs) else folder
         table.add_row(*map(escape, (str(shown), renewal.metric, renewal.outcome, renewal.detail)))
     console.print(table)
-    counts = {
-        outcome: sum(each.outcome == outcome for each in renewals) for outcome in ("renewed", "current", "failed")
-    }
+    counts = {outcome: sum(each.outcome == outcome for each in renewals) for outcome in get_args(Outcome)}
     console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()), highlight=False)
