@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich import box
@@ -55,7 +55,9 @@ def rescore(
 
 
 def _print(renewals: Sequence[Renewal], runs: Path) -> None:
-    """One line for each metric of each evaluation."""
+    """One line for each metric of each evaluation, and how many had which outcome."""
+    from bench.experiments.rescoring import Outcome
+
     console = Terminal()
     console = console if console.is_terminal else Terminal(width=PLAIN_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

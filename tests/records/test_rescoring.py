@@ -72,7 +72,7 @@ def test_a_changed_metric_is_scored_again_and_the_report_works(small: Small) -> 
         ("smpo", "aesthetic", "current"), ("smpo", "gold", "current"),
     ]  # fmt: skip
     assert f"{old} to {evaluation.metrics()['gold'].signature}: version ('older' and 2)" in done.stdout
-    assert "1 renewed, 5 current, 0 failed" in done.stdout
+    assert "1 renewed, 5 current, 0 not finished, 0 failed" in done.stdout
 
     key = ("metric", "prompt_index")
     assert sorted(evaluation.score_records(), key=lambda line: [line[each] for each in key]) == sorted(
@@ -86,7 +86,7 @@ def test_a_changed_metric_is_scored_again_and_the_report_works(small: Small) -> 
     assert small.bench("report", "--format", "csv").stdout == expected
 
     again = small.bench("rescore")
-    assert "0 renewed, 6 current, 0 failed" in again.stdout
+    assert "0 renewed, 6 current, 0 not finished, 0 failed" in again.stdout
 
 
 def test_scores_of_an_interrupted_call_are_not_made_again(small: Small) -> None:
@@ -214,6 +214,7 @@ def test_unfinished_evaluations_are_left_to_their_command(small: Small) -> None:
     assert done.returncode == 0, done.stderr
     (row,) = [line for line in done.stdout.splitlines() if "not finished" in line]
     assert "tiny/dpo/" in row
+    assert "0 renewed, 4 current, 1 not finished, 0 failed" in done.stdout
 
 
 @pytest.mark.parametrize("schema", sorted(path.name for path in FOLDERS.glob("schema-*")))
