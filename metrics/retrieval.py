@@ -64,6 +64,7 @@ class Retrieval(ClipEmbeddings):
                 f"{self.info.title} among {len(texts)} different prompts is always 1; use more than {self.cutoff}"
             )
         bound = copy.copy(self)
+        vars(bound).pop("_texts", None)  # of the prompts that it was bound to before
         bound.rows = {prompt: texts[ids] for prompt, ids in zip(distinct, tokens, strict=True)}
         return bound
 

@@ -101,6 +101,15 @@ def test_a_hit_depends_on_neither_the_other_images_nor_their_order(fifth: Recall
     assert torch.equal(fifth.for_prompts(prompts[::-1]).score(images[::-1], prompts[::-1]).flip(0), whole)
 
 
+def test_a_bound_metric_that_has_scored_can_be_bound_to_other_prompts(first: RPrecision) -> None:
+    images, prompts = pairs(12)
+    bound = first.for_prompts(prompts[:6])
+    bound.score(images[:6], prompts[:6])
+    for others in (prompts[6:], prompts):
+        expected = first.for_prompts(others).score(images[: len(others)], others)
+        assert torch.equal(bound.for_prompts(others).score(images[: len(others)], others), expected)
+
+
 def test_pools_have_all_the_same_size_and_hold_the_own_prompt() -> None:
     pools = pool_members(torch.tensor([0, 99, 100, 249]), 250)
     assert pools.shape == (4, 100)
