@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.core.errors import UserError
+from bench.records.config import OLD_RECIPE, RECIPE
 from bench.records.protocol import Protocol
 from bench.records.scores import MetricRecord
 from bench.records.votes import VotesRecord
@@ -172,8 +173,9 @@ def against(report: Report, place: int) -> Report:
 
 
 def find_row(report: Report, wanted: str) -> int:
-    """Position of the row that ``--against`` means: a label, an algorithm that has one row besides placebos, or ``algorithm/name``.
+    """Position of the row that ``--against`` means: a label, an algorithm, or ``algorithm/name``.
 
+    Of an algorithm's rows, its name means the only one besides placebos, or else the one with the settings of the recipe.
     Of rows that differ in how they are sampled alone, a name means the one that is sampled as the protocol says; the others have
     labels.
 
@@ -183,9 +185,9 @@ def find_row(report: Report, wanted: str) -> int:
     rows = list(enumerate(report.rows))
     named = [(place, row) for place, row in rows if wanted in (row.algorithm, _name(row))]
     exact = [(place, row) for place, row in named if wanted == _name(row)]
-    default = [(place, row) for place, row in named if row.name in ("", "default")]
+    recipes = [(place, row) for place, row in named if row.name in ("", RECIPE, OLD_RECIPE)]
     methods = [(place, row) for place, row in named if row.placebo_of is None]
-    plain = [[(place, row) for place, row in each if row.own] for each in (exact, named, methods, default)]
+    plain = [[(place, row) for place, row in each if row.own] for each in (exact, named, methods, recipes)]
     for found in ([(place, row) for place, row in rows if row.label == wanted], *plain, exact, named):
         if len(found) == 1:
             return found[0][0]

@@ -132,6 +132,8 @@ UNRECORDED = "unrecorded"
 
 RECIPE = "recipe"
 """The name of a run with the settings of an algorithm's recipe, unchanged, where the recipe has no other name."""
+OLD_RECIPE = "default"
+"""What version 0.1 called it."""
 CHOICE = "recipe"
 """What is typed to choose among several recipes for a model, ``--set recipe=script``."""
 HASHED = re.compile("set-[0-9a-f]{8}(?:-([0-9a-f]{8}))?")
@@ -218,7 +220,7 @@ class RunConfig(_Part):
 
     def _words(self, name: str) -> list[str]:
         """What the label says of a configuration with these settings and a name; nothing if the title says all."""
-        if name in ("", "default", self.title):
+        if name in ("", OLD_RECIPE, self.title):
             return []
         hashed = HASHED.fullmatch(name)
         changes = [f"{field}={value}" for field, value in self.effective_changes.items()] if hashed else []

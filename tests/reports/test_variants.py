@@ -172,6 +172,14 @@ def test_a_name_means_the_row_that_is_sampled_as_the_protocol_says(lab: Lab) -> 
     )
 
 
+@pytest.mark.parametrize("name", ["recipe", "default"])  # version 0.1 said default
+def test_an_algorithm_with_several_rows_means_the_one_of_its_recipe(lab: Lab, name: str) -> None:
+    lab.base()
+    lab.run("dpo", name=name)
+    lab.run("dpo", name="strong", beta=5000.0)
+    assert make_report(lab.runs, against="dpo").rows[0].name == name
+
+
 def test_a_name_of_several_rows_is_refused_with_names_that_mean_one(lab: Lab) -> None:
     lab.base()
     for name in ("mild", "strong"):
