@@ -114,7 +114,7 @@ def _verified(archive: Path, folder: Path) -> tuple[int, str | None]:
     if strays := sorted(contents.files.keys() - known - {f"reports/{name}.json" for name in stored}):
         raise not_as_made(archive, f"{shortened(strays[0], MOST_SHOWN)} is not a file of a run")
     if stored.keys() != made.keys():
-        raise UserError(f"{archive} is not as it was made: its reports are not those of its protocols")
+        raise not_as_made(archive, "its reports are not those of its protocols")
     versions = [_check_report(archive, name, stored[name], text) for name, text in made.items()]
     return len(contents.files), next(iter(versions), None)
 
@@ -122,22 +122,22 @@ def _verified(archive: Path, folder: Path) -> tuple[int, str | None]:
 def _check_report(archive: Path, name: str, stored: str, made: str) -> str | None:
     """Check a stored report against the one that its runs make; returns the version that made it."""
     from bench.core.files import from_json
+    from bench.records.bundle import not_as_made
     from reports.recomputed import first_difference, version_of
 
     try:
         written = from_json(stored)
     except ValueError as error:
-        raise UserError(f"{archive} is not as it was made: reports/{name}.json is not JSON ({error})") from error
+        raise not_as_made(archive, f"reports/{name}.json is not JSON ({error})") from error
     again = from_json(made)
     version, here = version_of(written), version_of(again)
     if (different := first_difference(written, again)) is None:
         return version
-    sentence = (
-        f"{archive} is not as it was made: reports/{name}.json differs from its runs in {shortened(different, 200)}"
-    )
-    if version not in (None, here):
-        sentence += f"; bench {version} made it, and this is bench {here}: verify it with that version to be sure"
-    raise UserError(sentence)
+    what = f"reports/{name}.json differs from its runs in {shortened(different, 200)}"
+    if version in (None, here):
+        raise not_as_made(archive, what)
+    advice = f"bench {version} made it, and this is bench {here}: verify it with that version to be sure"
+    raise not_as_made(archive, what, advice)
 
 
 @contextlib.contextmanager

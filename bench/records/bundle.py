@@ -229,9 +229,9 @@ def _unpack_file(archive: tarfile.TarFile, member: tarfile.TarInfo, listed: _Lis
         raise not_as_made(Path(str(archive.name)), f"the SHA-256 of {member.name} is not the one in {CONTENTS}")
 
 
-def not_as_made(path: Path, what: str) -> UserError:
+def not_as_made(path: Path, what: str, advice: str = "get an intact copy") -> UserError:
     """The error about a bundle that differs from what `bench bundle` wrote."""
-    return UserError(f"{path} is not as it was made: {what}; get an intact copy")
+    return UserError(f"{path} is not as it was made: {what}; {advice}")
 
 
 def _entry(name: str, size: int) -> tarfile.TarInfo:

@@ -331,8 +331,8 @@ def table_lost(content: Members) -> None:
 
 DIFFERS = "reports/.*json differs from its runs in "
 MANIPULATIONS |= {
-    "a label": (table(relabelled), rf"{DIFFERS}rows.0.label \('ours' and 'base'\)$"),
-    "a score of the table is missing": (table(without_a_score), rf"{DIFFERS}rows.1.scores.gold \(it is missing\)$"),
+    "a label": (table(relabelled), rf"{DIFFERS}rows.0.label \('ours' and 'base'\); get an intact copy$"),
+    "a score of the table is missing": (table(without_a_score), rf"{DIFFERS}rows.1.scores.gold \(it is missing\); get an intact copy$"),
     "a table without its citation": (table(uncited), rf"{DIFFERS}citation"),
     "a table cited otherwise": (table(cited_otherwise), rf"{DIFFERS}citation"),
     "a mean": (table(raised), rf"{DIFFERS}rows.1.scores.gold.mean"),
@@ -441,6 +441,7 @@ def test_a_manipulation_is_found(made: Path, manipulation: str) -> None:
     write(made, content)
     with pytest.raises(UserError, match=sentence) as refused:
         verify(made)
+    assert str(refused.value).endswith(("; get an intact copy", ": verify it with that version to be sure"))
     assert "bundle/" not in str(refused.value)  # the temporary folder that it is unpacked to
 
 
