@@ -102,7 +102,7 @@ class D3PO(StepwiseAlgorithm):
         for field in ("advantage", "advantage_clip", "combination"):
             if (value := getattr(self, field)) != type(self).model_fields[field].default:
                 raise ValueError(
-                    f"{field}={value} has no effect, since of the weighted sum of the rewards the order alone counts; leave it out"
+                    f"{field}={value} has no effect: D3PO uses only the order of the weighted rewards; leave it out"
                 )
         return self
 
@@ -111,7 +111,7 @@ class D3PO(StepwiseAlgorithm):
         return self.group
 
     def advantages(self, rewards: Sequence[Tensor]) -> Tensor:
-        """By how many samples of its prompt each is beaten in the weighted sum of the rewards, negative: the order alone, with its ties."""
+        """Minus the number of the prompt's samples with a higher weighted reward, (P, k); only the order counts, and ties stay ties."""
         total = combined_advantages(rewards, self.weights, "gardo", "rewards")
         return -(total[:, None] > total[:, :, None]).sum(2).double()
 

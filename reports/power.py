@@ -187,7 +187,7 @@ def power_lines(records: Records, points: float, primary: str | None = None) -> 
             same for all prompts, seeds and images.
     """
     if not 0 < points <= 100:
-        raise UserError(f"--effect {points:g} is no difference of win rates; give points above 0, up to 100")
+        raise UserError(f"--effect must be above 0 and at most 100 points of win rate, not {points:g}")
     measured = measure(records, primary)
     if not measured.prompt + measured.seed + measured.interaction + measured.image > 0:
         raise UserError(

@@ -77,11 +77,11 @@ def make_report(
 
 
 def _check_reference(report: Report, place: int) -> None:
-    """Refuse a reference that was trained on the primary endpoint, by which it would win for no good reason."""
+    """Refuse a reference that was trained on the primary endpoint, which favours it."""
     row = report.rows[place]
     if report.endpoint is not None and trained_on_endpoint(report, row):
         raise UserError(
-            f"{row.label} was trained on {report.endpoint.title}, the primary endpoint, so nothing can be compared with it by that; "
+            f"{row.label} was trained on {report.endpoint.title}, the primary endpoint, so it cannot serve as the reference; "
             "choose another --primary, or another row with --against"
         )
 

@@ -152,5 +152,5 @@ def test_methods_of_which_nothing_varies_say_nothing_about_power(lab: Lab) -> No
 
 @pytest.mark.parametrize("effect", [float("nan"), 0.0, 101.0])
 def test_an_effect_that_is_no_difference_of_win_rates_is_refused(full_lab: Lab, effect: float) -> None:
-    with pytest.raises(UserError, match=f"--effect {effect:g} is no difference of win rates"):
+    with pytest.raises(UserError, match=f"--effect must be above 0 and at most 100 points of win rate, not {effect:g}"):
         power_lines(collect(full_lab.runs), effect)
