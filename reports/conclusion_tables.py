@@ -107,7 +107,7 @@ def _placebo_notes(report: Report, shown: Sequence[Row]) -> Iterator[str]:
             "bench run also trains each run's twin on shuffled labels or scores."
         )
     elif without and any(twin for _, twin in methods):
-        yield f"Their placebo is not in this table, so what the preferences did is not known: {', '.join(without)}."
+        yield f"No placebo in this table, so the effect of the preferences is unknown: {', '.join(without)}."
     if useless := [row.label for row, twin in methods if twin is None and row.placebo == ""]:
         yield f"Without a placebo, because they read nothing that could be shuffled: {', '.join(useless)}."
     if apart := [row.label for row, twin in methods if twin is not None and not {*row.seeds} & {*twin.seeds}]:
@@ -132,7 +132,7 @@ def _rank_notes(report: Report, ranked: Sequence[Row]) -> Iterator[str]:
         if sum(pair.difference.adjusted is not None for pair in report.pairs) < len(tested) * (len(tested) - 1) / 2:
             yield "Two rows that could not be tested, with no common training seed or no variation, may share a letter too."
         if alone := [row.label for row in ranked if row not in tested]:
-            yield f"With a rank alone, because no pair of theirs could be tested: {', '.join(alone)}."
+            yield f"Ranked without a rank interval, because no comparison could be tested: {', '.join(alone)}."
     else:
         yield f"No rank is tested, because {_why_untested(report)}."
     if len(ranked) > WIDEST:

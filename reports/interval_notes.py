@@ -21,11 +21,11 @@ Column = Mapping[str, Interval]
 """The intervals of a column by the row's label, without empty cells."""
 MISSES: Mapping[Miss, str] = {
     "too wide": (
-        "Wider than need be: in simulations such 95 % intervals of win rates held the truth in 97 to 99 % of cases; they are over one training "
+        "Conservative: in simulations such 95 % intervals of win rates covered the true value in 97 to 99 % of cases; they are over one training "
         "seed where seeds vary many times as much as prompts, or over one or two where seeds do not differ"
     ),
     "too narrow": (
-        "Too narrow: in simulations such 95 % intervals of win rates near 0 or 100 % held the truth in only 89 to 95 % of cases, since seeds "
+        "Too narrow: in simulations such 95 % intervals of win rates near 0 or 100 % covered the true value in only 89 to 95 % of cases, since seeds "
         "vary many times as much as prompts"
     ),
 }
@@ -106,7 +106,7 @@ def _mark_notes(report: Report, columns: Mapping[str, Column]) -> Iterator[str]:
     missing = [row.label for row in report.rows[1:] if row.over_reference is None and row.label not in apart]
     if report.endpoint is not None and trained_on_endpoint(report, report.rows[0]):
         title = report.endpoint.title
-        yield f"{report.rows[0].label} was trained on {title}, the primary endpoint, so nothing is compared with it by that."
+        yield f"{report.rows[0].label} was trained on {title}, the primary endpoint, so no row is compared with it by that endpoint."
     elif report.endpoint is not None and missing:
         yield f"No primary endpoint, and no mark there: {', '.join(missing)}."
 
@@ -240,6 +240,6 @@ def _length_notes(report: Report) -> Iterator[str]:
         if apart:
             each = ", ".join(f"seed {seed}: {steps[seed]} and {others[seed]}" for seed in apart)
             yield (
-                f"{row.label} and its placebo were trained for different numbers of steps ({each}), so over placebo is not the "
-                "preferences' doing alone."
+                f"{row.label} and its placebo were trained for different numbers of steps ({each}), so over placebo also "
+                "reflects the different lengths of training."
             )

@@ -140,7 +140,7 @@ def test_why_a_row_has_nothing_over_placebo(lab: Lab) -> None:
     apart = "No training seed in common with the placebo, so not compared with it: dpo."
     assert placebo_notes(lab) == [apart]
     train(lab, "ipo", [0])
-    missing = "Their placebo is not in this table, so what the preferences did is not known: ipo."
+    missing = "No placebo in this table, so the effect of the preferences is unknown: ipo."
     assert placebo_notes(lab) == [missing, apart]
     train(lab, "sft", [0], config={"placebo": ""})
     useless = "Without a placebo, because they read nothing that could be shuffled: sft."
@@ -191,7 +191,7 @@ def test_a_row_without_a_common_seed_has_a_rank_alone(lab: Lab) -> None:
     first = grids(make_report(lab.runs))[0]
     shown = {label: (cells[2].value, bool(cells[2].detail), cells[3] == DASH) for label, cells in first.rows}
     assert shown == {"dpo": ("1", True, False), "ipo": ("2", False, True), "sft": ("3", True, False)}
-    assert "With a rank alone, because no pair of theirs could be tested: ipo." in first.notes
+    assert "Ranked without a rank interval, because no comparison could be tested: ipo." in first.notes
     (rank,) = [line for line in first.notes if line.startswith("Rank:")]
     assert rank.startswith(
         "Rank: by over base (1 is best), on the training seeds that two rows have in common; in brackets"
@@ -289,7 +289,7 @@ def test_known_misses_name_their_columns(lab: Lab) -> None:
     sft = report.rows[2]
     rates = {name: score.win_rate for name, score in sft.scores.items()}
     assert {name: rate and rate.miss for name, rate in rates.items()} == {"gold": "too wide", "pickscore": None}
-    (wide,) = [line for line in footnotes(report) if line.startswith("Wider than need be: ")]
+    (wide,) = [line for line in footnotes(report) if line.startswith("Conservative: ")]
     assert wide.endswith("(sft in over base, Gold).")
 
 

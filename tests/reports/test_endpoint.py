@@ -89,7 +89,7 @@ def test_a_reference_that_was_trained_on_the_endpoint_is_refused(full_lab: Lab) 
     chosen = against(make_report(full_lab.runs, primary="pickscore"), 3)
     assert [row.over_reference for row in chosen.rows] == [None] * 4
     assert chosen.pairs == ()
-    why = "SmPO was trained on PickScore (tiny), the primary endpoint, so nothing is compared with it by that."
+    why = "SmPO was trained on PickScore (tiny), the primary endpoint, so no row is compared with it by that endpoint."
     assert why in footnotes(chosen)
     report = make_report(full_lab.runs, against="smpo")
     wins = grids(report)[-3]

@@ -516,5 +516,5 @@ def test_intervals_that_simulations_found_too_wide_or_too_narrow_are_named(lab: 
     misses = {row.label: row.over_reference and row.over_reference.miss for row in report.rows}
     assert misses == {"base": None, "Diffusion-DPO": None, "SFT": "too wide", "IPO": "too narrow"}
     lines = footnotes(report)
-    assert any(line.startswith("Wider than need be: ") and line.endswith("(SFT).") for line in lines)
+    assert any(line.startswith("Conservative: ") and line.endswith("(SFT).") for line in lines)
     assert any(line.startswith("Too narrow: ") and line.endswith("(IPO).") for line in lines)
