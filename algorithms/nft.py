@@ -1,4 +1,4 @@
-"""DiffusionNFT: samples noised anew; the policy moves towards what good ones say of it and away from what bad ones say.
+"""DiffusionNFT: re-noises the policy's samples and moves its prediction towards samples of high reward and away from those of low reward.
 
 Zheng et al. 2025, arXiv 2509.16117; released code NVlabs/DiffusionNFT at 24af5554.
 """

@@ -64,7 +64,7 @@ def check_settings(method: Method) -> None:
 
 
 def _check_not_captions_alone(experiment: Experiment, method: Method) -> None:
-    """Captions alone are for methods that make the images."""
+    """Refuse data without images for algorithms that read images."""
     data = experiment.data
     if method.algorithm.reads_pictures and not method.makes_pairs and not data.width:
         raise UserError(
@@ -176,7 +176,7 @@ def _check_budget(method: Method) -> None:
 
 
 def _check_unread(method: Method) -> None:
-    """What is said about reading images must not be changed where none are read."""
+    """Refuse changed image settings of an algorithm that reads no images."""
     if method.algorithm.reads_pictures:
         return
     for field in current_names(method.changed, own=type(method.algorithm).model_fields):
@@ -187,7 +187,7 @@ def _check_unread(method: Method) -> None:
 
 
 def _check_adapter_fields(method: Method) -> None:
-    """What is said about adapters must not be changed where all weights are trained; a recipe may say it for those who want them."""
+    """Refuse changed adapter settings when all weights are trained; a recipe may state them."""
     if method.settings.trainable == "lora":
         return
     for field in current_names(method.changed, own=type(method.algorithm).model_fields):
@@ -199,7 +199,7 @@ def _check_adapter_fields(method: Method) -> None:
 
 
 def _check_size_conditioning(experiment: Experiment, method: Method) -> None:
-    """What is said about the size of images must not be changed where the network is not told it."""
+    """Refuse a changed size_conditioning for a model that is not conditioned on size."""
     if "size_conditioning" not in current_names(method.changed, own=type(method.algorithm).model_fields):
         return
     model = experiment.load_model()
@@ -225,7 +225,7 @@ def _check_adapters(experiment: Experiment, method: Method) -> None:
 
 
 def _check_start(experiment: Experiment, method: Method) -> None:
-    """Weights that are trained beside those of the other branch of guidance must be sampled beside the same ones."""
+    """Refuse --init for algorithms that train one branch of guidance: the other branch would differ at evaluation."""
     algorithm = method.algorithm
     if algorithm.negative and isinstance(algorithm, SamplingAlgorithm) and experiment.init.folder is not None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What trackers learn about a run besides its training log: which one it is, and what it came to."""
+"""What trackers learn about a run besides its training log: which one it is, and its result."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def _state_of_run(name: str, run: RunFolder, held: frozenset[tuple[int, int]]) -
 
 
 def _unless_damaged(look: Callable[[], State], damaged: Callable[[str], State]) -> State:
-    """What is seen of a run, or what is damaged there, which is no reason to say nothing of all the others."""
+    """The state, or `damaged` where records cannot be read; one damaged run does not hide the others."""
     try:
         return look()
     except UserError as error:

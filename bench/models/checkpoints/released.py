@@ -105,8 +105,8 @@ def check_encoders(place: Path, typed: str, base: ModelFamily, model: str) -> No
     changed = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     if changed and not _encode_alike(own, base):
         raise UserError(
-            f"{typed} is a pipeline with another {' and '.join(changed)} than {model!r}, whose own are used with --weights; judge "
-            "the pipeline as a model of its own, with --model"
+            f"{typed} is a pipeline with another {' and '.join(changed)} than {model!r}, and --weights would use those of {model!r}; "
+            "evaluate the pipeline as its own model, with --model"
         )
 
 
