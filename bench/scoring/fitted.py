@@ -141,12 +141,12 @@ def fill_fitted(scorer: FittableMetric, path: Path, expected: str) -> None:
     try:
         if weights_digest(path) != expected:
             raise UserError(
-                f"{path} was changed since it was written; put a whole copy there, or fit it again: bench reward"
+                f"{path} was changed since it was written; restore an intact copy, or fit it again: bench reward"
             )
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}); put a whole copy there, or fit it again: bench reward"
+            f"{path} cannot be read ({error}); restore an intact copy, or fit it again: bench reward"
         ) from error
     parameters = dict(scorer.network.named_parameters())
     with torch.no_grad():

@@ -120,7 +120,7 @@ def load_checkpoint(folder: Path, state: TrainingState, ledger: Ledger, run: str
         metadata, by_name = file.metadata() or {}, dict(state.parameters)
         _check_parameters(path, file.keys(), metadata, by_name)
         if metadata.get("run", run) != run:  # older versions did not record it
-            raise _unreadable(path, "it is of another run: its settings, data, weights or seed are others")
+            raise _unreadable(path, "it belongs to another run, with different settings, data, initial weights or seed")
         for full in file.keys():  # noqa: SIM118 (a safetensors file is not a mapping)
             kind, _, rest = full.partition("/")
             value = file.get_tensor(full)
@@ -177,7 +177,7 @@ def _spent(path: Path, text: str) -> dict[str, float]:
 
 def _unreadable(path: Path, reason: object) -> UserError:
     return UserError(
-        f"the checkpoint {path} cannot be read ({reason}); put a whole copy there, or delete {path.parent} and run the command "
+        f"the checkpoint {path} cannot be read ({reason}); restore an intact copy, or delete {path.parent} and run the command "
         "again: training starts over"
     )
 

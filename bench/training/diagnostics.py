@@ -104,5 +104,5 @@ def check_ratio(record: Mapping[str, Any], floor: float) -> None:
     if mean > floor or largest > MOST_FLOORS * floor:
         raise DivergedError(
             f"before any update from a rollout the importance ratio must be 1, but |log ratio| is {mean:.3g} on average and {largest:.3g} "
-            f"at most, above the replay's noise floor of {floor:.3g}: replay does not get what the rollout got (times, guidance, precision)"
+            f"at most, above the replay's noise floor of {floor:.3g}: replay and rollout differ in timesteps, guidance or precision"
         )

@@ -176,8 +176,8 @@ class Policy:
             return
         if steps < self._ema_every:
             raise UserError(
-                f"training ended after {steps} steps, before the average of the weights, which would be saved, was first moved: lower ema_every "
-                f"to at most {steps}, or train longer"
+                f"training ended after {steps} steps, before the moving average of the weights, which is what gets saved, was updated once: "
+                f"set ema_every to at most {steps}, or train longer"
             )
         for key, parameter in self.parameters():
             parameter.copy_(self.average[key])

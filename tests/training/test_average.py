@@ -121,6 +121,6 @@ def test_an_average_that_is_never_updated_is_refused(settings: dict[str, Any], s
 
 def test_a_budget_that_ends_before_the_first_update_saves_nothing(workshop: Workshop, tmp_path: Path) -> None:
     budget = {"unit": "pairs", "amount": 16}
-    with pytest.raises(UserError, match="training ended after 2 steps, before .* lower ema_every to at most 2"):
+    with pytest.raises(UserError, match="training ended after 2 steps, before .* set ema_every to at most 2"):
         workshop.train(tmp_path, DPO(), budget=budget, **TRAINING, ema_decay=0.9, ema_every=3)
     assert not list(tmp_path.rglob("DONE"))
