@@ -162,7 +162,7 @@ def _draw_training(report: Report) -> Figure | None:
         panel.set_title(_CURVES[quantity], fontsize=10, loc="left", fontweight="bold")
         panel.set_xlabel("pairs seen")
         panel.grid()
-    keys = {label: line for panel in panels for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    keys = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(
         keys.values(), keys.keys(), loc="outside lower center", ncols=min(5, len(keys)), frameon=False, labelcolor=_INK
     )

@@ -67,9 +67,9 @@ class SeedPrior:
         own = np.asarray(degrees, dtype=np.float64)
         others = np.maximum(self.measured - own, 0.0)
         whole = self.degrees + others
-        worth = np.divide(self.degrees * others, whole, out=np.zeros(np.shape(whole)), where=whole > 0)
-        together = worth + own
-        weighted = worth * self.scale + own * np.where(own > 0, square, 0.0)
+        effective_degrees = np.divide(self.degrees * others, whole, out=np.zeros(np.shape(whole)), where=whole > 0)
+        together = effective_degrees + own
+        weighted = effective_degrees * self.scale + own * np.where(own > 0, square, 0.0)
         return np.divide(weighted, together, out=np.zeros(np.shape(weighted)), where=together > 0), together
 
 
@@ -90,8 +90,8 @@ def fit_seed_prior(squares: ArrayLike, rests: ArrayLike, degrees: ArrayLike, sha
     if not used.any():
         nothing = np.zeros(x.shape[:-1])
         return SeedPrior(nothing, nothing, nothing, nothing)
-    worth = 1 / _expected_spread(x, own)
-    return SeedPrior(_scale(x, own, worth), worth, measured, (rest * own).sum(axis=-1) / own.sum())
+    effective_degrees = 1 / _expected_spread(x, own)
+    return SeedPrior(_scale(x, own, effective_degrees), effective_degrees, measured, (rest * own).sum(axis=-1) / own.sum())
 
 
 def _expected_spread(x: Array, own: Array) -> Array:

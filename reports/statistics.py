@@ -159,8 +159,8 @@ def estimate_means(rows: Crossed, prior: SeedPrior | None = None) -> Estimate:
         prior: what is known about how seeds differ; None means what these rows say.
     """
     prior = rows.prior() if prior is None else prior
-    prompt_square, seed_square, worth = _parts(rows, prior)
-    degrees = _satterthwaite(prompt_square, seed_square, rows.prompts - 1, worth)
+    prompt_square, seed_square, effective_degrees = _parts(rows, prior)
+    degrees = _satterthwaite(prompt_square, seed_square, rows.prompts - 1, effective_degrees)
     return Estimate(rows.mean, (prompt_square + seed_square) / (rows.seeds * rows.prompts), degrees)
 
 
@@ -181,12 +181,12 @@ def estimate_shares(rows: Crossed, shared: float = 0.0) -> Share:
     moved = (prompts * share + 0.5) / (prompts + 1)
     within = np.maximum(moved * (1 - moved), own)
     relative = rows.scaled(1 / within)
-    prompt_square, seed_square, worth = _parts(relative, relative.prior(shared))
+    prompt_square, seed_square, effective_degrees = _parts(relative, relative.prior(shared))
     cells = rows.seeds * prompts
     prompt_square = prompt_square + (1 - own / within) * cells / (prompts - 1)
     total = prompt_square + seed_square
     count = np.divide(cells, total, out=np.full(total.shape, np.inf), where=total > 0)
-    degrees = _satterthwaite(prompt_square, seed_square, prompts - 1, worth)
+    degrees = _satterthwaite(prompt_square, seed_square, prompts - 1, effective_degrees)
     return Share(share, total * within / cells, degrees, count)
 
 
@@ -236,19 +236,19 @@ def win_indicator(candidate: Array, base: Array, *, higher_is_better: bool = Tru
 def _parts(rows: Crossed, prior: SeedPrior) -> tuple[Array, Array, Array]:
     """``A`` and ``T`` of the module, and the degrees of freedom f of ``T``."""
     own, shared = rows.seeds - 1, prior.each_row()
-    square, worth = shared.moderated(rows.seed_square, own)
+    square, effective_degrees = shared.moderated(rows.seed_square, own)
     known = shared.measured > 0
     rest = np.where(own > 0, rows.rest_square, shared.rest)
     prompts = np.where(known, np.maximum(0.0, rows.prompt_square - rest), rows.prompt_square)
-    return prompts, np.where(known, np.maximum(square, rest), 0.0), worth
+    return prompts, np.where(known, np.maximum(square, rest), 0.0), effective_degrees
 
 
 def _satterthwaite(prompts: Array, seeds: Array, prompt_degrees: float, seed_degrees: Array) -> Array:
     """Degrees of freedom of a sum of two mean squares; those of the prompts where both are 0."""
     whole = prompts + seeds
     share = np.divide(seeds, whole, out=np.zeros(whole.shape), where=whole > 0)
-    worth = np.where(seed_degrees > 0, seed_degrees, 1.0)
-    return np.asarray(1 / ((1 - share) ** 2 / prompt_degrees + share**2 / worth))
+    effective_degrees = np.where(seed_degrees > 0, seed_degrees, 1.0)
+    return np.asarray(1 / ((1 - share) ** 2 / prompt_degrees + share**2 / effective_degrees))
 
 
 def _two_sided(difference: Array, variance: Array, degrees: Array) -> Array:

@@ -66,17 +66,18 @@ def _pairs(entry: Any, row: int, file: Path) -> Iterator[dict[str, Any]]:
         )
     if len(paths) > MOST_IMAGES:
         raise UserError(f"{where} has {len(paths):,} images, and at most {MOST_IMAGES} are read; split the list")
-    worth = _worth(entry, where)
-    if len(worth) != len(paths):
+    preferences = _preference_scores(entry, where)
+    if len(preferences) != len(paths):
         raise UserError(
-            f"{where} has {len(paths)} images, but preferences or ranks for {len(worth)}; write one for each"
+            f"{where} has {len(paths)} images, but preferences or ranks for {len(preferences)}; write one for each"
         )
     for one, other in itertools.combinations(range(len(paths)), 2):
-        label = 0.5 + 0.5 * ((worth[one] > worth[other]) - (worth[one] < worth[other]))
+        first, second = preferences[one], preferences[other]
+        label = 0.5 + 0.5 * ((first > second) - (first < second))
         yield {"caption": prompt, "jpg_0": paths[one], "jpg_1": paths[other], "label_0": label}
 
 
-def _worth(entry: Mapping[str, Any], where: str) -> list[float]:
+def _preference_scores(entry: Mapping[str, Any], where: str) -> list[float]:
     """A number for each image, higher is better.  Rank 1 is the best."""
     if "human_preference" in entry:
         return _numbers(entry["human_preference"], f"{where}: human_preference")
