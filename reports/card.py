@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import UserError
-from bench.core.inert import line, markdown
+from bench.core.escaping import line, markdown
 from bench.records.config import RunConfig
 from bench.records.lines import LedgerRecord
 from bench.records.reading import read_record

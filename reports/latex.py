@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from bench.core import inert
+from bench.core import escaping
 from bench.core.chunks import batch_slices
 from reports.grids import Cell, Grid, Verdict
 from reports.published_tables import HEADING, published_grids, published_notes
@@ -34,7 +34,7 @@ def latex(report: Report) -> str:
     text = _HEAD + _section(grids(report), notes_of(report), "bench")
     if report.published is not None:
         notes = published_notes(report, report.published)
-        text += f"\n\\section*{{{inert.latex(HEADING)}}}\n" + _section(
+        text += f"\n\\section*{{{escaping.latex(HEADING)}}}\n" + _section(
             published_grids(report, report.published), notes, "published"
         )
     return text
@@ -52,7 +52,7 @@ def _tables(grid: Grid, prefix: str) -> Iterator[str]:
     label = f"tab:{prefix}-{re.sub('[^a-z]+', '-', grid.title.lower()).strip('-')}"
     for number, part in enumerate(parts, start=1):
         which = "" if len(parts) == 1 else f" (part {number} of {len(parts)})"
-        yield _table(part, f"{inert.latex(grid.title)}{which}", label if number == 1 else f"{label}-{number}")
+        yield _table(part, f"{escaping.latex(grid.title)}{which}", label if number == 1 else f"{label}-{number}")
 
 
 def _parts(grid: Grid) -> Iterator[Grid]:
@@ -64,8 +64,8 @@ def _parts(grid: Grid) -> Iterator[Grid]:
 
 
 def _table(grid: Grid, caption: str, label: str) -> str:
-    head = " & ".join(["", *map(inert.latex, grid.columns)])
-    lines = [" & ".join([inert.latex(name), *map(_cell, cells)]) for name, cells in grid.rows]
+    head = " & ".join(["", *map(escaping.latex, grid.columns)])
+    lines = [" & ".join([escaping.latex(name), *map(_cell, cells)]) for name, cells in grid.rows]
     rows = "\n".join(f"{line} \\\\" for line in lines)
     notes = f"\\par\\medskip\\footnotesize\\raggedright {' '.join(map(_note, grid.notes))}\n" if grid.notes else ""
     return (
@@ -83,13 +83,13 @@ def _cell(cell: Cell) -> str:
 
 def _number(text: str) -> str:
     """A number, or an interval in brackets, with a minus sign where ASCII has a hyphen."""
-    return HYPHEN_AS_MINUS.sub("$-$", inert.latex(text).removeprefix("{}"))
+    return HYPHEN_AS_MINUS.sub("$-$", escaping.latex(text).removeprefix("{}"))
 
 
 def _note(line: str) -> str:
     """A line below the tables, whose long words (digests, paths, settings) may be broken."""
-    return " ".join(_breakable(word) if len(word) > _LONG else inert.latex(word) for word in line.split(" "))
+    return " ".join(_breakable(word) if len(word) > _LONG else escaping.latex(word) for word in line.split(" "))
 
 
 def _breakable(word: str) -> str:
-    return r"\allowbreak{}".join(map(inert.latex, _BREAKS.split(word)))
+    return r"\allowbreak{}".join(map(escaping.latex, _BREAKS.split(word)))

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.core.inert import visible
+from bench.core.escaping import visible
 from reports.citation import citation
 from reports.conclusion_tables import reference_name
 from reports.footnotes import footnotes
@@ -58,7 +58,7 @@ def page(report: Report) -> str:
         comparison=compare(report.source, report.places),
         conclusions=conclusion_grids(report),
         grids=result_grids(report),
-        references=_inert(references),
+        references=_escaped(references),
         settings=settings_lines(report),
         notes=_notes(report),
         row_settings=settings_grid(report),
@@ -105,8 +105,8 @@ def _table(grid: Grid) -> dict[str, Any]:
     }
 
 
-def _inert(value: Any) -> Any:
+def _escaped(value: Any) -> Any:
     """A JSON value whose texts are as the template shows them."""
     if isinstance(value, dict):
-        return {name: _inert(each) for name, each in value.items()}
-    return [_inert(each) for each in value] if isinstance(value, list) else _shown(value)
+        return {name: _escaped(each) for name, each in value.items()}
+    return [_escaped(each) for each in value] if isinstance(value, list) else _shown(value)

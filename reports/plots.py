@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.core.inert import line
+from bench.core.escaping import line
 from bench.records.curve import LOOKS
 from reports.curves import Curve
 from reports.panel import Panel

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.core import inert
+from bench.core import escaping
 from bench.core.errors import UserError
 from bench.records.scores import MetricRecord
 from reports.citation import citation
@@ -64,7 +64,7 @@ def _print_section(section: Sequence[Grid], notes: Sequence[str], console: Conso
     parts = [part for grid in section for part in split_columns(grid, console.width, _printed_width)]
     for grid in parts:
         table = Table(
-            title=escape(inert.line(grid.title)),
+            title=escape(escaping.line(grid.title)),
             title_justify="left",
             title_style="bold",
             box=box.SIMPLE_HEAD,
@@ -77,9 +77,9 @@ def _print_section(section: Sequence[Grid], notes: Sequence[str], console: Conso
             table.add_row(escape(label), *map(_terminal_cell, cells))
         console.print(table)
         for line in grid.notes:
-            console.print(inert.line(line), style="dim", markup=False, highlight=False)
+            console.print(escaping.line(line), style="dim", markup=False, highlight=False)
     for line in notes:
-        console.print(inert.line(line), style="dim", markup=False, highlight=False)
+        console.print(escaping.line(line), style="dim", markup=False, highlight=False)
 
 
 def _printed_width(cell: Cell) -> int:
@@ -98,11 +98,11 @@ def markdown(report: Report) -> str:
 def _markdown_section(section: Sequence[Grid], notes: Sequence[str]) -> list[str]:
     parts = []
     for grid in section:
-        lines = [[""] + [inert.markdown(column) for column in grid.columns], [":--"] + ["--:"] * len(grid.columns)]
-        lines += [[inert.markdown(label), *map(_markdown_cell, cells)] for label, cells in grid.rows]
-        parts.append(f"**{inert.markdown(grid.title)}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-        parts += ["\n".join(f"- {inert.markdown(line)}" for line in grid.notes)] if grid.notes else []
-    return [*parts, "\n".join(f"- {inert.markdown(line)}" for line in notes)]
+        lines = [[""] + [escaping.markdown(column) for column in grid.columns], [":--"] + ["--:"] * len(grid.columns)]
+        lines += [[escaping.markdown(label), *map(_markdown_cell, cells)] for label, cells in grid.rows]
+        parts.append(f"**{escaping.markdown(grid.title)}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+        parts += ["\n".join(f"- {escaping.markdown(line)}" for line in grid.notes)] if grid.notes else []
+    return [*parts, "\n".join(f"- {escaping.markdown(line)}" for line in notes)]
 
 
 def as_json(report: Report) -> str:
@@ -110,7 +110,7 @@ def as_json(report: Report) -> str:
     value = _fields(report)
     value["metrics"] = [_metric_as_json(metric) for metric in report.metrics]
     value["citation"] = citation(report)
-    return inert.json_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_fields)) + "\n"
+    return escaping.json_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_fields)) + "\n"
 
 
 def _metric_as_json(metric: MetricRecord) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def as_csv(report: Report) -> str:
     lines = flat_rows(report)
     writer.writerow(lines[0])
     writer.writerows(
-        [inert.cell(value) if isinstance(value, str) else value for value in line.values()] for line in lines
+        [escaping.cell(value) if isinstance(value, str) else value for value in line.values()] for line in lines
     )
     return stream.getvalue()
 
@@ -158,5 +158,5 @@ def _terminal_cell(cell: Cell) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    value = _MARKDOWN[cell.verdict].format(inert.markdown(cell.value))
-    return f"{value} {inert.markdown(cell.detail)}" if cell.detail else value
+    value = _MARKDOWN[cell.verdict].format(escaping.markdown(cell.value))
+    return f"{value} {escaping.markdown(cell.detail)}" if cell.detail else value

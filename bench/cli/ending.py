@@ -14,7 +14,7 @@ import typer
 from bench.cli.sentences import say
 from bench.core import launched, ranks, termination
 from bench.core.errors import UserError
-from bench.core.inert import visible
+from bench.core.escaping import visible
 from bench.core.peers import AGAIN
 from bench.core.resources import sentence_about
 

@@ -6,7 +6,7 @@ import textwrap
 
 from rich.text import Text
 
-from bench.core.inert import visible
+from bench.core.escaping import visible
 from bench.core.terminal import Terminal
 
 COLUMNS = 80

@@ -13,7 +13,7 @@ from typing import Self
 from rich.live import Live
 from rich.text import Text
 
-from bench.core import inert, ranks
+from bench.core import escaping, ranks
 from bench.core.terminal import Terminal
 
 COLUMNS = 80
@@ -61,7 +61,7 @@ class Progress:
     """
 
     def __init__(self, title: str, *, total: int, done: int = 0) -> None:
-        self._title, self._total, self._done, self._found = _PART.get() + inert.line(title), total, done, done
+        self._title, self._total, self._done, self._found = _PART.get() + escaping.line(title), total, done, done
         # only the first process prints; the launcher sets RANK before this program starts
         self._silent = _HIDDEN.get() or ranks.rank() != 0
         self._console = Terminal(stderr=True)
@@ -149,7 +149,7 @@ class Progress:
 def say(sentence: str) -> None:
     """Print a sentence on standard error, with the part of the whole before it; silent where progress is hidden."""
     if not _HIDDEN.get() and ranks.rank() == 0:
-        sys.stderr.write(f"{_PART.get()}{inert.line(sentence)}\n")
+        sys.stderr.write(f"{_PART.get()}{escaping.line(sentence)}\n")
         sys.stderr.flush()
 
 

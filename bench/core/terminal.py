@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from bench.core.inert import visible
+from bench.core.escaping import visible
 
 
 class Terminal(Console):

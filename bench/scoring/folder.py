@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from bench.core.errors import UserError, listed
 from bench.core.files import file_digest, keep_lines, replace_file
 from bench.core.images import UnreadableImageError, open_image
-from bench.core.inert import cell
+from bench.core.escaping import cell
 from bench.core.locks import exclusive
 from bench.core.precision import this_device
 from bench.core.progress import Progress, say

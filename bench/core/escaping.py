@@ -1,4 +1,4 @@
-"""Text from anywhere made inert: it is shown as text, whatever it holds, in each format by one function."""
+"""Text from anywhere escaped: it is shown as text, whatever it holds, in each format by one function."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.markup import escape
 
 from bench.cli.sentences import say
-from bench.core import inert
+from bench.core import escaping
 from bench.core.terminal import Terminal
 
 ANY = st.text(st.characters(), max_size=40)
@@ -26,14 +26,14 @@ def printed(text: str, **how: object) -> str:
 
 @given(ANY)
 def test_a_terminal_gets_no_control_characters(text: str) -> None:
-    for made in (inert.visible(text), inert.line(text), inert.markdown(text), inert.latex(text)):
+    for made in (escaping.visible(text), escaping.line(text), escaping.markdown(text), escaping.latex(text)):
         assert not any(unicodedata.category(each) in ("Cc", "Cs") for each in made)
     made = printed(escape(text), style="", highlight=False)
     assert not any(unicodedata.category(each) in ("Cc", "Cs") for each in made.replace("\n", ""))
 
 
 def test_escapes_and_markup_are_shown() -> None:
-    assert inert.visible("a\x1b[31mred\x07\x9b2J\u202eb") == "a␛[31mred␇\ufffd2J\ufffdb"
+    assert escaping.visible("a\x1b[31mred\x07\x9b2J\u202eb") == "a␛[31mred␇\ufffd2J\ufffdb"
     shown = printed("\x1b]0;title\x07", markup=False, highlight=False)
     assert shown == "␛]0;title\n"  # rich itself leaves the bell out
     assert printed(escape("[bold]x[/] :smile: [/nothing]"), highlight=False) == "[bold]x[/] :smile: [/nothing]\n"
@@ -46,7 +46,7 @@ def test_brackets_in_a_sentence_are_not_markup(capsys: pytest.CaptureFixture[str
 
 def test_an_ordinary_text_stays() -> None:
     text = "Ünïcode 漢字 👩\u200d🚀 3.5 a-b (c)"
-    assert (inert.visible(text), inert.markdown(text), inert.latex(text), inert.cell(text)) == (text,) * 4
+    assert (escaping.visible(text), escaping.markdown(text), escaping.latex(text), escaping.cell(text)) == (text,) * 4
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_an_ordinary_text_stays() -> None:
     ],
 )
 def test_markdown(text: str, made: str) -> None:
-    assert inert.markdown(text) == made
+    assert escaping.markdown(text) == made
 
 
 @pytest.mark.parametrize(
@@ -82,18 +82,18 @@ def test_markdown(text: str, made: str) -> None:
     ],
 )
 def test_latex(text: str, made: str) -> None:
-    assert inert.latex(text) == made
+    assert escaping.latex(text) == made
 
 
 @given(ANY)
 @example("=cmd|' /C calc'!A0")
 def test_a_cell_is_never_a_formula(text: str) -> None:
-    made = inert.cell(text)
-    assert not made.startswith(inert.FORMULA)
+    made = escaping.cell(text)
+    assert not made.startswith(escaping.FORMULA)
 
 
 @given(ANY)
 def test_json_means_the_same(text: str) -> None:
-    made = inert.json_text(json.dumps(text, ensure_ascii=False))
+    made = escaping.json_text(json.dumps(text, ensure_ascii=False))
     assert json.loads(made) == text
     assert not any(unicodedata.category(each) in ("Cc", "Cs") for each in made)
