@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from bench.core.progress import Progress
 from bench.tiny.building.fitting import FitSettings, draws, fit
 from bench.tiny.building.scenes import Pool
 
@@ -80,18 +78,3 @@ def reconstruction_error(vae: Any, pool: Pool) -> float:
         decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
         total += (decoded - pixels).square().mean().item() * len(piece)
     return total / len(pool)
-
-
-@torch.no_grad()
-def decode_pool(vae: Any, pool: Pool, count: int, work: Path) -> Tensor:
-    """The first ``count`` images of the pool after a round trip through the autoencoder; uint8, (count, 3, 64, 64)."""
-    path = work / f"decoded-{count}.npy"
-    if not path.exists():
-        decoded = np.empty((count, *pool.pictures.shape[1:]), dtype=np.uint8)
-        with Progress("decoding scenes", total=count) as progress:
-            for piece in torch.arange(count).split(128):
-                pixels = vae.decode(vae.encode(pool.pixels(piece)).latent_dist.mean).sample
-                decoded[piece.numpy()] = ((pixels + 1) * 127.5).round().clamp(0, 255).byte().numpy()
-                progress.advance(len(piece))
-        np.save(path, decoded)
-    return torch.from_numpy(np.load(path))
