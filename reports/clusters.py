@@ -8,10 +8,10 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from reports.seed_variance import Array
-from reports.statistics import LEVEL, Estimate, Interval, Share
+from reports.statistics import Estimate, Interval, Share
 
 
-def clustered_interval(values: Array, clusters: Sequence[Hashable], *, level: float = LEVEL) -> Interval:
+def clustered_interval(values: Array, clusters: Sequence[Hashable]) -> Interval:
     """Interval of a plain mean whose values come in clusters, such as images by prompt: Student's t, clusters independent.
 
     With the residual sums ``r_c`` of the G clusters among n values, the variance is ``G / (G - 1) * sum(r_c^2) / n^2`` on
@@ -20,17 +20,16 @@ def clustered_interval(values: Array, clusters: Sequence[Hashable], *, level: fl
     Args:
         values: (n,).
         clusters: the cluster of each value, n of them.
-        level: confidence level.
 
     Raises:
         ValueError: there are fewer than two clusters.
     """
     variance, count = _clustered_variance(values, clusters)
     mean = np.array([values.mean()])
-    return _untested(Estimate(mean, np.array([variance]), np.array([count - 1.0])), level)
+    return _untested(Estimate(mean, np.array([variance]), np.array([count - 1.0])))
 
 
-def clustered_share(values: Array, clusters: Sequence[Hashable], *, level: float = LEVEL) -> Interval:
+def clustered_share(values: Array, clusters: Sequence[Hashable]) -> Interval:
     """Interval of a share whose values in [0, 1] come in clusters: that of `Share` with the variance of `clustered_interval`.
 
     With one value per cluster, it is that of `share_intervals` for a single seed.  Nothing is tested.
@@ -38,7 +37,6 @@ def clustered_share(values: Array, clusters: Sequence[Hashable], *, level: float
     Args:
         values: (n,).
         clusters: the cluster of each value, n of them.
-        level: confidence level.
 
     Raises:
         ValueError: there are fewer than two clusters.
@@ -49,11 +47,11 @@ def clustered_share(values: Array, clusters: Sequence[Hashable], *, level: float
     within = max(moved * (1 - moved), own)
     whole = np.array([variance + (within - own) / (count - 1)])
     effective = np.divide(within, whole, out=np.full(1, np.inf), where=whole > 0)
-    return _untested(Share(np.array([share]), whole, np.array([count - 1.0]), effective), level)
+    return _untested(Share(np.array([share]), whole, np.array([count - 1.0]), effective))
 
 
-def _untested(estimate: Estimate, level: float) -> Interval:
-    (interval,) = estimate.intervals(level)
+def _untested(estimate: Estimate) -> Interval:
+    (interval,) = estimate.intervals()
     return dataclasses.replace(interval, p_value=None)
 
 

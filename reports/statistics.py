@@ -95,9 +95,9 @@ class Estimate:
         half = special.stdtrit(self.degrees, 0.5 + level / 2) * np.sqrt(self.variance)
         return self.mean - half, self.mean + half
 
-    def p_values(self, null: float = 0.0) -> Array:
-        """Two-sided, of the hypothesis that the mean is ``null``."""
-        return _two_sided(self.mean - null, self.variance, self.degrees)
+    def p_values(self) -> Array:
+        """Two-sided, of the hypothesis that the mean is 0."""
+        return _two_sided(self.mean, self.variance, self.degrees)
 
     def intervals(self, level: float = LEVEL) -> tuple[Interval, ...]:
         """The rows of one table, tested against no difference; without interval and test where nothing varies."""
@@ -146,9 +146,9 @@ class Share(Estimate):
         found = np.where(high >= 1 - 2.0**-BISECTIONS, 1.0, np.where(low <= 2.0**-BISECTIONS, 0.0, (low + high) / 2))
         return np.where(np.isfinite(self.count), found, self.mean)
 
-    def p_values(self, null: float = 0.5) -> Array:
-        """Two-sided, of the hypothesis that the share is ``null``: below 5 % where the 95 % interval excludes it."""
-        return np.asarray(2 * special.stdtr(self.degrees, -np.abs(self.scores(null))))
+    def p_values(self) -> Array:
+        """Two-sided, of the hypothesis that the share is one half: below 5 % where the 95 % interval excludes it."""
+        return np.asarray(2 * special.stdtr(self.degrees, -np.abs(self.scores(0.5))))
 
 
 def estimate_means(rows: Crossed, prior: SeedPrior | None = None) -> Estimate:
@@ -207,18 +207,17 @@ def mean_intervals(rows: Sequence[Array], *, shared: float = 0.0, level: float =
     return estimate_means(crossed, crossed.prior(shared)).intervals(level)
 
 
-def share_intervals(rows: Sequence[Array], *, shared: float = 0.0, level: float = LEVEL) -> tuple[Interval, ...]:
+def share_intervals(rows: Sequence[Array], *, shared: float = 0.0) -> tuple[Interval, ...]:
     """Intervals of the win rates of the rows of one table, tested against one half.
 
     Args:
         rows: wins (`win_indicator`), (seeds, prompts) or (seeds, prompts, images) each.
         shared: see `fit_seed_prior`.
-        level: confidence level.
 
     Raises:
         ValueError: there are fewer than two prompts, or a shape is wrong.
     """
-    return estimate_shares(Crossed.of(rows), shared).intervals(level) if rows else ()
+    return estimate_shares(Crossed.of(rows), shared).intervals() if rows else ()
 
 
 def win_indicator(candidate: Array, base: Array, *, higher_is_better: bool = True) -> Array:

@@ -170,12 +170,10 @@ class SmallSetup:
                 parameter.copy_(value)
         return policy
 
-    def batch(
-        self, rows: Sequence[int], *, seed: int = 0, step: int = 0, data: PreferenceData | None = None
-    ) -> PairBatch:
+    def batch(self, rows: Sequence[int], *, data: PreferenceData | None = None) -> PairBatch:
         """Some pairs as the harness hands them to an algorithm."""
         data = data or self.data
-        return batch_of(data, self.encoding(data), rows, caption_dropout=0.1, seed=seed, step=step)
+        return batch_of(data, self.encoding(data), rows, caption_dropout=0.1)
 
     def context(self) -> PrepareContext:
         """What `prepare` gets; every metric is `Brightness`."""
