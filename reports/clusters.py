@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -26,7 +25,8 @@ def clustered_interval(values: Array, clusters: Sequence[Hashable]) -> Interval:
     """
     variance, count = _clustered_variance(values, clusters)
     mean = np.array([values.mean()])
-    return _untested(Estimate(mean, np.array([variance]), np.array([count - 1.0])))
+    (interval,) = Estimate(mean, np.array([variance]), np.array([count - 1.0])).intervals()
+    return interval.untested()
 
 
 def clustered_share(values: Array, clusters: Sequence[Hashable]) -> Interval:
@@ -47,12 +47,8 @@ def clustered_share(values: Array, clusters: Sequence[Hashable]) -> Interval:
     within = max(moved * (1 - moved), own)
     whole = np.array([variance + (within - own) / (count - 1)])
     effective = np.divide(within, whole, out=np.full(1, np.inf), where=whole > 0)
-    return _untested(Share(np.array([share]), whole, np.array([count - 1.0]), effective))
-
-
-def _untested(estimate: Estimate) -> Interval:
-    (interval,) = estimate.intervals()
-    return dataclasses.replace(interval, p_value=None)
+    (interval,) = Share(np.array([share]), whole, np.array([count - 1.0]), effective).intervals()
+    return interval.untested()
 
 
 def _clustered_variance(values: Array, clusters: Sequence[Hashable]) -> tuple[float, int]:

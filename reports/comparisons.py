@@ -92,8 +92,8 @@ def estimate(
     shared = 0.25 if reference.seeds else 0.0
     of_trained = dict(zip(trained, estimator(list(trained.values()), shared=shared), strict=True))
     if all(len(table) == 1 for table in trained.values()):
-        of_trained = {place: untested(interval) for place, interval in of_trained.items()}
-    return {**found, **{place: over_seeds(interval, len(trained[place])) for place, interval in of_trained.items()}}
+        of_trained = {place: interval.untested() for place, interval in of_trained.items()}
+    return {**found, **{place: interval.over(len(trained[place])) for place, interval in of_trained.items()}}
 
 
 def estimate_wins(tables: Mapping[int, Array], rows: Sequence[RunRecord], reference: RunRecord) -> dict[int, Interval]:
@@ -134,16 +134,6 @@ def known_misses(tables: Mapping[int, Array]) -> dict[int, Miss]:
     narrow = dominant & (from_half > FAR_FROM_ENDS)
     found: dict[int, Miss] = {place: "too wide" for place, miss in zip(tables, wide.tolist(), strict=True) if miss}
     return found | {place: "too narrow" for place, miss in zip(tables, narrow.tolist(), strict=True) if miss}
-
-
-def untested(interval: Interval) -> Interval:
-    """An interval that does not include how seeds differ, so that nothing is tested."""
-    return dataclasses.replace(interval, p_value=None)
-
-
-def over_seeds(interval: Interval, seeds: int) -> Interval:
-    """An interval that says how many training seeds it is over."""
-    return dataclasses.replace(interval, seeds=seeds)
 
 
 def comparable(row: RunRecord, reference: RunRecord) -> bool:

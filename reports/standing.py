@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from reports.adjustment import adjusted, stands_out
-from reports.comparisons import over_seeds, untested
 from reports.seed_variance import Array
 from reports.statistics import Interval, mean_intervals
 
@@ -69,8 +68,8 @@ def compare_pairs(wins: Mapping[int, Array], seeds: Mapping[int, Sequence[int]])
     shared = _shared_seeds(list(trained), {row for row in seeds if seeds[row]})
     of_trained = dict(zip(trained, mean_intervals(list(trained.values()), shared=shared), strict=True))
     if all(len(table) == 1 for table in trained.values()):
-        of_trained = {pair: untested(interval) for pair, interval in of_trained.items()}
-    found |= {pair: over_seeds(interval, len(trained[pair])) for pair, interval in of_trained.items()}
+        of_trained = {pair: interval.untested() for pair, interval in of_trained.items()}
+    found |= {pair: interval.over(len(trained[pair])) for pair, interval in of_trained.items()}
     return tuple(Pair(*pair, difference) for pair, difference in adjusted(found).items())
 
 

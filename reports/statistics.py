@@ -75,6 +75,14 @@ class Interval:
         """Half of its width; None where nothing varies."""
         return None if self.ends is None else (self.ends[1] - self.ends[0]) / 2
 
+    def untested(self) -> Interval:
+        """The interval alone, where a test would say more than is known."""
+        return dataclasses.replace(self, p_value=None)
+
+    def over(self, seeds: int) -> Interval:
+        """The same, over a number of training seeds."""
+        return dataclasses.replace(self, seeds=seeds)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Estimate:
