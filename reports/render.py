@@ -100,7 +100,9 @@ def _markdown_section(section: Sequence[Grid], notes: Sequence[str]) -> list[str
     for grid in section:
         lines = [[""] + [escaping.markdown(column) for column in grid.columns], [":--"] + ["--:"] * len(grid.columns)]
         lines += [[escaping.markdown(label), *map(_markdown_cell, cells)] for label, cells in grid.rows]
-        parts.append(f"**{escaping.markdown(grid.title)}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+        parts.append(
+            f"**{escaping.markdown(grid.title)}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        )
         parts += ["\n".join(f"- {escaping.markdown(line)}" for line in grid.notes)] if grid.notes else []
     return [*parts, "\n".join(f"- {escaping.markdown(line)}" for line in notes)]
 

@@ -91,7 +91,9 @@ def fit_seed_prior(squares: ArrayLike, rests: ArrayLike, degrees: ArrayLike, sha
         nothing = np.zeros(x.shape[:-1])
         return SeedPrior(nothing, nothing, nothing, nothing)
     effective_degrees = 1 / _expected_spread(x, own)
-    return SeedPrior(_scale(x, own, effective_degrees), effective_degrees, measured, (rest * own).sum(axis=-1) / own.sum())
+    return SeedPrior(
+        _scale(x, own, effective_degrees), effective_degrees, measured, (rest * own).sum(axis=-1) / own.sum()
+    )
 
 
 def _expected_spread(x: Array, own: Array) -> Array:

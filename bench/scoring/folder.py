@@ -17,9 +17,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from bench.core.errors import UserError, listed
+from bench.core.escaping import cell
 from bench.core.files import file_digest, keep_lines, replace_file
 from bench.core.images import UnreadableImageError, open_image
-from bench.core.escaping import cell
 from bench.core.locks import exclusive
 from bench.core.precision import this_device
 from bench.core.progress import Progress, say

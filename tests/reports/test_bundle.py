@@ -332,7 +332,10 @@ def table_lost(content: Members) -> None:
 DIFFERS = "reports/.*json differs from its runs in "
 MANIPULATIONS |= {
     "a label": (table(relabelled), rf"{DIFFERS}rows.0.label \('ours' and 'base'\); get an intact copy$"),
-    "a score of the table is missing": (table(without_a_score), rf"{DIFFERS}rows.1.scores.gold \(it is missing\); get an intact copy$"),
+    "a score of the table is missing": (
+        table(without_a_score),
+        rf"{DIFFERS}rows.1.scores.gold \(it is missing\); get an intact copy$",
+    ),
     "a table without its citation": (table(uncited), rf"{DIFFERS}citation"),
     "a table cited otherwise": (table(cited_otherwise), rf"{DIFFERS}citation"),
     "a mean": (table(raised), rf"{DIFFERS}rows.1.scores.gold.mean"),

@@ -178,7 +178,9 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_run_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     save(tmp_path, 5, fresh(0), Ledger())
     state = fresh(1)
-    with pytest.raises(UserError, match=r"state\.safetensors cannot be read \(it belongs to another run, with different settings"):
+    with pytest.raises(
+        UserError, match=r"state\.safetensors cannot be read \(it belongs to another run, with different settings"
+    ):
         load(tmp_path, state, Ledger(), "another")
     assert_equal(state, fresh(1))
 
