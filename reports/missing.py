@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from bench.core.commas import join_commas
+from bench.core.errors import listed
 from bench.records.protocol import Protocol
 from bench.records.runs import RunFolder
 from bench.records.scores import MetricRecord
@@ -87,7 +88,7 @@ def _unscored(judged: Sequence[Judged], metrics: Sequence[MetricRecord]) -> list
             lacking.setdefault(missing, []).append(each.run)
     titles = {metric.name: metric.info.title for metric in metrics}
     return [
-        f"No {', '.join(titles[name] for name in missing)} score: {_named(list(dict.fromkeys(map(run_label, runs))))}. "
+        f"No {', '.join(titles[name] for name in missing)} score: {listed(dict.fromkeys(map(run_label, runs)), SHOWN)}. "
         f"To add the first: {_command_that_scores(runs[0], missing)}; existing images are reused."
         for missing, runs in lacking.items()
     ]
@@ -120,7 +121,7 @@ def _without_digests(judged: Sequence[Judged]) -> list[str]:
     """A note on the records in which a change would not be noticed, as older versions wrote them."""
     old = [each.run for each in judged if not (each.run.has_digests and each.evaluation.has_digests)]
     labels = list(dict.fromkeys(map(run_label, old)))
-    return [f"Records without digests, in which changes cannot be noticed: {_named(labels)}."] if labels else []
+    return [f"Records without digests, in which changes cannot be noticed: {listed(labels, SHOWN)}."] if labels else []
 
 
 def _barely_watched(judged: Sequence[Judged]) -> list[str]:
@@ -128,12 +129,9 @@ def _barely_watched(judged: Sequence[Judged]) -> list[str]:
     alone = [each.run for each in judged if (curve := each.run.curve()) is not None and len(curve[0].prompts) == 1]
     labels = list(dict.fromkeys(map(run_label, alone)))
     return (
-        [f"Measured along the training with one prompt, too few for an interval, so not shown: {_named(labels)}."]
+        [
+            f"Measured along the training with one prompt, too few for an interval, so not shown: {listed(labels, SHOWN)}."
+        ]
         if labels
         else []
     )
-
-
-def _named(labels: Sequence[str]) -> str:
-    """The first few labels, and how many more there are."""
-    return ", ".join(labels[:SHOWN]) + (f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.core.errors import UserError
 from bench.core.files import replace_file
-from bench.core.terminal import Terminal
+from bench.core.terminal import table_terminal
 from bench.records.votes import JudgedVotes
 from reports.conclusion_tables import trained_on_endpoint
 from reports.flat import flat_rows
@@ -35,9 +35,6 @@ FORMATS: Mapping[str, Callable[[Report], str]] = {
 
 SUFFIXES: Mapping[str, str] = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json", ".html": "html"}
 """The formats by the end of a file's name."""
-
-PLAIN_WIDTH = 160
-"""Width of the tables in columns if the output is not a terminal."""
 
 
 def make_report(
@@ -154,8 +151,7 @@ def report(
 
 def show_report(report: Report) -> None:
     """Print the tables."""
-    console = Terminal()
-    print_report(report, console if console.is_terminal else Terminal(width=PLAIN_WIDTH))
+    print_report(report, table_terminal())
 
 
 def format_of(path: Path) -> str:

@@ -9,10 +9,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from bench.core.terminal import Terminal
+from bench.core.terminal import table_terminal
 from bench.records.scores import FolderScores, MetricScores
 from reports.clusters import clustered_interval
-from reports.report import PLAIN_WIDTH
 
 SHOWN = 20
 """Maximum number of unreadable images to list; the table on disk lists all."""
@@ -20,8 +19,7 @@ SHOWN = 20
 
 def show_scores(scores: FolderScores, output: Path) -> None:
     """Print one line per metric, and the images that could not be read."""
-    console = Terminal()
-    console = console if console.is_terminal else Terminal(width=PLAIN_WIDTH)
+    console = table_terminal()
     prompts = [picture.prompt for picture in scores.pictures]
     distinct = len(set(prompts))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

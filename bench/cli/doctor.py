@@ -19,8 +19,8 @@ import typer
 
 from bench.core.registry import DISTRIBUTION
 from bench.core.terminal import Terminal
+from bench.planning.gpus import GIB
 
-GIB = 1 << 30
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "huggingface-hub")
 """Distributions whose versions decide results, or whether anything runs."""
 LITTLE_DISK = 20 * GIB

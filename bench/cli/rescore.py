@@ -14,13 +14,10 @@ from rich.table import Table
 from bench.cli.data import Checkpoints
 from bench.cli.run import Runs
 from bench.core.errors import UserError
-from bench.core.terminal import Terminal
+from bench.core.terminal import table_terminal
 
 if TYPE_CHECKING:
     from bench.experiments.rescoring import Renewal
-
-PLAIN_WIDTH = 160
-"""Width of the table in columns if the output is not a terminal."""
 
 
 def rescore(
@@ -58,8 +55,7 @@ def _print(renewals: Sequence[Renewal], runs: Path) -> None:
     """One line for each metric of each evaluation, and how many had which outcome."""
     from bench.experiments.rescoring import Outcome
 
-    console = Terminal()
-    console = console if console.is_terminal else Terminal(width=PLAIN_WIDTH)
+    console = table_terminal()
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("evaluation", "metric", "", "detail"):
         table.add_column(column, overflow="fold", no_wrap=column != "detail")

@@ -7,9 +7,7 @@ import textwrap
 from rich.text import Text
 
 from bench.core.escaping import visible
-from bench.core.terminal import Terminal
-
-COLUMNS = 80
+from bench.core.terminal import COLUMNS, Terminal
 
 
 def say(sentence: str, label: str = "", style: str = "") -> None:

@@ -16,8 +16,8 @@ from rich.live import Live
 from rich.text import Text
 
 from bench.core.errors import UserError, did_you_mean, listed
-from bench.core.progress import COLUMNS, duration, line, say, shortened
-from bench.core.terminal import Terminal
+from bench.core.progress import duration, line, say, shortened
+from bench.core.terminal import COLUMNS, Terminal
 
 if TYPE_CHECKING:  # help texts need no records
     from bench.records.states import Kind, Progress, State

@@ -14,10 +14,8 @@ from rich.live import Live
 from rich.text import Text
 
 from bench.core import escaping, ranks
-from bench.core.terminal import Terminal
+from bench.core.terminal import COLUMNS, Terminal
 
-COLUMNS = 80
-"""Width of the plain lines."""
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 60.0
 """Seconds between plain lines: a tenth of the time so far, within these; so a day of training does not fill its log."""
 SHORTEST_TITLE = 16

@@ -10,6 +10,11 @@ from rich.segment import Segment
 
 from bench.core.escaping import visible
 
+COLUMNS = 80
+"""Width of sentences and of plain lines."""
+TABLE_COLUMNS = 160
+"""Width of tables if the output is not a terminal."""
+
 
 class Terminal(Console):
     """A console of rich that shows control characters instead of sending them, and knows no names of emoji.
@@ -30,3 +35,9 @@ class Terminal(Console):
                 yield segment
             else:
                 yield Segment(visible(segment.text, keep="\n"), segment.style)
+
+
+def table_terminal() -> Terminal:
+    """Standard output for a table, which is as wide as the terminal, or `TABLE_COLUMNS` where there is none."""
+    console = Terminal()
+    return console if console.is_terminal else Terminal(width=TABLE_COLUMNS)
