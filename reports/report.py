@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.core.errors import UserError
 from bench.core.files import replace_file
@@ -24,17 +24,27 @@ from reports.table import against as with_reference
 if TYPE_CHECKING:  # pandas is loaded on demand
     import pandas as pd
 
-FORMATS: Mapping[str, Callable[[Report], str]] = {
-    "markdown": markdown,
-    "csv": as_csv,
-    "latex": latex,
-    "json": as_json,
-    "html": page,
-}
-"""Text formats; `show_report` prints the tables for a terminal."""
 
-SUFFIXES: Mapping[str, str] = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json", ".html": "html"}
-"""The formats by the end of a file's name."""
+class Format(NamedTuple):
+    """A text format of reports.
+
+    Attributes:
+        suffix: how the names of its files end.
+        render: the text of a report.
+    """
+
+    suffix: str
+    render: Callable[[Report], str]
+
+
+FORMATS: Mapping[str, Format] = {
+    "markdown": Format(".md", markdown),
+    "csv": Format(".csv", as_csv),
+    "latex": Format(".tex", latex),
+    "json": Format(".json", as_json),
+    "html": Format(".html", page),
+}
+"""Text formats by name; `show_report` prints the tables for a terminal."""
 
 
 def make_report(
@@ -160,9 +170,10 @@ def format_of(path: Path) -> str:
     Raises:
         UserError: the name ends in none that is known.
     """
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{str(path)!r} must end in {', '.join(SUFFIXES)}, or needs a format: {', '.join(FORMATS)}")
-    return SUFFIXES[path.suffix]
+    names = {form.suffix: name for name, form in FORMATS.items()}
+    if path.suffix not in names:
+        raise UserError(f"{str(path)!r} must end in {', '.join(names)}, or needs a format: {', '.join(FORMATS)}")
+    return names[path.suffix]
 
 
 def write_report(report: Report, format_name: str, path: Path | None) -> None:
@@ -178,7 +189,7 @@ def write_report(report: Report, format_name: str, path: Path | None) -> None:
     """
     if format_name not in FORMATS:
         raise UserError(f"unknown format {format_name!r}; choose one of {', '.join(FORMATS)}")
-    text = FORMATS[format_name](report)
+    text = FORMATS[format_name].render(report)
     if path is None:
         sys.stdout.write(text)
         return

@@ -10,7 +10,7 @@ import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv
@@ -57,10 +57,6 @@ def _write_csv(table: pa.Table, path: Path) -> None:
     pyarrow.csv.write_csv(pa.table(columns, names=table.schema.names), path)
 
 
-WRITERS: Mapping[str, Callable[[Any, Path], object]] = {".parquet": pq.write_table, ".csv": _write_csv}
-"""Output formats by suffix."""
-
-
 def _names_in_parquet(table: Path) -> list[str]:
     try:
         return list(pq.read_schema(table).names)
@@ -76,14 +72,29 @@ def _names_in_csv(table: Path) -> list[str]:
     return next(csv.reader([heading]), [])
 
 
+class TableFormat(NamedTuple):
+    """A kind of file for a table.
+
+    Attributes:
+        write: writes a table to a path.
+        column_names: reads the names of its columns; an empty list for a file that is not a table.
+    """
+
+    write: Callable[[Any, Path], object]
+    column_names: Callable[[Path], list[str]]
+
+
+TABLES: Mapping[str, TableFormat] = {
+    ".parquet": TableFormat(pq.write_table, _names_in_parquet),
+    ".csv": TableFormat(_write_csv, _names_in_csv),
+}
+"""The formats of the output by suffix."""
 KEY = ("file", "image", "prompt")
 """What identifies an image in the records: its path in the folder, the digest of its file, and its prompt."""
 FOLDER = "folder"
 """What a record holds besides: the absolute path of the folder; those of older versions lack it."""
 SHOWN = 5
 """Largest number of names in a sentence."""
-NAMES: Mapping[str, Callable[[Path], list[str]]] = {".parquet": _names_in_parquet, ".csv": _names_in_csv}
-"""Reads the columns of a table, by suffix; an empty list for a file that is not a table."""
 
 
 def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge], output: Path) -> FolderScores:
@@ -118,7 +129,7 @@ def score_folder(folder: Path, prompts: Path | None, metrics: Mapping[str, Judge
         scored = [_score(folder, records, name, judge, texts, images) for name, judge in metrics.items()]
         result = FolderScores(images, unreadable, scored)
         table = _table(result, dict(zip(files, texts, strict=True)))
-        replace_file(output, lambda partial: WRITERS[output.suffix](table, partial))
+        replace_file(output, lambda partial: TABLES[output.suffix].write(table, partial))
     return result
 
 
@@ -127,9 +138,9 @@ def check_output(output: Path) -> None:
 
     A table of this command has its records beside it.
     """
-    if output.suffix not in WRITERS:
-        raise UserError(f"--output {str(output)!r} must end in {' or '.join(WRITERS)}")
-    own = _records(output).exists() and NAMES[output.suffix](output) == COLUMNS.names
+    if output.suffix not in TABLES:
+        raise UserError(f"--output {str(output)!r} must end in {' or '.join(TABLES)}")
+    own = _records(output).exists() and TABLES[output.suffix].column_names(output) == COLUMNS.names
     if output.exists() and not own:
         raise UserError(f"{output} exists and was not written by this command; delete it, or give another --output")
     _read_records(output)

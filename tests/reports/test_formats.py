@@ -192,7 +192,7 @@ def test_every_format_to_a_file_and_to_the_output(full_lab: Lab, name: str, caps
     path = full_lab.runs / "new" / f"report.{name}"
     write_report(report, name, path)
     write_report(report, name, None)
-    assert path.read_text(encoding="utf-8") == capsys.readouterr().out == FORMATS[name](report)
+    assert path.read_text(encoding="utf-8") == capsys.readouterr().out == FORMATS[name].render(report)
     assert str(full_lab.runs) not in path.read_text(encoding="utf-8")
 
 
@@ -201,7 +201,7 @@ def test_a_file_has_the_format_of_its_name(full_lab: Lab, tmp_path: Path) -> Non
     for end, name in (("html", "html"), ("csv", "csv"), ("md", "markdown"), ("tex", "latex"), ("json", "json")):
         path = tmp_path / f"table.{end}"
         result.save(path)
-        assert path.read_text(encoding="utf-8") == FORMATS[name](result.report)
+        assert path.read_text(encoding="utf-8") == FORMATS[name].render(result.report)
     result.save(tmp_path / "table.txt", "markdown")
     assert (tmp_path / "table.txt").read_text(encoding="utf-8") == str(result)
     with pytest.raises(UserError, match=r"'.*table.pdf' must end in .md, .csv"):
@@ -215,7 +215,7 @@ def test_images_without_a_metric_are_shown_in_every_format(lab: Lab) -> None:
     lab.run("sft", title="SFT", shift=-0.6)
     report = make_report(lab.runs)
     assert report.endpoint is None
-    for name, render in FORMATS.items():
+    for name, (_, render) in FORMATS.items():
         if name != "csv":
             assert "Diffusion-DPO" in render(report)
     with pytest.raises(UserError, match="these images have no score"):
