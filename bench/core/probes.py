@@ -27,7 +27,7 @@ DECIMALS = 4
 @functools.cache
 def libraries_digest() -> str:
     """Digest of what the installed libraries do to the probes, 12 hex digits; takes milliseconds, once per process."""
-    return digest({"images": _images(), "tensors": _tensors(), "texts": _texts()})
+    return digest({"images": _images(), "tensors": rounded_tensors(), "texts": _texts()})
 
 
 def _images() -> list[str]:
@@ -36,7 +36,8 @@ def _images() -> list[str]:
     return [image.tobytes().hex() for image in (decoded, *(resize_image(decoded, (13, 31), each) for each in filters))]
 
 
-def _tensors() -> list[list[float]]:
+def rounded_tensors() -> list[list[float]]:
+    """Random numbers and resized images, rounded to `DECIMALS`."""
     noise = normal((8,), "probe")
     image = torch.linspace(0, 1, 35).square().reshape(1, 1, 5, 7)
     resized = [

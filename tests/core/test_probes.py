@@ -31,10 +31,10 @@ def test_every_process_finds_the_same() -> None:
 
 def test_no_float_is_so_near_to_a_rounding_that_processors_could_disagree() -> None:
     digits = probes.DECIMALS
-    coarse = np.concatenate(probes._tensors())
+    coarse = np.concatenate(probes.rounded_tensors())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probes, "DECIMALS", 9)
-        fine = np.concatenate(probes._tensors())
+        fine = np.concatenate(probes.rounded_tensors())
     distance = 0.5 - np.abs(fine - coarse) * 10**digits
     assert distance.min() > 1e-3
 

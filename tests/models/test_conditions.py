@@ -147,7 +147,7 @@ def test_released_encoders_leave_memory_and_come_back(pipeline_folder: Callable[
     model = load(pipeline_folder("sdxl"))
     before = model.encode_text(["a bee"])["pooled"]
     model.encode_images(torch.zeros(1, 3, 16, 16))
-    parts = [weakref.ref(model._vae), *(weakref.ref(encoder) for _, encoder in model._encoders.values())]
+    parts = [weakref.ref(encoder) for encoder in model.encoders.values()]
     network = model.network
     model.release_encoders()
     gc.collect()

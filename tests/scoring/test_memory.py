@@ -36,7 +36,7 @@ def test_pictures_are_encoded_in_batches_by_pixels(workshop: Workshop) -> None:
     model: Any = workshop.model()
     pixels = torch.rand(10, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     alone = torch.cat([model.encode_images(picture[None]).mean for picture in pixels])
-    sizes = seen_by(model._vae.encoder)
+    sizes = seen_by(model.encoders["vae"].encoder)
     torch.testing.assert_close(model.encode_images(pixels).mean, alone)
     assert sizes == [4, 4, 2]
 
@@ -44,7 +44,7 @@ def test_pictures_are_encoded_in_batches_by_pixels(workshop: Workshop) -> None:
 @pytest.mark.usefixtures("four_at_once")
 def test_candidates_are_made_in_batches_by_pixels(workshop: Workshop, tmp_path: Path) -> None:
     model: Any = workshop.model()
-    sizes = seen_by(model._vae.decoder)
+    sizes = seen_by(model.encoders["vae"].decoder)
     changes = {"steps": 2, "height": SIDE, "width": SIDE, "precision": "fp32"}
     settings = model.generation.model_copy(update=changes)
     generate_candidates(model, ["a bee", "a dog"], 3, settings, tmp_path)
@@ -63,7 +63,7 @@ def test_samples_are_decoded_in_batches_by_pixels(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: Algorithm, sizes: list[int]
 ) -> None:
     model: Any = workshop.model()
-    seen = seen_by(model._vae.decoder)
+    seen = seen_by(model.encoders["vae"].decoder)
     monkeypatch.setattr(workshop, "model", lambda: model)
     workshop.train(tmp_path, algorithm, steps=1, global_batch_size=6, micro_batch_size=6)
     assert seen == sizes

@@ -70,7 +70,7 @@ class GainPolicy(Policy):
     def __init__(self, workshop: Workshop) -> None:
         super().__init__(workshop.model(), TrainingSettings(), Ledger())
         self.network.double()
-        self.model._vae.double()  # type: ignore[attr-defined]
+        self.model.encoders["vae"].double()
         self.grid = evaluation_grid(self.model, STEPS)
         self.gains = torch.ones(STEPS, dtype=torch.float64, requires_grad=True)
 
@@ -86,7 +86,7 @@ class GainPolicy(Policy):
         condition = {name: value.double() for name, value in pairs.condition.items()}
 
         def reward(latents: Tensor) -> Tensor:
-            return self.model._vae.decode(latents).sample.square().flatten(1).mean(1)  # type: ignore[attr-defined,no-any-return]
+            return self.model.encoders["vae"].decode(latents).sample.square().flatten(1).mean(1)  # type: ignore[operator,union-attr,no-any-return]
 
         return GradientBatch(
             Captioned(pairs.row_ids, pairs.batch_positions, pairs.draws),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from worked import double
 
@@ -301,13 +302,13 @@ def test_the_metric_of_a_folder_scores_with_the_fitted_weights(
     assert kind.made_from == ("colour", "gold")
     metric = kind.load(None, device=torch.device("cpu"))
     images = [data.image(0, 0), data.image(0, 1)]
-    weight = metric._scorer.network.get_parameter("1.weight")[0]
+    path = tmp_path / "model/weights.safetensors"
+    weight = load_file(path)["1.weight"][0]
     means = torch.stack([torch.from_numpy(np.asarray(image)[0, 0] / 255).float() for image in images])
     torch.testing.assert_close(metric.score(images, ["", ""]), record.scale * (means @ weight))
     assert metric.identity()["weights"] == record.weights
     # The scorer's code counts as the metric's own, beside the identity, so that --same-code can declare a change of it.
     assert metric.code == (kind, Colour)
-    path = tmp_path / "model/weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="was changed since it was written"):
         kind.load(None, device=torch.device("cpu"))
