@@ -27,8 +27,7 @@ def bcr_loss(errors: PairErrors, *, beta: float, penalty: float, delta: float) -
         penalty: slope of the penalty; of the order of ``beta / 2``, which is the steepest slope of the first term.
         delta: growth of the winner's error that is not penalised, in units of mean squared errors; 0 allows none.
     """
-    growth = errors.policy_winner - errors.reference_winner
-    return dpo_loss(errors, beta=beta) + penalty * (growth - delta).relu()
+    return dpo_loss(errors, beta=beta) + penalty * (errors.winner_gap - delta).relu()
 
 
 class BCR(PairwiseAlgorithm):

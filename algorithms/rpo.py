@@ -22,7 +22,6 @@ from bench import (
     Need,
     NoisedPairAlgorithm,
     PairBatch,
-    PairErrors,
     Policy,
     PreferenceData,
     PrepareContext,
@@ -100,7 +99,7 @@ class RPO(NoisedPairAlgorithm):
     def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor:
         """Gaps of winner and loser, then the joint embedding of caption and winner, (B, 2 + 2 D)."""
         errors = self.predict(self.noised(batch, policy), batch, policy).errors()
-        return torch.cat([_gaps(errors), joint_embedding(batch)], dim=1)
+        return torch.cat([torch.stack([errors.winner_gap, errors.loser_gap], dim=1), joint_embedding(batch)], dim=1)
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         """Values are the winners' terms; gradients also include the losers' part in the terms of all other winners."""
@@ -108,7 +107,6 @@ class RPO(NoisedPairAlgorithm):
             raise ValueError("rpo needs the statistics of the global batch")
         noised = self.noised(batch, policy)
         errors = self.predict(noised, batch, policy).errors()
-        winner_gaps, loser_gaps = _gaps(errors).unbind(1)
         all_winners, all_losers, embeddings = (
             batch.global_batch_stats[:, 0],
             batch.global_batch_stats[:, 1],
@@ -120,8 +118,8 @@ class RPO(NoisedPairAlgorithm):
         def terms(winner: Tensor, loser: Tensor, weight: Tensor) -> Tensor:
             return contrasts(winner, loser, weight, beta=self.beta, placement=self.placement, count=len(all_losers))
 
-        as_winner = terms(winner_gaps, all_losers, weights[rows]).sum(1)
-        as_loser = terms(all_winners, loser_gaps, weights[:, rows]).sum(0)
+        as_winner = terms(errors.winner_gap, all_losers, weights[rows]).sum(1)
+        as_loser = terms(all_winners, errors.loser_gap, weights[:, rows]).sum(0)
         return StepOutput(as_winner + as_loser - as_loser.detach(), noised.timesteps, pair_logs(errors))
 
 
@@ -130,9 +128,3 @@ def joint_embedding(batch: PairBatch) -> Tensor:
     features = batch.columns[COLUMN]
     rows = torch.arange(len(features), device=features.device)
     return torch.cat([features[:, 0], features[rows, 1 + batch.winner_index]], dim=1) / math.sqrt(2)
-
-
-def _gaps(errors: PairErrors) -> Tensor:
-    return torch.stack(
-        [errors.policy_winner - errors.reference_winner, errors.policy_loser - errors.reference_loser], dim=1
-    )

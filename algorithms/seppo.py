@@ -48,8 +48,7 @@ def seppo_loss(errors: PairErrors, *, beta: float) -> Tensor:
         errors: winners are the data's images, losers the reference's samples; the sign is the paper's anchor-based flipper.
         beta: KL strength; larger stays closer to the reference.
     """
-    winner_gap = errors.policy_winner - errors.reference_winner
-    loser_gap = errors.policy_loser - errors.reference_loser
+    winner_gap, loser_gap = errors.winner_gap, errors.loser_gap
     sign = torch.where(winner_gap.detach() > 0, -1.0, 1.0)
     return -logsigmoid(-0.5 * beta * (winner_gap - sign * loser_gap))
 

@@ -44,8 +44,7 @@ def snpo_loss(errors: PairErrors, *, beta: float, mixture: float, scale: float) 
         mixture: the policy's share in the mixture of policy and reference that replaces the policy on the loser.
         scale: factor from a mean squared error to an energy; in the paper the number of times T and a weight.
     """
-    winner_gap = errors.policy_winner - errors.reference_winner
-    loser_gap = errors.policy_loser - errors.reference_loser
+    winner_gap, loser_gap = errors.winner_gap, errors.loser_gap
     logs = [torch.full_like(loser_gap, math.log(share) if share else -math.inf) for share in (mixture, 1 - mixture)]
     mixed = -torch.logaddexp(logs[0] - scale * loser_gap, logs[1]) / scale
     return -logsigmoid(-0.5 * beta * (winner_gap - mixed))

@@ -32,7 +32,17 @@ class PairErrors(NamedTuple):
 
         Positive is good; the papers' Delta with the opposite sign.  Exactly 0 for identical weights.
         """
-        return (self.policy_loser - self.reference_loser) - (self.policy_winner - self.reference_winner)
+        return self.loser_gap - self.winner_gap
+
+    @property
+    def winner_gap(self) -> Tensor:
+        """The policy's error on the winner less the reference's, Mw - Rw, (B,)."""
+        return self.policy_winner - self.reference_winner
+
+    @property
+    def loser_gap(self) -> Tensor:
+        """The policy's error on the loser less the reference's, Ml - Rl, (B,)."""
+        return self.policy_loser - self.reference_loser
 
 
 class PairPredictions(NamedTuple):
@@ -153,6 +163,6 @@ def pair_logs(errors: PairErrors) -> dict[str, Tensor]:
     return {
         "margin": margin,
         "accuracy": (margin > 0).float(),
-        "winner_gap": (errors.policy_winner - errors.reference_winner).detach(),
-        "loser_gap": (errors.policy_loser - errors.reference_loser).detach(),
+        "winner_gap": errors.winner_gap.detach(),
+        "loser_gap": errors.loser_gap.detach(),
     }
