@@ -101,9 +101,7 @@ class DRO(PairwiseWrapper):
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         """Every loss equals the batch objective, and together their gradient is the objective's gradient."""
-        if batch.global_batch_stats is None:
-            raise ValueError("dro needs the statistics of the global batch")
-        all_losses, ratios = batch.global_batch_stats.unbind(1)
+        all_losses, ratios = batch.stats().unbind(1)
         noised = self.noised(batch, policy)
         predictions: PairPredictions = self.predict(noised, batch, policy)
         losses = self.pairwise.prediction_loss(predictions, batch.preference)

@@ -112,11 +112,9 @@ class KTO(Algorithm):
         return _gains(errors)
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
-        if batch.global_batch_stats is None:
-            raise ValueError("kto needs the statistics of the global batch")
         shares = torch.tensor([self.desirable_share, 1 - self.desirable_share], device=batch.winner.device)
         timesteps, errors = self._errors(batch, policy)
-        reference_point = (batch.global_batch_stats.mean(0) * shares).sum().clamp(min=0)
+        reference_point = (batch.stats().mean(0) * shares).sum().clamp(min=0)
         signs = torch.tensor([1.0, -1.0], device=shares.device)
         losses = kto_losses(_gains(errors), signs, reference_point, beta=self.beta, utility=self.utility)
         logs = {**pair_logs(errors), "reference_point": reference_point.expand(len(losses))}

@@ -103,15 +103,10 @@ class RPO(NoisedPairAlgorithm):
 
     def step(self, batch: PairBatch, policy: Policy) -> StepOutput:
         """Values are the winners' terms; gradients also include the losers' part in the terms of all other winners."""
-        if batch.global_batch_stats is None:
-            raise ValueError("rpo needs the statistics of the global batch")
         noised = self.noised(batch, policy)
         errors = self.predict(noised, batch, policy).errors()
-        all_winners, all_losers, embeddings = (
-            batch.global_batch_stats[:, 0],
-            batch.global_batch_stats[:, 1],
-            batch.global_batch_stats[:, 2:],
-        )
+        stats = batch.stats()
+        all_winners, all_losers, embeddings = stats[:, 0], stats[:, 1], stats[:, 2:]
         weights = contrast_weights(1 - embeddings @ embeddings.T, temperature=self.temperature)
         rows = list(batch.batch_positions)
 

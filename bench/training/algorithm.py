@@ -209,7 +209,7 @@ class Algorithm(BaseModel, abc.ABC):
         """What `step` must know about the whole global batch: one row per pair, (B, ...), float32.
 
         If `needs_batch_stats`, called without gradient for every micro-batch before the first `step`.  The rows are gathered
-        over micro-batches and processes and come back as ``batch.global_batch_stats``, (N, ...) for the N pairs of the global
+        over micro-batches and processes and come back as ``batch.stats()``, (N, ...) for the N pairs of the global
         batch.  An objective that couples the pairs of a batch therefore does not depend on how the batch is cut.  Return None,
         as the default does, if it turns out that nothing is needed.
         """

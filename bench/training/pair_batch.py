@@ -56,6 +56,16 @@ class PairBatch:
     draws: Draws
     global_batch_stats: Tensor | None = None
 
+    def stats(self) -> Tensor:
+        """``global_batch_stats``, (N, ...), for an algorithm that needs them.
+
+        Raises:
+            ValueError: the batch comes without them.
+        """
+        if self.global_batch_stats is None:
+            raise ValueError("the batch has no global_batch_stats; compute them with Algorithm.global_batch_stats")
+        return self.global_batch_stats
+
     def flipped(self) -> PairBatch:
         """The same pairs under the opposite preference; candidates and scores keep the order of the data."""
         return dataclasses.replace(

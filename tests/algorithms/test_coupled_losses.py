@@ -244,6 +244,11 @@ class TestKTO:
 
 
 class TestCoupledTraining:
+    def test_a_batch_without_the_statistics_of_the_global_batch_is_refused(self, workshop: Workshop) -> None:
+        for algorithm in (KTO(), RPO()):
+            with pytest.raises(ValueError, match="the batch has no global_batch_stats"):
+                algorithm.step(workshop.batch([1, 2, 3]), workshop.policy())
+
     @pytest.mark.parametrize(
         "algorithm", [KTO(), DRO(temperature=0.1), RPO(), RPO(placement="inside")], ids=lambda a: a.info.title
     )
