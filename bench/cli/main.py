@@ -162,12 +162,13 @@ def beta(
     ] = None,
 ) -> None:
     """Convert a beta from another paper or repository to that of the algorithms here, whose errors are means."""
-    from bench.cli.beta import answer, find
+    from bench.experiments.beta import find
 
     whose = find(convention)
     console = Terminal(highlight=False, soft_wrap=True)
-    for line in answer(whose, value, elements):
-        console.print(line)
+    for here, algorithms in whose.of_algorithms(value, elements).items():
+        console.print(f"beta={here:.10g}")  # as --set takes it
+        console.print(f"for {', '.join(algorithms)}")
     console.print(
         escape(f"{whose.source}: {whose.factor:g} beta {whose.of}, {whose.reduction} errors. {whose.note}".rstrip())
     )

@@ -63,6 +63,21 @@ class Convention:
         scales = {name: ALGORITHMS.get(name).info.beta for name in usable}
         return {name: scale.factor for name, scale in scales.items() if scale is not None and scale.of == self.of}
 
+    def of_algorithms(self, beta: float, elements: int | None) -> dict[float, list[str]]:
+        """The algorithms that `users` names, by the value of their beta; those with this project's factor first.
+
+        Args:
+            beta: a beta in this convention.
+            elements: see `converted`.
+
+        Raises:
+            UserError: see `converted`.
+        """
+        by_value: dict[float, list[str]] = {}
+        for name, factor in sorted(self.users().items(), key=lambda user: user[1] != FACTOR):
+            by_value.setdefault(self.converted(beta, elements, factor), []).append(name)
+        return by_value
+
     def _elements(self, elements: int | None) -> int:
         if self.reduction == "mean":
             return 1
@@ -121,18 +136,6 @@ CONVENTIONS: Mapping[str, Convention] = {
         "yifan123/flow_grpo at ac4c86e, its flow DPO", 0.5, "mean", "100", "errors of velocities, for flow models"
     ),
 }  # fmt: skip
-
-
-def answer(convention: Convention, beta: float, elements: int | None) -> list[str]:
-    """The lines of ``bench beta``: each converted value as ``--set`` takes it, before the algorithms it is for.
-
-    Raises:
-        UserError: see `Convention.converted`.
-    """
-    by_value: dict[float, list[str]] = {}
-    for name, factor in sorted(convention.users().items(), key=lambda user: user[1] != FACTOR):
-        by_value.setdefault(convention.converted(beta, elements, factor), []).append(name)
-    return [line for value, names in by_value.items() for line in (f"beta={value:.10g}", f"for {', '.join(names)}")]
 
 
 def find(name: str) -> Convention:

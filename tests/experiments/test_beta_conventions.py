@@ -8,7 +8,7 @@ import torch
 from algorithms.dpo import dpo_loss
 from algorithms.smpo import SmPO, smpo_loss
 from bench import PairErrors, UserError
-from bench.cli.beta import CONVENTIONS, answer, find, markdown
+from bench.experiments.beta import CONVENTIONS, find, markdown
 from bench.training.algorithm import ALGORITHMS
 
 DOCS = Path(__file__).parents[2] / "docs" / "beta.md"
@@ -96,7 +96,7 @@ def test_the_factor_of_smpo_is_that_of_its_loss() -> None:
 @pytest.mark.parametrize("beta", [0.0, -5.0, float("inf"), float("nan"), float("-inf"), 1e308])
 def test_what_is_not_a_finite_number_above_0_is_refused(beta: float) -> None:
     with pytest.raises(UserError, match="a beta is a finite number above 0"):
-        answer(find("smpo"), beta, None)
+        find("smpo").of_algorithms(beta, None)
 
 
 def test_the_docs_hold_the_table() -> None:
