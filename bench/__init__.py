@@ -5,10 +5,12 @@ The public names: what an algorithm, a metric, a model or a script of your own n
 
 from __future__ import annotations
 
+import ast
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal to the table below
+if TYPE_CHECKING:  # what type checkers and editors see, and what is read below
     from bench.core.chunks import batch_slices as batch_slices
     from bench.core.errors import UserError as UserError
     from bench.core.errors import require as require
@@ -119,98 +121,18 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it equal t
     from reports.report import ReportResult as ReportResult
     from reports.report import report as report
 
-_WHERE = {
-    "bench.core.chunks": ("batch_slices",),
-    "bench.core.errors": ("UserError", "require"),
-    "bench.core.hub": ("hub_folder",),
-    "bench.core.images": ("resize_image",),
-    "bench.core.prefetch": ("prefetched",),
-    "bench.core.randomness": ("uniform",),
-    "bench.core.validation": ("build",),
-    "bench.core.values": ("digest",),
-    "bench.data.preferences": ("PreferenceData",),
-    "bench.data.prepare": ("PrepareContext",),
-    "bench.data.ranking": ("calibrated_rewards", "dominating_pairs", "win_shares"),
-    "bench.experiments.executors.base": ("Executor", "Matrix"),
-    "bench.experiments.experiment": ("Choices",),
-    "bench.experiments.interface": ("evaluate", "run"),
-    "bench.experiments.results": ("EvaluationResult", "EvaluationResults", "RunResult", "RunResults"),
-    "bench.experiments.votes": ("Votes",),
-    "bench.models.card": ("ModelCard",),
-    "bench.models.checkpoints.stated": ("read_object",),
-    "bench.models.family": ("Condition", "ModelFamily"),
-    "bench.models.forward_process": ("ForwardProcess", "expand"),
-    "bench.models.guidance": ("guide",),
-    "bench.models.inversion": ("Endpoint", "Inversion", "InversionSettings", "Renoise", "invert"),
-    "bench.models.registry": ("MODELS",),
-    "bench.prompts.sets": ("PromptSet",),
-    "bench.records.protocol": ("GenerationSettings",),
-    "bench.records.scores": ("MetricInfo",),
-    "bench.records.studies": ("Cell", "StudyFolder"),
-    "bench.rollouts.advantages": ("Convention", "combined_advantages"),
-    "bench.rollouts.grid": ("Grid", "strided_grid"),
-    "bench.rollouts.rules": ("ODE", "Rule", "RuleName", "has_density"),
-    "bench.rollouts.sampler": ("Denoise", "Predict", "Step", "Trajectories", "guided", "one_per_slot", "roll_out"),
-    "bench.scoring.images": ("CLIP_MEAN", "CLIP_STD"),
-    "bench.scoring.isolated.environment": ("Environment",),
-    "bench.scoring.isolated.metric": ("IsolatedMetric",),
-    "bench.scoring.metric": (
-        "METRICS",
-        "DifferentiableMetric",
-        "EmbeddingMetric",
-        "FittableMetric",
-        "Metric",
-        "weights_digest",
-    ),
-    "bench.training.algorithm": (
-        "ALGORITHMS",
-        "Algorithm",
-        "AlgorithmInfo",
-        "BetaScale",
-        "MetricNames",
-        "Need",
-        "Recipe",
-        "StepOutput",
-    ),
-    "bench.training.judge_fitting": ("JudgeFittingAlgorithm",),
-    "bench.training.online": (
-        "ForwardAlgorithm",
-        "OnlineAlgorithm",
-        "SamplingAlgorithm",
-        "StepwiseAlgorithm",
-    ),
-    "bench.training.pair_batch": ("PairBatch",),
-    "bench.training.ratios": ("clipped_objective", "kl_nats", "outside_clip", "ratio_logs", "squared_mean_shift"),
-    "bench.training.noising": (
-        "Noised",
-        "NoisedImages",
-        "noised_images",
-        "noised_alike",
-        "noised_forward",
-        "random_timesteps",
-    ),
-    "bench.training.pairwise": (
-        "NoisedPairAlgorithm",
-        "PairErrors",
-        "PairPredictions",
-        "PairwiseAlgorithm",
-        "PolicyErrors",
-        "ReferenceFreeAlgorithm",
-        "pair_logs",
-        "sample_errors",
-    ),
-    "bench.training.policy": ("Policy",),
-    "bench.training.reward_gradients": ("GradientBatch", "RewardGradientAlgorithm"),
-    "bench.training.rollout_batch": ("RolloutBatch",),
-    "bench.training.settings": ("TrainingSettings",),
-    "bench.training.step_pairs": ("StepPairAlgorithm", "StepPairBatch"),
-    "reports.report": ("ReportResult", "report"),
-}
-"""Public names by the module that defines them."""
 
-_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
+def _modules() -> dict[str, str]:
+    """The modules of the public names, which the imports above are the only list of."""
+    tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {each.name: str(node.module) for node in imports for each in node.names}
 
-__all__ = sorted(_MODULE_OF)  # noqa: PLE0605 (names of a table, not typed twice)
+
+_MODULE_OF = _modules()
+
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605 (names of the imports, not typed twice)
 
 
 def __getattr__(name: str) -> Any:

@@ -125,7 +125,7 @@ def setup(app: Sphinx) -> None:
 
 def _module(name: str) -> str:
     """The module that defines a public name."""
-    return next(module for module, held in bench._WHERE.items() if name in held)
+    return bench._MODULE_OF[name]
 
 
 def _entry(name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What `bench` exports: one table, the same for type checkers and at run time, and each name says what it is."""
+"""What `bench` exports: each name says what it is."""
 
 from __future__ import annotations
 
@@ -13,15 +13,7 @@ import pytest
 
 import bench
 
-TREE = ast.parse(Path(bench.__file__).read_text(encoding="utf-8"))
 DESCRIBED = (FunctionType, property, classmethod, staticmethod)
-
-
-def imported_for_type_checkers() -> set[tuple[str, str]]:
-    """Module and name of each import under ``if TYPE_CHECKING``."""
-    blocks = [node for node in TREE.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
-    return {(str(node.module), alias.name) for node in imports for alias in node.names}
 
 
 def described_values(module: str) -> set[str]:
@@ -36,12 +28,6 @@ def described_values(module: str) -> set[str]:
             )
             named |= {target.id for target in targets if isinstance(target, ast.Name)}
     return named
-
-
-def test_type_checkers_see_what_is_there_at_run_time() -> None:
-    table = {(module, name) for module, names in bench._WHERE.items() for name in names}
-    assert imported_for_type_checkers() == table
-    assert sorted(name for _, name in table) == bench.__all__
 
 
 @pytest.mark.parametrize("name", bench.__all__)
