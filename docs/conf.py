@@ -10,6 +10,7 @@ import enum
 import importlib.metadata
 import inspect
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,6 @@ from sphinx.errors import ExtensionError
 from sphinx.pycode import ModuleAnalyzer
 
 import bench
-from algorithms import sources
 
 DOCS = Path(__file__).parent
 GENERATED = DOCS / "generated"
@@ -90,7 +90,9 @@ def write_generated_pages(_: Sphinx) -> None:
     GENERATED.mkdir(exist_ok=True)
     (GENERATED / "python.rst").write_text(python_reference(), encoding="utf-8")
     (GENERATED / "commands.md").write_text(command_reference(), encoding="utf-8")
-    (GENERATED / "sources.md").write_text(sources.markdown(), encoding="utf-8")
+    (GENERATED / "sources.md").write_text(
+        runpy.run_path(str(DOCS / "algorithm_tables.py"))["sources_page"](), encoding="utf-8"
+    )
 
 
 def add_fields(_: Sphinx, what: str, __: str, value: Any, ___: Any, lines: list[str]) -> None:

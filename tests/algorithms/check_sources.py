@@ -8,12 +8,12 @@ FOLDER holds a git clone of each repository as OWNER/NAME, bare or not.  Nothing
 from __future__ import annotations
 
 import functools
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
-from algorithms.sources import read_sources
-
+ROWS = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "algorithm_tables.py"))["read_sources"]()
 LONGEST = 14
 """Lines that a text may span."""
 
@@ -26,7 +26,7 @@ def lines_of(clone: Path, commit: str, file: str) -> list[str]:
 
 def main() -> None:
     folder, checked, wrong = Path(sys.argv[1]), 0, []
-    for row in read_sources():
+    for row in ROWS:
         if not row.repository:
             continue
         start = int(row.line) - 1

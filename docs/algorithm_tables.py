@@ -1,4 +1,7 @@
-"""Where every setting of every published recipe is from: the table `sources.csv`, and its page of the documentation."""
+"""The table of all algorithms of this distribution in docs/algorithms.md, and the page on where every published setting is from.
+
+python docs/algorithm_tables.py prints the table; the page is made from `algorithms/sources.csv` at every build of the documentation.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,31 @@ import csv
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-TABLE = Path(__file__).with_name("sources.csv")
+from bench import ALGORITHMS
+
+PACKAGE = "algorithms"
+SOURCES = Path(__file__).parents[1] / PACKAGE / "sources.csv"
 LOSS = "loss"
 """The field whose value is an algorithm's formula."""
+
+
+def overview() -> str:
+    """One row per algorithm, in the order of the registry; algorithms of other distributions are left out."""
+    lines = ["| name | paper | formula | needs | status |", "| :-- " * 5 + "|"]
+    for name in ALGORITHMS:
+        if ALGORITHMS.point(name).module.partition(".")[0] == PACKAGE:
+            algorithm = ALGORITHMS.get(name)
+            info, needs = algorithm.info, ", ".join(sorted(algorithm.needs))
+            lines.append(_row([f"`{name}`", info.paper, f"`{info.formula}`", needs, info.status]))
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,11 +82,11 @@ class Source:
 
 def read_sources() -> list[Source]:
     """All rows of the table."""
-    with TABLE.open(encoding="utf-8", newline="") as stream:
+    with SOURCES.open(encoding="utf-8", newline="") as stream:
         return [Source(**row) for row in csv.DictReader(stream)]
 
 
-def markdown() -> str:
+def sources_page() -> str:
     """The page, with a table for each recipe."""
     rows = read_sources()
     unread = sum(row.opened == "no" for row in rows)
@@ -94,5 +116,8 @@ def _table(rows: Sequence[Source]) -> Iterator[str]:
         value = json.loads(row.value)
         shown = value if isinstance(value, str) else row.value
         relation = ": ".join(part for part in (row.relation, row.note) if part)
-        cells = [f"`{row.field}`", f"`{shown}`", place, text, relation]
-        yield "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+        yield _row([f"`{row.field}`", f"`{shown}`", place, text, relation])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(overview())
