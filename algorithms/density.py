@@ -22,6 +22,7 @@ def density_ratios(
     Ratios are scaled to mean 1, clipped to `RANGE` and scaled to mean 1 again, which may move them outside `RANGE`.
 
     Args:
+        data: rows of captions and images, with the sources of the images where they are known.
         golden: name of the source to resemble; None if the data has one source or names none, and then every ratio is 1.
         features: returns the embeddings of captions and images, (N, 1 + K, D), captions first; called only when needed.
 

@@ -30,6 +30,7 @@ def safe_scale(predictions: PairPredictions, *, mu: float) -> Tensor:
     ``clip((1 - mu) |gA|^2 / gA.gB, 0, 1)`` where ``gA.gB > 0``, else 1.
 
     Args:
+        predictions: predictions of the policy and their targets, (B, ...) each; the reference's are not read.
         mu: share of the winner's improvement that is guaranteed to remain, between 0 and 1.
     """
     winner = (predictions.policy_winner - predictions.target_winner).detach().flatten(1).to(torch.float64)

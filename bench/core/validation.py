@@ -27,6 +27,8 @@ def build(kind: type[S], values: Mapping[str, Any], name: str) -> S:
     """Validate values into the pydantic model ``kind``.
 
     Args:
+        kind: the model.
+        values: its fields by name, as a user typed them.
         name: what the values are for; the error message begins with it.
 
     Raises:

@@ -197,9 +197,11 @@ class ModelFamily(abc.ABC):
         """Free the memory of all parts except the denoiser; they are loaded again when they are used."""
 
     def set_timesteps(self, scheduler: Any, steps: int, shape: Sequence[int]) -> None:
-        """Set a diffusers scheduler's ``steps`` sampling times, in place.
+        """Set a diffusers scheduler's sampling times, in place.
 
         Args:
+            scheduler: the scheduler.
+            steps: number of sampling times.
             shape: shape of one image's latents, (C, h, w); flows whose shift depends on the resolution derive ``mu``, a number, from it.
         """
         scheduler.set_timesteps(steps)

@@ -107,9 +107,13 @@ class ForwardProcess(abc.ABC):
         """The noise that a prediction implies; shape (B, ...)."""
 
     def transition(self, xt: Tensor, prediction: Tensor, t: Tensor, previous: Tensor, *, eta: float) -> Transition:
-        """One DDIM sampling step from times ``t`` to ``previous`` (B,) (Song et al. 2021, eq. 12 and 16).
+        """One DDIM sampling step (Song et al. 2021, eq. 12 and 16).
 
         Args:
+            xt: latents at the times ``t``, (B, ...).
+            prediction: the network's, same shape.
+            t: times that the step begins at, int64, (B,).
+            previous: times that it ends at, int64, (B,).
             eta: share of the DDPM variance; 0 is deterministic (then ``std`` is 0).
         """
         x0, noise = self.to_x0(xt, prediction, t), self.to_epsilon(xt, prediction, t)

@@ -76,8 +76,10 @@ def invert(
 
     Args:
         predict: the network, conditioned; called without gradient.
+        process: the forward process that the network was trained with.
         x0: clean latents, (B, ...).
         timesteps: requested times, int64 (B,).
+        settings: the steps and how each is solved.
         noise: ``noise(k)`` returns the standard normal noise (B, ...) of grid step k; needed when ``settings.eta`` > 0.
         any_rank: see `bench.Policy.any_rank`.
         dummy_forward: calls the network and drops the result, once for every call of ``predict`` that other ranks make and this one

@@ -54,9 +54,12 @@ def random_timesteps(process: ForwardProcess, draws: Draws, latents: Tensor, pur
 
 
 def noised_images(process: ForwardProcess, draws: Draws, clean: Tensor, side: str = "") -> NoisedImages:
-    """Add random noise at random timesteps to clean latents (B, ...), one per pair.
+    """Add random noise at random timesteps to clean latents, one per pair.
 
     Args:
+        process: the model's forward process.
+        draws: the random draws of the step.
+        clean: clean latents, (B, ...).
         side: ``winner`` or ``loser`` to give the two images of a pair separate timesteps and noise; without it they share
             both.
     """
