@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from bench.core.errors import UserError
 from bench.core.files import replace_file
+from reports.content import Report
 from reports.pictures import compare, open_picture
 from reports.report import make_report
-from reports.table import Report
 
 
 def comparison_sheet(report: Report, path: Path, *, prompts: int = 8) -> None:

@@ -14,9 +14,9 @@ from bench.records.lines import LedgerRecord
 from bench.records.reading import read_record
 from bench.records.runs import RunFolder
 from reports.citation import citation
+from reports.content import Report, Row
 from reports.render import markdown as tables
 from reports.report import make_report
-from reports.table import Report, Row
 
 ADAPTERS = "pytorch_lora_weights.safetensors"
 """diffusers' file of adapters, which the card says how to load."""

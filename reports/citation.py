@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from bench.core.registry import DISTRIBUTION
 from reports.conclusion_tables import reference_name
-from reports.table import Report
+from reports.content import Report
 
 
 def citation(report: Report) -> str:

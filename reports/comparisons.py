@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from bench.records.scores import MetricRecord
-from reports.crossed import Crossed
+from reports.anova import Crossed
 from reports.records import RowRecord, RunRecord
 from reports.seed_variance import Array
 from reports.statistics import Interval, Miss, mean_intervals, share_intervals, win_indicator

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from bench.records.config import BASE
 from reports.agreement import RULES, Agreement
 from reports.conclusions import placebo_in
+from reports.content import Report, Row, trained_rows
 from reports.endpoint import FEWEST_ROWS, JUDGES, TOGETHER, trained_on_judges
-from reports.grids import DASH, Cell, Grid, Verdict, plus_minus, rate_cell, verdict
-from reports.table import Report, Row, trained_rows
+from reports.text_table import DASH, Cell, TextTable, Verdict, plus_minus, rate_cell, verdict
 
 WIDEST = 10
 """Number of rows up to which all pairs are shown as a table; JSON always has them."""
@@ -36,7 +36,7 @@ def seeds_cell(row: Row) -> Cell:
     return Cell(str(len(row.seeds))) if row.seeds else DASH
 
 
-def conclusion_grid(report: Report) -> Grid | None:
+def conclusion_table(report: Report) -> TextTable | None:
     """The primary endpoint over the reference and over the placebo, with ranks and groups; None where nothing is compared."""
     shown = [row for row in report.rows[1:] if row.over_reference is not None or row.over_placebo is not None]
     if report.endpoint is None or not shown:
@@ -52,7 +52,7 @@ def conclusion_grid(report: Report) -> Grid | None:
         cells += [rate_cell(row.over_placebo)] if with_placebo else []
         cells += _standing_cells(row)[: with_ranks + with_groups]
         rows.append((row.label, tuple(cells)))
-    return Grid(
+    return TextTable(
         f"Primary endpoint, {report.endpoint.title}: win rate, %{_trial(report)}",
         ("seeds", *columns),
         tuple(rows),
@@ -168,7 +168,7 @@ def trained_on_endpoint(report: Report, row: Row) -> bool:
     return score is not None and score.trained_on
 
 
-def pairs_grid(report: Report) -> Grid | None:
+def pairs_table(report: Report) -> TextTable | None:
     """Differences of all pairs of rows by the primary endpoint, in points; None for fewer than two rows or more than `WIDEST`."""
     places = [place for place, row in enumerate(report.rows) if row.standing is not None]
     if not report.pairs or len(places) > WIDEST:
@@ -201,10 +201,10 @@ def pairs_grid(report: Report) -> Grid | None:
         f"It compares how often each wins over {reference_name(report)}, not how often one wins over the other, which --against ROW "
         "shows; the two can disagree."
     )
-    return Grid("Row minus column, points of win rate", tuple(labels), rows, (note, other))
+    return TextTable("Row minus column, points of win rate", tuple(labels), rows, (note, other))
 
 
-def correlation_grid(report: Report) -> Grid | None:
+def correlation_table(report: Report) -> TextTable | None:
     """Rank correlations between metrics over the rows; None where there are too few rows or metrics."""
     if report.endpoint is None or not report.endpoint.correlations:
         return None
@@ -234,10 +234,10 @@ def correlation_grid(report: Report) -> Grid | None:
             f"From {FEWEST_ROWS} rows on, those at {TOGETHER:.2f} or more count as one metric in the mean over judges."
         )
     notes += [f"Counted as one metric: {', '.join(names[name] for name in group)}." for group in together]
-    return Grid("Do the metrics rank the rows alike?", tuple(titles), rows, tuple(notes))
+    return TextTable("Do the metrics rank the rows alike?", tuple(titles), rows, tuple(notes))
 
 
-def agreement_grid(report: Report) -> Grid | None:
+def agreement_table(report: Report) -> TextTable | None:
     """How often each metric agrees with people's votes; None where that was not asked for."""
     found = report.agreements
     if not found:
@@ -257,7 +257,7 @@ def agreement_grid(report: Report) -> Grid | None:
         "It is not known here whether a metric was trained on these pairs; if it was, it agrees more often than with other people.",
     ]
     columns = ("as its paper counts", "without ties", "equal scores")
-    return Grid("Agreement of metrics with people's votes, %", columns, rows, tuple(notes))
+    return TextTable("Agreement of metrics with people's votes, %", columns, rows, tuple(notes))
 
 
 def _rule_notes(found: Sequence[Agreement]) -> list[str]:

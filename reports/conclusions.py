@@ -9,9 +9,9 @@ from bench.records.scores import MetricRecord
 from reports.adjustment import adjusted
 from reports.comparisons import Score, comparable, compare_scores, estimate_wins, paired_seeds
 from reports.endpoint import Endpoint, choose_endpoint, endpoint_wins
+from reports.ranking import Pair, Standing, compare_pairs, standings
 from reports.records import RowRecord, RunRecord
 from reports.seed_variance import Array
-from reports.standing import Pair, Standing, compare_pairs, standings
 from reports.statistics import Interval
 
 

@@ -12,7 +12,7 @@ from bench.records.runs import RunFolder
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Judged:
+class RunEvaluation:
     """A finished evaluation with the run it belongs to.
 
     Attributes:
@@ -63,23 +63,23 @@ class Judged:
         return True, title, seed, variant.alpha, variant.beta, variant.guidance_scale
 
 
-def read_judged(runs: Iterable[RunFolder], signature: str) -> list[Judged]:
+def read_judged(runs: Iterable[RunFolder], signature: str) -> list[RunEvaluation]:
     """The finished evaluations of runs under one protocol, in the order of the runs."""
     found = []
     for run in runs:
         done = [each for each in run.evaluations() if each.protocol_signature == signature and each.done]
-        mine = [Judged(run, each, each.variant(), each.protocol().generation.guidance_scale) for each in done]
+        mine = [RunEvaluation(run, each, each.variant(), each.protocol().generation.guidance_scale) for each in done]
         found += sorted(mine, key=lambda judged: judged.order)
     return found
 
 
-def grouped(judged: Iterable[Judged]) -> list[tuple[str, list[Judged]]]:
+def grouped(judged: Iterable[RunEvaluation]) -> list[tuple[str, list[RunEvaluation]]]:
     """Rows with their labels: one evaluation per training seed.
 
     A run that was evaluated with several training seeds of one negative has a row for each of them: such evaluations share
     the run, so they are not independent seeds of a row.
     """
-    rows: dict[tuple[str, str, str], list[Judged]] = {}
+    rows: dict[tuple[str, str, str], list[RunEvaluation]] = {}
     for each in judged:
         config = each.run.config()
         rows.setdefault((config.algorithm, config.name, each.label()), []).append(each)
@@ -88,14 +88,14 @@ def grouped(judged: Iterable[Judged]) -> list[tuple[str, list[Judged]]]:
         if len({member.run.folder for member in members}) == len(members):
             labelled.append((label, members))
         else:
-            seeded: dict[str, list[Judged]] = {}
+            seeded: dict[str, list[RunEvaluation]] = {}
             for member in members:
                 seeded.setdefault(member.seeded_label(), []).append(member)
             labelled += seeded.items()
     return labelled
 
 
-def distinct(rows: Sequence[tuple[str, list[Judged]]]) -> list[tuple[str, list[Judged]]]:
+def distinct(rows: Sequence[tuple[str, list[RunEvaluation]]]) -> list[tuple[str, list[RunEvaluation]]]:
     """Rows with labels of which no two are the same: where several rows have one, each adds its algorithm, or the name of its runs too."""
     sharing: dict[str, list[str]] = {}
     for label, members in rows:

@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 from bench.records.scores import MetricRecord
+from reports.content import Cost, Report, Row
 from reports.settings import TrainingData
 from reports.statistics import Interval
-from reports.table import Cost, Report, Row
 
 ENDS = {"": "mean", "_low": "low", "_high": "high"}
 """Endings of the columns of an interval that is not tested, and its fields."""

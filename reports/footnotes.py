@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from bench.records.config import RECIPE, UNRECORDED
 from reports.conclusion_tables import reference_name
+from reports.content import Report, Row, trained_rows
 from reports.interval_notes import interval_notes
-from reports.panel import gains_in_words
+from reports.overoptimisation import gains_in_words
 from reports.settings import RowSettings, TrainingData
-from reports.table import Report, Row, trained_rows
 
 Trained = Sequence[tuple[Row, RowSettings]]
 

@@ -8,10 +8,10 @@ from bench.records.config import BASE
 from reports.comparisons import paired_seeds
 from reports.conclusion_tables import is_base, over_reference, reference_name, trained_on_endpoint
 from reports.conclusions import placebo_in
+from reports.content import Report
 from reports.endpoint import GOLD, why_no_judges
 from reports.records import RowRecord
 from reports.statistics import Interval, Miss
-from reports.table import Report
 
 SIMULATED_PROMPTS = 50
 """The fewest prompts whose intervals were simulated: docs/statistics.md."""

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 
 from bench.core import escaping
 from bench.core.chunks import batch_slices
-from reports.grids import Cell, Grid, Verdict
-from reports.published_tables import HEADING, published_grids, published_notes
+from reports.content import Report
+from reports.published_tables import HEADING, published_notes, published_tables
 from reports.render import notes_of
+from reports.result_tables import HYPHEN_AS_MINUS, report_tables
 from reports.splitting import split_columns
-from reports.table import Report
-from reports.text_tables import HYPHEN_AS_MINUS, grids
+from reports.text_table import Cell, TextTable, Verdict
 
 WIDTH = 100
 """Characters on a line of a table before it is split; on the standard page such a line is set at about two thirds of its size."""
@@ -31,22 +31,22 @@ _HEAD = (
 
 def latex(report: Report) -> str:
     """The tables in LaTeX, each with caption and label; needs the packages ``booktabs`` and ``graphicx``."""
-    text = _HEAD + _section(grids(report), notes_of(report), "bench")
+    text = _HEAD + _section(report_tables(report), notes_of(report), "bench")
     if report.published is not None:
         notes = published_notes(report, report.published)
         text += f"\n\\section*{{{escaping.latex(HEADING)}}}\n" + _section(
-            published_grids(report, report.published), notes, "published"
+            published_tables(report, report.published), notes, "published"
         )
     return text
 
 
-def _section(section: Sequence[Grid], notes: Sequence[str], prefix: str) -> str:
+def _section(section: Sequence[TextTable], notes: Sequence[str], prefix: str) -> str:
     tables = "".join(f"{table}\n\n" for grid in section for table in _tables(grid, prefix))
     lines = "\\par\n".join(map(_note, notes))
     return f"{tables}{{\\footnotesize\\raggedright\n{lines}\\par\n}}\n"
 
 
-def _tables(grid: Grid, prefix: str) -> Iterator[str]:
+def _tables(grid: TextTable, prefix: str) -> Iterator[str]:
     """The tables of a grid, each with a label of its own; the parts of one that is split are numbered in their captions."""
     parts = list(_parts(grid))
     label = f"tab:{prefix}-{re.sub('[^a-z]+', '-', grid.title.lower()).strip('-')}"
@@ -55,15 +55,15 @@ def _tables(grid: Grid, prefix: str) -> Iterator[str]:
         yield _table(part, f"{escaping.latex(grid.title)}{which}", label if number == 1 else f"{label}-{number}")
 
 
-def _parts(grid: Grid) -> Iterator[Grid]:
+def _parts(grid: TextTable) -> Iterator[TextTable]:
     """The grid by groups of columns that fit a line, and by groups of rows that fit a page."""
     for part in split_columns(grid, WIDTH, lambda cell: len(cell.value) + len(cell.detail) * 3 // 4):
         for group in batch_slices(max(1, len(part.rows)), ROWS):
             notes = part.notes if group.stop >= len(part.rows) else ()
-            yield Grid(part.title, part.columns, part.rows[group], notes)
+            yield TextTable(part.title, part.columns, part.rows[group], notes)
 
 
-def _table(grid: Grid, caption: str, label: str) -> str:
+def _table(grid: TextTable, caption: str, label: str) -> str:
     head = " & ".join(["", *map(escaping.latex, grid.columns)])
     lines = [" & ".join([escaping.latex(name), *map(_cell, cells)]) for name, cells in grid.rows]
     rows = "\n".join(f"{line} \\\\" for line in lines)

@@ -11,14 +11,14 @@ from bench.records.protocol import Protocol
 from bench.records.runs import RunFolder
 from bench.records.scores import MetricRecord
 from reports.checks import run_label
-from reports.evaluations import Judged
+from reports.evaluations import RunEvaluation
 
 SHOWN = 3
 """Maximum number of runs that a note names."""
 
 
 def missing_notes(
-    found: Iterable[RunFolder], judged: Sequence[Judged], metrics: Sequence[MetricRecord], protocol: Protocol
+    found: Iterable[RunFolder], judged: Sequence[RunEvaluation], metrics: Sequence[MetricRecord], protocol: Protocol
 ) -> tuple[str, ...]:
     """What is missing from the rows, one sentence per line.
 
@@ -79,7 +79,7 @@ def _elsewhere(found: Iterable[RunFolder], model: str) -> list[str]:
     return [f"Not in this table: runs of {', '.join(others)}."] if others else []
 
 
-def _unscored(judged: Sequence[Judged], metrics: Sequence[MetricRecord]) -> list[str]:
+def _unscored(judged: Sequence[RunEvaluation], metrics: Sequence[MetricRecord]) -> list[str]:
     """Notes on the evaluations that lack metrics, one for all that lack the same, with the command that adds them to the first."""
     lacking: dict[tuple[str, ...], list[RunFolder]] = {}
     for each in judged:
@@ -117,14 +117,14 @@ def _without_option(words: Sequence[str], option: str) -> list[str]:
     return kept
 
 
-def _without_digests(judged: Sequence[Judged]) -> list[str]:
+def _without_digests(judged: Sequence[RunEvaluation]) -> list[str]:
     """A note on the records in which a change would not be noticed, as older versions wrote them."""
     old = [each.run for each in judged if not (each.run.has_digests and each.evaluation.has_digests)]
     labels = list(dict.fromkeys(map(run_label, old)))
     return [f"Records without digests, in which changes cannot be noticed: {listed(labels, SHOWN)}."] if labels else []
 
 
-def _barely_watched(judged: Sequence[Judged]) -> list[str]:
+def _barely_watched(judged: Sequence[RunEvaluation]) -> list[str]:
     """A note on the runs whose images along the training are of one prompt, as older versions allowed."""
     alone = [each.run for each in judged if (curve := each.run.curve()) is not None and len(curve[0].prompts) == 1]
     labels = list(dict.fromkeys(map(run_label, alone)))

@@ -10,21 +10,21 @@ from markupsafe import Markup
 from bench.core.escaping import visible
 from reports.citation import citation
 from reports.conclusion_tables import reference_name
+from reports.content import Report, against
 from reports.footnotes import footnotes
-from reports.grids import Grid
-from reports.panel import gains_in_words
+from reports.overoptimisation import gains_in_words
 from reports.pictures import compare
 from reports.plots import panel_plot, training_plot, win_rate_plot
-from reports.published_tables import HEADING, published_grids, published_notes
-from reports.table import Report, against
-from reports.text_tables import (
+from reports.published_tables import HEADING, published_notes, published_tables
+from reports.result_tables import (
     HYPHEN_AS_MINUS,
-    comparison_grids,
-    conclusion_grids,
-    result_grids,
-    settings_grid,
+    comparison_tables,
+    conclusion_tables,
+    result_tables,
     settings_lines,
+    settings_table,
 )
+from reports.text_table import TextTable
 
 EN_DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -56,14 +56,14 @@ def page(report: Report) -> str:
         report=report,
         reference=reference_name(report),
         comparison=compare(report.source, report.places),
-        conclusions=conclusion_grids(report),
-        grids=result_grids(report),
+        conclusions=conclusion_tables(report),
+        grids=result_tables(report),
         references=_escaped(references),
         settings=settings_lines(report),
         notes=_notes(report),
-        row_settings=settings_grid(report),
+        row_settings=settings_table(report),
         published_heading=HEADING,
-        published_grids=() if published is None else published_grids(report, published),
+        published_tables=() if published is None else published_tables(report, published),
         published_notes=() if published is None else published_notes(report, published),
         win_rates=Markup(win_rate_plot(report)),  # noqa: S704  matplotlib escapes what it writes
         panels=[(row, Markup(panel_plot(row))) for row in report.rows if row.panel],  # noqa: S704
@@ -82,8 +82,8 @@ def _reference(report: Report, place: int) -> dict[str, Any]:
     other = against(report, place)
     return {
         "label": report.rows[place].label,
-        "conclusions": [_table(grid) for grid in conclusion_grids(other)],
-        "tables": [_table(grid) for grid in comparison_grids(other)],
+        "conclusions": [_table(grid) for grid in conclusion_tables(other)],
+        "tables": [_table(grid) for grid in comparison_tables(other)],
         "notes": _notes(other),
     }
 
@@ -93,7 +93,7 @@ def _notes(report: Report) -> list[str]:
     return [*footnotes(report), citation(report)]
 
 
-def _table(grid: Grid) -> dict[str, Any]:
+def _table(grid: TextTable) -> dict[str, Any]:
     return {
         "title": grid.title,
         "columns": list(grid.columns),

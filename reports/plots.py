@@ -12,9 +12,9 @@ import numpy as np
 
 from bench.core.escaping import line
 from bench.records.curve import LOOKS
+from reports.content import Report, Row
 from reports.curves import Curve
-from reports.panel import Panel
-from reports.table import Report, Row
+from reports.overoptimisation import Panel
 
 if TYPE_CHECKING:  # importing matplotlib takes half a second, which a table in a terminal does not need
     from matplotlib.axes import Axes

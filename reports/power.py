@@ -10,8 +10,8 @@ import numpy as np
 from scipy import stats
 
 from bench.core.errors import UserError
+from reports.anova import Crossed
 from reports.comparisons import compare_scores
-from reports.crossed import Crossed
 from reports.endpoint import choose_endpoint, endpoint_wins, why_no_judges
 from reports.records import Records, RunRecord
 from reports.seed_variance import Array

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bench.records.scores import MetricRecord
-from reports.grids import DASH, Cell, Grid
+from reports.content import Report
 from reports.published import Published, PublishedSource, PublishedValue
-from reports.table import Report
+from reports.text_table import DASH, Cell, TextTable
 
 HEADING = "Published, not run here"
 DOUBT = "?"
@@ -15,16 +15,16 @@ DIFFERENCES = (
 )
 
 
-def published_grids(report: Report, published: Published) -> tuple[Grid, ...]:
+def published_tables(report: Report, published: Published) -> tuple[TextTable, ...]:
     """Tables of published scores and win rates; empty tables are left out."""
     titles = {"score": "Published scores", "win rate": "Published win rates, %"}
-    grids = []
+    tables = []
     for kind, title in titles.items():
         sources = [source for source in published.sources if source.kind == kind]
         metrics = [metric for metric in report.metrics if any(_has(source, metric) for source in sources)]
         if sources:
-            grids.append(_grid(title, sources, metrics))
-    return tuple(grids)
+            tables.append(_table(title, sources, metrics))
+    return tuple(tables)
 
 
 def published_notes(report: Report, published: Published) -> tuple[str, ...]:
@@ -52,8 +52,8 @@ def _has(source: PublishedSource, metric: MetricRecord) -> bool:
     return any(metric.name in values for _, values in source.rows)
 
 
-def _grid(title: str, sources: list[PublishedSource], metrics: list[MetricRecord]) -> Grid:
-    return Grid(
+def _table(title: str, sources: list[PublishedSource], metrics: list[MetricRecord]) -> TextTable:
+    return TextTable(
         title,
         ("source", "prompts", *(metric.info.title for metric in metrics)),
         tuple(

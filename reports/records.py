@@ -17,7 +17,7 @@ from bench.records.protocol import Protocol, Variant
 from bench.records.runs import find_runs
 from bench.records.scores import MetricRecord
 from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, readable
-from reports.evaluations import Judged, distinct, grouped, read_judged
+from reports.evaluations import RunEvaluation, distinct, grouped, read_judged
 from reports.missing import missing_notes
 from reports.seed_variance import Array
 from reports.settings import RowSettings, row_settings, shown_source
@@ -144,7 +144,7 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
     )
 
 
-def _metrics(judged: Sequence[Judged]) -> tuple[MetricRecord, ...]:
+def _metrics(judged: Sequence[RunEvaluation]) -> tuple[MetricRecord, ...]:
     described: dict[str, MetricRecord] = {}
     for each in sorted(judged, key=lambda each: each.run.config().is_base, reverse=True):
         for name, metric in each.evaluation.metrics().items():
@@ -152,7 +152,7 @@ def _metrics(judged: Sequence[Judged]) -> tuple[MetricRecord, ...]:
     return tuple(sorted(described.values(), key=lambda metric: metric.name != "gold"))
 
 
-def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord]) -> RunRecord:
+def _row(label: str, judged: Sequence[RunEvaluation], metrics: Iterable[MetricRecord]) -> RunRecord:
     judged = sorted(judged, key=lambda each: each.run.config().seed or 0)
     first = judged[0]
     config = first.run.config()
@@ -184,7 +184,7 @@ def _row(label: str, judged: Sequence[Judged], metrics: Iterable[MetricRecord]) 
     )
 
 
-def _trained_on(judged: Judged) -> tuple[str, ...]:
+def _trained_on(judged: RunEvaluation) -> tuple[str, ...]:
     """The metrics that either branch of guidance was trained on."""
     negative = None if judged.variant is None else judged.variant.negative
     names = [*judged.run.config().trained_on, *(negative.trained_on if negative else ())]

@@ -19,14 +19,14 @@ from bench.core import escaping
 from bench.core.errors import UserError
 from bench.records.scores import MetricRecord
 from reports.citation import citation
+from reports.content import Report
 from reports.flat import flat_rows
 from reports.footnotes import footnotes
-from reports.grids import Cell, Grid, Verdict
-from reports.published_tables import HEADING, published_grids, published_notes
+from reports.published_tables import HEADING, published_notes, published_tables
 from reports.records import UNLISTED
+from reports.result_tables import report_tables, settings_lines
 from reports.splitting import split_columns
-from reports.table import Report
-from reports.text_tables import grids, settings_lines
+from reports.text_table import Cell, TextTable, Verdict
 
 STAR = "* is bold or italic in a terminal and in other formats: better or worse, as explained below."
 _TERMINAL = {Verdict.BETTER: "bold green", Verdict.WORSE: "italic red", Verdict.OPEN: ""}
@@ -35,7 +35,7 @@ _MARKDOWN = {Verdict.BETTER: "**{}**", Verdict.WORSE: "*{}*", Verdict.OPEN: "{}"
 
 def print_report(report: Report, console: Console) -> None:
     """Print the tables to a terminal, or to a file, where a star stands for what is bold or italic."""
-    shown, notes = grids(report), notes_of(report)
+    shown, notes = report_tables(report), notes_of(report)
     marked = any(cell.verdict is not Verdict.OPEN for grid in shown for _, cells in grid.rows for cell in cells)
     if marked and not console.is_terminal:
         shown, notes = tuple(map(_starred, shown)), (STAR, *notes)
@@ -43,10 +43,10 @@ def print_report(report: Report, console: Console) -> None:
     if report.published is not None:
         console.rule(HEADING, style="dim")
         notes = published_notes(report, report.published)
-        _print_section(published_grids(report, report.published), notes, console)
+        _print_section(published_tables(report, report.published), notes, console)
 
 
-def _starred(grid: Grid) -> Grid:
+def _starred(grid: TextTable) -> TextTable:
     """A table whose marks are stars behind the values."""
     rows = [
         (label, tuple(cell if cell.verdict is Verdict.OPEN else Cell(f"{cell.value}*", cell.detail) for cell in cells))
@@ -60,7 +60,7 @@ def notes_of(report: Report) -> tuple[str, ...]:
     return (*settings_lines(report), *footnotes(report), citation(report))
 
 
-def _print_section(section: Sequence[Grid], notes: Sequence[str], console: Console) -> None:
+def _print_section(section: Sequence[TextTable], notes: Sequence[str], console: Console) -> None:
     parts = [part for grid in section for part in split_columns(grid, console.width, _printed_width)]
     for grid in parts:
         table = Table(
@@ -88,14 +88,14 @@ def _printed_width(cell: Cell) -> int:
 
 def markdown(report: Report) -> str:
     """The tables in GitHub-flavoured Markdown."""
-    parts = _markdown_section(grids(report), notes_of(report))
+    parts = _markdown_section(report_tables(report), notes_of(report))
     if report.published is not None:
         notes = published_notes(report, report.published)
-        parts += [f"## {HEADING}", *_markdown_section(published_grids(report, report.published), notes)]
+        parts += [f"## {HEADING}", *_markdown_section(published_tables(report, report.published), notes)]
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_section(section: Sequence[Grid], notes: Sequence[str]) -> list[str]:
+def _markdown_section(section: Sequence[TextTable], notes: Sequence[str]) -> list[str]:
     parts = []
     for grid in section:
         lines = [[""] + [escaping.markdown(column) for column in grid.columns], [":--"] + ["--:"] * len(grid.columns)]

@@ -13,13 +13,13 @@ from bench.core.files import replace_file
 from bench.core.terminal import table_terminal
 from bench.records.votes import JudgedVotes
 from reports.conclusion_tables import trained_on_endpoint
+from reports.content import Report, build_report, find_row, with_published, with_votes
+from reports.content import against as with_reference
 from reports.flat import flat_rows
 from reports.latex import latex
 from reports.page import page
 from reports.records import collect
 from reports.render import as_csv, as_json, markdown, print_report
-from reports.table import Report, build_report, find_row, with_published, with_votes
-from reports.table import against as with_reference
 
 if TYPE_CHECKING:  # pandas is loaded on demand
     import pandas as pd

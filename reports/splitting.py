@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 
-from reports.grids import Cell, Grid
+from reports.text_table import Cell, TextTable
 
 
-def split_columns(grid: Grid, width: int, cell_width: Callable[[Cell], int]) -> Iterator[Grid]:
+def split_columns(grid: TextTable, width: int, cell_width: Callable[[Cell], int]) -> Iterator[TextTable]:
     """The grid as the fewest tables that fit a line, with the columns in their order; row names may take a third of the line.
 
     Args:
@@ -28,4 +28,4 @@ def split_columns(grid: Grid, width: int, cell_width: Callable[[Cell], int]) -> 
     for start, end in itertools.pairwise([*starts, len(grid.columns)]):
         rows = tuple((label, row[start:end]) for label, row in grid.rows)
         last = end == len(grid.columns)
-        yield Grid(grid.title, grid.columns[start:end], rows, grid.notes if last else ())
+        yield TextTable(grid.title, grid.columns[start:end], rows, grid.notes if last else ())

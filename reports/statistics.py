@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from reports.crossed import Crossed
+from reports.anova import Crossed
 from reports.seed_variance import Array, SeedPrior
 
 LEVEL = 0.95

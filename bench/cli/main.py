@@ -105,7 +105,7 @@ def score(
     """
     from bench.cli.options import choose_metrics, parse_overrides, split_names
     from bench.scoring.folder import check_output, score_folder
-    from reports.scores import show_scores
+    from reports.folder_summary import show_scores
 
     check_output(output)
     own = parse_overrides(checkpoints or [], option="--checkpoint", example="pickscore=folder")

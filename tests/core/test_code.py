@@ -59,7 +59,7 @@ TRAINING = "used_code(['algorithms.dpo', 'bench.training.loop', 'bench.models.fa
         ("bench/records/runs.py", "def ", "def _", False),  # what is written down
         ("bench/models/families/flux.py", "def ", "def _", False),  # another family
         ("bench/cli/run.py", "def ", "def _", False),
-        ("reports/table.py", "def ", "def _", False),
+        ("reports/content.py", "def ", "def _", False),
         ("algorithms/kto.py", "def ", "def _", False),
     ],
 )

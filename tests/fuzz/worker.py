@@ -32,7 +32,7 @@ MEMORY = 3 << 30
 IMPORTS = (
     "tests.helpers.imported", "bench.cli.main", "bench.cli.data", "bench.cli.listing", "bench.cli.plan", "bench.data.summary", "bench.experiments.experiment",
     "bench.experiments.judging", "bench.experiments.interface", "bench.experiments.rescoring", "bench.scoring.folder",
-    "bench.planning.show", "bench.planning.profiling", "reports.table", "reports.report", "peft", "matplotlib.pyplot",
+    "bench.planning.show", "bench.planning.profiling", "reports.content", "reports.report", "peft", "matplotlib.pyplot",
 )  # fmt: skip
 LAZY = {
     "diffusers": ("AutoencoderKL", "UNet2DConditionModel", "DDIMScheduler"),

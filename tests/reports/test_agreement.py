@@ -14,11 +14,11 @@ from bench.records.scores import Ties
 from bench.records.votes import VotesRecord
 from reports.agreement import agreement_points
 from reports.clusters import clustered_share
+from reports.content import with_votes
 from reports.flat import flat_rows
 from reports.render import as_json, markdown
 from reports.report import make_report
 from reports.statistics import share_intervals
-from reports.table import with_votes
 
 # What people voted, and score 0 less score 1: agreed, opposed, equal scores; then a tie of people with scores apart, and with equal scores.
 LABELS = np.array([1.0, 1.0, 0.0, 0.5, 0.5])

@@ -12,12 +12,12 @@ from lab import PROMPTS, Lab, variant
 from bench.core.files import write_json
 from bench.records.evaluations import Evaluation
 from reports.conclusion_tables import WIDEST
+from reports.content import Report
 from reports.footnotes import footnotes
-from reports.grids import DASH, Grid
 from reports.render import as_json, markdown
 from reports.report import make_report
-from reports.table import Report
-from reports.text_tables import grids
+from reports.result_tables import report_tables
+from reports.text_table import DASH, TextTable
 
 
 def train(lab: Lab, algorithm: str, seeds: Sequence[int], shift: float = 0.2, **options: Any) -> None:
@@ -122,7 +122,7 @@ def test_over_placebo_says_on_how_many_seeds_it_rests(lab: Lab) -> None:
 
 def placebo_notes(lab: Lab) -> list[str]:
     """The notes of the first table about rows without a value over placebo."""
-    notes = grids(make_report(lab.runs))[0].notes
+    notes = report_tables(make_report(lab.runs))[0].notes
     words = (
         "No row has a placebo",
         "Their placebo is not",
@@ -147,7 +147,13 @@ def test_why_a_row_has_nothing_over_placebo(lab: Lab) -> None:
     assert placebo_notes(lab) == [missing, useless, apart]
     placebo(lab, "ipo", [0])
     assert placebo_notes(lab) == [useless, apart]
-    assert [cells[2] == DASH for _, cells in grids(make_report(lab.runs))[0].rows] == [True, True, False, True, True]
+    assert [cells[2] == DASH for _, cells in report_tables(make_report(lab.runs))[0].rows] == [
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_an_algorithm_as_the_reference_is_the_method_and_not_its_placebo(lab: Lab) -> None:
@@ -171,7 +177,7 @@ def test_a_table_of_one_seed_has_ranks_alone(lab: Lab) -> None:
     train(lab, "dpo", [0], 0.5)
     train(lab, "sft", [0], -0.5)
     report = make_report(lab.runs)
-    first, second = grids(report)[:2]
+    first, second = report_tables(report)[:2]
     assert first.columns == ("seeds", "over base", "rank")
     assert [(cells[2].value, cells[2].detail) for _, cells in first.rows] == [("1", ""), ("2", "")]
     assert "Rank: by over base (1 is best); the base itself has none." in first.notes
@@ -188,7 +194,7 @@ def test_a_row_without_a_common_seed_has_a_rank_alone(lab: Lab) -> None:
     train(lab, "dpo", range(2), 0.5)
     train(lab, "sft", range(2), -0.5)
     train(lab, "ipo", [7, 8])
-    first = grids(make_report(lab.runs))[0]
+    first = report_tables(make_report(lab.runs))[0]
     shown = {label: (cells[2].value, bool(cells[2].detail), cells[3] == DASH) for label, cells in first.rows}
     assert shown == {"dpo": ("1", True, False), "ipo": ("2", False, True), "sft": ("3", True, False)}
     assert "Ranked without a rank interval, because no comparison could be tested: ipo." in first.notes
@@ -235,13 +241,13 @@ def test_rows_that_always_win_are_shown_without_a_certain_difference(lab: Lab) -
     report = make_report(lab.runs)
     (pair,) = report.pairs
     assert (pair.difference.mean, pair.difference.ends, pair.difference.adjusted) == (0, None, None)
-    first, second = grids(report)[:2]
+    first, second = report_tables(report)[:2]
     assert [[cell.detail for cell in cells] for _, cells in second.rows] == [["", ""], ["", ""]]
     assert first.columns == ("seeds", "over base", "rank")
     assert (
         "No rank is tested, because what differs between two rows is the same for all prompts and seeds." in first.notes
     )
-    (score,) = [cells[0] for label, cells in grids(report)[3].rows if label == "dpo"]
+    (score,) = [cells[0] for label, cells in report_tables(report)[3].rows if label == "dpo"]
     assert (score.value, score.detail) == ("1.000", "+1.000")
     assert any(line.startswith("A win rate or difference without an interval") for line in footnotes(report))
     assert '"low": null' in as_json(report)
@@ -293,9 +299,9 @@ def test_known_misses_name_their_columns(lab: Lab) -> None:
     assert wide.endswith("(sft in over base, Gold).")
 
 
-def correlations(report: Report) -> Grid:
+def correlations(report: Report) -> TextTable:
     """The table of rank correlations."""
-    (found,) = [grid for grid in grids(report) if grid.title.startswith("Do the metrics")]
+    (found,) = [grid for grid in report_tables(report) if grid.title.startswith("Do the metrics")]
     return found
 
 
@@ -312,10 +318,10 @@ def test_many_rows(lab: Lab) -> None:
     rough, together, *_ = correlations(report).notes
     assert rough.endswith("11 rows: each value is rough.")
     assert together == "From 8 rows on, those at 0.90 or more count as one metric in the mean over judges."
-    assert not any(grid.title.startswith("Row minus column") for grid in grids(report))
+    assert not any(grid.title.startswith("Row minus column") for grid in report_tables(report))
     assert (
         "Differences of all pairs of these 11 rows are in JSON; tables show those of up to 10 rows."
-        in grids(report)[0].notes
+        in report_tables(report)[0].notes
     )
     assert any(line.startswith("Counted as one metric: ") for line in correlations(report).notes)
 
@@ -351,7 +357,7 @@ def test_a_row_that_has_its_placebo_alone_is_shown(lab: Lab) -> None:
     train(lab, "sft", [3])
     placebo(lab, "sft", [3])
     report = make_report(lab.runs, against="dpo")
-    cells = dict(grids(report)[0].rows)["sft"]
+    cells = dict(report_tables(report)[0].rows)["sft"]
     assert (cells[1], cells[2] == DASH) == (DASH, False)
 
 
@@ -360,10 +366,10 @@ def test_weights_without_a_seed_do_not_make_seeds_differ(lab: Lab) -> None:
     train(lab, "dpo", [0, 1], 0.4)
     sampled = variant(base, guidance_scale=5)
     lab.judge(base, shift=0.1, place=base.evaluation_of(lab.protocol.signature, sampled), variant=sampled)
-    (pairs,) = [grid for grid in grids(make_report(lab.runs)) if grid.title.startswith("Row minus column")]
+    (pairs,) = [grid for grid in report_tables(make_report(lab.runs)) if grid.title.startswith("Row minus column")]
     assert "Only training seeds that both have count" not in pairs.notes[0]
     train(lab, "sft", [0], 0.1)
-    (pairs,) = [grid for grid in grids(make_report(lab.runs)) if grid.title.startswith("Row minus column")]
+    (pairs,) = [grid for grid in report_tables(make_report(lab.runs)) if grid.title.startswith("Row minus column")]
     assert "Only training seeds that both have count" in pairs.notes[0]
 
 
@@ -372,7 +378,7 @@ def test_a_run_that_was_trained_with_a_limit_and_evaluated_in_full(lab: Lab) -> 
     lab.run("dpo", config={"limit": 8})
     report = make_report(lab.runs)
     assert "Trial (--limit 8): at most the first 8 training pairs were used (Diffusion-DPO)." in footnotes(report)
-    assert grids(report)[0].title.endswith("win rate, % (a trial: it says nothing about the methods)")
+    assert report_tables(report)[0].title.endswith("win rate, % (a trial: it says nothing about the methods)")
 
 
 def test_how_many_tests_marks_are_adjusted_for(lab: Lab) -> None:

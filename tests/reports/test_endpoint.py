@@ -10,12 +10,12 @@ import pytest
 from lab import INFOS, PROMPTS, Lab
 
 from bench.core.errors import UserError
+from reports.content import against
 from reports.footnotes import footnotes
-from reports.grids import Verdict
 from reports.plots import win_rate_plot
 from reports.report import make_report
-from reports.table import against
-from reports.text_tables import grids
+from reports.result_tables import report_tables
+from reports.text_table import Verdict
 
 
 def judged_alike(lab: Lab, algorithm: str, title: str, trained_on: list[str]) -> None:
@@ -45,7 +45,7 @@ def test_rows_that_score_the_same_are_the_same_whatever_they_were_trained_on(lab
     assert dpo.standing == smpo.standing
     (pair,) = report.pairs
     assert pair.difference.mean == 0
-    first = grids(report)[0]
+    first = report_tables(report)[0]
     assert first.title == "Primary endpoint, mean of the held-out judges: win rate, %"
     assert (
         "Held-out judges, the same for all rows: Distance_%.  Left out, since a row was trained on it: PickScore (tiny): SmPO."
@@ -75,7 +75,7 @@ def test_where_rows_were_trained_on_every_judge_there_is_no_endpoint(lab: Lab) -
     (why,) = [line for line in footnotes(report) if line.startswith("No primary endpoint: ")]
     assert "PickScore (tiny): SmPO; Distance_%: Diffusion-DPO" in why
     assert "Bold is better, italic is worse (5 %), after Holm's adjustment over all cells." in footnotes(report)
-    assert grids(report)[0].rows[0][1][1].verdict is Verdict.BETTER  # marked without an endpoint too
+    assert report_tables(report)[0].rows[0][1][1].verdict is Verdict.BETTER  # marked without an endpoint too
     with pytest.raises(UserError, match="--primary 'judges' rests on nothing, .*; choose one of pickscore, distance$"):
         make_report(lab.runs, primary="judges")
     chosen = make_report(lab.runs, primary="pickscore")
@@ -92,7 +92,7 @@ def test_a_reference_that_was_trained_on_the_endpoint_is_refused(full_lab: Lab) 
     why = "SmPO was trained on PickScore (tiny), the primary endpoint, so no row is compared with it by that endpoint."
     assert why in footnotes(chosen)
     report = make_report(full_lab.runs, against="smpo")
-    wins = grids(report)[-3]
+    wins = report_tables(report)[-3]
     assert wins.title == "Win rate against SmPO, %"
     assert wins.columns == ("seeds", "Gold", "PickScore (tiny)†", "Distance_% ↓")
     assert any(line.startswith("† at the head of a column: SmPO was trained") for line in footnotes(report))

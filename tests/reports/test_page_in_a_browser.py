@@ -13,11 +13,11 @@ from browser import CHROMIUM, Browser, browser
 from lab import Lab, fill
 
 from reports.citation import citation
+from reports.content import Report
 from reports.footnotes import footnotes
 from reports.page import page, typeset
 from reports.report import make_report
-from reports.table import Report
-from reports.text_tables import comparison_grids, conclusion_grids
+from reports.result_tables import comparison_tables, conclusion_tables
 
 AXE = os.environ.get("AXE")
 """The path of axe.min.js from the npm package axe-core."""
@@ -122,7 +122,7 @@ def test_conclusions_and_notes_are_those_of_the_chosen_reference(
     opened.run(CHOOSE % choice)
     report = make_report(lab.runs, against=row)
     assert opened.run(NOTES % "#notes li") == [*footnotes(report), citation(report)]
-    wanted = conclusion_grids(report)
+    wanted = conclusion_tables(report)
     assert opened.run(NOTES % "#conclusions h2") == [grid.title for grid in wanted]
     assert opened.run(NOTES % "#conclusions p") == [note for grid in wanted for note in grid.notes]
     for place, grid in enumerate(wanted, start=1):
@@ -131,7 +131,7 @@ def test_conclusions_and_notes_are_those_of_the_chosen_reference(
         assert opened.run(NOTES % f"{table} th[scope=row]") == [label for label, _ in grid.rows]
         shown = [typeset(cell.value) for _, cells in grid.rows for cell in cells]
         assert opened.run(NOTES % f"{table} .value") == shown
-    for place, grid in enumerate(comparison_grids(report), start=1):  # a reference's own training metric is marked
+    for place, grid in enumerate(comparison_tables(report), start=1):  # a reference's own training metric is marked
         assert opened.run(NOTES % f"#numbers-{place} th[scope=col]") == ["row", *grid.columns]
 
 

@@ -12,7 +12,7 @@ from lab import PROMPTS, Lab
 from scipy import stats
 
 from bench.core.errors import UserError
-from reports.crossed import Crossed
+from reports.anova import Crossed
 from reports.power import Components, designs, measure, power_lines, power_of, smallest_effect
 from reports.records import collect
 from reports.statistics import estimate_means

@@ -16,16 +16,16 @@ from lab import PUBLISHED_INFOS, Lab
 from rich.console import Console
 
 from bench.core.errors import UserError
+from reports.content import Report, with_published
 from reports.footnotes import footnotes
-from reports.grids import Grid, Verdict
 from reports.latex import latex
 from reports.page import page
 from reports.published import PublishedTable, read_published, select
-from reports.published_tables import published_grids, published_notes
+from reports.published_tables import published_notes, published_tables
 from reports.render import as_csv, as_json, markdown, print_report
 from reports.report import make_report
-from reports.table import Report, with_published
-from reports.text_tables import grids
+from reports.result_tables import report_tables
+from reports.text_table import TextTable, Verdict
 
 
 def report_of(lab: Lab, model: str, metrics: Sequence[str] = ("pickscore", "hpsv2", "imagereward")) -> Report:
@@ -36,12 +36,12 @@ def report_of(lab: Lab, model: str, metrics: Sequence[str] = ("pickscore", "hpsv
     return with_published(make_report(lab.runs))
 
 
-def sections(report: Report) -> tuple[tuple[Grid, ...], str]:
+def sections(report: Report) -> tuple[tuple[TextTable, ...], str]:
     assert report.published is not None
-    return published_grids(report, report.published), "\n".join(published_notes(report, report.published))
+    return published_tables(report, report.published), "\n".join(published_notes(report, report.published))
 
 
-def row(grid: Grid, source: str, method: str) -> dict[str, str]:
+def row(grid: TextTable, source: str, method: str) -> dict[str, str]:
     (cells,) = (cells for label, cells in grid.rows if label == method and cells[0].value.startswith(f"{source} ["))
     return dict(zip(grid.columns, (cell.value for cell in cells), strict=True))
 
@@ -107,7 +107,7 @@ def test_another_printed_scale_is_turned_into_ours_and_said(lab: Lab) -> None:
     )  # fmt: skip
     numbers = read_published().model_copy(update={"tables": [table]})
     chosen = select(numbers, "sdxl", report.metrics)
-    (grid,) = published_grids(report, chosen)
+    (grid,) = published_tables(report, chosen)
     assert row(grid, "Odd", "theirs") == {
         "source": "Odd [1]", "prompts": "some", "HPSv2.1": "27.35", "ImageReward": "0.7506",
     }  # fmt: skip
@@ -125,7 +125,7 @@ def test_nothing_is_published_about_tiny(full_lab: Lab) -> None:
 def test_our_own_tables_stay_as_they_are(full_lab: Lab) -> None:
     plain = make_report(full_lab.runs)
     beside = with_published(plain)
-    assert grids(beside) == grids(plain)
+    assert report_tables(beside) == report_tables(plain)
     assert footnotes(beside) == footnotes(plain)
     assert markdown(beside).startswith(markdown(plain))
     assert latex(beside).startswith(latex(plain))
@@ -217,5 +217,5 @@ def test_trailing_zeros_of_a_published_column_are_kept(lab: Lab) -> None:
     table = next(table for table in read_published().tables if table.paper == "SPO" and table.model == "sdxl")
     report = report_of(lab, "sdxl", ["imagereward"])
     chosen = select(read_published().model_copy(update={"tables": [table]}), "sdxl", report.metrics)
-    (grid,) = published_grids(report, chosen)
+    (grid,) = published_tables(report, chosen)
     assert [cells[-1].value for _, cells in grid.rows] == ["0.5380", "0.9436", "0.7165", "1.0803"]

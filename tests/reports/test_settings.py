@@ -13,13 +13,13 @@ from rich.console import Console
 
 from bench.core.files import read_json, write_json
 from bench.records.runs import RunFolder
+from reports.content import Report
 from reports.footnotes import footnotes
 from reports.latex import latex
 from reports.page import page
 from reports.render import as_csv, as_json, markdown, print_report
 from reports.report import make_report
-from reports.table import Report
-from reports.text_tables import settings_grid
+from reports.result_tables import settings_table
 
 
 def terminal(report: Report) -> str:
@@ -139,7 +139,7 @@ def test_a_base_alone_was_trained_on_nothing(lab: Lab) -> None:
     lab.base()
     report = make_report(lab.runs)
     assert not any("was trained on" in line or "were trained on" in line for line in footnotes(report))
-    assert settings_grid(report).columns == ()
+    assert settings_table(report).columns == ()
     assert "Settings of each row" not in page(report)
 
 
@@ -177,7 +177,7 @@ def test_records_older_than_the_list_of_changes_say_nothing_of_it(lab: Lab) -> N
     lab.run("dpo", name="set-525bd65a")
     report = make_report(lab.runs)
     assert not any(line.startswith("Diffusion-DPO (set-525bd65a):") for line in footnotes(report))
-    assert "changed" not in dict(settings_grid(report).rows)
+    assert "changed" not in dict(settings_table(report).rows)
 
 
 def test_rows_of_one_run_say_it_once(lab: Lab) -> None:
@@ -188,7 +188,7 @@ def test_rows_of_one_run_say_it_once(lab: Lab) -> None:
     report = make_report(lab.runs)
     assert len(report.rows) == 3
     assert [line for line in footnotes(report) if "beta=5" in line] == ["Diffusion-DPO (set-1): beta=5."]
-    assert settings_grid(report).columns == ("Diffusion-DPO (set-1)",)
+    assert settings_table(report).columns == ("Diffusion-DPO (set-1)",)
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def told(lab: Lab) -> Report:
 
 
 def test_the_page_has_all_settings_of_each_row(told: Report) -> None:
-    grid = settings_grid(told)
+    grid = settings_table(told)
     assert grid.columns == ("Diffusion-DPO (set-1)", "SFT")
     shown = {field: tuple(cell.value for cell in cells) for field, cells in grid.rows}
     assert shown == {

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from reports.adjustment import adjusted, stands_out
+from reports.anova import Crossed
 from reports.clusters import clustered_interval
-from reports.crossed import Crossed
+from reports.ranking import Pair, compact_letters, compare_pairs, standings
 from reports.seed_variance import Array, fit_seed_prior
-from reports.standing import Pair, compact_letters, compare_pairs, standings
 from reports.statistics import (
     LEVEL,
     Interval,

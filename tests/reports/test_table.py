@@ -14,16 +14,16 @@ from bench.core.errors import UserError
 from bench.core.files import keep_lines
 from bench.records.protocol import prompts_digest
 from bench.records.runs import RunFolder
+from reports.content import Report
 from reports.flat import flat_rows
 from reports.footnotes import footnotes
-from reports.grids import DASH, Verdict
 from reports.page import page
 from reports.pictures import compare, open_picture
 from reports.plots import training_plot, win_rate_plot
 from reports.render import as_csv
 from reports.report import make_report
-from reports.table import Report
-from reports.text_tables import grids, settings_lines
+from reports.result_tables import report_tables, settings_lines
+from reports.text_table import DASH, Verdict
 
 HALVES = np.repeat([[0.25, 0.25], [0.75, 0.75]], len(PROMPTS) // 2, axis=0)
 """Scores (prompts, images): 0.25 for the first six prompts, 0.75 for the others."""
@@ -76,7 +76,7 @@ def test_display_factor_scales_scores_and_not_win_rates(lab: Lab) -> None:
 def test_cost_counts_backwards_and_shows_short_times(lab: Lab, seconds: float, shown: str) -> None:
     lab.base()
     lab.run("dpo", seconds=seconds)
-    *_, _, cost = grids(make_report(lab.runs))
+    *_, _, cost = report_tables(make_report(lab.runs))
     (cells,) = [cells for _, cells in cost.rows]
     assert dict(zip(cost.columns, (cell.value for cell in cells), strict=True)) == {
         "pairs": "960",
@@ -89,7 +89,7 @@ def test_cost_counts_backwards_and_shows_short_times(lab: Lab, seconds: float, s
 
 
 def test_cost_shows_the_fastest_and_the_slowest_seed(full_lab: Lab) -> None:
-    *_, _, cost = grids(make_report(full_lab.runs))
+    *_, _, cost = report_tables(make_report(full_lab.runs))
     seconds = {label: cells[cost.columns.index("device seconds")] for label, cells in cost.rows}
     assert (seconds["Diffusion-DPO"].value, seconds["Diffusion-DPO"].detail) == ("11", "(10 to 12)")
     assert (seconds["SmPO"].value, seconds["SmPO"].detail) == ("10", "")
@@ -102,7 +102,7 @@ def shown_scores(lab: Lab, base: float, rows: dict[str, tuple[float, float]]) ->
     for name, (low, high) in rows.items():
         scores = np.repeat(base + np.linspace(low, high, len(PROMPTS))[:, None], 2, axis=1)
         lab.judge(lab.train(name, title=name), shift=0, scores={"gold": scores})
-    *_, table, _ = grids(make_report(lab.runs))
+    *_, table, _ = report_tables(make_report(lab.runs))
     return {label: (cells[0].value, cells[0].detail) for label, cells in table.rows}
 
 
@@ -135,14 +135,14 @@ def test_lower_is_better(lab: Lab) -> None:
     distance = report.rows[1].scores["distance"]
     assert distance.win_rate is not None
     assert distance.win_rate.mean == pytest.approx(0.25)
-    *_, scores, _ = grids(report)
+    *_, scores, _ = report_tables(report)
     verdicts = dict(zip(scores.columns, (cell.verdict for cell in scores.rows[1][1]), strict=True))
     assert verdicts == {"PickScore (tiny)": Verdict.BETTER, "Distance_% ↓": Verdict.WORSE, "Gold": Verdict.BETTER}
 
 
 def test_columns_are_in_one_order_and_gold_is_first(full_lab: Lab) -> None:
     report = make_report(full_lab.runs)
-    *_, wins, scores, _ = grids(report)
+    *_, wins, scores, _ = report_tables(report)
     order = ("Gold", "PickScore (tiny)", "Distance_% ↓")
     assert wins.columns == ("seeds", *order)
     assert scores.columns == order
@@ -166,11 +166,11 @@ def test_rows_aggregate_seeds_and_cost(full_lab: Lab) -> None:
 
 
 def test_the_cost_of_training_on_samples_is_in_samples_and_reward_calls_too(full_lab: Lab) -> None:
-    *_, cost = grids(make_report(full_lab.runs))
+    *_, cost = report_tables(make_report(full_lab.runs))
     assert "samples" not in cost.columns
     full_lab.run("ddpo", title="DDPO", samples=480)
     report = make_report(full_lab.runs)
-    *_, cost = grids(report)
+    *_, cost = report_tables(report)
     shown = {label: dict(zip(cost.columns, [cell.value for cell in cells], strict=True)) for label, cells in cost.rows}
     assert (shown["DDPO"]["samples"], shown["DDPO"]["reward calls"]) == ("480", "960")
     assert (shown["SFT"]["samples"], shown["SFT"]["reward calls"]) == ("0", "0")
@@ -206,7 +206,7 @@ def test_the_metric_trained_on_is_marked(full_lab: Lab) -> None:
     report = make_report(full_lab.runs)
     marked = [(row.label, name) for row in report.rows for name, score in row.scores.items() if score.trained_on]
     assert marked == [("SmPO", "pickscore")]
-    *_, wins, scores, _ = grids(report)
+    *_, wins, scores, _ = report_tables(report)
     daggers = [
         (label, cell.value)
         for grid in (wins, scores)
@@ -398,7 +398,7 @@ def test_over_placebo_is_paired_by_seed(lab: Lab) -> None:
         won += [gold["default"][item] > gold["shuffled"][item] for item in gold["default"]]
     assert over.mean == pytest.approx(sum(won) / len(won))
     assert rows["Diffusion-DPO (placebo)"].over_placebo is None
-    first = grids(report)[0]
+    first = report_tables(report)[0]
     assert first.columns[:3] == ("seeds", "over base", "over placebo")
     assert any(line.startswith("Over placebo:") for line in first.notes)
 
@@ -418,7 +418,7 @@ def test_placebos_have_no_rank_and_take_none(lab: Lab) -> None:
     assert rows["Diffusion-DPO (placebo)"].over_reference is not None
     assert [rows[row.label].standing for row in without.rows] == [row.standing for row in without.rows]
     assert [pair.difference for pair in report.pairs] == [pair.difference for pair in without.pairs]
-    first, second = grids(report)[:2]
+    first, second = report_tables(report)[:2]
     assert dict(first.rows)["Diffusion-DPO (placebo)"][-2:] == (DASH, DASH)
     assert any("the base and placebos have none" in line for line in first.notes)
     assert second.columns == ("Diffusion-DPO", "SFT")
@@ -446,14 +446,14 @@ def test_a_row_is_not_compared_by_the_endpoint_that_it_was_trained_on(full_lab: 
     assert smpo.over_reference is None
     assert smpo.scores["pickscore"].trained_on
     assert smpo.scores["pickscore"].win_rate is not None  # shown and marked all the same
-    primary = grids(report)[0]
+    primary = report_tables(report)[0]
     assert [label for label, _ in primary.rows] == ["Diffusion-DPO", "SFT"]
     assert "Not compared by it, because they were trained on it: SmPO." in primary.notes
 
 
 def test_base_alone_is_a_report(lab: Lab) -> None:
     lab.base()
-    *_, wins, scores, cost = grids(make_report(lab.runs))
+    *_, wins, scores, cost = report_tables(make_report(lab.runs))
     assert (wins.rows, cost.rows) == ((), ())
     assert [label for label, _ in scores.rows] == ["base"]
 
@@ -470,7 +470,7 @@ def test_decimals_follow_the_usual_interval(lab: Lab) -> None:
             table[record["prompt_index"], record["image_index"]] = record["score"] + 0.1
     lab.judge(shifted, shift=0, scores=dict.fromkeys(lab.identities, table))
     lab.run("smpo", title="SmPO", shift=0.5)
-    gold = [cells[-1].value for _, cells in grids(make_report(lab.runs))[-2].rows]
+    gold = [cells[-1].value for _, cells in report_tables(make_report(lab.runs))[-2].rows]
     assert all(len(value.partition(".")[2]) in (3, 4) for value in gold)
 
 

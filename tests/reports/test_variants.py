@@ -17,7 +17,7 @@ from reports.footnotes import footnotes
 from reports.plots import training_plot, win_rate_plot
 from reports.render import as_csv, as_json
 from reports.report import make_report
-from reports.text_tables import grids
+from reports.result_tables import report_tables
 
 
 def judge_variant(
@@ -49,7 +49,7 @@ def test_a_sweep_of_the_base_is_compared_with_the_base(lab: Lab) -> None:
         assert win is not None
         assert win.mean > 0.9  # the laboratory shifts these scores by 0.4 of their spread
         assert (row.cost, row.seeds) == (None, ())
-    *_, wins, _, cost = grids(report)
+    *_, wins, _, cost = report_tables(report)
     assert [(label, cells[0].value) for label, cells in wins.rows][-2:] == [
         ("base, guidance 10", "-"),
         ("Diffusion-DPO", "1"),
@@ -105,7 +105,7 @@ def test_a_run_sampled_in_another_way_is_not_said_to_lack_a_placebo(lab: Lab) ->
     run = lab.run("dpo", config={"placebo": "shuffled"})
     judge_variant(lab, run, guidance_scale=5)
     lab.run("dpo", name="p", config={"placebo_of": "default", "placebo": "shuffled"})
-    lines = grids(make_report(lab.runs))[0].notes
+    lines = report_tables(make_report(lab.runs))[0].notes
     assert not any(line.startswith("Their placebo is not in this table") for line in lines)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from reports.anova import Crossed
 from reports.comparisons import paired
-from reports.crossed import Crossed
 from reports.records import collect
 from reports.seed_variance import Array
 from reports.statistics import estimate_means

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from scipy import special
 
-from reports.crossed import Crossed
+from reports.anova import Crossed
 from reports.seed_variance import Array
 from reports.statistics import estimate_means, estimate_shares
 

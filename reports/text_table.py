@@ -27,7 +27,7 @@ class Cell:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Grid:
+class TextTable:
     """A table of text; the first column names the rows.
 
     Attributes:

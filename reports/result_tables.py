@@ -13,17 +13,17 @@ from bench.records.config import BASE
 from bench.records.scores import MetricRecord
 from reports.comparisons import Score
 from reports.conclusion_tables import (
-    agreement_grid,
-    conclusion_grid,
-    correlation_grid,
-    pairs_grid,
+    agreement_table,
+    conclusion_table,
+    correlation_table,
+    pairs_table,
     reference_name,
     seeds_cell,
 )
-from reports.grids import DASH, Cell, Grid, plus_minus, rate_cell, verdict
+from reports.content import Cost, Report, Row, trained_rows
 from reports.settings import RowSettings
 from reports.statistics import ROUNDING
-from reports.table import Cost, Report, Row, trained_rows
+from reports.text_table import DASH, Cell, TextTable, plus_minus, rate_cell, verdict
 
 HYPHEN_AS_MINUS = re.compile(r"(?<![\w.)\]])-(?=\d)")
 """A hyphen that stands for the minus of a number; formats that have a minus sign replace it."""
@@ -31,33 +31,33 @@ ABOUT_EQUAL = 1.1
 """Runs end after the step that reaches their budget, so costs that are to be equal differ by so much at most."""
 
 
-def grids(report: Report) -> tuple[Grid, ...]:
+def report_tables(report: Report) -> tuple[TextTable, ...]:
     """Conclusions, win rates, scores and cost."""
-    return (*conclusion_grids(report), *result_grids(report))
+    return (*conclusion_tables(report), *result_tables(report))
 
 
-def conclusion_grids(report: Report) -> tuple[Grid, ...]:
+def conclusion_tables(report: Report) -> tuple[TextTable, ...]:
     """The primary endpoint, all pairs of rows, and what is known about the metrics, as far as there is any."""
-    first = (conclusion_grid(report), pairs_grid(report), correlation_grid(report), agreement_grid(report))
+    first = (conclusion_table(report), pairs_table(report), correlation_table(report), agreement_table(report))
     return tuple(grid for grid in first if grid is not None)
 
 
-def result_grids(report: Report) -> tuple[Grid, ...]:
+def result_tables(report: Report) -> tuple[TextTable, ...]:
     """Win rates, scores and cost."""
-    return (*comparison_grids(report), _cost(report))
+    return (*comparison_tables(report), _cost(report))
 
 
-def comparison_grids(report: Report) -> tuple[Grid, ...]:
+def comparison_tables(report: Report) -> tuple[TextTable, ...]:
     """Win rates and scores against the reference."""
     return (_win_rates(report), _scores(report))
 
 
-def settings_grid(report: Report) -> Grid:
+def settings_table(report: Report) -> TextTable:
     """All training settings: one line per field, one column per row of the report."""
     trained = trained_rows(report)
     columns = [_settings(row, settings) for row, settings in trained]
     fields = dict.fromkeys(field for column in columns for field in column)
-    return Grid(
+    return TextTable(
         "Settings of each row",
         tuple(row.label for row, _ in trained),
         tuple(
@@ -107,9 +107,9 @@ def _dotted(group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _win_rates(report: Report) -> Grid:
+def _win_rates(report: Report) -> TextTable:
     watched = any(row.panel for row in report.rows)
-    return Grid(
+    return TextTable(
         f"Win rate against {reference_name(report)}, %",
         (
             "seeds",
@@ -149,9 +149,9 @@ def _diversity(row: Row) -> Cell:
     return Cell(f"{change.mean:+z.0f}", detail)
 
 
-def _scores(report: Report) -> Grid:
+def _scores(report: Report) -> TextTable:
     decimals = {metric.name: _usual_decimals(report, metric) for metric in report.metrics}
-    return Grid(
+    return TextTable(
         f"Score, and its difference from {reference_name(report)}",
         tuple(_heading(metric) for metric in report.metrics),
         tuple(
@@ -176,7 +176,7 @@ def _score(score: Score | None, metric: MetricRecord, decimals: int) -> Cell:
     return Cell(value, detail, verdict(change, 0.0, higher_is_better=metric.info.higher_is_better))
 
 
-def _cost(report: Report) -> Grid:
+def _cost(report: Report) -> TextTable:
     known = [(row.label, row.cost) for row in report.rows if row.cost is not None]
     calls = [
         (cost.policy_forwards, cost.policy_backwards, cost.reference_forwards, cost.reward_calls) for _, cost in known
@@ -198,7 +198,7 @@ def _cost(report: Report) -> Grid:
             "Samples: images that training made; where an online algorithm made them, pairs are the samples that were trained on.  Reward "
             "calls: scores that training asked for, one per image and metric."
         )
-    return Grid(
+    return TextTable(
         "Cost of one training run",
         (*(name.replace("_", " ") for name in counted), "device seconds", "peak memory"),
         tuple((label, _cost_cells(cost, counted)) for label, cost in known),

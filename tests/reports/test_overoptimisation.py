@@ -14,7 +14,7 @@ from reports.footnotes import footnotes
 from reports.page import page
 from reports.render import as_json
 from reports.report import make_report
-from reports.text_tables import grids
+from reports.result_tables import report_tables
 
 PROMPTS = ["a", "b", "c", "d"]
 
@@ -54,7 +54,7 @@ def test_diversity_stands_beside_every_win_rate(full_lab: Lab) -> None:
     for seed, last in enumerate((0.3, 0.2, 0.1)):
         run = RunFolder(full_lab.runs / f"tiny/dpo/default/seed-{seed}")
         watch(run, (0.2, 0.5, 0.4), (0.3985, 0.39, last - 0.0015))
-    wins = next(grid for grid in grids(make_report(full_lab.runs)) if "diversity, %" in grid.columns)
+    wins = next(grid for grid in report_tables(make_report(full_lab.runs)) if "diversity, %" in grid.columns)
     place = wins.columns.index("diversity, %")
     cells = {label: row[place] for label, row in wins.rows}
     # From 0.4 to 0.3, 0.2 and 0.1: -50 % on average; seeds have a deviation of 25, / sqrt(3), and t(2, 97.5 %) is 4.30: 62.
@@ -115,7 +115,7 @@ def test_seeds_that_other_scorers_measured_share_no_panel(full_lab: Lab) -> None
         watch(RunFolder(full_lab.runs / f"tiny/dpo/default/seed-{seed}"), (0.2, 0.5), (0.4, 0.4), signature=signature)
     report = make_report(full_lab.runs)
     assert report.rows[1].panel is None
-    assert all("diversity, %" not in grid.columns for grid in grids(report))
+    assert all("diversity, %" not in grid.columns for grid in report_tables(report))
 
 
 def test_one_prompt_is_a_note_and_does_not_stop_the_report(full_lab: Lab) -> None:
@@ -134,7 +134,7 @@ def test_images_without_any_diversity_do_not_stop_the_report(full_lab: Lab) -> N
     lines.write_text("".join(json.dumps(line) + "\n" for line in same))
     RunFolder(full_lab.runs / "tiny/smpo/default/seed-0").finish()
     report = make_report(full_lab.runs)
-    wins = next(grid for grid in grids(report) if "diversity, %" in grid.columns)
+    wins = next(grid for grid in report_tables(report) if "diversity, %" in grid.columns)
     assert dict(wins.rows)["SmPO"][wins.columns.index("diversity, %")].value == "-"
     json.loads(as_json(report))
 

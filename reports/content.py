@@ -17,11 +17,11 @@ from reports.comparisons import Score
 from reports.conclusions import Conclusions, conclude
 from reports.curves import Curve, training_curves
 from reports.endpoint import Endpoint
-from reports.panel import Panel, panel_of
+from reports.overoptimisation import Panel, panel_of
 from reports.published import Published, read_published, select
+from reports.ranking import Pair, Standing
 from reports.records import UNLISTED, Records, RowRecord, RunRecord
 from reports.settings import RowSettings
-from reports.standing import Pair, Standing
 from reports.statistics import Interval
 
 SCHEMA = 3
