@@ -97,9 +97,9 @@ def _verified(archive: Path, folder: Path) -> tuple[int, str | None]:
     from bench.records.reading import DamagedError, read_whole
     from bench.records.runs import find_runs
 
-    contents = unpack(archive, folder)
     known: set[str] = set()
     with _named(folder, str(archive)):
+        contents = unpack(archive, folder)
         try:
             for run in find_runs(folder / "runs"):
                 _check_records(run)

@@ -125,7 +125,7 @@ def placebo_notes(lab: Lab) -> list[str]:
     notes = report_tables(make_report(lab.runs))[0].notes
     words = (
         "No row has a placebo",
-        "Their placebo is not",
+        "No placebo in this table",
         "Without a placebo",
         "No training seed in common with the placebo",
     )
