@@ -76,7 +76,7 @@ def test_a_line_for_the_start_every_fourth_step_and_the_end(measured: CommandLin
     assert lines[0]["scores"]["gold"] != lines[2]["scores"]["gold"]
 
 
-@pytest.mark.slow  # tests/reports/test_panel.py reads curves
+@pytest.mark.slow  # tests/reports/test_overoptimisation.py reads curves
 def test_the_report_shows_what_was_measured(measured: CommandLine) -> None:
     shown = measured.run(measured.arguments("report", "--runs", "runs", "--format", "markdown"))
     assert shown.returncode == 0, shown.stderr

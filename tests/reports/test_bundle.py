@@ -445,7 +445,9 @@ def test_a_manipulation_is_found(made: Path, manipulation: str) -> None:
     with pytest.raises(UserError, match=sentence) as refused:
         verify(made)
     said = str(refused.value)
-    assert "is not as it was made" not in said or said.endswith(("; get an intact copy", "with that version to be sure"))
+    assert "is not as it was made" not in said or said.endswith(
+        ("; get an intact copy", "with that version to be sure")
+    )
     assert "/bundle" not in said  # the temporary folder that it is unpacked to
 
 
