@@ -18,7 +18,7 @@ from bench.core.escaping import visible
 from bench.core.peers import AGAIN
 from bench.core.resources import sentence_about
 
-STOPPED: Mapping[Any, str] = {130: "Ctrl-C", 143: "SIGTERM"}
+STOPPED: Mapping[Any, str] = {129: "SIGHUP", 130: "Ctrl-C", 143: "SIGTERM"}
 """What stopped the command, by exit code; typer turns KeyboardInterrupt into 130."""
 ClickException = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """What typer raises for a command that was mistyped; typer has no public name for it."""

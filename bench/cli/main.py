@@ -201,7 +201,7 @@ def main() -> None:
     """Run the command line.
 
     An error that the user can fix prints one sentence, with exit code 2; Ctrl-C and SIGTERM print one line, with exit codes 130
-    and 143.  Of several processes one speaks, and all have its exit code.
+    and 143; a closed terminal is code 129.  Of several processes one speaks, and all have its exit code.
     """
     # diffusers' pipelines import classes of transformers that need torchvision, none of which are used here.
     logging.getLogger("transformers.utils.import_utils").addFilter(_needed)

@@ -62,7 +62,7 @@ def status(
         console = Terminal(highlight=False, soft_wrap=True)
         for state in states:
             if state.kind == "failed" and state.cell is not None:
-                console.print(state.cell.line(), markup=False)
+                console.print(state.cell.in_runs(runs).line(), markup=False)
     elif watch:
         if not runs.exists():
             say(f"{runs} does not exist yet; waiting for the first run in it")

@@ -21,13 +21,14 @@ SETTLED = 10 * 10**9
 """Nanoseconds since the last change after which another change cannot leave the time of change as it is."""
 
 
-Stamp = tuple[str, int, int, int, int, int]
+Stamp = tuple[str, int, int, int, int]
 
 
 def stamp(file: Path) -> Stamp:
-    """What changes when a file does: path, device, inode, size, time of the last write and of the last change of any kind.
+    """What changes when a file does: path, inode, size, time of the last write and of the last change of any kind.
 
-    The last one cannot be set, so that a file that was replaced or edited under its old time is noticed.
+    The last one cannot be set, so that a file that was replaced or edited under its old time is noticed.  The device is left out:
+    the number of a network file system is another one on every machine, and after every mount.
     """
     return stamp_of(str(file.resolve()), file.stat())
 
@@ -38,7 +39,7 @@ def stamp_of(path: str, about: os.stat_result) -> Stamp:
     Raises:
         UserError: the path is not UTF-8, which no record can hold.
     """
-    return check_encoding(path), about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
+    return check_encoding(path), about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
 def files_digest(files: Sequence[Path]) -> str:

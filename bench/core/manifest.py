@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from bench.core.inputs import read_text, regular
 
 SEAL = ".sha256"
 """What is added to the name of a file for the name of its seal."""
+ROW = "# "
+"""How lines with digests of rows begin, which ``sha256sum`` skips."""
 RECORDS = (".json", ".jsonl")
 """Suffixes of files that are small enough to be verified whenever finished work is recognised."""
 KNOWN = 1 << 16
@@ -94,9 +96,15 @@ def sha256(file: Path) -> str:
     return _sha256(file, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
 
 
-def seal(file: Path) -> None:
-    """Write a file's digest beside it, in the format of ``sha256sum``."""
-    text = f"{sha256(file)}  {file.name}\n"
+def seal(file: Path, rows: Sequence[str] = ()) -> None:
+    """Write a file's digest beside it, in the format of ``sha256sum``.
+
+    Args:
+        file: the file.
+        rows: digests of its rows, which become comments.
+    """
+    lines = (f"{sha256(file)}  {file.name}", *(f"{ROW}{row}" for row in rows))
+    text = "".join(f"{line}\n" for line in lines)
     replace_file(_seal_of(file), lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
@@ -112,11 +120,22 @@ def unbroken(file: Path) -> Path:
         UserError: it is not what it was when it was sealed.
     """
     if sha256(file) != read_text(_seal_of(file), errors="replace").partition(" ")[0]:
-        raise UserError(
-            f"{file} is damaged (its SHA-256 is not the one in {_seal_of(file).name}); delete it and give the command again, "
-            "which computes it again"
-        )
+        raise broken(file)
     return file
+
+
+def row_digests(file: Path) -> list[str]:
+    """The digests of its rows in a file's seal; none if it was sealed without them."""
+    lines = read_text(_seal_of(file), errors="replace").splitlines()
+    return [line.removeprefix(ROW) for line in lines if line.startswith(ROW)]
+
+
+def broken(file: Path) -> UserError:
+    """The sentence about a file that is not what its seal says."""
+    return UserError(
+        f"{file} is damaged (its SHA-256 is not the one in {_seal_of(file).name}); delete it and give the command again, "
+        "which computes it again"
+    )
 
 
 def _seal_of(file: Path) -> Path:

@@ -1,4 +1,4 @@
-"""SIGTERM, which Slurm, Kubernetes and launchers send before they kill, and Ctrl-C: the work stops at the next safe place.
+"""SIGTERM, which Slurm, Kubernetes and launchers send before they kill, Ctrl-C and a closed terminal: work stops at the next safe place.
 
 Most work is safe to stop anywhere, since finished parts are on disk; there the signal ends the process at once.  Training has
 state that is not on disk yet: it defers the signal, checks `requested` between micro-batches, saves, and then stops.
@@ -7,9 +7,13 @@ state that is not on disk yet: it defers the signal, checks `requested` between 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import stat
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 from bench.core import ranks
@@ -37,8 +41,10 @@ _STATE = _State()
 
 
 def listen() -> None:
-    """Handle SIGTERM and SIGINT (Ctrl-C) from now on; for the main thread of a program, not for a library."""
+    """Handle SIGTERM, SIGINT (Ctrl-C) and SIGHUP from now on; for the main thread of a program, not for a library."""
     signal.signal(signal.SIGTERM, _on_signal)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
+        signal.signal(signal.SIGHUP, _on_signal)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
         signal.signal(signal.SIGINT, _on_signal)
 
@@ -54,7 +60,7 @@ def requested() -> bool:
 
 
 def exit_code() -> int:
-    """What a shell shows for a process that the signal ended: 143 for SIGTERM, 130 for SIGINT.
+    """What a shell shows for a process that the signal ended: 143 for SIGTERM, 130 for SIGINT, 129 for SIGHUP.
 
     A process that stops because another one received a signal has the code of SIGTERM.
     """
@@ -84,8 +90,19 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
     if repeated and ranks.count() > 1 and now - _STATE.received_at < LAUNCHER_ECHO:
         return
     _STATE.received, _STATE.received_at = number, now
+    if number == signal.SIGHUP:
+        _print_nowhere()
     if _STATE.deferred and not repeated:
         return
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise TerminatedError
+
+
+def _print_nowhere() -> None:
+    """Standard output and error go nowhere unless they are files: the terminal is gone, or the program that read them for it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # closed, or not a file of the system
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+                    os.dup2(nowhere.fileno(), stream.fileno())

@@ -16,14 +16,15 @@ from PIL import Image
 from torch import Tensor
 
 from bench.core.chunks import batch_slices
-from bench.core.files import sweep, write_array
+from bench.core.files import sweep
 from bench.core.images import resize_image
 from bench.core.locks import exclusive
-from bench.core.manifest import is_sealed, seal, unbroken
+from bench.core.manifest import is_sealed
 from bench.core.processes import ALONE, Processes
 from bench.core.progress import Progress
 from bench.data.buckets import TRAINING_SIZES, AspectRatios, HorizontalFlip, PictureSize
 from bench.data.preferences import PreferenceData
+from bench.data.sealed_rows import SealedRows, write_rows
 from bench.models.family import ModelFamily, Posterior
 from bench.models.framing import Framing, Size, covering
 
@@ -79,15 +80,14 @@ class _Piece:
             for part in batch_slices(self.count, BATCH)
         ]
         for name, path in self.paths.items():
-            write_array(path, np.concatenate([part[name] for part in parts]))
-            seal(path)
+            write_rows(path, np.concatenate([part[name] for part in parts]))
 
 
 class EncodedCaptions:
     """Text embeddings of captions, memory-mapped from shards: all that training needs which reads no images.
 
-    Shards are written one by one and renamed into place, so an interrupted encoding resumes; each has a seal, which is
-    checked when the shard is first opened.  The processes of one launch divide the shards among themselves; one launch at a time
+    Shards are written one by one and renamed into place, so an interrupted encoding resumes; each has a seal, by
+    which every row is checked as it is read.  The processes of one launch divide the shards among themselves; one launch at a time
     writes them, others wait, and then read them.
 
     Args:
@@ -98,7 +98,7 @@ class EncodedCaptions:
 
     def __init__(self, captions: Sequence[str], model: ModelFamily, folder: Path, processes: Processes = ALONE) -> None:
         self._model, self._folder, self._processes = model, folder, processes
-        self._open = functools.lru_cache(OPEN)(lambda shard: np.load(unbroken(shard), mmap_mode="r"))
+        self._open = functools.lru_cache(OPEN)(SealedRows)
         different = sorted({*captions, ""})
         self._caption_row = {caption: row for row, caption in enumerate(different)}
         files = {name: f"text-{name}" for name in model.condition_names}
@@ -146,11 +146,11 @@ class EncodedCaptions:
         ]
 
     def _gather(self, shards: Sequence[Path], rows: Sequence[int]) -> Tensor:
-        return torch.from_numpy(np.stack([self._row(shards, row) for row in rows]))
+        found = {row: self._row(shards, row) for row in dict.fromkeys(rows)}
+        return torch.from_numpy(np.stack([found[row] for row in rows]))
 
     def _row(self, shards: Sequence[Path], row: int) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = self._open(shards[row // SHARD])[row % SHARD]
-        return found
+        return self._open(shards[row // SHARD])[row % SHARD]
 
     def _encode_negative(self, rows: slice) -> Arrays:
         return {name: value.float().cpu().numpy() for name, value in self._model.encode_negative([""]).items()}

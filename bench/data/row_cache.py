@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.chunks import batch_slices
-from bench.core.files import replace_file, sweep, write_array
+from bench.core.files import remove, replace_file, sweep, write_array
 from bench.core.locks import exclusive
 from bench.core.manifest import is_sealed, seal, unbroken
 from bench.core.progress import Progress
@@ -36,18 +35,20 @@ def cached_rows(path: Path, title: str, count: int, compute: Callable[[slice], N
     Raises:
         UserError: a file is not what it was when it was written.
     """
-    if not is_sealed(path):
+    shards = path.with_suffix(".shards")
+    # A process that was killed after it had written the file has left its shards.
+    if shards.exists() or not is_sealed(path):
         with exclusive(path.with_suffix(".lock"), f"computes {path}", wait=True):
             if not is_sealed(path):
                 sweep(path.parent, f"{path.name}*")
-                _compute(path, title, count, compute)
+                _compute(path, shards, title, count, compute)
+            remove(shards)
     values: NDArray[Kind] = np.load(unbroken(path), mmap_mode="r")
     return values
 
 
-def _compute(path: Path, title: str, count: int, compute: Callable[[slice], NDArray[Any]]) -> None:
-    """Compute what no shard holds yet, join the shards in one file, and remove them."""
-    shards = path.with_suffix(".shards")
+def _compute(path: Path, shards: Path, title: str, count: int, compute: Callable[[slice], NDArray[Any]]) -> None:
+    """Compute what no shard holds yet, and join the shards in one file."""
     sweep(shards)
     parts = []
     with Progress(title, total=count) as progress:
@@ -62,7 +63,6 @@ def _compute(path: Path, title: str, count: int, compute: Callable[[slice], NDAr
             progress.advance(piece.stop - piece.start)
     replace_file(path, lambda partial: _join(partial, parts, count))
     seal(path)
-    shutil.rmtree(shards)
 
 
 def _join(path: Path, parts: Sequence[Path], count: int) -> None:

@@ -100,7 +100,11 @@ def total_rows(models: Sequence[PlannedModel]) -> Iterable[Row]:
         if counted:
             yield (unit, f"{sum(counted):,.0f}", without)
     disk = size_on_disk(sum(model.disk for model in models))
-    yield ("disk", disk, "at most: caches of the data; weights, checkpoint and images of every run")
+    yield (
+        "disk",
+        disk,
+        "at most: encoded data; weights, checkpoint and images of every run; without what methods compute of the data",
+    )
 
 
 def total_gpus_table(models: Sequence[PlannedModel], gpus: Mapping[str, GpuSpec], utilisation: float) -> Table:

@@ -15,6 +15,7 @@ from bench.core.errors import UserError
 from bench.core.files import from_json
 from bench.core.inputs import regular, special
 from bench.core.paths import inside
+from bench.core.signs import here
 from bench.records.bounds import LEAST, MOST, Amount, Count
 from bench.records.config import BASE, RELEASED
 from bench.records.evaluations import DONE, IMAGES, METRICS, PROTOCOL
@@ -35,8 +36,8 @@ from bench.records.studies import Cell, StudyFolder
 from bench.records.tails import TAIL, last_line, tail
 
 Kind = Literal["running", "failed", "damaged", "waiting", "done"]
-LONGEST_ID = 20
-"""Bytes of the longest id of a process."""
+LONGEST_OWNER = 500
+"""Bytes of the longest text in a lock."""
 IN_ROUNDS = (
     f"{ROUNDS}/*/{CANDIDATES}/*",
     f"{REWARD}/{CHECKPOINTS}/*",
@@ -219,11 +220,11 @@ def _works(run: RunFolder, progress: Progress | None, held: frozenset[tuple[int,
         return False
     if not text:
         return False  # whoever had it has let it go
-    owner = int(text) if text.isdigit() else None
-    if (inode, owner) in held:
+    owner, _, machine = text.partition(b" ")
+    if owner.isdigit() and (inode, int(owner)) in held:
         return True
-    if owner is not None and Path("/proc", str(owner)).exists():
-        return False
+    if machine == here().encode():
+        return False  # whoever had it was killed; ids of processes say nothing about other machines and containers
     patience = max(RECENT, 3 * ((progress.seconds if progress else None) or 0.0))
     return time.time() - _last_written(run) < patience
 
@@ -242,9 +243,9 @@ def _last_written(run: RunFolder) -> float:
 
 
 def _owner(lock: Path) -> bytes:
-    """What stands in a lock: the id of the process that holds it or was killed while it did; nothing once it has ended."""
+    """What stands in a lock: which process, of which machine, holds it or was killed while it did; nothing once it has ended."""
     with regular(lock).open("rb") as stream:
-        return stream.read(LONGEST_ID).strip()
+        return stream.read(LONGEST_OWNER).strip()
 
 
 def _held_locks() -> frozenset[tuple[int, int]]:

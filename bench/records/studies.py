@@ -21,14 +21,15 @@ from typing import Any
 
 from bench.core.files import make_folder, replace_file, write_json
 from bench.core.paths import check_part, inside, part_like, unlinked
+from bench.core.signs import here
 from bench.core.strict import quoted
 from bench.core.values import digest
 from bench.records.reading import damaged, read_record, validated
 
 STUDIES = ".studies"
 """Folder beside the models' folders: one folder per study."""
-STOPPED = (130, 143)
-"""Exit codes of a command that a signal stopped: Ctrl-C and SIGTERM."""
+STOPPED = (129, 130, 143)
+"""Exit codes of a command that a signal stopped: SIGHUP, Ctrl-C and SIGTERM."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,6 +68,13 @@ class Cell:
         # Without --multi_gpu accelerate starts a single process where there is no GPU; port 0 is any that is free.
         return ("--multi_gpu", "--num_processes", str(self.processes), *(machines or ("--main_process_port", "0")))
 
+    def in_runs(self, runs: Path) -> Cell:
+        """The same cell with another folder of all runs, for example where it has been moved to."""
+        words = list(self.words)
+        if "--runs" in words:
+            words[words.index("--runs") + 1] = str(runs)
+        return dataclasses.replace(self, words=tuple(words))
+
     def with_words(self, *words: str) -> Cell:
         """The same cell with further arguments of ``bench``."""
         return dataclasses.replace(self, words=(*self.words, *words))
@@ -79,22 +87,26 @@ class Attempt:
     Attributes:
         host: name of the machine that it runs on, or ran on.
         process: id of its process there.
-        code: its exit code; None while it runs.  130 and 143 mean that a signal stopped it, and that the same command continues.
+        code: its exit code; None while it runs.  129, 130 and 143 mean that a signal stopped it, and that the same command continues.
+        machine: `bench.core.signs.here` of the machine; empty in records of older versions.
+        started: when its process started, in the kernel's ticks; None if it had ended already.
     """
 
     host: str
     process: int
     code: int | None = None
+    machine: str = ""
+    started: int | None = None
 
     @property
     def here(self) -> bool:
-        """Whether it runs, or ran, on this machine."""
-        return self.host == socket.gethostname()
+        """Whether it runs, or ran, on this machine since it started, and in this container."""
+        return self.machine == here()
 
     @property
     def alive(self) -> bool:
         """Whether it has not ended, as far as can be seen from this machine."""
-        return self.code is None and self.here and Path("/proc", str(self.process)).exists()
+        return self.code is None and self.here and self.started is not None and self.started == _started(self.process)
 
     @property
     def failed(self) -> bool:
@@ -178,7 +190,8 @@ class StudyFolder:
             process: id of its process.
             code: the exit code; None when it begins.
         """
-        write_json(self._attempt(cell), dataclasses.asdict(Attempt(socket.gethostname(), process, code)))
+        attempt = Attempt(socket.gethostname(), process, code, here(), _started(process))
+        write_json(self._attempt(cell), dataclasses.asdict(attempt))
 
     def jobs(self) -> dict[str, str]:
         """Ids of the jobs that a scheduler was given last, by name of the cell.
@@ -195,6 +208,17 @@ class StudyFolder:
 
     def _attempt(self, cell: Cell) -> Path:
         return inside(self.folder / "logs", f"{cell.name}.json")
+
+
+def _started(process: int) -> int | None:
+    """When a process of this machine started, which tells it from a later one of the same id; None once it has ended."""
+    try:
+        about = Path("/proc", str(process), "stat").read_bytes()
+    except OSError:
+        return None
+    # the name before it, in parentheses, may hold anything
+    state, *fields = about.rpartition(b")")[2].split()
+    return None if state in (b"Z", b"X") else int(fields[18])
 
 
 def study_of_file(runs: Path, file: Path) -> StudyFolder:

@@ -133,6 +133,16 @@ def test_ctrl_c_in_training_saves_too_and_resuming_says_where(command: CommandLi
     assert [line["step"] for line in steps_of(runs)] == list(range(STEPS))
 
 
+@pytest.mark.slow
+def test_training_whose_terminal_is_closed_saves_too(command: CommandLine) -> None:
+    runs = command.folder / "closed"
+    words = [sys.executable, "-m", "bench", *run_words(command, runs)]
+    code, _ = stop_in_training(words, command, runs, signal.SIGHUP)
+    assert code == 129
+    (checkpoint,) = runs.glob("tiny/dpo/*/seed-0/checkpoints/*")
+    assert checkpoint.name == f"step-{len(steps_of(runs)):08d}"
+
+
 TWICE = """
 import os, signal, sys, time
 from bench.core import termination

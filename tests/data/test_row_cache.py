@@ -71,3 +71,12 @@ def test_a_changed_file_is_named_and_a_deleted_one_is_computed_again(tmp_path: P
         cached_rows(file, "values", 70, compute)
     file.unlink()
     assert cached_rows(file, "values", 70, compute).tolist() == list(range(70))
+
+
+def test_shards_that_a_killed_process_left_beside_the_whole_file_go(tmp_path: Path) -> None:
+    file = tmp_path / "values.npy"
+    cached_rows(file, "values", 70, lambda rows: np.zeros(rows.stop - rows.start))
+    (tmp_path / "values.shards").mkdir()
+    (tmp_path / "values.shards" / "00000000.npy").write_bytes(b"x")
+    cached_rows(file, "values", 70, lambda _: pytest.fail("it is there"))
+    assert not (tmp_path / "values.shards").exists()

@@ -474,3 +474,34 @@ def test_the_files_of_data_are_those_of_its_rows_and_the_images_that_they_name(
     table = write_parquet(tmp_path / "structs.parquet", {**columns, **structs})
     assert open_source(table).files[0] == table
     assert set(open_source(table).files[1:]) == set(named[:-1])
+
+
+def test_images_that_are_in_the_file_are_not_looked_for_by_their_paths(tmp_path: Path, columns: Columns) -> None:
+    write_images(tmp_path, columns)
+    structs = {
+        f"jpg_{side}": [{"bytes": columns[f"jpg_{side}"][row], "path": f"{row}-{side}.png"} for row in range(6)]
+        for side in (0, 1)
+    }
+    table = write_parquet(tmp_path / "structs.parquet", {**columns, **structs})
+    before = open_source(table)
+    assert before.files == [table]
+    (tmp_path / "0-0.png").unlink()
+    assert open_source(table).stamp == before.stamp
+    structs["jpg_1"][2]["bytes"] = None
+    assert tmp_path / "2-1.png" in open_source(write_parquet(table, {**columns, **structs})).files
+
+
+def test_data_that_is_mounted_elsewhere_too_is_not_read_again(
+    tmp_path: Path, columns: Columns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path, columns)
+    lines, cache, stat = write_lines(tmp_path / "pairs.jsonl", jsonl_records(columns)), tmp_path / "cache", Path.stat
+    first = read_preferences(lines, cache=cache)
+
+    def elsewhere(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        kind, (fields, more) = stat(path, follow_symlinks=follow_symlinks).__reduce__()  # type: ignore[misc]
+        return kind((*fields[:2], fields[2] + 1, *fields[3:]), more)  # another number of the device
+
+    monkeypatch.setattr(Path, "stat", elsewhere)
+    assert read_preferences(lines, cache=cache).digest == first.digest
+    assert len(list(cache.glob("*.npz"))) == 1

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,7 +88,93 @@ def test_threads_are_shared_between_the_jobs(monkeypatch: pytest.MonkeyPatch) ->
     assert [place.get("CUDA_VISIBLE_DEVICES") for place in Local(jobs=3)._environments()] == ["3", "5", "7"]
     two = Local(jobs=1, processes=2, threads=5)._environments()
     assert two == [{"OMP_NUM_THREADS": "5", "CUDA_VISIBLE_DEVICES": "3,5"}]
-    assert "CUDA_VISIBLE_DEVICES" not in Local(jobs=4)._environments()[0]  # too few to give each its own
+
+
+@pytest.mark.parametrize(
+    ("shown", "jobs", "processes", "places"),
+    [
+        ("0,1", 4, 1, ["0", "1", "0", "1"]),
+        ("0,1,2", 2, 2, ["0,1", "0,1"]),
+        ("0,1,2,3", 3, 2, ["0,1", "2,3", "0,1"]),
+        ("3", 1, 2, [None]),  # accelerate launch says what is wrong
+        ("-1", 2, 1, [None, None]),
+    ],
+)
+def test_runs_share_gpus_evenly_where_there_are_too_few_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    shown: str,
+    jobs: int,
+    processes: int,
+    places: list[str | None],
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    found = Local(jobs=jobs, processes=processes)._environments()
+    assert [place.get("CUDA_VISIBLE_DEVICES") for place in found] == places
+    assert ("runs share GPUs" in capsys.readouterr().err) is (len(set(places)) < jobs and None not in places)
+
+
+def test_what_cannot_be_recorded_ends_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = StudyFolder(tmp_path, "small")
+    cells = [cell("one/run", "--version"), cell("two/run", "--version")]
+    study.write("", cells)
+    (study.folder / "logs" / "one" / "run.json").mkdir(parents=True)
+    assert Local(jobs=2).start(Matrix(cells, study)) == []
+    (attempt,) = filter(None, [study.attempt(cells[1])])
+    assert attempt.code == 0
+    assert "what `bench status` says of one/run is out of date: " in capsys.readouterr().err
+
+
+def test_an_error_lets_the_runs_that_go_on_save(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path, "small")
+    cells = [
+        cell("long", "status", "--watch", "--runs", str(tmp_path / "none")),
+        cell("short", "--version"),
+        cell("refused", "--version"),
+    ]
+    study.write("", cells)
+    study.log(cells[2]).mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        Local(jobs=2).start(Matrix(cells, study))
+    (attempt,) = filter(None, [study.attempt(cells[0])])
+    assert attempt.code == 143
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from bench.core import termination
+from bench.experiments.executors.base import Matrix
+from bench.experiments.executors.local import Local
+from bench.records.studies import Cell, StudyFolder
+termination.listen()
+study = StudyFolder(Path(sys.argv[1]), "small")
+Local(jobs=2).start(Matrix(study.cells(), study))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_no_run_outlives_the_command_that_started_it(tmp_path: Path, number: signal.Signals) -> None:
+    study = StudyFolder(tmp_path, "small")
+    cells = [cell(name, "status", "--watch", "--runs", str(tmp_path / "none")) for name in ("one/run", "two/run")]
+    study.write("", cells)
+
+    def alive() -> list[bool]:
+        return [attempt is not None and attempt.alive for attempt in map(study.attempt, cells)]
+
+    def await_alive(wanted: list[bool]) -> None:
+        until = time.monotonic() + 100
+        while alive() != wanted and time.monotonic() < until:
+            time.sleep(0.05)
+        assert alive() == wanted
+
+    words = [sys.executable, "-c", PARENT, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ}) as process:
+        await_alive([True, True])
+        process.send_signal(number)
+        await_alive([False, False])
+        process.wait(100)
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 129)
 
 
 @pytest.mark.parametrize(("wanted", "threads"), [("1", "1"), ("16", "4"), ("", "4"), ("0", "4"), ("3,2", "4")])

@@ -113,9 +113,14 @@ def test_a_job_runs_its_command_and_records_how_it_ended(tmp_path: Path) -> None
         attempt = study.attempt(CELL)
         assert attempt is not None
         assert (attempt.code, attempt.here, attempt.alive) == (code, True, False)
+    # A job ends as its command does where that cannot be recorded.
+    (study.folder / "logs" / "m" / "a.json").unlink()
+    (study.folder / "logs" / "m" / "a.json").mkdir()
+    ended = subprocess.run([sys.executable, "-c", JOB, str(tmp_path), "--version"], capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr
     version, *error = study.log(CELL).read_text().splitlines()
     assert version.startswith("diffusion-alignment-bench")
-    assert "nowhere" in " ".join(error)
+    assert "nowhere" in " ".join(error[:-1])
 
 
 def test_a_file_that_a_job_was_writing_when_it_lost_its_node_does_not_keep_it_out_of_the_queue(tmp_path: Path) -> None:
@@ -142,3 +147,29 @@ def test_a_file_that_a_job_was_writing_when_it_lost_its_node_does_not_keep_it_ou
     assert start() == [False, False, True]  # the job's own, not those of others
     assert pickle_load(folder / "7_0_result.pkl") == ("success", None)
     assert start(SLURM_JOB_ID="9", SLURM_ARRAY_JOB_ID="8", SLURM_ARRAY_TASK_ID="3") == [False, False, False]
+
+
+SBATCH = """#!/bin/sh
+for file in "$@"; do :; done
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$file")
+if [ "${last:-0}" -gt 1000 ]; then echo "Invalid job array specification" >&2; exit 1; fi
+echo "${last:-0}" >> "$SUBMITTED"
+echo "Submitted batch job $(wc -l < "$SUBMITTED")"
+"""
+
+
+def test_more_runs_than_an_array_holds_are_several_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    for name, script in (("sbatch", SBATCH), ("squeue", "#!/bin/sh\n"), ("srun", "#!/bin/sh\n")):
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SUBMITTED", str(tmp_path / "submitted"))
+    study = StudyFolder(tmp_path / "runs", "s")
+    cells = [dataclasses.replace(CELL, name=f"m/{number}") for number in range(1002)]
+    study.write("", cells)
+    Slurm().start(Matrix(cells, study))
+    assert (tmp_path / "submitted").read_text().split() == ["999", "1"]
+    jobs = study.jobs()
+    assert len(set(jobs.values())) == 1002
+    assert (jobs["m/999"], jobs["m/1000"], jobs["m/1001"]) == ("1_999", "2_0", "2_1")

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ import pytest
 from bench.cli.status import lines_of
 from bench.core.errors import UserError
 from bench.core.locks import exclusive
+from bench.core.signs import here
 from bench.records.states import Progress, State, states_of_runs, states_of_study
 from bench.records.studies import Cell, StudyFolder, find_studies
 
@@ -373,7 +375,41 @@ def test_a_run_on_another_machine_counts_while_it_writes(tmp_path: Path) -> None
     run = tmp_path / "m" / "dpo" / "recipe" / "seed-0"
     training_run(run, steps=3)
     os.utime(run / "train.jsonl", (time.time(), time.time()))
-    assert [state.kind for state in states_of_runs(tmp_path)] == ["running"]
+    # that a process here has the same id, as in every container, means nothing
+    for owner in ("1234567890", f"{os.getpid()}", f"{os.getpid()} 01234567-89ab pid:[7]"):
+        (run / ".lock").write_text(owner)
+        assert [state.kind for state in states_of_runs(tmp_path)] == ["running"], owner
+    (run / ".lock").write_text(f"1234567890 {here()}")  # it was killed here a moment ago
+    assert [state.kind for state in states_of_runs(tmp_path)] == ["waiting"]
+
+
+def test_a_process_that_has_the_id_of_an_attempt_is_not_the_attempt(tmp_path: Path) -> None:
+    study, cell = StudyFolder(tmp_path, "s"), Cell("m/dpo/recipe/seed-0", ("run",), SIGNATURE, ("gold",))
+    study.write("", [cell])
+    study.record(cell, os.getpid())
+    assert [state.kind for state in states_of_study(study)] == ["running"]
+    path = study.folder / "logs" / f"{cell.name}.json"
+    written = json.loads(path.read_text())
+    before_a_restart = {**written, "machine": "01234567-89ab pid:[7]"}
+    older_version = {"host": socket.gethostname(), "process": os.getpid(), "code": None}
+    for record in (before_a_restart, {**written, "started": written["started"] - 1}, older_version):
+        path.write_text(json.dumps(record))
+        assert [state.kind for state in states_of_study(study)] == ["waiting"], record
+    with subprocess.Popen(["true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        study.record(cell, process.pid)  # it has ended, and nobody has asked how
+        assert [state.kind for state in states_of_study(study)] == ["waiting"]
+
+
+def test_commands_to_repeat_are_for_the_folder_that_is_looked_at(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path / "old", "s")
+    cell = Cell("m/dpo/recipe/seed-0", ("run", "--algo", "dpo", "--runs", "old", "--limit", "4"), SIGNATURE, ("gold",))
+    study.write("", [cell])
+    study.record(cell, 1234567890, 2)
+    (tmp_path / "old").rename(tmp_path / "moved")
+    words = [sys.executable, "-m", "bench", "status", "--failed", "--runs", "moved"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "bench run --algo dpo --runs moved --limit 4\n"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from bench.core.errors import UserError
 from bench.core.folders import walk
-from bench.core.parquet import is_text, metadata, opened, read_batches, read_columns, read_schema
+from bench.core.parquet import is_text, metadata, opened, read_batches, read_columns
 from bench.core.strict import parse_json
 from bench.data.sources.base import (
     Source,
@@ -156,12 +156,17 @@ class ParquetSource(Source):
         return itertools.chain.from_iterable(map(self._named_in, self._files))
 
     def _named_in(self, file: Path) -> Iterator[Path]:
-        """The image files that a file names; the bytes of images are not read."""
-        schema = read_schema(file)
+        """The image files that a file names; the bytes of images are not read.
+
+        A column whose cells all hold bytes names none: its paths say where an image was once, and millions would be looked for.
+        """
+        about = metadata(file)
+        schema = about.schema.to_arrow_schema()
         kinds = {column: schema.field(column).type for column in (self._columns[name] for name in self.image_names)}
-        structs = [f"{column}.path" for column, kind in kinds.items() if pa.types.is_struct(kind)]
+        structs = [column for column, kind in kinds.items() if pa.types.is_struct(kind)]
+        named = [f"{column}.path" for column in structs if not _holds_all(about, f"{column}.bytes")]
         texts = [column for column, kind in kinds.items() if pa.types.is_dictionary(kind) or is_text(kind)]
-        if wanted := [*structs, *texts]:
+        if wanted := [*named, *texts]:
             for column in read_columns(file, wanted).columns:
                 yield from (file.parent / path for path in paths_in(column))
 
@@ -184,6 +189,15 @@ class ParquetSource(Source):
         with opened(file) as source:
             for batch in read_batches(source, file, BATCH, [number], wanted):
                 yield batch.select(wanted)
+
+
+def _holds_all(about: Any, leaf: str) -> bool:
+    """Whether a column of a file, by its dotted name, has a value in every row; one that is empty is a value too."""
+    columns = [about.schema.column(place).path for place in range(about.num_columns)]
+    if leaf not in columns:
+        return False
+    found = [about.row_group(group).column(columns.index(leaf)).statistics for group in range(about.num_row_groups)]
+    return all(each is not None and each.has_null_count and each.null_count == 0 for each in found)
 
 
 def _provenance(written: Mapping[bytes, bytes], file: Path) -> list[dict[str, Any]]:

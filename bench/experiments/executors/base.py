@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench.core.errors import UserError, nearest_or_all
+from bench.core.progress import say
 from bench.core.registry import ClassOf, Registry
 from bench.core.validation import build
 from bench.records.studies import Cell, StudyFolder
@@ -96,6 +97,14 @@ def command(cell: Cell, machines: Sequence[str] = ()) -> list[str]:
         "bench",
         *cell.words,
     ]
+
+
+def record(study: StudyFolder, cell: Cell, process: int, code: int | None = None) -> None:
+    """Record an attempt, see `StudyFolder.record`; where that fails, for example on a full disk, runs go on all the same."""
+    try:
+        study.record(cell, process, code)
+    except UserError as error:
+        say(f"what `bench status` says of {cell.name} is out of date: {error}")
 
 
 def outcome(cell: Cell, code: int, *, stopped: bool = False) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import heapq
+import itertools
 import os
 import signal
 import statistics
@@ -19,7 +21,7 @@ from bench.core import ranks, termination
 from bench.core.errors import UserError
 from bench.core.files import make_folder
 from bench.core.progress import Progress, say
-from bench.experiments.executors.base import Executor, Matrix, command, outcome
+from bench.experiments.executors.base import Executor, Matrix, command, outcome, record
 from bench.records.config import BASE
 from bench.records.states import states_of_study
 from bench.records.studies import STOPPED, Cell
@@ -28,10 +30,14 @@ PAUSE = 0.2
 """Seconds between two looks at the running cells."""
 NOT_STARTED = -1
 """Stands for the exit code of a cell whose predecessor failed."""
+PR_SET_PDEATHSIG = 1
+"""The operation of Linux's prctl that asks for a signal when the parent ends."""
+PRCTL = ctypes.CDLL(None).prctl
+"""Looked up before a child needs it, since looking takes a lock."""
 
 
 class Local(Executor):
-    """Runs ``jobs`` cells at a time; a cell that fails leaves the others alone, and Ctrl-C or SIGTERM lets every cell save."""
+    """Runs ``jobs`` cells at a time; a cell that fails leaves the others alone, and every cell saves where this process is stopped."""
 
     title: ClassVar[str] = "on this machine, several cells at a time"
 
@@ -60,7 +66,7 @@ class Local(Executor):
         return board.failed
 
     def _environments(self) -> list[dict[str, str]]:
-        """What each of the ``jobs`` places adds to the environment: threads, and GPUs if there are enough for all."""
+        """What each of the ``jobs`` places adds to the environment: threads, and GPUs, which places share if there are too few."""
         import torch
 
         cores = len(os.sched_getaffinity(0))
@@ -69,12 +75,18 @@ class Local(Executor):
         threads = self.threads or (min(share, int(wanted)) if wanted.isdecimal() and int(wanted) else share)
         shown = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = shown.split(",") if shown else [str(number) for number in range(torch.cuda.device_count())]
+        gpus = list(itertools.takewhile(lambda gpu: gpu != "-1", gpus))  # CUDA hides those after it
+        shares = len(gpus) // self.processes
+        if 0 < shares < self.jobs:
+            say(
+                f"runs share GPUs: {len(gpus)} are too few for --jobs {self.jobs}; --jobs {shares} gives each run its own"
+            )
         places: list[dict[str, str]] = []
         for job in range(self.jobs):
-            own = gpus[job * self.processes : (job + 1) * self.processes]
             places.append({"OMP_NUM_THREADS": str(threads)})
-            if len(gpus) >= self.jobs * self.processes:
-                places[job]["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+            if shares:
+                first = job % shares * self.processes
+                places[job]["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[first : first + self.processes])
         return places
 
 
@@ -176,20 +188,27 @@ class _Board:
 
     @contextlib.contextmanager
     def stopping(self) -> Iterator[None]:
-        """At the end of the block let every running cell save and end; at once if the block is left by an exception."""
+        """At the end of the block, also after an error, let every running cell save and end; at once after another Ctrl-C."""
         try:
-            yield
-            for each in self._running.values():
-                each.process.send_signal(signal.SIGTERM)
-            while self._running:
-                self.collect()
-                time.sleep(PAUSE)
+            try:
+                yield
+            except Exception:
+                self._stop()
+                raise
+            self._stop()
         finally:
             for each in self._running.values():
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(each.process.pid, signal.SIGKILL)
                 each.process.wait()
                 each.log.close()
+
+    def _stop(self) -> None:
+        for each in self._running.values():
+            each.process.send_signal(signal.SIGTERM)
+        while self._running:
+            self.collect()
+            time.sleep(PAUSE)
 
     def _start(self, cell: Cell, place: int) -> None:
         if cell.after is not None and self._codes.get(cell.after):
@@ -208,17 +227,23 @@ class _Board:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 (it calls one function of C, which takes no lock)
         )
         self._running[place] = _Running(cell, process, log, time.monotonic())
-        self._matrix.study.record(cell, process.pid)
+        record(self._matrix.study, cell, process.pid)
 
     def _end(self, ended: _Running, code: int) -> None:
         cell = ended.cell
         self._codes[cell.name] = code
-        self._matrix.study.record(cell, ended.process.pid, code)
+        record(self._matrix.study, cell, ended.process.pid, code)
         if not code and self._is_work(cell):
             self._seconds.append(ended.age)
         elif code not in STOPPED:
             self._progress.found(_is_run(cell))  # what failed, or was done before, tells nothing about the others
         if code and not termination.requested():
             say(f"{cell.name} failed; see {self._matrix.study.log(cell)}")
+
+
+def _end_with_parent() -> None:
+    """Let a cell save and end if this process is killed: the same command would start further cells beside it."""
+    PRCTL(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -13,12 +13,16 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from bench.core.chunks import batch_slices
 from bench.core.errors import UserError
 from bench.core.progress import say
 from bench.experiments.executors.base import Executor, Matrix
 from bench.experiments.executors.slurm_job import FOLDER, CellJob
 from bench.records.states import states_of_study
 from bench.records.studies import Cell
+
+LARGEST_ARRAY = 1000
+"""Jobs of an array, at most: Slurm refuses larger ones unless its MaxArraySize is set."""
 
 
 class Slurm(Executor):
@@ -61,8 +65,9 @@ class Slurm(Executor):
         wanted = [cell for cell in matrix.cells if cell.name not in done and cell.name not in queued]
         jobs = dict(queued)
         for after, cells in _by_predecessor(wanted).items():
-            jobs |= self._submit(matrix, cells, jobs.get(after) if after is not None else None)
-            matrix.study.record_jobs(jobs)
+            for part in batch_slices(len(cells), LARGEST_ARRAY):
+                jobs |= self._submit(matrix, cells[part], jobs.get(after) if after is not None else None)
+                matrix.study.record_jobs(jobs)
         where = "" if str(matrix.study.runs) == "runs" else f" --runs {shlex.quote(str(matrix.study.runs))}"
         say(
             f"submitted {len(wanted)} jobs to Slurm ({len(done)} commands are done, {len(queued)} were in the queue); watch them "

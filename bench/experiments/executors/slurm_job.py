@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, ClassVar
 
 from bench.core.files import make_folder
-from bench.experiments.executors.base import command, outcome
+from bench.experiments.executors.base import command, outcome, record
 from bench.records.studies import STOPPED, Cell, StudyFolder
 
 FOLDER = "slurm"
@@ -77,7 +77,7 @@ class CellJob:
             self._processes.append(process)
             signal.signal(signal.SIGTERM, self._pass_on)
             if first:
-                self.study.record(self.cell, process.pid)
+                record(self.study, self.cell, process.pid)
             while (code := process.poll()) is None:
                 time.sleep(PAUSE)
         if first:
@@ -100,13 +100,13 @@ class CellJob:
                 os.kill(process.pid, signal.SIGTERM)
             code = _ended(process.pid, max(MARGIN, self.notice - MARGIN))
         if code is not None:
-            self.study.record(self.cell, self._processes[-1].pid, outcome(self.cell, code, stopped=True))
+            record(self.study, self.cell, self._processes[-1].pid, outcome(self.cell, code, stopped=True))
             if outcome(self.cell, code, stopped=True) not in STOPPED:
                 raise SystemExit(code)
         return DelayedSubmission(self) if self.requeue else None
 
     def _end(self, code: int) -> None:
-        self.study.record(self.cell, self._processes[-1].pid, code)
+        record(self.study, self.cell, self._processes[-1].pid, code)
         if code:
             raise SystemExit(code)
 
