@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, ClassVar
+from typing import IO, Any, ClassVar
 
 from pydantic import Field
 
@@ -32,8 +32,8 @@ NOT_STARTED = -1
 """Stands for the exit code of a cell whose predecessor failed."""
 PR_SET_PDEATHSIG = 1
 """The operation of Linux's prctl that asks for a signal when the parent ends."""
-PRCTL = ctypes.CDLL(None).prctl
-"""Looked up before a child needs it, since looking takes a lock."""
+PRCTL: Any = getattr(ctypes.CDLL(None), "prctl", None)
+"""Looked up before a child needs it, since looking takes a lock; None on macOS, where a killed parent leaves its cells running."""
 
 
 class Local(Executor):
@@ -227,7 +227,7 @@ class _Board:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 (it calls one function of C, which takes no lock)
+            preexec_fn=_end_with_parent if PRCTL else None,  # noqa: PLW1509 (it calls one function of C, which takes no lock)
         )
         self._running[place] = _Running(cell, process, log, time.monotonic())
         record(self._matrix.study, cell, process.pid)
