@@ -19,7 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bench.core.errors import UserError
 from bench.core.files import make_folder, replace_file, write_json
+from bench.core.inputs import read_text
 from bench.core.paths import check_part, inside, part_like, unlinked
 from bench.core.signs import here
 from bench.core.strict import quoted
@@ -213,12 +215,12 @@ class StudyFolder:
 def _started(process: int) -> int | None:
     """When a process of this machine started, which tells it from a later one of the same id; None once it has ended."""
     try:
-        about = Path("/proc", str(process), "stat").read_bytes()
-    except OSError:
+        about = read_text(Path("/proc", str(process), "stat"), errors="replace")
+    except (OSError, UserError):
         return None
     # the name before it, in parentheses, may hold anything
-    state, *fields = about.rpartition(b")")[2].split()
-    return None if state in (b"Z", b"X") else int(fields[18])
+    state, *fields = about.rpartition(")")[2].split()
+    return None if state in ("Z", "X") else int(fields[18])
 
 
 def study_of_file(runs: Path, file: Path) -> StudyFolder:

@@ -61,7 +61,7 @@ def test_runs_that_were_done_before_tell_no_rate(tmp_path: Path, capsys: pytest.
             (folder / "DONE").write_text("")
     assert Local(jobs=1).start(Matrix(cells, study)) == []
     assert study.attempt(cells[1]) is not None  # it was started, and would have said what is wrong
-    assert "runs" not in capsys.readouterr().err
+    assert "each" not in capsys.readouterr().err  # on a slow machine there may be a line, "runs  0/1  running 1"
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ CHECKED = {
 }
 """Files that read on their own, with the check that they make."""
 OWN = {
-    "bench/__init__.py", "bench/core/code.py", "bench/core/packages.py", "bench/data/comparing.py",
+    "bench/__init__.py", "bench/core/code.py", "bench/core/packages.py", "bench/core/termination.py", "bench/data/comparing.py",
     "bench/data/row_cache.py", "bench/data/survey.py", "bench/experiments/executors/local.py", "bench/experiments/executors/slurm_job.py", "bench/scoring/isolated/environment.py", "bench/tiny/build.py",
     "bench/tiny/quality.py", "bench/training/distributed/launch.py", "bench/training/ledger.py", "metrics/gold.py",
     "metrics/official/legacy.py", "metrics/onednn.py", "reports/published.py",
