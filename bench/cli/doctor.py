@@ -17,6 +17,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import typer
 
+from bench.core.hub import wrong_environment
 from bench.core.registry import DISTRIBUTION
 from bench.core.terminal import Terminal
 from bench.planning.gpus import GIB
@@ -26,8 +27,6 @@ LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "safete
 LITTLE_DISK = 20 * GIB
 """Free space below which a run with a published model is likely to end in a full disk."""
 LITTLE_MEMORY = 8 * GIB
-HUB_VARIABLES = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_")
-"""How the names of environment variables begin that huggingface_hub reads."""
 PATIENCE = 5.0
 """Seconds for the hub to answer."""
 
@@ -128,10 +127,9 @@ def _hub() -> Finding:
     try:
         from huggingface_hub import constants, get_token
     except ValueError as error:
-        # It reads its environment when it is imported, here and in every command that loads a model.
-        names = ", ".join(sorted(name for name in os.environ if name.startswith(HUB_VARIABLES)))
-        advice = f"correct or unset the environment variable that is wrong, one of {names}"
-        return Finding("missing", "hub", f"huggingface_hub does not start with this environment ({error})", advice)
+        if (wrong := wrong_environment(error)) is None:
+            raise
+        return Finding("missing", "hub", *wrong)
     if constants.HF_HUB_OFFLINE:
         return Finding("note", "hub", "HF_HUB_OFFLINE is set: only what is cached is used", "unset it to download")
     try:

@@ -15,6 +15,7 @@ from bench.cli.sentences import say
 from bench.core import launched, ranks, termination
 from bench.core.errors import UserError
 from bench.core.escaping import visible
+from bench.core.hub import wrong_environment
 from bench.core.peers import AGAIN
 from bench.core.resources import sentence_about
 
@@ -45,6 +46,8 @@ def ending_of(error: BaseException) -> Ending | None:
         return Ending(2, str(error))
     if isinstance(error, SystemExit):
         return _stopped(error.code) if error.code in STOPPED else None
+    if (wrong := wrong_environment(error)) is not None:
+        return Ending(2, "; ".join(wrong))
     sentence = sentence_about(error)
     if sentence is not None and isinstance(error, (OSError, MemoryError, ImportError, RuntimeError)):
         return Ending(2, sentence)

@@ -75,3 +75,8 @@ def test_an_environment_with_which_the_hubs_library_does_not_start(tmp_path: Pat
     (advice,) = [line for line in done.stdout.splitlines() if "correct or unset the environment variable" in line]
     assert variable in advice
     assert "slurm" in done.stdout
+    words = [sys.executable, "-m", "bench", "run", "--algo", "dpo", "--model", "tiny", "--runs", str(tmp_path)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    (line,) = [line for line in done.stderr.splitlines() if "huggingface_hub does not start" in line]
+    assert (done.returncode, line.startswith("error: "), "Traceback" in done.stderr) == (2, True, False)
+    assert variable in line
