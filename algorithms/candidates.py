@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -29,6 +30,10 @@ class CandidateAlgorithm(Algorithm):
     @property
     def trained_on(self) -> tuple[str, ...]:
         return self.rewards
+
+    def unread_fields(self, data: PreferenceData) -> Mapping[str, str]:
+        why = f"the data has {data.width} images per caption and none are generated"
+        return dict.fromkeys(("candidates", "captions"), why) if data.width > 2 else {}
 
     def judged(self, data: PreferenceData, context: PrepareContext) -> tuple[PreferenceData, NDArray[np.float64]]:
         """The lists of images and their rewards, float64, (metrics, captions, images)."""

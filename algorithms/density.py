@@ -31,7 +31,7 @@ def density_ratios(
     """
     from scipy.special import expit
 
-    names = sorted({name for row in data.sources or () for name in row})
+    names = source_names(data)
     if len(names) < 2 and golden is None:
         return np.ones(len(data)), {"ratio": 1.0, "why": f"the data names {len(names)} sources"}
     if golden not in names:
@@ -57,6 +57,11 @@ def density_ratios(
     ratios /= ratios.mean()
     effective = float(ratios.sum() ** 2 / np.square(ratios).sum())
     return ratios, {"golden": golden, "sources": names, "effective_sample_size": effective}
+
+
+def source_names(data: PreferenceData) -> list[str]:
+    """The generators that the data names, each once."""
+    return sorted({name for row in data.sources or () for name in row})
 
 
 def calibration(

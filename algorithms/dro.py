@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.density import density_ratios
+from algorithms.density import density_ratios, source_names
 from algorithms.recipes import TINY, like_dpo
 from algorithms.wrapping import PairwiseWrapper
 from bench import (
@@ -81,6 +81,11 @@ class DRO(PairwiseWrapper):
     @property
     def embedded_by(self) -> tuple[str, ...]:
         return (self.features,)
+
+    def unread_fields(self, data: PreferenceData) -> Mapping[str, str]:
+        names = source_names(data)
+        alike = self.golden is None and len(names) < 2
+        return {"features": f"the data names {len(names)} sources and every ratio is 1"} if alike else {}
 
     def prepare(self, data: PreferenceData, context: PrepareContext) -> PreferenceData:
         """Fit the density ratio of the golden source and add it to every pair; 1 if the data has only one source."""

@@ -55,6 +55,11 @@ class NPO(Wrapper):
             raise ValueError(
                 f"objective {self.objective!r} has no winner and loser to swap; choose dpo, ipo, hinge, ..."
             )
+        if self.inner.empties_captions:
+            raise ValueError(
+                f"objective {self.objective!r} swaps pairs with an empty caption itself, and swapped twice they train the unconditional branch "
+                "towards what people like; choose dpo, ipo, hinge, ..."
+            )
         return self
 
     def global_batch_stats(self, batch: PairBatch, policy: Policy) -> Tensor | None:

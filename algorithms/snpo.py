@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -81,6 +81,7 @@ class SNPO(PairwiseAlgorithm):
             training={**SDXL, "steps": 625, "learning_rate": 2.048e-8, "caption_dropout": 0.0},
         ),
     }  # fmt: skip
+    training_defaults: ClassVar[Mapping[str, Any]] = {"caption_dropout": 0.0}
     initial_loss: ClassVar[float | None] = math.log(2)
 
     beta: Beta = 2000.0
@@ -89,6 +90,10 @@ class SNPO(PairwiseAlgorithm):
     empty_share: float = Field(
         default=0.1, ge=0, lt=1, description="share of pairs that get an empty prompt and have winner and loser swapped"
     )
+
+    @property
+    def empties_captions(self) -> bool:
+        return self.empty_share > 0
 
     def loss(self, errors: PairErrors, preference: Tensor) -> Tensor:
         return snpo_loss(errors, beta=self.beta, mixture=self.mixture, scale=self.scale)

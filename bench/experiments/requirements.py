@@ -42,6 +42,7 @@ def check_requirements(experiment: Experiment, method: Method) -> None:
     _check_adapters(experiment, method)
     _check_size_conditioning(experiment, method)
     _check_not_captions_alone(experiment, method)
+    _check_read_with_data(experiment, method)
     made = {Need.PAIRS} if method.makes_pairs else set()
     for need in sorted((method.algorithm.needs - made) & CHECKS.keys()):
         CHECKS[need](experiment, method)
@@ -53,6 +54,7 @@ def check_settings(method: Method) -> None:
     _check_metrics(method)
     _check_budget(method)
     _check_unread(method)
+    _check_empty_captions(method)
     _check_adapter_fields(method)
     _check_gradients_by_step(method)
     check_rounds(method)
@@ -71,6 +73,13 @@ def _check_not_captions_alone(experiment: Experiment, method: Method) -> None:
             f"{method.name} reads images, but {data.report.source} has captions alone; give data with images, or take an algorithm "
             "that samples its own, such as ddpo"
         )
+
+
+def _check_read_with_data(experiment: Experiment, method: Method) -> None:
+    """Fields of the algorithm must not be changed where its data leave them without an effect."""
+    for field, why in method.algorithm.unread_fields(experiment.data).items():
+        if field in method.changed:
+            raise UserError(f"{field} has no effect on {method.name}, since {why}; leave it out")
 
 
 def _check_images(experiment: Experiment, method: Method) -> None:  # noqa: ARG001 (checks share a signature)
@@ -184,6 +193,15 @@ def _check_unread(method: Method) -> None:
             raise UserError(
                 f"{method.name} samples images of its own and reads none of the data's, so {field} has no effect; leave it out"
             )
+
+
+def _check_empty_captions(method: Method) -> None:
+    """Pairs whose captions are dropped must not be trained against those that the algorithm gives an empty caption."""
+    if method.algorithm.empties_captions and method.settings.caption_dropout:
+        raise UserError(
+            f"{method.name} trains pairs with an empty caption in its own way, which those of "
+            f"caption_dropout={method.settings.caption_dropout:g} would undo; use caption_dropout=0"
+        )
 
 
 def _check_adapter_fields(method: Method) -> None:

@@ -181,7 +181,11 @@ def replay(denoise: Denoise, grid: Grid, rule: Rule, trajectories: Trajectories,
 
 
 def refuse_without_noise(transition: Transition, number: int, count: int) -> None:
-    """Raise a `UserError` if one of ``count`` sampling steps cannot be trained, since its next latents are certain."""
+    """Raise a `UserError` if one of ``count`` sampling steps cannot be trained, since its next latents are certain or undefined."""
+    if not bool(torch.isfinite(transition.std).all()):
+        raise UserError(
+            f"the noise of sampling step {number} (0 to {count - 1}) is not finite at the noise levels of this model; use another rule"
+        )
     if not bool((transition.std > 0).all()):
         raise UserError(
             f"sampling step {number} (0 to {count - 1}) has no noise, so that nothing can be learnt from it; train other steps"

@@ -174,6 +174,11 @@ class Algorithm(BaseModel, abc.ABC):
         return True
 
     @property
+    def empties_captions(self) -> bool:
+        """Whether it trains pairs with an empty caption in a way of its own, which ``caption_dropout`` would undo; it must then be 0."""
+        return False
+
+    @property
     def trained_on(self) -> tuple[str, ...]:
         """Names of the metrics whose scores this algorithm trains on; tables mark these."""
         return ()
@@ -182,6 +187,13 @@ class Algorithm(BaseModel, abc.ABC):
     def embedded_by(self) -> tuple[str, ...]:
         """Names of the metrics whose embeddings `prepare` uses; their scores are not trained on."""
         return ()
+
+    def unread_fields(self, data: PreferenceData) -> Mapping[str, str]:
+        """Its own fields that have no effect on these data, and why, in words that follow "since"; by default none.
+
+        A run whose user changed one is refused; a recipe may state it for other data.
+        """
+        return {}
 
     def prepare(self, data: PreferenceData, context: PrepareContext) -> PreferenceData:
         """Turn the data into what this algorithm trains on, for example by adding soft labels; the default changes nothing.

@@ -22,6 +22,7 @@ from algorithms.rpo import RPO, contrast_weights, contrasts, joint_embedding
 from algorithms.sdpo import SDPO, safe_scale
 from algorithms.self_npo import SelfNPO
 from algorithms.seppo import SePPO
+from algorithms.snpo import SNPO
 from bench import Algorithm, Noised, PairBatch, PairPredictions, Policy, UserError
 
 
@@ -55,6 +56,11 @@ class TestNPO:
     def test_an_objective_without_losers_is_refused(self) -> None:
         with pytest.raises(ValidationError, match="'self-npo' has no winner and loser to swap"):
             NPO(objective="self-npo")
+
+    def test_an_objective_that_trains_the_empty_caption_the_other_way_is_refused(self) -> None:
+        with pytest.raises(ValidationError, match="'snpo' swaps pairs with an empty caption itself"):
+            NPO(objective="snpo")
+        assert NPO(objective="snpo", objective_fields={"empty_share": 0}).inner == SNPO(empty_share=0)
 
     def test_an_objective_whose_judge_would_not_be_fitted_is_refused(self) -> None:
         with pytest.raises(

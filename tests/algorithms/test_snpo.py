@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from workshop import Workshop
+from workshop import Workshop, batch_of
 
 from algorithms.dpo import dpo_loss
 from algorithms.snpo import SNPO, snpo_loss
 from bench import PairErrors
+from bench.experiments.recipes import resolve
 
 
 def double(*values: float) -> Tensor:
@@ -62,6 +63,22 @@ def test_pairs_with_an_empty_prompt_are_exchanged(workshop: Workshop) -> None:
         torch.testing.assert_close(routed.condition[name][empty], batch.flipped().unconditional[name][empty])
         torch.testing.assert_close(routed.loser_condition[name][empty], batch.unconditional[name][empty])
     assert not torch.equal(routed.condition["prompt_embeds"][empty], batch.condition["prompt_embeds"][empty])
+
+
+def test_by_default_every_pair_without_its_caption_is_exchanged(workshop: Workshop) -> None:
+    """A pair that lost its caption in another way would train the same prompt towards the winner."""
+    algorithm, settings = resolve("snpo", SNPO, "nothing-like-it", {})
+    assert isinstance(algorithm, SNPO)
+    rows, empty = range(40), 0
+    nothing = workshop.encoded.condition([""])["prompt_embeds"][0]
+    for step in range(3):
+        batch = batch_of(workshop.data, workshop.encoded, rows, caption_dropout=settings.caption_dropout, step=step)
+        routed = algorithm.routed(batch)
+        for row in rows:
+            if torch.equal(routed.condition["prompt_embeds"][row], nothing):
+                assert torch.equal(routed.winner[row], batch.loser[row])
+                empty += 1
+    assert empty > 0
 
 
 def test_no_share_is_the_batch_itself(workshop: Workshop) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pipelines import write_flux
-from workshop import write_parquet
+from workshop import png, write_parquet
 
 from algorithms.flow_grpo import FlowGRPO
 from bench.core.errors import UserError
@@ -49,6 +49,11 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
         ("nft", {"latents": "mean"}, "so latents has no effect"),
         ("draft", {"horizontal_flip": "pair"}, "so horizontal_flip has no effect"),
         ("tailorpo", {"aspect_ratios": "buckets"}, "so aspect_ratios has no effect"),
+        (
+            "snpo",
+            {"caption_dropout": "0.1"},
+            "an empty caption in its own way, which those of caption_dropout=0.1 would",
+        ),
         ("dpo", {"lora_rank": "64"}, "dpo trains all weights .* so lora_rank has no effect; add --set trainable=lora"),
         ("ddpo", {"trainable": "full", "lora_init": "gaussian"}, "so lora_init has no effect"),
     ],
@@ -66,6 +71,8 @@ def test_settings_that_cannot_be_whatever_the_model_is(name: str, changed: dict[
         ("ddpo", {"trainable": "full"}),
         ("ddpo", {"caption_dropout": "0"}),
         ("refl", {"caption_dropout": "0.5", "horizontal_flip": "pair"}),
+        ("snpo", {}),
+        ("snpo", {"caption_dropout": "0.1", "empty_share": "0"}),
     ],
 )
 def test_settings_that_may_be(name: str, changed: dict[str, str]) -> None:
@@ -136,6 +143,28 @@ def test_captions_alone_are_enough_for_who_makes_pictures(tmp_path: Path) -> Non
     for name in ("dpo", "sft", "self-npo", "refl", "rankdpo"):
         with pytest.raises(UserError, match=f"{name} reads images, but .* has captions alone"):
             check_requirements(made, method(name))
+
+
+@pytest.mark.parametrize("name", ["rankdpo", "capo"])
+@pytest.mark.parametrize("field", ["captions", "candidates"])
+def test_lists_are_not_generated_where_the_data_has_some(tmp_path: Path, name: str, field: str) -> None:
+    columns = {"caption": [f"a bee on a {colour} background" for colour in ("red", "blue", "green", "pink")]}
+    columns |= {f"jpg_{image}": [png(4 * row + image) for row in range(4)] for image in range(4)}
+    write_parquet(tmp_path / "lists.parquet", columns)
+    (tmp_path / "prompts.txt").write_text("a cat nobody has seen\na bee nobody has seen\n")
+    lists = Experiment(
+        "tiny", runs=tmp_path / "runs", data=str(tmp_path / "lists.parquet"), prompts=str(tmp_path / "prompts.txt")
+    )
+    check_requirements(lists, method(name))  # its recipe states both, for the tiny world's pairs
+    with pytest.raises(UserError, match=f"{field} has no effect on {name}, since the data has 4 images per caption"):
+        check_requirements(lists, method(name, **{field: "3"}))
+
+
+def test_features_are_not_read_where_the_data_names_one_source(experiment: Experiment) -> None:
+    for changed in ({}, {"golden": "tiny"}, {"golden": "tiny", "features": "clip"}):
+        check_requirements(experiment, method("dro", **changed))
+    with pytest.raises(UserError, match="features has no effect on dro, since the data names . sources"):
+        check_requirements(experiment, method("dro", features="clip"))
 
 
 def test_processes_that_share_weights_share_whole_groups_evenly() -> None:

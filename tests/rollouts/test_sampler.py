@@ -14,13 +14,13 @@ from torch import Tensor
 from bench.core.errors import UserError
 from bench.experiments.contracts.small_models import PROCESSES
 from bench.models.family import Condition, ModelFamily
-from bench.models.forward_process import FLOW_SCHEDULER
+from bench.models.forward_process import FLOW_SCHEDULER, FlowProcess
 from bench.models.guidance import Networks
 from bench.models.sampling import sample
 from bench.records.protocol import GenerationSettings
 from bench.rollouts.grid import Grid, evaluation_grid, strided_grid
 from bench.rollouts.rules import ODE, RULES, Cps, Ddim, FlowSde, Rule, find_rule
-from bench.rollouts.sampler import Predict, check_noise, guided, one_per_slot, replay, roll_out
+from bench.rollouts.sampler import Predict, check_noise, deviation, guided, one_per_slot, replay, roll_out
 
 STEPS, COUNT = 6, 3
 KINDS = list(PROCESSES)
@@ -131,6 +131,27 @@ def test_noise_must_be_given_where_a_rule_has_some(models: dict[str, ModelFamily
     grid = evaluation_grid(models["epsilon"], STEPS)
     with pytest.raises(ValueError, match="needs noise"):
         roll_out(linear, grid, [Ddim(1.0)], noise_of(models["epsilon"])(-1), full(STEPS))
+
+
+@pytest.mark.parametrize("shift", [1.17, 1.18, 1.32, 1.43, 1.57, 2.07, 3.0])
+def test_a_flow_starts_from_pure_noise_whatever_diffusers_rounds(tmp_path: Path, shift: float) -> None:
+    """Its first level is 1 - 6e-8 for a shift of 1.43, and 1 + 1.2e-7 for 1.32."""
+    small = PROCESSES["flow"]
+    small.write(tmp_path / "model")
+    file = tmp_path / "model" / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "shift": shift}))
+    grid = evaluation_grid(small.family.load(str(tmp_path / "model"), device=torch.device("cpu")), STEPS)
+    check_noise({0: FlowSde(0.7)}, grid)
+    # g^2 ds is noise^2 (1 - s_to) / (1 - s_to) where sampling starts
+    assert deviation(FlowSde(0.7), 0, grid) == pytest.approx(0.7)
+    assert grid.training_times(full(STEPS)).tolist() == [999] * COUNT
+
+
+def test_noise_that_is_not_finite_is_not_called_none() -> None:
+    sigma = torch.tensor([0.0, 0.5, 1.1], dtype=torch.float64)
+    grid = Grid(FlowProcess(1 - sigma, sigma), torch.tensor([0.0, 500.0, 1100.0]))
+    with pytest.raises(UserError, match="the noise of sampling step 0 \\(0 to 1\\) is not finite"):
+        check_noise({0: FlowSde(0.7)}, grid)
 
 
 def test_samples_start_at_their_own_levels_and_stay_where_they_arrive(models: dict[str, ModelFamily]) -> None:
