@@ -5,7 +5,6 @@ python docs/over_time.py runs-online-curves docs/over-time.png
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from bench.core.files import replace_file
 from bench.records.curve import CurveLine, CurveRecord, find, series
@@ -42,7 +42,7 @@ def change(record: CurveRecord, lines: list[CurveLine], name: str) -> tuple[NDAr
     """
     values = series(record, lines, name)
     moved = (values - values[0]) / np.std(lines[0]["scores"][name], ddof=1)
-    half = statistics.NormalDist().inv_cdf(0.975) * moved.std(axis=1, ddof=1) / moved.shape[1] ** 0.5
+    half = stdtrit(moved.shape[1] - 1, 0.975) * moved.std(axis=1, ddof=1) / moved.shape[1] ** 0.5
     return moved.mean(axis=1), half
 
 

@@ -126,10 +126,8 @@ def build_report(records: Records, primary: str | None = None) -> Report:
         primary: the primary endpoint, a metric's name or ``judges``; None means gold where it is there, else the judges.
 
     Raises:
-        UserError: the protocol has a single prompt, and an interval needs at least two; or there is no such metric.
+        UserError: there is no such metric.
     """
-    if len(records.prompts) < 2:
-        raise UserError("the protocol has a single prompt; an interval needs at least two: evaluate on more prompts")
     recorded = (records.base, *records.rows)
     found = conclude(recorded, 0, records.metrics, primary)
     return Report(

@@ -21,6 +21,8 @@ JUDGES = "judges"
 """What stands for the mean win rate over the held-out judges in ``--primary``."""
 TOGETHER = 0.9
 """Judges whose win rates rank the rows this alike (Spearman) or more count as one."""
+DIGITS = 12
+"""Decimals of win rates that are ranked; what differs beyond them is rounding."""
 FEWEST_CORRELATED = 3
 """Fewer rows have no rank correlation to speak of."""
 FEWEST_ROWS = 8
@@ -118,12 +120,12 @@ def why_no_judges(metrics: Sequence[MetricRecord], rows: Sequence[RunRecord]) ->
 
 def trained_on_judges(metrics: Sequence[MetricRecord], rows: Sequence[RunRecord]) -> str:
     """The judges that are not held out, each with the rows that were trained on it; empty if all are."""
-    found = {
-        metric.info.title: [row.label for row in rows if metric.name in row.trained_on]
+    found = [
+        (metric.info.title, [row.label for row in rows if metric.name in row.trained_on])
         for metric in metrics
         if metric.name != GOLD
-    }
-    return "; ".join(f"{title}: {', '.join(labels)}" for title, labels in found.items() if labels)
+    ]
+    return "; ".join(f"{title}: {', '.join(labels)}" for title, labels in found if labels)
 
 
 def endpoint_wins(
@@ -145,11 +147,11 @@ def endpoint_wins(
 def _correlation(scores: Sequence[Mapping[str, Score]], one: str, other: str) -> tuple[float, int]:
     """Spearman's rank correlation of two metrics over the rows that have both, and how many these are.
 
-    It is 0 where a metric ranks all rows the same.
+    It is 0 where a metric ranks all rows the same.  Rates that differ by rounding alone are the same.
     """
     found = [[row[name].win_rate if name in row else None for name in (one, other)] for row in scores]
     rates = [[rate.mean for rate in row if rate is not None] for row in found]
-    both = np.array([row for row in rates if len(row) == 2], dtype=np.float64).reshape(-1, 2)
+    both = np.round([row for row in rates if len(row) == 2], DIGITS).reshape(-1, 2)
     if len(both) == 0 or 0 in np.ptp(both, axis=0):
         return 0.0, len(both)
     return float(stats.spearmanr(*both.T).statistic), len(both)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bench.core.terminal import table_terminal
 from bench.records.scores import FolderScores, MetricScores
+from bench.records.titles import distinct_titles
 from reports.clusters import clustered_interval
 
 SHOWN = 20
@@ -25,8 +26,9 @@ def show_scores(scores: FolderScores, output: Path) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("metric", "shown as", "mean", "95 % interval", "images", "signature"):
         table.add_column(column, justify="right" if column in ("mean", "images") else "left", no_wrap=True)
+    titles = distinct_titles({metric.name: metric.info.title for metric in scores.metrics})
     for metric in scores.metrics:
-        table.add_row(*map(escape, summary(metric, prompts)))
+        table.add_row(*map(escape, (titles[metric.name], *summary(metric, prompts))))
     console.print(table)
     unit = f"{distinct} prompts" if distinct > 1 else f"{len(prompts)} images of one prompt"
     lines = [f"Intervals are over {unit}.", f"Raw scores with signatures and identities: {output}"]
@@ -40,7 +42,7 @@ def show_scores(scores: FolderScores, output: Path) -> None:
 
 
 def summary(metric: MetricScores, prompts: list[str]) -> tuple[str, ...]:
-    """A metric's line: title, scale, mean, interval, number of images, signature.
+    """A metric's line after its title: scale, mean, interval, number of images, signature.
 
     Images of the same prompt are not independent, so the interval is over prompts; with a single prompt, over its images.
     """
@@ -50,4 +52,4 @@ def summary(metric: MetricScores, prompts: list[str]) -> tuple[str, ...]:
     ends = clustered_interval(values, clusters).ends if len(clusters) > 1 else None
     interval = "-" if ends is None else f"[{ends[0]:.4g}, {ends[1]:.4g}]"
     scale = metric.info.unit if factor == 1 else f"{metric.info.unit} x {factor:g}"
-    return metric.info.title, scale, f"{values.mean():.4g}", interval, str(len(values)), metric.signature
+    return scale, f"{values.mean():.4g}", interval, str(len(values)), metric.signature

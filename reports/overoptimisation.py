@@ -31,19 +31,19 @@ class Gain:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Panel:
-    """What was measured along the runs of a row, over the steps that all its seeds have.
+    """What was measured along the runs of a row, whose seeds may have ended at different steps.
 
     Attributes:
         findings: a sentence by training seed, all about over-optimisation.
         prompts: number of training prompts.
         images_per_prompt: images of each.
-        curves: by metric and look, raw.
+        curves: by metric and look, raw, over the steps that all seeds have; empty if these are fewer than two.
         trained_on: names of the metrics that training uses.
         titles: of metrics and looks.
-        diversity: change of the within-prompt diversity from the first to the last step, in percent of the first; None if that is 0.
+        diversity: change of the within-prompt diversity from each seed's first step to its last, in percent of the first; None if that is 0.
         held_out: whether the prompts are held out from training.
-        sampler_curves: by metric, of images by the training's own sampler, raw; empty for algorithms that do not sample.
-        gains: by metric that training uses, if it samples: the change from the first to the last step; larger is better.
+        sampler_curves: likewise by metric, of images by the training's own sampler; empty for algorithms that do not sample.
+        gains: by metric that training uses, if it samples: the change from each seed's first step to its last; larger is better.
     """
 
     findings: tuple[str, ...]
@@ -72,25 +72,28 @@ def panel_of(watched: Sequence[Watched]) -> Panel | None:
         return None
     common = set.intersection(*({line["step"] for line in lines} for _, lines in watched))
     shared = [(record, [line for line in lines if line["step"] in common]) for record, lines in watched]
-    names = (*first.titles, *LOOKS)
+    drawn = (*first.titles, *LOOKS) if len(common) > 1 else ()
+    ends = [(record, [lines[0], lines[-1]]) for record, lines in watched]
     sampled = bool(first.training_sampler)
     return Panel(
         findings=tuple(find(record, lines).sentence() for record, lines in watched),
         prompts=len(first.prompts),
         images_per_prompt=first.images_per_prompt,
-        curves={name: _curve(name, shared) for name in names},
+        curves={name: _curve(name, shared) for name in drawn},
         trained_on=first.trained_on,
         titles={**first.titles, **{name: name for name in LOOKS}},
-        diversity=_change(np.stack([series(record, lines, "diversity") for record, lines in shared])),
+        diversity=_change(np.stack([series(record, lines, "diversity") for record, lines in ends])),
         held_out=first.held_out,
-        sampler_curves={name: _curve(name, shared, "training_sampler") for name in first.titles} if sampled else {},
-        gains={name: _gain(name, shared) for name in first.trained_on if sampled and name in first.titles},
+        sampler_curves={
+            name: _curve(name, shared, "training_sampler") for name in drawn if sampled and name in first.titles
+        },
+        gains={name: _gain(name, ends) for name in first.trained_on if sampled and name in first.titles},
     )
 
 
-def _gain(name: str, shared: Sequence[Watched]) -> Gain:
+def _gain(name: str, ends: Sequence[Watched]) -> Gain:
     def change(of: Images) -> Array:
-        tables = np.stack([series(record, lines, name, of) for record, lines in shared])
+        tables = np.stack([series(record, lines, name, of) for record, lines in ends])
         return np.asarray(tables[:, -1] - tables[:, 0])
 
     own, protocol = mean_intervals([change("training_sampler"), change("scores")])

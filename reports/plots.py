@@ -66,8 +66,8 @@ def training_plot(report: Report) -> str:
 
 
 def panel_plot(row: Row) -> str:
-    """What was measured along a row's training, one panel per metric and look, as SVG; empty if nothing was."""
-    if row.panel is None:
+    """What was measured along a row's training, one panel per metric and look, as SVG; empty if its seeds share no curve."""
+    if row.panel is None or not row.panel.curves:
         return ""
     with _styled():
         return _svg(_draw_panel(row, row.panel))

@@ -16,6 +16,7 @@ from bench.records.evaluations import DONE, Evaluation
 from bench.records.protocol import Protocol, Variant
 from bench.records.runs import find_runs
 from bench.records.scores import MetricRecord
+from bench.records.titles import distinct_titles
 from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, readable
 from reports.evaluations import RunEvaluation, distinct, grouped, read_judged
 from reports.missing import missing_notes
@@ -107,7 +108,8 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
         protocol: signature of the protocol; needed only if runs were evaluated under several.
 
     Raises:
-        UserError: there is nothing to report, or records differ in protocol, metric or settings and cannot share a table.
+        UserError: there is nothing to report, records differ in protocol, metric or settings and cannot share a table, or the protocol has a
+            single prompt, and an interval needs at least two.
     """
     found = find_runs(runs)
     if not found:
@@ -126,6 +128,9 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
             f"{runs} has no finished evaluation of the base model under protocol {signature}; "
             f"repeat the `bench run` command, or copy {settings.model}/{BASE} there too"
         )
+    prompts = tuple(base[0].evaluation.prompts())
+    if len(prompts) < 2:
+        raise UserError("the protocol has a single prompt; an interval needs at least two: evaluate on more prompts")
     judged_runs = [run for run in found if any(each.run is run for each in judged)]
     check_unique(judged_runs)
     check_seeds(judged_runs)
@@ -136,7 +141,7 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
     return Records(
         signature=signature,
         protocol=settings,
-        prompts=tuple(base[0].evaluation.prompts()),
+        prompts=prompts,
         metrics=metrics,
         base=_row(*first, metrics),
         rows=tuple(_row(*row, metrics) for row in rows),
@@ -145,11 +150,17 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
 
 
 def _metrics(judged: Sequence[RunEvaluation]) -> tuple[MetricRecord, ...]:
+    """The metrics of the table, of which no two have the same title."""
     described: dict[str, MetricRecord] = {}
     for each in sorted(judged, key=lambda each: each.run.config().is_base, reverse=True):
         for name, metric in each.evaluation.metrics().items():
             described.setdefault(name, metric)
-    return tuple(sorted(described.values(), key=lambda metric: metric.name != "gold"))
+    titles = distinct_titles({name: metric.info.title for name, metric in described.items()})
+    titled = [
+        dataclasses.replace(metric, info=dataclasses.replace(metric.info, title=titles[name]))
+        for name, metric in described.items()
+    ]
+    return tuple(sorted(titled, key=lambda metric: metric.name != "gold"))
 
 
 def _row(label: str, judged: Sequence[RunEvaluation], metrics: Iterable[MetricRecord]) -> RunRecord:

@@ -28,6 +28,7 @@ from bench.models.sampling import forwards_per_image, generate_images
 from bench.records.curve import CurveLine, CurveRecord, find
 from bench.records.protocol import scorer_signature
 from bench.records.runs import CURVE, CURVE_LOG, RunFolder
+from bench.records.titles import distinct_titles
 from bench.scoring.looks import looks_by_prompt, signature
 from bench.scoring.metric import Metric, checked_scores, recorded_identity
 from bench.training.distributed.launch import Split, asked_split
@@ -234,7 +235,7 @@ class CurveWatcher:
             images_per_prompt=IMAGES,
             generation=protocol.generation.model_dump(mode="json"),
             signatures={**scorers, "looks": signature()},
-            titles={name: metric.info.title for name, metric in metrics.items()},
+            titles=distinct_titles({name: metric.info.title for name, metric in metrics.items()}),
             lower_is_better=tuple(name for name, metric in metrics.items() if not metric.info.higher_is_better),
             trained_on=self._run.config().trained_on,
             held_out=bool(held_out_of(self._experiment, self._method)),

@@ -7,7 +7,6 @@ also the images are measured that their own sampler makes.
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, NotRequired
 
@@ -21,7 +20,7 @@ LOOKS = ("diversity", "dark", "saturation", "edges")
 Images = Literal["scores", "training_sampler"]
 """Whether images under the evaluation protocol are meant, or those that the training's own sampler made."""
 LEVEL = 0.95
-"""Confidence at which a judge counts as down or up."""
+"""Confidence at which a judge counts as down, and diversity as changed."""
 
 
 Scores = dict[str, list[Annotated[float, Field(allow_inf_nan=False)]]]
@@ -125,6 +124,7 @@ def find(record: CurveRecord, lines: Sequence[CurveLine]) -> Finding:
 
     A judge is down if its last score is below its highest one by more than noise allows: a one-sided test of the difference
     paired by prompt, with a level divided by the number of lines, as the highest of several is high by chance too.
+    Diversity has changed if it is beyond noise in either direction, each of which has half of the level.
     The training signal is that of the metrics that training uses, where they are measured, and otherwise the objective's own.
     """
     peaks = {}
@@ -135,7 +135,7 @@ def find(record: CurveRecord, lines: Sequence[CurveLine]) -> Finding:
             peaks[name] = peak
     first = series(record, lines, "diversity")[0].mean()
     change = series(record, lines, "diversity")[-1] - series(record, lines, "diversity")[0]
-    moved = len(lines) > 1 and first > 0 and (_lower(change, 0 * change, 1) or _lower(0 * change, change, 1))
+    moved = len(lines) > 1 and first > 0 and (_lower(change, 0 * change, 2) or _lower(0 * change, change, 2))
     return Finding(
         training_up=_training_up(record, lines, max(peaks.values(), default=0)),
         down=tuple(record.titles[name] for name in peaks),
@@ -170,8 +170,10 @@ def _training_up(record: CurveRecord, lines: Sequence[CurveLine], since: int) ->
 
 
 def _lower(high: NDArray[np.float64], low: NDArray[np.float64], tests: int) -> bool:
-    """Whether the second of two paired samples lies below the first beyond noise, at `LEVEL` over several tests."""
+    """Whether the second of two paired samples lies below the first beyond noise, by Student's t at `LEVEL` over several tests."""
+    from scipy.special import stdtrit  # takes longer to import than all other records, which most commands read
+
     fall = high - low
     error = float(fall.std(ddof=1)) / len(fall) ** 0.5
     mean = float(fall.mean())
-    return mean > 0 and mean > statistics.NormalDist().inv_cdf(1 - (1 - LEVEL) / tests) * error
+    return bool(mean > 0 and mean > stdtrit(len(fall) - 1, 1 - (1 - LEVEL) / tests) * error)

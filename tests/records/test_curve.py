@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from bench.records.curve import CurveLine, CurveRecord, find
@@ -71,6 +72,30 @@ def test_without_a_measured_reward_the_margin_is_the_signal() -> None:
 def test_diversity_is_told_as_a_share_of_the_first(last: float, words: str) -> None:
     finding = find(RECORD, [line(0, 0.2, 0.5, 0.5), line(20, 0.3, 0.5, 0.5, diversity=last)])
     assert finding.sentence().endswith(words)
+
+
+@pytest.mark.parametrize("captions", [4, 16])
+def test_noise_alone_is_found_as_often_as_the_level_says(captions: int) -> None:
+    random = np.random.default_rng(0)
+    record = dataclasses.replace(
+        RECORD,
+        prompts=tuple(map(str, range(captions))),
+        images_per_prompt=1,
+        titles={"gold": "Gold"},
+        lower_is_better=(),
+        trained_on=(),
+    )
+    found = []
+    for _ in range(1000):
+        values = random.normal(loc=10, size=(5, 2, captions)).tolist()
+        lines = [
+            CurveLine(step=step, pairs=step, signal=None, scores={"gold": gold, "diversity": diversity})
+            for step, (gold, diversity) in enumerate(values)
+        ]
+        found.append(find(record, lines))
+    # 5 % and two standard errors of 1,000: the judge's highest of five is less often below, diversity as often in either direction
+    assert sum(bool(each.down) for each in found) <= 64
+    assert 36 <= sum(each.diversity is not None for each in found) <= 64
 
 
 def test_a_single_line_says_nothing() -> None:

@@ -65,6 +65,52 @@ def test_the_mean_of_the_judges_that_no_row_was_trained_on(lab: Lab) -> None:
     assert dpo.over_reference.mean == pytest.approx(sum(rate.mean for rate in both if rate is not None) / 2)
 
 
+def test_two_metrics_of_one_title_are_told_apart(lab: Lab) -> None:
+    lab.infos = {**INFOS, "other": INFOS["pickscore"]}
+    lab.identities = {name: {"version": 1} for name in ("pickscore", "other", "distance")}
+    lab.base()
+    for algorithm in ("dpo", "sft"):
+        lab.run(algorithm, title=algorithm)
+    lab.run("smpo", title="SmPO", trained_on=["pickscore"])
+    report = make_report(lab.runs)
+    one, other = "PickScore (tiny) [pickscore]", "PickScore (tiny) [other]"
+    assert [metric.info.title for metric in report.metrics] == [one, other, "Distance_%"]
+    notes = report_tables(report)[0].notes
+    held_out = f"Held-out judges, the same for all rows: {other}, Distance_%."
+    assert f"{held_out}  Left out, since a row was trained on it: {one}: SmPO." in notes
+    (alike,) = [table for table in report_tables(report) if table.title == "Do the metrics rank the rows alike?"]
+    assert alike.columns == (one, other, "Distance_%")
+    for place, (_, cells) in enumerate(alike.rows):
+        assert [cell.value == "-" for cell in cells] == [place == column for column in range(3)]
+    assert report.endpoint is not None
+    assert len({(each.one, each.other) for each in report.endpoint.correlations}) == 3
+
+
+def test_win_rates_that_differ_by_rounding_alone_share_a_rank(lab: Lab) -> None:
+    """One half as 6 wins of 12, and as ties and a win and a loss of three images, whose mean is less by 6e-17."""
+    lab.identities = {name: {"version": 1} for name in ("gold", "pickscore")}
+    lab.protocol = lab.protocol.model_copy(
+        update={"generation": lab.protocol.generation.model_copy(update={"images_per_prompt": 3})}
+    )
+    count = len(PROMPTS)
+    halves = [np.repeat([[1.0] * 3, [-1.0] * 3], count // 2, axis=0), np.tile([1.0, 0.0, -1.0], (count, 1))]
+    better = np.ones((count, 3))
+    lab.judge(lab.base_alone(), shift=0, scores=dict.fromkeys(lab.identities, np.zeros((count, 3))))
+    for algorithm, gold, pickscore in (
+        ("dpo", halves[0], better),
+        ("sft", halves[1], -better),
+        ("smpo", better, halves[0]),
+        ("ipo", -better, halves[1]),
+    ):
+        run = lab.train(algorithm, title=algorithm)
+        lab.judge(run, shift=0, scores={"gold": gold, "pickscore": pickscore})
+    report = make_report(lab.runs)
+    assert report.endpoint is not None
+    (found,) = report.endpoint.correlations
+    # ranks 2.5, 2.5, 4, 1 by gold and 4, 1, 2.5, 2.5 by PickScore
+    assert found.value == pytest.approx(0)
+
+
 def test_where_rows_were_trained_on_every_judge_there_is_no_endpoint(lab: Lab) -> None:
     base_of_zeros(lab, "pickscore", "distance")
     judged_alike(lab, "dpo", "Diffusion-DPO", ["distance"])

@@ -26,8 +26,9 @@ def watch(
     *,
     signature: str = "s",
     prompts: Sequence[str] = PROMPTS,
+    every: int = 10,
 ) -> None:
-    """Measurements every 10 steps: gold and PickScore of prompts that differ by thousandths, and the looks."""
+    """Measurements every so many steps: gold and PickScore of prompts that differ by thousandths, and the looks."""
     record = {
         "prompts": list(prompts), "images_per_prompt": 2, "generation": {}, "signatures": {"gold": signature, "looks": "l"},
         "titles": {name: INFOS[name].title for name in ("gold", "pickscore")}, "lower_is_better": [], "trained_on": ["pickscore"],
@@ -45,8 +46,24 @@ def watch(
         scores = {
             name: [value + p / 1000 for p in range(len(prompts)) for _ in range(2)] for name, value in by_prompt.items()
         }
-        line = {"step": 10 * place, "pairs": 320 * place, "signal": None if place == 0 else 0.1, "scores": scores}
+        line = {
+            "step": every * place,
+            "pairs": 32 * every * place,
+            "signal": None if place == 0 else 0.1,
+            "scores": scores,
+        }
         append_lines(run.folder / "curve.jsonl", [json.dumps(line)])
+    run.finish()
+
+
+def sample(run: RunFolder, pickscore: Sequence[float]) -> None:
+    """Makes a measured run one that samples, on captions held out from training, with scores of its own images."""
+    record = json.loads((run.folder / "curve.json").read_text())
+    write_json(run.folder / "curve.json", {**record, "held_out": True, "training_sampler": {"sampling_steps": 10}})
+    lines = [json.loads(line) for line in (run.folder / "curve.jsonl").read_text().splitlines()]
+    for line, score in zip(lines, pickscore, strict=True):
+        line["training_sampler"] = {"gold": [0.5] * 8, "pickscore": [score] * 8}
+    (run.folder / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     run.finish()
 
 
@@ -78,13 +95,7 @@ def test_the_finding_of_every_seed_is_a_sentence_below_the_tables(full_lab: Lab)
 def test_the_gain_of_an_online_run_is_told_by_its_own_sampler_and_by_the_protocol(full_lab: Lab) -> None:
     run = RunFolder(full_lab.runs / "tiny/smpo/default/seed-0")
     watch(run, (0.2, 0.3), (0.4, 0.4))
-    record = json.loads((run.folder / "curve.json").read_text())
-    write_json(run.folder / "curve.json", {**record, "held_out": True, "training_sampler": {"sampling_steps": 10}})
-    lines = [json.loads(line) for line in (run.folder / "curve.jsonl").read_text().splitlines()]
-    for line, pickscore in zip(lines, (0.0, 0.25), strict=True):
-        line["training_sampler"] = {"gold": [0.5] * 8, "pickscore": [pickscore] * 8}
-    (run.folder / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    run.finish()
+    sample(run, (0.0, 0.25))
     report = make_report(full_lab.runs)
     (panel,) = [row.panel for row in report.rows if row.panel is not None]
     gain = panel.gains["pickscore"]
@@ -95,6 +106,29 @@ def test_the_gain_of_an_online_run_is_told_by_its_own_sampler_and_by_the_protoco
     assert told.startswith("SmPO: PickScore (tiny) changed by +0.25 on images")  # without an interval: nothing varies
     assert told.endswith("from the first measurement to the last, on 4 captions held out from training.")
     assert "training's sampler" in page(report)
+
+
+@pytest.mark.parametrize(("every", "drawn"), [((10, 10), 2), ((57, 61), 0)], ids=["two common", "only the first"])
+def test_seeds_that_ended_at_different_steps_count_with_their_own_last_measurement(
+    lab: Lab, every: tuple[int, int], drawn: int
+) -> None:
+    """As runs do that a rule stopped, or a budget in seconds: the weights of the table are those of the last step."""
+    lab.base()
+    for seed, (diversity, pickscore) in enumerate((((0.4, 0.3), (0.0, 0.5)), ((0.4, 0.39, 0.1), (0.0, 0.1, 0.7)))):
+        run = lab.run("smpo", seed, title="SmPO", trained_on=["pickscore"])
+        spread = [value - 0.0015 for value in diversity]  # of the mean over prompts
+        watch(run, [0.2] * len(spread), spread, every=every[seed])
+        sample(run, pickscore)
+    report = make_report(lab.runs)
+    panel = report.rows[1].panel
+    assert panel is not None
+    assert panel.diversity is not None
+    # by -25 % and -75 %; PickScore by 0.5 and 0.7 on the training's own images, and by 0.1 and 0.2 under the protocol
+    assert panel.diversity.mean == pytest.approx(-50)
+    gain = panel.gains["pickscore"]
+    assert (gain.training_sampler.mean, gain.protocol.mean) == (pytest.approx(0.6), pytest.approx(0.15))
+    assert {len(curve.pairs) for curve in panel.curves.values()} == ({drawn} if drawn else set())
+    assert ("no curve is drawn" in page(report)) == (not drawn)
 
 
 def test_rows_that_were_watched_on_other_captions_are_named(full_lab: Lab) -> None:

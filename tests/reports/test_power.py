@@ -8,10 +8,11 @@ import os
 import forked
 import numpy as np
 import pytest
-from lab import PROMPTS, Lab
+from lab import PROMPTS, Lab, fill
 from scipy import stats
 
 from bench.core.errors import UserError
+from bench.records.protocol import prompts_digest
 from reports.anova import Crossed
 from reports.power import Components, designs, measure, power_lines, power_of, smallest_effect
 from reports.records import collect
@@ -148,6 +149,15 @@ def test_methods_of_which_nothing_varies_say_nothing_about_power(lab: Lab) -> No
             lab.judge(lab.train(algorithm, seed, title=algorithm), shift=0, scores={"gold": np.ones(shape)})
     with pytest.raises(UserError, match="differ in the same way for every prompt, seed and image"):
         power_lines(collect(lab.runs), 5)
+
+
+def test_a_single_prompt_says_nothing_about_power(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.PROMPTS", PROMPTS[:1])
+    lab.protocol = lab.protocol.model_copy(update={"prompts": prompts_digest(PROMPTS[:1]), "prompt_count": 1})
+    fill(lab)
+    done = forked.run(("power", "--runs", str(lab.runs), "--effect", "5"), lab.runs, os.environ)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the protocol has a single prompt; an interval needs at least two")
 
 
 @pytest.mark.parametrize("effect", [float("nan"), 0.0, 101.0])

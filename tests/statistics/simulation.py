@@ -11,7 +11,6 @@ from reports.anova import Crossed
 from reports.seed_variance import Array
 from reports.statistics import estimate_means, estimate_shares
 
-ROWS = 27
 SPREAD = 0.8
 """Standard deviation of the logarithm of the seed variance between rows, where it differs: most lie within a factor of 5."""
 
@@ -26,6 +25,7 @@ class Cell:
         ratio: ``var(seed) P / var(prompt and rest)``: the seeds' part of the variance of a one-seed mean over the prompts' part.
         unequal: whether the seed variance differs between rows.
         share: the true share; None for means of normal values.
+        rows: of a table.
     """
 
     seeds: int
@@ -33,11 +33,12 @@ class Cell:
     ratio: float
     unequal: bool
     share: float | None = None
+    rows: int = 27
 
 
 def seed_counts(cell: Cell) -> Array:
     """Seeds of every row."""
-    counts = np.full(ROWS, float(max(cell.seeds, 3) if cell.seeds == 1 else cell.seeds))
+    counts = np.full(cell.rows, float(max(cell.seeds, 3) if cell.seeds == 1 else cell.seeds))
     if cell.seeds == 1:
         counts[0] = 1
     return counts
@@ -52,7 +53,7 @@ def mean_coverage(cell: Cell, tables: int, seed: int = 0, prompt_part: float = 0
     random = np.random.default_rng(seed)
     counts, prompts = seed_counts(cell), cell.prompts
     own = np.maximum(counts - 1, 1)
-    shape = (tables, ROWS)
+    shape = (tables, cell.rows)
     seed_variance = np.full(shape, cell.ratio / prompts)
     if cell.unequal:
         seed_variance = seed_variance * np.exp(random.normal(scale=SPREAD, size=shape))
@@ -92,15 +93,15 @@ def _share_rows(cell: Cell, tables: int, random: np.random.Generator) -> Crossed
     counts, prompts, share = seed_counts(cell), cell.prompts, cell.share
     assert share is not None
     height = np.exp(-(special.ndtri(share) ** 2) / 2) / np.sqrt(2 * np.pi)
-    variance = np.full((tables, ROWS), cell.ratio * share * (1 - share) / height**2 / prompts)
+    variance = np.full((tables, cell.rows), cell.ratio * share * (1 - share) / height**2 / prompts)
     if cell.unequal:
         variance = variance * np.exp(random.normal(scale=SPREAD, size=variance.shape))
     threshold = (special.ndtri(share) * np.sqrt(1 + variance)).astype(np.float32)
-    of_prompts = random.standard_normal((tables, ROWS, prompts), dtype=np.float32) * np.float32(np.sqrt(0.5))
+    of_prompts = random.standard_normal((tables, cell.rows, prompts), dtype=np.float32) * np.float32(np.sqrt(0.5))
     most = int(counts.max())
     present = np.arange(most) < counts[:, None]
-    wins, of_seeds = np.zeros((tables, ROWS, prompts), dtype=np.float32), np.zeros((tables, ROWS, most))
-    squares = np.zeros((tables, ROWS))
+    wins, of_seeds = np.zeros(of_prompts.shape, dtype=np.float32), np.zeros((*variance.shape, most))
+    squares = np.zeros(variance.shape)
     for one in range(most):
         effect = random.normal(size=variance.shape) * np.sqrt(variance)
         rest = random.standard_normal(of_prompts.shape, dtype=np.float32) * np.float32(np.sqrt(0.5))

@@ -29,6 +29,17 @@ def test_all_cells_of_means() -> None:
 
 
 @pytest.mark.slow
+def test_tables_of_a_few_rows() -> None:
+    """The page says that no interval is too narrow up to a ratio of 1, and about 90 % at worst beyond it."""
+    few = [
+        Cell(seeds, 200, ratio, False, rows=rows)
+        for seeds, ratio, rows in itertools.product((2, 3), (0, 1, 10), (1, 3))
+    ]
+    found = {cell: mean_coverage(cell, 2000) for cell in few}
+    assert [cell for cell, coverage in found.items() if coverage < (0.94 if cell.ratio <= 1 else 0.89)] == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 3, 5])
 def test_tables_without_an_effect_have_few_marks(seeds: int) -> None:
     # 6 % and two standard errors of 2,000 tables
