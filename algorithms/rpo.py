@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from algorithms.dpo import Beta
-from algorithms.recipes import TINY, like_dpo
+from algorithms.recipes import SWEPT, TINY, like_dpo
 from bench import (
     AlgorithmInfo,
     BetaScale,
@@ -72,9 +72,9 @@ class RPO(NoisedPairAlgorithm):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PAIRS, Need.REFERENCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: dpo's recipe of version 0.1.0; tau is a guess",
-            algorithm={"beta": 2000.0, "temperature": 0.05},
-            training=TINY,
+            source=f"{SWEPT}; tau is a guess",
+            algorithm={"beta": 50.0, "temperature": 0.05},
+            training={**TINY, "learning_rate": 1e-4},
         ),
         **like_dpo(beta=5000.0, temperature=0.05),
     }

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from algorithms.recipes import TINY
+from algorithms.recipes import SWEPT, TINY
 from bench import (
     ODE,
     Algorithm,
@@ -62,9 +62,9 @@ class SelfNPO(Algorithm):
     placebo: ClassVar[str | None] = None
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: the released steps of SD1.5, a faster average for a shorter training",
+            source=f"{SWEPT}; the released steps of SD1.5, a faster average for a shorter training",
             algorithm={"decay": 0.99},
-            training={**TINY, "global_batch_size": 16},
+            training={**TINY, "global_batch_size": 16, "learning_rate": 5e-5},
         ),
         "sd15": Recipe(
             source="released code at a14f1db, no caption dropout; with AdamW (see optimizer=adamw-8bit), fp32 and bilinear resizing here, 8-bit AdamW, fp16 and Lanczos there",

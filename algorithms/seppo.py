@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from algorithms.dpo import Beta
-from algorithms.recipes import TINY
+from algorithms.recipes import SWEPT, TINY
 from bench import (
     ODE,
     Algorithm,
@@ -66,9 +66,9 @@ class SePPO(Algorithm):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES, Need.GUIDANCE})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: beta and learning rate of dpo's recipe of version 0.1.0; a younger pool for a shorter training",
-            algorithm={"beta": 2000.0, "sampling_steps": 10, "guidance_scale": 3.0, "interval": 10, "pool": 4},
-            training={**TINY, "steps": 50, "global_batch_size": 16},
+            source=f"{SWEPT}; a younger pool for a shorter training",
+            algorithm={"beta": 50.0, "sampling_steps": 10, "guidance_scale": 3.0, "interval": 10, "pool": 4},
+            training={**TINY, "steps": 50, "global_batch_size": 16, "learning_rate": 2e-4},
         )
     }
     initial_loss: ClassVar[float | None] = math.log(2)
