@@ -93,7 +93,7 @@ def verify(
 def _verified(archive: Path, folder: Path) -> tuple[int, str | None]:
     """Unpack an archive and check it; returns the number of its files, and the version that made it."""
     from bench.core.inputs import read_text
-    from bench.records.bundle import MOST_SHOWN, names_of, not_as_made, unpack
+    from bench.records.bundle import names_of, not_as_made, unpack
     from bench.records.reading import DamagedError, read_whole
     from bench.records.runs import find_runs
 
@@ -112,7 +112,7 @@ def _verified(archive: Path, folder: Path) -> tuple[int, str | None]:
     if not made:
         raise not_as_made(archive, "it holds no finished run")
     if strays := sorted(contents.files.keys() - known - {f"reports/{name}.json" for name in stored}):
-        raise not_as_made(archive, f"{shortened(strays[0], MOST_SHOWN)} is not a file of a run")
+        raise not_as_made(archive, f"{strays[0]} is not a file of a run")
     if stored.keys() != made.keys():
         raise not_as_made(archive, "its reports are not those of its protocols")
     versions = [_check_report(archive, name, stored[name], text) for name, text in made.items()]

@@ -11,6 +11,8 @@ from typing import Any
 from bench.core.errors import UserError
 from bench.core.files import read_json, replace_file, write_json
 from bench.core.inputs import read_text, regular
+from bench.core.paths import leads_out
+from bench.core.strict import quoted
 
 SEAL = ".sha256"
 """What is added to the name of a file for the name of its seal."""
@@ -45,7 +47,7 @@ class Manifest:
         """The manifest that a file holds; None if it is absent or empty, as older versions left it.
 
         Raises:
-            ValueError: the file is not a manifest.
+            ValueError: the file is not a manifest, or lists a file outside of its folder.
         """
         if not path.exists() or not path.stat().st_size:
             return None
@@ -153,6 +155,10 @@ def _read(path: Path, *_state: int) -> tuple[dict[str, tuple[int, str]], str | N
     written: Any = read_json(path)
     try:
         files = {name: (int(each["bytes"]), str(each["sha256"])) for name, each in written["files"].items()}
-        return files, written.get("subject")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        subject = written.get("subject")
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError("it is not a list of files with bytes and sha256") from error
+    for name in files:
+        if leads_out(name):
+            raise ValueError(f"it lists {quoted(name)}, which leads out of the folder")
+    return files, subject

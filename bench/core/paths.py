@@ -7,6 +7,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from bench.core.errors import UserError
+from bench.core.strict import quoted
 
 NAME = re.compile(r"\w[\w.+-]*")
 LONGEST_NAME = 200
@@ -54,10 +55,17 @@ def inside(folder: Path, name: str) -> Path:
     Raises:
         UserError: the name leads out of the folder.
     """
+    if leads_out(name):
+        raise UserError(
+            f"{folder}: the name {quoted(name)} leads out of the folder; the file that holds it is not trusted"
+        )
+    return folder / PurePosixPath(name)
+
+
+def leads_out(name: str) -> bool:
+    """Whether a name that a record holds is not that of a file below the record's folder."""
     parts = PurePosixPath(name)
-    if parts.is_absolute() or ".." in parts.parts or "\0" in name:
-        raise UserError(f"{folder}: the name {name!r} leads out of the folder; the file that holds it is not trusted")
-    return folder / parts
+    return parts.is_absolute() or ".." in parts.parts or "\0" in name
 
 
 def unlinked(root: Path, folder: Path) -> Path:

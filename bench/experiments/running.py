@@ -28,6 +28,7 @@ from bench.experiments.rounds import train_rounds
 from bench.experiments.tracking import tracked
 from bench.experiments.watching import watcher_of
 from bench.models.family import ModelFamily
+from bench.models.guidance import Networks
 from bench.records.config import RunConfig
 from bench.records.environment import write_environment
 from bench.records.evaluations import Evaluation
@@ -109,7 +110,11 @@ def judge(experiment: Experiment, sampling: SamplingWeights) -> Evaluation:
     """Evaluate some weights under the protocol, with any guidance; the caller must hold the lock on their owner's folder."""
     protocol, owner = experiment.protocol, sampling.result_owner
     variant = sampling.variant(protocol)
+    model = experiment.load_model()
+    loaded: list[Networks] = []
     if experiment.accelerator.is_main_process:
+        if not owner.run.begun:  # what cannot be loaded does not take the name
+            loaded.append(sampling.networks(model))
         owner.run.begin(owner.config)
         if not owner.run.done:  # base or released weights, which are not trained here
             write_environment(owner.run, experiment.accelerator.num_processes, {})
@@ -119,10 +124,11 @@ def judge(experiment: Experiment, sampling: SamplingWeights) -> Evaluation:
         place = owner.run.evaluation(protocol.signature)
     else:
         place = owner.run.evaluation_of(protocol.signature, variant)
-    model = experiment.load_model()
-    job = EvaluationJob(
-        place, sampling.title, model, lambda: sampling.networks(model), protocol, variant, experiment.prompts
-    )
+
+    def networks() -> Networks:
+        return loaded.pop() if loaded else sampling.networks(model)
+
+    job = EvaluationJob(place, sampling.title, model, networks, protocol, variant, experiment.prompts)
     return evaluate(job, experiment.scorers, Processes(experiment.accelerator))
 
 

@@ -54,7 +54,7 @@ class StudyFile:
         self.path = path
         self._overridden: set[tuple[str | int, ...]] = set()
         try:
-            self._lines = read_text(path, most=MOST_BYTES).splitlines(keepends=True)
+            self._lines = read_text(path, encoding="utf-8-sig", most=MOST_BYTES).splitlines(keepends=True)
             text = "".join(self._lines)
             if long := LONG_NAME.search(text):
                 line = text.count("\n", 0, long.start()) + 1

@@ -44,14 +44,20 @@ def _column(rows: Rows, path: Path) -> list[str]:
 
 def _listed(path: Path) -> list[str]:
     text = read_utf8(path)
-    prompts = (
-        parse_json(text, str(path))
-        if path.suffix.lower() == ".json"
-        else [line.rstrip("\r") for line in text.split("\n") if line.strip()]
-    )
+    prompts = parse_json(text, str(path)) if path.suffix.lower() == ".json" else _lines(text, path)
     if not isinstance(prompts, list):
         raise UserError(f"prompts {str(path)!r} are not a list of prompts; {ADVICE}")
     for number, prompt in enumerate(prompts, start=1):
         if not isinstance(prompt, str):
             raise UserError(f"{path}: entry {number} is {quoted(prompt)}, not text; {ADVICE}")
     return prompts
+
+
+def _lines(text: str, path: Path) -> list[str]:
+    lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
+    for number, line in enumerate(lines, start=1):
+        if "\r" in line:  # the end of a line on old systems, where a whole file would be one prompt
+            raise UserError(
+                f"{path}: entry {number} holds a carriage return ({quoted(line)}); end lines with a line feed"
+            )
+    return lines

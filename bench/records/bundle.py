@@ -28,7 +28,7 @@ from bench.core.paths import inside
 from bench.core.progress import shortened
 from bench.records import evaluations, runs
 from bench.records.evaluations import DONE, Evaluation
-from bench.records.reading import validated
+from bench.records.reading import DamagedError, validated
 from bench.records.runs import RunFolder
 
 CONTENTS = "bundle.json"
@@ -37,10 +37,10 @@ SCHEMA = 1
 """Version of the format."""
 MOST_CONTENTS = 1 << 28
 """Bytes of the largest table of contents that is read."""
-BROKEN = (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError)
+BROKEN = (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError, MemoryError)
 """What `tarfile` raises for headers that no program writes."""
-MOST_SHOWN = 200
-"""Characters of a name or an error in a sentence."""
+MOST_SHOWN = 300
+"""Characters of what a sentence says of an archive, which may hold names of any length."""
 
 
 class _Listed(BaseModel):
@@ -187,7 +187,8 @@ def _headers_checked(path: Path) -> Iterator[None]:
     try:
         yield
     except BROKEN as error:
-        raise not_as_made(path, f"it is not a whole tar file ({shortened(str(error), MOST_SHOWN)})") from error
+        reason = "a header is said to be larger than the memory" if isinstance(error, MemoryError) else error
+        raise not_as_made(path, f"it is not a whole tar file ({reason})") from error
 
 
 def _contents(first: tarfile.TarInfo | None, archive: tarfile.TarFile, path: Path) -> Contents:
@@ -200,7 +201,10 @@ def _contents(first: tarfile.TarInfo | None, archive: tarfile.TarFile, path: Pat
         raise not_as_made(path, f"{CONTENTS} is not JSON ({error})") from error
     if isinstance(written, dict) and isinstance(found := written.get("schema"), int) and found > SCHEMA:
         raise UserError(f"{path} was written with bundle schema {found}, and this version reads up to {SCHEMA}")
-    return validated(Contents, written, path)
+    try:
+        return validated(Contents, written, path)
+    except DamagedError as error:
+        raise not_as_made(path, f"{CONTENTS} is not a table of contents ({error.reason})") from error
 
 
 def _check(member: tarfile.TarInfo, contents: Contents, seen: Iterable[str], path: Path) -> None:
@@ -231,7 +235,7 @@ def _unpack_file(archive: tarfile.TarFile, member: tarfile.TarInfo, listed: _Lis
 
 def not_as_made(path: Path, what: str, advice: str = "get an intact copy") -> UserError:
     """The error about a bundle that differs from what `bench bundle` wrote."""
-    return UserError(f"{path} is not as it was made: {what}; {advice}")
+    return UserError(f"{path} is not as it was made: {shortened(what, MOST_SHOWN)}; {advice}")
 
 
 def _entry(name: str, size: int) -> tarfile.TarInfo:

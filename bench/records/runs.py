@@ -83,6 +83,11 @@ class RunFolder:
         self._done = folder / DONE
 
     @property
+    def begun(self) -> bool:
+        """Whether the folder holds a run."""
+        return (self.folder / CONFIG).exists()
+
+    @property
     def done(self) -> bool:
         """Whether training has finished (always, for the base model)."""
         return self._done.exists()
@@ -229,7 +234,7 @@ class RunFolder:
             UserError: the folder holds a run with another configuration.
         """
         path = self.folder / CONFIG
-        if not path.exists():
+        if not self.begun:
             write_json(path, config.to_json())
             return
         known = self.config()

@@ -6,6 +6,7 @@ import decimal
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,12 @@ def test_half_a_character_is_named_with_row_and_field(tmp_path: Path) -> None:
     assert (
         "pairs.jsonl: row 1, field 'caption': 'a \\ud83d bee' holds half of a surrogate pair at character 3"
         in refusal(path)
+    )
+
+
+def test_half_a_character_in_the_name_of_a_field(tmp_path: Path) -> None:
+    assert "pairs.jsonl: the name of a field: '\\ud83d' holds half of a surrogate pair" in refusal(
+        lines(tmp_path, {"\ud83d": 1})
     )
 
 
@@ -230,6 +237,46 @@ def test_a_struct_of_images_with_two_fields_of_one_name(tmp_path: Path) -> None:
     fields = [pa.array(values * ROWS) for values in ([picture(0)], ["a"], ["a"])]
     path = parquet(tmp_path, jpg_0=pa.StructArray.from_arrays(fields, names=["bytes", "path", "path"]))
     assert "must hold images: bytes, paths, or structs of both, but holds struct<" in refusal(path)
+
+
+@pytest.mark.parametrize("save", [parquet, saved])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"bytes": pa.binary()},
+        {"bytes": pa.large_binary(), "path": pa.large_string()},
+        {"bytes": pa.binary(), "path": pa.null()},
+        {"bytes": pa.null(), "path": pa.string()},
+        {"path": pa.string()},
+    ],
+    ids=str,
+)
+def test_structs_of_images_with_one_field_or_both(
+    tmp_path: Path, save: Callable[..., Path], fields: dict[str, pa.DataType]
+) -> None:
+    folder = lines(tmp_path).parent  # with the images
+    stored = not pa.types.is_null(fields.get("bytes", pa.null()))
+    cell = {"bytes": picture(0) if stored else None, "path": None if stored else "0.png"}
+    image = {name: cell[name] for name in fields}
+    source = open_source(
+        save(folder, jpg_0=pa.array([image] * (ROWS if save is parquet else 2), pa.struct(fields))), {}
+    )
+    assert source.images(1) == (picture(0), picture(1))
+    assert (folder / "0.png" in source.files) == (not stored)
+
+
+@pytest.mark.parametrize("cell", [{"path": "0.png"}, {"path": "0.png", "bytes": None}])
+def test_objects_with_paths_of_images_in_json(tmp_path: Path, cell: dict[str, Any]) -> None:
+    assert open_source(lines(tmp_path, {"image_0": cell}), {}).images(0) == (picture(0), picture(1))
+
+
+def test_a_struct_of_images_of_a_type_that_arrow_cannot_choose_from(tmp_path: Path) -> None:
+    image = pa.StructArray.from_arrays(
+        [pa.array([picture(0)] * 2, pa.binary_view()), pa.nulls(2)], names=["bytes", "path"]
+    )
+    assert "must hold images: bytes, paths, or structs of both, but holds struct<" in refusal(
+        saved(tmp_path, jpg_0=image)
+    )
 
 
 def test_names_with_dots(tmp_path: Path) -> None:

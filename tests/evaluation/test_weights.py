@@ -184,6 +184,7 @@ def test_adapters_that_do_not_fit_are_refused(
         ({"lora_A": (3, 32), "lora_B": (32, 2)}, "has lora_A of rank 3 and lora_B of rank 2"),
         ({"lora_A": (3, 32)}, "has lora_A of rank 3, but needs two factors of one rank"),
         ({"lora_B": (32,)}, "lora_B.weight 32 is not an adapter"),
+        ({"lora_A": (0, 32), "lora_B": (32, 0)}, "has lora_A of rank 0 and lora_B of rank 0, but needs"),
     ],
 )
 def test_factors_that_do_not_fit_each_other_are_refused(
@@ -193,6 +194,66 @@ def test_factors_that_do_not_fit_each_other_are_refused(
     tensors = {f"{layer}.{factor}.weight": torch.zeros(shape) for factor, shape in factors.items()}
     save_file(tensors, tmp_path / ADAPTERS)
     assert stated in refusal(tmp_path, model)
+
+
+@pytest.mark.parametrize(
+    ("layer", "factors", "named"),
+    [
+        ("conv_in", {"lora_A": (2, 4, 1, 1), "lora_B": (16, 2, 1, 1)}, "conv_in.lora_A.weight 2x4x1x1"),
+        ("conv_in", {"lora_A": (2, 4, 3, 3), "lora_B": (16, 2, 3, 3)}, "conv_in.lora_B.weight 16x2x3x3"),
+        ("conv_norm_out", {"lora_A": (16,), "lora_B": (16,)}, "conv_norm_out.lora_A.weight 16"),
+        ("conv_norm_out", {"lora_B": (16,)}, "conv_norm_out.lora_B.weight 16"),
+    ],
+)
+def test_factors_of_other_layers_or_kernels_are_refused(
+    model: StableDiffusion, tmp_path: Path, layer: str, factors: dict[str, tuple[int, ...]], named: str
+) -> None:
+    tensors = {f"unet.{layer}.{factor}.weight": torch.zeros(shape) for factor, shape in factors.items()}
+    save_file(tensors, tmp_path / ADAPTERS)
+    assert f"{named} is not an adapter of the denoiser" in refusal(tmp_path, model)
+
+
+def test_factors_of_a_convolution(model: StableDiffusion, tmp_path: Path) -> None:
+    first, second = torch.ones(2, 4, 3, 3), torch.ones(16, 2, 1, 1)
+    save_file({"unet.conv_in.lora_A.weight": first, "unet.conv_in.lora_B.weight": second}, tmp_path / ADAPTERS)
+    assert not torch.equal(predict(model, released(tmp_path, model).network(model)), predict(model, model.network))
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("F4", 4), ("F6_E2M3", 6), ("I8", 8), ("BOOL", 8), ("C64", 64)])
+def test_weights_that_are_not_floating_point_numbers_are_refused(
+    model: StableDiffusion, tmp_path: Path, kind: str, bits: int
+) -> None:
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    size = 4 * 32 * bits // 8
+    header = {
+        f"{layer}.lora_{factor}.weight": {"dtype": kind, "shape": shape, "data_offsets": [start, start + size]}
+        for factor, shape, start in (("A", [4, 32], 0), ("B", [32, 4], size))
+    }
+    content = json.dumps(header).encode()
+    file = tmp_path / "odd.safetensors"
+    file.write_bytes(len(content).to_bytes(8, "little") + content + bytes(2 * size))
+    assert f"lora_A.weight is of the type {kind}, and F64, F32, F16, BF16, F8_E4M3, F8_E5M2 are read" in refusal(
+        file, model
+    )
+
+
+def test_integers_as_alphas_are_read(workshop: Workshop, model: StableDiffusion, tmp_path: Path) -> None:
+    write_adapters(workshop, tmp_path / "lora", "unet.")
+    plain = load_file(tmp_path / "lora" / ADAPTERS)
+    alphas = {f"{name.rpartition('.lora_')[0]}.alpha": torch.tensor(2) for name in plain}  # of rank 2
+    save_file({**plain, **alphas}, tmp_path / "stated.safetensors")
+    one, other = (released(place, model) for place in (tmp_path / "lora", tmp_path / "stated.safetensors"))
+    assert torch.equal(*(predict(model, each.network(model)) for each in (one, other)))
+
+
+def test_adapters_in_two_files_are_refused(model: StableDiffusion, tmp_path: Path) -> None:
+    names = [f"unet.conv_in.lora_{factor}.weight" for factor in "AB"]
+    for name, shape in zip(names, [(2, 4, 3, 3), (16, 2, 1, 1)], strict=True):
+        save_file({name: torch.zeros(shape)}, tmp_path / f"model-{name[-8]}.safetensors")
+    places = {name: f"model-{name[-8]}.safetensors" for name in names}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (tmp_path / "config.json").write_text("{}")
+    assert "holds adapters in 2 files, and one is read" in refusal(tmp_path, model)
 
 
 def test_pickled_weights_and_none_at_all(model: StableDiffusion, tmp_path: Path) -> None:

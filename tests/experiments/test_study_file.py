@@ -184,6 +184,10 @@ def test_a_value_that_python_cannot_hold(tmp_path: Path, text: str) -> None:
         read(tmp_path, text)
 
 
+def test_a_byte_order_mark_is_not_part_of_the_file(tmp_path: Path) -> None:
+    assert read(tmp_path, "\ufeff" + WHOLE).document == read(tmp_path, WHOLE).document
+
+
 HEAD = 'model = "tiny"\n'
 DPO = '[[algorithms]]\nname = "dpo"\n'
 BROKEN = {

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from bench import UserError
-from bench.models.checkpoints.adapters import strength
+from bench.models.checkpoints.compatibility import check_fits
+from bench.models.checkpoints.strength import strength
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
 
@@ -31,6 +32,7 @@ RANK = 4
         ({"lora_alpha": 8, "alpha_pattern": {"to_k": 2}}, 2.0),
         ({"lora_alpha": 8, "alpha_pattern": {"attn2.to_q": 2}}, 2.0),
         ({"lora_alpha": 8, "alpha_pattern": {f"unet.{LAYER}": 1}}, 0.25),
+        ({"lora_alpha": 8, "alpha_pattern": {r"down_blocks\.[0-1]\.attentions\.\d+\..*(to_q|to_k)": 1}}, 0.25),
     ],
 )
 def test_strength(stated: Mapping[str, Any], factor: float) -> None:
@@ -82,6 +84,12 @@ def test_a_folder_with_a_configuration_is_judged_at_its_strength(
         ('{"lora_alpha": "16"}', "must be numbers, found '16'"),
         ('{"lora_alpha": null}', "must be numbers, found None"),
         ('{"alpha_pattern": {"to_q": NaN}}', "must be numbers, found nan"),
+        (f'{{"lora_alpha": {10**400}}}', "must be numbers, found 1000"),
+        ('{"alpha_pattern": ["to_q"]}', "must be numbers, found None"),
+        ('{"alpha_pattern": {"(": 1}}', "the key '(' of alpha_pattern is not a pattern for names of layers"),
+        ('{"alpha_pattern": {"([a-z]+)+!": 1}}', "the key '([a-z]+)+!' of alpha_pattern is not a pattern"),
+        ('{"alpha_pattern": {"%s!": 1}}' % ("(a|a)" * 40), "of alpha_pattern is not a pattern"),
+        ('{"alpha_pattern": {"%s!": 1}}' % (".*" * 40), "of alpha_pattern is not a pattern"),
     ],
 )
 def test_a_damaged_configuration_is_refused(
@@ -89,6 +97,7 @@ def test_a_damaged_configuration_is_refused(
 ) -> None:
     model, _, _, folder = adapters
     (folder / "adapter_config.json").write_text(content, encoding="utf-8", errors="surrogateescape")
-    with pytest.raises(UserError, match="adapter_config.json") as refused:
-        model.load_trained(folder)
-    assert sentence in str(refused.value)
+    for read in (lambda: check_fits(folder, model.network, "sd15"), lambda: model.load_trained(folder)):
+        with pytest.raises(UserError, match="adapter_config.json") as refused:
+            read()
+        assert sentence in str(refused.value)

@@ -149,6 +149,7 @@ def test_a_byte_order_mark_is_not_part_of_a_prompt(tmp_path: Path, name: str) ->
         ("p.json", '["a bee", " "]', "entry 2 has an empty prompt"),
         ("p.json", '["a \\ud83d bee"]', r"the prompt: 'a \ud83d bee' holds half of a surrogate pair at character 3"),
         ("p.jsonl", '{"prompt": "a \\ud83d bee"}\n', "entry 1: the prompt"),
+        ("p.txt", "a dog\na bee\ra cat\n", r"entry 2 holds a carriage return ('a bee\ra cat'); end lines with"),
     ],
 )
 def test_prompts_that_would_be_taken_for_something_else_are_refused(

@@ -142,6 +142,12 @@ TRAINING: dict[str, Edit] = {
     "the configuration lost": lambda s: lost(s.run().folder / "config.json"),
     "the run's manifest cut short": lambda s: cut(s.run().folder / "DONE"),
     "the run's manifest, something else": lambda s: replace(s.run().folder / "DONE", '{"files": {"a": 1}}'),
+    "the run's manifest, endless bytes": lambda s: replace(
+        s.run().folder / "DONE", '{"files": {"a": {"bytes": 1e999, "sha256": ""}}}'
+    ),
+    "the run's manifest, a file elsewhere": lambda s: value(
+        s.run().folder / "DONE", lambda v: v["files"].update({"weights/../../x": {"bytes": 2, "sha256": "0" * 64}})
+    ),
 }
 EVALUATION: dict[str, Edit] = {
     "guidance in the protocol": lambda s: value(

@@ -143,6 +143,42 @@ def test_weights_are_the_files_that_training_ended_with(full_lab: Lab, tmp_path:
         bundle(tmp_path / "table.tar", runs=full_lab.runs, images=1, weights=True)
 
 
+def test_a_name_that_leads_elsewhere_is_neither_read_nor_linked(
+    full_lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch" / "inner"
+    scratch.mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    run = next(run for run in find_runs(full_lab.runs) if run.config().is_trained)
+    secret = tmp_path / "secret"
+    secret.write_text("known\n")
+    run.finish()
+    done = run.folder / "DONE"
+    manifest = json.loads(done.read_text())
+    up = "../" * (len(run.folder.relative_to(tmp_path).parts) + 1)
+    assert (run.weights / up / "secret").read_text() == "known\n"
+    digest = hashlib.sha256(b"known\n").hexdigest()
+    manifest["files"][f"weights/{up}secret"] = {"bytes": 6, "sha256": digest}
+    done.write_text(json.dumps(manifest))
+    for evaluation in run.evaluations():
+        (evaluation.folder / "DONE").write_text("")  # as of older versions, which named no weights
+    before = {path for path in tmp_path.rglob("*") if "runs" not in path.parts}
+    with pytest.raises(
+        UserError, match=r"DONE is damaged \(it lists 'weights/\.\./.*', which leads out of the folder\)"
+    ):
+        bundle(tmp_path / "table.tar", runs=full_lab.runs, images=0, weights=True)
+    assert {path for path in tmp_path.rglob("*") if "runs" not in path.parts} == before
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME], ids=["x", "g", "L"])
+def test_a_header_of_an_exabyte_is_not_taken_for_a_lack_of_memory(tmp_path: Path, kind: bytes) -> None:
+    entry = tarfile.TarInfo("long")
+    entry.type, entry.size = kind, 1 << 60
+    (tmp_path / "table.tar").write_bytes(entry.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(UserError, match="is not as it was made: it is not a whole tar file"):
+        verify(tmp_path / "table.tar")
+
+
 def test_a_link_does_not_put_a_private_file_into_a_bundle(full_lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     run = next(run for run in find_runs(full_lab.runs) if run.config().is_trained)
@@ -257,6 +293,16 @@ MANIPULATIONS: dict[str, tuple[Callable[[Members], None], str]] = {
     "a schema before the first": (change("bundle.json", b'"schema": 1', b'"schema": 0'), "schema"),
     "a newer schema": (change("bundle.json", b'"schema": 1', b'"schema": 2'), "bundle schema 2"),
     "contents that are not JSON": (change("bundle.json", b"{", b"["), "bundle.json is not JSON"),
+    "contents that are a list": (
+        lambda content: content.__setitem__(0, (content[0][0], b"[]")),
+        "bundle.json is not a table of contents",
+    ),
+    "contents without files": (change("bundle.json", b'"files": {', b'"files": null, "x": {'), "is not as it was made"),
+    "a file of fewer bytes than none": (
+        change("bundle.json", b'"bytes": ', b'"bytes": -'),
+        "bundle.json is not a table of contents .*bytes: input should be greater",
+    ),
+    "a name of a million letters": (with_member("x" * 1_000_000), "does not list x{100}"),
     "a field more in the contents": (
         change("bundle.json", b'"schema": 1', b'"schema": 1, "by": 1'),
         "holds by, a field",

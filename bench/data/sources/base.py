@@ -150,10 +150,10 @@ def paths_in(column: pa.ChunkedArray) -> Iterator[str]:
     """The paths by which an image column names files: texts, or the structs that `datasets` writes where they hold no bytes."""
     kind = column.type
     if pa.types.is_struct(kind):
-        names = [field.name for field in kind]
-        if "bytes" in names:
+        kinds = {field.name: field.type for field in kind}
+        if not pa.types.is_null(kinds.get("bytes", pa.null())):
             column = column.filter(pc.equal(pc.fill_null(pc.binary_length(pc.struct_field(column, "bytes")), 0), 0))
-        column = pc.struct_field(column, "path") if "path" in names else column
+        column = pc.struct_field(column, "path") if "path" in kinds else column
         kind = column.type
     if is_text(plain_type(kind)):
         for start in range(0, len(column), PIECE):

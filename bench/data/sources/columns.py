@@ -49,6 +49,8 @@ def _is_image(kind: pa.DataType) -> bool:
     if not types.is_struct(kind):
         return is_bytes(kind) or is_text(kind) or types.is_null(kind)
     fields = {field.name: field.type for field in kind}
+    if any(types.is_binary_view(each) or types.is_string_view(each) for each in fields.values()):
+        return False  # Arrow cannot choose among rows of these
     fits = {"bytes": is_bytes, "path": is_text}
     return (
         len(fields) == kind.num_fields

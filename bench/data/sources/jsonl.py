@@ -64,6 +64,7 @@ def to_table(records: list[dict[str, Any]], file: Path) -> pa.Table:
         )
     arrays = {}
     for field in fields:
+        check_characters(field, f"{file}: the name of a field")
         arrays[field] = _column([record.get(field) for record in records], field, file)
     return pa.table(arrays)
 

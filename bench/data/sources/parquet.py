@@ -163,7 +163,7 @@ class ParquetSource(Source):
         about = metadata(file)
         schema = about.schema.to_arrow_schema()
         kinds = {column: schema.field(column).type for column in (self._columns[name] for name in self.image_names)}
-        structs = [column for column, kind in kinds.items() if pa.types.is_struct(kind)]
+        structs = [column for column, kind in kinds.items() if pa.types.is_struct(kind) and _has_path(kind)]
         named = [f"{column}.path" for column in structs if not _holds_all(about, f"{column}.bytes")]
         texts = [column for column, kind in kinds.items() if pa.types.is_dictionary(kind) or is_text(kind)]
         if wanted := [*named, *texts]:
@@ -198,6 +198,10 @@ def _holds_all(about: Any, leaf: str) -> bool:
         return False
     found = [about.row_group(group).column(columns.index(leaf)).statistics for group in range(about.num_row_groups)]
     return all(each is not None and each.has_null_count and each.null_count == 0 for each in found)
+
+
+def _has_path(kind: pa.StructType) -> bool:
+    return bool(kind.get_field_index("path") >= 0)
 
 
 def _provenance(written: Mapping[bytes, bytes], file: Path) -> list[dict[str, Any]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -15,13 +13,11 @@ from torch import Tensor, nn
 
 from bench.core.errors import UserError
 from bench.core.files import replace_file
-from bench.models.checkpoints.compatibility import ALPHA, adapter_names, loaded_files, without_denoiser
+from bench.models.checkpoints.compatibility import ALPHA, adapter_names, loaded_files, stated_strength
 from bench.models.checkpoints.pipeline_folder import check_finite
-from bench.models.checkpoints.stated import json_of_model
+from bench.models.checkpoints.strength import strength
 
 ADAPTERS = "pytorch_lora_weights.safetensors"
-CONFIG = "adapter_config.json"
-"""PEFT's configuration beside a file of adapters."""
 FIRST, SECOND = ".lora_A.weight", ".lora_B.weight"
 UNET = "unet"
 SUFFIX = ".safetensors"
@@ -82,9 +78,7 @@ def load_adapters(base: nn.Module, place: Path, name: str) -> nn.Module:
     network: Any = copy.deepcopy(base)
     [file] = loaded_files(place)
     tensors = read_tensors(file)
-    # Alphas beside the factors say the same again as a configuration.
-    stated = {} if any(key.endswith(ALPHA) for key in tensors) else _stated_config(file)
-    adapters = plain_adapters(tensors, base, stated)
+    adapters = plain_adapters(tensors, base, stated_strength(place, tensors))
     layers = {layer for layer, _ in base.named_modules()}
     if not adapters or not {key.rpartition(".lora_")[0] for key in adapters} <= layers:
         raise UserError(f"{place} holds no adapters for a {name}; give the folder of a trained network")
@@ -114,53 +108,6 @@ def plain_adapters(
         elif not name.endswith(ALPHA):
             adapters[name] = value
     return adapters
-
-
-def strength(layer: str, rank: int, stated: Mapping[str, Any]) -> float:
-    """The factor with which an adapter acts, by PEFT's configuration: alpha / rank, or alpha / sqrt(rank) of rsLoRA.
-
-    Args:
-        layer: the layer's name.
-        rank: rank of the adapter.
-        stated: ``lora_alpha`` holds for all layers but those that a key of ``alpha_pattern``, a regular expression for the end of
-            the name, matches; without either the factor is 1.
-    """
-    alpha = stated.get("lora_alpha", rank)
-    for pattern, own in stated.get("alpha_pattern", {}).items():
-        if re.match(rf"(.*\.)?({without_denoiser(pattern)})$", layer):
-            alpha = own
-            break
-    return float(alpha) / (math.sqrt(rank) if stated.get("use_rslora") else rank)
-
-
-def _stated_config(file: Path) -> dict[str, Any]:
-    """PEFT's configuration of the denoiser's adapters: of the file's header, where diffusers leaves it, or beside the file."""
-    from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as opened:
-        header = (opened.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY)
-    if header is not None:
-        plainly = {without_denoiser(field): value for field, value in _object(header, file).items()}
-        return _checked({field: value for field, value in plainly.items() if "." not in field}, file)
-    beside = file.parent / CONFIG
-    return _checked(_object(beside.read_bytes(), beside), beside) if beside.is_file() else {}
-
-
-def _object(text: str | bytes, file: Path) -> dict[str, Any]:
-    value = json_of_model(text, f"{file}: the configuration of the adapters")
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: the configuration of the adapters is not a JSON object; download the model again")
-    return value
-
-
-def _checked(stated: dict[str, Any], file: Path) -> dict[str, Any]:
-    patterns = stated.get("alpha_pattern") or {}
-    alphas = [stated.get("lora_alpha", 1), *(patterns.values() if isinstance(patterns, dict) else [None])]
-    for alpha in alphas:
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-            raise UserError(f"{file}: lora_alpha and the values of alpha_pattern must be numbers, found {alpha!r}")
-    return {**stated, "alpha_pattern": patterns}
 
 
 def export_adapters(trained: Path, output: Path) -> None:

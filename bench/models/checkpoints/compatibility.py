@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -12,11 +14,11 @@ from torch import nn
 from bench.core.errors import UserError
 from bench.models.checkpoints.component import component_weights, unmerged
 from bench.models.checkpoints.original_names import original_names
+from bench.models.checkpoints.strength import stated_config, without_denoiser
 
-Shapes = Mapping[str, tuple[int, ...]]
-
-DENOISERS = ("unet.", "transformer.")
-"""Prefixes of the names of a pipeline's denoiser adapters."""
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+INTEGERS = ("I64", "I32", "I16", "I8", "U8")
+"""Names of safetensors for the types that are read; of integers only alphas and what is no floating-point number in the network."""
 
 ORIGINAL = "model.diffusion_model."
 """Prefix of the denoiser's names in a single-file checkpoint in the original layout."""
@@ -34,6 +36,23 @@ FACTORS = {".lora_A.weight": 1, ".lora_B.weight": 0}
 """The two factors of an adapter, each with the axis that it shares with the weight it changes."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of a tensor.
+
+    Attributes:
+        shape: its sizes.
+        kind: its type, as safetensors calls it.
+    """
+
+    shape: tuple[int, ...]
+    kind: str
+
+
+Headers = Mapping[str, Header]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
 def check_fits(place: Path, network: nn.Module, model: str) -> None:
     """Check that a file or folder holds all weights of ``network``, or adapters of it.
 
@@ -43,15 +62,20 @@ def check_fits(place: Path, network: nn.Module, model: str) -> None:
         model: its name, for messages.
 
     Raises:
-        UserError: a weight is missing, unexpected, or of another shape.
+        UserError: a weight is missing, unexpected, or of another shape, or its type is not one of real numbers.
     """
-    found = header_shapes(place)
+    found, here = headers(place), network.state_dict()
     unmerged(place, found)
-    here = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    shapes = {name: tuple(value.shape) for name, value in here.items()}
     if holds_adapters(found):
-        _check_adapters(place, found, adapter_names(found, network), here, model)
+        names = adapter_names(found, network)
+        _check_one_file(place)
+        _check_types(place, found, {name for name, plain in names.items() if plain.endswith(ALPHA)})
+        _check_adapters(place, {name: each.shape for name, each in found.items()}, names, shapes, model)
+        stated_strength(place, found)
     else:
-        _check_full(place, found, here, model)
+        _check_types(place, found, {name for name, value in here.items() if not value.is_floating_point()})
+        _check_full(place, {name: each.shape for name, each in found.items()}, shapes, model)
 
 
 def holds_adapters(names: Iterable[str]) -> bool:
@@ -84,13 +108,6 @@ def _plain(name: str, layers: Mapping[str, str]) -> str:
     return without_denoiser(name)
 
 
-def without_denoiser(name: str) -> str:
-    """The name of an adapter without the denoiser's prefix."""
-    for denoiser in DENOISERS:
-        name = name.removeprefix(denoiser)
-    return name
-
-
 def loaded_files(place: Path) -> list[Path]:
     """The safetensors files that `ModelFamily.load_trained` reads from a file or folder.
 
@@ -114,20 +131,50 @@ def loaded_files(place: Path) -> list[Path]:
     return files
 
 
-def header_shapes(place: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors that are loaded from a file or folder, by name.
+def stated_strength(place: Path, names: Iterable[str]) -> dict[str, Any]:
+    """PEFT's configuration of the adapters in a file or folder, which says again what alphas beside the factors say; empty with these.
+
+    Args:
+        place: a safetensors file, or a folder that holds one.
+        names: the names of the tensors in it.
+
+    Raises:
+        UserError: see `bench.models.checkpoints.strength.stated_config`.
+    """
+    [file] = loaded_files(place)
+    return {} if any(name.endswith(ALPHA) for name in names) else stated_config(file)
+
+
+def headers(place: Path) -> dict[str, Header]:
+    """What is said of the tensors that are loaded from a file or folder, by name.
 
     Raises:
         UserError: as `loaded_files`, or a file is damaged.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
+    found: dict[str, Header] = {}
     for path in loaded_files(place):
         try:
             with safe_open(path, framework="pt") as file:
-                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+                for name in file.keys():  # noqa: SIM118 (a safetensors file is not a mapping)
+                    piece = file.get_slice(name)
+                    found[name] = Header(tuple(piece.get_shape()), piece.get_dtype())
         except SafetensorError as error:
             raise UserError(f"{path} cannot be read ({error}); download it again") from error
-    return shapes
+    return found
+
+
+def _check_one_file(place: Path) -> None:
+    if len(files := loaded_files(place)) > 1:
+        raise UserError(f"{place} holds adapters in {len(files)} files, and one is read; save them as one file")
+
+
+def _check_types(place: Path, found: Headers, integers: Collection[str]) -> None:
+    """Raise a `UserError` for a tensor that is not of real numbers, of which a part would be lost, or of numbers that nothing here reads."""
+    for name, each in sorted(found.items()):
+        if each.kind not in FLOATS and not (name in integers and each.kind in INTEGERS):
+            raise UserError(
+                f"{place}: {name} is of the type {each.kind}, and {', '.join(FLOATS)} are read; save the weights in one of these"
+            )
 
 
 def _check_full(folder: Path, found: Shapes, here: Shapes, model: str) -> None:
@@ -154,25 +201,30 @@ def _check_adapters(folder: Path, found: Shapes, diffusers_names: Mapping[str, s
             continue
         factor = next((ending for ending in FACTORS if plain.endswith(ending)), None)
         changed = None if factor is None else here.get(f"{plain.removesuffix(factor)}.weight")
-        if factor is None or changed is None or not _shares_axis(factor, shape, changed):
+        if factor is None or changed is None or not _fits(factor, shape, changed):
             raise UserError(
                 f"{folder}: {name} {_shape(shape)} is not an adapter of the denoiser of {model!r}; give a LoRA for this kind of "
                 "model, for its denoiser alone, in the layout of diffusers' save_lora_weights or, of a UNet, in kohya's"
             )
         ranks.setdefault(plain.removesuffix(factor), {})[factor] = shape[1 - FACTORS[factor]]
     for layer, by_factor in ranks.items():
-        if len(by_factor) < len(FACTORS) or len(set(by_factor.values())) > 1:
+        if len(by_factor) < len(FACTORS) or len(set(by_factor.values())) > 1 or 0 in by_factor.values():
             stated = " and ".join(
                 f"{factor.removesuffix('.weight')[1:]} of rank {rank}" for factor, rank in by_factor.items()
             )
             raise UserError(
-                f"{folder}: the adapter of {layer} has {stated}, but needs two factors of one rank; download it again"
+                f"{folder}: the adapter of {layer} has {stated}, but needs two factors of one rank, at least 1; download it again"
             )
 
 
-def _shares_axis(factor: str, shape: tuple[int, ...], changed: tuple[int, ...]) -> bool:
-    """Whether a factor of an adapter has as many axes as the weight that it changes, and the same size along the axis they share."""
-    return len(shape) == len(changed) and shape[FACTORS[factor]] == changed[FACTORS[factor]]
+def _fits(factor: str, shape: tuple[int, ...], changed: tuple[int, ...]) -> bool:
+    """Whether a factor of an adapter is one of a matrix or a convolution of this shape, up to the rank.
+
+    Of a convolution the first factor has the kernel, and the second one has a kernel of one pixel.
+    """
+    kernel = changed[2:] if FACTORS[factor] == 1 else (1,) * len(changed[2:])
+    same = len(shape) == len(changed) > 1 and shape[FACTORS[factor]] == changed[FACTORS[factor]]
+    return same and shape[2:] == kernel
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

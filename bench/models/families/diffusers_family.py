@@ -19,7 +19,7 @@ from bench.core.files import read_json, write_json
 from bench.core.values import digest
 from bench.models.checkpoints.adapters import join_adapters, load_adapters, read_tensors, save_adapters
 from bench.models.checkpoints.blueprint import Blueprint
-from bench.models.checkpoints.compatibility import header_shapes, holds_adapters, loaded_files
+from bench.models.checkpoints.compatibility import headers, holds_adapters, loaded_files
 from bench.models.checkpoints.component import CONFIG, place_digest
 from bench.models.checkpoints.pipeline_folder import PipelineFolder, check_finite, explained, load_weights
 from bench.models.families.tokens import check_tokens, tokenizer_name
@@ -236,13 +236,16 @@ class DiffusersFamily(ModelFamily):
         join_adapters(folders, output)
 
     def load_trained(self, folder: Path) -> nn.Module:
-        if holds_adapters(header_shapes(folder)):
-            return load_adapters(self.network, folder, self.network_name)
+        base = self.network
+        if holds_adapters(headers(folder)):
+            with explained(folder):
+                return load_adapters(base, folder, self.network_name)
         if (folder / CONFIG).exists():
             kind = self._folder.component_class(self.network_name)
             return arranged(load_weights(kind, folder, self._device))
         [file] = loaded_files(folder)
-        return with_weights(self.network, file)
+        with explained(folder):
+            return with_weights(base, file)
 
     def start_from(self, folder: Path) -> None:
         network: Any = self.load_trained(folder)
