@@ -61,6 +61,7 @@ def conclusion_table(report: Report) -> TextTable | None:
             *_placebo_notes(report, shown),
             *(_rank_notes(report, ranked) if with_ranks else ()),
         ),
+        kind="primary",
     )
 
 
@@ -201,7 +202,7 @@ def pairs_table(report: Report) -> TextTable | None:
         f"It compares how often each wins over {reference_name(report)}, not how often one wins over the other, which --against ROW "
         "shows; the two can disagree."
     )
-    return TextTable("Row minus column, points of win rate", tuple(labels), rows, (note, other))
+    return TextTable("Row minus column, points of win rate", tuple(labels), rows, (note, other), kind="pairs")
 
 
 def correlation_table(report: Report) -> TextTable | None:
@@ -234,7 +235,7 @@ def correlation_table(report: Report) -> TextTable | None:
             f"From {FEWEST_ROWS} rows on, those at {TOGETHER:.2f} or more count as one metric in the mean over judges."
         )
     notes += [f"Counted as one metric: {', '.join(names[name] for name in group)}." for group in together]
-    return TextTable("Do the metrics rank the rows alike?", tuple(titles), rows, tuple(notes))
+    return TextTable("Do the metrics rank the rows alike?", tuple(titles), rows, tuple(notes), kind="correlations")
 
 
 def agreement_table(report: Report) -> TextTable | None:
@@ -257,7 +258,7 @@ def agreement_table(report: Report) -> TextTable | None:
         "It is not known here whether a metric was trained on these pairs; if it was, it agrees more often than with other people.",
     ]
     columns = ("as its paper counts", "without ties", "equal scores")
-    return TextTable("Agreement of metrics with people's votes, %", columns, rows, tuple(notes))
+    return TextTable("Agreement of metrics with people's votes, %", columns, rows, tuple(notes), kind="agreement")
 
 
 def _rule_notes(found: Sequence[Agreement]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 
 from bench.records.config import RunConfig
@@ -93,6 +94,34 @@ def grouped(judged: Iterable[RunEvaluation]) -> list[tuple[str, list[RunEvaluati
                 seeded.setdefault(member.seeded_label(), []).append(member)
             labelled += seeded.items()
     return labelled
+
+
+def by_settings(rows: Sequence[tuple[str, list[RunEvaluation]]]) -> list[tuple[str, list[RunEvaluation]]]:
+    """Rows by algorithm, and those of an algorithm by what was changed of its recipe, field by field.
+
+    Numbers are ordered by size, after rows without the field.  Everything else keeps the order of the rows: the names of the
+    folders of a sweep are hashes, but texts have no other order.
+    """
+    configs = [members[0].run.config() for _, members in rows]
+    algorithms = list(dict.fromkeys(config.algorithm for config in configs))
+    keys: list[tuple[float, ...]] = [()] * len(rows)
+    for number, algorithm in enumerate(algorithms):
+        places = [place for place, config in enumerate(configs) if config.algorithm == algorithm]
+        changes = [configs[place].effective_changes for place in places]
+        fields = dict.fromkeys(field for each in changes for field in each)
+        columns = [_ranks([each.get(field) for each in changes]) for field in fields]
+        for place, *ranks in zip(places, *columns, strict=True):
+            keys[place] = (number, *ranks)
+    return [rows[place] for place in sorted(range(len(rows)), key=keys.__getitem__)]
+
+
+def _ranks(values: Sequence[str | None]) -> list[float]:
+    """Sort keys of a setting's values: numbers as they are, texts by where they are first."""
+    try:
+        numbers = [-math.inf if value is None else float(value) for value in values]
+    except ValueError:
+        return [values.index(value) for value in values]
+    return numbers if not any(map(math.isnan, numbers)) else [values.index(value) for value in values]
 
 
 def distinct(rows: Sequence[tuple[str, list[RunEvaluation]]]) -> list[tuple[str, list[RunEvaluation]]]:

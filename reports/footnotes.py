@@ -19,7 +19,7 @@ def footnotes(report: Report) -> tuple[str, ...]:
     trained = trained_rows(report)
     return (
         *interval_notes(report),
-        *(f"{row.label} started from {row.init}, not from the base model." for row in report.rows if row.init),
+        *_init_notes(report),
         *_trial_notes(report, trained),
         *_prompt_notes(report, trained),
         *_data_notes(trained),
@@ -31,6 +31,19 @@ def footnotes(report: Report) -> tuple[str, ...]:
         *_panel_notes(report),
         *report.notes,
     )
+
+
+def _init_notes(report: Report) -> list[str]:
+    """Which rows started from other weights than the base model's, one line per place of such weights."""
+    trained = [row for row in report.rows if row.settings is not None]
+    rows: dict[str, list[str]] = {}
+    for row in trained:
+        if row.init:
+            rows.setdefault(row.init, []).append(row.label)
+    return [
+        f"{'Every run' if len(trained) == len(labels) > 1 else ', '.join(labels)} started from {init}, not from the base model."
+        for init, labels in rows.items()
+    ]
 
 
 def _trial_notes(report: Report, trained: Trained) -> list[str]:
@@ -149,11 +162,12 @@ def _harness_note(trained: Trained) -> list[str]:
 
 
 def _recipe_notes(trained: Trained) -> list[str]:
-    """What the name of a row with unchanged settings means."""
-    if all(row.name != RECIPE for row, _ in trained):
-        return []
+    """What the label of a row with unchanged settings means; a recipe borrowed from another model has that model's name before it."""
+    names = sorted({row.own_name for row, _ in trained if f"-{row.own_name}".endswith(f"-{RECIPE}")}, key=len)
     return [
-        f"{RECIPE}: the settings that bench has for an algorithm and this model, unchanged; bench list algorithms NAME says where they come from."
+        f"{name}: the settings that bench has for an algorithm and {name.removesuffix(f'-{RECIPE}') if name != RECIPE else 'this model'}, "
+        "unchanged; bench list algorithms NAME says where they come from."
+        for name in names
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 
@@ -49,7 +50,7 @@ def _section(section: Sequence[TextTable], notes: Sequence[str], prefix: str) ->
 def _tables(grid: TextTable, prefix: str) -> Iterator[str]:
     """The tables of a grid, each with a label of its own; the parts of one that is split are numbered in their captions."""
     parts = list(_parts(grid))
-    label = f"tab:{prefix}-{re.sub('[^a-z]+', '-', grid.title.lower()).strip('-')}"
+    label = f"tab:{prefix}-{grid.kind}"
     for number, part in enumerate(parts, start=1):
         which = "" if len(parts) == 1 else f" (part {number} of {len(parts)})"
         yield _table(part, f"{escaping.latex(grid.title)}{which}", label if number == 1 else f"{label}-{number}")
@@ -60,7 +61,7 @@ def _parts(grid: TextTable) -> Iterator[TextTable]:
     for part in split_columns(grid, WIDTH, lambda cell: len(cell.value) + len(cell.detail) * 3 // 4):
         for group in batch_slices(max(1, len(part.rows)), ROWS):
             notes = part.notes if group.stop >= len(part.rows) else ()
-            yield TextTable(part.title, part.columns, part.rows[group], notes)
+            yield dataclasses.replace(part, rows=part.rows[group], notes=notes)
 
 
 def _table(grid: TextTable, caption: str, label: str) -> str:

@@ -75,7 +75,9 @@ def _missing(run: RunFolder, signature: str) -> list[str]:
 
 
 def _elsewhere(found: Iterable[RunFolder], model: str) -> list[str]:
-    others = sorted({run.config().model for run in found} - {model})
+    """The models of other runs; a base model that nothing was done with is none."""
+    configs = [run.config() for run in found if not (run.config().is_base and not run.evaluations())]
+    others = sorted({config.model for config in configs} - {model})
     return [f"Not in this table: runs of {', '.join(others)}."] if others else []
 
 

@@ -68,6 +68,7 @@ def _table(title: str, sources: list[PublishedSource], metrics: list[MetricRecor
             for source in sources
             for method, values in source.rows
         ),
+        kind=f"{sources[0].kind}s".replace(" ", "-"),
     )
 
 

@@ -18,7 +18,7 @@ from bench.records.runs import find_runs
 from bench.records.scores import MetricRecord
 from bench.records.titles import distinct_titles
 from reports.checks import check_metrics, check_seeds, check_unique, choose_protocol, readable
-from reports.evaluations import RunEvaluation, distinct, grouped, read_judged
+from reports.evaluations import RunEvaluation, by_settings, distinct, grouped, read_judged
 from reports.missing import missing_notes
 from reports.seed_variance import Array
 from reports.settings import RowSettings, row_settings, shown_source
@@ -37,6 +37,7 @@ class RowRecord:
         label: label in tables.
         seeds: training seeds; empty if not trained here.
         variants: by seed, how sampling differs from the protocol's; empty if it does not.
+        own_name: see `bench.records.config.RunConfig.own_name`; empty for the base.
         own: whether the scores are the runs' own result; weights for the unconditional branch have a variant there, too.
         placebo: what a placebo of the algorithm is, in words; empty if it has none, None if not recorded.
         placebo_of: name of the runs of the same algorithm whose placebo these are; None for all others.
@@ -49,6 +50,7 @@ class RowRecord:
     label: str
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
+    own_name: str = dataclasses.field(default="", metadata={UNLISTED: True})
     own: bool = dataclasses.field(default=True, metadata={UNLISTED: True})
     placebo: str | None = None
     placebo_of: str | None = None
@@ -87,7 +89,7 @@ class Records:
         prompts: the evaluation prompts.
         metrics: ``gold`` first, then in the order of the base's evaluation; every format keeps this order.
         base: the base model.
-        rows: training runs in the order of their folders.
+        rows: training runs in the order of `reports.evaluations.by_settings`.
         notes: what is missing from the rows, and why.
     """
 
@@ -136,7 +138,7 @@ def collect(runs: Path, protocol: str | None = None) -> Records:
     check_seeds(judged_runs)
     check_metrics((each.run, each.evaluation) for each in judged)
     metrics = _metrics(judged)
-    others = grouped(each for each in judged if each is not base[0])
+    others = by_settings(grouped(each for each in judged if each is not base[0]))
     first, *rows = distinct([(base[0].label(), base), *others])
     return Records(
         signature=signature,
@@ -179,6 +181,7 @@ def _row(label: str, judged: Sequence[RunEvaluation], metrics: Iterable[MetricRe
         algorithm=config.algorithm,
         name=config.name,
         label=label,
+        own_name=config.own_name,
         seeds=tuple(seed for each in judged if (seed := each.run.config().seed) is not None),
         trained_on=_trained_on(first),
         variants=tuple(each.variant for each in judged if each.variant is not None),

@@ -78,6 +78,8 @@ def _print_section(section: Sequence[TextTable], notes: Sequence[str], console: 
         console.print(table)
         for line in grid.notes:
             console.print(escaping.line(line), style="dim", markup=False, highlight=False)
+        if grid.notes:
+            console.print()
     for line in notes:
         console.print(escaping.line(line), style="dim", markup=False, highlight=False)
 
@@ -161,4 +163,7 @@ def _terminal_cell(cell: Cell) -> str:
 
 def _markdown_cell(cell: Cell) -> str:
     value = _MARKDOWN[cell.verdict].format(escaping.markdown(cell.value))
-    return f"{value} {escaping.markdown(cell.detail)}" if cell.detail else value
+    detail = escaping.markdown(cell.detail)
+    if cell.detail.startswith(("+", "-")):  # a difference behind its score would read as a sum
+        detail = f"({detail})"
+    return f"{value} {detail}" if detail else value

@@ -63,6 +63,7 @@ def settings_table(report: Report) -> TextTable:
         tuple(
             (field, tuple(Cell(column[field]) if field in column else DASH for column in columns)) for field in fields
         ),
+        kind="settings",
     )
 
 
@@ -127,6 +128,7 @@ def _win_rates(report: Report) -> TextTable:
             )
             for row in report.rows[1:]
         ),
+        kind="win-rates",
     )
 
 
@@ -162,6 +164,7 @@ def _scores(report: Report) -> TextTable:
             for row in report.rows
         ),
         ("Bold and italic are about the difference, not the score.",),
+        kind="scores",
     )
 
 
@@ -203,6 +206,7 @@ def _cost(report: Report) -> TextTable:
         (*(name.replace("_", " ") for name in counted), "device seconds", "peak memory"),
         tuple((label, _cost_cells(cost, counted)) for label, cost in known),
         tuple(notes),
+        kind="cost",
     )
 
 

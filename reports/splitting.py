@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -28,4 +29,5 @@ def split_columns(grid: TextTable, width: int, cell_width: Callable[[Cell], int]
     for start, end in itertools.pairwise([*starts, len(grid.columns)]):
         rows = tuple((label, row[start:end]) for label, row in grid.rows)
         last = end == len(grid.columns)
-        yield TextTable(grid.title, grid.columns[start:end], rows, grid.notes if last else ())
+        notes = grid.notes if last else ()
+        yield dataclasses.replace(grid, columns=grid.columns[start:end], rows=rows, notes=notes)

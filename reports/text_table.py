@@ -32,6 +32,7 @@ class TextTable:
 
     Attributes:
         title: its title.
+        kind: what it is about, whatever its title says of one report; LaTeX's label.
         columns: headings of the cells.
         rows: names of the rows with their cells.
         notes: what its columns mean, one sentence per line, shown right below it.
@@ -41,6 +42,7 @@ class TextTable:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
     notes: tuple[str, ...] = ()
+    kind: str = dataclasses.field(kw_only=True)
 
 
 DASH = Cell("-")

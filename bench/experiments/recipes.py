@@ -11,7 +11,7 @@ from bench.core.validation import build
 from bench.core.values import digest
 from bench.experiments.method import Method
 from bench.models.find import FoundArchitecture, FoundModel
-from bench.records.config import CHOICE
+from bench.records.config import CHOICE, hash_of_given
 from bench.records.migrations import RENAMED, current_names, current_values, first_names
 from bench.training.algorithm import ALGORITHMS, UNTRIED, Algorithm, Recipe
 from bench.training.online import SamplingAlgorithm
@@ -74,7 +74,16 @@ def resolve(
         target: dict[str, Any] = own if field in fields else shared
         whole = target.get(field)
         target[field] = {**(whole if isinstance(whole, Mapping) else {}), part: value} if dot else value
-    return build(algorithm, own, name), build(TrainingSettings, shared, name)
+    try:
+        return build(algorithm, own, name), build(TrainingSettings, shared, name)
+    except UserError as error:
+        raise UserError(f"{error}{_about_grids(overrides, str(error))}") from error
+
+
+def _about_grids(overrides: Mapping[str, str], refusal: str) -> str:
+    """What to add to a sentence about a value that is several values, as of a grid."""
+    several = [typed for typed, value in overrides.items() if "," in value and f"{typed}={value!r} is not" in refusal]
+    return "; an experiment file states a grid, as a list: beta = [500, 1000]" if several else ""
 
 
 def about_settings(method: Method, model: FoundModel | FoundArchitecture) -> Iterator[str]:
@@ -196,7 +205,7 @@ def run_name(overrides: Mapping[str, str], recipe: Recipe, **given: str) -> str:
     execution = first_names(dict.fromkeys(TrainingSettings.execution_fields(), ""))
     changed = {field: _canonical(value) for field, value in first_names(overrides).items() if field not in execution}
     name = f"set-{digest(changed)[:8]}" if changed.keys() - {CHOICE} else recipe.name
-    return f"{name}-{digest(given)[:8]}" if given else name
+    return f"{name}-{hash_of_given(given)}" if given else name
 
 
 def _canonical(value: str) -> str:

@@ -215,8 +215,32 @@ class RunConfig(_Part):
         A name that the user gave is shown unchanged; a hash of changed settings is replaced by those settings.  A placebo has
         the words of the runs whose twin it is, and says so: ``Diffusion-DPO (beta=500, placebo)``.
         """
-        words = self._words(self.name) if self.placebo_of is None else [*self._words(self.placebo_of), "placebo"]
+        words = [*self._words(self.own_name), *([] if self.placebo_of is None else ["placebo"])]
         return f"{self.title} ({', '.join(words)})" if words else self.title
+
+    @property
+    def own_name(self) -> str:
+        """The name, of a placebo that of its twin, without the hash that `bench run` adds for --data, --init and --limit.
+
+        Tables say these of all rows together; where rows differ in nothing else, `reports.evaluations.distinct` has the whole name.
+        """
+        name = self.placebo_of or self.name
+        own, _, last = name.rpartition("-")
+        return own if own and last in self._hashes_of_given() else name
+
+    def _hashes_of_given(self) -> set[str]:
+        """What `bench run` may have added to the name; the record does not say whether the data are the model's own."""
+        resolved = self.resolved
+        if resolved.data is None:
+            return set()
+        always = {} if self.limit is None else {"limit": str(self.limit)}
+        data = {"data": digest([resolved.data.digest, resolved.data.labels])}
+        return {
+            hash_of_given({**always, **init, **other})
+            for init in ({}, {"init": resolved.init})
+            for other in ({}, data)
+            if always or init or other
+        }
 
     def _words(self, name: str) -> list[str]:
         """What the label says of a configuration with these settings and a name; nothing if the title says all."""
@@ -258,6 +282,11 @@ class RunConfig(_Part):
             if value in (None, ""):
                 raise PydanticCustomError("missing_of_trained", "{place}: field required", {"place": place})
         return self
+
+
+def hash_of_given(given: Mapping[str, Any]) -> str:
+    """What is added to the name of runs for what was given instead of the model's own: digests by ``data`` and ``init``, and ``limit``."""
+    return digest(dict(given))[:8]
 
 
 def declared_same(configs: Iterable[RunConfig], one: str, other: str) -> bool:

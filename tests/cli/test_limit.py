@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from bench.records.runs import RunFolder
 from tests.cli.conftest import CommandLine
 
 
@@ -24,6 +25,8 @@ def test_a_trial_uses_few_prompts_and_pairs_and_is_marked(command: CommandLine) 
     report = command.run(command.arguments("report", "--runs", str(command.folder / "runs")))
     assert report.returncode == 0, report.stderr
     assert "at most the first 5 evaluation prompts and training pairs were used" in " ".join(report.stdout.split())
+    # the hash of --data and --limit in the folder's name is no part of the label
+    assert RunFolder(run).config().label == "Diffusion-DPO (steps=6, global_batch_size=4, warmup_steps=0)"
 
     # the same limit is found done
     again = command.run(words)

@@ -114,6 +114,8 @@ def test_markdown_tables_are_rectangular_and_escaped(full_lab: Lab) -> None:
         if lines[0].startswith("|"):
             assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert re.search(r"^\| SmPO \| 1 \|.*†", text, re.MULTILINE)
+    assert re.search(r"\d[*]* \([+-]\d", text)  # a score, and the difference behind it
+    assert not re.search(r"\d[*]* [+-]\d", text)
     assert f"- protocol {full_lab.protocol.signature}" in text
 
 
@@ -158,7 +160,7 @@ def test_latex_compiles(full_lab: Lab, tmp_path: Path) -> None:
         full_lab.run(f"more{number}", title=f"A method with a long name, number {number}", shift=-0.4)
     body = latex(make_report(full_lab.runs))
     assert r"$-$" in body
-    assert r"\label{tab:bench-win-rate-against-the-base-2}" in body
+    assert r"\label{tab:bench-win-rates-2}" in body
     packages = "\\documentclass{article}\\usepackage{booktabs,graphicx}"
     (tmp_path / "table.tex").write_text(f"{packages}\\begin{{document}}\n{body}\\end{{document}}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]

@@ -215,6 +215,12 @@ def test_other_models_are_named(lab: Lab) -> None:
     assert make_report(lab.runs, tiny.signature).notes == ("Not in this table: runs of sdxl.",)
 
 
+def test_a_base_that_nothing_was_done_with_is_no_run_of_another_model(lab: Lab) -> None:
+    lab.base()
+    lab.base_alone(model="sd3")
+    assert make_report(lab.runs).notes == ()
+
+
 def test_a_metric_that_some_seeds_lack_is_noted(lab: Lab) -> None:
     lab.base()
     lab.run("dpo", 0)

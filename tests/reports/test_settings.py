@@ -12,6 +12,8 @@ from lab import CODE, HARNESS, PROMPTS, Lab, variant
 from rich.console import Console
 
 from bench.core.files import read_json, write_json
+from bench.core.values import digest
+from bench.records.config import hash_of_given
 from bench.records.runs import RunFolder
 from reports.content import Report
 from reports.footnotes import footnotes
@@ -170,6 +172,87 @@ def test_more_changes_than_a_label_holds_are_a_footnote(lab: Lab) -> None:
     sentence = f"{long}: steps=3, beta=5, budget.unit=pairs, budget.amount=96."
     for text in (terminal(report), latex(report).replace("\\_", "_"), markdown(report).replace("\\_", "_")):
         assert sentence in text
+
+
+def test_the_hash_of_data_weights_and_limit_that_a_command_gave_is_no_part_of_a_label(lab: Lab) -> None:
+    lab.base()
+    data, init = digest(["d", "l"]), lab.protocol.base_weights
+    own = {"data": data}
+    lab.run("dpo", name=f"recipe-{hash_of_given(own)}")
+    lab.run(
+        "ipo",
+        name=f"set-525bd65a-{hash_of_given({**own, 'init': init})}",
+        title="IPO",
+        config={"changed": {"beta": "5"}},
+    )
+    limited = f"recipe-{hash_of_given({**own, 'limit': '4'})}"
+    lab.run("sft", name=limited, title="SFT", config={"limit": 4})
+    lab.run("sft", name=f"{limited}-placebo", title="SFT", config={"limit": 4, "placebo_of": limited})
+    lab.run("orpo", name="recipe-0123abcd", title="ORPO")  # of other data: what a user has called it
+    labels = [
+        "base",
+        "Diffusion-DPO (recipe)",
+        "IPO (beta=5)",
+        "ORPO (recipe-0123abcd)",
+        "SFT (recipe)",
+        "SFT (recipe, placebo)",
+    ]
+    report = make_report(lab.runs)
+    assert [row.label for row in report.rows] == labels
+    # rows that differ in nothing else have the whole name
+    lab.run("sft", name="recipe", title="SFT")
+    named = {row.label for row in make_report(lab.runs).rows}
+    assert named >= {f"SFT (recipe) [sft/{limited}]", "SFT (recipe) [sft/recipe]"}
+
+
+def test_rows_of_a_sweep_are_in_the_order_of_their_settings(lab: Lab) -> None:
+    lab.base()
+    for name, changed in {
+        "set-00000001": {"beta": "1e3"},
+        "set-00000002": {"beta": "500", "training.unknown": "1"},
+        "set-00000003": {"beta": "500", "steps": "20"},
+        "set-00000004": {"beta": "500", "steps": "3"},
+        "set-00000005": {"steps": "7"},
+    }.items():
+        lab.run("dpo", name=name, config={"changed": changed})
+    for name, objective in {"set-00000001": "sigmoid", "set-00000002": "hinge"}.items():
+        lab.run("cpo", name=name, title="CPO", config={"changed": {"budget": objective}})
+    lab.run("dpo", name="recipe", config={"changed": {}})
+    assert [row.label for row in make_report(lab.runs).rows] == [
+        "base",
+        "CPO (budget=sigmoid)",
+        "CPO (budget=hinge)",
+        "Diffusion-DPO (recipe)",
+        "Diffusion-DPO (steps=7)",
+        "Diffusion-DPO (beta=500)",
+        "Diffusion-DPO (beta=500, steps=3)",
+        "Diffusion-DPO (beta=500, steps=20)",
+        "Diffusion-DPO (beta=1e3)",
+    ]
+
+
+def test_weights_that_all_rows_started_from_are_told_once(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo", config={"init": "mine"})
+    lab.run("sft", title="SFT", config={"init": "mine"})
+    assert [line for line in footnotes(make_report(lab.runs)) if "started from" in line] == [
+        "Every run started from mine, not from the base model."
+    ]
+    lab.run("orpo", title="ORPO")
+    assert [line for line in footnotes(make_report(lab.runs)) if "started from" in line] == [
+        "Diffusion-DPO, SFT started from mine, not from the base model."
+    ]
+
+
+def test_a_recipe_of_another_model_is_explained(lab: Lab) -> None:
+    lab.base()
+    lab.run("dpo", name="recipe")
+    lab.run("sft", name=f"tiny-recipe-{hash_of_given({'data': digest(['d', 'l'])})}", title="SFT")
+    lines = [line for line in footnotes(make_report(lab.runs)) if "recipe:" in line]
+    assert [line.partition(", unchanged")[0] for line in lines] == [
+        "recipe: the settings that bench has for an algorithm and this model",
+        "tiny-recipe: the settings that bench has for an algorithm and tiny",
+    ]
 
 
 def test_records_older_than_the_list_of_changes_say_nothing_of_it(lab: Lab) -> None:
