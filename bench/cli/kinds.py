@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
@@ -73,12 +73,14 @@ class Kind(Generic[E]):
         summary: what an entry is, in one line.
         page: everything an entry states about itself.
         group: what comes after the kind's name in the title of the table that lists an entry; by default nothing.
+        also: what else an entry needs, in a column of its own.
     """
 
     entries: Registry[E]
     summary: Callable[[E], str]
     page: Callable[[E], Page]
     group: Callable[[E], str] = lambda _: ""
+    also: Callable[[E], str] = lambda _: ""
 
 
 def fields(model: type[BaseModel], option: str) -> Statements:
@@ -167,6 +169,11 @@ def _family(entry: type[ModelFamily]) -> Page:
     return {FACTS: [("recipes of", entry.recipe), ("adapters on", ", ".join(entry.lora_targets))]}
 
 
+def _and(names: Sequence[str]) -> str:
+    """Names as a sentence lists them: ``a, b and c``."""
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+
+
 def _direction(info: MetricInfo) -> str:
     return "higher is better" if info.higher_is_better else "lower is better"
 
@@ -191,11 +198,10 @@ def _range(field: FieldInfo) -> str:
 KINDS: Mapping[str, Kind[Any]] = {
     "algorithms": Kind[type[Algorithm]](
         ALGORITHMS,
-        lambda entry: "; also needs ".join(
-            [f"{entry.info.title}, {entry.info.paper}", *sorted(entry.needs - MATERIAL)]
-        ),
+        lambda entry: f"{entry.info.title}, {entry.info.paper}",
         _algorithm,
-        lambda entry: f"that need {' and '.join(sorted(entry.needs & MATERIAL, reverse=True))}",
+        lambda entry: f"that need {_and(sorted(entry.needs & MATERIAL, reverse=True))}",
+        lambda entry: ", ".join(sorted(entry.needs - MATERIAL)),
     ),
     "metrics": Kind[type[Metric]](
         METRICS,

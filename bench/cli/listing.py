@@ -93,20 +93,23 @@ def show_entry(kind: str, name: str) -> None:
 
 
 def overview(title: str, kind: Kind[Any]) -> list[Table]:
-    """A table per group, with one line per entry: name, what it is, and the package that it comes from if it is a plug-in."""
+    """A table per group, with one line per entry: name, what it is, what else it needs, and, of a plug-in, the package that it comes from."""
     tables = []
     for group, names in _groups(kind).items():
         heading = f"{title} {group}".strip()
         table = Table(
             title=heading, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False
         )
-        for column in ("name", "what", "from"):
+        also = {name: kind.also(kind.entries.get(name)) for name in names if kind.entries.problem(name) is None}
+        extra = ["also needs"] if any(also.values()) else []
+        for column in ("name", "what", *extra, "from"):
             table.add_column(column)
         for name in names:
             problem = kind.entries.problem(name)
             owner = ", ".join(origin(point) for point in kind.entries.candidates(name) if not is_ours(point))
             what = f"broken: {_reason(problem)}" if problem else kind.summary(kind.entries.get(name))
-            table.add_row(name, escape(what), owner, style="red" if problem else None)
+            needed = [escape(also.get(name, ""))] if extra else []
+            table.add_row(name, escape(what), *needed, owner, style="red" if problem else None)
         tables.append(table)
     return tables
 

@@ -97,7 +97,7 @@ def run(
         str | None,
         typer.Option(
             help="Start from (and regularise towards) these weights: a finished run, a local folder or .safetensors file, or a "
-            "hub id.  Default: the base model's."
+            "hub id; not with trainable=lora, whose file would lack them.  Default: the base model's."
         ),
     ] = None,
     name: Annotated[

@@ -19,8 +19,14 @@ REASONS: Mapping[str, str] = {
     "int_from_float": "give a whole number",
     "int_type": "give a whole number",
     "bool_parsing": "give true or false",
+    "bool_type": "give true or false",
+    "string_type": "give a text, in quotes",
+    "dict_type": "give a table, {{ name = value }}",
+    "model_type": "give a table, {{ name = value }}",
+    "tuple_type": "give a list, [value, value]",
+    "too_short": "give {min_length} or more",
 }
-"""What to do about a value, by pydantic's type of error, where its own message is about strings and parsing."""
+"""What to do about a value, by pydantic's type of error, where its own message is about Python's types and parsing."""
 
 
 def build(kind: type[S], values: Mapping[str, Any], name: str) -> S:
@@ -44,7 +50,9 @@ def reason(error: ErrorDetails) -> str:
     """Why a value is not allowed; of an error that a validator here raised, its own sentence."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
-    return REASONS.get(error["type"], error["msg"][:1].lower() + error["msg"][1:])
+    if error["type"] in REASONS:
+        return REASONS[error["type"]].format(**error.get("ctx", {}))
+    return error["msg"][:1].lower() + error["msg"][1:]
 
 
 def _sentence(kind: type[BaseModel], error: ErrorDetails) -> str:

@@ -129,9 +129,10 @@ def _empty(captions: Sequence[str]) -> str:
 def _overlap(captions: NDArray[np.uint64], prompts: Sequence[str] | None, needed: str) -> str:
     if prompts is None:
         return f"not looked for: {needed}"
-    found = np.isin(_hashes(prompts), captions)
-    shared = [prompt for prompt, is_there in zip(prompts, found, strict=True) if is_there]
-    return _some(f"{len(shared):,} of {len(prompts):,}", shared)
+    different = list(dict.fromkeys(prompts))  # as a run evaluates them
+    found = np.isin(_hashes(different), captions)
+    shared = [prompt for prompt, is_there in zip(different, found, strict=True) if is_there]
+    return _some(f"{len(shared):,} of {len(different):,}", shared)
 
 
 def _sizes(sizes: NDArray[np.int32]) -> str:

@@ -21,7 +21,7 @@ from bench.models.family import ModelFamily
 from bench.models.find import find_model
 from bench.models.probes import sampler_digest, tokenizers_digest
 from bench.models.sampling import uses_classifier_free_guidance
-from bench.prompts.sets import find_prompts
+from bench.prompts.sets import find_prompts, unused_columns
 from bench.records.protocol import GenerationSettings, Protocol, prompts_digest
 from bench.records.runs import surveys_folder
 from bench.scoring.metric import METRICS, Metric, code_of
@@ -95,6 +95,7 @@ class Experiment:
         prompts: the evaluation prompts without repeats, whose images would be the same.
         given_prompts: how many were given, with repeats and before the limit.
         repeated_prompts: how many repeats were left out.
+        unused_columns: of the prompts' file, see `bench.prompts.sets.unused_columns`.
         limit: how many prompts and pairs are used at most; None means all.
         metric_names: registered names of the evaluation metrics.
         base_parts: digests of the base model's components.
@@ -134,6 +135,7 @@ class Experiment:
         different = list(dict.fromkeys(read))
         self.given_prompts, self.repeated_prompts = len(read), len(read) - len(different)
         self.prompts = different[: self.limit]
+        self.unused_columns = unused_columns(prompts)
         if len(self.prompts) < FEWEST_PROMPTS:
             raise UserError(
                 f"prompts {prompts!r}: only {len(self.prompts)} different prompt to evaluate, and an interval needs at least "

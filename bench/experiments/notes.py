@@ -27,6 +27,8 @@ def notes_on_prompts(experiment: Experiment) -> Iterator[str]:
             f"{experiment.repeated_prompts} of {experiment.given_prompts} evaluation prompts are repeats and are left out: "
             "their images would be identical and add no evidence"
         )
+    if experiment.unused_columns:
+        yield f"not used of the prompts' table: {', '.join(experiment.unused_columns)}; results are over all prompts together"
 
 
 def notes_on_training(experiment: Experiment, methods: Sequence[Method]) -> Iterator[str]:

@@ -74,10 +74,21 @@ class Plan:
         base = judge_base(self.experiment)
         runs = [(method, seed) for method in self.methods for seed in self.seeds]
         for number, (method, seed) in enumerate(runs, start=1):
-            with part_of(f"run {number} of {len(runs)}{'' if method.placebo_of is None else ', placebo'}"):
+            told = [f"run {number} of {len(runs)}", *_told_apart(method, self.methods)]
+            with part_of(", ".join(told)):
                 folder = run_method(self.experiment, method, seed, start)
             own = folder.evaluation(self.experiment.protocol.signature)
             yield RunResult(folder.folder, method.name, method.label, seed, EvaluationResult(own, base))
+
+
+def _told_apart(method: Method, methods: Sequence[Method]) -> Iterator[str]:
+    """The settings in which a method differs from others of its algorithm, and whether it is a placebo."""
+    others = [other.changed for other in methods if other.name == method.name]
+    for field, value in method.changed.items():
+        if any(other.get(field) != value for other in others):
+            yield f"{field}={value}"
+    if method.placebo_of is not None:
+        yield "placebo"
 
 
 def plan_configurations(

@@ -237,8 +237,8 @@ def _check_gradients_by_step(method: Method) -> None:
 def _check_adapters(experiment: Experiment, method: Method) -> None:
     if method.settings.trainable == "lora" and experiment.init.folder is not None:
         raise UserError(
-            f"{method.name}: LoRA on top of --init {experiment.init.record.title} cannot be saved on its own; drop --init, "
-            "or train all weights (--set trainable=full)"
+            f"{method.name}: LoRA on top of --init {experiment.init.record.title} cannot be saved on its own; leave --init out, "
+            "train all weights (--set trainable=full), or give a model folder with the weights to start from as --model"
         )
 
 

@@ -65,7 +65,13 @@ def refuse_other_runs(experiment: Experiment, methods: Sequence[Method], start: 
 
 
 def judge_base(experiment: Experiment) -> Evaluation:
-    """Evaluate the base model; a second command waits until the first has finished."""
+    """Evaluate the base model; a second command waits until the first has finished.
+
+    A metric that cannot be loaded is refused before anything is written: a folder without an evaluation would look like work to
+    be continued.
+    """
+    for name, scorer in experiment.scorers.items():
+        scorer.record(name, experiment.protocol)
     base = experiment.base
     with held(experiment, base.run, wait=True):
         return judge(experiment, default_sampling(base, base, experiment.protocol.generation.guidance_scale))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, cast
@@ -53,6 +54,30 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+def _single(value: Any) -> Any:
+    if not isinstance(value, Value):
+        raise PydanticCustomError("value", "give a number, a text, or true or false")
+    return value
+
+
+def _without_commas(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Registered names have no commas: they are those between the names that an option takes.  The folder of ``fitted:FOLDER`` may."""
+    if any("," in name.partition(":")[0] for name in names):
+        parts = [part.strip() for name in names for part in name.split(",")]
+        raise PydanticCustomError("names", "give a list, {names}", {"names": json.dumps(parts)})
+    return names
+
+
+def _texts(columns: Any) -> Any:
+    """The label of every row may be a number, as ``--columns label_0=1`` has it."""
+    if not isinstance(columns, dict):
+        return columns
+    return {
+        name: str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        for name, value in columns.items()
+    }
+
+
 _ONE: dict[str, Any] = {"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "boolean"}]}
 _SETTING = {"anyOf": [*_ONE["anyOf"], {"type": "array", "items": _ONE, "minItems": 1}, {"type": "object"}]}
 
@@ -77,8 +102,15 @@ Names = Annotated[
 ]
 
 
+Single = Annotated[Value, BeforeValidator(_single)]
+Registered = Annotated[Names, AfterValidator(_without_commas)]
+Columns = Annotated[
+    dict[str, str],
+    BeforeValidator(_texts),
+    WithJsonSchema({"type": "object", "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "number"}]}}),
+]
 Stated = Annotated[
-    dict[str, Value],
+    dict[str, Single],
     BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value),
     WithJsonSchema(
         {
@@ -131,12 +163,12 @@ class Study(BaseModel):
     data: str | None = Field(
         default=None, description="preference data: a file, a folder, or a hub id as owner/name:split"
     )
-    columns: dict[str, str] | None = Field(
+    columns: Columns | None = Field(
         default=None, description="the data's column names by expected name, for example caption = 'text'"
     )
     prompts: str | None = Field(default=None, description="evaluation prompts: a registered set or a file")
-    metrics: Names | None = Field(default=None, description="evaluation metrics; default: the model's")
-    images: dict[str, Value] | None = Field(
+    metrics: Registered | None = Field(default=None, description="evaluation metrics; default: the model's")
+    images: dict[str, Single] | None = Field(
         default=None, description="how evaluation images are made; part of the protocol; see: bench list images"
     )
     init: str | None = Field(
@@ -153,7 +185,7 @@ class Study(BaseModel):
         default=False, description="wait where another process works on a run, instead of refusing; Slurm's jobs do"
     )
     runs: str = Field(default="runs", description="folder of all runs")
-    track: Names | None = Field(
+    track: Registered | None = Field(
         default=None,
         description="trackers that get what train.jsonl gets: tensorboard, wandb, trackio, mlflow, swanlab",
     )

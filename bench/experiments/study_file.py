@@ -19,6 +19,7 @@ from bench.core.validation import reason
 from bench.experiments.configurations import ALL
 from bench.experiments.executors.base import Executor
 from bench.experiments.study import AlgorithmEntry, Study
+from bench.training.settings import TrainingSettings
 
 MOST_BYTES = 1 << 20
 """Bytes of the largest experiment file."""
@@ -254,6 +255,8 @@ def _sentence(error: ErrorDetails) -> str:
         name = str(place[-1])
         if model is AlgorithmEntry and name in Study.model_fields:
             return f"{name} is a field of the whole file; move it above the first [table]"
+        if name in TrainingSettings.model_fields:
+            return f"{name} is a setting; write it below [settings], or in the settings = {{ ... }} of one algorithm"
         return f"there is no field {name!r}: {nearest_or_all(name, model.model_fields)}"
     if error["type"] == "missing":
         return f"{field} is missing; add it: {model.model_fields[str(place[-1])].description}"

@@ -31,6 +31,16 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
+def other_columns(path: Path) -> list[str]:
+    """The columns of a table besides that of its prompts; none of a list, or of a Parquet file, of which only the prompts are read."""
+    suffix = path.suffix.lower()
+    rows = READERS[suffix](path) if suffix in READERS else None
+    if not rows:
+        return []
+    used = column_of(PROMPT_COLUMNS, rows, path)
+    return [name for name in rows[0] if name != used]
+
+
 def _column(rows: Rows, path: Path) -> list[str]:
     column = column_of(PROMPT_COLUMNS, rows, path)
     prompts = [row.get(column) for row in rows]

@@ -13,7 +13,7 @@ from bench.core.errors import UserError, did_you_mean
 from bench.core.hub import hub_folder
 from bench.core.registry import InstanceOf, Registry
 from bench.core.strict import exists
-from bench.prompts.reading import read_prompts
+from bench.prompts.reading import other_columns, read_prompts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,6 +110,11 @@ PARTI_PROMPTS = PromptSet(
     licence="Apache-2.0",
     note="of the paper on Parti, arXiv:2206.10789; 1632 prompts in 12 categories",
 )
+
+
+def unused_columns(typed: str) -> list[str]:
+    """The columns of a table of prompts, besides the prompts, that no run uses; of a set, and of a Parquet file, nothing is said."""
+    return [] if typed in PROMPT_SETS else other_columns(Path(typed))
 
 
 def find_prompts(typed: str) -> list[str]:

@@ -261,7 +261,7 @@ class TestCheck:
         columns["model_0"], columns["model_1"] = ["sdxl"] * 8, ["sd15"] * 8
         columns["score_gold_0"], columns["score_gold_1"] = [1.0] * 8, [2.0] * 8
         columns["score_clip_0"], columns["uid"] = [1.0] * 8, ["a"] * 8
-        facts = self.facts(tmp_path, columns, ["a bee", "an owl", "a  CAT"])
+        facts = self.facts(tmp_path, columns, ["a bee", "an owl", "a  CAT", "a bee"])
         assert facts["rows"] == "8"
         assert facts["kept"] == "6"
         assert facts["ties, dropped"] == "1"

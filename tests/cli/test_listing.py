@@ -81,8 +81,11 @@ def test_algorithms_are_grouped_by_what_a_user_must_have() -> None:
     }
     assert " DPO + SFT, " in groups["algorithms that need preference pairs"]
     assert " DDPO, Black et al." in groups["algorithms that need prompts and a reward model"]
-    assert " DRaFT, " in groups["algorithms that need prompts and a reward model and a gradient of the reward"]
+    assert " DRaFT, " in groups["algorithms that need prompts, a reward model and a gradient of the reward"]
     assert " RankDPO, " in groups["algorithms that need captioned images and a reward model"]
+    # what is needed besides is a column
+    assert all("also needs" not in group.partition(" also needs ")[2] for group in groups.values())
+    assert " name what also needs from " in groups["algorithms that need preference pairs"]
     listed = [name for group in groups.values() for name in ALGORITHMS if f" {name} " in group]
     assert sorted(listed) == sorted(ALGORITHMS)
 

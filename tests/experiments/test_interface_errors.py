@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import bench
@@ -98,6 +99,37 @@ def test_a_reward_inside_a_wrapper_must_exist(tmp_path: Path, wrapper: str) -> N
 def test_python_and_the_command_line_name_a_run_alike(number: float, typed: str) -> None:
     recipe = Recipe(source="a test")
     assert run_name(as_overrides({"beta": number}), recipe) == run_name({"beta": typed}, recipe)
+
+
+@pytest.mark.parametrize(
+    ("changed", "ending"),
+    [
+        ({"beta": "500,1000"}, "give a number; an experiment file states a grid, as a list: beta = [500, 1000]"),
+        ({"budget.unit": "pairs", "budget.amount": "9,10"}, "as a list: beta = [500, 1000]"),
+        ({"beta": "many"}, "give a number"),
+        ({"steps": "5", "objective": "a,b"}, "has no field"),
+    ],
+)
+def test_several_values_of_a_setting_are_a_grid(changed: dict[str, str], ending: str) -> None:
+    with pytest.raises(bench.UserError) as refused:
+        resolve("dpo", ALGORITHMS.get("dpo"), "tiny", changed)
+    assert ending in str(refused.value)
+    assert ("grid" in str(refused.value)) == ("grid" in ending or "list" in ending)
+
+
+def test_a_metric_that_cannot_be_loaded_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a bee\na cat\n")
+    # a folder's metrics have no checkpoints of their own, and tests have no hub
+    shutil.copytree(ASSETS / "model", tmp_path / "mine")
+    pq.write_table(pq.read_table(ASSETS / "preferences.parquet").slice(0, 4), tmp_path / "pairs.parquet")
+    given = {"prompts": str(tmp_path / "p.txt"), "metrics": ["pickscore"], "runs": tmp_path / "runs"}
+    for refused in (
+        lambda: bench.evaluate(str(tmp_path / "mine"), **given),
+        lambda: bench.run("sft", str(tmp_path / "mine"), data=str(tmp_path / "pairs.parquet"), **given),
+    ):
+        with pytest.raises(bench.UserError, match="cannot be downloaded"):
+            refused()
+        assert [path.name for path in (tmp_path / "runs").glob("[!.]*")] == []
 
 
 def test_old_names_are_the_settings_of_today() -> None:

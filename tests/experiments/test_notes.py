@@ -41,6 +41,13 @@ def test_repeated_prompts_are_counted_among_all_of_the_file_whatever_the_limit(t
     assert note.startswith("2 of 8 evaluation prompts are repeats and are left out")
 
 
+def test_columns_of_the_prompts_that_nothing_uses_are_named(tmp_path: Path) -> None:
+    (tmp_path / "prompts.csv").write_text("prompt,category,source\na bee,animals,me\na car,things,me\n")
+    made = Experiment("tiny", runs=tmp_path / "runs", prompts=str(tmp_path / "prompts.csv"))
+    (note,) = notes_on_prompts(made)
+    assert note == "not used of the prompts' table: category, source; results are over all prompts together"
+
+
 def test_nothing_is_said_where_nothing_is_amiss(tmp_path: Path) -> None:
     made = experiment(tmp_path, "a bee nobody has seen", "a cat nobody has seen")
     assert [*notes_on_prompts(made), *notes_on_training(made, [method()])] == []

@@ -214,7 +214,7 @@ BROKEN = {
     ),
     "seed twice": (HEAD + "seeds = [1, 1]\n" + DPO, "line 2: seeds = [1, 1] is not allowed: give each value once", ""),
     "a seed of 20 digits": (HEAD + f"seeds = [{10**19}]\n" + DPO, "line 2: seeds.1 = 10000000000000000000 is not allowed", "less than"),
-    "no seeds": (HEAD + "seeds = []\n" + DPO, "line 2: seeds = [] is not allowed", "at least 1 item"),
+    "no seeds": (HEAD + "seeds = []\n" + DPO, "line 2: seeds = [] is not allowed: give 1 or more", ""),
     "a text for a number": (HEAD + 'limit = "few"\n' + DPO, 'line 2: limit = "few" is not allowed: give a whole number', ""),
     "limit of one": (HEAD + "limit = 1\n" + DPO, "line 2: limit = 1 is not allowed: input should be greater than or equal to 2", ""),
     "a date": (HEAD + DPO + "[algorithms.settings]\nsteps = 2026-01-01\n", "line 4: ", "steps must be a number, a text"),
@@ -229,6 +229,39 @@ BROKEN = {
     "unknown field of images": (HEAD + "[images]\nstep = 4\n" + DPO, "line 3: images: there is no field 'step': did you mean 'steps'", ""),
     "image setting out of range": (HEAD + "images = { steps = 0 }\n" + DPO, "line 2: images: steps=0 is not allowed", "greater than"),
     "an empty setting": (HEAD + DPO + '[algorithms.settings]\nrecipe = ""\n', "line 4: ", "recipe is empty; give a value, or leave it out"),
+    "columns as for the option": (
+        HEAD + 'columns = "caption=prompt"\n' + DPO,
+        'line 2: columns = "caption=prompt" is not allowed: give a table, { name = value }',
+        "",
+    ),
+    "seeds as for the option": (
+        HEAD + 'seeds = "0,1"\n' + DPO,
+        'line 2: seeds = "0,1" is not allowed: give a list, [value, value]',
+        "",
+    ),
+    "a seed alone": (HEAD + "seeds = 3\n" + DPO, "line 2: seeds = 3 is not allowed: give a list, [value, value]", ""),
+    "metrics as for the option": (
+        HEAD + 'metrics = "gold,pickscore"\n' + DPO,
+        'line 2: metrics = "gold,pickscore" is not allowed: give a list, ["gold", "pickscore"]',
+        "",
+    ),
+    "algorithms as for the option": (
+        HEAD + 'algorithms = ["dpo"]\n',
+        'line 2: algorithms.1 = "dpo" is not allowed: give a table, { name = value }',
+        "",
+    ),
+    "a number for a text": (HEAD + "data = 3\n" + DPO, "line 2: data = 3 is not allowed: give a text, in quotes", ""),
+    "a list for an image setting": (
+        HEAD + "images = { steps = [3] }\n" + DPO,
+        "line 2: images.steps = [3] is not allowed: give a number, a text, or true or false",
+        "",
+    ),
+    "a list for true or false": (HEAD + "placebo = [1]\n" + DPO, "line 2: placebo = [1] is not allowed: give true or false", ""),
+    "a setting of the whole file": (
+        HEAD + 'budget = { unit = "pairs", amount = 10 }\n' + DPO,
+        "line 2: budget is a setting; write it below [settings], or in the settings = { ... } of one algorithm",
+        "",
+    ),
     "label of a grid": (HEAD + DPO + 'label = "b"\nsettings = { beta = [1, 2] }\n', "line 4: label 'b' names one", "a grid of 2"),
     "label that is no name": (HEAD + DPO + 'label = "a/b"\n', "line 4: the name 'a/b' cannot be used", ""),
     "no such data": (HEAD + 'data = "nowhere.parquet"\n' + DPO, "line 2: ", "'nowhere.parquet' does not exist"),
@@ -306,6 +339,15 @@ def test_a_text_that_is_spelled_like_a_number_is_written_as_what_its_field_holds
     again = read(tmp_path, text).study({})
     assert again.columns == study.columns
     assert make_executor(again.executor or {}) == make_executor(study.executor or {})
+
+
+def test_the_label_of_every_row_may_be_a_number(tmp_path: Path) -> None:
+    study = read(tmp_path, HEAD + 'columns = { jpg_0 = "chosen", label_0 = 1 }\n' + DPO).study({})
+    assert study.columns == {"jpg_0": "chosen", "label_0": "1"}
+
+
+def test_a_metric_of_a_folder_may_have_commas(tmp_path: Path) -> None:
+    assert read(tmp_path, HEAD + 'metrics = ["gold", "fitted:a,b"]\n' + DPO).study({}).metrics == ("gold", "fitted:a,b")
 
 
 def test_a_file_is_not_overwritten(tmp_path: Path) -> None:
