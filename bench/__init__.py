@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # what type checkers and editors see, and what is read below
     from bench.experiments.results import RunResults as RunResults
     from bench.experiments.votes import Votes as Votes
     from bench.models.card import ModelCard as ModelCard
+    from bench.models.checkpoints.stated import check_vocabulary as check_vocabulary
     from bench.models.checkpoints.stated import read_object as read_object
     from bench.models.family import Condition as Condition
     from bench.models.family import ModelFamily as ModelFamily

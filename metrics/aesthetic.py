@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 from bench import FittableMetric, MetricInfo
 from metrics.checkpoints import build, checkpoint_digest, fill, find_weights, read_json, read_tensors
-from metrics.cosine import CLIP_WEIGHTS
+from metrics.cosine import CLIP_CONFIGURATION, CLIP_WEIGHTS
 from metrics.head import LinearHead
 from metrics.inference import exact_arithmetic, exact_inference, preprocessed_batches, refuse_other_count
 from metrics.preprocessing import OpenAIPreprocessing, Preprocessing
@@ -26,8 +26,9 @@ from metrics.preprocessing import OpenAIPreprocessing, Preprocessing
 class Aesthetic(FittableMetric):
     """The head's value on the normalised image embedding; the prompt is ignored.
 
-    A checkpoint is the head's ``.pth`` file, a folder that holds one, or a hub id.  A folder ``clip`` beside the head
-    holds the image tower with its projection in the layout of transformers; the default is OpenAI's ViT-L/14.
+    A checkpoint is the head's ``.pth`` file, a folder or a hub id that holds it under one of its two published names, or one
+    that holds a single ``.pth`` file.  A folder ``clip`` beside the head holds the image tower with its projection in the layout of
+    transformers; the default is OpenAI's ViT-L/14.
 
     Args:
         tower: a `transformers.CLIPVisionModelWithProjection`.
@@ -48,6 +49,8 @@ class Aesthetic(FittableMetric):
     reads_prompt: ClassVar[bool] = False
     head_parameters: ClassVar[tuple[str, ...]] = ("head.",)
     version: ClassVar[str] = "v2 sac+logos+ava1"
+    files: ClassVar[tuple[str, ...]] = ("sac+logos+ava1-l14-linearMSE.pth", "aesthetic-model.pth", "*.pth")
+    """The authors' name, that of the same file on the hub, and any; other heads of the authors have the same layout."""
     published: ClassVar[str] = "trl-lib/ddpo-aesthetic-predictor"
     published_clip: ClassVar[str] = "openai/clip-vit-large-patch14"
 
@@ -61,13 +64,13 @@ class Aesthetic(FittableMetric):
     @classmethod
     def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
         """See `Metric.load`."""
-        path = find_weights(checkpoint or cls.published, ("*.pth",), ("clip/*",))
-        partial = path.parent / "clip"
-        tower, tower_path = load_tower(str(partial) if partial.is_dir() else cls.published_clip)
+        path = find_weights(checkpoint or cls.published, cls.files, ("clip/*",))
+        beside = path.parent / "clip"
+        tower, tower_files = load_tower(str(beside) if beside.is_dir() else cls.published_clip)
         head = LinearHead(tower.config.projection_dim)
         fill(head, read_tensors(path), path)
         preprocessing = OpenAIPreprocessing(tower.config.image_size)
-        return cls(tower, head, preprocessing, device=device, weights=checkpoint_digest(path, tower_path))
+        return cls(tower, head, preprocessing, device=device, weights=checkpoint_digest(path, *tower_files))
 
     @property
     def network(self) -> nn.Module:
@@ -109,8 +112,8 @@ class Aesthetic(FittableMetric):
         return ratings[:, 0]
 
 
-def load_tower(checkpoint: str) -> tuple[Any, Path]:
-    """The image tower of a CLIP checkpoint in the layout of transformers, and its weights file.
+def load_tower(checkpoint: str) -> tuple[Any, tuple[Path, Path]]:
+    """The image tower of a CLIP checkpoint in the layout of transformers, and its weights and configuration files.
 
     The checkpoint may hold the complete CLIP model or only the image tower.
 
@@ -119,11 +122,12 @@ def load_tower(checkpoint: str) -> tuple[Any, Path]:
     """
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    path = find_weights(checkpoint, CLIP_WEIGHTS, ("config.json",))
-    settings = read_json(path.parent / "config.json")
+    path = find_weights(checkpoint, CLIP_WEIGHTS, (CLIP_CONFIGURATION,))
+    configuration = path.parent / CLIP_CONFIGURATION
+    settings = read_json(configuration)
     # In the configuration of a complete CLIP model, both towers share the projection width, which is at the top level.
     shared = {name: settings[name] for name in ("projection_dim",) if name in settings}
     vision = settings.get("vision_config", settings) | shared
     tower = build(lambda: CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(vision)), path)
     fill(tower, read_tensors(path), path, ignored=("text_model.", "text_projection.", "logit_scale"))
-    return tower, path
+    return tower, (path, configuration)

@@ -12,37 +12,46 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bench import UserError, hub_folder, read_object, weights_digest
+from bench import UserError, check_vocabulary, hub_folder, read_object, weights_digest
 
 Source = tuple[str, Callable[[Tensor], Tensor]]
 """Where a parameter comes from: its name in the file, and the conversion of the tensor found there."""
 
 SHOWN_KEYS = 8
 
-STATED = (
-    "config.json", "open_clip_config.json", "med_config.json", "vision_config.json", "tokenizer_config.json", "tokenizer.json",
-    "vocab.json", "vocab.txt", "merges.txt", "special_tokens_map.json", "added_tokens.json",
-)  # fmt: skip
-"""Files beside weights that decide what is built of them, and how prompts are read."""
+VOCABULARY = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
+"""Files that hold the vocabularies of tokenizers; a class reads some of them."""
 
 
-def find_weights(checkpoint: str, weights: Sequence[str], partial: Sequence[str]) -> Path:
+def tokenizer_files(kind: Any) -> list[str]:
+    """What a tokenizer class of transformers reads, in the order of digests: these files are downloaded, and these alone count."""
+    own = [name for name in VOCABULARY if name in kind.vocab_files_names.values()]
+    return ["tokenizer_config.json", *own, "special_tokens_map.json", "added_tokens.json"]
+
+
+def find_weights(checkpoint: str, weights: Sequence[str], companions: Sequence[str]) -> Path:
     """The weights file of a checkpoint; its other files are in the same folder.
 
     Args:
         checkpoint: a weights file, a folder, or a hub id, which is downloaded or read from the cache.
         weights: file names or patterns, in order of preference.
-        partial: patterns of the other files to download.
+        companions: patterns of the other files to download.
 
     Raises:
-        UserError: neither a path nor a hub id of that name exists, or it has no weights file.
+        UserError: neither a path nor a hub id of that name exists, or it has no weights file, or several that match the first
+            pattern that any matches.
     """
     path = Path(checkpoint).expanduser()
     if path.is_file():
         return path
     for pattern in weights:
-        folder = path if path.is_dir() else download(checkpoint, [pattern, *partial])
+        folder = path if path.is_dir() else download(checkpoint, [pattern, *companions])
         found = sorted(folder.glob(pattern))
+        if len(found) > 1:
+            names = _listed([each.name for each in found])
+            raise UserError(
+                f"checkpoint {checkpoint!r} holds several weights files, {names}; name one of them: {found[0]}"
+            )
         if found:
             return found[0]
     raise UserError(f"checkpoint {checkpoint!r} holds no weights file; expected {' or '.join(weights)}")
@@ -179,12 +188,12 @@ def load_tokenizer(kind: Any, folder: Path, hub_id: str, *, vocabulary: int) -> 
     """A tokenizer of class ``kind`` from the files in ``folder``, or from the hub if the folder has none.
 
     Raises:
-        UserError: the files cannot be read, the hub id cannot be downloaded, or there are more than ``vocabulary`` tokens,
-            the network's number of embeddings.
+        UserError: a file of the vocabulary is missing, the files cannot be read, the hub id cannot be downloaded, or there are
+            more than ``vocabulary`` tokens, the network's number of embeddings.
     """
-    files = ("tokenizer.json", "vocab.json", "vocab.txt")
-    if not any((folder / name).exists() for name in files):
-        folder = download(hub_id, [*files, "merges.txt", "tokenizer_config.json"])
+    if not any((folder / name).exists() for name in kind.vocab_files_names.values()):
+        folder = download(hub_id, tokenizer_files(kind))
+    check_vocabulary(kind, folder)
     try:
         tokenizer = kind.from_pretrained(str(folder))
     except Exception as error:  # the tokenizers library raises bare exceptions
@@ -196,8 +205,14 @@ def load_tokenizer(kind: Any, folder: Path, hub_id: str, *, vocabulary: int) -> 
     return tokenizer
 
 
-def checkpoint_digest(*weights: Path, tokenizer: Any = None) -> str:
-    """The `bench.weights_digest` of weights files with the configurations beside them and the files of a tokenizer."""
-    folders = [*(file.parent for file in weights), *([Path(tokenizer.name_or_path)] if tokenizer is not None else [])]
-    stated = [folder / name for folder in dict.fromkeys(folders) for name in STATED if (folder / name).is_file()]
-    return weights_digest(*weights, *stated)
+def checkpoint_digest(*files: Path, tokenizer: Any = None) -> str:
+    """The `bench.weights_digest` of what a scorer reads, and of nothing that another program left in the same folder of the hub's cache.
+
+    Args:
+        files: weights, then configurations; those that do not exist, where a scorer has defaults, are left out.
+        tokenizer: its files count too.
+    """
+    beside = (
+        [] if tokenizer is None else [Path(tokenizer.name_or_path, name) for name in tokenizer_files(type(tokenizer))]
+    )
+    return weights_digest(*(file for file in (*files, *beside) if file.is_file()))

@@ -10,7 +10,6 @@ from typing import ClassVar, Self
 import torch
 
 from bench import MetricInfo
-from metrics.checkpoints import checkpoint_digest
 from metrics.cosine import CosineMetric, CosineScore, cleaned_ids, load_clip
 from metrics.preprocessing import OpenAIPreprocessing
 
@@ -27,10 +26,10 @@ class ClipEmbeddings(CosineMetric):
     @classmethod
     def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
         """See `Metric.load`."""
-        model, tokenizer, path = load_clip(checkpoint or cls.published, cls.published)
+        model, tokenizer, weights = load_clip(checkpoint or cls.published, cls.published)
         tokenize = cleaned_ids(tokenizer, model.config.text_config.max_position_embeddings)
         preprocessing = OpenAIPreprocessing(model.config.vision_config.image_size)
-        return cls(model, tokenize, preprocessing, device=device, weights=checkpoint_digest(path, tokenizer=tokenizer))
+        return cls(model, tokenize, preprocessing, device=device, weights=weights)
 
 
 class ClipScore(ClipEmbeddings, CosineScore):

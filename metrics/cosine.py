@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -13,14 +12,23 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from bench import EmbeddingMetric, FittableMetric, UserError, batch_slices
-from metrics.checkpoints import build, fill, find_weights, load_tokenizer, read_json, read_tensors
+from metrics.checkpoints import (
+    build,
+    checkpoint_digest,
+    fill,
+    find_weights,
+    load_tokenizer,
+    read_json,
+    read_tensors,
+    tokenizer_files,
+)
 from metrics.inference import BATCH, exact_arithmetic, exact_inference, preprocessed_batches, refuse_other_count
 from metrics.preprocessing import Preprocessing
 
 Tokenize = Callable[[Sequence[str]], Tensor]
 """Prompts to token ids, int64 of shape (N, length)."""
 
-CLIP_FILES = ("config.json", "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json")
+CLIP_CONFIGURATION = "config.json"
 CLIP_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -155,8 +163,8 @@ def cleaned_ids(tokenizer: Any, length: int) -> Tokenize:
     return tokenize
 
 
-def load_clip(checkpoint: str, tokenizer_id: str) -> tuple[Any, Any, Path]:
-    """A CLIP model in the layout of transformers, its tokenizer, and its weights file.
+def load_clip(checkpoint: str, tokenizer_id: str) -> tuple[Any, Any, str]:
+    """A CLIP model in the layout of transformers, its tokenizer, and the digest of their files.
 
     Args:
         checkpoint: a folder or a hub id.
@@ -167,8 +175,9 @@ def load_clip(checkpoint: str, tokenizer_id: str) -> tuple[Any, Any, Path]:
     """
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-    path = find_weights(checkpoint, CLIP_WEIGHTS, CLIP_FILES)
-    settings = read_json(path.parent / "config.json")
+    path = find_weights(checkpoint, CLIP_WEIGHTS, [CLIP_CONFIGURATION, *tokenizer_files(CLIPTokenizer)])
+    configuration = path.parent / CLIP_CONFIGURATION
+    settings = read_json(configuration)
     model = build(lambda: CLIPModel(CLIPConfig.from_dict(settings)), path)
     fill(model, read_tensors(path), path)
     text = model.config.text_config
@@ -180,4 +189,4 @@ def load_clip(checkpoint: str, tokenizer_id: str) -> tuple[Any, Any, Path]:
             f"the configuration beside {path} has eos_token_id {text.eos_token_id}, but its tokenizer has "
             f"{tokenizer.eos_token_id}; make them equal"
         )
-    return model, tokenizer, path
+    return model, tokenizer, checkpoint_digest(path, configuration, tokenizer=tokenizer)

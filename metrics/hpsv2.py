@@ -22,10 +22,12 @@ from metrics.checkpoints import (
     load_tokenizer,
     read_json,
     read_tensors,
+    tokenizer_files,
 )
 from metrics.cosine import CosineScore, cleaned_ids
 from metrics.preprocessing import LetterboxPreprocessing
 
+CONFIGURATION = "open_clip_config.json"
 VIT_H_14: dict[str, Any] = {
     "embed_dim": 1024,
     "vision_cfg": {"image_size": 224, "layers": 32, "width": 1280, "head_width": 80, "patch_size": 14},
@@ -92,17 +94,19 @@ class HPSv2(CosineScore):
         """
         from transformers import CLIPModel, CLIPTokenizer
 
-        partial = ("open_clip_config.json", "vocab.json", "merges.txt", "tokenizer_config.json")
-        path = find_weights(checkpoint or cls.published, cls.files, partial)
+        companions = [CONFIGURATION, *tokenizer_files(CLIPTokenizer)]
+        path = find_weights(checkpoint or cls.published, cls.files, companions)
         check_version(path, cls.version)
-        settings = read_json(path.parent / "open_clip_config.json", {"model_cfg": VIT_H_14})
+        configuration = path.parent / CONFIGURATION
+        settings = read_json(configuration, {"model_cfg": VIT_H_14})
         model = build(lambda: CLIPModel(clip_config(settings["model_cfg"])), path)
         fill(model, read_tensors(path), path, open_clip_source)
         text = model.config.text_config
         tokenizer = load_tokenizer(CLIPTokenizer, path.parent, cls.published_tokenizer, vocabulary=text.vocab_size)
         tokenize = cleaned_ids(tokenizer, text.max_position_embeddings)
         preprocessing = LetterboxPreprocessing(model.config.vision_config.image_size, antialias)
-        return cls(model, tokenize, preprocessing, device=device, weights=checkpoint_digest(path, tokenizer=tokenizer))
+        weights = checkpoint_digest(path, configuration, tokenizer=tokenizer)
+        return cls(model, tokenize, preprocessing, device=device, weights=weights)
 
 
 class HPSv20(HPSv2):

@@ -23,11 +23,14 @@ from metrics.checkpoints import (
     load_tokenizer,
     read_json,
     read_tensors,
+    tokenizer_files,
 )
 from metrics.head import LinearHead
 from metrics.inference import exact_arithmetic, exact_inference, preprocessed_batches, refuse_other_count
 from metrics.preprocessing import OpenAIPreprocessing, Preprocessing
 
+CONFIGURATIONS = ("med_config.json", "vision_config.json")
+"""Of the text tower and of the image tower."""
 BERT_BASE: dict[str, Any] = {
     "hidden_size": 768,
     "intermediate_size": 3072,
@@ -150,10 +153,11 @@ class ImageReward(FittableMetric):
         """See `Metric.load`."""
         from transformers import BertTokenizer
 
-        partial = ("med_config.json", "vision_config.json", "vocab.txt", "tokenizer_config.json")
-        path = find_weights(checkpoint or cls.published, ("ImageReward.pt",), partial)
-        text = BERT_BASE | read_json(path.parent / "med_config.json", BERT_BASE)
-        vision = VIT_L_16 | read_json(path.parent / "vision_config.json", VIT_L_16)
+        companions = [*CONFIGURATIONS, *tokenizer_files(BertTokenizer)]
+        path = find_weights(checkpoint or cls.published, ("ImageReward.pt",), companions)
+        med_config, vision_config = (path.parent / name for name in CONFIGURATIONS)
+        text = BERT_BASE | read_json(med_config, BERT_BASE)
+        vision = VIT_L_16 | read_json(vision_config, VIT_L_16)
         network = build(lambda: RewardNetwork(vision, text), path)
         # BLIP's own projections, which the reward does not use, are in the published file.
         fill(network, read_tensors(path), path, blip_source, ignored=("blip.vision_proj.", "blip.text_proj."))
@@ -166,7 +170,7 @@ class ImageReward(FittableMetric):
             masked_ids(tokenizer),
             OpenAIPreprocessing(vision["image_size"]),
             device=device,
-            weights=checkpoint_digest(path, tokenizer=tokenizer),
+            weights=checkpoint_digest(path, med_config, vision_config, tokenizer=tokenizer),
         )
 
     @property

@@ -11,7 +11,6 @@ from typing import ClassVar, Self
 import torch
 
 from bench import MetricInfo
-from metrics.checkpoints import checkpoint_digest
 from metrics.cosine import CosineScore, load_clip, padded_ids
 from metrics.preprocessing import HuggingFacePreprocessing
 
@@ -41,10 +40,10 @@ class PickScore(CosineScore):
     @classmethod
     def load(cls, checkpoint: str | None, *, device: torch.device) -> Self:
         """See `Metric.load`."""
-        model, tokenizer, path = load_clip(checkpoint or cls.published, cls.published_tokenizer)
+        model, tokenizer, weights = load_clip(checkpoint or cls.published, cls.published_tokenizer)
         tokenize = padded_ids(tokenizer, model.config.text_config.max_position_embeddings)
         preprocessing = HuggingFacePreprocessing(model.config.vision_config.image_size)
-        return cls(model, tokenize, preprocessing, device=device, weights=checkpoint_digest(path, tokenizer=tokenizer))
+        return cls(model, tokenize, preprocessing, device=device, weights=weights)
 
     @property
     def scale(self) -> float:

@@ -160,6 +160,58 @@ def test_the_digest_tells_weights_apart(copied: tuple[type[Metric], Path]) -> No
     assert kind.load(str(path), device=CPU).identity()["weights"] != before
 
 
+@pytest.mark.parametrize(
+    ("copied", "others"),
+    [
+        ("pickscore", ["open_clip_config.json", "med_config.json", "vocab.txt"]),
+        ("hpsv2", ["config.json", "med_config.json", "vision_config.json", "vocab.txt"]),
+        ("imagereward", ["config.json", "open_clip_config.json", "vocab.json", "merges.txt"]),
+        ("aesthetic", ["config.json", "vocab.json", "tokenizer_config.json", "clip/vocab.txt"]),
+    ],
+    indirect=["copied"],
+)
+def test_the_digest_leaves_out_what_is_not_read(copied: tuple[type[Metric], Path], others: list[str]) -> None:
+    kind, path = copied
+    before = kind.load(str(path), device=CPU).identity()
+    for name in [*others, "notes.json", "preprocessor_config.json"]:
+        assert not (path.parent / name).exists()
+        (path.parent / name).write_text("{}")
+    assert kind.load(str(path), device=CPU).identity() == before
+
+
+HPSV2_AROUND_CLIP = """
+import sys, torch
+from metrics.aesthetic import load_tower
+from metrics.clip import ClipScore
+from metrics.hpsv2 import HPSv2
+cpu = torch.device("cpu")
+print(HPSv2.load(sys.argv[1], device=cpu).identity()["weights"])
+load_tower(ClipScore.published)
+ClipScore.load(None, device=cpu)
+print(HPSv2.load(sys.argv[1], device=cpu).identity()["weights"])
+"""
+
+
+def test_the_digest_leaves_out_what_other_metrics_download(checkpoints: Path, tmp_path: Path) -> None:
+    """HPSv2 takes its tokenizer from the repository of the model of CLIPScore and of the aesthetic predictor."""
+    alone = tmp_path / "hpsv2"
+    alone.mkdir()
+    for name in ("HPS_v2.1_small.pt", "open_clip_config.json"):
+        shutil.copy(checkpoints / "hpsv2" / name, alone)
+    published = shutil.copytree(checkpoints / "clip", tmp_path / "models" / ClipScore.published)
+    (published / "special_tokens_map.json").write_text('{"pad_token": "<|endoftext|>"}')
+    with local_hub(tmp_path, tmp_path / "cache") as environment:
+        done = subprocess.run(
+            [sys.executable, "-c", HPSV2_AROUND_CLIP, str(alone)],
+            capture_output=True, text=True, check=False, env=environment,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    before, after = done.stdout.split()
+    assert before == after
+    cached = {path.name for path in (tmp_path / "cache").rglob("snapshots/*/*")}
+    assert cached >= {"config.json", "model.safetensors", "special_tokens_map.json"}
+
+
 @pytest.mark.parametrize("name", ["pickscore", "clip"])
 def test_transformers_checkpoints_need_their_configuration(name: str, checkpoints: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(checkpoints / name, tmp_path / name)
@@ -204,6 +256,56 @@ def test_a_broken_tokenizer(checkpoints: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(checkpoints / "pickscore", tmp_path / "pickscore")
     (folder / "vocab.json").write_text("{")
     assert "tokenizer files" in refusal(PickScore, folder)
+
+
+@pytest.mark.parametrize("gone", ["vocab.json", "merges.txt"])
+@pytest.mark.parametrize("name", ["pickscore", "clip", "hpsv2"])
+def test_a_tokenizer_without_a_part_of_its_vocabulary(name: str, gone: str, checkpoints: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoints / name, tmp_path / name)
+    (folder / gone).unlink()
+    message = refusal(SCORERS[name][0], folder)
+    assert (
+        f"the tokenizer in {folder} is not complete: it needs tokenizer.json, or vocab.json and merges.txt" in message
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [("pickscore", "vocab.json and merges.txt"), ("hpsv2", "vocab.json and merges.txt"), ("imagereward", "vocab.txt")],
+)
+def test_a_cached_tokenizer_without_its_vocabulary(
+    name: str, needed: str, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offline, the folder of the hub's cache holds what other programs downloaded; transformers would make a tokenizer of no words."""
+    folder, cached = shutil.copytree(checkpoints / name, tmp_path / name), tmp_path / "cached"
+    for file in ("vocab.json", "merges.txt", "vocab.txt", "tokenizer_config.json"):
+        (folder / file).unlink(missing_ok=True)
+    cached.mkdir()
+    (cached / "tokenizer_config.json").write_text("{}")
+    monkeypatch.setattr("metrics.checkpoints.download", lambda *_: cached)
+    message = refusal(SCORERS[name][0], folder)
+    assert (
+        f"the tokenizer in {cached} is not complete: it needs tokenizer.json, or {needed}; download it again" in message
+    )
+
+
+@pytest.mark.parametrize("head", ["sac+logos+ava1-l14-linearMSE.pth", "aesthetic-model.pth"])
+def test_the_published_head_is_chosen_among_others(head: str, checkpoints: Path, tmp_path: Path) -> None:
+    """The authors' other heads have the same layout, and names that come first."""
+    folder = shutil.copytree(checkpoints / "aesthetic", tmp_path / "aesthetic")
+    (folder / "head.pth").rename(folder / head)
+    alone = Aesthetic.load(str(folder), device=CPU).identity()
+    write(folder / "ava+logos-l14-linearMSE.pth", {key: value + 1 for key, value in read(folder / head).items()})
+    assert Aesthetic.load(str(folder), device=CPU).identity() == alone
+
+
+@pytest.mark.parametrize(("copied", "other"), [("aesthetic", "a.pth"), ("hpsv2", "HPS_v2.1_a.pt")], indirect=["copied"])
+def test_several_weights_files_are_refused(copied: tuple[type[Metric], Path], other: str) -> None:
+    kind, path = copied
+    shutil.copy(path, path.with_name(other))
+    message = refusal(kind, path.parent)
+    assert f"holds several weights files, {', '.join(sorted([path.name, other]))}; name one of them" in message
+    kind.load(str(path), device=CPU)
 
 
 @pytest.mark.parametrize("name", ["pickscore", "clip", "hpsv2"])

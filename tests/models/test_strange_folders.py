@@ -213,6 +213,17 @@ def test_a_damaged_tokenizer(folder: Path, name: str, content: str) -> None:
     refusal(folder)
 
 
+@pytest.mark.parametrize("kind", ["sd15", "sd3"])
+def test_a_tokenizer_without_its_vocabulary(pipeline_folder: Folder, tmp_path: Path, kind: str) -> None:
+    """Transformers would make one that knows its special tokens alone, and every prompt would be the same."""
+    folder = Path(shutil.copytree(pipeline_folder(kind), tmp_path / kind))
+    place = folder / {"sd15": "tokenizer", "sd3": "tokenizer_3"}[kind]
+    for path in place.iterdir():
+        if path.name != "tokenizer_config.json":
+            path.unlink()
+    assert f"the tokenizer in {place} is not complete: it needs tokenizer.json, or " in refusal(folder)
+
+
 def test_weights_with_adapters_that_are_not_merged(folder: Path) -> None:
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(weights)

@@ -20,6 +20,7 @@ from bench.core.resources import memory_sentence
 from bench.models.checkpoints.component import component_weights, network_digest, texts_digest, unmerged
 from bench.models.checkpoints.stated import (
     check_stated,
+    check_vocabulary,
     class_name,
     component_entry,
     known_class,
@@ -166,6 +167,8 @@ def load_part(kind: Any, folder: Path) -> Any:
         UserError: it is incomplete.
     """
     check_stated(folder)
+    if hasattr(kind, "vocab_files_names"):
+        check_vocabulary(kind, folder)
     if STEPS in (stated := read_object(folder / SCHEDULER) if (folder / SCHEDULER).is_file() else {}):
         positive(stated, STEPS, folder / SCHEDULER)  # a table of 10^12 steps would look like a lack of memory
     with explained(folder):

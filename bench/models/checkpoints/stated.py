@@ -87,6 +87,25 @@ def check_stated(folder: Path) -> None:
         read_object(path)
 
 
+def check_vocabulary(kind: Any, folder: Path) -> None:
+    """Check that the files of a tokenizer are there; without them transformers makes one that knows its special tokens alone.
+
+    Args:
+        kind: a tokenizer class of transformers, which states the names of its files.
+        folder: of the tokenizer.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    own = dict(kind.vocab_files_names)
+    whole = [own.pop("tokenizer_file", "tokenizer.json")]
+    parts = list(own.values())
+    if not any(all((folder / name).is_file() for name in names) for names in (whole, parts)):
+        raise UserError(
+            f"the tokenizer in {folder} is not complete: it needs {whole[0]}, or {' and '.join(parts)}; download it again"
+        )
+
+
 def positive(stated: Mapping[str, Any], field: str, path: Path) -> int:
     """A field of a configuration that is a positive whole number.
 
