@@ -20,7 +20,7 @@ from bench.evaluation.weights import Weights, base_weights, find_run, is_run, re
 from bench.models.family import ModelFamily
 from bench.models.find import find_model
 from bench.models.probes import sampler_digest, tokenizers_digest
-from bench.models.sampling import uses_classifier_free_guidance
+from bench.models.sampling import refuse_unused_negative_prompt, uses_classifier_free_guidance
 from bench.prompts.sets import find_prompts, unused_columns
 from bench.records.protocol import GenerationSettings, Protocol, prompts_digest
 from bench.records.runs import surveys_folder
@@ -145,6 +145,7 @@ class Experiment:
         settings = build(GenerationSettings, generation, "images")
         base = self.load_model()
         base.check(settings)
+        refuse_unused_negative_prompt(base, settings)
         sampler = sampler_digest(settings, base)  # a sampler that is refused is named before anything is trained
         self.guided = uses_classifier_free_guidance(base, settings)
         self.base_parts, self.tokenizers = base.parts, tokenizers_digest(base)

@@ -44,7 +44,7 @@ def judge_request(experiment: Experiment, request: Request) -> Iterator[Evaluati
     """Evaluate the base model, then the request; finished work is skipped.
 
     Raises:
-        UserError: the name cannot be used or names no weights, a number is out of range, weights do not exist, are not finished or do not fit, or a negative is combined with guidance 1.
+        UserError: the name cannot be used or names no weights, a number is out of range, weights do not exist, are not finished or do not fit, or a negative or a negative prompt is combined with guidance 1.
     """
     check_label(request.name)
     if request.name is not None and request.weights is None:
@@ -60,6 +60,11 @@ def judge_request(experiment: Experiment, request: Request) -> Iterator[Evaluati
         raise UserError(
             f"--negative has an effect only with guidance above 1, but the guidance scale is {min(scales):g}; "
             "use --guidance-scale above 1, or leave --negative out"
+        )
+    if (prompt := experiment.protocol.generation.negative_prompt) and min(scales) <= 1:
+        raise UserError(
+            f"negative_prompt {prompt!r} has an effect only with guidance above 1, but the guidance scale is {min(scales):g}; "
+            "use --guidance-scale above 1, or leave negative_prompt empty"
         )
     alpha = ALPHA if request.alpha is None else request.alpha
     beta = BETA if request.beta is None else request.beta

@@ -25,6 +25,13 @@ StepGenerators = Callable[[int], list[torch.Generator]]
 WHOLE_BATCH = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler")
 """Schedulers that draw noise for a whole batch from one Brownian motion, so that an image depends on its neighbours."""
 
+CLIPPING = "clip_sample"
+"""The setting of diffusers' schedulers by which they clip predicted images."""
+NOISE_SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+"""The settings that say what a model was trained on."""
+DEFAULTS = "_use_default_values"
+"""Where a configuration of diffusers names the settings that its file does not state."""
+
 COUSIN = "DDIMScheduler"
 """The diffusers schedulers that are built from its configuration are those for UNets, here used for models that predict epsilon or v."""
 
@@ -43,7 +50,7 @@ def build_scheduler(settings: GenerationSettings, model: ModelFamily) -> Any:
             f"steps={settings.steps} is not possible for a model that was trained with {trained} timesteps; use fewer steps"
         )
     try:
-        scheduler = kind.from_config(flow_scheduler_config(config) if flow else dict(config))
+        scheduler = kind.from_config(flow_scheduler_config(config) if flow else own_settings(config))
         model.set_timesteps(scheduler, settings.steps, model.latent_shape(settings.height, settings.width))
     except (ValueError, NotImplementedError, ImportError, ZeroDivisionError, IndexError) as error:
         why = " ".join(str(error).split())
@@ -52,6 +59,16 @@ def build_scheduler(settings: GenerationSettings, model: ModelFamily) -> Any:
             "another scheduler or number of steps"
         ) from error
     return scheduler
+
+
+def own_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a model's scheduler for another class of diffusers, whose defaults are not the model's.
+
+    Diffusers would take the other class's default for what the file does not state.  DDIM's default is to clip predicted images to
+    [-1, 1], which latents exceed; a model whose own scheduler has no such setting, as PNDM's and Euler's, is sampled without.
+    """
+    kept = {CLIPPING: False, **config}
+    return {**kept, DEFAULTS: [name for name in config.get(DEFAULTS, ()) if name not in (CLIPPING, *NOISE_SCHEDULE)]}
 
 
 def _scheduler_class(name: str, model: ModelFamily) -> Any:
@@ -96,6 +113,19 @@ def _samples_diffusion(kind: Any) -> bool:
 def uses_classifier_free_guidance(model: ModelFamily, settings: GenerationSettings) -> bool:
     """Whether guidance needs a second prediction, with the negative prompt."""
     return model.classifier_free and settings.guidance_scale > 1
+
+
+def refuse_unused_negative_prompt(model: ModelFamily, settings: GenerationSettings) -> None:
+    """Raise a `UserError` if images are made without the negative prompt that was set."""
+    if not settings.negative_prompt or uses_classifier_free_guidance(model, settings):
+        return
+    if model.classifier_free:
+        why, advice = f"with guidance_scale {settings.guidance_scale:g}", "set a guidance_scale above 1, or "
+    else:
+        why, advice = "by this model, whose guidance is an input of the network,", ""
+    raise UserError(
+        f"negative_prompt {settings.negative_prompt!r} has no effect: images {why} are made without one; {advice}leave negative_prompt empty"
+    )
 
 
 def forwards_per_image(model: ModelFamily, settings: GenerationSettings) -> int:

@@ -72,7 +72,7 @@ def strided_grid(process: ForwardProcess, steps: int) -> Grid:
 def evaluation_grid(model: ModelFamily, steps: int) -> Grid:
     """The levels of diffusers' DDIM or flow-matching Euler sampler with the model's own schedule, at its own resolution.
 
-    A rollout on them without noise is an evaluation image under that scheduler, unless that one clips by diffusers' default.
+    A rollout on them without noise is an evaluation image under that scheduler.
 
     Raises:
         UserError: the scheduler cannot take so many steps, steps to other levels than those that it calls the network at, or clips
@@ -93,8 +93,7 @@ def evaluation_grid(model: ModelFamily, steps: int) -> Grid:
 
 def _ddim_grid(model: ModelFamily, scheduler: Any) -> Grid:
     for name in ("clip_sample", "thresholding"):
-        # Diffusers' DDIM clips by default; a model whose own scheduler is another, without such a setting, does not.
-        if model.scheduler_config.get(name, False):
+        if scheduler.config.get(name, False):
             raise UserError(
                 f"the scheduler's {name} changes predicted images, so that a step has no density; use a model whose "
                 f"scheduler has {name}=false"

@@ -214,6 +214,14 @@ def test_a_negative_of_another_architecture(line: CommandLine, tmp_path: Path) -
     assert "holds another architecture than 'tiny'" in refusal(line, "--negative", str(tmp_path / "other"))
 
 
+def test_a_negative_prompt_without_guidance(line: CommandLine) -> None:
+    prompt = ("--image", "negative_prompt=blurry")
+    assert "has no effect: images with guidance_scale 1 are made without one" in refusal(
+        line, *prompt, "--image", "guidance_scale=1"
+    )
+    assert "has an effect only with guidance above 1" in refusal(line, *prompt, "--guidance-scale", "3,1")
+
+
 def test_a_negative_without_guidance(line: CommandLine) -> None:
     assert "--negative has an effect only with guidance above 1" in refusal(
         line, "--negative", NPO, "--guidance-scale", "1"

@@ -51,7 +51,8 @@ def theirs(folder: Path, noise: Tensor, height: int, width: int, **call: Any) ->
     pipeline.set_progress_bar_config(disable=True)
     scheduler = call.pop("scheduler", None)
     if scheduler is not None:
-        pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
+        # Latents are not clipped: the pipeline's own scheduler, Euler's, has no such setting.
+        pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     arguments = {
         "prompt": PROMPTS, "height": height, "width": width, "num_inference_steps": STEPS, "latents": noise, **call,
     }  # fmt: skip

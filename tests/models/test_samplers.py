@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import diffusers
@@ -12,15 +13,23 @@ import pytest
 import torch
 from diffusers.utils import dummy_torch_and_scipy_objects
 from pages import DOCS
+from pipelines import SD_SCHEDULER
 from torch import Tensor, nn
 
 from bench.core.errors import UserError
 from bench.evaluation.noise import evaluation_generators, evaluation_noise
+from bench.models.families.flux import Flux
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.models.families.stable_diffusion_3 import StableDiffusion3
 from bench.models.family import ModelFamily
 from bench.models.guidance import Networks
-from bench.models.sampling import build_scheduler, forwards_per_image, generate_images, sample
+from bench.models.sampling import (
+    build_scheduler,
+    forwards_per_image,
+    generate_images,
+    refuse_unused_negative_prompt,
+    sample,
+)
 from bench.records.protocol import GenerationSettings
 
 ADMITTED = [
@@ -103,6 +112,62 @@ def test_the_base_models_own_weights_as_released_ones_make_its_images(
         for network in (model.network, model.load_trained(folder))
     )
     assert np.array_equal(base, released)
+
+
+@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "DDPMScheduler"])
+@pytest.mark.parametrize(
+    ("own", "stated", "clips"),
+    [
+        ("PNDMScheduler", {}, False),  # it has no such setting
+        ("EulerDiscreteScheduler", {}, False),
+        ("LCMScheduler", {}, False),  # its default is another than DDIM's
+        ("DDIMScheduler", {}, True),  # diffusers' own pipeline clips
+        ("DDIMScheduler", {"clip_sample": False}, False),
+        ("PNDMScheduler", {"clip_sample": True}, True),
+    ],
+)
+def test_predicted_images_are_clipped_where_the_models_own_scheduler_does(
+    models: dict[str, ModelFamily],
+    monkeypatch: pytest.MonkeyPatch,
+    scheduler: str,
+    own: str,
+    stated: dict[str, bool],
+    clips: bool,
+) -> None:
+    model = models["epsilon"]
+    config = getattr(diffusers, own).from_config({**SD_SCHEDULER, **stated}).config
+    monkeypatch.setattr(model, "scheduler_config", dict(config))
+    assert build_scheduler(settings_of(scheduler), model).config.clip_sample == clips
+
+
+def test_a_schedule_that_is_not_stated_is_that_of_the_models_own_scheduler(
+    models: dict[str, ModelFamily], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models["epsilon"], "scheduler_config", dict(diffusers.LCMScheduler().config))
+    made = build_scheduler(settings_of("DDIMScheduler"), models["epsilon"]).config
+    assert (made.beta_start, made.beta_end, made.beta_schedule) == (0.00085, 0.012, "scaled_linear")
+
+
+@pytest.mark.parametrize(("scale", "text", "refused"), [(1, "a dog", True), (1, "", False), (2, "a dog", False)])
+def test_a_negative_prompt_without_guidance(
+    models: dict[str, ModelFamily], scale: int, text: str, refused: bool
+) -> None:
+    settings = settings_of("DDIMScheduler", guidance_scale=scale).model_copy(update={"negative_prompt": text})
+    with (
+        pytest.raises(UserError, match="negative_prompt 'a dog' has no effect: images with guidance_scale 1")
+        if refused
+        else nullcontext()
+    ):
+        refuse_unused_negative_prompt(models["epsilon"], settings)
+
+
+def test_a_negative_prompt_of_a_model_without_a_second_prediction(pipeline_folder: Callable[..., Path]) -> None:
+    flux = Flux.load(str(pipeline_folder("flux")), device=torch.device("cpu"))
+    settings = settings_of(FLOW, guidance_scale=4).model_copy(update={"negative_prompt": "a dog"})
+    with pytest.raises(
+        UserError, match="has no effect: images by this model, whose guidance is an input of the network, are made"
+    ):
+        refuse_unused_negative_prompt(flux, settings)
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,7 @@ def test_a_model_whose_scheduler_clips_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_scheduler_without_such_a_setting_does_not_clip(tmp_path: Path) -> None:
-    """Diffusers would let DDIM clip with the configuration of Euler's scheduler, which SDXL has."""
+    """Diffusers would let DDIM clip with the configuration of Euler's scheduler."""
     small = PROCESSES["epsilon"]
     small.write(tmp_path / "model")
     file = tmp_path / "model" / "scheduler" / "scheduler_config.json"
