@@ -32,7 +32,10 @@ Checkpoints = Annotated[
         help="metric=path: another checkpoint for a metric.  Default: the model's, or the published one.",
     ),
 ]
-ScoredBy = Annotated[str | None, typer.Option(help="A registered model whose metric checkpoints are used.")]
+SCORED_BY = (
+    "A model whose metric checkpoints are used: a registered one, for example tiny, or a folder with its bench.json."
+)
+ScoredBy = Annotated[str | None, typer.Option(help=SCORED_BY)]
 
 
 @app.command()
@@ -225,9 +228,9 @@ def rank(
 
 def _leakage(judges: list[str], model: str | None) -> str:
     """A warning if a judge is also an evaluation metric; empty if not."""
-    from bench.models.registry import MODELS
+    from bench.models.find import find_metrics
 
-    shared = [name for name in judges if model and name in MODELS.get(model).metrics]
+    shared = [name for name in judges if model and name in find_metrics(model)]
     if not shared:
         return ""
     return f"{', '.join(shared)} also evaluates {model}: after training on these labels its score is not independent evidence"

@@ -15,7 +15,7 @@ from rich.markup import escape
 from bench.cli.app import App, Commands
 from bench.cli.bundle import bundle, verify
 from bench.cli.check import app as check_app
-from bench.cli.data import Checkpoints
+from bench.cli.data import SCORED_BY, Checkpoints
 from bench.cli.data import app as data_app
 from bench.cli.doctor import doctor
 from bench.cli.ending import STOPPED, finish
@@ -93,9 +93,7 @@ def score(
     metrics: Annotated[
         str | None, typer.Option(help="Metrics, separated by commas.  Default: those of --model.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A registered model, whose metric checkpoints are used, for example tiny.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help=SCORED_BY)] = None,
     checkpoints: Checkpoints = None,
     output: Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")] = Path("scores.parquet"),
 ) -> None:

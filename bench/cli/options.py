@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.core.commas import split_commas
 from bench.core.errors import UserError
-from bench.models.registry import MODELS
+from bench.models.find import find_metrics
 from bench.records.protocol import MOST_GUIDANCE
 from bench.scoring.loop import Judge
 from bench.scoring.metric import METRICS
@@ -19,13 +19,13 @@ def choose_metrics(names: Sequence[str] | None, model: str | None, own: Mapping[
 
     Args:
         names: which metrics; None means the model's own.
-        model: a registered model, whose metric checkpoints are used; None means the published ones.
+        model: a registered model, a folder or a hub id, whose metric checkpoints are used; None means the published ones.
         own: checkpoints by metric, which take precedence.
 
     Raises:
         UserError: an unknown name, no names, or a checkpoint for a metric that is not among the names.
     """
-    judged_by = {} if model is None else MODELS.get(model).metrics
+    judged_by = {} if model is None else find_metrics(model)
     chosen = list(judged_by) if names is None else names
     if not chosen:
         raise UserError(f"choose metrics: --metrics with one or more of {','.join(METRICS)}")

@@ -30,6 +30,12 @@ def rescore(
     metrics: Annotated[
         str | None, typer.Option(help="Metrics, separated by commas.  Default: all that each evaluation has.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The folder of a model that is not registered, whose bench.json names the metrics' checkpoints."
+        ),
+    ] = None,
     checkpoints: Checkpoints = None,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -45,7 +51,9 @@ def rescore(
     from bench.experiments.rescoring import rescore as renewals
 
     own = parse_overrides(checkpoints or [], option="--checkpoint", example="pickscore=folder")
-    done = list(renewals(runs, places or [], None if metrics is None else split_names(metrics, "--metrics"), own))
+    done = list(
+        renewals(runs, places or [], None if metrics is None else split_names(metrics, "--metrics"), own, model)
+    )
     _print(done, runs)
     if failed := sum(renewal.outcome == "failed" for renewal in done):
         raise UserError(f"{failed} of {len(done)} could not be scored again; the table says why and what to do")

@@ -13,7 +13,7 @@ from bench.core.paths import unlinked
 from bench.core.precision import this_device
 from bench.core.values import differing
 from bench.evaluation.scorer import Scorer
-from bench.models.registry import MODELS
+from bench.models.find import find_model, metrics_of
 from bench.records.evaluations import Evaluation
 from bench.records.lines import ScoreLine
 from bench.records.runs import RunFolder, find_runs
@@ -65,7 +65,11 @@ class Task:
 
 
 def rescore(
-    runs: Path, places: Sequence[str], metrics: Collection[str] | None, checkpoints: Mapping[str, str]
+    runs: Path,
+    places: Sequence[str],
+    metrics: Collection[str] | None,
+    checkpoints: Mapping[str, str],
+    model: str | None = None,
 ) -> Iterator[Renewal]:
     """Score the images of finished evaluations again where a metric's signature has changed since.
 
@@ -77,13 +81,18 @@ def rescore(
         places: runs, or folders of runs, relative to it or to the current folder; empty means all.
         metrics: registered names; None means those that each evaluation has.
         checkpoints: other checkpoints by metric.
+        model: the folder of a model, whose checkpoints are used for its runs; no run says where it is.
 
     Raises:
-        UserError: there are no runs, or a name or a checkpoint is for a metric that no evaluation has or that is not scored again.
+        UserError: there are no runs, or none of the model; or a name or a checkpoint is for a metric that no evaluation has or that
+            is not scored again.
     """
     if metrics is not None and (others := [name for name in checkpoints if name not in metrics]):
         raise UserError(f"--checkpoint {others[0]}=... is for a metric that is not in --metrics; add it there")
+    found = None if model is None else find_model(model)
+    stated = {} if found is None else {found.name: found.card.metrics}
     known: set[str] = set()
+    models: set[str] = set()
     tasks: list[Task] = []
     for root, run in _find(runs, places):
         for evaluation in run.evaluations():
@@ -91,16 +100,23 @@ def rescore(
                 yield Renewal(evaluation, "", "not finished", "give its `bench run` or `bench eval` command again")
                 continue
             try:
-                names, model = list(evaluation.metrics()), run.config().model
+                names = list(evaluation.metrics())
+                base = run.config().model
             except UserError as error:
                 yield Renewal(evaluation, "", "failed", str(error))
                 continue
             known |= set(names)
+            models.add(base)
+            own = stated.get(base, metrics_of(base))
             for name in names if metrics is None else [name for name in names if name in metrics]:
                 try:
-                    tasks.append(Task(root, run, evaluation, name, _judge(model, name, checkpoints)))
+                    tasks.append(Task(root, run, evaluation, name, _judge(name, checkpoints, own)))
                 except UserError as error:
                     yield Renewal(evaluation, name, "failed", str(error))
+    if found is not None and found.name not in models:
+        raise UserError(
+            f"no finished evaluation is of {model}, whose runs are called {found.name}; name the folder as it was when they were made"
+        )
     if unknown := sorted(({*(metrics or ())} | checkpoints.keys()) - known):
         choose = f"choose from {', '.join(sorted(known))}" if known else "no evaluation is finished"
         raise UserError(f"no finished evaluation has {unknown[0]!r} scores; {choose}")
@@ -120,10 +136,18 @@ def _find(runs: Path, places: Sequence[str]) -> list[tuple[Path, RunFolder]]:
     return list(found.values())
 
 
-def _judge(model: str, name: str, checkpoints: Mapping[str, str]) -> Judge:
-    """The metric with the checkpoint that was given, or the model's own, or the published one."""
-    own: Mapping[str, str | None] = MODELS.get(model).metrics if model in MODELS else {}
-    return Judge(METRICS.get(name), checkpoints.get(name, own.get(name)))
+def _judge(name: str, checkpoints: Mapping[str, str], own: Mapping[str, str | None] | None) -> Judge:
+    """The metric with the checkpoint that was given, or the model's ``own``, or the published one.
+
+    Raises:
+        UserError: the metric is unknown, or which checkpoints are the model's own.
+    """
+    if own is None and name not in checkpoints:
+        raise UserError(
+            "this model is neither registered nor from the hub, so that its bench.json may name another checkpoint; give its folder with "
+            f"--model, or the checkpoint with --checkpoint {name}=..."
+        )
+    return Judge(METRICS.get(name), checkpoints.get(name, (own or {}).get(name)))
 
 
 def _renew_all(tasks: Sequence[Task], judge: Judge) -> Iterator[Renewal]:

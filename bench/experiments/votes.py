@@ -89,7 +89,8 @@ def _refuse_other_version(metric: MetricRecord, scorer: Metric, prompts: Sequenc
         fields = ", ".join(differing(dict(metric.identity), identity))
         raise UserError(
             f"the scores of {metric.name} in this table are by another version of it, which differs in {fields}; score the stored "
-            f"images again with today's: bench rescore --metrics {metric.name}"
+            f"images again with today's: bench rescore --metrics {metric.name}; or, if the bench.json of the model names a checkpoint, "
+            f"name it here: --checkpoint {metric.name}=..."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from bench.core.validation import build
 from bench.core.values import digest
 from bench.models.card import ModelCard
 from bench.models.cards import METRICS
-from bench.models.checkpoints.pipeline_folder import pipeline_class_of, refuse_single_file
+from bench.models.checkpoints.pipeline_folder import pipeline_class_of, read_index, refuse_single_file
 from bench.models.checkpoints.stated import read_object
 from bench.models.family import ModelFamily
 from bench.models.registry import FAMILIES, MODELS
 from bench.records.protocol import GenerationSettings
 
 OWN_CARD = "bench.json"
+HUB = "--"
+"""What stands in place of the slash of a hub id in the name of its runs; the name of a folder's does not have it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,6 +66,32 @@ def find_model(typed: str) -> FoundModel:
         return FoundModel(typed, card, recipe, borrowed=recipe != typed)
     source = _source(typed)
     return _of_source(source, _read_own_card(Path(source)))
+
+
+def find_metrics(typed: str) -> Mapping[str, str | None]:
+    """The metrics of a model, named as in `find_model`, each with its checkpoint; no weights are read or downloaded.
+
+    Raises:
+        UserError: as `find_model`.
+    """
+    if typed in MODELS:
+        card: ModelCard = MODELS.get(typed)
+        return card.metrics
+    source = _source(typed)
+    read_index(source)  # a folder of something else would have the published checkpoints
+    return _own_metrics(_read_own_card(Path(source)))
+
+
+def metrics_of(name: str) -> Mapping[str, str | None] | None:
+    """The metrics of the model that runs call by a name, each with its checkpoint; None for a folder, whose place no run states."""
+    if name in MODELS:
+        card: ModelCard = MODELS.get(name)
+        return card.metrics
+    return METRICS if HUB in name else None
+
+
+def _own_metrics(own: OwnCard) -> Mapping[str, str | None]:
+    return METRICS if own.metrics is None else own.metrics
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,7 +165,7 @@ def _of_source(source: str, own: OwnCard) -> FoundModel:
         family=family,
         source=source,
         generation=_own_generation(source, model, own),
-        metrics=METRICS if own.metrics is None else own.metrics,
+        metrics=_own_metrics(own),
         recipe=model.recipe_key,
     )
     return FoundModel(path_name(source, model), card, model.recipe_key, borrowed=True)
@@ -159,7 +188,7 @@ def path_name(source: str, model: ModelFamily) -> str:
     it keeps its runs when it is moved, and two folders of the same name are kept apart.
     """
     if not Path(source).is_absolute():
-        return source.replace("/", "--")
+        return source.replace("/", HUB)
     plain = re.sub(r"[^A-Za-z0-9._]+", "-", Path(source).name).strip("-.")
     return f"{plain or 'model'}-{digest([model.digest, model.encoders_digest])[:8]}"
 

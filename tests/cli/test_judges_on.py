@@ -113,4 +113,4 @@ def test_another_version_of_a_metric_is_not_passed_off_as_the_one_in_the_table(
     refused = report(command, "--judges-on", votes.name, "--checkpoint", f"pickscore={other}")
     assert refused.returncode == 2
     assert "the scores of pickscore in this table are by another version of it, which differs in" in refused.stderr
-    assert "bench rescore --metrics pickscore" in refused.stderr
+    assert "bench rescore --metrics pickscore; or, if the bench.json of the model names a checkpoint" in refused.stderr

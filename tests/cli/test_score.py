@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -143,6 +145,18 @@ def test_a_checkpoint_of_ones_own(command: CommandLine, pictures: Path) -> None:
     done = command.run(plain)
     assert done.returncode == 0, done.stderr
     assert "CLIPScore" in done.stdout
+
+
+def test_the_checkpoints_of_a_model_folder(command: CommandLine, pictures: Path) -> None:
+    folder = Path(shutil.copytree(ASSETS / "model", command.folder / "mine"))
+    (folder / "bench.json").write_text(json.dumps({"metrics": {"pickscore": str(ASSETS / "scorers" / "pickscore")}}))
+    plain = ("score", str(pictures), "--prompts", str(command.prompts))
+    tables = []
+    for model, output in (("mine", "one.csv"), ("tiny", "two.csv")):
+        done = command.run(command.arguments(*plain, "--model", model, "--metrics", "pickscore", "--output", output))
+        assert done.returncode == 0, done.stderr
+        tables.append((command.folder / output).read_text())
+    assert tables[0] == tables[1]
 
 
 def test_the_wrong_number_of_prompts_is_refused(command: CommandLine, pictures: Path) -> None:

@@ -13,9 +13,11 @@ import torch
 
 from bench import UserError
 from bench.experiments.recipes import resolve
+from bench.models.cards import METRICS
 from bench.models.families.stable_diffusion_3 import StableDiffusion3
 from bench.models.families.stable_diffusion_xl import StableDiffusionXL
-from bench.models.find import find_model, path_name
+from bench.models.find import find_metrics, find_model, metrics_of, path_name
+from bench.models.registry import MODELS
 from bench.training.algorithm import ALGORITHMS
 
 
@@ -57,7 +59,19 @@ def test_a_folder_may_say_how_it_is_judged(pipeline_folder: Callable[..., Path],
     (folder / "bench.json").write_text(json.dumps({"generation": {"steps": 4}, "metrics": {"aesthetic": "here"}}))
     card = find_model(str(folder)).card
     assert (card.generation.steps, card.generation.guidance_scale) == (4, 3.5)
-    assert card.metrics == {"aesthetic": "here"}
+    assert card.metrics == find_metrics(str(folder)) == {"aesthetic": "here"}
+
+
+def test_the_checkpoints_of_a_model_that_runs_name(pipeline_folder: Callable[..., Path]) -> None:
+    folder = str(pipeline_folder("flux"))
+    assert find_metrics(folder) == metrics_of("owner--name") == METRICS
+    assert find_metrics("tiny") == metrics_of("tiny") == MODELS.get("tiny").metrics
+    assert metrics_of(find_model(folder).name) is None
+
+
+def test_a_folder_that_is_no_model_has_no_checkpoints(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no model_index.json"):
+        find_metrics(str(tmp_path))
 
 
 @pytest.mark.parametrize(

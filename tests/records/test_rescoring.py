@@ -17,6 +17,7 @@ from PIL import Image
 from bench.core.files import keep_lines
 from bench.records.evaluations import Evaluation
 from bench.records.runs import RunFolder, find_runs
+from bench.tiny import ASSETS
 
 Small = Any
 """`conftest.Small`, which is in no package."""
@@ -87,6 +88,30 @@ def test_a_changed_metric_is_scored_again_and_the_report_works(small: Small) -> 
 
     again = small.bench("rescore")
     assert "0 renewed, 6 current, 0 not finished, 0 failed" in again.stdout
+
+
+def test_a_model_folder_says_by_which_checkpoints_it_is_scored(small: Small) -> None:
+    """No run says where the folder of its model is; the published checkpoints would be other scorers."""
+    folder = Path(shutil.copytree(ASSETS / "model", small.folder / "mine"))
+    scorer = str(ASSETS / "scorers" / "aesthetic")
+    (folder / "bench.json").write_text(json.dumps({"metrics": {"aesthetic": scorer}}))
+    words = ("--prompts", "prompts.txt", "--image", "steps=2", "--runs", "own")
+    made = small.bench("eval", "--model", "mine", *words)
+    assert made.returncode == 0, made.stderr
+
+    unknown = small.bench("rescore", "--runs", "own")
+    assert unknown.returncode == 2, unknown.stderr
+    assert outcomes(unknown.stdout) == [("base", "aesthetic", "failed")]
+    assert "giveitsfolderwith--model,orthecheckpointwith--checkpointaesthetic=..." in "".join(unknown.stdout.split())
+
+    for given in (("--model", "mine"), ("--checkpoint", f"aesthetic={scorer}")):
+        known = small.bench("rescore", "--runs", "own", *given)
+        assert known.returncode == 0, known.stderr
+        assert outcomes(known.stdout) == [("base", "aesthetic", "current")]
+
+    other = small.bench("rescore", "--model", "mine")
+    assert other.returncode == 2
+    assert "no finished evaluation is of mine, whose runs are called mine-" in other.stderr
 
 
 def test_scores_of_an_interrupted_call_are_not_made_again(small: Small) -> None:
