@@ -27,14 +27,21 @@ NAME_LENGTH = 100
 BOOKKEEPING = {
     *(
         f"bench/core/{name}.py"
-        for name in ("code", "digests", "errors", "locks", "manifest", "progress", "termination")
+        for name in (
+            "code", "digests", "errors", "files", "folders", "hub", "inputs", "launched", "locks", "manifest", "paths", "progress",
+            "registry", "resources", "strict", "termination",
+        )
     ),
     *(
         f"bench/records/{name}.py"
-        for name in ("bounds", "config", "evaluations", "lines", "migrations", "reading", "runs", "training")
+        for name in (
+            "bounds", "config", "evaluations", "lines", "migrations", "protocol", "reading", "runs", "scores", "training",
+        )
     ),
-}
-"""Our code that shows, locks, and writes down what was done; it does not count, nor what only it uses."""
+    "bench/models/checkpoints/stated.py",
+}  # fmt: skip
+"""Our code that finds, reads whole and refuses files, and that shows, locks, and writes down what was done; it does not count, nor what
+only it uses."""
 
 
 def code_digests(kinds: Iterable[type], harness: Sequence[str]) -> dict[str, str]:

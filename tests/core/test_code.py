@@ -57,6 +57,8 @@ TRAINING = "used_code(['algorithms.dpo', 'bench.training.loop', 'bench.models.fa
         ("bench/training/step.py", "from __future__", "# a comment\nfrom __future__", False),
         ("bench/core/progress.py", "def ", "def _", False),  # what is shown
         ("bench/records/runs.py", "def ", "def _", False),  # what is written down
+        ("bench/core/files.py", "def ", "def _", False),
+        ("bench/models/checkpoints/stated.py", "download the model again", "download it", False),  # what is refused
         ("bench/models/families/flux.py", "def ", "def _", False),  # another family
         ("bench/cli/run.py", "def ", "def _", False),
         ("reports/content.py", "def ", "def _", False),
