@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from algorithms.dpo import Beta, dpo_loss
-from algorithms.recipes import TINY, like_dpo
+from algorithms.recipes import SWEPT, TINY, like_dpo
 from bench import AlgorithmInfo, BetaScale, PairErrors, PairwiseAlgorithm, Recipe
 
 
@@ -40,9 +40,9 @@ class DPOWithSFT(PairwiseAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: dpo's recipe of version 0.1.0; both terms pull equally hard at the start; not tuned",
-            algorithm={"beta": 2000.0, "sft_weight": 500.0},
-            training=TINY,
+            source=f"{SWEPT}; both terms pull equally hard at the start",
+            algorithm={"beta": 50.0, "sft_weight": 12.5},
+            training={**TINY, "learning_rate": 1e-4},
         ),
         **like_dpo(beta=5000.0, sft_weight=1250.0),
     }

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from algorithms.recipes import TINY
+from algorithms.recipes import SWEPT, TINY
 from bench import AlgorithmInfo, PolicyErrors, Recipe, ReferenceFreeAlgorithm
 
 Compared = Literal["odds", "likelihoods"]
@@ -59,9 +59,9 @@ class ORPO(ReferenceFreeAlgorithm):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: at errors of 0.05 both terms pull equally hard on an even pair; training as dpo's recipe of version 0.1.0; not tuned",
+            source=f"{SWEPT}; at errors of 0.05 both terms pull equally hard on an even pair",
             algorithm={"beta": 0.1, "compare": "odds"},
-            training=TINY,
+            training={**TINY, "learning_rate": 1e-4},
         ),
         "sdxl": Recipe(
             source="README of diffusers' ORPO script at e29f16cfaa (later commits dropped the command): LoRA, batch 8 x 2, true sizes, 8-bit AdamW and fp16; here AdamW (see optimizer=adamw-8bit), bf16 and the right sign",
