@@ -135,8 +135,8 @@ def _advise(
     console: Terminal, found: FoundArchitecture, algorithm: Algorithm, planned: Plan, gpus: Mapping[str, GpuSpec]
 ) -> None:
     """Print what to change for each GPU that is too small for a run."""
-    from bench.planning.plan import smaller
-    from bench.planning.show import changes_table, encoding_advice
+    from bench.planning.plan import evaluating_in_bf16, smaller
+    from bench.planning.show import changes_table, encoding_advice, evaluating_advice
 
     for name, gpu in gpus.items():
         lacking = planned.lacking(gpu)
@@ -144,6 +144,9 @@ def _advise(
             console.print(encoding_advice(name, planned), "", sep="\n", highlight=False)
         if "training" in lacking:
             console.print(changes_table(name, gpu, smaller(found, algorithm, planned)), "", highlight=False)
+        if "evaluating" in lacking:
+            in_bf16 = evaluating_in_bf16(found, algorithm, planned)
+            console.print(evaluating_advice(name, gpu, planned, in_bf16), "", sep="\n", highlight=False)
 
 
 def _sized(

@@ -22,7 +22,7 @@ class EvaluationJob:
         evaluation: where images and scores go.
         title: what the progress display calls the weights.
         model: the model whose encoders and decoder are used.
-        load_networks: returns the denoisers; called only if images are missing.
+        load_networks: returns the denoisers; called only if images are missing, perhaps more than once.
         protocol: how images are made, and for which prompts.
         variant: how the sampling departs from the protocol; None if it does not.
         prompts: the protocol's prompts.

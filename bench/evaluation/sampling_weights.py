@@ -6,8 +6,9 @@ import dataclasses
 
 from bench.evaluation.weights import Weights
 from bench.models.family import ModelFamily
+from bench.models.frozen import stored_for
 from bench.models.guidance import ALPHA, BETA, Networks, pair
-from bench.records.protocol import Protocol, Variant
+from bench.records.protocol import GenerationSettings, Protocol, Variant
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,11 +42,11 @@ class SamplingWeights:
             guidance_scale=self.guidance_scale,
         )
 
-    def networks(self, model: ModelFamily) -> Networks:
-        """The denoisers."""
-        positive = self.positive.network(model)
+    def networks(self, model: ModelFamily, settings: GenerationSettings) -> Networks:
+        """The denoisers, for images in the precision of the settings."""
         if self.negative is None:
-            return Networks.single(positive)
+            return Networks.single(model.load_changed(self.positive.folder, stored_for(settings.precision)))
+        positive = self.positive.network(model)
         return pair(model.network, positive, self.negative.network(model), alpha=self.alpha, beta=self.beta)
 
     @property

@@ -117,10 +117,13 @@ def judge(experiment: Experiment, sampling: SamplingWeights) -> Evaluation:
     protocol, owner = experiment.protocol, sampling.result_owner
     variant = sampling.variant(protocol)
     model = experiment.load_model()
-    loaded: list[Networks] = []
+
+    def networks() -> Networks:
+        return sampling.networks(model, protocol.generation)
+
     if experiment.accelerator.is_main_process:
-        if not owner.run.begun:  # what cannot be loaded does not take the name
-            loaded.append(sampling.networks(model))
+        if owner.folder is not None and not owner.run.begun:
+            networks()  # released weights that cannot be loaded do not take the name
         owner.run.begin(owner.config)
         if not owner.run.done:  # base or released weights, which are not trained here
             write_environment(owner.run, experiment.accelerator.num_processes, {})
@@ -130,10 +133,6 @@ def judge(experiment: Experiment, sampling: SamplingWeights) -> Evaluation:
         place = owner.run.evaluation(protocol.signature)
     else:
         place = owner.run.evaluation_of(protocol.signature, variant)
-
-    def networks() -> Networks:
-        return loaded.pop() if loaded else sampling.networks(model)
-
     job = EvaluationJob(place, sampling.title, model, networks, protocol, variant, experiment.prompts)
     return evaluate(job, experiment.scorers, Processes(experiment.accelerator))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -159,7 +159,7 @@ class ModelFamily(abc.ABC):
 
     @abc.abstractmethod
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
-        """Decode latents into images: (B, C, h, w) to uint8 (B, H, W, 3)."""
+        """Decode latents of any number of images, a few at a time: (B, C, h, w) to uint8 (B, H, W, 3)."""
 
     def decode_pixels(self, latents: Tensor) -> Tensor:
         """Decode latents with gradient: (B, C, h, w) to float32 in [0, 1], (B, 3, H, W), not rounded; the decoder's weights get no gradient.
@@ -240,6 +240,17 @@ class ModelFamily(abc.ABC):
         Raises:
             UserError: the weights are missing, truncated, or of another architecture.
         """
+
+    def change_network(self, change: Callable[[nn.Module], object]) -> nn.Module:
+        """`network`, after ``change`` has changed it in place; before it goes to the device, if the family can do so."""
+        change(self.network)
+        return self.network
+
+    def load_changed(self, folder: Path | None, change: Callable[[nn.Module], object]) -> nn.Module:
+        """What `load_trained` returns, changed likewise; for None a network with the weights of `network`, or that one itself."""
+        network = self.network if folder is None else self.load_trained(folder)
+        change(network)
+        return network
 
     @abc.abstractmethod
     def start_from(self, folder: Path) -> None:

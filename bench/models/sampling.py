@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.core.chunks import batch_slices, images_per_chunk
 from bench.core.errors import UserError
 from bench.models.family import ModelFamily
 from bench.models.forward_process import FLOW_SCHEDULER, FlowProcess, flow_scheduler_config
@@ -134,15 +133,6 @@ def forwards_per_image(model: ModelFamily, settings: GenerationSettings) -> int:
     return branches * len(build_scheduler(settings, model).timesteps)
 
 
-def decode_images(model: ModelFamily, latents: Tensor) -> NDArray[np.uint8]:
-    """Images of clean latents (B, ...) of any number, uint8, (B, H, W, 3), decoded a few at a time.
-
-    The latents are of the model's own resolution.
-    """
-    together = images_per_chunk(model.resolution, model.resolution)
-    return np.concatenate([model.decode(latents[piece]) for piece in batch_slices(len(latents), together)])
-
-
 @torch.no_grad()
 def sample(
     model: ModelFamily,
@@ -205,13 +195,18 @@ def generate_images(
     generators: StepGenerators,
 ) -> NDArray[np.uint8]:
     """Generate images of prompts from given noise (B, ...); uint8, (B, H, W, 3); see `sample` for ``generators``."""
-    condition = model.encode_text(prompts)
-    negative = (
-        model.encode_negative([settings.negative_prompt] * len(prompts))
-        if uses_classifier_free_guidance(model, settings)
-        else {}
-    )
+    condition, negative = encode_prompts(model, prompts, settings)
     return model.decode(sample(model, networks, noise, condition, negative, settings, generators))
+
+
+def encode_prompts(
+    model: ModelFamily, prompts: Sequence[str], settings: GenerationSettings
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Embeddings of B prompts, and of the negative prompt as often, as `sample` takes them; none of the latter without classifier-free guidance."""
+    condition = model.encode_text(prompts)
+    if not uses_classifier_free_guidance(model, settings):
+        return condition, {}
+    return condition, model.encode_negative([settings.negative_prompt] * len(prompts))
 
 
 def size_and_guidance(

@@ -18,6 +18,7 @@ from bench.planning.counting import count_calls
 from bench.planning.dry_run import DryRun, dry_run
 from bench.planning.dummy_batches import whole_groups
 from bench.planning.dummy_data import prepared_data, text_shapes
+from bench.planning.evaluating import evaluation_memory
 from bench.planning.gpus import GpuSpec
 from bench.planning.tracer import Tracer
 from bench.training.algorithm import Algorithm
@@ -68,6 +69,7 @@ class Plan:
         encoding_flops: operations of encoding per pair: its caption and, if the algorithm reads them, its images, mirrored too if training
             mirrors them.
         training: memory, parameters and operations of training.
+        evaluating: bytes at the peak while evaluation images are made; metrics are not counted.
         calls: forwards and backwards per pair, counted per image, by name of `bench.training.ledger.COUNTS`.
         pairs: how many pairs are seen, of an online algorithm samples; None if the budget is in seconds.
         reward_calls: how many images are scored per sample of an online algorithm; 0 for others.
@@ -88,6 +90,7 @@ class Plan:
     encoding: Encoding
     encoding_flops: float
     training: DryRun
+    evaluating: int
     calls: Mapping[str, float]
     pairs: float | None
     reward_calls: int
@@ -108,8 +111,12 @@ class Plan:
         return FLOAT * self.training.trainable
 
     def lacking(self, gpu: GpuSpec) -> list[str]:
-        """For which of encoding and training a GPU has too little memory; evaluation is not considered."""
-        memory = {"encoding": self.encoding.memory, "training": self.training.memory.peak}
+        """For which of encoding, training and evaluating a GPU has too little memory."""
+        memory = {
+            "encoding": self.encoding.memory,
+            "training": self.training.memory.peak,
+            "evaluating": self.evaluating,
+        }
         return [part for part, size in memory.items() if not gpu.fits(size)]
 
     @property
@@ -172,6 +179,7 @@ def make_plan(
         encoding=encoding,
         encoding_flops=encoding.text_flops + 2 * pictures * encoding.image_flops,
         training=training,
+        evaluating=evaluation_memory(found.build(META), encoding.texts, device, algorithm, settings, generation),
         calls=calls,
         pairs=planned_pairs(algorithm, settings, calls, prepared),
         reward_calls=algorithm.judged * len(algorithm.rewards) if isinstance(algorithm, SamplingAlgorithm) else 0,
@@ -227,6 +235,13 @@ def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Itera
             settings, training = changed, less
             changes |= change
             yield dict(changes), training
+
+
+def evaluating_in_bf16(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> int:
+    """Bytes at the peak of the same evaluation with images that are made in bf16."""
+    model = found.build(META)
+    generation = (found.generation or model.generation).model_copy(update={"precision": "bf16"})
+    return evaluation_memory(model, plan.encoding.texts, CUDA, algorithm, plan.settings, generation)
 
 
 def _share(settings: TrainingSettings, processes: int) -> TrainingSettings:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -37,6 +39,10 @@ class ShapeTensor(Tensor):
     def untyped_storage(self) -> torch.UntypedStorage:
         """The storage that views share."""
         return self.meta.untyped_storage()
+
+    def numpy(self, *, force: bool = False) -> NDArray[Any]:
+        """Zeros, of the same shape."""
+        return np.zeros(self.shape, dtype=torch.empty(0, dtype=self.dtype).numpy(force=force).dtype)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]

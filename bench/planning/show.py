@@ -73,6 +73,11 @@ def plan_rows(plan: Plan, sizes: Sizes) -> Iterable[Row]:
         gibibytes(plan.encoding.memory),
         "before training; the encoders are released afterwards",
     )
+    yield (
+        "memory in evaluating",
+        gibibytes(plan.evaluating),
+        f"images are made in {plan.image_precision}; metrics, which are loaded afterwards, are not counted",
+    )
     yield SECTION
     for name, label in CALLS.items():
         if plan.calls[name]:
@@ -172,6 +177,18 @@ def encoding_advice(name: str, plan: Plan) -> str:
         f"encoding takes {gibibytes(plan.encoding.memory)}, which {name} does not have, and evaluation encodes its prompts with "
         "the same networks: use a larger GPU."
     )
+
+
+def evaluating_advice(name: str, gpu: GpuSpec, plan: Plan, in_bf16: int) -> str:
+    """What to do if making evaluation images does not fit on a GPU.
+
+    Args:
+        in_bf16: bytes that it takes with images in bf16.
+    """
+    takes = f"evaluating takes {gibibytes(plan.evaluating)}, which {name} does not have: "
+    if plan.image_precision == "fp32" and gpu.fits(in_bf16):
+        return f"{takes}--image precision=bf16, which is another protocol, takes {gibibytes(in_bf16)}."
+    return f"{takes}use a larger GPU."
 
 
 def about_placebo(name: str, algorithm: Algorithm) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from bench.core.flops import FlopCounter
 from bench.models.family import ModelFamily
 from bench.models.forward_process import ForwardProcess
 from bench.models.framing import Framing
+from bench.models.frozen import cast_frozen_to_bf16
 from bench.training.distributed.strategy import ParallelStrategy, Replicated
 from bench.training.ledger import Ledger
 from bench.training.settings import AdapterInit, Precision, TrainingSettings
@@ -66,24 +68,26 @@ class Policy:
         self._ema_decay, self._ema_every = settings.ema_decay, settings.ema_every
         self._with_reference = with_reference
         self._reference: nn.Module | None = None
-        self.strategy.offload_until_placed(model.network)
-        self.network: nn.Module = model.network
         if settings.trainable == "lora":
-            self.network = add_adapters(model, settings.lora_rank, settings.lora_init)
-        elif with_reference:
-            self._reference = model.network
-            self.network = copy.deepcopy(model.network)
-        if settings.trainable == "full":
+            # Images in fp32 along the training are made with the frozen weights as they are.
+            fp32 = not self._autocast or (settings.watched and image_precision == "fp32")
+            adapted = functools.partial(add_adapters, targets=model.lora_targets, settings=settings)
+            self.network = model.change_network(
+                adapted if fp32 else lambda network: cast_frozen_to_bf16(adapted(network))
+            )
+            self.strategy.offload_until_placed(self.network)
+        else:
+            self.strategy.offload_until_placed(model.network)
+            self.network = model.network
+            if with_reference:
+                self._reference = model.network
+                self.network = copy.deepcopy(model.network)
+                if self._autocast:
+                    cast_frozen_to_bf16(self._reference)
             self.network.requires_grad_(True)
         if settings.gradient_checkpointing:
             self.network.train()  # diffusers recomputes only in training mode; none of these networks has dropout
             self.network.enable_gradient_checkpointing()  # type: ignore[operator]
-        if self._reference is not None:
-            frozen: nn.Module | None = self._reference
-        else:  # adapters: images in fp32 along the training are made with the frozen weights as they are
-            frozen = None if settings.watched and image_precision == "fp32" else self.network
-        if self._autocast and frozen is not None:
-            cast_frozen_to_bf16(frozen)
         if settings.compile:
             self.network.compile()
             if self._reference is not None:
@@ -234,31 +238,22 @@ class Policy:
             return self.model.predict(network, latents, self.process.network_times(timesteps), condition)
 
 
-def cast_frozen_to_bf16(network: nn.Module) -> None:
-    """Store in bfloat16, in place, the frozen weights that autocast would cast anyway: those of linear layers and convolutions.
-
-    Predictions under autocast stay the same to the last bit, in about half the memory.
-    """
-    for module in network.modules():
-        frozen = not any(parameter.requires_grad for parameter in module.parameters())
-        if frozen and isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            module.to(torch.bfloat16)
-
-
 ADAPTER_INITS: Mapping[AdapterInit, bool | Literal["gaussian"]] = {"uniform": True, "gaussian": "gaussian"}
 """PEFT's names for how the first factor starts; the second is 0 in both."""
 
 
-def add_adapters(model: ModelFamily, rank: int, init: AdapterInit) -> nn.Module:
-    """Add trainable low-rank adapters to the model's network, in place; initially their effect is exactly 0."""
+def add_adapters(network: Any, targets: Sequence[str], settings: TrainingSettings) -> nn.Module:
+    """Add trainable low-rank adapters to layers of a network, in place; initially their effect is exactly 0.
+
+    Args:
+        targets: names of the layers, see `ModelFamily.lora_targets`.
+        settings: rank and initial values.
+    """
     from peft import LoraConfig
 
-    network: Any = model.network
     torch.manual_seed(0)  # the adapters' first factor is random; the second is 0
-    targets = list(model.lora_targets)
-    network.add_adapter(
-        LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, init_lora_weights=ADAPTER_INITS[init])
-    )
+    rank, init = settings.lora_rank, ADAPTER_INITS[settings.lora_init]
+    network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets), init_lora_weights=init))
     for name, parameter in network.named_parameters():
         parameter.requires_grad_("lora_" in name)
     return network  # type: ignore[no-any-return]

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.core.randomness import Draws, batch_rows
-from bench.models.sampling import decode_images
 from bench.rollouts.grid import evaluation_grid
 from bench.rollouts.sampler import Predict, replay, roll_out
 from bench.training.held_out import trained_rows
@@ -67,7 +66,7 @@ class RolloutSampler:
 
     def pictures(self, sampled: Sampled) -> NDArray[np.uint8]:
         """The decoded samples, uint8, (B, H, W, 3)."""
-        return decode_images(self._policy.model, sampled.trajectories.final)
+        return self._policy.model.decode(sampled.trajectories.final)
 
     def sample(self, schedule: Schedule, positions: Sequence[int], predict: Predict) -> Sampled:
         """The samples at some positions of a collection, under a network."""

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from bench.core.errors import UserError
-from bench.models.sampling import decode_images
 from bench.rollouts.candidates import Choice, Comparison, roll_out_candidates
 from bench.rollouts.grid import Grid, evaluation_grid
 from bench.rollouts.rules import Rule
@@ -44,7 +43,7 @@ class StepPairSource(GradientSource):
         """
         rewards, before = self.rewards, self.rewards.calls
         prompts = [self.pairs.data.captions[row] for row in batch.row_ids]
-        images = decode_images(self.policy.model, latents)
+        images = self.policy.model.decode(latents)
         if step == 0 and self.pairs.accelerator.is_main_process:
             rewards.check_determinism(images[:1], prompts[:1])
         scores = rewards.score(images, prompts)

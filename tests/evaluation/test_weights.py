@@ -16,6 +16,7 @@ from bench.core.errors import UserError
 from bench.evaluation.weights import Weights, released_weights
 from bench.models.families.stable_diffusion import StableDiffusion
 from bench.training.policy import add_adapters
+from bench.training.settings import TrainingSettings
 
 ADAPTERS = "pytorch_lora_weights.safetensors"
 HALF = torch.tensor(0.5)
@@ -40,7 +41,8 @@ def refusal(folder: Path, model: StableDiffusion) -> str:
 
 def write_adapters(workshop: Workshop, folder: Path, prefix: str) -> nn.Module:
     """Save adapters with their effect as a pipeline would, and give the network that has them."""
-    tuned: Any = add_adapters(workshop.model(), 2, "uniform")
+    model = workshop.model()
+    tuned: Any = add_adapters(model.network, model.lora_targets, TrainingSettings(lora_rank=2))
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():

@@ -16,6 +16,7 @@ from bench.models.guidance import Networks, fused, guide, merge, pair
 from bench.models.sampling import sample
 from bench.records.protocol import GenerationSettings
 from bench.training.policy import add_adapters
+from bench.training.settings import TrainingSettings
 
 PROMPTS = ["a bee on a red background", "a cat on a blue background", "a key"]
 
@@ -119,8 +120,8 @@ def test_the_negative_network_sees_the_negative_prompt_and_the_positive_one_the_
 
 
 def test_adapters_are_fused_before_weights_are_merged(workshop: Workshop) -> None:
-    model = workshop.model()
-    tuned: Any = add_adapters(workshop.model(), 4, "uniform")
+    model, other = workshop.model(), workshop.model()
+    tuned: Any = add_adapters(other.network, other.lora_targets, TrainingSettings(lora_rank=4))
     random = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():

@@ -198,11 +198,10 @@ def test_no_optimizer_that_remembers_more_is_proposed(found: Callable[[str], Fou
 
 def test_a_plan_names_what_a_card_has_no_place_for(found: Callable[[str], FoundArchitecture]) -> None:
     plan = plan_of(found)
-    encoding, training = plan.encoding.memory, plan.training.memory.peak
-    assert encoding < training
-    sizes = {encoding - 1: ["encoding", "training"], encoding: ["training"], training: []}
-    for size, lacking in sizes.items():
-        assert plan.lacking(Card(size + 2**30, 1.0, 1.0)) == lacking
+    needed = {"encoding": plan.encoding.memory, "training": plan.training.memory.peak, "evaluating": plan.evaluating}
+    for size in needed.values():
+        assert plan.lacking(Card(size + 2**30, 1.0, 1.0)) == [part for part in needed if needed[part] > size]
+        assert plan.lacking(Card(size - 1 + 2**30, 1.0, 1.0)) == [part for part in needed if needed[part] >= size]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])

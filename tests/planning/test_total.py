@@ -30,6 +30,7 @@ def planned(**changes: Any) -> Plan:
         encoding=Encoding({}, 0, 0.0, 0.0, {}),
         encoding_flops=500.0,
         training=DryRun(memory, 10, [torch.Size([10])], forwards),
+        evaluating=0,
         calls={"policy_forwards": 4, "policy_backwards": 3, "reference_forwards": 0},
         pairs=800,
         reward_calls=0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -63,8 +62,8 @@ def join_adapters(folders: Sequence[Path], output: Path) -> None:
     save_file(joined, output / ADAPTERS, {"format": "pt"})
 
 
-def load_adapters(base: nn.Module, place: Path, name: str) -> nn.Module:
-    """A copy of ``base`` with adapters, in either layout, with their alphas, with or without the denoiser's name as a prefix.
+def with_adapters(network: Any, place: Path, name: str) -> nn.Module:
+    """The network with adapters, added in place, in either layout, with their alphas, with or without the denoiser's name as a prefix.
 
     Alphas are read where programs leave them: beside the factors, in the file's header, or in ``adapter_config.json`` beside it.
 
@@ -75,11 +74,10 @@ def load_adapters(base: nn.Module, place: Path, name: str) -> nn.Module:
     Raises:
         UserError: there are no adapters for this network, one is not finite, or their configuration is damaged.
     """
-    network: Any = copy.deepcopy(base)
     [file] = loaded_files(place)
     tensors = read_tensors(file)
-    adapters = plain_adapters(tensors, base, stated_strength(place, tensors))
-    layers = {layer for layer, _ in base.named_modules()}
+    adapters = plain_adapters(tensors, network, stated_strength(place, tensors))
+    layers = {layer for layer, _ in network.named_modules()}
     if not adapters or not {key.rpartition(".lora_")[0] for key in adapters} <= layers:
         raise UserError(f"{place} holds no adapters for a {name}; give the folder of a trained network")
     network.load_lora_adapter(adapters, prefix=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.core.chunks import images_per_chunk
+from bench.core.chunks import CHUNK, images_per_chunk
 from bench.core.errors import UserError
 from bench.core.files import read_json, write_json
 from bench.core.values import digest
-from bench.models.checkpoints.adapters import join_adapters, load_adapters, read_tensors, save_adapters
+from bench.models.checkpoints.adapters import join_adapters, read_tensors, save_adapters, with_adapters
 from bench.models.checkpoints.blueprint import Blueprint
 from bench.models.checkpoints.compatibility import headers, holds_adapters, loaded_files
 from bench.models.checkpoints.component import CONFIG, place_digest
@@ -25,6 +25,10 @@ from bench.models.checkpoints.pipeline_folder import PipelineFolder, check_finit
 from bench.models.families.tokens import check_tokens, tokenizer_name
 from bench.models.family import ModelFamily, Posterior
 from bench.models.forward_process import ForwardProcess, build_forward_process, shift_exponent
+from bench.models.frozen import unchanged
+
+DECODED_TOGETHER = 1 << 20
+"""Pixels decoded at once: an autoencoder in float32 needs 3 GiB for them, and the denoiser is on the same GPU."""
 
 
 class DiffusersFamily(ModelFamily):
@@ -49,6 +53,7 @@ class DiffusersFamily(ModelFamily):
     def __init__(self, folder: PipelineFolder, device: torch.device) -> None:
         self._folder, self._device = folder, device
         self._started: str | None = None
+        self._start: nn.Module | None = None  # the weights of `start_from`, until the network goes to the device
 
     @classmethod
     def load(cls, source: str, *, device: torch.device) -> Self:
@@ -69,7 +74,37 @@ class DiffusersFamily(ModelFamily):
 
     @functools.cached_property
     def network(self) -> nn.Module:
-        return arranged(self._folder.load_model(self.network_name, self._device))
+        return self._loaded(unchanged)
+
+    def change_network(self, change: Callable[[nn.Module], object]) -> nn.Module:
+        if "network" in vars(self):
+            return super().change_network(change)
+        self.network = self._loaded(change)
+        return self.network
+
+    def _loaded(self, change: Callable[[nn.Module], object]) -> nn.Module:
+        """The weights that `network` is to have, changed in main memory, on the device."""
+        network = self._read() if self._start is None else self._start
+        change(network)
+        placed = self._placed(network)
+        self._start = None
+        return placed
+
+    def _copied(self) -> nn.Module:
+        """A denoiser with the weights of `network`, which need not be loaded for it; in main memory, or where `network` is."""
+        if "network" in vars(self):
+            return copy.deepcopy(self.network)
+        return self._read() if self._start is None else copy.deepcopy(self._start)
+
+    def _read(self) -> nn.Module:
+        """The pipeline's denoiser in float32, in main memory, or without values if the model has none."""
+        where = self._device if self._device.type == "meta" else torch.device("cpu")
+        network: nn.Module = self._folder.load_model(self.network_name, where)
+        return network
+
+    def _placed(self, network: nn.Module) -> nn.Module:
+        """The network on the device."""
+        return arranged(network.to(self._device))
 
     @functools.cached_property
     def network_config(self) -> Mapping[str, Any]:
@@ -168,6 +203,11 @@ class DiffusersFamily(ModelFamily):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+        pixels = latents.shape[-2] * latents.shape[-1] * self._scale**2
+        pieces = latents.split(max(1, min(CHUNK, DECODED_TOGETHER // pixels)))
+        return np.concatenate([self._decode_together(piece) for piece in pieces])
+
+    def _decode_together(self, latents: Tensor) -> NDArray[np.uint8]:
         pixels = ((self._decoded(latents) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         array: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
         return array
@@ -236,25 +276,37 @@ class DiffusersFamily(ModelFamily):
         join_adapters(folders, output)
 
     def load_trained(self, folder: Path) -> nn.Module:
-        base = self.network
+        return self._placed(self._trained(folder))
+
+    def load_changed(self, folder: Path | None, change: Callable[[nn.Module], object]) -> nn.Module:
+        network = self._copied() if folder is None else self._trained(folder)
+        change(network)
+        return self._placed(network)
+
+    def _trained(self, folder: Path) -> nn.Module:
+        """What `load_trained` loads, in main memory, or where `network` is."""
         if holds_adapters(headers(folder)):
+            base = self._copied()
             with explained(folder):
-                return load_adapters(base, folder, self.network_name)
+                return with_adapters(base, folder, self.network_name)
         if (folder / CONFIG).exists():
             kind = self._folder.component_class(self.network_name)
-            return arranged(load_weights(kind, folder, self._device))
+            network: nn.Module = load_weights(kind, folder, torch.device("cpu"))
+            return network
         [file] = loaded_files(folder)
+        base = self._copied()
         with explained(folder):
             return with_weights(base, file)
 
     def start_from(self, folder: Path) -> None:
-        network: Any = self.load_trained(folder)
+        network: Any = self._trained(folder)
         started = place_digest(loaded_files(folder))
         if getattr(network, "peft_config", None):
             started = started if self._started is None else digest([self._started, started])
             network.fuse_lora()
             network.unload_lora()
-        self._started, self.network = started, network
+        self._started, self._start = started, network
+        vars(self).pop("network", None)
 
 
 def arranged(network: nn.Module) -> nn.Module:
@@ -263,13 +315,12 @@ def arranged(network: nn.Module) -> nn.Module:
     return network.to(memory_format=torch.channels_last) if on_cuda else network  # type: ignore[call-overload]
 
 
-def with_weights(base: nn.Module, file: Path) -> nn.Module:
-    """A copy of ``base`` with all its weights from one file.
+def with_weights(network: nn.Module, file: Path) -> nn.Module:
+    """The network with all its weights replaced by those in one file, in place.
 
     Raises:
         UserError: a weight is not finite.
     """
-    network = copy.deepcopy(base)
     network.load_state_dict({name: value.float() for name, value in read_tensors(file).items()})
     check_finite(network, file)
     return network.eval().requires_grad_(False)
