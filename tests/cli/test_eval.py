@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from shared import made_once
 
 from bench.tiny import ASSETS
@@ -192,6 +193,17 @@ def test_an_unknown_run(line: CommandLine) -> None:
 def test_a_run_among_released_weights(line: CommandLine) -> None:
     for typed in (DPO, str(line.folder / "runs" / DPO)):
         assert f"--weights {typed} is a run; use --run {typed}" in refusal(line, "--weights", typed)
+
+
+def test_weights_that_cannot_be_loaded_do_not_keep_their_name(line: CommandLine) -> None:
+    file = line.folder / "mine.safetensors"
+    whole = load_file(ASSETS / "model" / "unet" / "diffusion_pytorch_model.safetensors")
+    save_file({name: value * float("nan") for name, value in whole.items()}, file)
+    assert "is not finite; the file is damaged" in refusal(line, "--weights", str(file))
+    assert not (line.folder / "runs" / "tiny" / "weights" / "mine" / "config.json").exists()
+    save_file(whole, file)
+    (place,) = evaluate(line, "--weights", str(file), "--metrics", "aesthetic")
+    assert place.is_relative_to(line.folder / "runs" / "tiny" / "weights" / "mine")
 
 
 def test_weights_in_a_run_are_called_after_it(line: CommandLine) -> None:
