@@ -135,7 +135,8 @@ def _advise(
     console: Terminal, found: FoundArchitecture, algorithm: Algorithm, planned: Plan, gpus: Mapping[str, GpuSpec]
 ) -> None:
     """Print what to change for each GPU that is too small for a run."""
-    from bench.planning.plan import evaluating_in_bf16, smaller
+    from bench.planning.evaluating import evaluating_in_bf16
+    from bench.planning.plan import smaller
     from bench.planning.show import changes_table, encoding_advice, evaluating_advice
 
     for name, gpu in gpus.items():
@@ -145,7 +146,7 @@ def _advise(
         if "training" in lacking:
             console.print(changes_table(name, gpu, smaller(found, algorithm, planned)), "", highlight=False)
         if "evaluating" in lacking:
-            in_bf16 = evaluating_in_bf16(found, algorithm, planned)
+            in_bf16 = evaluating_in_bf16(found, planned.encoding.texts, algorithm, planned.settings)
             console.print(evaluating_advice(name, gpu, planned, in_bf16), "", sep="\n", highlight=False)
 
 

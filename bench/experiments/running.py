@@ -32,7 +32,7 @@ from bench.models.guidance import Networks
 from bench.records.config import RunConfig
 from bench.records.environment import write_environment
 from bench.records.evaluations import Evaluation
-from bench.records.runs import PREPARED, RunFolder
+from bench.records.runs import CONFIG, PREPARED, RunFolder
 from bench.rollouts.rewards import Rewards
 from bench.scoring.metric import with_origins
 from bench.training.loop import Job, train
@@ -122,7 +122,7 @@ def judge(experiment: Experiment, sampling: SamplingWeights) -> Evaluation:
         return sampling.networks(model, protocol.generation)
 
     if experiment.accelerator.is_main_process:
-        if owner.folder is not None and not owner.run.begun:
+        if owner.folder is not None and not (owner.run.folder / CONFIG).exists():
             networks()  # released weights that cannot be loaded do not take the name
         owner.run.begin(owner.config)
         if not owner.run.done:  # base or released weights, which are not trained here

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bench.core.chunks import images_per_chunk
 from bench.evaluation.noise import evaluation_generators
 from bench.models.family import Condition, ModelFamily
+from bench.models.find import FoundArchitecture
 from bench.models.frozen import stored_for
 from bench.models.guidance import Networks, pair
 from bench.models.sampling import sample, uses_classifier_free_guidance
@@ -55,6 +56,15 @@ def evaluation_memory(
         negative = condition if uses_classifier_free_guidance(model, generation) else {}
         model.decode(sample(_traced(model, tracer), networks, noise, condition, negative, generation, draws))
     return tracer.meter.peak
+
+
+def evaluating_in_bf16(
+    found: FoundArchitecture, texts: Mapping[str, Sequence[int]], algorithm: Algorithm, settings: TrainingSettings
+) -> int:
+    """`evaluation_memory` on a GPU with images that are made in bf16, as a protocol may say."""
+    model = found.build(torch.device("meta"))
+    generation = (found.generation or model.generation).model_copy(update={"precision": "bf16"})
+    return evaluation_memory(model, texts, torch.device("cuda"), algorithm, settings, generation)
 
 
 def _networks(

@@ -112,12 +112,8 @@ class Plan:
 
     def lacking(self, gpu: GpuSpec) -> list[str]:
         """For which of encoding, training and evaluating a GPU has too little memory."""
-        memory = {
-            "encoding": self.encoding.memory,
-            "training": self.training.memory.peak,
-            "evaluating": self.evaluating,
-        }
-        return [part for part, size in memory.items() if not gpu.fits(size)]
+        sizes = {"encoding": self.encoding.memory, "training": self.training.memory.peak, "evaluating": self.evaluating}
+        return [part for part, size in sizes.items() if not gpu.fits(size)]
 
     @property
     def flops_per_pair(self) -> float:
@@ -235,13 +231,6 @@ def smaller(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> Itera
             settings, training = changed, less
             changes |= change
             yield dict(changes), training
-
-
-def evaluating_in_bf16(found: FoundArchitecture, algorithm: Algorithm, plan: Plan) -> int:
-    """Bytes at the peak of the same evaluation with images that are made in bf16."""
-    model = found.build(META)
-    generation = (found.generation or model.generation).model_copy(update={"precision": "bf16"})
-    return evaluation_memory(model, plan.encoding.texts, CUDA, algorithm, plan.settings, generation)
 
 
 def _share(settings: TrainingSettings, processes: int) -> TrainingSettings:

@@ -73,11 +73,8 @@ def plan_rows(plan: Plan, sizes: Sizes) -> Iterable[Row]:
         gibibytes(plan.encoding.memory),
         "before training; the encoders are released afterwards",
     )
-    yield (
-        "memory in evaluating",
-        gibibytes(plan.evaluating),
-        f"images are made in {plan.image_precision}; metrics, which are loaded afterwards, are not counted",
-    )
+    images_only = f"images are made in {plan.image_precision}; metrics, which are loaded afterwards, are not counted"
+    yield ("memory in evaluating", gibibytes(plan.evaluating), images_only)
     yield SECTION
     for name, label in CALLS.items():
         if plan.calls[name]:

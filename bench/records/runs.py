@@ -83,11 +83,6 @@ class RunFolder:
         self._done = folder / DONE
 
     @property
-    def begun(self) -> bool:
-        """Whether the folder holds a run."""
-        return (self.folder / CONFIG).exists()
-
-    @property
     def done(self) -> bool:
         """Whether training has finished (always, for the base model)."""
         return self._done.exists()
@@ -234,7 +229,7 @@ class RunFolder:
             UserError: the folder holds a run with another configuration.
         """
         path = self.folder / CONFIG
-        if not self.begun:
+        if not path.exists():
             write_json(path, config.to_json())
             return
         known = self.config()

@@ -19,10 +19,10 @@ from bench.models.find import FoundArchitecture, find_architecture, find_model
 from bench.models.frozen import stored_for
 from bench.models.guidance import Networks, pair
 from bench.models.sampling import encode_prompts, sample
-from bench.planning.evaluating import evaluation_memory
+from bench.planning.evaluating import evaluating_in_bf16, evaluation_memory
 from bench.planning.gpus import GpuSpec
 from bench.planning.memory_tracker import MemoryTracker, network_tensors
-from bench.planning.plan import Plan, encoding_cost, evaluating_in_bf16, make_plan
+from bench.planning.plan import Plan, encoding_cost, make_plan
 from bench.planning.show import evaluating_advice
 from bench.planning.tracer import Tracer
 from bench.records.protocol import GenerationSettings
@@ -117,7 +117,7 @@ def test_a_large_image_is_decoded_alone(tmp_path: Path) -> None:
 def test_a_card_that_is_too_small_for_the_images_is_named_with_what_to_change(tmp_path: Path) -> None:
     found = found_in(tmp_path, "sd15")
     plan = plan_of(found)
-    in_bf16 = evaluating_in_bf16(found, DPO(), plan)
+    in_bf16 = evaluating_in_bf16(found, plan.encoding.texts, DPO(), plan.settings)
     assert in_bf16 < plan.evaluating
     large, small = (GpuSpec(size + RESERVED, 1.0, 1.0) for size in (plan.evaluating, plan.evaluating - 1))
     assert "evaluating" not in plan.lacking(large)

@@ -17,15 +17,17 @@ from bench.core.chunks import CHUNK, images_per_chunk
 from bench.core.errors import UserError
 from bench.core.files import read_json, write_json
 from bench.core.values import digest
-from bench.models.checkpoints.adapters import join_adapters, read_tensors, save_adapters, with_adapters
+from bench.models.checkpoints.adapters import join_adapters, save_adapters
 from bench.models.checkpoints.blueprint import Blueprint
-from bench.models.checkpoints.compatibility import headers, holds_adapters, loaded_files
+from bench.models.checkpoints.compatibility import loaded_files
 from bench.models.checkpoints.component import CONFIG, place_digest
-from bench.models.checkpoints.pipeline_folder import PipelineFolder, check_finite, explained, load_weights
+from bench.models.checkpoints.pipeline_folder import PipelineFolder, explained
+from bench.models.checkpoints.trained import read_trained
 from bench.models.families.tokens import check_tokens, tokenizer_name
 from bench.models.family import ModelFamily, Posterior
 from bench.models.forward_process import ForwardProcess, build_forward_process, shift_exponent
 from bench.models.frozen import unchanged
+from bench.models.guidance import fused
 
 DECODED_TOGETHER = 1 << 20
 """Pixels decoded at once: an autoencoder in float32 needs 3 GiB for them, and the denoiser is on the same GPU."""
@@ -103,8 +105,9 @@ class DiffusersFamily(ModelFamily):
         return network
 
     def _placed(self, network: nn.Module) -> nn.Module:
-        """The network on the device."""
-        return arranged(network.to(self._device))
+        """The network on the device, with channels-last convolution weights on CUDA, whose kernels are faster with them."""
+        layout = torch.channels_last if self._device.type == "cuda" else torch.preserve_format
+        return network.to(self._device).to(memory_format=layout)  # type: ignore[call-overload,no-any-return]
 
     @functools.cached_property
     def network_config(self) -> Mapping[str, Any]:
@@ -285,42 +288,13 @@ class DiffusersFamily(ModelFamily):
 
     def _trained(self, folder: Path) -> nn.Module:
         """What `load_trained` loads, in main memory, or where `network` is."""
-        if holds_adapters(headers(folder)):
-            base = self._copied()
-            with explained(folder):
-                return with_adapters(base, folder, self.network_name)
-        if (folder / CONFIG).exists():
-            kind = self._folder.component_class(self.network_name)
-            network: nn.Module = load_weights(kind, folder, torch.device("cpu"))
-            return network
-        [file] = loaded_files(folder)
-        base = self._copied()
-        with explained(folder):
-            return with_weights(base, file)
+        kind = self._folder.component_class(self.network_name)
+        return read_trained(folder, kind, self.network_name, self._copied)
 
     def start_from(self, folder: Path) -> None:
         network: Any = self._trained(folder)
         started = place_digest(loaded_files(folder))
         if getattr(network, "peft_config", None):
             started = started if self._started is None else digest([self._started, started])
-            network.fuse_lora()
-            network.unload_lora()
-        self._started, self._start = started, network
+        self._started, self._start = started, fused(network)
         vars(self).pop("network", None)
-
-
-def arranged(network: nn.Module) -> nn.Module:
-    """The network with channels-last convolution weights on CUDA, whose kernels are faster with them; unchanged elsewhere."""
-    on_cuda = next(network.parameters()).device.type == "cuda"
-    return network.to(memory_format=torch.channels_last) if on_cuda else network  # type: ignore[call-overload]
-
-
-def with_weights(network: nn.Module, file: Path) -> nn.Module:
-    """The network with all its weights replaced by those in one file, in place.
-
-    Raises:
-        UserError: a weight is not finite.
-    """
-    network.load_state_dict({name: value.float() for name, value in read_tensors(file).items()})
-    check_finite(network, file)
-    return network.eval().requires_grad_(False)
