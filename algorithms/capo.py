@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from algorithms.candidates import CandidateAlgorithm
-from algorithms.recipes import TINY
+from algorithms.recipes import SWEPT, TINY
 from bench import (
     AlgorithmInfo,
     BetaScale,
@@ -75,9 +75,9 @@ class CaPO(CandidateAlgorithm, NoisedPairAlgorithm):
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES, Need.REFERENCE, Need.REWARD})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: beta such that typical margins reach typical reward differences; as many steps as dpo",
-            algorithm={"beta": 2000.0, "rewards": ("pickscore", "imagereward"), "candidates": 4, "captions": 400},
-            training=TINY,
+            source=SWEPT,
+            algorithm={"beta": 50.0, "rewards": ("pickscore", "imagereward"), "candidates": 4, "captions": 400},
+            training={**TINY, "learning_rate": 1e-4},
         )
     }
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from algorithms.density import density_ratios, source_names
-from algorithms.recipes import TINY, like_dpo
+from algorithms.recipes import SWEPT, TINY, like_dpo
 from algorithms.wrapping import PairwiseWrapper
 from bench import (
     AlgorithmInfo,
@@ -60,9 +60,9 @@ class DRO(PairwiseWrapper):
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "tiny": Recipe(
-            source="ours: dpo's recipe of version 0.1.0; lambda as published; the data has one source, so h is 1",
-            algorithm={"objective": "dpo", "temperature": 1.0},
-            training=TINY,
+            source=f"{SWEPT}; lambda as published; the data has one source, so h is 1",
+            algorithm={"objective": "dpo", "objective_fields": {"beta": 50.0}, "temperature": 1.0},
+            training={**TINY, "learning_rate": 1e-4},
         ),
         **like_dpo(objective="dpo", objective_fields={"beta": 5000.0}, temperature=1.0),
     }
