@@ -17,7 +17,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import typer
 
-from bench.core.hub import wrong_environment
+from bench.core.hub_environment import wrong_environment
 from bench.core.registry import DISTRIBUTION
 from bench.core.terminal import Terminal
 from bench.planning.gpus import GIB

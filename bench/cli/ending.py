@@ -15,7 +15,7 @@ from bench.cli.sentences import say
 from bench.core import launched, ranks, termination
 from bench.core.errors import UserError
 from bench.core.escaping import visible
-from bench.core.hub import wrong_environment
+from bench.core.hub_environment import wrong_environment
 from bench.core.peers import AGAIN
 from bench.core.resources import sentence_about
 

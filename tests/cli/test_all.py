@@ -52,7 +52,7 @@ def left_out(errors: str) -> dict[str, str]:
             ("--set", "rewards=gold"),
             {
                 **dict.fromkeys(set(ALGORITHMS) - BY_SCORES, "apo has no field 'rewards'"),
-                "capo": "tuple should have at least 2 items",
+                "capo": "give 2 or more",
                 "draft": "draft needs a gradient of the reward, but the metric 'gold' does not have one",
                 "refl": "draft needs a gradient of the reward",
                 "tailorpo-g": "draft needs a gradient of the reward",

@@ -237,7 +237,7 @@ def test_what_needs_labels_says_so_on_data_without(command: CommandLine, algo: s
 def test_what_needs_several_rewards_refuses_one(command: CommandLine) -> None:
     text = refusal(command, command.train_words("--set", "rewards=pickscore", algo="capo"))
     assert "capo: rewards=" in text
-    assert "at least 2 items" in text
+    assert "give 2 or more" in text
 
 
 @pytest.mark.parametrize("algo", ["npo", "self-npo", "seppo"])

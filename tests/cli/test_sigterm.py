@@ -36,7 +36,13 @@ def stop_in_training(
     """Start a command, send a signal once it has trained a step, and return its exit code and what it said."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
     with subprocess.Popen(
-        words, cwd=command.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        # as in a terminal, also where the tests run under nohup
+        ["env", "--default-signal=HUP", *words],
+        cwd=command.folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         until = time.monotonic() + WAIT
         while not started(runs) and process.poll() is None and time.monotonic() < until:

@@ -25,6 +25,7 @@ from bench.core.files import (
     write_json,
 )
 from bench.core.locks import exclusive
+from bench.core.signs import here
 
 HOLD = """
 import sys, time
@@ -176,7 +177,7 @@ class TestPlacesThatCannotBeWritten:
             holder.communicate()
         for _ in range(2):
             with exclusive(lock, "works here; wait"):
-                assert lock.read_text() == str(os.getpid())
+                assert lock.read_text() == f"{os.getpid()} {here()}"
             assert lock.read_text() == ""
 
     def test_a_lock_and_a_log(self, tmp_path: Path) -> None:

@@ -141,12 +141,14 @@ def test_an_error_lets_the_runs_that_go_on_save(tmp_path: Path) -> None:
 
 
 PARENT = """
+import signal
 import sys
 from pathlib import Path
 from bench.core import termination
 from bench.experiments.executors.base import Matrix
 from bench.experiments.executors.local import Local
 from bench.records.studies import Cell, StudyFolder
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, also where the tests run under nohup
 termination.listen()
 study = StudyFolder(Path(sys.argv[1]), "small")
 Local(jobs=2).start(Matrix(study.cells(), study))

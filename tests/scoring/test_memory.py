@@ -16,12 +16,14 @@ from bench import Algorithm
 from bench.core import chunks
 from bench.data import cache
 from bench.data.candidates import generate_candidates
+from bench.models.families import diffusers_family
 
 
 @pytest.fixture
 def four_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if four of the small pictures were as many pixels as an autoencoder takes."""
     monkeypatch.setattr(chunks, "PIXELS_TOGETHER", 4 * SIDE * SIDE)
+    monkeypatch.setattr(diffusers_family, "DECODED_TOGETHER", 4 * SIDE * SIDE)
 
 
 def seen_by(module: nn.Module) -> list[int]:

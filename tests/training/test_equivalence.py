@@ -28,7 +28,7 @@ def moved(workshop: Workshop, trainable: str) -> Policy:
 
 def test_cached_and_fresh_encodings_give_the_same_losses(workshop: Workshop) -> None:
     model, policy = workshop.model(), moved(workshop, "full")
-    cached = workshop.batch(ROWS, step=2)
+    cached = workshop.batch(ROWS)
 
     def latents(places: Tensor) -> Tensor:
         images = [workshop.data.image(row, place) for row, place in zip(ROWS, places.tolist(), strict=True)]
@@ -53,7 +53,7 @@ def test_cached_and_fresh_encodings_give_the_same_losses(workshop: Workshop) -> 
 
 def test_adapters_switched_off_are_a_frozen_copy_of_the_base(workshop: Workshop) -> None:
     policy, base = moved(workshop, "lora"), workshop.model()
-    batch = workshop.batch(ROWS, step=2)
+    batch = workshop.batch(ROWS)
     t = torch.tensor([5, 200, 700, 999])
     with torch.no_grad():
         expected = base.predict(base.network, batch.winner, policy.process.network_times(t), batch.condition)
@@ -65,7 +65,7 @@ def test_adapters_switched_off_are_a_frozen_copy_of_the_base(workshop: Workshop)
 
 def test_losses_with_adapters_are_those_against_a_frozen_copy(workshop: Workshop) -> None:
     policy, copy = moved(workshop, "lora"), moved(workshop, "lora")
-    batch = workshop.batch(ROWS, step=2)
+    batch = workshop.batch(ROWS)
     copy._reference = workshop.model().network
     one, other = (DPO().step(batch, each).losses for each in (policy, copy))
     assert torch.equal(one, other)

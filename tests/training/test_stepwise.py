@@ -101,7 +101,7 @@ class TestOrder:
         "fields", [{"advantage": "dance"}, {"advantage_clip": 1.0}, {"combination": "rewards"}], ids=str
     )
     def test_what_has_no_effect_on_it_is_refused(self, fields: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match="has no effect, since of the weighted sum of the rewards the order alone"):
+        with pytest.raises(ValueError, match="has no effect: D3PO uses only the order of the weighted rewards"):
             d3po(**fields)
 
     def test_more_steps_than_there_are_to_choose_from(self) -> None:
