@@ -87,13 +87,16 @@ def test_two_metrics_of_one_title_are_told_apart(lab: Lab) -> None:
 
 
 def test_win_rates_that_differ_by_rounding_alone_share_a_rank(lab: Lab) -> None:
-    """One half as 6 wins of 12, and as ties and a win and a loss of three images, whose mean is less by 6e-17."""
+    """One half as wins of half of the prompts, and as two of three images of these and one of the others, whose mean is less by 2e-16."""
     lab.identities = {name: {"version": 1} for name in ("gold", "pickscore")}
     lab.protocol = lab.protocol.model_copy(
         update={"generation": lab.protocol.generation.model_copy(update={"images_per_prompt": 3})}
     )
     count = len(PROMPTS)
-    halves = [np.repeat([[1.0] * 3, [-1.0] * 3], count // 2, axis=0), np.tile([1.0, 0.0, -1.0], (count, 1))]
+    halves = [
+        np.repeat([[1.0] * 3, [-1.0] * 3], count // 2, axis=0),
+        np.repeat([[1.0, 1.0, -1.0], [1.0, -1.0, -1.0]], count // 2, axis=0),
+    ]
     better = np.ones((count, 3))
     lab.judge(lab.base_alone(), shift=0, scores=dict.fromkeys(lab.identities, np.zeros((count, 3))))
     for algorithm, gold, pickscore in (
@@ -105,6 +108,9 @@ def test_win_rates_that_differ_by_rounding_alone_share_a_rank(lab: Lab) -> None:
         run = lab.train(algorithm, title=algorithm)
         lab.judge(run, shift=0, scores={"gold": gold, "pickscore": pickscore})
     report = make_report(lab.runs)
+    rates = [row.scores["gold"].win_rate for row in report.rows if row.label in ("dpo", "sft")]
+    one, other = (rate.mean for rate in rates if rate is not None)
+    assert 0 < abs(one - other) < 1e-12
     assert report.endpoint is not None
     (found,) = report.endpoint.correlations
     # ranks 2.5, 2.5, 4, 1 by gold and 4, 1, 2.5, 2.5 by PickScore
