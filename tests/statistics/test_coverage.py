@@ -30,7 +30,7 @@ def test_all_cells_of_means() -> None:
 
 @pytest.mark.slow
 def test_tables_of_a_few_rows() -> None:
-    """The page says that no interval is too narrow up to a ratio of 1, and about 90 % at worst beyond it."""
+    """The page says that they cover 94.4 % or more up to a ratio of 1, and 89.6 % at worst beyond it."""
     few = [
         Cell(seeds, 200, ratio, False, rows=rows)
         for seeds, ratio, rows in itertools.product((2, 3), (0, 1, 10), (1, 3))
