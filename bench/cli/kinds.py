@@ -170,8 +170,8 @@ def _family(entry: type[ModelFamily]) -> Page:
 
 
 def _and(names: Sequence[str]) -> str:
-    """Names as a sentence lists them: ``a, b and c``."""
-    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+    """Names as a sentence lists them: ``a, b and c``; empty for none."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def _direction(info: MetricInfo) -> str:
@@ -200,7 +200,7 @@ KINDS: Mapping[str, Kind[Any]] = {
         ALGORITHMS,
         lambda entry: f"{entry.info.title}, {entry.info.paper}",
         _algorithm,
-        lambda entry: f"that need {_and(sorted(entry.needs & MATERIAL, reverse=True))}",
+        lambda entry: f"that need {_and(sorted(entry.needs & MATERIAL, reverse=True)) or 'no data'}",
         lambda entry: ", ".join(sorted(entry.needs - MATERIAL)),
     ),
     "metrics": Kind[type[Metric]](

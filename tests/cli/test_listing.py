@@ -13,7 +13,7 @@ from pydantic import Field
 from rich.console import Console
 from terminal import on_terminal
 
-from bench import Algorithm, AlgorithmInfo, PairBatch, Recipe, StepOutput, UserError
+from bench import Algorithm, AlgorithmInfo, Need, PairBatch, Recipe, StepOutput, UserError
 from bench.cli.kinds import KINDS
 from bench.cli.listing import overview, page, show, show_entry
 from bench.models.registry import MODELS
@@ -88,6 +88,14 @@ def test_algorithms_are_grouped_by_what_a_user_must_have() -> None:
     assert " name what also needs from " in groups["algorithms that need preference pairs"]
     listed = [name for group in groups.values() for name in ALGORITHMS if f" {name} " in group]
     assert sorted(listed) == sorted(ALGORITHMS)
+
+
+def test_an_algorithm_of_a_plug_in_may_need_no_data() -> None:
+    class Needless(Bracketed):
+        needs: ClassVar[frozenset[Need]] = frozenset({Need.REFERENCE})
+
+    assert KINDS["algorithms"].group(Needless) == "that need no data"
+    assert KINDS["algorithms"].also(Needless) == "a frozen reference model"
 
 
 def test_an_algorithm_without_a_placebo_says_so() -> None:
